@@ -1,0 +1,1 @@
+"""The daemon: exposures land in a folder, HDR images come out."""
