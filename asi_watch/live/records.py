@@ -1,0 +1,99 @@
+"""What is known of a bracket once it is over: the rows of the ledger, as values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from asi_watch.brackets import Exposure
+
+RecordState = Literal["published", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFile:
+    """A file of a bracket that is not part of its product, and why."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    reason: str
+
+    @property
+    def signature(self) -> tuple[int, int]:
+        """Size and modification time of the file when it was rejected."""
+        return (self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class BracketRecord:
+    """One row of the ledger: a bracket that is over.
+
+    Parameters
+    ----------
+    camera : str
+    slot : datetime
+        Naive, in the clock of the file names.
+    state : {"published", "skipped", "failed"}
+        `failed` is tried again until its attempts are used up.
+    revision : int
+        0 for the first product; counts every replacement by `late: remerge`.
+    attempts : int
+        How often merging was tried for this revision.
+    expected : int or None
+        How many exposures a complete bracket has; None while that is not known.
+    complete : bool
+    inputs : tuple of Exposure
+        What was merged, or would have been.
+    rejected : tuple of RejectedFile
+        Files of this slot that were not: unusable, superseded by a newer duplicate, late.
+    products : tuple of str
+        Relative to the camera's output folder.
+    curve_id, algorithm : str or None
+    duplicates, late : int
+        How many exposures came twice; how many came after publication.
+    latency : float or None
+        Seconds from the last input's arrival to the product being durably in place.
+    timings : dict
+        Seconds spent per step.
+    reason : str or None
+        Why it was skipped or failed.
+    updated_utc : str
+        ISO time of the row's last change.
+    """
+
+    camera: str
+    slot: datetime
+    state: RecordState
+    revision: int = 0
+    attempts: int = 0
+    expected: int | None = None
+    complete: bool = False
+    inputs: tuple[Exposure, ...] = ()
+    rejected: tuple[RejectedFile, ...] = ()
+    products: tuple[str, ...] = ()
+    curve_id: str | None = None
+    algorithm: str | None = None
+    duplicates: int = 0
+    late: int = 0
+    latency: float | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    updated_utc: str = ""
+
+    def knows(self, path: str, signature: tuple[int, int]) -> bool:
+        """Tell whether this state of a file has had its turn in this bracket."""
+        return any(f.path == path and f.signature == signature for f in self.inputs) or any(
+            f.path == path and f.signature == signature for f in self.rejected
+        )
+
+
+def exposure_to_json(exposure: Exposure) -> dict[str, Any]:
+    """Give an exposure as a JSON-able mapping."""
+    return {**asdict(exposure), "timestamp": exposure.timestamp.isoformat()}
+
+
+def exposure_from_json(value: dict[str, Any]) -> Exposure:
+    """Read an exposure back from `exposure_to_json`."""
+    return Exposure(**{**value, "timestamp": datetime.fromisoformat(value["timestamp"])})
