@@ -1,0 +1,134 @@
+"""Tell the service manager how the daemon is: ready, reloading, stopping, alive.
+
+The protocol of ``sd_notify(3)`` is one datagram of ``KEY=value`` lines, so it is spoken here
+directly: the pure-Python package on the index has not moved since 2017, and the compiled ones
+need libsystemd at build time on the camera PC.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+# A datagram must fit the receiver's buffer; a status line is read by people.
+_STATUS_LIMIT = 512
+
+
+class Notifier:
+    """The daemon's line to the service manager; silent when there is none.
+
+    A notification is a courtesy: when it cannot be delivered, the daemon must go on merging. No
+    method raises for a socket that is missing, full or gone; each returns whether it was sent.
+
+    Parameters
+    ----------
+    address : str or None
+        Socket path, or ``@name`` for an abstract one. None or empty: say nothing.
+    watchdog_us : int or None
+        The manager's watchdog time in microseconds, or None when it keeps no watch.
+    """
+
+    def __init__(self, address: str | None, watchdog_us: int | None = None) -> None:
+        self._address = _socket_address(address)
+        self._watchdog_us = watchdog_us
+        self._last_status: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Notifier:
+        """Read ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
+
+        Parameters
+        ----------
+        environment : Mapping[str, str] or None
+            Where to look; None means the process environment.
+
+        Returns
+        -------
+        Notifier
+            Silent when the process was not started by a service manager.
+        """
+        env = os.environ if environment is None else environment
+        return cls(env.get("NOTIFY_SOCKET"), _watchdog_us(env))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a service manager to talk to."""
+        return self._address is not None
+
+    @property
+    def watchdog_interval(self) -> float | None:
+        """Seconds between two signs of life (half the manager's limit), or None for no watchdog."""
+        return None if self._watchdog_us is None else self._watchdog_us / 2e6
+
+    def ready(self, status: str | None = None) -> bool:
+        """Say that start-up, or a reload, is finished."""
+        return self._send("READY=1", *self._status_lines(status))
+
+    def reloading(self) -> bool:
+        """Say that a reload begins; `ready` must follow, even if the new file was refused."""
+        # The time lets Type=notify-reload tell this reload's READY from an earlier one.
+        monotonic_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        return self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_us}")
+
+    def stopping(self, status: str | None = None) -> bool:
+        """Say that the daemon has begun to stop."""
+        return self._send("STOPPING=1", *self._status_lines(status))
+
+    def status(self, text: str) -> bool:
+        """Set the line that ``systemctl status`` shows; a text already shown is not sent again."""
+        if _clean(text) == self._last_status:
+            return False
+        return self._send(*self._status_lines(text))
+
+    def watchdog(self) -> bool:
+        """Give a sign of life; call it from the thread whose progress it vouches for."""
+        return self._watchdog_us is not None and self._send("WATCHDOG=1")
+
+    def extend_timeout(self, seconds: float) -> bool:
+        """Ask for more time to start, reload or stop, counted from now."""
+        return self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def _status_lines(self, text: str | None) -> tuple[str, ...]:
+        if text is None:
+            return ()
+        self._last_status = _clean(text)
+        return (f"STATUS={self._last_status}",)
+
+    def _send(self, *lines: str) -> bool:
+        if self._address is None:
+            return False
+        message = "\n".join(lines).encode("utf-8", "backslashreplace")
+        try:
+            # Made anew each time: no descriptor to keep across a restart of the manager.
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(message, self._address)
+        except OSError:
+            # Forget the status, so that the next attempt with the same text is made.
+            self._last_status = None
+            return False
+        return True
+
+
+def _socket_address(address: str | None) -> str | None:
+    if not address or address[0] not in "/@":
+        return None
+    return "\0" + address[1:] if address[0] == "@" else address
+
+
+def _watchdog_us(env: Mapping[str, str]) -> int | None:
+    limit, pid = env.get("WATCHDOG_USEC", ""), env.get("WATCHDOG_PID", "")
+    if not (limit.isascii() and limit.isdigit()) or int(limit) == 0:
+        return None
+    # The variables are inherited: a child of the watched process must not answer in its place.
+    if pid and pid != str(os.getpid()):
+        return None
+    return int(limit)
+
+
+def _clean(text: str) -> str:
+    """One line of at most `_STATUS_LIMIT` characters: a newline would begin another assignment."""
+    line = " ".join(text.split())
+    return line if len(line) <= _STATUS_LIMIT else line[: _STATUS_LIMIT - 1] + "…"
