@@ -1,0 +1,116 @@
+"""What a calibration tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ExposureCheck:
+    """One exposure of one bracket against the curve.
+
+    Attributes
+    ----------
+    bracket : int
+        Number of the bracket in the order given.
+    exposure_time : float
+        As stated.
+    residual_stops : tuple of float
+        Robust residual per channel (BGR); NaN where no sample was usable.
+    time_factor : float
+        Estimated exposure time over the stated one.
+    suspect : bool
+        The stated time cannot be true within the spread of the set.
+    """
+
+    bracket: int
+    exposure_time: float
+    residual_stops: tuple[float, ...]
+    time_factor: float
+    suspect: bool
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """Residuals, coverage and doubts of a calibration.
+
+    Attributes
+    ----------
+    brackets, channels : int
+    samples : int
+        Places sampled, all brackets together.
+    samples_per_code : tuple of tuple of int
+        For each channel (BGR) the number of observations used at each of the 256 codes.
+    extrapolated : tuple of tuple of (int, int)
+        For each channel the ranges of codes (first, last) without samples, where g is a guess.
+    residual_stops : tuple of float
+        Robust residual per channel, stops.
+    outlier_share : float
+        Share of usable observations that the robust weights took for something else.
+    monotone_repairs : tuple of int
+        Steps between codes, per channel, held up by the monotone constraint.
+    exposures : tuple of ExposureCheck
+    warnings : tuple of str
+        Sentences for the operator.
+    settings : dict
+    """
+
+    brackets: int
+    channels: int
+    samples: int
+    samples_per_code: tuple[tuple[int, ...], ...]
+    extrapolated: tuple[tuple[tuple[int, int], ...], ...]
+    residual_stops: tuple[float, ...]
+    outlier_share: float
+    monotone_repairs: tuple[int, ...]
+    exposures: tuple[ExposureCheck, ...]
+    warnings: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def suspected_times(self) -> tuple[ExposureCheck, ...]:
+        """The exposures whose stated time cannot be true."""
+        return tuple(check for check in self.exposures if check.suspect)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as plain values that JSON can hold; NaN becomes None."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A response curve and the report on it.
+
+    Attributes
+    ----------
+    log_response : ndarray, shape (256, C), float32
+        g(z) in the channel order of the samples (BGR), g(128) = 0, strictly rising.
+    report : CalibrationReport
+    """
+
+    log_response: NDArray[np.float32]
+    report: CalibrationReport
+
+
+def runs(flags: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+    """First and last index of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return tuple((int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return value

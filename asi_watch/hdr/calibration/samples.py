@@ -1,0 +1,87 @@
+"""What calibration works on: the same places seen in every exposure of a bracket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CODES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class BracketSamples:
+    """Places of one bracket, each seen in all of its exposures.
+
+    Parameters
+    ----------
+    codes : ndarray, shape (P, N, C), uint8
+        The pixel's codes as they are in the files, exposures in the order of `exposure_times`.
+    exposure_times : ndarray, shape (N,), float64
+        Positive, strictly ascending; any unit.
+    positions : ndarray, shape (P, 2), int32
+        Row and column in the shortest exposure.
+    levels : ndarray, shape (P, N, C), float32, optional
+        Mean code of the surroundings, finer than one code, moved pixels followed; NaN where the
+        surroundings cannot be used. None: the codes themselves are all there is.
+    spread : ndarray, shape (P, N, C), float32, optional
+        One standard deviation of `levels` in codes.
+    motion : ndarray, shape (N, 2), float32, optional
+        Median displacement (rows, columns) of the scene in each exposure, pixels.
+    """
+
+    codes: NDArray[np.uint8]
+    exposure_times: NDArray[np.float64]
+    positions: NDArray[np.int32]
+    levels: NDArray[np.float32] | None = None
+    spread: NDArray[np.float32] | None = None
+    motion: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.codes.ndim != 3 or self.codes.dtype != np.uint8:
+            raise ValueError("sample codes must be uint8 of shape (P, N, C)")
+        check_times(self.exposure_times)
+        if self.codes.shape[1] != len(self.exposure_times):
+            raise ValueError(
+                f"{self.codes.shape[1]} exposures sampled, {len(self.exposure_times)} times given"
+            )
+        if (np.diff(self.exposure_times) <= 0).any():
+            raise ValueError("exposure times of samples must ascend")
+        for name in ("levels", "spread"):
+            values = getattr(self, name)
+            if values is not None and values.shape != self.codes.shape:
+                raise ValueError(f"sample {name} must have the shape of the codes")
+
+    @property
+    def count(self) -> int:
+        """Number of places P."""
+        return int(self.codes.shape[0])
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return int(self.codes.shape[2])
+
+
+def check_times(exposure_times: NDArray[np.float64]) -> None:
+    """Refuse exposure times that no response can be calibrated from.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two exposures, a time that is not positive and finite, or all times equal.
+    """
+    if exposure_times.ndim != 1 or exposure_times.size < 2:
+        raise ValueError(
+            f"calibration needs at least two exposures of a bracket, got {exposure_times.size}"
+        )
+    if not (np.isfinite(exposure_times).all() and (exposure_times > 0).all()):
+        raise ValueError(
+            f"exposure times must be positive and finite, got {exposure_times.tolist()}"
+        )
+    if np.unique(exposure_times).size == 1:
+        raise ValueError(
+            f"all exposure times are equal ({exposure_times[0]:g}): "
+            "a response needs exposures of different length"
+        )
