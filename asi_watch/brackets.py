@@ -1,4 +1,4 @@
-"""Exposures, time-rounded slots, and when a bracket is complete: pure code, shared by live and batch."""
+"""Exposures, time-rounded slots, and when a bracket is complete: pure code, for live and batch."""
 
 from __future__ import annotations
 

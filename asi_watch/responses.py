@@ -1,4 +1,4 @@
-"""Response files: ``.npz`` with `response` (256, C) float32 in the ln domain and JSON `metadata`."""
+"""Response files: ``.npz`` with `response` (256, C) float32 in the ln domain and `metadata`."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Ledger:
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
         self.path = state_dir / FILE_NAME
         if read_only and not self.path.exists():
-            raise LedgerError(f"{self.path}: no ledger yet; has the daemon run with this state_dir?")
+            raise LedgerError(f"{self.path}: no ledger yet; has the daemon run here?")
         try:
             self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None)
             if not read_only:
@@ -202,9 +202,7 @@ class Ledger:
         row = asdict(replace(decision, decided_utc=_utc_now()))
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         with self._transaction():
-            self._db.execute(
-                f"INSERT INTO curves ({names}) VALUES ({marks})", tuple(row.values())
-            )
+            self._db.execute(f"INSERT INTO curves ({names}) VALUES ({marks})", tuple(row.values()))
 
     def curves(self, camera: str) -> list[CurveDecision]:
         """All decisions on a camera's curves, oldest first."""

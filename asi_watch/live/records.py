@@ -82,11 +82,19 @@ class BracketRecord:
     reason: str | None = None
     updated_utc: str = ""
 
+    def signature_of(self, path: str) -> tuple[int, int] | None:
+        """Signature under which a file had its turn in this bracket, None if it had none."""
+        for exposure in self.inputs:
+            if exposure.path == path:
+                return exposure.signature
+        for rejected in self.rejected:
+            if rejected.path == path:
+                return rejected.signature
+        return None
+
     def knows(self, path: str, signature: tuple[int, int]) -> bool:
         """Tell whether this state of a file has had its turn in this bracket."""
-        return any(f.path == path and f.signature == signature for f in self.inputs) or any(
-            f.path == path and f.signature == signature for f in self.rejected
-        )
+        return self.signature_of(path) == signature
 
 
 def exposure_to_json(exposure: Exposure) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""An open bracket: what of it has arrived, what is being read, what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from asi_watch.brackets import Exposure
+from asi_watch.live.commands import Signature, Unusable
+from asi_watch.live.records import BracketRecord, RejectedFile
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A file of a bracket whose name has been read but whose content has not."""
+
+    path: str
+    timestamp: datetime
+    exposure_us: float
+
+
+@dataclass(slots=True)
+class OpenBracket:
+    """One slot that is not over. Changed by the collector alone.
+
+    `previous` is the ledger's row of a bracket that was over already. Until a usable new file
+    has been seen, such a bracket is only *probing*: nothing of the row is touched.
+    """
+
+    slot: datetime
+    last_arrival: float
+    previous: BracketRecord | None = None
+    reopened: bool = False
+    exposures: dict[float, Exposure] = field(default_factory=dict)
+    rejected: dict[str, RejectedFile] = field(default_factory=dict)
+    recoverable: dict[str, Arrival] = field(default_factory=dict)
+    reading: dict[str, Arrival] = field(default_factory=dict)
+    read_again: dict[str, Arrival] = field(default_factory=dict)
+    settling: dict[str, tuple[float, Arrival]] = field(default_factory=dict)
+    required: set[str] = field(default_factory=set)
+    came_during_merge: list[Exposure] = field(default_factory=list)
+    merging: bool = False
+    overtaken: bool = False
+    looked_last: bool = False
+    retry_at: float | None = None
+    attempts: int = 0
+    revision: int = 0
+    duplicates: int = 0
+    late: int = 0
+
+    @property
+    def probing(self) -> bool:
+        """True while only the ledger's row stands and no new usable file has been seen."""
+        return self.previous is not None and not self.reopened
+
+    @property
+    def busy(self) -> bool:
+        """True while files of the bracket are being read or written."""
+        return bool(self.reading or self.settling)
+
+    @property
+    def inputs(self) -> tuple[Exposure, ...]:
+        """The exposures of the bracket, shortest first."""
+        return tuple(self.exposures[t] for t in sorted(self.exposures))
+
+    def known(self, path: str) -> Signature | None:
+        """Signature under which this file has had its turn, None if it has not."""
+        for exposure in self.exposures.values():
+            if exposure.path == path:
+                return exposure.signature
+        if path in self.rejected:
+            return self.rejected[path].signature
+        if self.previous is None or path in self.required:
+            return None
+        return self.previous.signature_of(path)
+
+    def admit(self, exposure: Exposure) -> None:
+        """Take in a usable exposure; of two with the same time the newer file wins."""
+        self._forget(exposure.path)
+        present = self.exposures.get(exposure.exposure_us)
+        if present is None:
+            self.exposures[exposure.exposure_us] = exposure
+            return
+        self.duplicates += 1
+        winner, loser = (exposure, present) if exposure.newer_than(present) else (present, exposure)
+        self.exposures[exposure.exposure_us] = winner
+        self.reject(loser.path, loser.signature, f"superseded by the newer {winner.path}")
+
+    def refuse(self, arrival: Arrival, outcome: Unusable) -> None:
+        """Note a file that cannot be used, and whether looking again is worth it."""
+        self._forget(arrival.path)
+        self.reject(arrival.path, outcome.signature or (0, 0), outcome.reason)
+        if outcome.may_recover:
+            self.recoverable[arrival.path] = arrival
+            self.looked_last = False
+
+    def reject(self, path: str, signature: Signature, reason: str) -> None:
+        """Note that a file is not part of the product."""
+        self.rejected[path] = RejectedFile(path, *signature, reason)
+
+    def drop(self, path: str) -> None:
+        """Forget a file that is gone."""
+        self._forget(path)
+        self.rejected.pop(path, None)
+
+    def _forget(self, path: str) -> None:
+        # A file that was rewritten has its turn again under its new content.
+        self.recoverable.pop(path, None)
+        self.rejected.pop(path, None)
+        for exposure_us, exposure in list(self.exposures.items()):
+            if exposure.path == path:
+                del self.exposures[exposure_us]

@@ -1,0 +1,115 @@
+"""What the collector is told and what it asks for: plain values, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from asi_watch.brackets import Exposure
+from asi_watch.live.records import BracketRecord
+
+Signature = tuple[int, int]
+
+
+# -- what the collector is told -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOk:
+    """The file decoded strictly."""
+
+    exposure: Exposure
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The file is still what it was when it was last read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """The file is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """The file cannot be used; with `may_recover` it may still be growing."""
+
+    reason: str
+    may_recover: bool
+    signature: Signature | None
+
+
+ReadOutcome = ReadOk | Unchanged | Vanished | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The bracket's products are durably in place."""
+
+    products: tuple[str, ...]
+    curve_id: str | None
+    algorithm: str
+    latency: float | None
+    timings: dict[str, float] = field(default_factory=dict)
+    adopted: bool = False
+    """The products were already there, complete, from before a crash: nothing was merged."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFailed:
+    """Merging or publishing failed; `stale` names inputs that changed or vanished since read."""
+
+    reason: str
+    stale: tuple[str, ...] = ()
+
+
+MergeOutcome = Published | MergeFailed
+
+
+# -- what the collector asks for ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """Read and check this file; keep its share of the merge if `absorb`."""
+
+    slot: datetime
+    path: str
+    timestamp: datetime
+    exposure_us: float
+    known: Signature | None
+    absorb: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MergeBracket:
+    """Merge these exposures and publish the products."""
+
+    slot: datetime
+    exposures: tuple[Exposure, ...]
+    rejected: tuple[str, ...]
+    expected: int | None
+    complete: bool
+    revision: int
+    products: tuple[str, ...]
+    """Where the earlier revision lies; empty for the first."""
+    arrived: float
+    """Monotonic time of the last input's arrival."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
+    """Put this row into the ledger."""
+
+    record: BracketRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropWork:
+    """Nothing more comes of what was kept for this slot."""
+
+    slot: datetime
+
+
+Command = ReadFile | MergeBracket | WriteRecord | DropWork
