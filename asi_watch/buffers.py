@@ -1,0 +1,69 @@
+"""Image-sized memory that is used again: fresh pages cost more than decoding into old ones."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Allocate", "BufferPool", "fresh"]
+
+Allocate = Callable[[int], NDArray[np.uint8]]
+"""Gives a flat, writable uint8 array of at least that many bytes."""
+
+
+def fresh(nbytes: int) -> NDArray[np.uint8]:
+    """Allocate new memory, as a flat uint8 array of `nbytes`."""
+    return np.empty(nbytes, np.uint8)
+
+
+class BufferPool:
+    """A thread-safe store of flat uint8 buffers; `take` is an `Allocate`.
+
+    Parameters
+    ----------
+    max_idle_bytes : int
+        How much unused memory it keeps at most; what comes back beyond that is let go.
+    """
+
+    def __init__(self, max_idle_bytes: int) -> None:
+        if max_idle_bytes < 0:
+            raise ValueError(f"max_idle_bytes must not be negative; got {max_idle_bytes}")
+        self._max_idle_bytes = max_idle_bytes
+        self._idle: list[NDArray[np.uint8]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes kept and unused at this moment."""
+        with self._lock:
+            return sum(buffer.nbytes for buffer in self._idle)
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """Return a flat uint8 buffer of at least `nbytes`: the smallest idle one, or a new one."""
+        with self._lock:
+            fitting = [i for i, buffer in enumerate(self._idle) if buffer.nbytes >= nbytes]
+            if fitting:
+                return self._idle.pop(min(fitting, key=lambda i: self._idle[i].nbytes))
+        return fresh(nbytes)
+
+    def give(self, array: NDArray[np.generic]) -> None:
+        """Take back the memory behind `array`, which the caller must not use any more.
+
+        Parameters
+        ----------
+        array : ndarray
+            A buffer from `take`, or an image decoded into one. Anything else is ignored.
+        """
+        owner: object = array
+        while isinstance(owner, np.ndarray) and owner.base is not None:
+            owner = owner.base
+        if not isinstance(owner, np.ndarray) or owner.ndim != 1 or owner.dtype != np.uint8:
+            return
+        with self._lock:
+            known = any(buffer is owner for buffer in self._idle)
+            total = sum(buffer.nbytes for buffer in self._idle) + owner.nbytes
+            if not known and total <= self._max_idle_bytes:
+                self._idle.append(owner)

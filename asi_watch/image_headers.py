@@ -1,0 +1,350 @@
+"""What an image file says about itself in its header, read from the bytes without decoding.
+
+Everything here runs on hostile input before a decoder is let near it: lengths are checked against
+the bytes that are there, nothing is allocated by a claimed size, and every loop moves forward.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Container = Literal["jpeg", "png", "jp2"]
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JP2_MAGIC = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
+
+_OTHERS = (
+    (b"GIF8", "a GIF"),
+    (b"II*\x00", "a TIFF"),
+    (b"MM\x00*", "a TIFF"),
+    (b"BM", "a BMP"),
+    (b"RIFF", "a RIFF (WebP, AVI) file"),
+    (b"\x76\x2f\x31\x01", "an OpenEXR file"),
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"<", "text (HTML or XML)"),
+)
+
+
+class HeaderError(ValueError):
+    """The bytes are no image we read.
+
+    Parameters
+    ----------
+    reason : str
+        One clause.
+    incomplete : bool
+        True when more bytes at the end could make it one.
+    """
+
+    def __init__(self, reason: str, *, incomplete: bool = False) -> None:
+        super().__init__(reason)
+        self.incomplete = incomplete
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Size and kind of an image, as its header claims.
+
+    Parameters
+    ----------
+    container : str
+        "jpeg", "png" or "jp2".
+    height, width : int
+        Pixels.
+    channels : int
+        1 (grey) or 3: what decoding will give, alpha left out.
+    data_offset : int
+        Where the pixels' bytes begin.
+    progressive : bool
+        A JPEG sent in several scans.
+    """
+
+    container: Container
+    height: int
+    width: int
+    channels: int
+    data_offset: int
+    progressive: bool = False
+
+
+def read_header(data: bytes) -> Header:
+    """Recognise an image by its content and read what it claims.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file, or its beginning.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    HeaderError
+        If it is not a JPEG, PNG or JP2 with 8 bits per sample and 1 or 3 colour channels.
+    """
+    if data.startswith(JPEG_MAGIC):
+        return _jpeg_header(data)
+    if data.startswith(PNG_MAGIC):
+        return _png_header(data)
+    if data.startswith(JP2_MAGIC):
+        return _jp2_header(data)
+    raise _not_an_image(data)
+
+
+def is_whole(data: bytes, header: Header) -> bool:
+    """Tell whether the bytes reach the end mark of their format.
+
+    The mark proves nothing about what lies before it; its absence proves that bytes are missing.
+    """
+    if header.container == "jpeg":
+        # Inside entropy-coded data 0xFF is always followed by 0x00 or a restart mark, so this pair
+        # after the scan's header can only be the end mark; bytes after it are allowed.
+        return data.rfind(b"\xff\xd9") >= header.data_offset
+    if header.container == "png":
+        return data.find(b"IEND", header.data_offset) >= 0
+    return _codestream_is_whole(data, header.data_offset)
+
+
+def _not_an_image(data: bytes) -> HeaderError:
+    if not data:
+        return HeaderError("is empty", incomplete=True)
+    if not data.strip(b"\x00"):
+        # Left by a power cut, or space reserved by a writer that has yet to fill it.
+        return HeaderError("holds nothing but zero bytes", incomplete=True)
+    if any(magic.startswith(data) for magic in (JPEG_MAGIC, PNG_MAGIC, JP2_MAGIC)):
+        return HeaderError(f"ends after {len(data)} bytes", incomplete=True)
+    for magic, name in _OTHERS:
+        if data.startswith(magic):
+            return HeaderError(f"is {name}, not a JPEG, PNG or JP2")
+    return HeaderError("is not an image (content is no JPEG, PNG or JP2)")
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Walk a JPEG's segments up to and including the first start of scan.
+
+    Yields
+    ------
+    tuple of int
+        Marker (second byte), offset and length of its payload.
+
+    Raises
+    ------
+    HeaderError
+        If the chain of segments is broken or the bytes end before the scan.
+    """
+    at = 2
+    while True:
+        if at + 4 > len(data):
+            raise HeaderError("ends inside the JPEG header", incomplete=True)
+        if data[at] != 0xFF:
+            raise HeaderError("has a broken JPEG header")
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker in (0x00, 0x01, 0xD8, 0xD9) or 0xD0 <= marker <= 0xD7:
+            raise HeaderError("has a broken JPEG header")
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2:
+            raise HeaderError("has a broken JPEG header")
+        if at + 2 + length > len(data):
+            raise HeaderError("ends inside the JPEG header", incomplete=True)
+        yield marker, at + 4, length - 2
+        if marker == 0xDA:
+            return
+        at += 2 + length
+
+
+def _jpeg_header(data: bytes) -> Header:
+    frame: tuple[int, int, int, int] | None = None
+    progressive = False
+    end = 0
+    for marker, offset, length in jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if marker > 0xC2:
+                raise HeaderError("is a JPEG of a rare kind (lossless, arithmetic or hierarchical)")
+            if frame is not None or length < 6:
+                raise HeaderError("has a broken JPEG header")
+            frame = struct.unpack_from(">BHHB", data, offset)
+            progressive = marker == 0xC2
+        end = offset + length
+    if frame is None:
+        raise HeaderError("has a broken JPEG header (no frame)")
+    precision, height, width, components = frame
+    if precision != 8:
+        raise HeaderError(f"has {precision} bits per sample; exposures need 8")
+    if components not in (1, 3):
+        raise HeaderError(f"has {components} components (CMYK?); exposures need 1 or 3")
+    return Header("jpeg", height, width, components, end, progressive)
+
+
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
+
+
+def _png_header(data: bytes) -> Header:
+    if len(data) < 33:
+        raise HeaderError("ends inside the PNG header", incomplete=True)
+    length, kind, width, height, depth, colour = struct.unpack_from(">I4sIIBB", data, 8)
+    if kind != b"IHDR" or length != 13 or colour not in _PNG_CHANNELS:
+        raise HeaderError("has a broken PNG header")
+    if depth != 8:
+        raise HeaderError(f"has {depth} bits per sample; exposures need 8")
+    return Header("png", height, width, _PNG_CHANNELS[colour], 33)
+
+
+def check_png(data: bytes) -> None:
+    """Check every chunk's CRC, the end chunk, and that the pixel stream inflates to its end.
+
+    A PNG decoder shows what it could read of a damaged file; this is what says that all is there.
+
+    Raises
+    ------
+    HeaderError
+        If anything is missing, damaged or more than the header claims.
+    """
+    inflate = zlib.decompressobj()
+    total = 0
+    limit = _png_stream_limit(data)
+    for kind, payload in png_chunks(data):
+        if kind == b"IDAT":
+            total += _inflated(inflate, payload, limit - total)
+        if kind == b"IEND":
+            break
+    else:
+        raise HeaderError("ends before the PNG's end mark", incomplete=True)
+    if not inflate.eof:
+        raise HeaderError("has a PNG pixel stream that ends too early")
+
+
+def _png_stream_limit(data: bytes) -> int:
+    """Bytes the inflated stream can have at most: four channels, filter bytes, interlacing."""
+    width, height = struct.unpack_from(">II", data, 16)
+    return int((width * 4 + 9) * (height + 8) + 64)
+
+
+def _inflated(inflate: zlib._Decompress, payload: bytes, limit: int) -> int:
+    """Inflate one chunk in small pieces, so that a zip bomb is met while it is small."""
+    total = 0
+    try:
+        while payload and not inflate.eof:
+            total += len(inflate.decompress(payload, 1 << 18))
+            if total > limit:
+                raise HeaderError("has a PNG pixel stream longer than its header claims")
+            payload = inflate.unconsumed_tail
+    except zlib.error:
+        raise HeaderError("has a damaged PNG pixel stream") from None
+    return total
+
+
+def png_chunks(data: bytes, *, checked: bool = True) -> Iterator[tuple[bytes, bytes]]:
+    """Walk a PNG's chunks while whole ones are there.
+
+    Yields
+    ------
+    tuple of bytes
+        Chunk type and payload.
+
+    Raises
+    ------
+    HeaderError
+        If a chunk is damaged (`checked`) or the bytes end inside one.
+    """
+    at = 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 12 + length > len(data):
+            raise HeaderError("ends inside a PNG chunk", incomplete=True)
+        body = memoryview(data)[at + 4 : at + 8 + length]
+        if checked and zlib.crc32(body) != int.from_bytes(
+            data[at + 8 + length : at + 12 + length], "big"
+        ):
+            raise HeaderError("has a PNG chunk whose checksum is wrong")
+        yield bytes(body[:4]), bytes(body[4:])
+        at += 12 + length
+
+
+def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Walk JP2 boxes between two offsets.
+
+    Yields
+    ------
+    tuple of bytes, int, int
+        Box type, offset of its payload, offset behind it (capped to the bytes that are there).
+
+    Raises
+    ------
+    HeaderError
+        If a box is shorter than its own header.
+    """
+    at = start
+    while at + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if length == 1:
+            if at + 16 > end:
+                return
+            length = struct.unpack_from(">Q", data, at + 8)[0]
+            head = 16
+        elif length == 0:
+            length = end - at
+        if length < head:
+            raise HeaderError("has a broken JP2 box")
+        yield kind, at + head, min(at + length, end)
+        at += length
+
+
+def _jp2_header(data: bytes) -> Header:
+    sizes: tuple[int, int, int, int] | None = None
+    for kind, begin, behind in jp2_boxes(data, 0, len(data)):
+        if kind == b"jp2h":
+            for inner, inner_begin, inner_end in jp2_boxes(data, begin, behind):
+                if inner == b"ihdr" and inner_end - inner_begin >= 14:
+                    sizes = struct.unpack_from(">IIHB", data, inner_begin)
+        elif kind == b"jp2c":
+            if sizes is None:
+                raise HeaderError("has a JP2 codestream before its header")
+            return _jp2_checked(data, sizes, begin)
+    raise HeaderError("ends inside the JP2 header", incomplete=True)
+
+
+def _jp2_checked(data: bytes, sizes: tuple[int, int, int, int], begin: int) -> Header:
+    height, width, components, depth = sizes
+    if begin + 40 > len(data):
+        raise HeaderError("ends inside the JP2 header", incomplete=True)
+    # The decoder believes the codestream's own size, so the two must agree before any cap counts.
+    soc, siz, _, _, x1, y1, x0, y0 = struct.unpack_from(">HHHHIIII", data, begin)
+    if (soc, siz) != (0xFF4F, 0xFF51) or (x1 - x0, y1 - y0) != (width, height):
+        raise HeaderError("has a broken JP2 header")
+    if depth != 7:
+        raise HeaderError(f"has {(depth & 0x7F) + 1} bits per sample; exposures need 8")
+    if components not in (1, 3):
+        raise HeaderError(f"has {components} components; exposures need 1 or 3")
+    return Header("jp2", height, width, components, begin)
+
+
+def _codestream_is_whole(data: bytes, begin: int) -> bool:
+    """Follow the JPEG 2000 tile parts by their lengths to the end mark."""
+    at = begin + 2
+    while at + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == 0xFFD9:
+            return True
+        if marker == 0xFF90:  # start of tile part: its length spans the packets
+            if at + 12 > len(data):
+                return False
+            part = struct.unpack_from(">I", data, at + 6)[0]
+            if part == 0:
+                return data.rstrip(b"\x00").endswith(b"\xff\xd9")
+            at += max(part, 12)
+        else:
+            at += 2 + max(length, 2)
+    return data[at : at + 2] == b"\xff\xd9"

@@ -1,0 +1,311 @@
+"""Strict reading of exposures: a file either gives all of its pixels, or the reason why not.
+
+Common decoders return a picture for half a file. Here a file is judged by its content in the
+order of cost: kind of file, size, header, end mark, and at last a decode that treats every
+warning as an error. Pixels come as stored: an EXIF orientation is not applied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from asi_watch.buffers import Allocate, fresh
+from asi_watch.errors import ImageError
+from asi_watch.files import (
+    FileSignature,
+    NotRegularFileError,
+    open_regular,
+    signature,
+    signature_of,
+)
+from asi_watch.image_headers import (
+    JPEG_MAGIC,
+    PNG_MAGIC,
+    Header,
+    HeaderError,
+    check_png,
+    is_whole,
+    read_header,
+)
+
+__all__ = [
+    "FileSignature",
+    "Frame",
+    "ImageLimits",
+    "decode_image",
+    "looks_complete",
+    "read_image",
+    "signature",
+]
+
+_TAIL_BYTES = 65536
+# Each scan of a progressive JPEG makes the decoder walk the whole image again.
+_MAX_SCANS = 64
+_SUFFIXES = {"jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"}, "png": {".png"}, "jp2": {".jp2"}}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """How much a file may ask for before it is refused, undecoded.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Size of the file.
+    max_pixels : int
+        Height × width claimed by its header.
+    """
+
+    max_bytes: int = 64 << 20
+    max_pixels: int = 64_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One exposure, decoded.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (H, W, C), uint8
+        BGR, or one channel for a grey image; as stored, never rotated.
+    signature : FileSignature
+        Which content of the file this is.
+    container : str
+        "jpeg", "png" or "jp2", by content.
+    notes : tuple of str
+        What was odd without being wrong, such as a suffix that does not fit the content.
+    sha256 : str or None
+        Digest of the file's bytes, if asked for.
+    """
+
+    pixels: NDArray[np.uint8]
+    signature: FileSignature
+    container: str
+    notes: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    limits: ImageLimits | None = None,
+    allocate: Allocate = fresh,
+    digest: bool = False,
+) -> Frame:
+    """Read one exposure, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; names with undecodable bytes are fine.
+    limits : ImageLimits, optional
+        Caps checked before anything is decoded.
+    allocate : callable
+        Gives the memory for the pixels, e.g. `BufferPool.take`.
+    digest : bool
+        Also hash the bytes.
+
+    Returns
+    -------
+    Frame
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be used; its `may_recover` says whether it may still be growing.
+    """
+    caps = limits or ImageLimits()
+    name = os.fspath(path)
+    try:
+        data, sign = _read_bytes(name, caps.max_bytes)
+    except NotRegularFileError as error:
+        raise ImageError(name, str(error)) from None
+    except FileNotFoundError:
+        raise ImageError(name, "is gone", may_recover=True) from None
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror or error})"
+        raise ImageError(name, reason, may_recover=True) from error
+    except ValueError:  # a NUL in the name
+        raise ImageError(name, "is no possible file name") from None
+    pixels, header = decode_image(data, name=name, limits=caps, allocate=allocate)
+    return Frame(
+        pixels,
+        sign,
+        header.container,
+        _notes(name, header),
+        hashlib.sha256(data).hexdigest() if digest else None,
+    )
+
+
+def decode_image(
+    data: bytes, *, name: str, limits: ImageLimits, allocate: Allocate = fresh
+) -> tuple[NDArray[np.uint8], Header]:
+    """Decode the bytes of one exposure strictly.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole JPEG, PNG or JP2 file.
+    name : str
+        Shown in errors.
+    limits : ImageLimits
+        Caps checked against the header.
+    allocate : callable
+        Gives the memory for the pixels.
+
+    Returns
+    -------
+    tuple of ndarray, shape (H, W, C), uint8, and Header
+
+    Raises
+    ------
+    ImageError
+        If it is not a whole, undamaged image within the limits.
+    """
+    try:
+        header = read_header(data)
+        _check_claims(data, header, limits)
+        if header.container == "jpeg":
+            return _decode_jpeg(data, header, allocate), header
+        if header.container == "png":
+            check_png(data)
+            return _decode_png(data, header), header
+        return _decode_jp2(data, header), header
+    except HeaderError as error:
+        raise ImageError(name, str(error), may_recover=error.incomplete) from None
+
+
+def looks_complete(path: str | os.PathLike[str]) -> bool:
+    """Tell cheaply whether a file's end mark is there; True proves nothing, False does.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    bool
+        False if it is empty, unreadable, or a JPEG or PNG without its end mark.
+    """
+    try:
+        descriptor, status = open_regular(path)
+    except (OSError, ValueError):
+        return False
+    try:
+        head = os.pread(descriptor, 16, 0)
+        tail = os.pread(descriptor, _TAIL_BYTES, max(0, status.st_size - _TAIL_BYTES))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    if head.startswith(JPEG_MAGIC):
+        return b"\xff\xd9" in tail
+    if head.startswith(PNG_MAGIC):
+        return b"IEND" in tail
+    return bool(head.strip(b"\x00"))
+
+
+def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
+    descriptor, status = open_regular(name)
+    with io.FileIO(descriptor) as stream:
+        if status.st_size > max_bytes:
+            raise ImageError(name, f"has {status.st_size} bytes; the limit is {max_bytes}")
+        # One byte more than expected, so that a file growing under our hands shows.
+        pieces = []
+        missing = status.st_size + 1
+        while missing > 0 and (piece := stream.read(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+        after = os.fstat(descriptor)
+    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    sign = signature_of(status)
+    if sign != signature_of(after) or sign != signature(name) or len(data) != sign.size:
+        raise ImageError(name, "changed while it was read", may_recover=True)
+    return data, sign
+
+
+def _check_claims(data: bytes, header: Header, limits: ImageLimits) -> None:
+    pixels = header.height * header.width
+    if pixels == 0:
+        raise HeaderError(f"claims a size of {header.width}×{header.height} pixels")
+    if pixels > limits.max_pixels:
+        raise HeaderError(
+            f"claims {header.width}×{header.height} pixels; the limit is {limits.max_pixels} in all"
+        )
+    if header.progressive and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise HeaderError(f"is a progressive JPEG with more than {_MAX_SCANS} scans")
+    if not is_whole(data, header):
+        raise HeaderError("ends before its end mark", incomplete=True)
+
+
+def _decode_jpeg(data: bytes, header: Header, allocate: Allocate) -> NDArray[np.uint8]:
+    shape = (header.height, header.width, header.channels)
+    flat = allocate(header.height * header.width * header.channels)[: np.prod(shape)]
+    try:
+        decoded = simplejpeg.decode_jpeg(
+            data, "BGR" if header.channels == 3 else "GRAY", buffer=flat, strict=True
+        )
+    except ValueError as error:
+        raise HeaderError(f"is damaged ({_clause(error)})") from None
+    if decoded.shape != shape:
+        raise HeaderError("decodes to another size than its header claims")
+    return flat.reshape(shape)
+
+
+def _decode_png(data: bytes, header: Header) -> NDArray[np.uint8]:
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise HeaderError("is damaged (the PNG does not decode)")
+    return _shaped(np.asarray(decoded), header)
+
+
+def _decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
+    # Pillow raises where OpenCV writes to the process's standard error. Neither can see damage
+    # inside the code blocks: JPEG 2000 has no checksums.
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
+            decoded = np.asarray(image.convert("RGB" if header.channels == 3 else "L"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise HeaderError(f"is damaged ({_clause(error)})") from None
+    if header.channels == 3:
+        decoded = decoded[:, :, ::-1]
+    return _shaped(decoded, header)
+
+
+def _shaped(decoded: NDArray[np.generic], header: Header) -> NDArray[np.uint8]:
+    """Give decoded pixels their one shape, leaving alpha out."""
+    if decoded.dtype != np.uint8 or decoded.shape[:2] != (header.height, header.width):
+        raise HeaderError("decodes to another size or depth than its header claims")
+    if decoded.ndim == 2:
+        decoded = decoded[:, :, np.newaxis]
+    if decoded.shape[2] < header.channels:
+        raise HeaderError("decodes to fewer channels than its header claims")
+    return np.ascontiguousarray(decoded[:, :, : header.channels], np.uint8)
+
+
+def _clause(error: Exception) -> str:
+    """Return the first line of a decoder's message, short enough for a log line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__
+
+
+def _notes(name: str, header: Header) -> tuple[str, ...]:
+    suffix = PurePath(name).suffix.lower()
+    if suffix in _SUFFIXES[header.container]:
+        return ()
+    return (f"content is {header.container}, suffix is {suffix or 'missing'!r}",)
