@@ -1,0 +1,228 @@
+"""Clouds: a deck of cumulus with thickness, lit by the sun, and a veil of cirrus above it.
+
+The cumulus deck is a stack of thin seamless density tiles drifting with the wind. The light that
+reaches each slice is found in the tiles themselves (the slice above, moved towards the sun); each
+pixel then looks up through the stack, which gives bright rims, dark bases and sides in perspective
+for the price of a few image look-ups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.simulator.atmosphere import sunlight
+from asi_watch.simulator.lens import Floats, Lens, Sun
+from asi_watch.simulator.noise import fractal_tile
+
+SLICES = 10
+BASE_KM = 1.2
+TOP_KM = 1.8
+TILE_KM = 13.0
+CIRRUS_KM = 8.0
+CIRRUS_TILE_KM = 60.0
+# Steeper than this the stack is not seen through: the gaps between its slices would show.
+STEEPEST = 1.3
+# Far smaller than the Earth's: keeps the clouds at the horizon larger than a pixel.
+SHELL_RADIUS_KM = 160.0
+CLOUD_WHITE = np.array([1.0, 0.99, 0.98], np.float32)
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What the clouds are like.
+
+    Parameters
+    ----------
+    cover : float
+        Threshold of the cumulus field in standard deviations: lower is more cloud.
+    cirrus : float
+        Largest optical depth of the cirrus veil.
+    wind_kmh : float
+        Wind speed at the cumulus base.
+    wind_to_deg : float
+        Direction the cumulus moves to, degrees from north by east.
+    """
+
+    cover: float = 0.50
+    cirrus: float = 0.5
+    wind_kmh: float = 32.0
+    wind_to_deg: float = 65.0
+
+    @property
+    def wind(self) -> tuple[float, float]:
+        """Velocity (east, north) in km/s."""
+        angle = math.radians(self.wind_to_deg)
+        return (
+            math.sin(angle) * self.wind_kmh / 3600,
+            math.cos(angle) * self.wind_kmh / 3600,
+        )
+
+
+class Clouds:
+    """The clouds over a camera, at the resolution of the given lens.
+
+    Parameters
+    ----------
+    lens : Lens
+        Lens of the (coarse) cloud image.
+    rng : numpy.random.Generator
+    weather : Weather
+    tile_size : int
+        Pixels of a noise tile along one side.
+    """
+
+    def __init__(
+        self, lens: Lens, rng: np.random.Generator, weather: Weather, tile_size: int
+    ) -> None:
+        self.lens = lens
+        self.weather = weather
+        self._tile = tile_size
+        self._body = fractal_tile(rng, tile_size, slope=1.75, lowest=3.0)
+        self._detail = [fractal_tile(rng, tile_size, slope=1.45, lowest=8.0) for _ in range(2)]
+        self._cirrus = fractal_tile(rng, tile_size, slope=1.35, lowest=2.0, stretch=4.0)
+        east, north = lens.east_north
+        self._distance = _shell_distance(lens.zenith, BASE_KM)
+        high = _shell_distance(lens.zenith, CIRRUS_KM)
+        self._ground = (east * self._distance, north * self._distance)
+        self._high = (east * high, north * high)
+        tangent = np.tan(np.minimum(lens.zenith, np.float32(1.5)))
+        self._parallax = np.minimum(1, np.float32(STEEPEST) / np.maximum(tangent, 1e-3))
+        self._haze = np.exp(-self._distance / np.float32(17.0))
+        slant = np.minimum(1 / np.maximum(np.cos(lens.zenith), 0.02), 4.0)
+        self._step = np.float32(1.0) * slant.astype(np.float32)
+
+    def render(self, t_seconds: float, sun: Sun, ambient: NDArray[np.float32]) -> Floats:
+        """Transmittance and light of the clouds at one moment.
+
+        Parameters
+        ----------
+        t_seconds : float
+            Time since the start.
+        sun : Sun
+        ambient : ndarray, shape (3,), float32
+            Light of the sky that falls on the clouds, BGR.
+
+        Returns
+        -------
+        ndarray, shape (H, W, 4), float32
+            Transmittance, then the light scattered towards the camera (BGR).
+        """
+        chi_cos = self.lens.cos_to(sun)
+        through, direct, diffuse = self._march(t_seconds, sun)
+        phase = 0.62 * _henyey(chi_cos, 0.82) + 0.9 * _henyey(chi_cos, 0.25) + np.float32(0.35)
+        light = (direct * phase)[..., np.newaxis] * (
+            sunlight(sun) * CLOUD_WHITE * np.float32(1.75)
+        ) + diffuse[..., np.newaxis] * ambient
+        light *= self._haze[..., np.newaxis]
+        through = 1 - (1 - through) * self._haze
+        veil = self._veil(t_seconds)
+        veil_light = (veil * (np.float32(1.15) + 0.35 * _henyey(chi_cos, 0.75)))[
+            ..., np.newaxis
+        ] * sunlight(sun)
+        result = np.empty((*through.shape, 4), np.float32)
+        result[..., 1:] = light + veil_light * through[..., np.newaxis]
+        result[..., 0] = through * (1 - veil)
+        return result
+
+    def velocity(self) -> tuple[Floats, Floats]:
+        """How fast the cumulus crosses the image, in pixels per second of this lens, (x, y)."""
+        wind_e, wind_n = (np.float32(v) for v in self.weather.wind)
+        zenith, distance = self.lens.zenith, np.maximum(self._distance, np.float32(1e-3))
+        step = np.float32(1e-3)
+        growth = (_shell_distance(zenith + step, BASE_KM) - self._distance) / step
+        east, north = self.lens.east_north
+        radial = (east * wind_e + north * wind_n) / growth
+        around = (-east * wind_n + north * wind_e) / distance * zenith
+        scale = np.float32(self.lens.radius / (math.pi / 2))
+        move_e = (radial * east + around * north) * scale
+        move_n = (radial * north - around * east) * scale
+        inside = self.lens.reach < 1
+        return np.where(inside, -move_e, 0), np.where(inside, -move_n, 0)
+
+    def _march(self, t: float, sun: Sun) -> tuple[Floats, Floats, Floats]:
+        """Look up through the deck: transmittance, share of sunlight, share of skylight."""
+        through = np.ones_like(self._distance)
+        direct = np.zeros_like(through)
+        diffuse = np.zeros_like(through)
+        for k, slab in enumerate(self._lit_slices(t, sun)):
+            higher = (TOP_KM - BASE_KM) * k / SLICES / BASE_KM
+            scale = 1 + np.float32(higher) * self._parallax
+            ground = (self._ground[0] * scale, self._ground[1] * scale)
+            seen = self._look(slab, ground, t, TILE_KM)
+            passed = np.exp(-seen[..., 0] * self._step)
+            stopped = through * (1 - passed)
+            direct += stopped * seen[..., 1]
+            diffuse += stopped * np.float32(0.42 + 0.5 * k / SLICES)
+            through *= passed
+        return through, direct, diffuse
+
+    def _lit_slices(self, t: float, sun: Sun) -> list[Floats]:
+        """Density and sunlight of every slice as tiles, lowest slice first."""
+        densities = [self._density(k, t) for k in range(SLICES)]
+        thickness = (TOP_KM - BASE_KM) / SLICES
+        lean = thickness * min(math.tan(sun.zenith), 2.5) * self._tile / TILE_KM
+        east, north = math.sin(sun.azimuth) * lean, math.cos(sun.azimuth) * lean
+        depth = np.zeros_like(densities[0])
+        slabs: list[Floats] = []
+        for density in reversed(densities):
+            # Light from the sun crosses the slice above where it leans towards the sun.
+            depth = _rolled(depth, east, north)
+            own = depth + 0.5 * density
+            lit = 0.80 * np.exp(-0.55 * own) + 0.20 * np.exp(-0.10 * own)
+            slabs.append(np.dstack([density, lit]))
+            depth = depth + density
+        return slabs[::-1]
+
+    def _density(self, k: int, t: float) -> Floats:
+        """Optical depth of slice k: flat base, towers that narrow upwards, slowly changing."""
+        up = k / (SLICES - 1)
+        turn = 0.55 * k + t / 240.0
+        detail = self._detail[0] * np.float32(math.cos(turn))
+        detail += self._detail[1] * np.float32(math.sin(turn))
+        field = self._body + np.float32(0.30 + 0.12 * up) * detail
+        field -= np.float32(self.weather.cover + 0.95 * up**1.2 + (0.12 if k == 0 else 0.0))
+        return np.clip(field * np.float32(1.7), 0, np.float32(1.3), out=field)
+
+    def _veil(self, t: float) -> Floats:
+        """Share of light that the cirrus takes out, 0…1."""
+        seen = self._look(self._cirrus, self._high, t * 1.6, CIRRUS_TILE_KM)
+        depth = np.clip(seen - np.float32(0.2), 0, 2) * np.float32(self.weather.cirrus / 2)
+        return np.asarray(1 - np.exp(-depth), np.float32)
+
+    def _look(
+        self, tile: Floats, ground: tuple[Floats, Floats], t: float, tile_km: float
+    ) -> Floats:
+        """The tile as the camera sees it at time t."""
+        per_km = self._tile / tile_km
+        wind_e, wind_n = self.weather.wind
+        # Kept within one tile: cv2.remap holds coordinates as 16-bit integers.
+        shift_e = (wind_e * t * per_km) % self._tile
+        shift_n = (wind_n * t * per_km) % self._tile
+        x = ground[0] * np.float32(per_km) - np.float32(shift_e)
+        y = ground[1] * np.float32(per_km) - np.float32(shift_n)
+        seen = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        return np.asarray(seen, np.float32)
+
+
+def _rolled(tile: Floats, dx: float, dy: float) -> Floats:
+    """Tile value at (x + dx, y + dy), to the nearest pixel."""
+    return np.roll(tile, (-round(dy), -round(dx)), axis=(0, 1))
+
+
+def _shell_distance(zenith: Floats, height_km: float) -> Floats:
+    """Ground distance in km at which a line of sight meets a shell at the given height."""
+    radius = np.float32(SHELL_RADIUS_KM)
+    up = radius * np.cos(zenith)
+    way = np.sqrt(up**2 + 2 * radius * np.float32(height_km) + np.float32(height_km) ** 2) - up
+    return np.asarray(way * np.sin(zenith), np.float32)
+
+
+def _henyey(cosine: Floats, g: float) -> Floats:
+    """Henyey and Greenstein (1941) phase function, scaled to 1 at 90° for g near 0."""
+    under = np.maximum(1 + g * g - 2 * g * cosine, np.float32(1e-4))
+    return np.asarray((1 - g * g) / under**1.5, np.float32)
