@@ -8,6 +8,11 @@ PYTHON ?=
 PYTEST_ARGS ?=
 RUN := $(VENV)/bin/python
 
+# An environment whose Python is gone (upgraded system, moved folder) is made anew, with all in it.
+ifeq ($(shell $(RUN) -c '' 2>/dev/null && echo sound),)
+$(shell rm -f $(VENV)/ready-* $(RUN))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench soak test-systemd clean
 
