@@ -1,0 +1,82 @@
+"""The command line: one module per command, imported only when that command is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from asi_watch import __version__
+from asi_watch.errors import AsiWatchError
+
+__all__ = ["LazyGroup", "config_option", "main"]
+
+# The order is that of the help. A command is offered once its module asi_watch/cli/<name>.py,
+# with its click command named `command`, is there.
+_COMMANDS = {
+    "run": "Watch the cameras and merge their brackets, in the foreground.",
+    "check": "Check a configuration file and print it with every default.",
+    "status": "Show what the running daemon is doing.",
+    "history": "Show what became of past brackets.",
+    "merge": "Merge the brackets of a folder or an archive, once.",
+    "calibrate": "Derive a camera's response curve from its brackets.",
+    "response": "Show or compare response curves.",
+    "simulate": "Play a camera that is not there: a sky of known radiance.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports them when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands whose module is there."""
+        return [name for name in _COMMANDS if find_spec(f"{__name__}.{name}") is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error meant for the operator becomes its text and an exit code.
+
+        The exit code is the error's own `exit_code` (2 for a refused configuration), else 1.
+        """
+        try:
+            return super().invoke(ctx)
+        except AsiWatchError as error:
+            text = str(error) or type(error).__name__
+            click.echo(text.encode("utf-8", "backslashreplace").decode(), err=True)
+            ctx.exit(getattr(error, "exit_code", 1))
+
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    required=True,
+    metavar="FILE",
+    type=click.Path(),
+    help="The configuration file (YAML).",
+)
+"""The option ``-c FILE`` that several commands take; it arrives as ``config_path``."""
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="asi-watch", message="%(prog)s %(version)s")
+def main() -> None:
+    """HDR images from the exposure brackets of all-sky cameras, live on the camera PC."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

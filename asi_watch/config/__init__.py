@@ -1,0 +1,38 @@
+"""The YAML file as frozen, validated values; the rooms below get these and never the file."""
+
+from asi_watch.config.loading import (
+    LoadedConfig,
+    dump_config,
+    load_config,
+    parse_config,
+    read_config,
+)
+from asi_watch.config.model import (
+    BracketConfig,
+    CameraConfig,
+    Config,
+    LogConfig,
+    MergeConfig,
+    ProductConfig,
+    RecalibrateConfig,
+    ScanConfig,
+)
+from asi_watch.config.problems import ConfigError, Problem
+
+__all__ = [
+    "BracketConfig",
+    "CameraConfig",
+    "Config",
+    "ConfigError",
+    "LoadedConfig",
+    "LogConfig",
+    "MergeConfig",
+    "Problem",
+    "ProductConfig",
+    "RecalibrateConfig",
+    "ScanConfig",
+    "dump_config",
+    "load_config",
+    "parse_config",
+    "read_config",
+]

@@ -1,0 +1,232 @@
+"""A YAML file as plain values that remember the line they stand on.
+
+Only plain YAML is taken: text, numbers, true and false, empty values, lists and mappings, with
+anchors and merge keys (``<<``). Tags that would build objects are refused, and so are
+duplicate keys, which YAML itself lets pass silently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from asi_watch.config.problems import ConfigError, Problem
+
+__all__ = ["Document", "Way", "read_document", "written_way"]
+
+Way: TypeAlias = tuple[str | int, ...]
+"""The keys and list positions that lead to a value."""
+
+MAX_BYTES: Final = 1_000_000
+_MAX_VALUES: Final = 50_000  # aliases of aliases multiply: a small file may hold billions
+_MAX_DEPTH: Final = 40
+_TAG: Final = "tag:yaml.org,2002:"
+_SCALARS: Final = {"null", "bool", "int", "float"}
+_TEXTS: Final = {"str", "timestamp", "value"}  # a date is text here: nothing asks for dates
+
+
+@dataclass(slots=True)
+class Document:
+    """The values of a file, the lines of their keys, and what was wrong with its structure."""
+
+    file: str
+    data: Any = None
+    lines: dict[Way, int] = field(default_factory=dict)
+    texts: dict[Way, str] = field(default_factory=dict)
+    """The text of single values exactly as it stands in the file."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def line_of(self, way: Way) -> int | None:
+        """Find the line of a key, or of the nearest one above it."""
+        while way and way not in self.lines:
+            way = way[:-1]
+        return self.lines.get(way)
+
+    def refuse(self, way: Way, message: str, line: int | None = None) -> None:
+        """Record a problem at a key."""
+        at = self.line_of(way) if line is None else line
+        self.problems.append(Problem(self.file, at, written_way(way), message))
+
+
+def written_way(way: Way) -> str:
+    """Write a way as ``cameras.roof.products[0].format``, positions counted from 0."""
+    text = ""
+    for part in way:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def read_document(text: bytes, file: str) -> Document:
+    """Read YAML.
+
+    Parameters
+    ----------
+    text : bytes
+        The file's content, UTF-8.
+    file : str
+        Its name, for messages.
+
+    Returns
+    -------
+    Document
+        With the problems of its structure, such as duplicate keys, recorded in it.
+
+    Raises
+    ------
+    ConfigError
+        When the text is no YAML at all.
+    """
+    loader = yaml.SafeLoader(_decoded(text, file))
+    try:
+        root = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([_syntax_problem(error, file)]) from None
+    except RecursionError:
+        raise ConfigError([Problem(file, None, "", "lists or mappings nest too deeply")]) from None
+    document = Document(file)
+    if root is None:
+        raise ConfigError([Problem(file, None, "", "the file is empty; it needs at least cameras")])
+    try:
+        document.data = _Reader(document, loader).value(root, ())
+    except _TooMuchError as error:
+        raise ConfigError([Problem(file, None, "", str(error))]) from None
+    return document
+
+
+class _TooMuchError(Exception):
+    """The file stands for more values than any configuration has."""
+
+
+class _Reader:
+    """Turns nodes into values; one of its own per document."""
+
+    def __init__(self, document: Document, loader: yaml.SafeLoader) -> None:
+        self.document = document
+        self.loader = loader
+        self.count = 0
+
+    def value(self, node: Node, way: Way, line: int | None = None) -> Any:
+        self._count(way)
+        # The line of the key where there is one: an alias stands elsewhere than its value.
+        self.document.lines[way] = node.start_mark.line + 1 if line is None else line
+        if isinstance(node, MappingNode) and node.tag == f"{_TAG}map":
+            return self._mapping(node, way)
+        if isinstance(node, SequenceNode) and node.tag == f"{_TAG}seq":
+            return [self.value(item, (*way, at)) for at, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, way)
+        self._refuse_tag(node, way)
+        return None
+
+    def _count(self, way: Way) -> None:
+        self.count += 1
+        if self.count > _MAX_VALUES:
+            raise _TooMuchError(f"the file stands for more than {_MAX_VALUES} values")
+        if len(way) > _MAX_DEPTH:
+            raise _TooMuchError(f"lists or mappings nest more than {_MAX_DEPTH} deep")
+
+    def _scalar(self, node: ScalarNode, way: Way) -> Any:
+        kind = node.tag.removeprefix(_TAG)
+        self.document.texts[way] = node.value
+        if kind in _TEXTS:
+            return node.value
+        if kind not in _SCALARS:
+            self._refuse_tag(node, way)
+            return node.value
+        try:
+            return getattr(self.loader, f"construct_yaml_{kind}")(node)
+        except (ValueError, KeyError):
+            self.document.refuse(way, f"{node.value[:40]!r} cannot be read as {kind}")
+            return node.value
+
+    def _mapping(self, node: MappingNode, way: Way, depth: int = 0) -> dict[str, Any]:
+        self._count(way)
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                merged |= self._merged(value_node, way, depth)
+        own: dict[str, Any] = {}
+        first_lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                continue
+            line = key_node.start_mark.line + 1
+            key = self._key(key_node, way, line)
+            if key in first_lines:
+                message = f"stands here a second time, first in line {first_lines[key]}; remove one"
+                self.document.refuse((*way, key), message, line)
+            first_lines.setdefault(key, line)
+            own[key] = self.value(value_node, (*way, key), line)
+        return merged | own
+
+    def _merged(self, node: Node, way: Way, depth: int) -> dict[str, Any]:
+        if depth > _MAX_DEPTH:
+            raise _TooMuchError(f"merge keys nest more than {_MAX_DEPTH} deep")
+        sources = node.value if isinstance(node, SequenceNode) else [node]
+        merged: dict[str, Any] = {}
+        for source in reversed(sources):  # of several, the first one wins
+            if isinstance(source, MappingNode):
+                merged |= self._mapping(source, way, depth + 1)
+            else:
+                line = node.start_mark.line + 1
+                self.document.refuse(way, "'<<' takes a mapping, such as *roof", line)
+        return merged
+
+    def _key(self, node: Node, way: Way, line: int) -> str:
+        if not isinstance(node, ScalarNode):
+            self.document.refuse(way, "a key must be text, no list and no mapping", line)
+            return "?"
+        text: str = node.value
+        if node.tag.removeprefix(_TAG) not in _TEXTS:
+            kind = node.tag.removeprefix(_TAG)
+            message = f'YAML reads the key {text} as {kind}, not as text; write it as "{text}"'
+            self.document.refuse((*way, text), message, line)
+        return text
+
+    def _refuse_tag(self, node: Node, way: Way) -> None:
+        tag = node.tag.replace(_TAG, "!!")
+        self.document.refuse(way, f"the tag {tag} is not allowed here; remove it")
+
+
+def _decoded(text: bytes, file: str) -> str:
+    try:
+        decoded = text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        message = f"byte 0x{text[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        raise ConfigError([Problem(file, line, "", message)]) from None
+    odd = yaml.reader.Reader.NON_PRINTABLE.search(decoded)
+    if odd is not None:
+        line = decoded.count("\n", 0, odd.start()) + 1
+        message = f"the character U+{ord(odd[0]):04X} cannot stand in a YAML file; remove it"
+        raise ConfigError([Problem(file, line, "", message)])
+    return decoded
+
+
+_SYNTAX_HINTS: Final = (
+    ("'\\t'", "a tab stands here; YAML is indented by spaces alone"),
+    (
+        "mapping values",
+        "a ':' is not expected here; is the line above indented as it should be, "
+        "and text that holds ': ' in quotes?",
+    ),
+    ("expected <block end>", "the indentation fits none of the lines above"),
+    ("could not find expected ':'", "a key without its ':'"),
+    ("expected ',' or", "a ',' or the closing bracket of a list or mapping is missing"),
+    ("found undefined alias", "an alias (*) without its anchor (&) further up"),
+    ("but found another document", "a second document ('---'); one file holds one configuration"),
+    ("found unexpected end of stream", "a quote is opened and never closed"),
+    ("cannot start any token", "text that begins with this character must stand in quotes"),
+)
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    said = " ".join(str(part) for part in (error.context, error.problem) if part)
+    hint = next((text for sign, text in _SYNTAX_HINTS if sign in said), said)
+    line = None if mark is None else mark.line + 1
+    column = "" if mark is None else f", column {mark.column + 1}"
+    return Problem(file, line, "", f"this is no YAML{column}: {hint}")

@@ -1,0 +1,238 @@
+"""The configuration as frozen values. Every default of asi-watch stands in this file alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    model_validator,
+)
+
+from asi_watch.config import fields
+from asi_watch.config.fields import (
+    Duration,
+    DurationOrNever,
+    Exposures,
+    OptionalPath,
+    PathField,
+    Size,
+    Within,
+)
+from asi_watch.durations import format_duration
+from asi_watch.naming import MICROSECONDS_PER_UNIT, ExposureUnit, NamePattern
+
+__all__ = [
+    "BracketConfig",
+    "CameraConfig",
+    "Config",
+    "LogConfig",
+    "MergeConfig",
+    "ProductConfig",
+    "RecalibrateConfig",
+    "ScanConfig",
+]
+
+RADIANCE_FORMATS = ("exr", "tiff")
+"""Products that hold the radiance map, which needs a response curve."""
+
+
+class Section(BaseModel):
+    """One mapping of the file: unknown keys and wrong types are refused, values never change."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False
+    )
+
+
+class LogConfig(Section):
+    """What is logged, and how a line looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["logfmt", "json"] = "logfmt"
+
+
+class ScanConfig(Section):
+    """How the folder itself is read, which finds what events missed."""
+
+    lookback: Annotated[Duration, AfterValidator(Within("0s", "36500d"))] = timedelta(days=2)
+    every: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=60)
+
+
+class BracketConfig(Section):
+    """Which exposures belong together, and how long they are waited for."""
+
+    round_to: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=30)
+    offset: Duration = timedelta(0)
+    exposures: Annotated[
+        Exposures,
+        PlainValidator(fields.read_exposures),
+        PlainSerializer(fields.write_exposures),
+    ] = "auto"
+    """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
+    min_exposures: int = Field(default=3, ge=2, le=64)
+    grace: Annotated[Duration, AfterValidator(Within("0s", "24h"))] = timedelta(seconds=10)
+    late: Literal["remerge", "ignore"] = "remerge"
+
+    @property
+    def expected_count(self) -> int | None:
+        """How many exposures make a bracket complete; None when that is learned."""
+        if self.exposures == "auto":
+            return None
+        return self.exposures if isinstance(self.exposures, int) else len(self.exposures)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found = []
+        round_to = format_duration(self.round_to)
+        if self.round_to % timedelta(seconds=1):
+            text = f"{round_to} is no whole number of seconds, which products are named by"
+            found.append(("round_to", f"{text}; write one such as 30s"))
+        if abs(self.offset) >= self.round_to:
+            offset = format_duration(self.offset)
+            found.append(("offset", f"{offset} must be smaller than round_to, which is {round_to}"))
+        count = self.expected_count
+        if count is not None and self.min_exposures > count:
+            text = f"{self.min_exposures} can never be reached; a bracket has {count} exposures"
+            found.append(("min_exposures", text))
+        if found:
+            raise fields.refusals(found)
+        return self
+
+
+class MergeConfig(Section):
+    """How the exposures of a bracket become one picture."""
+
+    algorithm: Literal["debevec_custom", "debevec_exact", "debevec", "mertens"] = "debevec_custom"
+    weight_type: Literal["triangle", "sine", "noise"] = "triangle"
+    low_clip: int = Field(default=5, ge=0, le=254)
+    high_clip: int = Field(default=250, ge=1, le=255)
+    gamma: float = Field(default=2.2, ge=0.1, le=10)
+    lnE_range: Annotated[  # noqa: N815 - the field's own name, and the response file's
+        tuple[float, float] | None, BeforeValidator(fields.read_tone_range)
+    ] = None
+    saturation: int = Field(default=255, ge=1, le=255)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low_clip >= self.high_clip:
+            text = f"{self.low_clip} must be smaller than high_clip, which is {self.high_clip}"
+            raise fields.refusals([("low_clip", text)])
+        return self
+
+
+class ProductConfig(Section):
+    """One file written for every merged bracket."""
+
+    format: Literal["jpg", "png", "jp2", "exr", "tiff"]
+    quality: int | None = Field(default=None, ge=1, le=100)
+    """Of jpg alone, where it is 95 unless given; None for the others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_quality(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("format") == "jpg":
+            return {"quality": 95} | data
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.format != "jpg" and self.quality is not None:
+            text = f"{self.format} is written without loss; remove quality, which is for jpg alone"
+            raise fields.refusals([("quality", text)])
+        return self
+
+
+class RecalibrateConfig(Section):
+    """When a new response curve is derived from recent brackets."""
+
+    every: Annotated[DurationOrNever, AfterValidator(Within("1s", "3650d"))] = timedelta(hours=24)
+    """None means never."""
+    brackets: int = Field(default=10, ge=1, le=1000)
+
+
+class CameraConfig(Section):
+    """One camera: where its files arrive, what they are named, what becomes of them."""
+
+    watch: PathField
+    output: PathField
+    response: OptionalPath = None
+    without_response: Literal["mertens", "wait"] = "mertens"
+    filename: Annotated[str, BeforeValidator(fields.read_template)] = (
+        "{timestamp:%Y%m%d%H%M%S}_{exposure}"
+    )
+    extensions: Annotated[tuple[str, ...], BeforeValidator(fields.read_extensions)] = (
+        "jpg",
+        "jpeg",
+        "png",
+        "jp2",
+    )
+    exposure_unit: ExposureUnit = "us"
+    exposure_labels: Annotated[dict[str, float], PlainValidator(fields.read_labels)] = Field(
+        default_factory=dict
+    )
+    timezone: Annotated[str, BeforeValidator(fields.read_timezone)] = "UTC"
+    watch_mode: Literal["auto", "events", "polling"] = "auto"
+    scan: ScanConfig = ScanConfig()
+    stable_for: Annotated[Duration, AfterValidator(Within("0s", "1h"))] = timedelta(seconds=1)
+    bracket: BracketConfig = BracketConfig()
+    merge: MergeConfig = MergeConfig()
+    products: Annotated[tuple[ProductConfig, ...], Field(strict=False, min_length=1)] = (
+        ProductConfig(format="jpg"),
+    )
+    recalibrate: RecalibrateConfig = RecalibrateConfig()
+
+    def name_pattern(self) -> NamePattern:
+        """Compile the pattern of this camera's file names."""
+        return NamePattern(self.filename, self.exposure_unit, self.exposure_labels, self.timezone)
+
+    @property
+    def expected_exposures_us(self) -> Exposures:
+        """Exposure times in µs that make a bracket complete, or their count, or ``auto``."""
+        exposures = self.bracket.exposures
+        if not isinstance(exposures, tuple):
+            return exposures
+        return tuple(float(e * MICROSECONDS_PER_UNIT[self.exposure_unit]) for e in exposures)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        found: list[tuple[str, str]] = []
+        try:
+            self.name_pattern()
+        except ValueError as error:
+            found.append(("filename", str(error)))
+        formats = [product.format for product in self.products]
+        twice = sorted({f for f in formats if formats.count(f) > 1})
+        found += [("products", f"format {f} stands there more than once") for f in twice]
+        radiance = [f for f in formats if f in RADIANCE_FORMATS]
+        if self.merge.algorithm == "mertens" and radiance:
+            text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"
+            found.append(("merge.algorithm", text))
+        if found:
+            raise fields.refusals(found)
+        return self
+
+
+class Config(Section):
+    """The whole configuration file."""
+
+    state_dir: PathField = Path("/var/lib/asi-watch")
+    log: LogConfig = LogConfig()
+    workers: Annotated[int | Literal["auto"], PlainValidator(fields.read_workers)] = "auto"
+    """Threads that decode and merge; auto is one for each core."""
+    memory_budget: Size = 512_000_000
+    """Bytes of decoded exposures kept at once."""
+    shutdown_timeout: Annotated[Duration, AfterValidator(Within("1s", "10min"))] = timedelta(
+        seconds=20
+    )
+    cameras: dict[Annotated[str, AfterValidator(fields.read_camera_name)], CameraConfig] = Field(
+        min_length=1
+    )

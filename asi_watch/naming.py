@@ -1,0 +1,463 @@
+"""File names of exposures and products: from a name to its timestamp and exposure, and back.
+
+A camera's names are described by a template such as ``{timestamp:%Y%m%d%H%M%S}_{exposure}``.
+It is compiled once to a regular expression, so that an archive of 500,000 names is read in
+about a second and no name, however hostile, can raise or stall.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo
+
+__all__ = [
+    "ExposureUnit",
+    "NamePattern",
+    "ParsedName",
+    "TemplateError",
+    "is_product_name",
+    "parse_timezone",
+    "slot_stem",
+    "utc_offset_changes",
+]
+
+ExposureUnit: TypeAlias = Literal["us", "ms", "s"]
+
+MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = MappingProxyType(
+    {"us": 1, "ms": 1_000, "s": 1_000_000}
+)
+PRODUCT_SUFFIX: Final = "_hdr"
+"""What the stem of every product ends in, and the stem of no exposure may end in."""
+
+_EARLIEST_YEAR, _LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
+_MAX_EXPOSURE_DIGITS: Final = 10
+_DIRECTIVES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Y": "(?P<Y>[0-9]{4})",
+        "y": "(?P<y>[0-9]{2})",
+        "m": "(?P<m>[0-9]{2})",
+        "d": "(?P<d>[0-9]{2})",
+        "j": "(?P<j>[0-9]{3})",
+        "H": "(?P<H>[0-9]{2})",
+        "M": "(?P<M>[0-9]{2})",
+        "S": "(?P<S>[0-9]{2})",
+        "f": "(?P<f>[0-9]{1,6})",
+    }
+)
+_EXAMPLE: Final = "'{timestamp:%Y%m%d%H%M%S}_{exposure}'"
+
+
+class TemplateError(ValueError):
+    """A file name template that cannot be used.
+
+    Parameters
+    ----------
+    template : str
+        The template as written.
+    position : int
+        Where in it the fault lies: characters from the left, the first is 1.
+    reason : str
+        One clause: what is wrong and what would be right.
+    """
+
+    def __init__(self, template: str, position: int, reason: str) -> None:
+        super().__init__(f"{template!r}, character {position}: {reason}")
+        self.template = template
+        self.position = position
+        self.reason = reason
+
+
+class ParsedName(NamedTuple):
+    """What a file name says about its exposure."""
+
+    timestamp: datetime
+    """On the camera's own clock, without a time zone."""
+    exposure_us: float
+    """Exposure time in µs, greater than zero."""
+
+
+class NamePattern:
+    """How one camera names its files.
+
+    Parameters
+    ----------
+    template : str
+        Literal text around exactly one ``{timestamp:...}``, holding the directives
+        ``%Y %y %m %d %j %H %M %S %f`` (``%%`` for a percent sign), and exactly one
+        ``{exposure}``.
+    unit : {"us", "ms", "s"}
+        What the number in the name counts; the values of `labels` count the same.
+    labels : mapping of str to float
+        Exposure time for each label. The text in the name is looked up here first; only when
+        it is no label is it read as an integer.
+    timezone : str or datetime.tzinfo
+        Of the timestamps in the names.
+
+    Raises
+    ------
+    ValueError
+        `TemplateError`, with the position of the fault, for the template; plain otherwise.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        unit: ExposureUnit = "us",
+        labels: Mapping[str, float] | None = None,
+        timezone: str | tzinfo = "UTC",
+    ) -> None:
+        self.template = template
+        self.unit = unit
+        self.labels: Mapping[str, float] = MappingProxyType(dict(labels or {}))
+        self.timezone = parse_timezone(timezone) if isinstance(timezone, str) else timezone
+        if unit not in MICROSECONDS_PER_UNIT:
+            raise ValueError(f"exposure unit {unit!r}: it must be one of us, ms, s")
+        self._unit_us = MICROSECONDS_PER_UNIT[unit]
+        self._label_us = {text: self._checked_label(text) for text in self.labels}
+        self._parts = _parse_template(template)
+        self._short_year = any(part[:2] == ("directive", "y") for part in self._parts)
+        self._refuse_product_names()
+        self._regex = re.compile(self._expression(), re.DOTALL)
+
+    def __repr__(self) -> str:
+        return (
+            f"NamePattern({self.template!r}, unit={self.unit!r}, labels={dict(self.labels)!r}, "
+            f"timezone={str(self.timezone)!r})"
+        )
+
+    def parse(self, name: str) -> ParsedName | None:
+        """Read a file name.
+
+        Parameters
+        ----------
+        name : str
+            The name with its extension; folders before it are ignored. Bytes that are not
+            UTF-8 come as surrogates, as from `os.fsdecode`.
+
+        Returns
+        -------
+        ParsedName or None
+            None for any name that does not follow the template, is no date, lies outside the
+            years 1970 to 2261, or has an exposure of zero. Never raises.
+        """
+        match = self._regex.fullmatch(_stem(name))
+        if match is None:
+            return None
+        fields = match.groupdict()
+        exposure_us = self._exposure(fields["exposure"])
+        timestamp = _timestamp(fields)
+        if exposure_us is None or timestamp is None:
+            return None
+        return ParsedName(timestamp, exposure_us)
+
+    def format(self, timestamp: datetime, exposure_us: float) -> str:
+        """Write the stem of a file name: the inverse of `parse`.
+
+        Parameters
+        ----------
+        timestamp : datetime.datetime
+            On the camera's clock, naive. What the template has no directive for is dropped.
+        exposure_us : float
+            Exposure time in µs.
+
+        Returns
+        -------
+        str
+            The name without an extension.
+
+        Raises
+        ------
+        ValueError
+            When the exposure has no label and is no whole number of the unit, when its number
+            would be read back as a label, or when the year is out of range.
+        """
+        if timestamp.tzinfo is not None:
+            raise ValueError("the timestamp of a name must be naive, on the camera's clock")
+        if not _EARLIEST_YEAR <= timestamp.year <= _LATEST_YEAR:
+            raise ValueError(f"year {timestamp.year} is outside {_EARLIEST_YEAR}–{_LATEST_YEAR}")
+        if self._short_year and _full_year(timestamp.year % 100) != timestamp.year:
+            raise ValueError(f"year {timestamp.year} cannot be written with two digits")
+        exposure = self._exposure_text(exposure_us)
+        return "".join(_written(kind, text, timestamp, exposure) for kind, text, _ in self._parts)
+
+    def to_utc(self, timestamp: datetime) -> datetime:
+        """Turn a timestamp of the camera's clock into UTC.
+
+        Parameters
+        ----------
+        timestamp : datetime.datetime
+            Naive, from `parse`.
+
+        Returns
+        -------
+        datetime.datetime
+            Aware, in UTC. Where a zone changes its offset, an hour that occurs twice is taken
+            as its first occurrence (``fold=0``).
+        """
+        return timestamp.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
+
+    def _checked_label(self, text: str) -> float:
+        value = self.labels[text]
+        if not text or "/" in text or "\0" in text:
+            raise ValueError(f"exposure label {text!r}: it must be text that a file name can hold")
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"exposure label {text!r}: its exposure must be greater than 0")
+        return float(value * self._unit_us)
+
+    def _refuse_product_names(self) -> None:
+        kind, tail, position = self._parts[-1]
+        tails = list(self.labels) if kind == "exposure" else [tail if kind == "text" else ""]
+        for text in tails:
+            if text.endswith(PRODUCT_SUFFIX):
+                reason = f"names ending in {PRODUCT_SUFFIX!r} are kept for the merged products"
+                raise TemplateError(self.template, position, reason)
+
+    def _expression(self) -> str:
+        labels = sorted(map(re.escape, self.labels), key=len, reverse=True)
+        exposure = "|".join([*labels, f"[0-9]{{1,{_MAX_EXPOSURE_DIGITS}}}"])
+        sources: dict[str, Callable[[str], str]] = {
+            "exposure": lambda _: f"(?P<exposure>{exposure})",
+            "text": re.escape,
+            "directive": _DIRECTIVES.__getitem__,
+        }
+        return "".join(sources[kind](text) for kind, text, _ in self._parts)
+
+    def _exposure(self, text: str) -> float | None:
+        known = self._label_us.get(text)
+        if known is not None:
+            return known
+        # A label may stand beside the digits, so the text is digits here.
+        value = int(text) * self._unit_us
+        return float(value) if value > 0 else None
+
+    def _exposure_text(self, exposure_us: float) -> str:
+        for label, value in self._label_us.items():
+            if value == exposure_us:
+                return label
+        if not (math.isfinite(exposure_us) and exposure_us > 0):
+            raise ValueError(f"an exposure of {exposure_us} µs cannot be")
+        number = round(exposure_us / self._unit_us)
+        text = str(number)
+        if float(number * self._unit_us) != float(exposure_us):
+            raise ValueError(f"{exposure_us} µs is no whole number of {self.unit} and no label")
+        if text in self._label_us:
+            raise ValueError(f"{exposure_us} µs would be written as the label {text!r}")
+        if len(text) > _MAX_EXPOSURE_DIGITS:
+            raise ValueError(f"{exposure_us} µs has more than {_MAX_EXPOSURE_DIGITS} digits")
+        return text
+
+
+def parse_timezone(name: str) -> tzinfo:
+    """Find a time zone by its name in the time zone database.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``UTC``, ``Etc/GMT-1`` (one hour *ahead* of UTC) or ``Europe/Berlin``.
+
+    Returns
+    -------
+    datetime.tzinfo
+        ``UTC`` works on a machine without a time zone database too.
+
+    Raises
+    ------
+    ValueError
+        When there is no such zone.
+    """
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:  # OSError: the name is a folder of zones
+        raise ValueError(
+            f"{name!r} is no time zone; write UTC or a fixed offset such as Etc/GMT-1, "
+            "which is one hour ahead of UTC (the sign is reversed)"
+        ) from error
+
+
+def utc_offset_changes(zone: tzinfo, year: int) -> bool:
+    """Tell whether a zone changes its offset from UTC within a year, as for summer time.
+
+    Parameters
+    ----------
+    zone : datetime.tzinfo
+        The zone.
+    year : int
+        The year to look at, from 1 to 9998.
+
+    Returns
+    -------
+    bool
+        True when local times of that year can be ambiguous or missing.
+    """
+    first = datetime(year, 1, 1)
+    offsets = {zone.utcoffset(first + timedelta(days=day)) for day in range(0, 366, 5)}
+    return len(offsets) > 1
+
+
+def is_product_name(name: str) -> bool:
+    """Tell whether a file is one of asi-watch's own products, never an exposure.
+
+    Parameters
+    ----------
+    name : str
+        A file name with its extension; folders before it are ignored.
+
+    Returns
+    -------
+    bool
+        True for ``..._hdr.<any extension>``.
+    """
+    return _stem(name).endswith(PRODUCT_SUFFIX)
+
+
+def _stem(name: str) -> str:
+    last = name.rpartition("/")[2]
+    stem, dot, _ = last.rpartition(".")
+    return stem if dot else last
+
+
+def slot_stem(slot: datetime) -> str:
+    """Name the products of a bracket.
+
+    Parameters
+    ----------
+    slot : datetime.datetime
+        The bracket's slot, on the clock of the camera's names.
+
+    Returns
+    -------
+    str
+        ``%Y%m%d%H%M%S_hdr``, to which the product's extension is added.
+    """
+    return f"{slot.year:04d}{slot:%m%d%H%M%S}{PRODUCT_SUFFIX}"
+
+
+# -- the template ---------------------------------------------------------------------------
+
+_Part: TypeAlias = tuple[str, str, int]  # kind ("text", "directive", "exposure"), text, position
+
+
+def _parse_template(template: str) -> list[_Part]:
+    parts: list[_Part] = []
+    seen: set[str] = set()
+    at = 0
+    while at < len(template):
+        if template[at] == "}":
+            raise TemplateError(template, at + 1, "'}' without a '{' before it")
+        if template[at] != "{":
+            text = re.split("[{}]", template[at:], maxsplit=1)[0]
+            parts.append(("text", text, at + 1))
+            at += len(text)
+            continue
+        end = template.find("}", at)
+        if end < 0:
+            raise TemplateError(template, at + 1, "'{' is never closed by '}'")
+        field, colon, directives = template[at + 1 : end].partition(":")
+        if field in seen:
+            raise TemplateError(template, at + 1, f"{{{field}}} stands here a second time")
+        seen.add(field)
+        if field == "timestamp":
+            parts += _parse_directives(template, directives, at + 1 + len(field) + len(colon))
+        elif field == "exposure" and not colon:
+            parts.append(("exposure", "", at + 1))
+        else:
+            reason = (
+                f"{template[at : end + 1]} is unknown; known are {{timestamp:...}}, {{exposure}}"
+            )
+            raise TemplateError(template, at + 1, reason)
+        at = end + 1
+    for field in ("timestamp", "exposure"):
+        if field not in seen:
+            reason = f"there is no {{{field}}}; a complete template is {_EXAMPLE}"
+            raise TemplateError(template, len(template) + 1, reason)
+    _check_text(template, parts)
+    return parts
+
+
+def _parse_directives(template: str, directives: str, start: int) -> list[_Part]:
+    parts: list[_Part] = []
+    at = 0
+    while at < len(directives):
+        position = start + at + 1
+        if directives[at] != "%":
+            end = directives.find("%", at)
+            end = len(directives) if end < 0 else end
+            parts.append(("text", directives[at:end], position))
+            at = end
+            continue
+        letter = directives[at + 1 : at + 2]
+        if letter == "%":
+            parts.append(("text", "%", position))
+        elif letter not in _DIRECTIVES:
+            known = " ".join(f"%{known}" for known in _DIRECTIVES)
+            raise TemplateError(template, position, f"'%{letter}' is unknown; known are {known}")
+        elif any(part[:2] == ("directive", letter) for part in parts):
+            raise TemplateError(template, position, f"'%{letter}' stands here a second time")
+        else:
+            parts.append(("directive", letter, position))
+        at += 2
+    _check_complete(template, start, {text for kind, text, _ in parts if kind == "directive"})
+    return parts
+
+
+def _check_complete(template: str, start: int, letters: set[str]) -> None:
+    def refuse(reason: str) -> None:
+        raise TemplateError(template, start + 1, f"{reason}; a complete template is {_EXAMPLE}")
+
+    if len(letters & {"Y", "y"}) != 1:
+        refuse("the timestamp needs the year, %Y or %y")
+    if letters & {"m", "d", "j"} not in ({"m", "d"}, {"j"}):
+        refuse("the timestamp needs the day, %m with %d or %j alone")
+    if not letters >= {"H", "M", "S"}:
+        refuse("the timestamp needs %H, %M and %S")
+
+
+def _check_text(template: str, parts: list[_Part]) -> None:
+    for kind, text, position in parts:
+        if kind == "text" and ("/" in text or "\0" in text):
+            reason = "a file name holds no '/'; sub-folders are found without naming them"
+            raise TemplateError(template, position, reason)
+    for (kind, text, _), (next_kind, next_text, position) in pairwise(parts):
+        digits_follow = next_kind != "text" or next_text[0].isdecimal()
+        if (kind, text) == ("directive", "f") and digits_follow:
+            # 1 to 6 digits: where they end must be plain to see.
+            raise TemplateError(template, position, "after %f there must be text that is no digit")
+        if kind == "exposure" and next_kind == "text" and next_text[0].isdecimal():
+            raise TemplateError(template, position, "after {exposure} there must be no digit")
+        if kind == "exposure" and (next_kind, next_text) == ("directive", "f"):
+            raise TemplateError(template, position, "between {exposure} and %f there must be text")
+
+
+def _timestamp(fields: Mapping[str, str]) -> datetime | None:
+    year = int(fields["Y"]) if "Y" in fields else _full_year(int(fields["y"]))
+    if not _EARLIEST_YEAR <= year <= _LATEST_YEAR:
+        return None
+    clock = int(fields["H"]), int(fields["M"]), int(fields["S"])
+    microsecond = int(fields["f"].ljust(6, "0")) if "f" in fields else 0
+    try:
+        if "j" not in fields:
+            return datetime(year, int(fields["m"]), int(fields["d"]), *clock, microsecond)
+        day = int(fields["j"])
+        moment = datetime(year, 1, 1, *clock, microsecond) + timedelta(days=day - 1)
+    except ValueError:
+        return None
+    return moment if day > 0 and moment.year == year else None
+
+
+def _full_year(two_digits: int) -> int:
+    # As POSIX strptime has it: 69 to 99 are the twentieth century.
+    return two_digits + (1900 if two_digits >= 69 else 2000)
+
+
+def _written(kind: str, text: str, timestamp: datetime, exposure: str) -> str:
+    if kind == "text":
+        return text
+    return exposure if kind == "exposure" else timestamp.strftime(f"%{text}")
