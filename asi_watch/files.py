@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -98,14 +99,19 @@ def open_regular(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
 
 
 def fsync_folder(descriptor: int) -> None:
-    """Make the entries of an open folder durable.
+    """Make the entries of an open folder durable, where its file system knows how to.
 
     Raises
     ------
     OSError
         If the device reports an error.
     """
-    os.fsync(descriptor)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no such thing for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 class NotRegularFileError(OSError):

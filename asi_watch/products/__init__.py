@@ -1,0 +1,28 @@
+"""What a merged bracket becomes on disk: encoded, with its provenance inside, published whole."""
+
+from __future__ import annotations
+
+from asi_watch.products.embedding import find_provenance, read_provenance
+from asi_watch.products.encoding import encode, encode_merge
+from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
+from asi_watch.products.publishing import ensure_inside, is_temporary, publish, sweep_temporaries
+from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
+from asi_watch.products.spec import ProductSpec
+
+__all__ = [
+    "RADIANCE_SCALE",
+    "ProductSpec",
+    "Provenance",
+    "ProvenanceError",
+    "RadianceLayers",
+    "Source",
+    "Unusable",
+    "encode",
+    "encode_merge",
+    "ensure_inside",
+    "find_provenance",
+    "is_temporary",
+    "publish",
+    "read_provenance",
+    "sweep_temporaries",
+]

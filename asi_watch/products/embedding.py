@@ -1,0 +1,233 @@
+"""Carrying the provenance inside each format, and finding it again without decoding pixels.
+
+jpg: EXIF for people, the JSON in comment segments; png: eXIf and an iTXt chunk; jp2: a UUID box;
+exr: a string attribute; tiff: ImageDescription; hdr: comment lines. Reading looks at the first
+megabyte only, where every one of these lies.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+from asi_watch.files import open_regular, shown
+from asi_watch.image_headers import (
+    JP2_MAGIC,
+    JPEG_MAGIC,
+    PNG_MAGIC,
+    HeaderError,
+    jp2_boxes,
+    jpeg_segments,
+    png_chunks,
+)
+from asi_watch.products.exif import exif_block
+from asi_watch.products.provenance import MARKER, Provenance, ProvenanceError
+
+__all__ = [
+    "EXR_ATTRIBUTE",
+    "find_provenance",
+    "into_hdr",
+    "into_jp2",
+    "into_jpeg",
+    "into_png",
+    "jpeg_segments_for",
+    "read_provenance",
+]
+
+EXR_ATTRIBUTE = "asiWatchProvenance"
+_PNG_KEYWORD = b"asi-watch"
+_JP2_UUID = bytes.fromhex("b8a7f0b6f5f54f0c9d3fa51a7c4e1d02")
+_HDR_PREFIX = b"#asi-watch:"
+# Some readers of .hdr take lines of at most 127 characters.
+_HDR_LINE = 100
+_HEAD_BYTES = 1 << 20
+_SEGMENT_BYTES = 65533
+_OPENING = f'{{"{MARKER}"'.encode()
+
+
+def jpeg_segments_for(provenance: Provenance) -> bytes:
+    """Return the APP1 (EXIF) and COM (provenance) segments of a JPEG."""
+    exif = b"Exif\0\0" + exif_block(provenance)
+    text = provenance.to_json().encode("ascii")
+    pieces = [text[i : i + _SEGMENT_BYTES] for i in range(0, len(text), _SEGMENT_BYTES)]
+    segments = [(0xE1, exif), *((0xFE, piece) for piece in pieces)]
+    return b"".join(
+        struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
+        for marker, payload in segments
+    )
+
+
+def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
+    """Return a JPEG with EXIF and provenance put behind its JFIF segment."""
+    at = 2
+    if image[2:4] == b"\xff\xe0":
+        at = 4 + int.from_bytes(image[4:6], "big")
+    view = memoryview(image)
+    return b"".join((view[:at], jpeg_segments_for(provenance), view[at:]))
+
+
+def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
+    """Return a PNG with eXIf and iTXt chunks put behind its header."""
+    text = _PNG_KEYWORD + b"\0\0\0\0\0" + provenance.to_json().encode("ascii")
+    chunks = b"".join(
+        struct.pack(">I", len(payload))
+        + kind
+        + payload
+        + struct.pack(">I", zlib.crc32(kind + payload))
+        for kind, payload in ((b"eXIf", exif_block(provenance)), (b"iTXt", text))
+    )
+    view = memoryview(image)
+    return b"".join((view[:33], chunks, view[33:]))
+
+
+def into_jp2(image: bytes | memoryview, provenance: Provenance) -> bytes:
+    """Return a JP2 with a UUID box put before its codestream."""
+    view = memoryview(image)
+    at = next(begin for kind, begin, _ in jp2_boxes(bytes(view[:4096]), 0, 4096) if kind == b"jp2c")
+    text = provenance.to_json().encode("ascii")
+    box = struct.pack(">I", 24 + len(text)) + b"uuid" + _JP2_UUID + text
+    return b"".join((view[: at - 8], box, view[at - 8 :]))
+
+
+def into_hdr(image: bytes | memoryview, provenance: Provenance) -> bytes:
+    """Return a Radiance picture with comment lines put behind its first line."""
+    view = memoryview(image)
+    at = bytes(view[:64]).index(b"\n") + 1
+    text = provenance.to_json().encode("ascii")
+    step = _HDR_LINE - len(_HDR_PREFIX)
+    lines = b"".join(_HDR_PREFIX + text[i : i + step] + b"\n" for i in range(0, len(text), step))
+    return b"".join((view[:at], lines, view[at:]))
+
+
+def read_provenance(path: str | os.PathLike[str]) -> Provenance:
+    """Read the provenance out of a product, without decoding its pixels.
+
+    Parameters
+    ----------
+    path : path-like
+        A product in any of the formats.
+
+    Returns
+    -------
+    Provenance
+
+    Raises
+    ------
+    ProvenanceError
+        If the file has none, or a damaged one, or cannot be read.
+    """
+    try:
+        descriptor, _ = open_regular(path)
+        try:
+            head = os.pread(descriptor, _HEAD_BYTES, 0)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise ProvenanceError(f"{shown(path)}: cannot be read ({error})") from error
+    try:
+        return find_provenance(head)
+    except ProvenanceError as error:
+        raise ProvenanceError(f"{shown(path)}: {error}") from None
+
+
+def find_provenance(head: bytes) -> Provenance:
+    """Find the provenance in the beginning of a product's bytes.
+
+    Parameters
+    ----------
+    head : bytes
+        The first megabyte, or all.
+
+    Returns
+    -------
+    Provenance
+
+    Raises
+    ------
+    ProvenanceError
+        If there is none, or a damaged one.
+    """
+    try:
+        text = _text_in(head)
+    except (HeaderError, struct.error, IndexError) as error:
+        raise ProvenanceError(f"its header is damaged ({error})") from None
+    if text is None or not text.startswith(_OPENING):
+        raise ProvenanceError("holds no provenance of asi-watch")
+    return Provenance.from_json(text)
+
+
+def _text_in(head: bytes) -> bytes | None:
+    if head.startswith(JPEG_MAGIC):
+        return _in_jpeg(head)
+    if head.startswith(PNG_MAGIC):
+        return _in_png(head)
+    if head.startswith(JP2_MAGIC):
+        return _in_jp2(head)
+    if head.startswith(b"\x76\x2f\x31\x01"):
+        return _in_exr(head)
+    if head.startswith(b"#?"):
+        return _in_hdr(head)
+    if head.startswith((b"II*\0", b"MM\0*")):
+        return _in_tiff(head)
+    return None
+
+
+def _in_jpeg(head: bytes) -> bytes:
+    text = b""
+    for marker, offset, length in jpeg_segments(head):
+        piece = head[offset : offset + length]
+        if marker == 0xFE and (text or piece.startswith(_OPENING)):
+            text += piece
+    return text
+
+
+def _in_png(head: bytes) -> bytes | None:
+    prefix = _PNG_KEYWORD + b"\0\0\0\0\0"
+    for kind, payload in png_chunks(head):
+        if kind == b"IDAT":
+            return None
+        if kind == b"iTXt" and payload.startswith(prefix):
+            return payload[len(prefix) :]
+    return None
+
+
+def _in_jp2(head: bytes) -> bytes | None:
+    for kind, begin, behind in jp2_boxes(head, 0, len(head)):
+        if kind == b"jp2c":
+            return None
+        if kind == b"uuid" and head[begin : begin + 16] == _JP2_UUID:
+            return head[begin + 16 : behind]
+    return None
+
+
+def _in_exr(head: bytes) -> bytes | None:
+    at = 8
+    while head[at] != 0:
+        name_end = head.index(b"\0", at, at + 256)
+        kind_end = head.index(b"\0", name_end + 1, name_end + 257)
+        (size,) = struct.unpack_from("<i", head, kind_end + 1)
+        begin = kind_end + 5
+        if size < 0:
+            raise HeaderError("an attribute of negative size")
+        if head[at:name_end] == EXR_ATTRIBUTE.encode():
+            return head[begin : begin + size]
+        at = begin + size
+    return None
+
+
+def _in_hdr(head: bytes) -> bytes:
+    end = head.find(b"\n\n")
+    lines = head[: max(end, 0)].split(b"\n")
+    return b"".join(line[len(_HDR_PREFIX) :] for line in lines if line.startswith(_HDR_PREFIX))
+
+
+def _in_tiff(head: bytes) -> bytes | None:
+    order = "<" if head.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(f"{order}I", head, 4)
+    (count,) = struct.unpack_from(f"{order}H", head, directory)
+    for i in range(count):
+        tag, kind, length, at = struct.unpack_from(f"{order}HHII", head, directory + 2 + 12 * i)
+        if tag == 270 and kind == 2:
+            return head[at : at + length].rstrip(b"\0")
+    return None

@@ -1,0 +1,146 @@
+"""From merged pixels to the bytes of a product, its provenance inside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from asi_watch.products.embedding import into_jp2, into_jpeg, into_png
+from asi_watch.products.provenance import Provenance
+from asi_watch.products.radiance import RadianceLayers, encode_exr, encode_hdr, encode_tiff
+from asi_watch.products.spec import ProductSpec
+
+__all__ = ["Merged", "encode", "encode_merge"]
+
+Encoded = bytes | memoryview
+_DTYPES = {"picture8": np.uint8, "picture16": np.uint16}
+
+
+class MergedRadiance(Protocol):
+    """Radiance as a merge hands it out."""
+
+    @property
+    def ln_radiance(self) -> NDArray[np.float32]:
+        """Ln E, float32 (H, W, C)."""
+
+    @property
+    def validity(self) -> NDArray[np.uint8]:
+        """0 valid, 1 under, 2 over; uint8 (H, W, C)."""
+
+
+class Merged(Protocol):
+    """A finished merge that can give pictures and radiance."""
+
+    def picture(self, dtype: Any, /) -> NDArray[Any]:
+        """Return the tone-mapped picture as uint8 or uint16 (H, W, C)."""
+
+    def radiance(self) -> MergedRadiance:
+        """Return the radiance."""
+
+
+def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> Encoded:
+    """Encode one product of a finished merge.
+
+    Parameters
+    ----------
+    spec : ProductSpec
+        The kind of file.
+    merge : Merged
+        Asked only for what `spec` needs.
+    provenance : Provenance
+        Embedded in the file.
+
+    Returns
+    -------
+    bytes or memoryview
+
+    Raises
+    ------
+    ValueError
+        As `encode`.
+    """
+    if spec.kind == "radiance":
+        radiance = merge.radiance()
+        return encode(spec, RadianceLayers(radiance.ln_radiance, radiance.validity), provenance)
+    return encode(spec, merge.picture(_DTYPES[spec.kind]), provenance)
+
+
+def encode(
+    spec: ProductSpec, pixels: NDArray[Any] | RadianceLayers, provenance: Provenance
+) -> Encoded:
+    """Encode a product. Equal arguments give equal bytes.
+
+    Parameters
+    ----------
+    spec : ProductSpec
+        The kind of file.
+    pixels : ndarray, shape (H, W, C), or RadianceLayers
+        What `spec.kind` says: uint8 for picture8, uint16 for picture16 (both BGR or one channel),
+        RadianceLayers for radiance.
+    provenance : Provenance
+        Embedded in the file; its `pixels` are filled in here.
+
+    Returns
+    -------
+    bytes or memoryview
+        The file's content, for `publish`.
+
+    Raises
+    ------
+    ValueError
+        If the pixels are not what the format needs, or the encoder fails.
+    """
+    if isinstance(pixels, RadianceLayers) != (spec.kind == "radiance"):
+        raise ValueError(f"a {spec.format} product is made from {spec.kind}")
+    if isinstance(pixels, RadianceLayers):
+        if spec.format == "exr":
+            return encode_exr(spec, pixels, provenance)
+        if spec.format == "tiff":
+            return encode_tiff(pixels, provenance)
+        return encode_hdr(pixels, provenance)
+    picture = _checked(pixels, np.dtype(_DTYPES[spec.kind]))
+    noted = replace(
+        provenance,
+        pixels={"content": "tone-mapped picture", "number": f"uint{8 * picture.itemsize}"},
+    )
+    if spec.format == "jpg":
+        return into_jpeg(_jpeg(spec, picture), noted)
+    if spec.format == "png":
+        return into_png(_opencv(".png", picture, []), noted)
+    parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
+    return into_jp2(_opencv(".jp2", picture, parameters), noted)
+
+
+def _checked(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
+        raise ValueError(f"a picture has shape (H, W, 1 or 3); got {pixels.shape}")
+    if pixels.dtype != dtype:
+        raise ValueError(f"this format needs {dtype}; got {pixels.dtype}")
+    return np.ascontiguousarray(pixels)
+
+
+def _jpeg(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
+    grey = picture.shape[2] == 1
+    encoded: bytes = simplejpeg.encode_jpeg(
+        picture,
+        quality=spec.quality,
+        colorspace="GRAY" if grey else "BGR",
+        colorsubsampling="Gray" if grey else spec.subsampling,
+    )
+    return encoded
+
+
+def _opencv(suffix: str, picture: NDArray[Any], parameters: list[int]) -> memoryview:
+    try:
+        done, data = cv2.imencode(suffix, picture, parameters)
+    except cv2.error as error:
+        raise ValueError(f"the {suffix} could not be encoded: {error}") from None
+    if not done:
+        raise ValueError(f"the {suffix} could not be encoded")
+    encoded: memoryview = data.data
+    return encoded

@@ -1,0 +1,87 @@
+"""What kind of file a product is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+__all__ = ["Compression", "Format", "Kind", "ProductSpec", "Subsampling"]
+
+Format = Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
+Kind = Literal["picture8", "picture16", "radiance"]
+Subsampling = Literal["420", "422", "444"]
+Compression = Literal["none", "zip", "piz", "htj2k"]
+PixelType = Literal["auto", "half", "float"]
+
+_KINDS: dict[str, Kind] = {
+    "jpg": "picture8",
+    "png": "picture16",
+    "jp2": "picture16",
+    "exr": "radiance",
+    "tiff": "radiance",
+    "hdr": "radiance",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProductSpec:
+    """Format of a product and its options; an option means something for its own format only.
+
+    Parameters
+    ----------
+    format : str
+        jpg (8 bit), png and jp2 (16 bit), exr, tiff and hdr (linear radiance).
+    quality : int
+        jpg: 1 … 100.
+    subsampling : str
+        jpg: chroma subsampling. 4:2:0 encodes in two thirds of the time of 4:4:4.
+    strips : int
+        jpg: encode so many strips in parallel threads.
+    lossless : bool
+        jp2: keep every bit, or let the encoder drop what does not show.
+    compression : str
+        exr: piz (lossless, readable everywhere), zip, none, or htj2k (OpenEXR ≥ 3.4 to read).
+    pixel_type : str
+        exr: half, float, or auto = half unless the radiances leave its normal range.
+    validity, uncertainty : bool
+        exr: also store these layers where the caller has them.
+
+    Raises
+    ------
+    ValueError
+        If an option is not one of those.
+    """
+
+    format: Format
+    quality: int = 95
+    subsampling: Subsampling = "420"
+    strips: int = 1
+    lossless: bool = False
+    compression: Compression = "piz"
+    pixel_type: PixelType = "auto"
+    validity: bool = True
+    uncertainty: bool = True
+
+    def __post_init__(self) -> None:
+        for value, choices in (
+            (self.format, Format),
+            (self.subsampling, Subsampling),
+            (self.compression, Compression),
+            (self.pixel_type, PixelType),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is 1 … 100; got {self.quality}")
+        if not 1 <= self.strips <= 16:
+            raise ValueError(f"strips is 1 … 16; got {self.strips}")
+
+    @property
+    def suffix(self) -> str:
+        """File name suffix, with its dot."""
+        return f".{self.format}"
+
+    @property
+    def kind(self) -> Kind:
+        """Which pixels it needs: picture8, picture16 or radiance."""
+        return _KINDS[self.format]
