@@ -7,6 +7,7 @@ duplicate keys, which YAML itself lets pass silently.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -133,6 +134,12 @@ class _Reader:
         self.document.texts[way] = node.value
         if kind in _TEXTS:
             return node.value
+        if kind in ("int", "float") and ":" in node.value:
+            return node.value  # YAML would read 1:30 as the number 90
+        if kind == "int" and re.match("[-+]?0[0-7_]+$", node.value):
+            message = f"YAML reads {node.value} as an octal number; write it without the leading 0"
+            self.document.refuse(way, message)
+            return int(node.value)
         if kind not in _SCALARS:
             self._refuse_tag(node, way)
             return node.value

@@ -269,3 +269,8 @@ def read_workers(value: Any) -> int | Literal["auto"]:
         raise refusal(f"{shown(value)}: write auto or a whole number of threads, 1…256")
     result: int | Literal["auto"] = value
     return result
+
+
+def read_subsampling(value: Any) -> Any:
+    """Take 420 as the text that it is meant to be."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -113,10 +113,10 @@ def dump_config(config: Config) -> str:
         A file that loads to an equal configuration.
     """
     data = config.model_dump(mode="json")
-    for camera in data["cameras"].values():
-        for product in camera["products"]:
-            if product["quality"] is None:
-                del product["quality"]
+    for name, camera in config.cameras.items():
+        data["cameras"][name]["products"] = [
+            {"format": product.format, **product.options} for product in camera.products
+        ]
     return yaml.dump(
         data,
         Dumper=_Dumper,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -41,8 +42,15 @@ __all__ = [
     "ScanConfig",
 ]
 
-RADIANCE_FORMATS = ("exr", "tiff")
+RADIANCE_FORMATS = ("exr", "tiff", "hdr")
 """Products that hold the radiance map, which needs a response curve."""
+
+PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "jpg": {"quality": 95, "subsampling": "420"},
+    "jp2": {"lossless": False},
+    "exr": {"compression": "piz", "pixel_type": "auto"},
+}
+"""The options of the formats that have some, with their defaults."""
 
 
 class Section(BaseModel):
@@ -130,24 +138,42 @@ class MergeConfig(Section):
 
 
 class ProductConfig(Section):
-    """One file written for every merged bracket."""
+    """One file written for every merged bracket.
 
-    format: Literal["jpg", "png", "jp2", "exr", "tiff"]
+    An option belongs to one format: there it has the default of `PRODUCT_OPTIONS`, for every
+    other format it is None and refused when given.
+    """
+
+    format: Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
     quality: int | None = Field(default=None, ge=1, le=100)
-    """Of jpg alone, where it is 95 unless given; None for the others."""
+    subsampling: Annotated[
+        Literal["420", "422", "444"] | None, BeforeValidator(fields.read_subsampling)
+    ] = None
+    lossless: bool | None = None
+    compression: Literal["none", "zip", "piz", "htj2k"] | None = None
+    pixel_type: Literal["auto", "half", "float"] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of this format, each with its value."""
+        return {name: getattr(self, name) for name in PRODUCT_OPTIONS.get(self.format, {})}
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_quality(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("format") == "jpg":
-            return {"quality": 95} | data
-        return data
+    def _fill_options(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("format"), str):
+            return data
+        return {**PRODUCT_OPTIONS.get(data["format"], {}), **data}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.format != "jpg" and self.quality is not None:
-            text = f"{self.format} is written without loss; remove quality, which is for jpg alone"
-            raise fields.refusals([("quality", text)])
+        found = []
+        for owner, options in PRODUCT_OPTIONS.items():
+            given = self.model_fields_set & set(options) if owner != self.format else set()
+            text = f"is an option of {owner}, not of {self.format}; remove it"
+            found += [(name, text) for name in sorted(given)]
+        if found:
+            raise fields.refusals(found)
         return self
 
 

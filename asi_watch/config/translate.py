@@ -35,7 +35,7 @@ _WANTED: Final[Mapping[str, str]] = {
     "cameras": "a mapping of camera names to their settings",
     "watch": "the folder the camera's files arrive in, such as /srv/asi/roof",
     "output": "the folder for the HDR images, such as /srv/asi/roof-hdr",
-    "format": "one of jpg, png, jp2, exr, tiff",
+    "format": "one of jpg, png, jp2, exr, tiff, hdr",
 }
 _KINDS: Final[Mapping[str, str]] = {
     "int_type": "a whole number",
@@ -70,6 +70,8 @@ def record(error: ValidationError, document: Document) -> None:
     for fault in error.errors(include_url=False):
         way = tuple(part for part in fault["loc"] if part != "[key]")
         context = fault.get("ctx", {})
+        if fault["type"] == "too_short" and fault["input"]:
+            continue  # what it holds is wrong, and told for each item
         if "found" in context:
             for key, text in context["found"]:
                 document.refuse((*way, *key.split(".")), text)
@@ -88,14 +90,14 @@ def _sentence(
         return f"is missing; give {_WANTED.get(str(way[-1]), 'it a value')}"
     written = repr(document.texts[way]) if way in document.texts else shown(value)
     if value is None:
-        written = "an empty value"
+        return f"is empty; it must be {_KINDS.get(kind, 'given a value')}, or be left out"
     if kind == "literal_error":
         return _no_choice(written, value, str(context["expected"]))
     if kind in _LIMITS:
         name, phrase = _LIMITS[kind]
         return f"{written} is out of range; it must be {phrase.format(context[name])}"
     if kind == "too_short":
-        return f"{shown(value)} is empty; it must hold at least {context['min_length']}"
+        return f"is empty; it must hold at least {context['min_length']}"
     wanted = _KINDS.get(kind)
     return f"{written} is wrong; it must be {wanted}" if wanted else f"{written} is not valid"
 
