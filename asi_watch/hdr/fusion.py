@@ -1,0 +1,184 @@
+"""Merges done by OpenCV: exposure fusion (Mertens et al. 2007) and its own MergeDebevec."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asi_watch.hdr.reference import remap_codes
+from asi_watch.hdr.response import as_log_response
+from asi_watch.hdr.settings import (
+    OVER,
+    UNDER,
+    VALID,
+    MergeSettings,
+    Picture,
+    PictureType,
+    Pixels,
+    Radiance,
+    check_exposure,
+)
+from asi_watch.hdr.tonemapping import code_maximum
+
+# The fixed display bounds of E suit times in µs around 320 (80 … 1280 µs, five exposures one
+# stop apart twice over); every bracket's times are scaled to that geometric mean first, so that
+# the picture is the same whatever the unit.
+REFERENCE_TIME = 320.0
+DEBEVEC_BOUNDS = (1e-5, 0.03)
+MERTENS_WHITE = 1.5
+
+
+class OpencvMerge:
+    """A bracket merged by OpenCV once a result is asked for; it keeps the frames until then.
+
+    Parameters
+    ----------
+    settings : MergeSettings
+        With algorithm `debevec` or `mertens`.
+    log_response : array_like, shape (256, C), or None
+        g(z) for `debevec`; None calibrates from the bracket itself (OpenCV's CalibrateDebevec).
+    shape : (int, int, int)
+        (H, W, C).
+
+    Raises
+    ------
+    ValueError
+        If the response has another channel count.
+    """
+
+    def __init__(
+        self,
+        settings: MergeSettings,
+        log_response: ArrayLike | None,
+        shape: tuple[int, int, int],
+    ) -> None:
+        self._settings = settings
+        self._shape = shape
+        self._response = None if log_response is None else as_log_response(log_response)
+        if self._response is not None and self._response.shape[1] != shape[2]:
+            raise ValueError(
+                f"the response has {self._response.shape[1]} channels, the pictures {shape[2]}"
+            )
+        self._frames: list[tuple[float, Pixels]] = []
+
+    @property
+    def exposure_times(self) -> tuple[float, ...]:
+        """Exposure times added so far, rising."""
+        return tuple(sorted(time for time, _ in self._frames))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the kept frames."""
+        return sum(pixels.nbytes for _, pixels in self._frames)
+
+    def add(self, pixels: Pixels, exposure_time: float) -> None:
+        """Keep a copy of one exposure."""
+        array, time = check_exposure(pixels, exposure_time, self._shape)
+        self._frames.append((time, array.copy() if np.shares_memory(array, pixels) else array))
+        # Equal times are put in the order of their content, so that arrival cannot matter.
+        self._frames.sort(key=lambda frame: (frame[0], zlib.crc32(frame[1].data)))
+
+    def picture(self, dtype: PictureType = np.uint8) -> Picture:
+        """Display picture, shape (H, W, C), uint8 or uint16."""
+        maximum = code_maximum(dtype)
+        if self._settings.algorithm == "mertens":
+            level = self._fused() / np.float32(MERTENS_WHITE)
+            np.clip(level, 0.0, 1.0, out=level)
+        else:
+            level = self._debevec_level()
+        level *= np.float32(maximum)
+        return level.astype(dtype)
+
+    def picture_rows(self, first: int, last: int, out: Picture) -> None:
+        """Write rows first:last of the picture into `out`; computes the whole picture."""
+        out[...] = self.picture(out.dtype.type)[first:last]
+
+    def radiance(self) -> Radiance:
+        """Radiance map of `debevec`, scaled by the times as they were given.
+
+        Raises
+        ------
+        ValueError
+            For `mertens`, which makes a picture without radiance.
+        """
+        if self._settings.algorithm == "mertens":
+            raise ValueError("exposure fusion ('mertens') makes no radiance; use a debevec merge")
+        irradiance, mean_time = self._irradiance()
+        frames = [pixels for _, pixels in self._frames]
+        remap = remap_codes(self._settings.low_clip, self._settings.high_clip)
+        under = remap[np.maximum.reduce(frames)] == 0
+        over = remap[np.minimum.reduce(frames)] == 255
+        validity = np.where(over, OVER, np.where(under, UNDER, VALID)).astype(np.uint8)
+        tiny = np.finfo(np.float32).tiny
+        ln = np.log(np.maximum(irradiance, tiny)) + np.float32(np.log(REFERENCE_TIME / mean_time))
+        return Radiance(ln.astype(np.float32), validity)
+
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Refuse: OpenCV's merges tell no uncertainty.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        name = self._settings.algorithm
+        raise ValueError(f"'{name}' gives no uncertainty; use debevec_custom or debevec_exact")
+
+    def _stretched(self) -> list[Pixels]:
+        if not self._frames:
+            raise ValueError("no exposure was added")
+        table = remap_codes(self._settings.low_clip, self._settings.high_clip)
+        return [np.asarray(cv2.LUT(pixels, table), dtype=np.uint8) for _, pixels in self._frames]
+
+    def _fused(self) -> NDArray[np.float32]:
+        fused = cv2.createMergeMertens().process(self._stretched())
+        return np.asarray(fused, dtype=np.float32).reshape(self._shape)
+
+    def _debevec_level(self) -> NDArray[np.float32]:
+        irradiance, mean_time = self._irradiance()
+        low, high = DEBEVEC_BOUNDS
+        if self._settings.lnE_range is not None:
+            to_reference = mean_time / REFERENCE_TIME
+            low, high = (float(np.exp(end) * to_reference) for end in self._settings.lnE_range)
+        saturated = self._saturated_in_all()
+        if saturated.any():
+            irradiance[saturated] = irradiance.max()
+        level = (irradiance - np.float32(low)) / np.float32(high - low)
+        np.clip(level, 0.0, 1.0, out=level)
+        return np.asarray(level ** np.float32(1.0 / self._settings.display_gamma), np.float32)
+
+    def _irradiance(self) -> tuple[NDArray[np.float32], float]:
+        """E by MergeDebevec, of times scaled to REFERENCE_TIME; and the mean time as given."""
+        frames = self._stretched()
+        if len(frames) < 2:
+            raise ValueError("'debevec' needs at least two exposures")
+        for pixels, white in zip(frames, self._whites(), strict=True):
+            pixels.reshape(self._shape)[white] = 255
+        given = np.array(self.exposure_times)
+        mean_time = float(np.exp(np.log(given).mean()))
+        times = (given * (REFERENCE_TIME / mean_time)).astype(np.float32)
+        merged = cv2.createMergeDebevec().process(
+            frames, times, self._linear_response(frames, times)
+        )
+        irradiance = np.nan_to_num(merged, posinf=np.float32(np.finfo(np.float32).max))
+        return irradiance.reshape(self._shape).astype(np.float32), mean_time
+
+    def _linear_response(self, frames: list[Pixels], times: NDArray[np.float32]) -> Any:
+        """MergeDebevec takes the logarithm of its response itself, so it is handed exp(g)."""
+        if self._response is None:
+            return cv2.createCalibrateDebevec().process(frames, times)
+        linear = np.exp(self._response.astype(np.float64)).astype(np.float32)
+        return linear.reshape(256, 1, self._shape[2])
+
+    def _whites(self) -> list[NDArray[np.bool_]]:
+        """Pixels of each frame that the camera itself calls white in any channel."""
+        scale = 255.0 / self._settings.saturation
+        limit = int(np.ceil(254.0 / scale)) if scale > 1 else 254
+        return [np.asarray((pixels >= limit).any(axis=2)) for _, pixels in self._frames]
+
+    def _saturated_in_all(self) -> NDArray[np.bool_]:
+        return np.asarray(np.logical_and.reduce(self._whites()), dtype=np.bool_)

@@ -1,0 +1,204 @@
+"""A bracket of exposures becomes one radiance map or one display picture.
+
+`open_merge` gives a `Merge` to which exposures are added as they arrive; `merge_frames` takes
+decoded frames at once and keeps nothing image-sized; both give the same bytes. See
+`asi_watch.hdr.reference` for the formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asi_watch.hdr.fusion import OpencvMerge
+from asi_watch.hdr.settings import (
+    ALGORITHMS,
+    Merge,
+    MergeSettings,
+    Picture,
+    PictureType,
+    Pixels,
+    Radiance,
+    check_shape,
+)
+from asi_watch.hdr.tonemapping import code_maximum
+from asi_watch.hdr.weighted import WeightedMean, WeightedMerge
+
+__all__ = [
+    "ALGORITHMS",
+    "Merge",
+    "MergeSettings",
+    "Radiance",
+    "merge_exposure_series",
+    "merge_frames",
+    "open_merge",
+]
+
+DEFAULT_EXPOSURES = 16
+DEFAULT_THREADS = 2
+
+
+def open_merge(
+    settings: MergeSettings,
+    log_response: ArrayLike | None,
+    shape: tuple[int, ...],
+    *,
+    precision: str = "radiance",
+    max_exposures: int = DEFAULT_EXPOSURES,
+    threads: int = DEFAULT_THREADS,
+    mask: NDArray[np.bool_] | None = None,
+    uncertainty: bool = False,
+) -> Merge:
+    """Open a merge to which exposures are added as they arrive, in any order.
+
+    Parameters
+    ----------
+    settings : MergeSettings
+        How to merge.
+    log_response : array_like, shape (256, C) or (256, 1, C), or None
+        g(z), in the channel order of the pixels. `mertens` ignores it; `debevec` calibrates from
+        the bracket without it.
+    shape : (int, int) or (int, int, int)
+        (H, W) or (H, W, C), C 1 or 3.
+    precision : {"radiance", "picture"}
+        `picture` keeps half as much memory, enough for 8-bit pictures only (± 1 code); ignored
+        where the weights are not whole numbers.
+    max_exposures : int
+        Most exposures that will be added, up to 64.
+    threads : int
+        Threads that one call may use.
+    mask : ndarray, shape (H, W), bool, optional
+        Pixels outside (False) are not merged: code 0, validity 1.
+    uncertainty : bool
+        True to keep what `Merge.uncertainty` needs (8 more bytes per sample).
+
+    Returns
+    -------
+    Merge
+
+    Raises
+    ------
+    ValueError
+        If the response is missing or does not fit, or a value is out of range.
+    """
+    sides = check_shape(shape)
+    if settings.algorithm in ("debevec", "mertens"):
+        return OpencvMerge(settings, log_response, sides)
+    mean = WeightedMean.of(settings, log_response, sides[2], precision, max_exposures)
+    return WeightedMerge(mean, sides, threads, mask, keep_variance=uncertainty)
+
+
+def merge_frames(
+    frames: Sequence[Pixels],
+    exposure_times: Sequence[float],
+    settings: MergeSettings,
+    log_response: ArrayLike | None,
+    dtype: PictureType = np.uint8,
+    *,
+    threads: int = DEFAULT_THREADS,
+    mask: NDArray[np.bool_] | None = None,
+    out: Picture | None = None,
+) -> Picture:
+    """Merge decoded frames into a display picture, at once.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray, shape (H, W, C) or (H, W), uint8
+        The exposures.
+    exposure_times : sequence of float
+        One per frame, positive, any unit.
+    settings, log_response, threads, mask
+        As for `open_merge`.
+    dtype : type
+        `numpy.uint8` or `numpy.uint16`.
+    out : ndarray, shape (H, W, C), optional
+        Written instead of a new picture; C-contiguous and of `dtype`.
+
+    Returns
+    -------
+    ndarray, shape (H, W, C), uint8 or uint16
+        To the byte what a `Merge` of the same settings gives with precision `picture` (uint8) or
+        `radiance` (uint16).
+
+    Raises
+    ------
+    ValueError
+        If there is no frame, sizes or counts differ, or the response does not fit.
+    """
+    if not len(frames):
+        raise ValueError("no exposures to merge")
+    if len(frames) != len(exposure_times):
+        raise ValueError(f"{len(frames)} frames but {len(exposure_times)} exposure times")
+    sides = check_shape(np.shape(frames[0]))
+    if settings.algorithm in ("debevec", "mertens"):
+        merge = OpencvMerge(settings, log_response, sides)
+        for pixels, time in zip(frames, exposure_times, strict=True):
+            merge.add(pixels, time)
+        picture = merge.picture(dtype)
+        if out is None:
+            return picture
+        out[...] = picture
+        return out
+    precision = "picture" if code_maximum(dtype) == 255 else "radiance"
+    count = max(len(frames), DEFAULT_EXPOSURES)
+    mean = WeightedMean.of(settings, log_response, sides[2], precision, count)
+    if out is None:
+        out = np.empty(sides, dtype=dtype)
+    mean.merge_frames(frames, exposure_times, out, threads, mask)
+    return out
+
+
+def merge_exposure_series(
+    img_series: Iterable[Pixels],
+    exposure_times: Iterable[float],
+    algorithm: str = "debevec",
+    response: ArrayLike | None = None,
+    saturation: int = 255,
+    low_clip: int = 5,
+    high_clip: int = 250,
+    weight_type: str = "triangle",
+    lnE_range: tuple[float, float] | None = None,
+    apply_tonemapping: bool = True,
+    gamma: float = 2.2,
+    filetype: str = ".jpg",
+) -> Picture:
+    """Merge one bracket of decoded images into the picture of one file type.
+
+    Parameters
+    ----------
+    img_series : iterable of ndarray, shape (H, W, C), uint8
+        The exposures (a pandas Series of arrays will do).
+    exposure_times : iterable of float
+        One per image, positive; any unit, the same as of `lnE_range`.
+    algorithm, saturation, low_clip, high_clip, weight_type, lnE_range, apply_tonemapping, gamma
+        As in `MergeSettings`.
+    response : array_like, shape (256, C) or (256, 1, C), optional
+        g(z) in the ln domain, in the channel order of the images.
+    filetype : str
+        `.jpg`/`.jpeg` gives 8 bit; `.png`, `.jp2` and the rest 16 bit.
+
+    Returns
+    -------
+    ndarray, shape (H, W, C), uint8 or uint16
+
+    Raises
+    ------
+    ValueError
+        If something does not fit; the text says what.
+    """
+    settings = MergeSettings(
+        algorithm=algorithm,
+        weight_type=weight_type,
+        low_clip=low_clip,
+        high_clip=high_clip,
+        gamma=gamma,
+        lnE_range=None if lnE_range is None else (float(lnE_range[0]), float(lnE_range[1])),
+        saturation=saturation,
+        apply_tonemapping=apply_tonemapping,
+    )
+    kind: Any = np.uint8 if filetype.lower() in (".jpg", ".jpeg") else np.uint16
+    frames, times = list(img_series), [float(time) for time in exposure_times]
+    return merge_frames(frames, times, settings, response, kind)
