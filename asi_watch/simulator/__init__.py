@@ -1,7 +1,28 @@
 """A camera that is not there: a rendered sky of known radiance, or the replay of an archive."""
 
 from asi_watch.simulator.clouds import Weather
-from asi_watch.simulator.sensor import Camera, response_curve
+from asi_watch.simulator.faults import FAULTS, FaultRate, parse_faults
+from asi_watch.simulator.run import Summary, Written, simulate
+from asi_watch.simulator.sensor import RESPONSES, Camera, response_curve
+from asi_watch.simulator.settings import CLOUD_COVER, WRITERS, SimulatorSettings
 from asi_watch.simulator.sky import Sky
+from asi_watch.simulator.writer import Clock, WallClock
 
-__all__ = ["Camera", "Sky", "Weather", "response_curve"]
+__all__ = [
+    "CLOUD_COVER",
+    "FAULTS",
+    "RESPONSES",
+    "WRITERS",
+    "Camera",
+    "Clock",
+    "FaultRate",
+    "SimulatorSettings",
+    "Sky",
+    "Summary",
+    "WallClock",
+    "Weather",
+    "Written",
+    "parse_faults",
+    "response_curve",
+    "simulate",
+]

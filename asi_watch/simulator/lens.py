@@ -115,7 +115,9 @@ class Lens:
         """Unit vectors of the azimuth, each of shape (H, W)."""
         x, y = self._offsets
         reach = np.maximum(self.reach, np.float32(1e-6))
-        return -x / reach, -y / reach
+        east: Floats = np.divide(-x, reach, dtype=np.float32)
+        north: Floats = np.divide(-y, reach, dtype=np.float32)
+        return east, north
 
     @cached_property
     def azimuth(self) -> Floats:

@@ -1,0 +1,221 @@
+"""One simulation from start to end: frames rendered, faults added, files written in time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from asi_watch.naming import NamePattern
+from asi_watch.simulator.faults import Arrival, befall
+from asi_watch.simulator.replay import ReplaySource
+from asi_watch.simulator.settings import SimulatorSettings
+from asi_watch.simulator.sources import RenderedSource, Source
+from asi_watch.simulator.writer import PIECES, Clock, WallClock, make_fifo, write_frame
+
+log = logging.getLogger(__name__)
+
+MIXED = ("plain", "chunked", "rename")
+# Of the time between two exposures, the share that a slow upload takes.
+UPLOAD_SHARE = 0.4
+LONGEST_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Written:
+    """One line of the manifest.
+
+    Parameters
+    ----------
+    bracket : int
+    slot, timestamp : datetime
+        On the camera's clock.
+    exposure_us : float
+    path : str
+        Relative to the watched folder.
+    fault : str or None
+    writer : str
+        "plain", "chunked", "rename", "fifo", or "nothing" for a frame that is missing.
+    size : int
+        Bytes written.
+    """
+
+    bracket: int
+    slot: dt.datetime
+    timestamp: dt.datetime
+    exposure_us: float
+    path: str
+    fault: str | None
+    writer: str
+    size: int
+
+    def as_json(self) -> str:
+        """Give the line as JSON."""
+        row = {**vars(self), "slot": self.slot.isoformat(), "timestamp": self.timestamp.isoformat()}
+        return json.dumps(row)
+
+
+@dataclass
+class Summary:
+    """What a simulation did.
+
+    Parameters
+    ----------
+    brackets, files : int
+        Brackets begun and files written.
+    faults : Counter
+        How often each fault happened.
+    stopped : bool
+        True when it was told to stop before its end.
+    behind_s : float
+        The most that writing fell behind its own time, in real seconds.
+    """
+
+    brackets: int = 0
+    files: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    stopped: bool = False
+    behind_s: float = 0.0
+
+
+def simulate(
+    settings: SimulatorSettings,
+    *,
+    clock: Clock | None = None,
+    stop: threading.Event | None = None,
+    on_written: Callable[[Written, Summary], None] | None = None,
+) -> Summary:
+    """Write what a camera would write.
+
+    The names' timestamps follow the camera's clock, which begins at `settings.start`; real time
+    only paces the writing.
+
+    Parameters
+    ----------
+    settings : SimulatorSettings
+    clock : Clock, optional
+        Real time.
+    stop : threading.Event, optional
+        When set, the file in work is finished and nothing more is written.
+    on_written : callable, optional
+        Called after each file.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to replay.
+    OSError
+        If a file cannot be written.
+    """
+    stop = stop or threading.Event()
+    clock = clock or WallClock(stop)
+    source: Source = ReplaySource(settings) if settings.replay else RenderedSource(settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    summary = Summary()
+    with settings.manifest.open("w", encoding="utf-8") as manifest:
+        run = _Run(settings, clock, manifest)
+        for arrival in _arrivals(settings, source, stop, summary):
+            run.wait_for(arrival, summary)
+            if stop.is_set():
+                break
+            written = run.write(arrival)
+            summary.files += arrival.node != "nothing"
+            summary.faults.update([arrival.fault] if arrival.fault else [])
+            if on_written:
+                on_written(written, summary)
+    summary.stopped = stop.is_set()
+    return summary
+
+
+def _arrivals(
+    settings: SimulatorSettings, source: Source, stop: threading.Event, summary: Summary
+) -> Iterator[Arrival]:
+    """All arrivals in order of time; never more than a few brackets are held in memory."""
+    pending: list[tuple[dt.datetime, int, Arrival]] = []
+    interval = dt.timedelta(seconds=settings.interval_s)
+    settle = dt.timedelta(seconds=settings.settle_s)
+    order = number = 0
+    while (source.count is None or number < source.count) and not stop.is_set():
+        frames = source.bracket(number)
+        summary.brackets += 1
+        for arrival in befall(
+            frames, settings.faults, settings.seed, interval=interval, settle=settle
+        ):
+            order += 1
+            heapq.heappush(pending, (arrival.at, order, arrival))
+        number += 1
+        while pending and pending[0][0] < settings.slot(number):
+            yield heapq.heappop(pending)[2]
+    while pending:
+        yield heapq.heappop(pending)[2]
+
+
+class _Run:
+    """The pace and the ways of writing of one simulation."""
+
+    def __init__(self, settings: SimulatorSettings, clock: Clock, manifest: TextIO) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._manifest = manifest
+        self._pattern = NamePattern(settings.pattern)
+        self._began: float | None = None
+        self._turn = 0
+        upload = UPLOAD_SHARE * settings.settle_s / settings.speed
+        self._pause_s = min(LONGEST_PAUSE_S, upload / PIECES)
+
+    def wait_for(self, arrival: Arrival, summary: Summary) -> None:
+        """Sleep until the arrival's time has come on the sped-up clock."""
+        since_start = (arrival.at - self._settings.start).total_seconds()
+        due = since_start / self._settings.speed
+        now = self._clock.now()
+        if self._began is None:
+            # Time begins with the first file, not with the preparations.
+            self._began = now - due
+        ahead = self._began + due - now
+        summary.behind_s = max(summary.behind_s, -ahead)
+        if ahead > 0:
+            self._clock.sleep(ahead)
+
+    def write(self, arrival: Arrival) -> Written:
+        """Put one arrival into the folder and into the manifest."""
+        frame = arrival.frame
+        folder = Path(frame.timestamp.strftime(self._settings.folders))
+        name = self._pattern.format(frame.timestamp, frame.exposure_us) + frame.suffix
+        path = self._settings.out / folder / name
+        kind = self._writer() if arrival.node == "file" else arrival.node
+        if arrival.node == "fifo":
+            make_fifo(path)
+        elif arrival.node == "file":
+            write_frame(path, frame.data, kind, self._clock, self._pause_s)
+        written = Written(
+            frame.bracket,
+            frame.slot,
+            frame.timestamp,
+            frame.exposure_us,
+            (folder / name).as_posix(),
+            arrival.fault,
+            kind,
+            len(frame.data),
+        )
+        self._manifest.write(written.as_json() + "\n")
+        self._manifest.flush()
+        log.debug("simulator wrote %s", written.path)
+        return written
+
+    def _writer(self) -> str:
+        kind: str = self._settings.writer
+        if kind == "mixed":
+            kind = MIXED[self._turn % len(MIXED)]
+            self._turn += 1
+        return kind
