@@ -20,7 +20,7 @@ _MICROSECONDS = {
     "us": 1,
 }
 _OTHER_SPELLINGS = {"m": "min", "µs": "us", "μs": "us"}  # the micro sign and the Greek mu
-_DURATION = re.compile(r"(?P<number>-?[0-9]{1,15}(?:\.[0-9]{1,15})?) ?(?P<unit>[A-Za-zµμ]{0,9})")
+_DURATION = re.compile(r"(?P<number>-?[0-9]{1,18}(?:\.[0-9]{1,15})?) ?(?P<unit>[A-Za-zµμ]{0,9})")
 _LONGEST = timedelta(days=36_500)
 _EXAMPLES = "write a number and its unit, such as 500ms, 30s, 2min, 24h or 1d"
 

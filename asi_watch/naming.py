@@ -358,7 +358,7 @@ def _parse_template(template: str) -> list[_Part]:
             at += len(text)
             continue
         end = template.find("}", at)
-        if end < 0:
+        if end < 0 or "{" in template[at + 1 : end]:
             raise TemplateError(template, at + 1, "'{' is never closed by '}'")
         field, colon, directives = template[at + 1 : end].partition(":")
         if field in seen:

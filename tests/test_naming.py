@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from asi_watch.naming import (
+    NamePattern,
+    ParsedName,
+    TemplateError,
+    is_product_name,
+    parse_timezone,
+    slot_stem,
+    utc_offset_changes,
+)
+
+DEFAULT = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
+EKO_LABELS = {"0": 2000.0, "02": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "timestamp", "exposure_us"),
+    [
+        (DEFAULT, "20240621103001_80.jpg", datetime(2024, 6, 21, 10, 30, 1), 80),
+        (DEFAULT, "2024/06/21/10/20240621103001_80.jpg", datetime(2024, 6, 21, 10, 30, 1), 80),
+        (DEFAULT, "20240621103001_0080.jpeg", datetime(2024, 6, 21, 10, 30, 1), 80),
+        (
+            "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
+            "20240621_103001_1280.jpg",
+            datetime(2024, 6, 21, 10, 30, 1),
+            1280,
+        ),
+        (
+            "cam-{exposure}us {timestamp:%y%j-%H.%M.%S.%f}",
+            "cam-50us 24366-23.59.59.25.png",
+            datetime(2024, 12, 31, 23, 59, 59, 250_000),
+            50,
+        ),
+        (
+            "{exposure}{timestamp:%d%m%Y%H%M%S}",
+            "12821062024103001.jpg",
+            datetime(2024, 6, 21, 10, 30, 1),
+            128,
+        ),
+        (
+            "100%_{timestamp:%%%Y%m%d%H%M%S}_{exposure}(a+b)",
+            "100%_%20240621103001_80(a+b).jpg",
+            datetime(2024, 6, 21, 10, 30, 1),
+            80,
+        ),
+    ],
+)
+def test_parse(template: str, name: str, timestamp: datetime, exposure_us: float) -> None:
+    assert NamePattern(template).parse(name) == ParsedName(timestamp, exposure_us)
+
+
+@pytest.mark.parametrize(("unit", "exposure_us"), [("us", 80), ("ms", 80e3), ("s", 80e6)])
+def test_unit(unit: str, exposure_us: float) -> None:
+    parsed = NamePattern(DEFAULT, unit).parse("20240621103001_80.jpg")  # type: ignore[arg-type]
+    assert parsed is not None
+    assert parsed.exposure_us == exposure_us
+
+
+def test_labels_are_matched_whole_and_before_numbers() -> None:
+    pattern = NamePattern(DEFAULT, "us", EKO_LABELS | {"HIGH": 9.5})
+    found = {
+        text: pattern.parse(f"20240621103001_{text}.jpg")
+        for text in ("0", "02", "2", "002", "HIGH", "high", "00")
+    }
+    times = {text: None if parsed is None else parsed.exposure_us for text, parsed in found.items()}
+    assert times == {
+        "0": 2000,
+        "02": 500,
+        "2": 2,
+        "002": 2,
+        "HIGH": 9.5,
+        "high": None,
+        "00": None,
+    }
+
+
+def test_labels_count_in_the_unit() -> None:
+    parsed = NamePattern(DEFAULT, "ms", {"x": 2.5}).parse("20240621103001_x.jpg")
+    assert parsed is not None
+    assert parsed.exposure_us == 2500
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "/",
+        "..",
+        ".jpg",
+        "20240621103001_80_hdr.jpg",
+        "20240621103001_hdr.jpg",
+        "x20240621103001_80.jpg",
+        "20240621103001_80.jpg.part",
+        "20240621103001_.jpg",
+        "20240621103001_0.jpg",
+        "20240621103001_000000.jpg",
+        "20240621103001_-80.jpg",
+        "20240621103001_8 0.jpg",
+        "20240621103001_80\n.jpg",
+        "20240621103001_80\n",
+        "20240621103001_" + "9" * 11 + ".jpg",
+        "20240621103001_" + "9" * 5000 + ".jpg",
+        "9" * 100_000,
+        "20241321103001_80.jpg",
+        "20240230103001_80.jpg",
+        "20240621243001_80.jpg",
+        "20240621103060_80.jpg",
+        "00000621103001_80.jpg",
+        "19690621103001_80.jpg",
+        "99990621103001_80.jpg",
+        "٢٠٢٤٠٦٢١١٠٣٠٠١_80.jpg",
+        "20240621103001_٨٠.jpg",
+        "2024062110\udcff001_80.jpg",
+        "\0",
+    ],
+)
+def test_hostile_and_foreign_names_are_none(name: str) -> None:
+    assert NamePattern(DEFAULT).parse(name) is None
+
+
+@pytest.mark.parametrize("day", ["000", "366"])
+def test_day_of_the_year_that_is_none(day: str) -> None:
+    pattern = NamePattern("{timestamp:%Y%j%H%M%S}_{exposure}")
+    assert pattern.parse(f"2023{day}103001_80.jpg") is None
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_no_name_raises(name: str) -> None:
+    NamePattern(DEFAULT, labels=EKO_LABELS).parse(name)
+    is_product_name(name)
+
+
+def test_names_that_are_not_utf8() -> None:
+    template = os.fsdecode(b"caf\xe9_{timestamp:%Y%m%d%H%M%S}_{exposure}")
+    parsed = NamePattern(template).parse(os.fsdecode(b"caf\xe9_20240621103001_80.jpg"))
+    assert parsed == ParsedName(datetime(2024, 6, 21, 10, 30, 1), 80)
+
+
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2068, 12, 31, 23, 59, 59))
+texts = st.text("abcXYZ-_. %()+*?[]^$|\\é", max_size=4)
+
+
+@st.composite
+def templates(draw: st.DrawFn) -> str:
+    year = draw(st.sampled_from(["%Y", "%y"]))
+    day = draw(st.sampled_from(["%m%d", "%d.%m", "%j"]))
+    fraction = draw(st.sampled_from(["", ".%f"]))
+    order = draw(st.permutations([year, day, "%H-%M", "%S"]))
+    fields = [f"{{timestamp:{'_'.join(order)}{fraction}}}", "{exposure}"]
+    first, second = draw(st.permutations(fields))
+    return f"{draw(texts)}{first}x{second}{draw(texts)}"
+
+
+@given(
+    templates(),
+    moments,
+    st.sampled_from(["us", "ms", "s"]),
+    st.integers(1, 10_000_000),
+    st.dictionaries(st.text("019aB", min_size=1, max_size=3), st.integers(1, 9999), max_size=3),
+)
+def test_parse_is_the_inverse_of_format(
+    template: str, moment: datetime, unit: str, number: int, labels: dict[str, int]
+) -> None:
+    pattern = NamePattern(template, unit, labels)  # type: ignore[arg-type]
+    exposure_us = float(number * {"us": 1, "ms": 1000, "s": 1_000_000}[unit])
+    assume(str(number) not in labels)
+    whole = moment if "%f" in template else moment.replace(microsecond=0)
+    stem = pattern.format(moment, exposure_us)
+    assert pattern.parse(f"{stem}.jpg") == ParsedName(whole, exposure_us)
+    for value in labels.values():
+        labelled = float(value) * exposure_us / number
+        assert pattern.parse(f"{pattern.format(moment, labelled)}.jpg") == (whole, labelled)
+
+
+@pytest.mark.parametrize(
+    ("exposure_us", "says"),
+    [(0, "cannot be"), (float("nan"), "cannot be"), (1500, "no whole number"), (11000, "label")],
+)
+def test_format_refuses_what_could_not_be_read_back(exposure_us: float, says: str) -> None:
+    pattern = NamePattern(DEFAULT, "ms", {"11": 2})
+    with pytest.raises(ValueError, match=says):
+        pattern.format(datetime(2024, 6, 21), exposure_us)
+
+
+def test_format_refuses_dates_it_could_not_read_back() -> None:
+    with pytest.raises(ValueError, match="two digits"):
+        NamePattern("{timestamp:%y%j%H%M%S}_{exposure}").format(datetime(2100, 1, 1), 80)
+    with pytest.raises(ValueError, match="outside"):
+        NamePattern(DEFAULT).format(datetime(1960, 1, 1), 80)
+    with pytest.raises(ValueError, match="naive"):
+        NamePattern(DEFAULT).format(datetime(2024, 1, 1, tzinfo=UTC), 80)
+
+
+@pytest.mark.parametrize(
+    ("template", "position", "says"),
+    [
+        ("", 1, "no {timestamp}"),
+        ("{exposure}", 11, "no {timestamp}"),
+        ("{timestamp:%Y%m%d%H%M%S}", 25, "no {exposure}"),
+        ("{exposure}_{exposure}", 12, "second time"),
+        (DEFAULT + "{timestamp:%Y%j%H%M%S}", 36, "second time"),
+        ("{timestamp:%Y%m%d%H%M%S_{exposure}", 1, "never closed"),
+        ("a}b", 2, "without a '{'"),
+        ("ab{exposure", 3, "never closed"),
+        ("{exposure:03d}", 1, "is unknown"),
+        ("{camera}", 1, "is unknown"),
+        ("{timestamp}_{exposure}", 11, "needs the year"),
+        ("{timestamp:%Y%m%d%H%M%Q}_{exposure}", 22, "'%Q' is unknown"),
+        ("{timestamp:%Y%m%d%H%M%S%}_{exposure}", 24, "'%' is unknown"),
+        ("{timestamp:%Y%Y%m%d%H%M%S}_{exposure}", 14, "second time"),
+        ("{timestamp:%m%d%H%M%S}_{exposure}", 12, "needs the year"),
+        ("{timestamp:%Y%m%H%M%S}_{exposure}", 12, "needs the day"),
+        ("{timestamp:%Y%m%d%H%M}_{exposure}", 12, "needs %H, %M and %S"),
+        ("%Y/" + DEFAULT, 1, "no '/'"),
+        ("{timestamp:%Y%j%H%M%S%f}{exposure}", 25, "after %f"),
+        ("{exposure}{timestamp:%f %Y%j%H%M%S}", 22, "between {exposure} and %f"),
+        ("{exposure}5{timestamp:%Y%j%H%M%S}", 11, "no digit"),
+        (DEFAULT + "_hdr", 36, "kept for the merged products"),
+    ],
+)
+def test_template_faults_have_a_position(template: str, position: int, says: str) -> None:
+    with pytest.raises(TemplateError, match=says) as caught:
+        NamePattern(template)
+    assert caught.value.position == position
+    assert f"character {position}" in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [{"": 1}, {"a/b": 1}, {"a": 0}, {"a": float("inf")}])
+def test_labels_that_cannot_be(labels: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="exposure label"):
+        NamePattern(DEFAULT, labels=labels)
+
+
+def test_a_label_may_not_make_an_exposure_look_like_a_product() -> None:
+    with pytest.raises(TemplateError, match="kept for the merged products"):
+        NamePattern(DEFAULT, labels={"x_hdr": 1})
+
+
+def test_utc() -> None:
+    noon = datetime(2024, 6, 21, 12)
+    assert NamePattern(DEFAULT, timezone="Etc/GMT-1").to_utc(noon) == datetime(
+        2024, 6, 21, 11, tzinfo=UTC
+    )
+    assert NamePattern(DEFAULT, timezone=timezone(timedelta(hours=-2))).to_utc(noon).hour == 14
+    # The hour that occurs twice is the first one: still summer time.
+    twice = datetime(2024, 10, 27, 2, 30)
+    assert NamePattern(DEFAULT, timezone="Europe/Berlin").to_utc(twice) == datetime(
+        2024, 10, 27, 0, 30, tzinfo=UTC
+    )
+
+
+@pytest.mark.parametrize("name", ["", "GMT+1", "Europe", "../../etc/passwd", "/etc/passwd", "a\0b"])
+def test_no_time_zone(name: str) -> None:
+    with pytest.raises(ValueError, match="Etc/GMT-1"):
+        parse_timezone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("UTC", False), ("Etc/GMT-1", False), ("Europe/Berlin", True)]
+)
+def test_summer_time_is_noticed(name: str, changes: bool) -> None:
+    assert utc_offset_changes(parse_timezone(name), 2024) is changes
+
+
+@pytest.mark.parametrize(
+    ("name", "product"),
+    [
+        ("20240621103000_hdr.jpg", True),
+        ("2024/06/20240621103000_hdr.exr", True),
+        ("20240621103000_hdr.json", True),
+        ("20240621103000_hdr", True),
+        ("20240621103000_80.jpg", False),
+        ("_hdr/20240621103000_80.jpg", False),
+        ("20240621103000_hdr_80.jpg", False),
+        ("", False),
+    ],
+)
+def test_products_are_told_from_exposures(name: str, product: bool) -> None:
+    assert is_product_name(name) is product
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2261, 12, 31)))
+def test_slot_stem(slot: datetime) -> None:
+    stem = slot_stem(slot)
+    assert stem == slot.strftime("%Y%m%d%H%M%S") + "_hdr"
+    assert is_product_name(f"{stem}.jpg")
+    assert NamePattern(DEFAULT).parse(f"{stem}.jpg") is None
+
+
+def test_names_sort_as_their_times_do() -> None:
+    start = datetime(2024, 12, 31, 23, 59)
+    stems = [slot_stem(start + timedelta(seconds=30 * i)) for i in range(5)]
+    assert all(a < b for a, b in pairwise(stems))
