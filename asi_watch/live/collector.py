@@ -288,7 +288,7 @@ class Collector:
         record = bracket.previous
         assert record is not None
         bracket.reopened = True
-        bracket.revision = record.revision + (record.state == "published")
+        bracket.revision = max(1, record.revision + (record.state == "published"))
         bracket.duplicates, bracket.late = record.duplicates, record.late + bracket.late
         bracket.attempts = record.attempts if record.state == "failed" else 0
         bracket.rejected = {r.path: r for r in record.rejected if r.path != newly}
@@ -377,7 +377,7 @@ class Collector:
             MergeBracket(
                 slot=bracket.slot,
                 exposures=bracket.inputs,
-                rejected=tuple(f"{r.path}: {r.reason}" for r in bracket.rejected.values()),
+                rejected=tuple(bracket.rejected.values()),
                 expected=self.expected.count(),
                 complete=self.expected.is_complete(bracket.exposures),
                 revision=bracket.revision,
@@ -406,7 +406,8 @@ class Collector:
         if bracket.rejected:
             reason += f"; {len(bracket.rejected)} unusable"
         del self._open[bracket.slot]
-        return [WriteRecord(self._record(bracket, "skipped", reason)), DropWork(bracket.slot)]
+        record = replace(self._record(bracket, "skipped", reason), revision=bracket.revision - 1)
+        return [WriteRecord(record), DropWork(bracket.slot)]
 
     # -- after the merge --------------------------------------------------------------------
 
@@ -414,8 +415,8 @@ class Collector:
         counters = self.counters
         complete = self.expected.is_complete(bracket.exposures)
         self.expected.observe(bracket.exposures)
-        counters.published += bracket.revision == 0
-        counters.revisions += bracket.revision > 0
+        counters.published += bracket.revision == 1
+        counters.revisions += bracket.revision > 1
         counters.adopted += outcome.adopted
         counters.incomplete += not complete
         record = replace(
@@ -453,7 +454,7 @@ class Collector:
         bracket.came_during_merge.clear()
         if outcome.stale:
             return self._read_stale(bracket, outcome.stale)
-        bracket.attempts += 1
+        bracket.attempts = MAX_ATTEMPTS if outcome.permanent else bracket.attempts + 1
         record = self._record(bracket, "failed", outcome.reason)
         commands: list[Command] = [WriteRecord(record), DropWork(bracket.slot)]
         if bracket.attempts >= MAX_ATTEMPTS:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import BracketRecord, RejectedFile
 
 Signature = tuple[int, int]
 
@@ -58,10 +58,15 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class MergeFailed:
-    """Merging or publishing failed; `stale` names inputs that changed or vanished since read."""
+    """Merging or publishing failed.
+
+    `stale` names inputs that changed or vanished since they were read; with `permanent`, trying
+    again with the same inputs cannot help.
+    """
 
     reason: str
     stale: tuple[str, ...] = ()
+    permanent: bool = False
 
 
 MergeOutcome = Published | MergeFailed
@@ -88,7 +93,7 @@ class MergeBracket:
 
     slot: datetime
     exposures: tuple[Exposure, ...]
-    rejected: tuple[str, ...]
+    rejected: tuple[RejectedFile, ...]
     expected: int | None
     complete: bool
     revision: int

@@ -38,7 +38,7 @@ class BracketRecord:
     state : {"published", "skipped", "failed"}
         `failed` is tried again until its attempts are used up.
     revision : int
-        0 for the first product; counts every replacement by `late: remerge`.
+        1 for the first product; counts every replacement by `late: remerge`. 0: no product.
     attempts : int
         How often merging was tried for this revision.
     expected : int or None

@@ -1,0 +1,155 @@
+"""From a finished merge to its products on disk, with their provenance."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import PurePosixPath
+
+from asi_watch import __version__
+from asi_watch.hdr.merging import Merge, MergeSettings
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.commands import MergeBracket, Published
+from asi_watch.live.settings import CameraSettings
+from asi_watch.naming import slot_stem
+from asi_watch.products import (
+    Provenance,
+    ProvenanceError,
+    Source,
+    Unusable,
+    encode_merge,
+    publish,
+    read_provenance,
+)
+
+
+class Publisher:
+    """Names, encodes and publishes the products of one camera.
+
+    Parameters
+    ----------
+    settings : CameraSettings
+    """
+
+    def __init__(self, settings: CameraSettings) -> None:
+        self._settings = settings
+
+    def already_there(self, command: MergeBracket) -> Published | None:
+        """Find this very product on disk, from before a crash that lost its ledger row."""
+        there = {t: self._provenance_at(t) for t in self._targets(command, None)}
+        found = next((p for p in there.values() if p is not None), None)
+        if found is None or not self._same(found, command):
+            return None
+        targets = self._targets(command, found.algorithm)
+        if any(there[t] is None or not self._same(there[t], command) for t in targets):
+            return None
+        return Published(targets, found.curve_id, found.algorithm, None, {}, adopted=True)
+
+    def publish(
+        self,
+        command: MergeBracket,
+        merge: Merge,
+        curve: ResponseCurve | None,
+        merged_by: MergeSettings,
+    ) -> tuple[tuple[str, ...], dict[str, float]]:
+        """Encode and publish every product.
+
+        Returns
+        -------
+        products : tuple of str
+            Paths relative to the output folder.
+        timings : dict
+            Seconds spent encoding (finishing the merge included) and publishing.
+
+        Raises
+        ------
+        PublishError
+            If a product could not be put durably in its place.
+        """
+        provenance = self._provenance(command, curve, merged_by)
+        encoding = publishing = 0.0
+        targets = self._targets(command, merged_by.algorithm)
+        for target in targets:
+            spec = next(s for s in self._settings.products if target.endswith(s.suffix))
+            started = time.monotonic()
+            data = encode_merge(spec, merge, provenance)
+            encoded = time.monotonic()
+            publish(data, self._settings.output / target, root=self._settings.output)
+            encoding += encoded - started
+            publishing += time.monotonic() - encoded
+        return targets, {"encode": round(encoding, 4), "publish": round(publishing, 4)}
+
+    def _targets(self, command: MergeBracket, algorithm: str | None) -> tuple[str, ...]:
+        # Exposure fusion gives a picture but no radiance.
+        wanted = [
+            s for s in self._settings.products if algorithm != "mertens" or s.kind != "radiance"
+        ]
+        if command.products:
+            folder = PurePosixPath(command.products[0]).parent
+        else:
+            folder = PurePosixPath(_first(command)).parent
+        stem = slot_stem(command.slot)
+        return tuple(str(folder / f"{stem}{spec.suffix}") for spec in wanted)
+
+    def _provenance_at(self, target: str) -> Provenance | None:
+        try:
+            return read_provenance(self._settings.output / target)
+        except (OSError, ProvenanceError):
+            return None
+
+    def _same(self, provenance: Provenance | None, command: MergeBracket) -> bool:
+        if provenance is None:
+            return False
+        there = {(s.path, s.size, s.mtime_ns, s.exposure_us) for s in provenance.sources}
+        wanted = {(e.path, e.size, e.mtime_ns, e.exposure_us) for e in command.exposures}
+        return (
+            provenance.camera == self._settings.name
+            and provenance.slot == command.slot
+            and provenance.revision == command.revision
+            and there == wanted
+        )
+
+    def _provenance(
+        self, command: MergeBracket, curve: ResponseCurve | None, merged_by: MergeSettings
+    ) -> Provenance:
+        return Provenance(
+            camera=self._settings.name,
+            slot=command.slot,
+            slot_utc=self._utc(command.slot),
+            sources=tuple(
+                Source(e.path, e.exposure_us, e.timestamp, e.size, e.mtime_ns)
+                for e in command.exposures
+            ),
+            algorithm=merged_by.algorithm,
+            parameters=merge_parameters(merged_by),
+            curve_id=None if curve is None else curve.curve_id,
+            expected=command.expected,
+            complete=command.complete,
+            revision=command.revision,
+            software=f"asi-watch {__version__}",
+            unusable=tuple(Unusable(r.path, r.reason) for r in command.rejected),
+        )
+
+    def _utc(self, slot: datetime) -> datetime:
+        return self._settings.pattern.to_utc(slot)
+
+
+def merge_parameters(settings: MergeSettings) -> dict[str, str | int | float | bool | None]:
+    """Name the parameters that shaped a merge, for its provenance."""
+    low, high = settings.lnE_range or (None, None)
+    return {
+        "weight_type": settings.weight_type,
+        "low_clip": settings.low_clip,
+        "high_clip": settings.high_clip,
+        "gamma": settings.gamma,
+        "lnE_min": low,
+        "lnE_max": high,
+        "saturation": settings.saturation,
+        "tonemapping": settings.apply_tonemapping,
+    }
+
+
+def _first(command: MergeBracket) -> str:
+    return min(command.exposures, key=lambda e: (e.timestamp, e.path)).path
+
+

@@ -1,0 +1,49 @@
+"""What the daemon is told: plain frozen values, built from the configuration by the commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from asi_watch.brackets import BracketRules
+from asi_watch.hdr.merging import MergeSettings
+from asi_watch.live.intake import IntakeRules
+from asi_watch.naming import NamePattern
+from asi_watch.products import ProductSpec
+
+
+@dataclass(frozen=True)
+class CurveRules:
+    """Where a camera's curve comes from and when it is judged anew; `every` in seconds or None."""
+
+    response: Path | None
+    without_response: Literal["mertens", "wait"]
+    every: float | None
+    brackets: int
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """One camera."""
+
+    name: str
+    output: Path
+    pattern: NamePattern
+    extensions: frozenset[str]
+    intake: IntakeRules
+    rules: BracketRules
+    merge: MergeSettings
+    products: tuple[ProductSpec, ...]
+    curves: CurveRules
+
+
+@dataclass(frozen=True)
+class DaemonSettings:
+    """The whole daemon; `memory_budget` in bytes, `shutdown_timeout` in seconds."""
+
+    state_dir: Path
+    workers: int
+    memory_budget: int
+    shutdown_timeout: float
+    cameras: tuple[CameraSettings, ...]

@@ -1,0 +1,259 @@
+"""Where a camera's exposures are read and its brackets merged, in worker threads.
+
+Frames are checked by decoding them when they arrive, and their share of the merge is done at
+once; what is kept of a bracket is its open merge, not its frames. Whatever is not kept, or no
+longer fits what the collector asks for, is read again: the result is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.brackets import Exposure
+from asi_watch.buffers import BufferPool
+from asi_watch.errors import ImageError, PublishError
+from asi_watch.files import NotRegularFileError, signature
+from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.images import ImageLimits, read_image
+from asi_watch.live.budget import MemoryBudget
+from asi_watch.live.commands import (
+    MergeBracket,
+    MergeFailed,
+    MergeOutcome,
+    Published,
+    ReadFile,
+    ReadOk,
+    ReadOutcome,
+    Unchanged,
+    Unusable,
+    Vanished,
+)
+from asi_watch.live.publishing import Publisher
+from asi_watch.live.settings import CameraSettings
+
+Key = tuple[str, tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Work:
+    """An open merge and what has gone into it; `lock` guards the merge."""
+
+    merge: Merge
+    curve: ResponseCurve | None
+    settings: MergeSettings
+    absorbed: set[Key] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    charged: int = 0
+
+
+class SizesDifferError(Exception):
+    """The exposures of one bracket are not of one size."""
+
+
+class Workshop:
+    """Reads and merges for one camera. All methods may be called from several workers.
+
+    Parameters
+    ----------
+    settings : CameraSettings
+    publisher : Publisher
+        Turns a finished merge into products.
+    budget : MemoryBudget
+        Shared by all cameras.
+    buffers : BufferPool
+        Shared by all cameras; frames are decoded into its memory.
+    """
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        publisher: Publisher,
+        budget: MemoryBudget,
+        buffers: BufferPool,
+    ) -> None:
+        self._settings = settings
+        self._root = os.fspath(settings.intake.root)
+        self._publisher = publisher
+        self._budget = budget
+        self._buffers = buffers
+        self._limits = ImageLimits()
+        self._work: dict[datetime, Work] = {}
+        self._lock = threading.Lock()
+        self.curve: ResponseCurve | None = None
+        """The curve that brackets begun from now on are merged with."""
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def read(self, command: ReadFile) -> ReadOutcome:
+        """Check one exposure by decoding it, and absorb it if asked to."""
+        path = self._path(command.path)
+        try:
+            sign = signature(path)
+        except FileNotFoundError:
+            return Vanished()
+        except NotRegularFileError as error:
+            return self._no_file(command, str(error))
+        except OSError as error:
+            return Unusable(f"cannot be read ({error.strerror or error})", True, None)
+        found = (sign.size, sign.mtime_ns)
+        if command.known == found:
+            return Unchanged()
+        try:
+            frame = read_image(path, limits=self._limits, allocate=self._buffers.take)
+        except ImageError as error:
+            return Unusable(error.reason, error.may_recover, found)
+        sign = frame.signature
+        exposure = Exposure(
+            command.path,
+            command.timestamp,
+            command.exposure_us,
+            sign.size,
+            sign.mtime_ns,
+            sign.inode,
+        )
+        if command.absorb:
+            self._absorb(command.slot, exposure, frame.pixels)
+        self._buffers.give(frame.pixels)
+        return ReadOk(exposure)
+
+    def _no_file(self, command: ReadFile, reason: str) -> ReadOutcome:
+        try:
+            status = os.lstat(self._path(command.path))
+        except OSError:
+            return Vanished()
+        found = (status.st_size, status.st_mtime_ns)
+        return Unchanged() if command.known == found else Unusable(reason, False, found)
+
+    def _path(self, relative: str) -> str:
+        return f"{self._root}/{relative}"
+
+    def _absorb(self, slot: datetime, exposure: Exposure, pixels: NDArray[np.uint8]) -> None:
+        with self._lock:
+            work = self._work.get(slot)
+            if work is None:
+                if not self._budget.has_room():
+                    return
+                work = self._work[slot] = self._begin(pixels.shape)
+        with work.lock:
+            if exposure.exposure_us in work.merge.exposure_times:
+                # A duplicate: which of the two counts is for the collector to say, so this work
+                # no longer answers what will be asked. It is done again from the files.
+                work.absorbed.clear()
+                return
+            try:
+                work.merge.add(pixels, exposure.exposure_us)
+            except ValueError:
+                work.absorbed.clear()
+                return
+            work.absorbed.add((exposure.path, exposure.signature))
+            self._charge(work)
+
+    def _begin(self, shape: tuple[int, ...]) -> Work:
+        curve, settings = self.curve, self._settings.merge
+        if settings.algorithm != "mertens" and curve is None:
+            settings = replace(settings, algorithm="mertens")
+        if settings.algorithm == "mertens":
+            curve = None
+        log_response = None if curve is None else curve.log_response
+        work = Work(open_merge(settings, log_response, shape), curve, settings)
+        self._charge(work)
+        return work
+
+    def _charge(self, work: Work) -> None:
+        held = work.merge.nbytes
+        self._budget.change(held - work.charged)
+        work.charged = held
+
+    def drop(self, slot: datetime) -> None:
+        """Forget what is kept for a slot."""
+        with self._lock:
+            work = self._work.pop(slot, None)
+        if work is not None:
+            self._budget.change(-work.charged)
+
+    # -- merging ----------------------------------------------------------------------------
+
+    def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
+        """Merge a bracket and publish its products; `now` is read again when they are in place.
+
+        Parameters
+        ----------
+        command : MergeBracket
+        now : float
+            Monotonic time at which the job began.
+        """
+        adopted = self._publisher.already_there(command)
+        if adopted is not None:
+            return adopted
+        timings = {"waited": round(now - command.arrived, 4)}
+        started = time.monotonic()
+        try:
+            work = self._finished_work(command)
+        except SizesDifferError as error:
+            return MergeFailed(str(error), permanent=True)
+        except ImageError as error:
+            relative = str(error.path).removeprefix(f"{self._root}/")
+            return MergeFailed(str(error), stale=(relative,))
+        except ValueError as error:
+            return MergeFailed(str(error), permanent=True)
+        timings["read"] = round(time.monotonic() - started, 4)
+        try:
+            products, steps = self._publisher.publish(
+                command, work.merge, work.curve, work.settings
+            )
+        except PublishError as error:
+            return MergeFailed(str(error))
+        finally:
+            self.drop(command.slot)
+        return Published(
+            products=products,
+            curve_id=work.curve.curve_id if work.curve else None,
+            algorithm=work.settings.algorithm,
+            latency=round(time.monotonic() - command.arrived, 4),
+            timings={**timings, **steps},
+        )
+
+    def _finished_work(self, command: MergeBracket) -> Work:
+        wanted = {(e.path, e.signature) for e in command.exposures}
+        with self._lock:
+            work = self._work.get(command.slot)
+        if work is not None and work.absorbed == wanted:
+            return work
+        self.drop(command.slot)
+        return self._from_files(command)
+
+    def _from_files(self, command: MergeBracket) -> Work:
+        work: Work | None = None
+        shape: tuple[int, ...] = ()
+        for exposure in command.exposures:
+            path = self._path(exposure.path)
+            frame = read_image(path, limits=self._limits, allocate=self._buffers.take)
+            if (frame.signature.size, frame.signature.mtime_ns) != exposure.signature:
+                raise ImageError(path, "has changed since it was read")
+            if work is None:
+                shape = frame.pixels.shape
+                work = self._begin(shape)
+                with self._lock:
+                    self._work[command.slot] = work
+            elif frame.pixels.shape != shape:
+                raise SizesDifferError(
+                    f"{exposure.path} has {_size(frame.pixels.shape)} pixels, the bracket's other"
+                    f" exposures have {_size(shape)}"
+                )
+            work.merge.add(frame.pixels, exposure.exposure_us)
+            self._charge(work)
+            self._buffers.give(frame.pixels)
+        assert work is not None
+        return work
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(str(n) for n in (shape[1], shape[0], *shape[2:]))
