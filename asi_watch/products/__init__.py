@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asi_watch.products.embedding import find_provenance, read_provenance
-from asi_watch.products.encoding import encode, encode_merge
+from asi_watch.products.encoding import encode, encode_merge, encode_rows
 from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
 from asi_watch.products.publishing import ensure_inside, is_temporary, publish, sweep_temporaries
 from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
@@ -19,6 +19,7 @@ __all__ = [
     "Unusable",
     "encode",
     "encode_merge",
+    "encode_rows",
     "ensure_inside",
     "find_provenance",
     "is_temporary",

@@ -7,15 +7,15 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.products.embedding import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
 from asi_watch.products.radiance import RadianceLayers, encode_exr, encode_hdr, encode_tiff
 from asi_watch.products.spec import ProductSpec
+from asi_watch.products.strips import FillRows, encode_jpeg, encode_jpeg_rows
 
-__all__ = ["Merged", "encode", "encode_merge"]
+__all__ = ["Encoded", "Merged", "encode", "encode_merge", "encode_rows"]
 
 Encoded = bytes | memoryview
 _DTYPES = {"picture8": np.uint8, "picture16": np.uint16}
@@ -42,8 +42,13 @@ class Merged(Protocol):
     def radiance(self) -> MergedRadiance:
         """Return the radiance."""
 
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Return the standard error of ln E, float32 (H, W, C)."""
 
-def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> Encoded:
+
+def encode_merge(
+    spec: ProductSpec, merge: Merged, provenance: Provenance, *, uncertainty: bool = False
+) -> Encoded:
     """Encode one product of a finished merge.
 
     Parameters
@@ -54,6 +59,8 @@ def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> En
         Asked only for what `spec` needs.
     provenance : Provenance
         Embedded in the file.
+    uncertainty : bool
+        Store the merge's uncertainty layer too; the merge must have been opened to keep it.
 
     Returns
     -------
@@ -66,7 +73,12 @@ def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> En
     """
     if spec.kind == "radiance":
         radiance = merge.radiance()
-        return encode(spec, RadianceLayers(radiance.ln_radiance, radiance.validity), provenance)
+        layers = RadianceLayers(
+            radiance.ln_radiance,
+            radiance.validity,
+            merge.uncertainty() if uncertainty and spec.format == "exr" else None,
+        )
+        return encode(spec, layers, provenance)
     return encode(spec, merge.picture(_DTYPES[spec.kind]), provenance)
 
 
@@ -104,16 +116,54 @@ def encode(
             return encode_tiff(pixels, provenance)
         return encode_hdr(pixels, provenance)
     picture = _checked(pixels, np.dtype(_DTYPES[spec.kind]))
-    noted = replace(
-        provenance,
-        pixels={"content": "tone-mapped picture", "number": f"uint{8 * picture.itemsize}"},
-    )
+    noted = _noted(provenance, f"uint{8 * picture.itemsize}")
     if spec.format == "jpg":
-        return into_jpeg(_jpeg(spec, picture), noted)
+        return into_jpeg(encode_jpeg(spec, picture), noted)
     if spec.format == "png":
         return into_png(_opencv(".png", picture, []), noted)
     parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
     return into_jp2(_opencv(".jp2", picture, parameters), noted)
+
+
+def encode_rows(
+    spec: ProductSpec,
+    shape: tuple[int, int, int],
+    fill: FillRows,
+    provenance: Provenance,
+    out: NDArray[np.uint8] | None = None,
+) -> bytes:
+    """Encode a jpg product whose rows are made strip by strip, in `spec.strips` threads.
+
+    Parameters
+    ----------
+    spec : ProductSpec
+        Of format jpg.
+    shape : (int, int, int)
+        (H, W, C) of the picture.
+    fill : callable
+        Makes rows, e.g. `Merge.picture_rows`; called from several threads at once.
+    provenance : Provenance
+        Embedded in the file.
+    out : ndarray, shape (H, W, C), uint8, optional
+        Memory to use for the picture; holds it afterwards.
+
+    Returns
+    -------
+    bytes
+        To the byte what `encode` makes of the whole picture.
+
+    Raises
+    ------
+    ValueError
+        If the format is another one, or `out` does not fit.
+    """
+    if spec.format != "jpg":
+        raise ValueError(f"only jpg is encoded by rows; got {spec.format}")
+    return into_jpeg(encode_jpeg_rows(spec, shape, fill, out), _noted(provenance, "uint8"))
+
+
+def _noted(provenance: Provenance, number: str) -> Provenance:
+    return replace(provenance, pixels={"content": "tone-mapped picture", "number": number})
 
 
 def _checked(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -122,17 +172,6 @@ def _checked(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if pixels.dtype != dtype:
         raise ValueError(f"this format needs {dtype}; got {pixels.dtype}")
     return np.ascontiguousarray(pixels)
-
-
-def _jpeg(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
-    grey = picture.shape[2] == 1
-    encoded: bytes = simplejpeg.encode_jpeg(
-        picture,
-        quality=spec.quality,
-        colorspace="GRAY" if grey else "BGR",
-        colorsubsampling="Gray" if grey else spec.subsampling,
-    )
-    return encoded
 
 
 def _opencv(suffix: str, picture: NDArray[Any], parameters: list[int]) -> memoryview:

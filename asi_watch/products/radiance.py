@@ -26,6 +26,9 @@ __all__ = ["RADIANCE_SCALE", "RadianceLayers", "encode_exr", "encode_hdr", "enco
 RADIANCE_SCALE = 1000.0
 """Radiance in files = exp(lnE) × this: per millisecond, where lnE is per microsecond."""
 
+VALIDITY_CODE = "sum over channels, B first, of state * 4**i; 0 valid, 1 under, 2 over"
+"""How the validity channel of an EXR packs the channels: three planes would cost thrice as much."""
+
 _LN_SCALE = np.float32(math.log(RADIANCE_SCALE))
 # Smallest normal and largest half float: below, precision fades; above, there is only infinity.
 _HALF_MIN, _HALF_MAX = 2.0**-14, 65504.0
@@ -110,18 +113,15 @@ def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
     kept = []
     if spec.validity and layers.validity is not None:
         kept.append("validity")
-        values = np.arange(256).astype(np.float16)
-        for i, name in enumerate(names):
-            planes[f"validity.{name}"] = values[layers.validity[:, :, i]]
+        planes["validity"] = _packed_validity(layers.validity)
     if spec.uncertainty and layers.uncertainty is not None:
         kept.append("uncertainty")
         for i, name in enumerate(names):
             planes[f"uncertainty.{name}"] = layers.uncertainty[:, :, i].astype(np.float16)
-    compression = {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}[spec.compression]
     noted = _noted(provenance, "half" if half else "float", kept)
     header = {
         "type": OpenEXR.scanlineimage,
-        "compression": getattr(OpenEXR, f"{compression}_COMPRESSION"),
+        "compression": getattr(OpenEXR, _exr_compression(spec, half=half)),
         EXR_ATTRIBUTE: noted.to_json(),
         "comments": describe(noted),
         "software": noted.software,
@@ -129,6 +129,8 @@ def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
         # OpenEXR: UTC = local time + utcOffset.
         "utcOffset": -(noted.slot - noted.slot_utc.replace(tzinfo=None)).total_seconds(),
     }
+    if "validity" in kept:
+        header["validityCode"] = VALIDITY_CODE
     # The writer reads memory as if every plane were contiguous, without a word if it is not.
     channels = {name: np.ascontiguousarray(plane) for name, plane in planes.items()}
     stream = io.BytesIO()
@@ -206,6 +208,19 @@ def encode_hdr(layers: RadianceLayers, provenance: Provenance) -> bytes:
     if not done:
         raise ValueError("the Radiance picture could not be encoded")
     return into_hdr(data.data, _noted(provenance, "rgbe", []))
+
+
+def _exr_compression(spec: ProductSpec, *, half: bool) -> str:
+    """PIZ is made for half floats; on full floats it takes twice the time of ZIP."""
+    name = "zip" if spec.compression == "piz" and not half else spec.compression
+    return {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}[name] + "_COMPRESSION"
+
+
+def _packed_validity(validity: NDArray[np.uint8]) -> NDArray[np.float16]:
+    code = validity[:, :, 0].copy()
+    for i in range(1, validity.shape[2]):
+        code += validity[:, :, i] << (2 * i)
+    return np.arange(256).astype(np.float16)[code]
 
 
 def _exp(ln_value: float) -> float:

@@ -38,9 +38,11 @@ class ProductSpec:
     strips : int
         jpg: encode so many strips in parallel threads.
     lossless : bool
-        jp2: keep every bit, or let the encoder drop what does not show.
+        jp2: keep every bit; else errors stay within some 0.2 % of full scale, in 40 % of the
+        bytes. Both take seconds.
     compression : str
-        exr: piz (lossless, readable everywhere), zip, none, or htj2k (OpenEXR ≥ 3.4 to read).
+        exr: piz (lossless, readable everywhere; full floats get zip instead), zip, none, or htj2k
+        (OpenEXR ≥ 3.4 to read).
     pixel_type : str
         exr: half, float, or auto = half unless the radiances leave its normal range.
     validity, uncertainty : bool
