@@ -2,7 +2,7 @@
 
 A camera's names are described by a template such as ``{timestamp:%Y%m%d%H%M%S}_{exposure}``.
 It is compiled once to a regular expression, so that an archive of 500,000 names is read in
-about a second and no name, however hostile, can raise or stall.
+about two seconds and no name, however hostile, can raise or stall.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class _Reader:
         self.count = 0
 
     def value(self, node: Node, way: Way, line: int | None = None) -> Any:
-        self._count(way)
+        self._count(len(way))
         # The line of the key where there is one: an alias stands elsewhere than its value.
         self.document.lines[way] = node.start_mark.line + 1 if line is None else line
         if isinstance(node, MappingNode) and node.tag == f"{_TAG}map":
@@ -122,11 +122,11 @@ class _Reader:
         self._refuse_tag(node, way)
         return None
 
-    def _count(self, way: Way) -> None:
+    def _count(self, depth: int) -> None:
         self.count += 1
         if self.count > _MAX_VALUES:
             raise _TooMuchError(f"the file stands for more than {_MAX_VALUES} values")
-        if len(way) > _MAX_DEPTH:
+        if depth > _MAX_DEPTH:
             raise _TooMuchError(f"lists or mappings nest more than {_MAX_DEPTH} deep")
 
     def _scalar(self, node: ScalarNode, way: Way) -> Any:
@@ -150,7 +150,7 @@ class _Reader:
             return node.value
 
     def _mapping(self, node: MappingNode, way: Way, depth: int = 0) -> dict[str, Any]:
-        self._count(way)
+        self._count(len(way) + depth)
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
@@ -170,8 +170,6 @@ class _Reader:
         return merged | own
 
     def _merged(self, node: Node, way: Way, depth: int) -> dict[str, Any]:
-        if depth > _MAX_DEPTH:
-            raise _TooMuchError(f"merge keys nest more than {_MAX_DEPTH} deep")
         sources = node.value if isinstance(node, SequenceNode) else [node]
         merged: dict[str, Any] = {}
         for source in reversed(sources):  # of several, the first one wins
@@ -186,7 +184,9 @@ class _Reader:
         if not isinstance(node, ScalarNode):
             self.document.refuse(way, "a key must be text, no list and no mapping", line)
             return "?"
-        text: str = node.value
+        text: str = node.value.encode("utf-8", "backslashreplace").decode()
+        if text != node.value:
+            self.document.refuse((*way, text), "a key must be text in UTF-8", line)
         if node.tag.removeprefix(_TAG) not in _TEXTS:
             kind = node.tag.removeprefix(_TAG)
             message = f'YAML reads the key {text} as {kind}, not as text; write it as "{text}"'

@@ -192,7 +192,7 @@ class CameraConfig(Section):
     output: PathField
     response: OptionalPath = None
     without_response: Literal["mertens", "wait"] = "mertens"
-    filename: Annotated[str, BeforeValidator(fields.read_template)] = (
+    filename: Annotated[str, PlainValidator(fields.read_template)] = (
         "{timestamp:%Y%m%d%H%M%S}_{exposure}"
     )
     extensions: Annotated[tuple[str, ...], BeforeValidator(fields.read_extensions)] = (

@@ -18,7 +18,7 @@ _BYTES = {
     "B": 1,
 }
 _SPELLINGS = {unit.lower(): factor for unit, factor in _BYTES.items()}
-_SIZE = re.compile(r"(?P<number>[0-9]{1,15}) ?(?P<unit>[A-Za-z]{0,4})")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,20}) ?(?P<unit>[A-Za-z]{0,4})")
 
 
 def parse_size(text: str) -> int:

@@ -43,6 +43,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "text",
+    "string_unicode": "text in UTF-8",
     "bool_type": "true or false",
     "dict_type": "a mapping of names to settings",
     "tuple_type": "a list, such as [{format: jpg}]",
@@ -84,7 +85,7 @@ def _sentence(
 ) -> str:
     if kind == REFUSED:
         return str(context["text"])
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):  # invalid: not UTF-8
         return _unknown_key(way)
     if kind == "missing":
         return f"is missing; give {_WANTED.get(str(way[-1]), 'it a value')}"

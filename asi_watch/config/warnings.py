@@ -80,7 +80,7 @@ def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     )
     radiance = [p.format for p in camera.products if p.format in RADIANCE_FORMATS]
     if radiance and not waiting:
-        text = f"{' and '.join(radiance)} need a response curve and are not written until then"
+        text = f"no {' and no '.join(radiance)} is written before there is a response curve"
         yield ("products",), text
 
 

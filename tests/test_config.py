@@ -1,0 +1,276 @@
+"""What a configuration means: defaults, paths, units, and writing it back."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from asi_watch.config import CameraConfig, Config, dump_config, load_config, parse_config
+from asi_watch.config.model import PRODUCT_OPTIONS, ProductConfig
+from asi_watch.config.sizes import format_size, parse_size
+from asi_watch.config.warnings import find_warnings
+from asi_watch.naming import ParsedName
+
+HOME = Path(__file__).parent.parent
+FILES = [HOME / "config/asi-watch.yaml", *sorted((HOME / "config/examples").glob("*.yaml"))]
+SMALLEST = "cameras: {roof: {watch: /in, output: /out}}"
+
+
+def config_of(text: str, base: Path = Path("/base")) -> Config:
+    return parse_config(text.encode(), "asi.yaml", base).config
+
+
+def camera_of(settings: str = "") -> CameraConfig:
+    return config_of(f"cameras: {{roof: {{watch: /in, output: /out, {settings}}}}}").cameras["roof"]
+
+
+def test_only_watch_and_output_must_be_given() -> None:
+    camera = config_of(SMALLEST).cameras["roof"]
+    assert (camera.watch, camera.output) == (Path("/in"), Path("/out"))
+
+
+def test_the_file_we_ship_states_every_default() -> None:
+    """Every key is there, and with the value it has when it is left out."""
+    shipped = yaml.safe_load(FILES[0].read_text())
+    camera = shipped["cameras"]["roof"]
+    smallest = f"cameras: {{roof: {{watch: {camera['watch']}, output: {camera['output']}}}}}"
+    assert shipped == yaml.safe_load(dump_config(config_of(smallest)))
+    assert load_config(FILES[0]) == config_of(smallest)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_we_ship_are_right_and_survive_writing_back(path: Path) -> None:
+    config = load_config(path)
+    assert config_of(dump_config(config)) == config
+
+
+def test_examples_read_the_names_of_their_cameras() -> None:
+    names = {
+        "mobotix": ("20240621103008_1280.jpg", 1280),
+        "eko-asi16": ("20240621103000_02.jpg", 500),
+        "raspberry-pi": ("20240621103000_5250.jpg", 5250),
+    }
+    for path in FILES[1:]:
+        (camera,) = load_config(path).cameras.values()
+        name, exposure_us = names.pop(path.stem)
+        parsed = camera.name_pattern().parse(name)
+        assert parsed is not None
+        assert parsed.exposure_us == exposure_us
+        assert isinstance(camera.expected_exposures_us, tuple)
+        assert exposure_us in camera.expected_exposures_us
+    assert not names
+
+
+def test_relative_paths_count_from_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    text = "state_dir: ../state\ncameras: {roof: {watch: in, output: /out, response: g.npz}}"
+    (tmp_path / "etc/asi.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    config = load_config("etc/asi.yaml")
+    assert config.state_dir == tmp_path / "etc/../state"
+    assert config.cameras["roof"].watch == tmp_path / "etc/in"
+    assert config.cameras["roof"].output == Path("/out")
+    assert config.cameras["roof"].response == tmp_path / "etc/g.npz"
+
+
+def test_nothing_can_be_changed() -> None:
+    config = config_of(SMALLEST)
+    with pytest.raises(ValidationError):
+        config.state_dir = Path("/else")  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        config.cameras["roof"].bracket.grace = timedelta(0)  # type: ignore[misc]
+
+
+def test_exposures_and_labels_count_in_the_exposure_unit() -> None:
+    camera = camera_of(
+        "exposure_unit: ms, exposure_labels: {a: 2}, bracket: {exposures: [0.5, 2, 8]}"
+    )
+    assert camera.expected_exposures_us == (500, 2000, 8000)
+    parsed = camera.name_pattern().parse("20240621103008_a.jpg")
+    assert parsed == ParsedName(datetime(2024, 6, 21, 10, 30, 8), 2000)
+    assert camera.bracket.expected_count == 3
+
+
+@pytest.mark.parametrize(("written", "count"), [("auto", None), ("12", 12)])
+def test_exposures_by_count_or_learned(written: str, count: int | None) -> None:
+    camera = camera_of(f"bracket: {{exposures: {written}}}")
+    assert camera.bracket.expected_count == count
+    assert str(camera.expected_exposures_us) == written
+
+
+def test_never_is_none() -> None:
+    camera = camera_of("recalibrate: {every: never}")
+    assert camera.recalibrate.every is None
+    assert "every: never" in dump_config(
+        config_of(SMALLEST.replace("/out", "/out, recalibrate: {every: never}"))
+    )
+
+
+def test_options_belong_to_their_format() -> None:
+    camera = camera_of("products: [{format: jpg, subsampling: 444}, {format: exr}, {format: png}]")
+    assert [product.options for product in camera.products] == [
+        {"quality": 95, "subsampling": "444"},
+        {"compression": "piz", "pixel_type": "auto"},
+        {},
+    ]
+
+
+def test_every_option_of_a_format_is_a_key() -> None:
+    for product_format, options in PRODUCT_OPTIONS.items():
+        assert ProductConfig.model_validate({"format": product_format}).options == options
+
+
+def test_extensions_are_lower_case_without_dot() -> None:
+    assert camera_of("extensions: [.JPG, jpg, png]").extensions == ("jpg", "png")
+
+
+def test_settings_shared_by_merge_keys() -> None:
+    config = config_of(
+        """
+cameras:
+  a: &a {watch: /in/a, output: /out/a, bracket: &b {grace: 5s, min_exposures: 2}}
+  b: {<<: *a, watch: /in/b, output: /out/b, bracket: {<<: *b, grace: 7s}}
+"""
+    )
+    bracket = config.cameras["b"].bracket
+    assert (bracket.grace, bracket.min_exposures) == (timedelta(seconds=7), 2)
+    assert config.cameras["a"].bracket.grace == timedelta(seconds=5)
+
+
+def test_byte_order_mark_and_windows_line_ends_are_read() -> None:
+    text = b"\xef\xbb\xbfcameras:\r\n  roof:\r\n    watch: /in\r\n    output: /out\r\n"
+    assert parse_config(text, "asi.yaml", Path("/")).config == config_of(SMALLEST)
+
+
+def test_paths_that_are_not_utf8_survive_writing_back() -> None:
+    config = config_of('cameras: {roof: {watch: "/in/caf\\udce9", output: /out}}')
+    assert os.fsencode(config.cameras["roof"].watch) == b"/in/caf\xe9"
+    assert config_of(dump_config(config)) == config
+
+
+def test_names_that_are_not_utf8_can_be_told() -> None:
+    template = r"caf\udce9_{timestamp:%Y%m%d%H%M%S}_{exposure}"
+    config = config_of(SMALLEST.replace("/out", f'/out, filename: "{template}"'))
+    name = os.fsdecode(b"caf\xe9_20240621103008_80.jpg")
+    assert config.cameras["roof"].name_pattern().parse(name) is not None
+    assert config_of(dump_config(config)) == config
+
+
+durations = st.integers(1, 3600).map(lambda seconds: f"{seconds}s")
+cameras: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"watch": st.just("/in"), "output": st.just("/out")},
+    optional={
+        "exposure_unit": st.sampled_from(["us", "ms", "s"]),
+        "exposure_labels": st.dictionaries(
+            st.text("0123456789abé", min_size=1, max_size=3), st.integers(1, 9999), max_size=3
+        ),
+        "timezone": st.sampled_from(["UTC", "Etc/GMT-1"]),
+        "stable_for": durations,
+        "bracket": st.fixed_dictionaries(
+            {"exposures": st.lists(st.integers(1, 9999), min_size=3, max_size=9, unique=True)},
+            optional={"round_to": durations, "late": st.sampled_from(["remerge", "ignore"])},
+        ),
+        "merge": st.fixed_dictionaries(
+            {},
+            optional={
+                "gamma": st.floats(0.1, 10),
+                "low_clip": st.integers(0, 100),
+                "lnE_range": st.sampled_from([None, [-6.5, 4]]),
+            },
+        ),
+        "products": st.lists(
+            st.sampled_from(["jpg", "png", "jp2", "exr", "tiff", "hdr"]), min_size=1, unique=True
+        ).map(lambda names: [{"format": name} for name in names]),
+    },
+)
+
+
+@given(cameras)
+def test_the_effective_configuration_means_the_same(camera: dict[str, Any]) -> None:
+    config = config_of(yaml.safe_dump({"cameras": {"roof": camera}}, allow_unicode=True))
+    dumped = dump_config(config)
+    assert config_of(dumped) == config
+    assert dump_config(config_of(dumped)) == dumped
+
+
+@given(st.integers(0, 1 << 60))
+def test_sizes_round_trip(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512MB", 512_000_000), ("2GiB", 2 << 30), ("1 kb", 1000), ("7B", 7)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+# -- warnings --------------------------------------------------------------------------------
+
+
+def warnings_of(settings: str, watch: Path, output: Path) -> list[str]:
+    text = f"state_dir: {output}\ncameras:\n  roof:\n    watch: {watch}\n    output: {output}\n"
+    loaded = parse_config((text + settings).encode(), "asi.yaml", watch)
+    return [str(warning) for warning in find_warnings(loaded)]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    watch, output = tmp_path / "in", tmp_path / "out"
+    watch.mkdir()
+    output.mkdir()
+    (output / "g.npz").touch()
+    return watch, output
+
+
+def test_nothing_to_warn_of(folders: tuple[Path, Path]) -> None:
+    assert warnings_of("    response: ../out/g.npz", *folders) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("response: g.npz", "asi.yaml:6: cameras.roof.response: no response curve is at "),
+        ("without_response: wait", "asi.yaml:3: cameras.roof.response: no response curve is given"),
+        ("products: [{format: exr}]", "products: no exr is written before"),
+        ("merge: {algorithm: mertens}\n    response: g.npz", "mertens uses no response curve"),
+        ("bracket: {round_to: 7s, grace: 1s}", "round_to: 7s does not divide a day"),
+        ("bracket: {grace: 40s}", "asi.yaml:6: cameras.roof.bracket.grace: 40s is longer than"),
+        (
+            "exposure_unit: s\n    bracket: {exposures: [10, 11, 12]}",
+            "asi.yaml:7: cameras.roof.bracket.exposures: the exposures last 33 s together",
+        ),
+        (
+            "exposure_labels: {a: 5}\n    bracket: {exposures: [5, 7, 9]}",
+            "bracket.exposures: 7, 9 has no label",
+        ),
+        ("timezone: Europe/Berlin", "'Europe/Berlin' changes its offset"),
+    ],
+)
+def test_warnings(settings: str, says: str, folders: tuple[Path, Path]) -> None:
+    assert any(says in warning for warning in warnings_of(f"    {settings}", *folders))
+
+
+def test_warnings_of_folders(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    watch, output = folders
+    assert "does not exist yet" in warnings_of("", tmp_path / "none", output)[0]
+    (tmp_path / "file").touch()
+    assert "is no folder" in warnings_of("", tmp_path / "file", output)[0]
+    assert any("cannot be written" in w for w in warnings_of("", watch, tmp_path / "file/out"))
+    inside = watch / "hdr"
+    response = "    response: ../out/g.npz"
+    text = f"cameras: {{roof: {{watch: {watch}, output: {inside}, {response.strip()}}}}}"
+    (warning,) = find_warnings(
+        parse_config(f"state_dir: {output}\n{text}".encode(), "asi.yaml", watch)
+    )
+    assert "lies in the watched folder" in str(warning)
