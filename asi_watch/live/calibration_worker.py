@@ -17,14 +17,19 @@ import numpy as np
 
 from asi_watch.calibrating import FilesOfBracket, curve_metadata, sample_files
 from asi_watch.errors import AsiWatchError
-from asi_watch.hdr.calibration import calibrate_response, is_monotone, response_residual
+from asi_watch.hdr.calibration import (
+    SampleTechnique,
+    calibrate_response,
+    is_monotone,
+    response_residual,
+)
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import publish
 from asi_watch.responses import load_curve, response_bytes
 
 SAMPLES_PER_BRACKET = 5000
-_TECHNIQUE = "flat"
+_TECHNIQUE: SampleTechnique = "flat"
 # A curve that leaves more than this unexplained describes no camera: good sets leave
 # 0.05 … 0.25 stops, sets with false exposure times 1.0 … 1.2.
 WORST_RESIDUAL = 0.5
@@ -61,8 +66,8 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         samples_per_bracket=SAMPLES_PER_BRACKET,
         rng=np.random.default_rng(0),
     )
-    clips = {"low_clip": int(job["low_clip"]), "high_clip": int(job["high_clip"])}
-    calibration = calibrate_response(samples, **clips)
+    low_clip, high_clip = int(job["low_clip"]), int(job["high_clip"])
+    calibration = calibrate_response(samples, low_clip=low_clip, high_clip=high_clip)
     times = [t for b in brackets for t in b.exposure_us]
     metadata = curve_metadata(
         calibration,
@@ -73,7 +78,8 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         max_processed_groups=len(brackets),
         smoothness=50.0,
         weight_type="triangle",
-        **clips,
+        low_clip=low_clip,
+        high_clip=high_clip,
         seed=0,
     )
     curve = ResponseCurve(calibration.log_response, metadata)

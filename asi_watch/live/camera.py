@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,8 @@ class Camera:
 
     def start(self, now: float) -> None:
         """Clean up after an earlier life, take up what it left, begin to watch."""
-        swept = sweep_temporaries(self.settings.output, recursive=True)
+        output = self.settings.output
+        swept = sweep_temporaries(output, recursive=True) if output.is_dir() else 0
         if swept:
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, 5)):
@@ -153,9 +153,7 @@ class Camera:
                 file=message.path,
                 reason=message.outcome.reason,
             )
-        self._execute(
-            self._collector.read_done(message.slot, message.path, message.outcome, now)
-        )
+        self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
 
     def merge_done(self, message: MergeDone, now: float) -> None:
         """A merge ended."""

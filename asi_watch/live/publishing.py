@@ -151,5 +151,3 @@ def merge_parameters(settings: MergeSettings) -> dict[str, str | int | float | b
 
 def _first(command: MergeBracket) -> str:
     return min(command.exposures, key=lambda e: (e.timestamp, e.path)).path
-
-

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -87,20 +88,18 @@ class Daemon:
             If the state folder cannot be used.
         """
         self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        lock = StateLock(self._settings.state_dir)
-        try:
+        with ExitStack() as stack:
+            lock = StateLock(self._settings.state_dir)
+            stack.callback(lock.release)
             self._take_signals()
             self._open()
+            stack.callback(lambda: self._ledger.close())
             control = ControlServer(self._settings.state_dir, lambda: self._snapshot)
-            try:
-                self._begin(control)
-                self._main_loop()
-                return self._end()
-            finally:
-                control.stop()
-                self._ledger.close()
-        finally:
-            lock.release()
+            stack.callback(control.stop)
+            control.start()
+            self._begin()
+            self._main_loop()
+            return self._end()
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,9 +123,7 @@ class Daemon:
         self._cameras = {c.name: self._camera(c, now) for c in settings.cameras}
 
     def _camera(self, settings: CameraSettings, now: float) -> Camera:
-        lookback = lookback_since(
-            self._ledger.last_change(settings.name), settings.intake.lookback
-        )
+        lookback = lookback_since(self._ledger.last_change(settings.name), settings.intake.lookback)
         return Camera(
             replace(settings, intake=replace(settings.intake, lookback=lookback)),
             self._ledger,
@@ -138,11 +135,10 @@ class Daemon:
             now,
         )
 
-    def _begin(self, control: ControlServer) -> None:
+    def _begin(self) -> None:
         self._pool.start()
         self._start_cameras()
         self._take_snapshot(time.monotonic())
-        control.start()
         event(
             log,
             logging.INFO,

@@ -1,0 +1,78 @@
+"""From the configuration file to the plain values that the daemon's rooms are given."""
+
+from __future__ import annotations
+
+import os
+
+from asi_watch.brackets import BracketRules
+from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig
+from asi_watch.hdr.merging import MergeSettings
+from asi_watch.live.intake import IntakeRules
+from asi_watch.live.settings import CameraSettings, CurveRules, DaemonSettings
+from asi_watch.products import ProductSpec
+
+
+def daemon_settings(config: Config) -> DaemonSettings:
+    """Translate a checked configuration for the daemon."""
+    workers = config.workers if isinstance(config.workers, int) else os.cpu_count() or 1
+    return DaemonSettings(
+        state_dir=config.state_dir,
+        workers=workers,
+        memory_budget=config.memory_budget,
+        shutdown_timeout=config.shutdown_timeout.total_seconds(),
+        cameras=tuple(camera_settings(name, camera) for name, camera in config.cameras.items()),
+    )
+
+
+def camera_settings(name: str, camera: CameraConfig) -> CameraSettings:
+    """Translate one camera's section."""
+    every = camera.recalibrate.every
+    return CameraSettings(
+        name=name,
+        output=camera.output,
+        pattern=camera.name_pattern(),
+        extensions=frozenset(camera.extensions),
+        intake=IntakeRules(
+            root=camera.watch,
+            mode=camera.watch_mode,
+            lookback=camera.scan.lookback.total_seconds(),
+            every=camera.scan.every.total_seconds(),
+            stable_for=camera.stable_for.total_seconds(),
+        ),
+        rules=BracketRules(
+            round_to=camera.bracket.round_to,
+            offset=camera.bracket.offset,
+            exposures=camera.expected_exposures_us,
+            min_exposures=camera.bracket.min_exposures,
+            grace=camera.bracket.grace.total_seconds(),
+            late=camera.bracket.late,
+        ),
+        merge=merge_settings(camera.merge),
+        products=tuple(product_spec(product) for product in camera.products),
+        curves=CurveRules(
+            response=camera.response,
+            without_response=camera.without_response,
+            every=None if every is None else every.total_seconds(),
+            brackets=camera.recalibrate.brackets,
+        ),
+    )
+
+
+def merge_settings(merge: MergeConfig) -> MergeSettings:
+    """Translate the `merge` section."""
+    return MergeSettings(
+        algorithm=merge.algorithm,
+        weight_type=merge.weight_type,
+        low_clip=merge.low_clip,
+        high_clip=merge.high_clip,
+        gamma=merge.gamma,
+        lnE_range=merge.lnE_range,
+        saturation=merge.saturation,
+        apply_tonemapping=True,
+    )
+
+
+def product_spec(product: ProductConfig) -> ProductSpec:
+    """Translate one entry of `products`: what the operator wrote, the rest as the format has it."""
+    options = product.model_dump(exclude_none=True)
+    return ProductSpec(**options)

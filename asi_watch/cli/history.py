@@ -1,0 +1,116 @@
+"""``asi-watch history``: what became of past brackets."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asi_watch.cli import config_option
+
+if TYPE_CHECKING:
+    from asi_watch.live.records import BracketRecord
+
+__all__ = ["command"]
+
+
+def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    from asi_watch.durations import parse_duration
+
+    if re.match(r"\d{4}-", value):
+        try:
+            return datetime.fromisoformat(value).replace(tzinfo=None)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is no time such as 2026-06-21T09:00") from None
+    try:
+        ago: timedelta = parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error} (or a time such as 2026-06-21T09:00)") from None
+    return datetime.now() - ago
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+@click.option(
+    "--since",
+    callback=_since,
+    metavar="TIME",
+    help="Slots from this time on: 2026-06-21T09:00 in the clock of the file names, or 2h ago.",
+)
+@click.option("--camera", metavar="NAME", help="One camera alone.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many rows."
+)
+def command(
+    config_path: str, as_json: bool, since: datetime | None, camera: str | None, limit: int
+) -> None:
+    """Show what became of past brackets, from the ledger; no daemon need be running.
+
+    \b
+    Examples:
+      asi-watch history -c asi-watch.yaml --since 2h
+      asi-watch history -c asi-watch.yaml --json --limit 1000 | jq 'select(.state != "published")'
+    """
+    from asi_watch.config.loading import load_config
+    from asi_watch.live.ledger import Ledger
+
+    config = load_config(config_path)
+    if camera is not None and camera not in config.cameras:
+        known = ", ".join(config.cameras)
+        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
+    with Ledger(config.state_dir, read_only=True) as ledger:
+        records = ledger.history(camera=camera, since=since, limit=limit)
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(_as_json(record)))
+        return
+    _show(records)
+
+
+def _as_json(record: BracketRecord) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from asi_watch.live.records import exposure_to_json
+
+    return {
+        **asdict(record),
+        "slot": record.slot.isoformat(),
+        "inputs": [exposure_to_json(e) for e in record.inputs],
+    }
+
+
+def _show(records: list[BracketRecord]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not records:
+        click.echo("no brackets in the ledger for that choice")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("slot", "camera", "state", "exposures", "rev", "latency", "curve", "what"):
+        table.add_column(title, overflow="fold")
+    for r in records:
+        style = {"published": "", "skipped": "yellow", "failed": "red"}[r.state]
+        cells = (
+            f"{r.slot:%Y-%m-%d %H:%M:%S}",
+            r.camera,
+            r.state,
+            f"{len(r.inputs)}/{r.expected or '?'}",
+            str(r.revision),
+            "" if r.latency is None else f"{r.latency:.2f} s",
+            r.curve_id or "",
+            _printable(r.reason or (r.products[0] if r.products else "")),
+        )
+        table.add_row(*(Text(cell, style) for cell in cells))
+    Console(highlight=False).print(table)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

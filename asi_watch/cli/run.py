@@ -1,0 +1,42 @@
+"""``asi-watch run``: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from asi_watch.cli import config_option
+
+__all__ = ["command"]
+
+
+@click.command()
+@config_option
+def command(config_path: str) -> None:
+    """Watch the cameras and merge their brackets, in the foreground.
+
+    Runs until SIGTERM or SIGINT (Ctrl-C), then finishes the merges in flight. SIGHUP reads the
+    configuration again. Exit codes: 0 stopped in order, 1 merges left undone or another error,
+    2 configuration refused, 3 another daemon uses the same state_dir.
+
+    \b
+    Examples:
+      asi-watch run -c /etc/asi-watch/asi-watch.yaml
+      asi-watch run -c my-camera.yaml 2> daemon.log
+    """
+    # Imported here: `--help` must not wait for OpenCV.
+    from asi_watch.cli._settings import daemon_settings
+    from asi_watch.config.loading import load_config
+    from asi_watch.live.sdnotify import Notifier
+    from asi_watch.live.service import Daemon
+    from asi_watch.logs import RepeatFilter, setup_logging
+
+    config = load_config(config_path)
+    setup_logging(config.log.level, config.log.format, repeats=RepeatFilter(burst=60))
+    daemon = Daemon(
+        daemon_settings(config),
+        Notifier.from_environment(),
+        lambda: daemon_settings(load_config(config_path)),
+    )
+    sys.exit(daemon.run())
