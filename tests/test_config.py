@@ -274,3 +274,45 @@ def test_warnings_of_folders(tmp_path: Path, folders: tuple[Path, Path]) -> None
         parse_config(f"state_dir: {output}\n{text}".encode(), "asi.yaml", watch)
     )
     assert "lies in the watched folder" in str(warning)
+
+
+# -- the manual ------------------------------------------------------------------------------
+
+
+def leaves(data: dict[str, Any], way: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to `bracket.grace: 10s`."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        nested = isinstance(value, dict) and value
+        flat |= leaves(value, f"{way}{key}.") if nested else {f"{way}{key}": value}
+    return flat
+
+
+def test_the_manual_states_every_key_with_its_default() -> None:
+    config = yaml.safe_load(dump_config(config_of(SMALLEST)))
+    camera = config.pop("cameras")["roof"]
+    expected = leaves(config) | leaves(camera)
+    rows = [
+        [cell.strip().strip("`") for cell in line.split("|")[1:3]]
+        for line in (HOME / "docs/configuration.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    stated = dict(rows)
+    products = expected.pop("products")
+    assert (
+        f"`[{{format: jpg, quality: {products[0]['quality']},"
+        in (HOME / "docs/configuration.md").read_text()
+    )
+    assert stated["watch"] == stated["output"] == "required"
+    del expected["watch"], expected["output"]
+    assert {key: yaml.safe_load(stated[key]) if key != "filename" else stated[key]
+            for key in expected} == expected  # fmt: skip
+
+
+def test_the_manual_states_every_option_of_a_format() -> None:
+    manual = (HOME / "docs/configuration.md").read_text()
+    for product_format, options in PRODUCT_OPTIONS.items():
+        row = next(row for row in manual.splitlines() if row.startswith(f"| `{product_format}` |"))
+        for name, default in options.items():
+            written = yaml.safe_dump(default).split("\n")[0].replace("'", '"')
+            assert f"`{name}: {written}`" in row

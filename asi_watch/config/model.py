@@ -56,9 +56,7 @@ PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 class Section(BaseModel):
     """One mapping of the file: unknown keys and wrong types are refused, values never change."""
 
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False
-    )
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LogConfig(Section):
