@@ -100,20 +100,6 @@ def read_header(data: bytes) -> Header:
     raise _not_an_image(data)
 
 
-def is_whole(data: bytes, header: Header) -> bool:
-    """Tell whether the bytes reach the end mark of their format.
-
-    The mark proves nothing about what lies before it; its absence proves that bytes are missing.
-    """
-    if header.container == "jpeg":
-        # Inside entropy-coded data 0xFF is always followed by 0x00 or a restart mark, so this pair
-        # after the scan's header can only be the end mark; bytes after it are allowed.
-        return data.rfind(b"\xff\xd9") >= header.data_offset
-    if header.container == "png":
-        return data.find(b"IEND", header.data_offset) >= 0
-    return _codestream_is_whole(data, header.data_offset)
-
-
 def _not_an_image(data: bytes) -> HeaderError:
     if not data:
         return HeaderError("is empty", incomplete=True)
@@ -201,50 +187,6 @@ def _png_header(data: bytes) -> Header:
     return Header("png", height, width, _PNG_CHANNELS[colour], 33)
 
 
-def check_png(data: bytes) -> None:
-    """Check every chunk's CRC, the end chunk, and that the pixel stream inflates to its end.
-
-    A PNG decoder shows what it could read of a damaged file; this is what says that all is there.
-
-    Raises
-    ------
-    HeaderError
-        If anything is missing, damaged or more than the header claims.
-    """
-    inflate = zlib.decompressobj()
-    total = 0
-    limit = _png_stream_limit(data)
-    for kind, payload in png_chunks(data):
-        if kind == b"IDAT":
-            total += _inflated(inflate, payload, limit - total)
-        if kind == b"IEND":
-            break
-    else:
-        raise HeaderError("ends before the PNG's end mark", incomplete=True)
-    if not inflate.eof:
-        raise HeaderError("has a PNG pixel stream that ends too early")
-
-
-def _png_stream_limit(data: bytes) -> int:
-    """Bytes the inflated stream can have at most: four channels, filter bytes, interlacing."""
-    width, height = struct.unpack_from(">II", data, 16)
-    return int((width * 4 + 9) * (height + 8) + 64)
-
-
-def _inflated(inflate: zlib._Decompress, payload: bytes, limit: int) -> int:
-    """Inflate one chunk in small pieces, so that a zip bomb is met while it is small."""
-    total = 0
-    try:
-        while payload and not inflate.eof:
-            total += len(inflate.decompress(payload, 1 << 18))
-            if total > limit:
-                raise HeaderError("has a PNG pixel stream longer than its header claims")
-            payload = inflate.unconsumed_tail
-    except zlib.error:
-        raise HeaderError("has a damaged PNG pixel stream") from None
-    return total
-
-
 def png_chunks(data: bytes, *, checked: bool = True) -> Iterator[tuple[bytes, bytes]]:
     """Walk a PNG's chunks while whole ones are there.
 
@@ -329,22 +271,3 @@ def _jp2_checked(data: bytes, sizes: tuple[int, int, int, int], begin: int) -> H
     if components not in (1, 3):
         raise HeaderError(f"has {components} components; exposures need 1 or 3")
     return Header("jp2", height, width, components, begin)
-
-
-def _codestream_is_whole(data: bytes, begin: int) -> bool:
-    """Follow the JPEG 2000 tile parts by their lengths to the end mark."""
-    at = begin + 2
-    while at + 4 <= len(data):
-        marker, length = struct.unpack_from(">HH", data, at)
-        if marker == 0xFFD9:
-            return True
-        if marker == 0xFF90:  # start of tile part: its length spans the packets
-            if at + 12 > len(data):
-                return False
-            part = struct.unpack_from(">I", data, at + 6)[0]
-            if part == 0:
-                return data.rstrip(b"\x00").endswith(b"\xff\xd9")
-            at += max(part, 12)
-        else:
-            at += 2 + max(length, 2)
-    return data[at : at + 2] == b"\xff\xd9"

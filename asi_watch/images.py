@@ -27,15 +27,8 @@ from asi_watch.files import (
     signature,
     signature_of,
 )
-from asi_watch.image_headers import (
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    Header,
-    HeaderError,
-    check_png,
-    is_whole,
-    read_header,
-)
+from asi_watch.image_headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
+from asi_watch.image_integrity import check_png, has_hole, is_whole
 
 __all__ = [
     "FileSignature",
@@ -125,6 +118,8 @@ def read_image(
     """
     caps = limits or ImageLimits()
     name = os.fspath(path)
+    if "\0" in name:
+        raise ImageError(name, "is no possible file name")
     try:
         data, sign = _read_bytes(name, caps.max_bytes)
     except NotRegularFileError as error:
@@ -134,8 +129,6 @@ def read_image(
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
-    except ValueError:  # a NUL in the name
-        raise ImageError(name, "is no possible file name") from None
     pixels, header = decode_image(data, name=name, limits=caps, allocate=allocate)
     return Frame(
         pixels,
@@ -246,6 +239,8 @@ def _check_claims(data: bytes, header: Header, limits: ImageLimits) -> None:
         raise HeaderError(f"is a progressive JPEG with more than {_MAX_SCANS} scans")
     if not is_whole(data, header):
         raise HeaderError("ends before its end mark", incomplete=True)
+    if has_hole(data, header):
+        raise HeaderError("is damaged (zero bytes inside the picture)")
 
 
 def _decode_jpeg(data: bytes, header: Header, allocate: Allocate) -> NDArray[np.uint8]:

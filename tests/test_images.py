@@ -1,0 +1,514 @@
+"""Reading exposures: everything that is wrong with a file is found before its pixels are used."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from asi_watch.buffers import BufferPool
+from asi_watch.errors import ImageError
+from asi_watch.images import ImageLimits, looks_complete, read_image, signature
+
+
+def sky(height: int = 96, width: int = 128, channels: int = 3) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(7)
+    noise = rng.integers(0, 256, (height // 8, width // 8, channels), dtype=np.uint8)
+    smooth = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(smooth, np.uint8).reshape(height, width, channels)
+
+
+def jpeg(pixels: NDArray[np.uint8] | None = None, quality: int = 92) -> bytes:
+    image = sky() if pixels is None else pixels
+    grey = image.shape[2] == 1
+    data: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image),
+        quality=quality,
+        colorspace="GRAY" if grey else "BGR",
+        colorsubsampling="Gray" if grey else "420",
+    )
+    return data
+
+
+def pillow(mode: str, kind: str = "JPEG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(sky()[:, :, ::-1]).convert(mode).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png(pixels: NDArray[np.generic] | None = None) -> bytes:
+    done, data = cv2.imencode(".png", sky() if pixels is None else pixels)
+    assert done
+    return bytes(data)
+
+
+def jp2() -> bytes:
+    done, data = cv2.imencode(".jp2", sky())
+    assert done
+    return bytes(data)
+
+
+def chunk(kind: bytes, payload: bytes) -> bytes:
+    body = kind + payload
+    return struct.pack(">I", len(payload)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def png_of(width: int, height: int, stream: bytes, depth: int = 8, colour: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", stream) + chunk(b"IEND", b"")
+    )
+
+
+def zeroed(data: bytes, count: int) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(count) + data[middle + count :]
+
+
+def claiming(data: bytes, height: int, width: int) -> bytes:
+    """The same JPEG with another size in its frame header."""
+    at = data.index(b"\xff\xc0")
+    return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
+
+
+def put(folder: Path, data: bytes, name: str = "20240501120000_80.jpg") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+# --- good ones --------------------------------------------------------------------------------
+
+
+def test_a_colour_jpeg_gives_bgr_pixels_as_the_decoder_does(tmp_path: Path) -> None:
+    path = put(tmp_path, jpeg())
+    frame = read_image(path)
+    assert frame.pixels.shape == (96, 128, 3)
+    assert frame.pixels.dtype == np.uint8
+    assert np.array_equal(frame.pixels, simplejpeg.decode_jpeg(jpeg(), "BGR"))
+    assert np.abs(frame.pixels.astype(int) - sky()).mean() < 4
+    assert frame.signature == signature(path)
+    assert frame.container == "jpeg"
+    assert frame.notes == ()
+    assert frame.sha256 is None
+
+
+def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
+    import hashlib
+
+    data = jpeg()
+    assert read_image(put(tmp_path, data), digest=True).sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}]
+)
+def test_other_ordinary_jpegs_decode(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+    frame = read_image(put(tmp_path, pillow(mode, **options)))
+    assert frame.pixels.shape == (96, 128, 1 if mode == "L" else 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_is_exact(tmp_path: Path, channels: int) -> None:
+    pixels = sky(channels=channels)
+    frame = read_image(put(tmp_path, png(pixels), "a.png"))
+    assert np.array_equal(frame.pixels, pixels)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("LA", 1), ("P", 3)])
+def test_png_alpha_is_left_out_and_palettes_are_resolved(
+    tmp_path: Path, mode: str, channels: int
+) -> None:
+    frame = read_image(put(tmp_path, pillow(mode, "PNG"), "a.png"))
+    assert frame.pixels.shape == (96, 128, channels)
+    assert frame.pixels.flags.c_contiguous
+
+
+def test_an_interlaced_png_decodes(tmp_path: Path) -> None:
+    flat = np.full((9, 9, 3), 77, np.uint8)
+    passes = [(2, 2), (2, 1), (1, 3), (3, 2), (2, 5), (5, 4), (4, 9)]  # rows, columns of 9 × 9
+    stream = b"".join((b"\0" + bytes([77] * 3 * columns)) * rows for rows, columns in passes)
+    header = struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 1)
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(stream))
+        + chunk(b"IEND", b"")
+    )
+    assert np.array_equal(read_image(put(tmp_path, data, "a.png")).pixels, flat)
+
+
+def test_a_jp2_decodes_to_bgr(tmp_path: Path) -> None:
+    frame = read_image(put(tmp_path, jp2(), "a.jp2"))
+    assert frame.container == "jp2"
+    assert np.abs(frame.pixels.astype(int) - sky()).mean() < 4
+
+
+def test_orientation_is_not_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frame = read_image(put(tmp_path, pillow("RGB", exif=exif)))
+    assert frame.pixels.shape == (96, 128, 3)
+
+
+def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path: Path) -> None:
+    path = put(tmp_path, jpeg(), os.fsdecode(b"2024\xff\xfe_80.jpg"))
+    assert read_image(path).pixels.shape == (96, 128, 3)
+    assert read_image(str(path)).pixels.shape == (96, 128, 3)
+    os.truncate(path, 900)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    str(caught.value).encode()
+
+
+def test_content_decides_and_an_odd_suffix_is_noted(tmp_path: Path) -> None:
+    frame = read_image(put(tmp_path, png(), "a.jpg"))
+    assert frame.container == "png"
+    assert frame.notes == ("content is png, suffix is '.jpg'",)
+
+
+def test_bytes_after_the_end_mark_do_no_harm(tmp_path: Path) -> None:
+    path = put(tmp_path, jpeg() + bytes(500))
+    assert read_image(path).pixels.shape == (96, 128, 3)
+    assert looks_complete(path)
+
+
+def test_memory_comes_from_the_pool_and_returns_to_it(tmp_path: Path) -> None:
+    path = put(tmp_path, jpeg())
+    pool = BufferPool(1 << 20)
+    first = read_image(path, allocate=pool.take)
+    expected = first.pixels.copy()
+    address = first.pixels.ctypes.data
+    pool.give(first.pixels)
+    again = read_image(path, allocate=pool.take)
+    assert again.pixels.ctypes.data == address
+    assert np.array_equal(again.pixels, expected)
+
+
+def test_a_flat_picture_of_zero_bytes_is_no_hole(tmp_path: Path) -> None:
+    black = np.zeros((512, 512, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(black).save(stream, "JPEG", optimize=True)
+    assert bytes(64) in stream.getvalue()
+    assert np.array_equal(read_image(put(tmp_path, stream.getvalue())).pixels, black)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_hole_is_seen_wherever_it_lies(tmp_path: Path, channels: int) -> None:
+    data = jpeg(sky(256, 256, channels))
+    start = data.index(b"\xff\xda") + 14
+    for at in np.linspace(start, len(data) - 82, 60).astype(int):
+        path = put(tmp_path, data[:at] + bytes(80) + data[at + 80 :])
+        with pytest.raises(ImageError, match="is damaged"):
+            read_image(path)
+
+
+# --- the zoo ----------------------------------------------------------------------------------
+
+HALF = (True, "ends before its end mark")
+Case = tuple[Callable[[], bytes], bool, str]
+ZOO: dict[str, Case] = {
+    "empty": (lambda: b"", True, "is empty"),
+    "one byte": (lambda: b"\xff", True, "ends after 1 bytes"),
+    "magic only": (lambda: b"\xff\xd8\xff", True, "ends inside the JPEG header"),
+    "zeros": (lambda: bytes(5000), True, "nothing but zero bytes"),
+    "garbage": (lambda: np.random.default_rng(1).bytes(5000), False, "is not an image"),
+    "text": (lambda: b"<html>404</html>", False, "text (HTML or XML)"),
+    "gif": (lambda: pillow("P", "GIF"), False, "is a GIF"),
+    "bmp": (lambda: pillow("RGB", "BMP"), False, "is a BMP"),
+    "tiff": (lambda: pillow("RGB", "TIFF"), False, "is a TIFF"),
+    "webp": (lambda: pillow("RGB", "WEBP"), False, "RIFF"),
+    "jpeg cut in the header": (lambda: jpeg()[:300], True, "ends inside the JPEG header"),
+    "jpeg cut at half": (lambda: jpeg()[: len(jpeg()) // 2], *HALF),
+    "jpeg without its last byte": (lambda: jpeg()[:-1], *HALF),
+    "jpeg cut, end mark appended": (
+        lambda: jpeg()[: len(jpeg()) // 2] + b"\xff\xd9",
+        False,
+        "is damaged",
+    ),
+    "jpeg zeroed in the middle": (lambda: zeroed(jpeg(), 200), False, "is damaged"),
+    "jpeg of zero height": (lambda: claiming(jpeg(), 0, 128), False, "claims a size of 128×0"),
+    "jpeg of 30000 x 30000": (lambda: claiming(jpeg(), 30000, 30000), False, "30000×30000"),
+    "jpeg higher than its data": (lambda: claiming(jpeg(), 960, 128), False, "is damaged"),
+    "jpeg of 12 bits": (
+        lambda: jpeg().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"),
+        False,
+        "12 bits per sample",
+    ),
+    "jpeg with arithmetic coding": (
+        lambda: jpeg().replace(b"\xff\xc0\x00\x11", b"\xff\xc9\x00\x11"),
+        False,
+        "rare kind",
+    ),
+    "jpeg with two frames": (
+        lambda: jpeg().replace(b"\xff\xc4", jpeg()[158:177] + b"\xff\xc4", 1),
+        False,
+        "broken JPEG header",
+    ),
+    "jpeg without a frame": (
+        lambda: jpeg().replace(b"\xff\xc0\x00\x11", b"\xff\xfe\x00\x11"),
+        False,
+        "no frame",
+    ),
+    "jpeg with a segment of length 0": (
+        lambda: b"\xff\xd8\xff\xe0\x00\x00" + bytes(64) + b"\xff\xd9",
+        False,
+        "broken JPEG header",
+    ),
+    "cmyk jpeg": (lambda: pillow("CMYK"), False, "4 components"),
+    "progressive jpeg with 1000 scans": (
+        lambda: pillow("RGB", progressive=True)[:-2] + b"\xff\xda\x00\x02" * 1000 + b"\xff\xd9",
+        False,
+        "more than 64 scans",
+    ),
+    "png cut in the header": (lambda: png()[:20], True, "ends inside the PNG header"),
+    "png cut at half": (lambda: png()[: len(png()) // 2], True, "ends before its end mark"),
+    "png without its last byte": (lambda: png()[:-1], True, "ends inside a PNG chunk"),
+    "png zeroed in the middle": (lambda: zeroed(png(), 50), False, "checksum"),
+    "png with a flipped bit": (
+        lambda: png()[:700] + bytes([png()[700] ^ 4]) + png()[701:],
+        False,
+        "checksum",
+    ),
+    "png of 16 bits": (
+        lambda: png(sky().astype(np.uint16) * 257),
+        False,
+        "16 bits per sample; exposures need 8",
+    ),
+    "png of 1 bit": (lambda: pillow("1", "PNG"), False, "1 bits per sample"),
+    "png whose stream ends early": (
+        lambda: png_of(128, 96, zlib.compress(bytes(38496))[:-9]),
+        False,
+        "ends too early",
+    ),
+    "png with too few rows": (
+        lambda: png_of(128, 960, zlib.compress(bytes(385 * 96))),
+        False,
+        "does not decode",
+    ),
+    "png bomb": (
+        lambda: png_of(16, 16, zlib.compress(bytes(40 << 20))),
+        False,
+        "longer than its header claims",
+    ),
+    "png of 30000 x 30000": (
+        lambda: png_of(30000, 30000, zlib.compress(bytes(100))),
+        False,
+        "30000×30000",
+    ),
+    "png without IHDR": (
+        lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"tEXt", bytes(40)),
+        False,
+        "broken PNG header",
+    ),
+    "jp2 cut at half": (lambda: jp2()[: len(jp2()) // 2], True, "ends before its end mark"),
+    "jp2 cut in the header": (lambda: jp2()[:60], True, "ends inside the JP2 header"),
+    "jp2 whose box and codestream disagree": (
+        lambda: jp2().replace(struct.pack(">II", 96, 128), struct.pack(">II", 90, 128), 1),
+        False,
+        "broken JP2 header",
+    ),
+    "jp2 of 16 bits": (
+        lambda: bytes(cv2.imencode(".jp2", sky().astype(np.uint16))[1]),
+        False,
+        "16 bits per sample",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_bad_content_is_refused_with_its_reason(tmp_path: Path, kind: str) -> None:
+    make, may_recover, reason = ZOO[kind]
+    path = put(tmp_path, make())
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert reason in caught.value.reason
+    assert caught.value.may_recover is may_recover
+    assert caught.value.path == str(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_bytes_are_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.jpg"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(ImageError, match="the limit is 67108864") as caught:
+        read_image(path)
+    assert not caught.value.may_recover
+
+
+def test_the_limits_are_the_callers(tmp_path: Path) -> None:
+    path = put(tmp_path, jpeg())
+    assert read_image(path, limits=ImageLimits(max_pixels=96 * 128)).pixels.size
+    with pytest.raises(ImageError, match="the limit is 12287 in all"):
+        read_image(path, limits=ImageLimits(max_pixels=96 * 128 - 1))
+    size = path.stat().st_size
+    assert read_image(path, limits=ImageLimits(max_bytes=size)).pixels.size
+    with pytest.raises(ImageError, match="bytes; the limit is"):
+        read_image(path, limits=ImageLimits(max_bytes=size - 1))
+
+
+def test_nothing_that_is_no_regular_file_is_opened(tmp_path: Path) -> None:
+    good = put(tmp_path, jpeg(), "good.jpg")
+    odd = {name: tmp_path / f"{name}.jpg" for name in ("fifo", "zero", "link", "folder", "socket")}
+    os.mkfifo(odd["fifo"])
+    odd["zero"].symlink_to("/dev/zero")
+    odd["link"].symlink_to(good)
+    odd["folder"].mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = Path.cwd()
+        os.chdir(tmp_path)  # socket paths are short
+        listener.bind("socket.jpg")
+        os.chdir(here)
+    said = {}
+    for name, path in odd.items():
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        said[name] = caught.value.reason
+        assert not caught.value.may_recover
+        assert not looks_complete(path)
+    with pytest.raises(ImageError, match="is a character device"):
+        read_image("/dev/zero")
+    assert said == {
+        "fifo": "is a FIFO, not a regular file",
+        "zero": "is a symbolic link, not a regular file",
+        "link": "is a symbolic link, not a regular file",
+        "folder": "is a folder, not a regular file",
+        "socket": "is a socket, not a regular file",
+    }
+
+
+def test_a_fifo_that_takes_the_files_place_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    os.mkfifo(path)
+    regular = os.lstat(put(tmp_path, jpeg(), "b.jpg"))
+    monkeypatch.setattr("asi_watch.files.os.lstat", lambda _path: regular)
+    with pytest.raises(ImageError, match="is a FIFO"):
+        read_image(path)
+
+
+def test_a_missing_file_may_come_back(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="is gone") as caught:
+        read_image(tmp_path / "a.jpg")
+    assert caught.value.may_recover
+    with pytest.raises(ImageError, match="no possible file name"):
+        read_image("a\0b.jpg")
+
+
+def test_a_read_error_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    path = put(tmp_path, jpeg())
+    monkeypatch.setattr("asi_watch.files.os.open", fail)
+    with pytest.raises(ImageError, match="Permission denied") as caught:
+        read_image(path)
+    assert caught.value.may_recover
+
+
+@pytest.mark.parametrize("change", ["grow", "touch", "replace"])
+def test_a_file_that_changes_while_it_is_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = put(tmp_path, jpeg())
+    real = os.fstat
+    seen = []
+
+    def fstat(descriptor: int) -> os.stat_result:
+        seen.append(descriptor)
+        if len(seen) == 2:
+            if change == "grow":
+                with path.open("ab") as stream:
+                    stream.write(b"\0")
+            elif change == "touch":
+                os.utime(path, ns=(1, 1))
+            else:
+                put(tmp_path, jpeg(), "new.jpg").replace(path)
+        return real(descriptor)
+
+    # FileIO makes an fstat of its own in C; only ours are counted.
+    monkeypatch.setattr("os.fstat", fstat)
+    with pytest.raises(ImageError, match="changed while it was read") as caught:
+        read_image(path)
+    assert caught.value.may_recover
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    paths = [put(tmp_path, make(), f"{i}.jpg") for i, (make, *_) in enumerate(ZOO.values())]
+    for path in [*paths, put(tmp_path, jpeg())]:
+        looks_complete(path)
+        try:
+            read_image(path)
+        except ImageError:
+            continue
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("make", [jpeg, png, jp2])
+def test_no_cut_of_a_file_is_ever_taken_for_whole(
+    tmp_path: Path, make: Callable[[], bytes]
+) -> None:
+    data = make()
+    path = tmp_path / "a.jpg"
+    for length in np.linspace(0, len(data) - 1, 120).astype(int):
+        path.write_bytes(data[:length])
+        with pytest.raises(ImageError) as caught:
+            read_image(path)
+        assert caught.value.may_recover, (length, caught.value.reason)
+
+
+@pytest.mark.parametrize("make", [jpeg, png, jp2])
+def test_damaged_files_raise_nothing_but_image_errors(
+    tmp_path: Path, make: Callable[[], bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(11)
+    data = np.frombuffer(make(), np.uint8)
+    path = tmp_path / "a.jpg"
+    for _ in range(200):
+        hurt = data.copy()
+        at = rng.integers(0, len(hurt) if rng.random() < 0.5 else 200, 3)
+        hurt[at] = rng.integers(0, 256, 3, dtype=np.uint8)
+        path.write_bytes(hurt.tobytes())
+        try:
+            frame = read_image(path, limits=ImageLimits(max_pixels=1_000_000))
+        except ImageError:
+            continue
+        assert frame.pixels.dtype == np.uint8
+    assert capfd.readouterr().err == ""
+
+
+def test_looks_complete_is_cheap_and_never_wrong_about_half_files(tmp_path: Path) -> None:
+    assert looks_complete(put(tmp_path, jpeg()))
+    assert looks_complete(put(tmp_path, png(), "a.png"))
+    assert looks_complete(put(tmp_path, jp2(), "a.jp2"))
+    for data in (b"", bytes(100), jpeg()[:-1], png()[: len(png()) // 2]):
+        assert not looks_complete(put(tmp_path, data))
+    assert not looks_complete(tmp_path / "none.jpg")
+
+
+def test_a_signature_tells_contents_apart(tmp_path: Path) -> None:
+    path = put(tmp_path, b"one")
+    first = signature(path)
+    assert first == signature(path)
+    assert first.size == 3
+    os.utime(path, ns=(5, 5))
+    assert signature(path) != first
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        signature(link)
