@@ -15,7 +15,7 @@ HORIZON_WHITE = np.array([1.12, 1.03, 0.90], np.float32)
 SUN_PEAK = 6.0e4
 # Half the sun's apparent diameter, widened by the blur of a small lens.
 SUN_RADIUS_DEG = 0.30
-CORE_DEG = 9.0
+CORE_DEG = 14.0
 
 
 def sunlight(sun: Sun) -> NDArray[np.float32]:
@@ -63,9 +63,9 @@ def clear_sky(lens: Lens, sun: Sun) -> Floats:
     luminance = gradation * indicatrix / np.float32(max(at_zenith, 1.0))
     # Compressed: a camera's sharp blue filter sees less of the contrast than the eye does.
     luminance = luminance ** np.float32(0.62)
-    pale = 1 - np.exp(np.float32(-0.09) * (1 / up - 1))
+    pale = 1 - np.exp(np.float32(-0.20) * (1 / up - 1))
     pale = np.maximum(pale, np.float32(0.75) * np.exp(-chi / np.float32(0.22)))[..., np.newaxis]
-    colour = ZENITH_BLUE * (1 - pale) + HORIZON_WHITE * sunlight(sun) * np.float32(0.62) * pale
+    colour = ZENITH_BLUE * (1 - pale) + HORIZON_WHITE * sunlight(sun) * np.float32(0.72) * pale
     sky = luminance[..., np.newaxis] * colour
     tail = np.float32(0.55) * np.exp(-chi / np.float32(0.30))
     sky += tail[..., np.newaxis] * sunlight(sun)
@@ -92,7 +92,7 @@ def add_sun(image: Floats, lens: Lens, sun: Sun) -> None:
     cols = slice(max(0, int(x) - reach), min(lens.size, int(x) + reach + 1))
     chi = np.degrees(_angle(lens, sun, rows, cols))
     fade = np.clip(1 - chi / np.float32(CORE_DEG), 0, 1) ** 2
-    aureole = np.float32(150) * (np.maximum(chi, SUN_RADIUS_DEG) / np.float32(0.6)) ** -1.9 * fade
+    aureole = np.float32(60) * (np.maximum(chi, SUN_RADIUS_DEG) / np.float32(0.6)) ** -1.5 * fade
     # A pixel is a fraction of a degree: the disc's edge is as soft as one pixel at least.
     soft = max(0.10, 90 / lens.radius * 0.6)
     disc = np.float32(SUN_PEAK) / (

@@ -25,8 +25,15 @@ TOP_KM = 1.8
 TILE_KM = 13.0
 CIRRUS_KM = 8.0
 CIRRUS_TILE_KM = 60.0
+# Rings of the image circle (inner, outer) and by what factor their tiles are blurred: towards the
+# horizon a pixel spans ever more of the tile, and picking single pixels of it would flicker.
+RINGS = ((0.0, 0.70, 1), (0.70, 0.86, 4), (0.86, 1.02, 12))
+# cv2 takes no picture wider than 32767 pixels, so lists of pixels are folded into rows.
+ROW = 1024
+# Height within the deck, 0…1, whose motion stands for all of it between two keyframes.
+SEEN_AT = 0.4
 # Steeper than this the stack is not seen through: the gaps between its slices would show.
-STEEPEST = 1.3
+STEEPEST = 0.9
 # Far smaller than the Earth's: keeps the clouds at the horizon larger than a pixel.
 SHELL_RADIUS_KM = 160.0
 CLOUD_WHITE = np.array([1.0, 0.99, 0.98], np.float32)
@@ -63,6 +70,18 @@ class Weather:
         )
 
 
+@dataclass(frozen=True)
+class _Ring:
+    """Pixels of one ring as lists folded into rows: where each looks, and how steeply."""
+
+    pixels: NDArray[np.intp]
+    blur: int
+    east: Floats
+    north: Floats
+    parallax: Floats
+    slant: Floats
+
+
 class Clouds:
     """The clouds over a camera, at the resolution of the given lens.
 
@@ -84,17 +103,20 @@ class Clouds:
         self._tile = tile_size
         self._body = fractal_tile(rng, tile_size, slope=1.75, lowest=3.0)
         self._detail = [fractal_tile(rng, tile_size, slope=1.45, lowest=8.0) for _ in range(2)]
-        self._cirrus = fractal_tile(rng, tile_size, slope=1.35, lowest=2.0, stretch=4.0)
+        cirrus = fractal_tile(rng, tile_size, slope=1.35, lowest=2.0, stretch=4.0)
+        # One row and column more, the first again, so that a look between pixels never falls out.
+        self._cirrus = np.empty((tile_size + 1, tile_size + 1), np.float32)
+        _fill(self._cirrus, cirrus)
+        # Kept from frame to frame: fresh memory costs more than filling it.
+        self._slabs = np.empty((SLICES, tile_size + 1, tile_size + 1, 2), np.float32)
         east, north = lens.east_north
         self._distance = _shell_distance(lens.zenith, BASE_KM)
         high = _shell_distance(lens.zenith, CIRRUS_KM)
-        self._ground = (east * self._distance, north * self._distance)
         self._high = (east * high, north * high)
         tangent = np.tan(np.minimum(lens.zenith, np.float32(1.5)))
         self._parallax = np.minimum(1, np.float32(STEEPEST) / np.maximum(tangent, 1e-3))
         self._haze = np.exp(-self._distance / np.float32(17.0))
-        slant = np.minimum(1 / np.maximum(np.cos(lens.zenith), 0.02), 4.0)
-        self._step = np.float32(1.0) * slant.astype(np.float32)
+        self._rings = [self._ring(*ring) for ring in RINGS]
 
     def render(self, t_seconds: float, sun: Sun, ambient: NDArray[np.float32]) -> Floats:
         """Transmittance and light of the clouds at one moment.
@@ -114,7 +136,7 @@ class Clouds:
         """
         chi_cos = self.lens.cos_to(sun)
         through, direct, diffuse = self._march(t_seconds, sun)
-        phase = 0.62 * _henyey(chi_cos, 0.82) + 0.9 * _henyey(chi_cos, 0.25) + np.float32(0.35)
+        phase = 0.36 * _henyey(chi_cos, 0.78) + 0.9 * _henyey(chi_cos, 0.25) + np.float32(0.35)
         light = (direct * phase)[..., np.newaxis] * (
             sunlight(sun) * CLOUD_WHITE * np.float32(1.75)
         ) + diffuse[..., np.newaxis] * ambient
@@ -138,45 +160,81 @@ class Clouds:
         east, north = self.lens.east_north
         radial = (east * wind_e + north * wind_n) / growth
         around = (-east * wind_n + north * wind_e) / distance * zenith
-        scale = np.float32(self.lens.radius / (math.pi / 2))
+        # What is seen lies some way up in the deck, where the same wind looks slower.
+        seen_at = np.float32(SEEN_AT * (TOP_KM - BASE_KM) / BASE_KM)
+        scale = np.float32(self.lens.radius / (math.pi / 2)) / (1 + seen_at * self._parallax)
         move_e = (radial * east + around * north) * scale
         move_n = (radial * north - around * east) * scale
         inside = self.lens.reach < 1
         return np.where(inside, -move_e, 0), np.where(inside, -move_n, 0)
 
+    def _ring(self, inner: float, outer: float, blur: int) -> _Ring:
+        """The pixels of one ring, as lists."""
+        reach = self.lens.reach.ravel()
+        pixels = np.flatnonzero((reach >= inner) & (reach < outer))
+        shape = (-(-pixels.size // ROW), ROW)
+        east, north = self.lens.east_north
+        slant = np.minimum(1 / np.maximum(np.cos(self.lens.zenith), np.float32(0.02)), 4)
+        fields = (east * self._distance, north * self._distance, self._parallax, slant)
+        lists = [np.resize(field.ravel()[pixels], shape).astype(np.float32) for field in fields]
+        return _Ring(pixels, blur, *lists)
+
     def _march(self, t: float, sun: Sun) -> tuple[Floats, Floats, Floats]:
         """Look up through the deck: transmittance, share of sunlight, share of skylight."""
+        self._light_slices(t, sun)
         through = np.ones_like(self._distance)
         direct = np.zeros_like(through)
         diffuse = np.zeros_like(through)
-        for k, slab in enumerate(self._lit_slices(t, sun)):
-            higher = (TOP_KM - BASE_KM) * k / SLICES / BASE_KM
-            scale = 1 + np.float32(higher) * self._parallax
-            ground = (self._ground[0] * scale, self._ground[1] * scale)
-            seen = self._look(slab, ground, t, TILE_KM)
-            passed = np.exp(-seen[..., 0] * self._step)
-            stopped = through * (1 - passed)
-            direct += stopped * seen[..., 1]
-            diffuse += stopped * np.float32(0.42 + 0.5 * k / SLICES)
-            through *= passed
+        slabs, blur = list(self._slabs), 1
+        for ring in self._rings:
+            slabs = [_blurred(slab, ring.blur // blur) for slab in slabs]
+            blur = ring.blur
+            parts = self._march_ring(ring, slabs, t)
+            for whole, part in zip((through, direct, diffuse), parts, strict=True):
+                whole.ravel()[ring.pixels] = part.ravel()[: ring.pixels.size]
         return through, direct, diffuse
 
-    def _lit_slices(self, t: float, sun: Sun) -> list[Floats]:
-        """Density and sunlight of every slice as tiles, lowest slice first."""
-        densities = [self._density(k, t) for k in range(SLICES)]
+    def _march_ring(
+        self, ring: _Ring, slabs: list[Floats], t: float
+    ) -> tuple[Floats, Floats, Floats]:
+        through = np.ones_like(ring.east)
+        direct = np.zeros_like(through)
+        diffuse = np.zeros_like(through)
+        for k, slab in enumerate(slabs):
+            higher = (TOP_KM - BASE_KM) * k / SLICES / BASE_KM
+            scale = 1 + np.float32(higher) * ring.parallax
+            ground = (ring.east * scale, ring.north * scale)
+            density, lit = cv2.split(self._look(slab, ground, t, TILE_KM))
+            density *= ring.slant
+            stopped = through * (1 - np.exp(-density))
+            through -= stopped
+            direct += stopped * lit
+            diffuse += stopped * np.float32(0.42 + 0.5 * k / SLICES)
+        return through, direct, diffuse
+
+    def _light_slices(self, t: float, sun: Sun) -> None:
+        """Fill the tiles of density and sunlight of every slice."""
         thickness = (TOP_KM - BASE_KM) / SLICES
         lean = thickness * min(math.tan(sun.zenith), 2.5) * self._tile / TILE_KM
         east, north = math.sin(sun.azimuth) * lean, math.cos(sun.azimuth) * lean
-        depth = np.zeros_like(densities[0])
-        slabs: list[Floats] = []
-        for density in reversed(densities):
-            # Light from the sun crosses the slice above where it leans towards the sun.
+        depth = np.zeros_like(self._body)
+        for k in reversed(range(SLICES)):
+            # Light from the sun crosses the slices above where they lie towards the sun.
             depth = _rolled(depth, east, north)
-            own = depth + 0.5 * density
-            lit = 0.80 * np.exp(-0.55 * own) + 0.20 * np.exp(-0.10 * own)
-            slabs.append(np.dstack([density, lit]))
-            depth = depth + density
-        return slabs[::-1]
+            density = self._density(k, t)
+            # Light scattered many times goes deeper: a second, weaker extinction stands for it.
+            weak = density * np.float32(0.5)
+            weak += depth
+            weak *= np.float32(-0.10)
+            np.exp(weak, out=weak)
+            square = weak * weak
+            square *= square
+            square *= np.float32(0.80)
+            square += np.float32(0.20)
+            square *= weak
+            _fill(self._slabs[k, ..., 0], density)
+            _fill(self._slabs[k, ..., 1], square)
+            depth += density
 
     def _density(self, k: int, t: float) -> Floats:
         """Optical depth of slice k: flat base, towers that narrow upwards, slowly changing."""
@@ -197,16 +255,41 @@ class Clouds:
     def _look(
         self, tile: Floats, ground: tuple[Floats, Floats], t: float, tile_km: float
     ) -> Floats:
-        """The tile as the camera sees it at time t."""
-        per_km = self._tile / tile_km
-        wind_e, wind_n = self.weather.wind
-        # Kept within one tile: cv2.remap holds coordinates as 16-bit integers.
-        shift_e = (wind_e * t * per_km) % self._tile
-        shift_n = (wind_n * t * per_km) % self._tile
-        x = ground[0] * np.float32(per_km) - np.float32(shift_e)
-        y = ground[1] * np.float32(per_km) - np.float32(shift_n)
-        seen = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        """The tile as the camera sees it at time t: its values above places on the ground in km."""
+        size = tile.shape[0] - 1
+        per_km = size / tile_km
+        # The middle of a blurred tile's pixel lies elsewhere than that of a sharp one's.
+        half = 0.5 - 0.5 * size / self._tile
+        x, y = (
+            _wrapped(place * np.float32(per_km), wind * t * per_km + half, size)
+            for place, wind in zip(ground, self.weather.wind, strict=True)
+        )
+        seen = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(seen, np.float32)
+
+
+def _wrapped(place: Floats, shift: float, tile: int) -> Floats:
+    """Places moved back by a shift and into a tile, in place (cv2 itself wraps slowly)."""
+    place -= np.float32(shift % tile)
+    place -= np.floor(place * np.float32(1 / tile)) * np.float32(tile)
+    return place
+
+
+def _blurred(slab: Floats, blur: int) -> Floats:
+    """A slab of fewer, larger pixels, closed like the sharp one."""
+    if blur == 1:
+        return slab
+    size = (slab.shape[0] - 1) // blur
+    small = cv2.resize(slab[:-1, :-1], (size, size), interpolation=cv2.INTER_AREA)
+    joined = np.empty((size + 1, size + 1, 2), np.float32)
+    _fill(joined, np.asarray(small, np.float32))
+    return joined
+
+
+def _fill(joined: Floats, tile: Floats) -> None:
+    """Copy a tile and repeat its first row and column at its end."""
+    joined[:-1, :-1] = tile
+    joined[-1, :-1], joined[:-1, -1], joined[-1, -1] = tile[0], tile[:, 0], tile[0, 0]
 
 
 def _rolled(tile: Floats, dx: float, dy: float) -> Floats:

@@ -79,7 +79,8 @@ class Sky:
     def drift_px_per_s(self) -> float:
         """How many pixels per second the cumulus moves at the zenith."""
         middle = self._coarse.size // 2
-        speed = math.hypot(*(float(v[middle, middle // 2]) for v in self._velocity))
+        # One pixel beside the zenith itself, where the azimuth is defined.
+        speed = math.hypot(*(float(v[middle, middle + 1]) for v in self._velocity))
         return speed * self.size / self._coarse.size
 
     def radiance(self, t_seconds: float) -> Floats:

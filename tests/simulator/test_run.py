@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from asi_watch.naming import NamePattern
+from asi_watch.responses import load_curve
+from asi_watch.simulator import SimulatorSettings, Summary, Written, parse_faults, simulate
+from asi_watch.simulator.writer import write_chunked, write_rename
+
+
+class NoWait:
+    """A clock that notes how long it should have slept."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def settings(out: Path, **changes: Any) -> SimulatorSettings:
+    small = {"brackets": 2, "size": 64, "speed": 10.0, "exposures_us": (80.0, 320.0, 1280.0)}
+    return SimulatorSettings(out=out, **{**small, **changes})
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+
+
+def rows(of: SimulatorSettings) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in of.manifest.read_text().splitlines()]
+
+
+def test_names_and_folders_follow_the_cameras_clock(tmp_path: Path) -> None:
+    summary = simulate(settings(tmp_path / "roof"), clock=NoWait())
+    assert files(tmp_path / "roof") == [
+        "2026/06/21/09/20260621090000_80.jpg",
+        "2026/06/21/09/20260621090001_320.jpg",
+        "2026/06/21/09/20260621090002_1280.jpg",
+        "2026/06/21/09/20260621090030_80.jpg",
+        "2026/06/21/09/20260621090031_320.jpg",
+        "2026/06/21/09/20260621090032_1280.jpg",
+    ]
+    assert (summary.brackets, summary.files, summary.stopped) == (2, 6, False)
+
+
+def test_same_settings_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        chosen = settings(tmp_path / name, faults=parse_faults("all:0.5"), writer="mixed")
+        simulate(dataclasses.replace(chosen, brackets=3), clock=NoWait())
+    names = files(tmp_path / "a")
+    assert names == files(tmp_path / "b")
+    for name in names:
+        a, b = tmp_path / "a" / name, tmp_path / "b" / name
+        assert a.is_fifo() == b.is_fifo()
+        assert a.is_fifo() or a.read_bytes() == b.read_bytes()
+
+
+def test_speed_paces_real_time(tmp_path: Path) -> None:
+    clock = NoWait()
+    simulate(settings(tmp_path / "roof", brackets=3, speed=10.0), clock=clock)
+    # Two intervals of 30 s and two exposures of 1 s, ten times faster.
+    assert clock.time == pytest.approx(6.2)
+
+
+def test_infinite_speed_does_not_wait(tmp_path: Path) -> None:
+    clock = NoWait()
+    simulate(settings(tmp_path / "roof", speed=float("inf"), writer="chunked"), clock=clock)
+    assert clock.time == 0.0
+
+
+def test_the_manifest_lists_what_was_written(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "roof", brackets=6, faults=parse_faults("all:0.5"))
+    summary = simulate(chosen, clock=NoWait())
+    listed = rows(chosen)
+    there = [row for row in listed if row["writer"] != "nothing"]
+    assert {row["path"] for row in there} == set(files(chosen.out))
+    assert len(there) == summary.files
+    assert sum(row["fault"] is not None for row in listed) == sum(summary.faults.values()) > 0
+    for row in listed:
+        path = chosen.out / row["path"]
+        if row["writer"] == "nothing":
+            assert not path.exists()
+        elif row["fault"] == "fifo":
+            assert stat.S_ISFIFO(path.lstat().st_mode)
+        elif row["fault"] not in ("completed-later", "truncated", "zero", "garbage"):
+            simplejpeg.decode_jpeg(path.read_bytes(), strict=True)
+
+
+def test_a_late_frame_is_written_after_the_next_bracket(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "roof", brackets=3, faults=parse_faults("late:1"))
+    simulate(chosen, clock=NoWait())
+    listed = rows(chosen)
+    place = next(n for n, row in enumerate(listed) if row["bracket"] == 0 and row["fault"])
+    on_time = [n for n, row in enumerate(listed) if row["bracket"] == 1 and not row["fault"]]
+    assert place > max(on_time)
+
+
+def test_mixed_writers_take_turns(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "roof", writer="mixed")
+    simulate(chosen, clock=NoWait())
+    assert {row["writer"] for row in rows(chosen)} == {"plain", "chunked", "rename"}
+    assert not [name for name in files(chosen.out) if name.endswith(".part")]
+
+
+def test_chunked_grows_in_place(tmp_path: Path) -> None:
+    target = tmp_path / "a.jpg"
+    sizes: list[int] = []
+
+    class Watching(NoWait):
+        def sleep(self, seconds: float) -> None:
+            sizes.append(target.stat().st_size)
+
+    write_chunked(target, bytes(1000), Watching(), 0.1)
+    assert sizes == sorted(set(sizes))
+    assert len(sizes) == 5
+    assert target.stat().st_size == 1000
+
+
+def test_rename_replaces_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "a.jpg"
+    target.write_bytes(b"old")
+    write_rename(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert files(tmp_path) == ["a.jpg"]
+
+
+def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "roof", brackets=1, truth=True, drift_px=0.0, quality=98)
+    simulate(chosen, clock=NoWait())
+    curve = load_curve(chosen.truth_folder / "response.npz")
+    g = curve.log_response
+    low, high = curve.metadata["lnE_range"]
+    assert low == pytest.approx(g.min() - np.log(1280))
+    assert high == pytest.approx(g.max() - np.log(80))
+    with np.load(chosen.truth_folder / "20260621090000_truth.npz") as stored:
+        truth = np.log(stored["radiance"])
+    pattern = NamePattern(chosen.pattern)
+    for name in files(chosen.out):
+        parsed = pattern.parse(name)
+        assert parsed is not None
+        data = (chosen.out / name).read_bytes()
+        green = simplejpeg.decode_jpeg(data, colorspace="BGR")[..., 1]
+        ln_radiance = g[green, 1] - np.log(parsed.exposure_us) + np.log(1000)
+        good = (green > 40) & (green < 230)
+        assert good.sum() > 50
+        assert np.median(np.abs(ln_radiance - truth[..., 1])[good]) < 0.08
+
+
+def test_a_drift_of_zero_is_a_still_scene_within_a_bracket(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "roof", exposures_us=(300.0, 301.0), drift_px=0.0)
+    simulate(chosen, clock=NoWait())
+    first, second, third, _ = (
+        simplejpeg.decode_jpeg((chosen.out / name).read_bytes()).astype(float)
+        for name in files(chosen.out)
+    )
+    assert np.abs(first - second).mean() < 0.5 * np.abs(first - third).mean()
+
+
+def test_a_stop_ends_between_two_files(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def on_written(_written: Written, summary: Summary) -> None:
+        if summary.files == 4:
+            stop.set()
+
+    chosen = settings(tmp_path / "roof", brackets=0)
+    summary = simulate(chosen, clock=NoWait(), stop=stop, on_written=on_written)
+    assert summary.stopped
+    assert len(files(chosen.out)) == len(rows(chosen)) == 4
+
+
+def test_a_replay_keeps_the_bytes_and_moves_the_time(tmp_path: Path) -> None:
+    archive = settings(tmp_path / "old", brackets=3)
+    simulate(archive, clock=NoWait())
+    (archive.out / "20260621090000_hdr.jpg").write_bytes(b"a product, not an exposure")
+    (archive.out / "notes.txt").write_bytes(b"")
+    again = settings(
+        tmp_path / "new", brackets=0, replay=archive.out, start=archive.start.replace(year=2027)
+    )
+    summary = simulate(again, clock=NoWait())
+    assert summary.brackets == 3
+    moved = [name.replace("2026", "2027") for name in files(archive.out) if "_hdr" not in name]
+    assert files(again.out) == [name for name in moved if name.endswith(".jpg")]
+    for name in files(again.out):
+        old = archive.out / name.replace("2027", "2026")
+        assert (again.out / name).read_bytes() == old.read_bytes()
+
+
+def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has a name like"):
+        simulate(settings(tmp_path / "roof", replay=tmp_path), clock=NoWait())
+    with pytest.raises(ValueError, match="not a folder"):
+        simulate(settings(tmp_path / "roof", replay=tmp_path / "none"), clock=NoWait())
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"brackets": -1}, "brackets"),
+        ({"speed": 0.0}, "speed"),
+        ({"speed": float("nan")}, "speed"),
+        ({"interval_s": 2.0}, "do not fit"),
+        ({"settle_s": 0.0}, "settle"),
+        ({"exposures_us": ()}, "exposures"),
+        ({"exposures_us": (80.0, 80.0)}, "twice"),
+        ({"exposures_us": (-1.0,)}, "exposures"),
+        ({"size": 5}, "size"),
+        ({"seed": -1}, "seed"),
+        ({"quality": 0}, "quality"),
+        ({"drift_px": -1.0}, "drift"),
+        ({"pattern": "{timestamp:%Y}_{exposure}"}, "timestamp"),
+        ({"folders": "../%Y"}, "folders"),
+        ({"folders": "/tmp"}, "folders"),
+        ({"clouds": "purple"}, "clouds"),
+        ({"response": "x"}, "response"),
+        ({"writer": "x"}, "writer"),
+    ],
+)
+def test_impossible_settings_are_refused(
+    tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        settings(tmp_path, **changes)
