@@ -273,6 +273,8 @@ class Collector:
     def _arrived_late(self, bracket: OpenBracket, exposure: Exposure) -> Iterator[Command]:
         record = bracket.previous
         assert record is not None
+        if record.knows(exposure.path, exposure.signature):
+            return
         if record.state == "published":
             self.counters.late += 1
             if self.rules.late == "ignore":
@@ -312,8 +314,12 @@ class Collector:
             for e in bracket.exposures.values()
             if not bracket.previous.knows(e.path, e.signature)
         ]
+        arrived = bracket.late - bracket.previous.late
+        bracket.required.clear()
+        bracket.exposures.clear()
+        bracket.late = 0
         self.counters.late_ignored += 1
-        yield from self._amend(bracket, *late, late=bracket.late - bracket.previous.late)
+        yield from self._amend(bracket, *late, late=arrived)
 
     def _amend(
         self, bracket: OpenBracket, *rejected: RejectedFile, late: int = 0
