@@ -6,6 +6,8 @@
 # (configuration and state, never pictures).
 set -euo pipefail
 shopt -s inherit_errexit
+# `su` without a dash leaves out the folders of useradd and its like.
+PATH=$PATH:/usr/sbin:/sbin
 
 readonly PREFIX=/opt/asi-watch
 readonly SHARE=$PREFIX/share/asi-watch
@@ -293,7 +295,7 @@ remove_program() {
 }
 remove_rest() {
     rm -rf "$CONFIG_DIR" "$STATE" "$CACHE" "$SYSUSERS"
-    if getent passwd "$ACCOUNT" >/dev/null; then userdel "$ACCOUNT" 2>/dev/null || true; fi
+    if getent passwd "$ACCOUNT" >/dev/null; then userdel "$ACCOUNT" || say "  the account stays"; fi
 }
 
 # --- in order -----------------------------------------------------------------------------------
