@@ -150,7 +150,7 @@ def find_provenance(head: bytes) -> Provenance:
     """
     try:
         text = _text_in(head)
-    except (HeaderError, struct.error, IndexError) as error:
+    except (ValueError, struct.error, IndexError) as error:
         raise ProvenanceError(f"its header is damaged ({error})") from None
     if text is None or not text.startswith(_OPENING):
         raise ProvenanceError("holds no provenance of asi-watch")

@@ -18,6 +18,8 @@ from asi_watch.products.strips import FillRows, encode_jpeg, encode_jpeg_rows
 __all__ = ["Encoded", "Merged", "encode", "encode_merge", "encode_rows"]
 
 Encoded = bytes | memoryview
+# The encoder's six wavelet levels do not fit into less.
+_JP2_SIDE = 32
 _DTYPES = {"picture8": np.uint8, "picture16": np.uint16}
 
 
@@ -121,6 +123,8 @@ def encode(
         return into_jpeg(encode_jpeg(spec, picture), noted)
     if spec.format == "png":
         return into_png(_opencv(".png", picture, []), noted)
+    if min(picture.shape[:2]) < _JP2_SIDE:
+        raise ValueError(f"a jp2 needs {_JP2_SIDE} pixels a side; got {picture.shape[:2]}")
     parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
     return into_jp2(_opencv(".jp2", picture, parameters), noted)
 

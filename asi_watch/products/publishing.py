@@ -136,7 +136,7 @@ def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False
     Parameters
     ----------
     folder : path-like
-        Where to look; nothing happens if it is not there.
+        Where to look; nothing happens if it is not there. It may be a symbolic link.
     recursive : bool
         Also below it, not following symbolic links.
 
@@ -146,10 +146,16 @@ def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False
         Number of files removed.
     """
     removed = 0
-    for _, folders, names, descriptor in os.fwalk(folder, follow_symlinks=False):
-        removed += sum(_sweep_one(descriptor, name) for name in names if is_temporary(name))
-        if not recursive:
-            folders.clear()
+    try:
+        # realpath: the folder itself may be a link, those below it are not followed.
+        for _, _, names, descriptor in os.fwalk(os.path.realpath(folder)):
+            removed += sum(_sweep_one(descriptor, name) for name in names if is_temporary(name))
+            if not recursive:
+                break
+    except FileNotFoundError:
+        return removed
+    except OSError as error:
+        logger.warning("%s cannot be searched for temporary files: %s", shown(folder), error)
     return removed
 
 

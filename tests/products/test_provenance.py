@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asi_watch.products import Provenance, ProvenanceError, Source
+from asi_watch.products.provenance import MAX_PROVENANCE_BYTES
+from tests.products.making import provenance
+
+ANY_TEXT = st.text(st.characters(), max_size=30)  # surrogates included
+
+
+def test_json_gives_the_same_value_back() -> None:
+    value = provenance()
+    text = value.to_json()
+    assert text.isascii()
+    assert "\n" not in text
+    assert Provenance.from_json(text) == value
+    assert Provenance.from_json(text.encode()) == value
+    assert Provenance.from_json(text).to_json() == text
+
+
+@given(
+    camera=ANY_TEXT,
+    path=ANY_TEXT,
+    exposure=st.floats(1e-6, 1e12),
+    stamp=st.datetimes(),
+    size=st.integers(0, 2**63),
+    curve=st.none() | ANY_TEXT,
+    expected=st.none() | st.integers(0, 100),
+)
+def test_whatever_names_and_numbers_there_are_survive(
+    camera: str,
+    path: str,
+    exposure: float,
+    stamp: datetime,
+    size: int,
+    curve: str | None,
+    expected: int | None,
+) -> None:
+    value = provenance(
+        camera=camera,
+        sources=(Source(path, exposure, stamp, size, -size),),
+        curve_id=curve,
+        expected=expected,
+        created_utc=None,
+        unusable=(),
+    )
+    assert Provenance.from_json(value.to_json()) == value
+
+
+def test_the_first_key_names_it_and_counts_are_there_for_people() -> None:
+    document = json.loads(provenance().to_json())
+    assert next(iter(document)) == "asi_watch_provenance"
+    assert document["used"] == 3
+    assert document["expected"] == 5
+    assert document["slot_utc"] == "2024-05-01T11:00:30+00:00"
+
+
+def test_utc_may_be_given_in_any_zone() -> None:
+    here = datetime(2024, 5, 1, 12, 0, 30, tzinfo=timezone(timedelta(hours=1)))
+    back = Provenance.from_json(provenance(slot_utc=here).to_json())
+    assert back.slot_utc == here
+    assert back.slot_utc.tzinfo == UTC
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slot": datetime(2024, 5, 1, tzinfo=UTC)},
+        {"slot_utc": datetime(2024, 5, 1)},
+        {"created_utc": datetime(2024, 5, 1)},
+    ],
+)
+def test_clocks_are_not_mixed_up(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="aware"):
+        provenance(**changes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        "[" * 100_000,
+        '{"asi_watch_provenance": 2}',
+        '{"asi_watch_provenance": true}',
+        '{"asi_watch_provenance": 1}',
+        b"\xff\xfe\x00",
+        " " * (MAX_PROVENANCE_BYTES + 1),
+    ],
+)
+def test_what_is_no_provenance_is_refused(text: str | bytes) -> None:
+    with pytest.raises(ProvenanceError, match="provenance"):
+        Provenance.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("camera", 5),
+        ("slot", "yesterday"),
+        ("slot", "2024-05-01T12:00:30+00:00"),
+        ("sources", {}),
+        ("sources", [1]),
+        ("sources", [{"path": "a"}]),
+        ("parameters", {"a": [1]}),
+        ("parameters", None),
+        ("complete", 1),
+        ("revision", True),
+        ("revision", 1.5),
+        ("curve_id", 7),
+        ("created_utc", "2024-05-01T12:00:30"),
+        ("unusable", [{"path": "a", "reason": None}]),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(key: str, value: object) -> None:
+    document = json.loads(provenance().to_json())
+    document[key] = value
+    with pytest.raises(ProvenanceError):
+        Provenance.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "0", "-1", '"80"', "true"])
+def test_exposure_times_are_positive_and_finite(number: str) -> None:
+    text = provenance().to_json().replace('"exposure_us": 80.0', f'"exposure_us": {number}')
+    with pytest.raises(ProvenanceError):
+        Provenance.from_json(text)
+
+
+def test_too_much_is_not_written() -> None:
+    many = provenance().sources * 2000
+    with pytest.raises(ValueError, match="limit"):
+        provenance(sources=many).to_json()
+    with pytest.raises(ValueError, match="JSON"):
+        provenance(parameters={"gamma": float("nan")}).to_json()
+
+
+def test_keys_of_later_versions_are_passed_over() -> None:
+    document = json.loads(provenance().to_json()) | {"later": {"deep": [1]}}
+    assert Provenance.from_json(json.dumps(document)) == provenance()
