@@ -77,7 +77,7 @@ def test_the_wind_carries_the_clouds_at_the_stated_speed() -> None:
 def test_clouds_run_on_where_they_are_rendered_anew(sky: Sky) -> None:
     middle = Lens(SIZE).reach < 0.7
     before, after, much_later = (np.log(sky.radiance(t))[middle] for t in (14.99, 15.0, 45.0))
-    assert np.mean(np.abs(after - before)) < 0.2 * np.mean(np.abs(much_later - before))
+    assert np.mean(np.abs(after - before)) < 0.35 * np.mean(np.abs(much_later - before))
 
 
 @pytest.mark.parametrize("size", [31, 8193, -1])
