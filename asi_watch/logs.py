@@ -216,7 +216,8 @@ def setup_logging(
     Parameters
     ----------
     level : int or str
-        Least level of asi-watch's own records; those of other packages need a warning.
+        Least level of asi-watch's own records, also by name in either case; records of other
+        packages need a warning.
     style : {"logfmt", "json"}
         Shape of the lines.
     stream : text stream or None
@@ -242,7 +243,7 @@ def setup_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger(ROOT_LOGGER).setLevel(level)
+    logging.getLogger(ROOT_LOGGER).setLevel(level.upper() if isinstance(level, str) else level)
     logging.captureWarnings(True)
     return handler
 

@@ -164,7 +164,7 @@ def test_setting_up_again_replaces_and_keeps_strangers() -> None:
 
 
 def test_other_packages_need_a_warning() -> None:
-    stream = logged(level="DEBUG")
+    stream = logged(level="debug")
     logging.getLogger("matplotlib").info("font cache")
     logging.getLogger("watchdog.observers.inotify_c").warning("queue overflow")
     event(LOG, logging.DEBUG, "tick")
