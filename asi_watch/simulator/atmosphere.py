@@ -104,7 +104,6 @@ def add_sun(image: Floats, lens: Lens, sun: Sun) -> None:
 def _angle(lens: Lens, sun: Sun, rows: slice, cols: slice) -> Floats:
     """Angle to the sun in radians, exact for small angles (arccos of float32 is not)."""
     e, n, u = sun.direction
-    east, north = (v[rows, cols] for v in lens.east_north)
-    sine, cosine = np.sin(lens.zenith[rows, cols]), np.cos(lens.zenith[rows, cols])
-    chord = np.sqrt((sine * east - e) ** 2 + (sine * north - n) ** 2 + (cosine - u) ** 2)
+    east, north, up = lens.directions(rows, cols)
+    chord = np.sqrt((east - e) ** 2 + (north - n) ** 2 + (up - u) ** 2)
     return np.asarray(2 * np.arcsin(np.clip(chord / 2, 0, 1)), np.float32)

@@ -116,7 +116,8 @@ def _facade(turn: Floats, elevation: Floats, roof: Floats) -> Floats:
 def _mast(lens: Lens, elevation: Floats, pixel_deg: float) -> Floats:
     """A lattice mast with a cross-arm and an anemometer, share of each pixel covered."""
     azimuth = np.float32(math.radians(262))
-    away = np.degrees(np.angle(np.exp(1j * (lens.azimuth - azimuth)))).astype(np.float32)
+    turn = np.float32(2 * math.pi)
+    away = np.degrees(np.mod(lens.azimuth - azimuth + turn / 2, turn) - turn / 2)
     # Across the line of sight, so that the mast is equally thick at every elevation.
     across = np.abs(away) * np.sin(lens.zenith)
     half = np.float32(0.16) + np.float32(0.006) * (34 - elevation)

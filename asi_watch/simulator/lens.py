@@ -140,6 +140,23 @@ class Lens:
         east, north = self.east_north
         return np.sin(self.zenith) * (east * e + north * n) + np.cos(self.zenith) * u
 
+    def directions(self, rows: slice, cols: slice) -> tuple[Floats, Floats, Floats]:
+        """Unit vectors (east, north, up) of the pixels in a window, each of its shape."""
+        centre = (self.size - 1) / 2
+        y = (
+            np.arange(rows.start, rows.stop, dtype=np.float32)[:, np.newaxis] - centre
+        ) / self.radius
+        x = (
+            np.arange(cols.start, cols.stop, dtype=np.float32)[np.newaxis, :] - centre
+        ) / self.radius
+        reach = np.maximum(np.hypot(x, y), np.float32(1e-6))
+        zenith = np.minimum(reach, 1) * np.float32(math.pi / 2)
+        sine = np.sin(zenith) / reach
+        east, north, up = (
+            np.asarray(v, np.float32) for v in (-x * sine, -y * sine, np.cos(zenith))
+        )
+        return east, north, up
+
     def pixel_of(self, sun: Sun) -> tuple[float, float]:
         """Pixel (x, y) onto which the sun falls."""
         reach = sun.zenith / (math.pi / 2) * self.radius

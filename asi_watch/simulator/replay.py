@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from asi_watch.brackets import slot_of
-from asi_watch.naming import NamePattern, is_product_name
+from asi_watch.naming import NamePattern
 from asi_watch.simulator.faults import Frame
 from asi_watch.simulator.settings import SimulatorSettings
 
@@ -78,7 +78,7 @@ def _find_brackets(settings: SimulatorSettings) -> list[_Slot]:
     slots: defaultdict[dt.datetime, list[tuple[dt.datetime, float, Path]]] = defaultdict(list)
     for folder, _, names in os.walk(archive):
         for name in names:
-            parsed = None if is_product_name(name) else pattern.parse(name)
+            parsed = pattern.parse(name)
             path = Path(folder, name)
             # A named pipe would stop the replay for good.
             if parsed is None or not path.is_file():

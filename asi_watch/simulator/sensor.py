@@ -150,14 +150,13 @@ class Camera:
         if not (math.isfinite(exposure_us) and exposure_us > 0):
             raise ValueError(f"an exposure time is a positive number of µs, not {exposure_us}")
         tables = self._tables
-        root = radiance * np.float32(exposure_us / MICROSECONDS_PER_MS)
-        root += np.float32(tables.offset)
+        square = tables.scale**2
+        root = radiance * np.float32(exposure_us / MICROSECONDS_PER_MS * square)
+        root += np.float32(tables.offset * square)
         cv2.sqrt(root, dst=root)
-        if self._noise:
-            cv2.add(root, self._noise_for(radiance.shape[0], radiance.shape[1]), dst=root)
-        root *= np.float32(tables.scale)
-        np.clip(root, 0, CODES - 1, out=root)
-        codes = root.astype(np.uint16)
+        noise = self._noise_for(*radiance.shape[:2]) if self._noise else np.zeros(4)
+        # Rounded and limited to 0…65535 on the way.
+        codes = np.asarray(cv2.add(root, noise, dtype=cv2.CV_16U), np.uint16)
         picture = np.empty(codes.shape, np.uint8)
         for channel in range(3):
             picture[..., channel] = tables.values[channel][codes[..., channel]]
@@ -187,7 +186,7 @@ class Camera:
         shape = (height + NOISE_SPARE, width + NOISE_SPARE, 3)
         if self._grain is None or self._grain.shape != shape:
             self._grain = self._rng.standard_normal(shape, dtype=np.float32)
-            self._grain *= np.float32(_noise_scale(self.log_response))
+            self._grain *= np.float32(_noise_scale(self.log_response) * self._tables.scale)
         y, x = self._rng.integers(0, NOISE_SPARE, 2)
         return np.ascontiguousarray(self._grain[y : y + height, x : x + width])
 
@@ -198,7 +197,7 @@ def _electrons(curve: NDArray[np.float32]) -> float:
 
 
 def _noise_scale(curve: NDArray[np.float32]) -> float:
-    """Standard deviation of the noise of √(x + offset)."""
+    """Find the standard deviation of the noise of √(x + offset)."""
     return 0.5 / math.sqrt(_electrons(curve))
 
 

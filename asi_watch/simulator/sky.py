@@ -72,7 +72,8 @@ class Sky:
         self._velocity = self._clouds.velocity()
         axis = np.arange(self._coarse.size, dtype=np.float32)
         self._grid = np.meshgrid(axis, axis)
-        self._openness, self._foreground = draw_horizon(self._lens, rng)
+        # With a lens of its own: the fields it keeps are large and not needed again.
+        self._openness, self._foreground = draw_horizon(Lens(size), rng)
         self._key: _Keyframe | None = None
 
     @property

@@ -14,6 +14,7 @@ import simplejpeg
 from asi_watch.naming import NamePattern
 from asi_watch.responses import load_curve
 from asi_watch.simulator import SimulatorSettings, Summary, Written, parse_faults, simulate
+from asi_watch.simulator.sources import RenderedSource
 from asi_watch.simulator.writer import write_chunked, write_rename
 
 
@@ -167,6 +168,18 @@ def test_a_drift_of_zero_is_a_still_scene_within_a_bracket(tmp_path: Path) -> No
         for name in files(chosen.out)
     )
     assert np.abs(first - second).mean() < 0.5 * np.abs(first - third).mean()
+
+
+def test_a_drift_sets_how_far_the_clouds_get_between_exposures(tmp_path: Path) -> None:
+    source = RenderedSource(settings(tmp_path / "roof", drift_px=2.0))
+    first, second, third = source.moments(1)
+    assert first == 30.0
+    assert (second - first) * source.sky.drift_px_per_s == pytest.approx(2.0)
+    assert third - second == pytest.approx(second - first)
+    still = RenderedSource(settings(tmp_path / "roof", drift_px=0.0))
+    assert still.moments(2) == [60.0, 60.0, 60.0]
+    windy = RenderedSource(settings(tmp_path / "roof", settle_s=0.5))
+    assert windy.moments(0) == [0.0, 0.5, 1.0]
 
 
 def test_a_stop_ends_between_two_files(tmp_path: Path) -> None:
