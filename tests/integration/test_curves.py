@@ -1,0 +1,82 @@
+"""Curves in the running daemon: none yet, the first one, and swapping it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from asi_watch.live.ledger import Ledger
+from asi_watch.responses import load_curve
+from tests.integration.daemon import Site
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+
+def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrated(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(response=None, recalibrate={"every": "never", "brackets": 3})
+    site.start()
+    for number in range(3):
+        site.take(number)
+        assert site.until_published(number).algorithm == "mertens"
+    assert "merging by mertens meanwhile" in site.log_text()
+    site.until(lambda: "curve adopted" in site.log_text(), "calibrated")
+    site.take(3)
+    row = site.until_published(3)
+    assert row.algorithm == "debevec_custom"
+    curve = load_curve(site.state / "curves" / "roof" / f"{row.curve_id}.npz")
+    assert curve.curve_id == row.curve_id
+    site.stop()
+    site.start()
+    site.take(4)
+    assert site.until_published(4).curve_id == row.curve_id
+
+
+def test_without_a_response_brackets_can_wait(make_site: Callable[..., Site]) -> None:
+    site = make_site(
+        response=None, without_response="wait", recalibrate={"every": "never", "brackets": 3}
+    )
+    site.start()
+    site.take(0)
+    site.take(1)
+    site.until(lambda: "brackets wait" in site.log_text(), "told")
+    site.take(2)
+    for number in range(3):
+        assert site.until_published(number).algorithm == "debevec_custom"
+
+
+def test_a_response_that_appears_later_is_taken(make_site: Callable[..., Site]) -> None:
+    site = make_site(recalibrate={"every": "never", "brackets": 100})
+    content = site.response().read_bytes()
+    site.response().unlink()
+    site.start()
+    site.take(0)
+    assert site.until_published(0).curve_id is None
+    site.response().write_bytes(content)
+    site.until(lambda: "curve in use" in site.log_text(), "taken")
+    site.take(1)
+    assert site.until_published(1).curve_id == load_curve(site.response()).curve_id
+
+
+def test_recalibration_swaps_the_curve_between_brackets_and_records_it(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(recalibrate={"every": "3s", "brackets": 3})
+    operators = site.response().read_bytes()
+    site.start()
+    for number in range(3):
+        site.take(number)
+        site.until_published(number)
+
+    def decided() -> bool:
+        return "curve adopted" in site.log_text() or "curve rejected" in site.log_text()
+
+    site.until(decided, "recalibrated")
+    site.stop()
+    with Ledger(site.state, read_only=True) as ledger:
+        decision = ledger.curves("roof")[0]
+    assert decision.present_residual is not None
+    assert decision.base_id == load_curve(site.response()).curve_id
+    assert site.response().read_bytes() == operators
