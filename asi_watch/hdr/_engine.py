@@ -1,10 +1,11 @@
 """The merge over rows of pixels: in C where the extension is built, else in numpy, same bytes.
 
-All arrays here are two-dimensional, (rows, S) with S = W · C samples and channels interleaved.
+Frames are two-dimensional here, (H, S) with S = W · C samples and channels interleaved.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,148 +14,208 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr._finish import ChannelRange, ToneTable
-from asi_watch.hdr._layout import Layout
-from asi_watch.hdr.settings import OVER, UNDER, VALID
+from asi_watch.hdr._tables import LANES, BracketTables
+from asi_watch.hdr._tone import CodeTable
+from asi_watch.hdr.settings import VALID
 
 _BLOCK_SAMPLES = 1 << 16
 
-Flags = NDArray[np.uint8]
-Spans = NDArray[np.int32] | None
+
+def _load_kernel() -> Any:
+    """Load the compiled kernel, unless it was not built or ASI_WATCH_NO_KERNEL is set."""
+    if os.environ.get("ASI_WATCH_NO_KERNEL", "") not in ("", "0"):
+        return None
+    try:
+        return importlib.import_module("asi_watch.hdr._kernel")
+    except ImportError:
+        return None
+
+
+_kernel: Any = _load_kernel()
+
+
+def kernel_name() -> str:
+    """What merges are computed with: "c/avx2", "c" or "numpy"."""
+    if _kernel is None:
+        return "numpy"
+    return "c/avx2" if _kernel.HAS_AVX2 else "c"
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """How finished words are read.
+class Job:
+    """A bracket ready to be merged.
 
     Parameters
     ----------
-    layout : Layout
-        Format of the words.
-    ranges : tuple of ChannelRange
-        One per channel.
+    frames : sequence of ndarray, shape (H, S), uint8
+        The exposures, each C-contiguous.
+    tables : BracketTables
+        In the order of the frames.
+    spans : ndarray, shape (H, 2), int32, or None
+        First and last sample of each row that matter; None: all.
     """
 
-    layout: Layout
-    ranges: tuple[ChannelRange, ...]
-
-    @property
-    def channels(self) -> int:
-        """Number of interleaved channels."""
-        return len(self.ranges)
+    frames: Sequence[NDArray[np.uint8]]
+    tables: BracketTables
+    spans: NDArray[np.int32] | None
 
 
-def accumulate(
-    words: NDArray[Any], codes: Flags, table: NDArray[Any], spans: Spans, *, first: bool
-) -> None:
-    """Add one exposure to the words of the same rows.
+def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[Any]) -> None:
+    """Merge rows first:last into output codes.
 
     Parameters
     ----------
-    words : ndarray, shape (rows, S), uint32 or uint64
-        Changed in place; what it held is ignored when `first`.
-    codes : ndarray, shape (rows, S), uint8
-        The exposure.
-    table : ndarray, shape (C, 256)
-        From `exposure_table`.
-    spans : ndarray, shape (rows, 2), int32, or None
-        Samples of each row that matter; the others need not be touched.
-    first : bool
-        True to write instead of add.
+    job : Job
+        The bracket.
+    codes : CodeTable
+        What x becomes.
+    first, last : int
+        Rows.
+    out : ndarray, shape (last − first, S), uint8 or uint16
+        C-contiguous. Samples outside the spans become 0.
     """
-    channels = table.shape[0]
-    for rows in _blocks(codes):
-        for c in range(channels):
-            looked_up = table[c].take(codes[rows, c::channels])
-            if first:
-                words[rows, c::channels] = looked_up
-            else:
-                words[rows, c::channels] += looked_up
+    if _kernel is not None:
+        _kernel.merge_codes(
+            tuple(job.frames),
+            job.tables.words,
+            job.tables.weight_bits,
+            job.spans,
+            first,
+            last,
+            out.shape[1],
+            codes.scale,
+            codes.cells,
+            codes.count,
+            codes.edges,
+            out.itemsize,
+            out,
+        )
+        return
+    for rows, words in _sums(job, first, last):
+        target = out[rows.start - first : rows.stop - first]
+        for lane in range(LANES):
+            x, counters = _quotient(words[:, lane::LANES], job.tables)
+            cell = np.minimum((x * codes.scale[lane]).astype(np.int32), codes.count - 1)
+            empty = counters >= 0
+            np.copyto(cell, codes.count + counters, where=empty)
+            looked_up = codes.cells[lane].take(cell)
+            if codes.edges is not None:
+                _climb(looked_up, np.where(empty, np.float32(-1), x), codes.edges[lane])
+            target[:, lane::LANES] = looked_up
+        if job.spans is not None:
+            for row, (start, stop) in zip(target, job.spans[rows], strict=True):
+                row[:start] = 0
+                row[stop:] = 0
 
 
-def finish_picture(
-    words: NDArray[Any],
-    under: Flags,
-    over: Flags,
-    reading: Reading,
-    tone: ToneTable,
-    out: NDArray[Any],
-    spans: Spans,
-) -> None:
-    """Turn words into display codes.
-
-    Parameters
-    ----------
-    words : ndarray, shape (rows, S)
-        Sums of all exposures.
-    under, over : ndarray, shape (rows, ceil(S / 8)), uint8
-        Bits: the shortest exposure is dark, the longest is saturated.
-    reading, tone
-        How to read the words and what codes they become.
-    out : ndarray, shape (rows, S), uint8 or uint16
-        The picture.
-    spans : ndarray, shape (rows, 2), int32, or None
-        As for `accumulate`.
-    """
-    n = reading.channels
-    for rows in _blocks(words):
-        empty_bits = None
-        for c in range(n):
-            x, empty = _quotient(words[rows, c::n], reading, c)
-            cell = np.minimum((x * tone.scale[c]).astype(np.int32), tone.cells.shape[1] - 1)
-            codes = tone.cells[c].take(cell)
-            if tone.edges.size:
-                _climb(codes, x, tone.edges[c])
-            if empty.any():
-                if empty_bits is None:
-                    empty_bits = _kinds(under[rows], over[rows], words.shape[1])
-                codes[empty] = tone.special[c].take(empty_bits[:, c::n][empty])
-            out[rows, c::n] = codes
-
-
-def finish_radiance(
-    words: NDArray[Any],
-    under: Flags,
-    over: Flags,
-    reading: Reading,
+def merge_radiance(
+    job: Job,
+    first: int,
+    last: int,
     ln_radiance: NDArray[np.float32],
     validity: NDArray[np.uint8],
-    spans: Spans,
 ) -> None:
-    """Turn words into ln E and validity, both of shape (rows, S)."""
-    n = reading.channels
-    inverse = np.float32(1.0 / reading.layout.value_scale)
-    flag = np.array([OVER, UNDER, OVER], np.uint8)
-    for rows in _blocks(words):
-        kinds = _kinds(under[rows], over[rows], words.shape[1])
-        for c, channel in enumerate(reading.ranges):
-            x, empty = _quotient(words[rows, c::n], reading, c)
-            offset = np.float32(channel.base / reading.layout.value_scale)
-            value = np.minimum(x * inverse + offset, np.float32(channel.maximum))
-            fallback = np.array([channel.fallback, channel.minimum, channel.maximum], np.float32)
-            kind = kinds[:, c::n]
-            ln_radiance[rows, c::n] = np.where(empty, fallback.take(kind), value)
-            validity[rows, c::n] = np.where(empty, flag.take(kind), np.uint8(VALID))
+    """Merge rows first:last into ln E and validity, both (last − first, S), C-contiguous.
+
+    Samples outside the spans are left undefined.
+    """
+    tables = job.tables
+    unit, offset = tables.unit.astype(np.float32), tables.offset.astype(np.float32)
+    maximum, special = tables.maximum.astype(np.float32), tables.special.astype(np.float32)
+    if _kernel is not None:
+        _kernel.merge_radiance(
+            tuple(job.frames),
+            tables.words,
+            tables.weight_bits,
+            job.spans,
+            first,
+            last,
+            ln_radiance.shape[1],
+            unit,
+            offset,
+            maximum,
+            special,
+            tables.validity,
+            ln_radiance,
+            validity,
+        )
+        return
+    for rows, words in _sums(job, first, last):
+        here = slice(rows.start - first, rows.stop - first)
+        for lane in range(LANES):
+            x, counters = _quotient(words[:, lane::LANES], tables)
+            value = np.minimum(x * unit[lane] + offset[lane], maximum[lane])
+            empty, which = counters >= 0, np.maximum(counters, 0)
+            ln_radiance[here, lane::LANES] = np.where(empty, special[lane].take(which), value)
+            validity[here, lane::LANES] = np.where(
+                empty, tables.validity.take(which), np.uint8(VALID)
+            )
 
 
-def weight_sums(words: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
-    """Σ w of every word, in units of the layout's weight scale."""
-    mask = layout.dtype.type((1 << layout.weight_bits) - 1)
-    return np.asarray((words & mask).astype(np.float64))
+def merge_uncertainty(
+    job: Job,
+    variance: NDArray[np.uint64],
+    scale: NDArray[np.float64],
+    first: int,
+    last: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Standard error of ln E of rows first:last, √(Σ w² σ²) / Σ w; inf where Σ w is 0.
+
+    Parameters
+    ----------
+    job : Job
+        The bracket.
+    variance, scale
+        From `variance_tables`.
+    first, last : int
+        Rows.
+    out : ndarray, shape (last − first, S), float32
+        The result.
+    """
+    weight_mask = np.uint64((1 << job.tables.weight_bits) - 1)
+    for rows, words in _sums(job, first, last):
+        target = out[rows.start - first : rows.stop - first]
+        for lane in range(LANES):
+            codes = [frame[rows, lane::LANES] for frame in job.frames]
+            squares = sum((variance[lane].take(z) for z in codes), np.uint64(0))
+            root = np.sqrt(np.asarray(squares, dtype=np.float64) / scale[lane])
+            weight = (words[:, lane::LANES] & weight_mask).astype(np.float64)
+            infinite = np.full(weight.shape, np.inf)
+            target[:, lane::LANES] = np.divide(root, weight, out=infinite, where=weight > 0)
+
+
+def _sums(job: Job, first: int, last: int) -> Iterator[tuple[slice, NDArray[np.uint64]]]:
+    """Sums of the table entries, a cache-sized block of rows at a time."""
+    samples = job.frames[0].shape[1]
+    height = max(1, _BLOCK_SAMPLES // samples)
+    block = np.empty((height, samples), dtype=np.uint64)
+    for start in range(first, last, height):
+        rows = slice(start, min(start + height, last))
+        words = block[: rows.stop - rows.start]
+        for i, (frame, table) in enumerate(zip(job.frames, job.tables.words, strict=True)):
+            for lane in range(LANES):
+                looked_up = table[lane].take(frame[rows, lane::LANES])
+                if i:
+                    words[:, lane::LANES] += looked_up
+                else:
+                    words[:, lane::LANES] = looked_up
+        yield rows, words
 
 
 def _quotient(
-    words: NDArray[Any], reading: Reading, channel: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    layout = reading.layout
-    kind = layout.dtype.type
-    weight = words & kind((1 << layout.weight_bits) - 1)
-    base = kind(reading.ranges[channel].base & layout.numerator_mask)
-    numerator = (words >> kind(layout.weight_bits)) - weight * base
-    numerator &= kind(layout.numerator_mask)
+    words: NDArray[np.uint64], tables: BracketTables
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Give x, and the counters where the weight is zero (−1 elsewhere)."""
+    lower = words.astype(np.uint32)
+    weight = lower & np.uint32((1 << tables.weight_bits) - 1)
+    counters = (lower >> np.uint32(tables.weight_bits)).astype(np.int32)
     empty = weight == 0
+    counters[~empty] = -1
     weight[empty] = 1
-    return numerator.astype(np.float32) / weight.astype(np.float32), empty
+    upper = (words >> np.uint64(32)).astype(np.float32)
+    x: NDArray[np.float32] = np.divide(upper, weight.astype(np.float32), dtype=np.float32)
+    return x, counters
 
 
 def _climb(codes: NDArray[Any], x: NDArray[np.float32], edges: NDArray[np.float32]) -> None:
@@ -163,73 +224,3 @@ def _climb(codes: NDArray[Any], x: NDArray[np.float32], edges: NDArray[np.float3
     while rising.any():
         codes[rising] += 1
         rising[rising] = x[rising] >= edges.take(codes[rising].astype(np.int32) + 1)
-
-
-def _kinds(under: Flags, over: Flags, samples: int) -> NDArray[np.uint8]:
-    """0 none, 1 under, 2 over; over wins."""
-    dark = np.unpackbits(under, axis=1, count=samples, bitorder="little")
-    bright = np.unpackbits(over, axis=1, count=samples, bitorder="little")
-    return np.asarray(np.maximum(dark, bright * np.uint8(2)))
-
-
-def _blocks(array: NDArray[Any]) -> Iterator[slice]:
-    """Slices of whole rows that stay in the cache."""
-    rows = max(1, _BLOCK_SAMPLES // array.shape[1])
-    for start in range(0, array.shape[0], rows):
-        yield slice(start, min(start + rows, array.shape[0]))
-
-
-def dark_bits(codes: Flags, darkest: int, out: Flags, join: bool) -> None:
-    """Write a bit per sample, rows padded to bytes: code ≤ `darkest`; `join` ands to `out`."""
-    bits = np.packbits(codes <= darkest, axis=1, bitorder="little")
-    out[...] = out & bits if join else bits
-
-
-def bright_bits(codes: Flags, brightest: int, out: Flags, join: bool) -> None:
-    """Write a bit per sample, rows padded to bytes: code ≥ `brightest`; `join` ands to `out`."""
-    bits = np.packbits(codes >= brightest, axis=1, bitorder="little")
-    out[...] = out & bits if join else bits
-
-
-def merge_picture(
-    frames: Sequence[Flags],
-    tables: Sequence[NDArray[Any]],
-    under: tuple[list[int], int],
-    over: tuple[list[int], int],
-    reading: Reading,
-    tone: ToneTable,
-    out: NDArray[Any],
-    spans: Spans,
-) -> None:
-    """Merge whole frames into a picture, a block at a time, keeping nothing image-sized.
-
-    Parameters
-    ----------
-    frames : sequence of ndarray, shape (rows, S), uint8
-        The exposures.
-    tables : sequence of ndarray, shape (C, 256)
-        One per exposure.
-    under, over : (list of int, int)
-        Indices of the shortest (longest) exposures, and their threshold code.
-    reading, tone, out, spans
-        As for `finish_picture`.
-    """
-    samples = out.shape[1]
-    height = max(1, _BLOCK_SAMPLES // samples)
-    words = np.empty((height, samples), dtype=reading.layout.dtype)
-    dark = np.empty((height, (samples + 7) // 8), dtype=np.uint8)
-    bright = np.empty_like(dark)
-    for rows in _blocks(out):
-        count = rows.stop - rows.start
-        for i, (codes, table) in enumerate(zip(frames, tables, strict=True)):
-            accumulate(words[:count], codes[rows], table, None, first=i == 0)
-        for i, frame in enumerate(under[0]):
-            dark_bits(frames[frame][rows], under[1], dark[:count], i > 0)
-        for i, frame in enumerate(over[0]):
-            bright_bits(frames[frame][rows], over[1], bright[:count], i > 0)
-        finish_picture(words[:count], dark[:count], bright[:count], reading, tone, out[rows], None)
-
-
-def kernel_wanted() -> bool:
-    """False when the environment asks for the numpy path (ASI_WATCH_NO_KERNEL=1)."""
-    return os.environ.get("ASI_WATCH_NO_KERNEL", "") in ("", "0")

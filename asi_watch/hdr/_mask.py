@@ -59,5 +59,9 @@ class RowSpans:
         for row, (start, stop) in zip(out, self.spans[first:] // self.channels, strict=False):
             row[:start] = value
             row[stop:] = value
+        self.clear_holes(out, first, value)
+
+    def clear_holes(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
+        """Set what the mask leaves out within the spans."""
         if self.mask is not None:
             out[~self.mask[first : first + len(out)]] = value

@@ -75,15 +75,20 @@ class OpencvMerge:
         """Bytes of the kept frames."""
         return sum(pixels.nbytes for _, pixels in self._frames)
 
-    def add(self, pixels: Pixels, exposure_time: float) -> None:
-        """Keep a copy of one exposure."""
+    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
+        """Keep one exposure; `copy=False` hands the array over instead of copying it."""
         array, time = check_exposure(pixels, exposure_time, self._shape)
-        self._frames.append((time, array.copy() if np.shares_memory(array, pixels) else array))
+        if copy and np.may_share_memory(array, pixels):
+            array = array.copy()
+        self._frames.append((time, array))
         # Equal times are put in the order of their content, so that arrival cannot matter.
         self._frames.sort(key=lambda frame: (frame[0], zlib.crc32(frame[1].data)))
 
-    def picture(self, dtype: PictureType = np.uint8) -> Picture:
-        """Display picture, shape (H, W, C), uint8 or uint16."""
+    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
+        """Display picture, shape (H, W, C), uint8 or uint16; into `out` if given."""
+        if out is not None:
+            out[...] = self.picture(out.dtype.type)
+            return out
         maximum = code_maximum(dtype)
         if self._settings.algorithm == "mertens":
             level = self._fused() / np.float32(MERTENS_WHITE)
@@ -116,6 +121,19 @@ class OpencvMerge:
         tiny = np.finfo(np.float32).tiny
         ln = np.log(np.maximum(irradiance, tiny)) + np.float32(np.log(REFERENCE_TIME / mean_time))
         return Radiance(ln.astype(np.float32), validity)
+
+    def radiance_half(self, factor: float) -> NDArray[np.float16]:
+        """Radiance factor · E as half floats, shape (H, W, C); values end at 65504.
+
+        Raises
+        ------
+        ValueError
+            As `radiance`, and if the factor is not positive.
+        """
+        if not (np.isfinite(factor) and factor > 0):
+            raise ValueError(f"the factor must be above 0; got {factor}")
+        values = np.exp(self.radiance().ln_radiance + np.float32(np.log(factor)))
+        return np.asarray(np.minimum(values, np.float32(65504)), dtype=np.float16)
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Refuse: OpenCV's merges tell no uncertainty.
@@ -164,8 +182,8 @@ class OpencvMerge:
         merged = cv2.createMergeDebevec().process(
             frames, times, self._linear_response(frames, times)
         )
-        irradiance = np.nan_to_num(merged, posinf=np.float32(np.finfo(np.float32).max))
-        return irradiance.reshape(self._shape).astype(np.float32), mean_time
+        irradiance = np.nan_to_num(np.asarray(merged, dtype=np.float32))
+        return irradiance.reshape(self._shape), mean_time
 
     def _linear_response(self, frames: list[Pixels], times: NDArray[np.float32]) -> Any:
         """MergeDebevec takes the logarithm of its response itself, so it is handed exp(g)."""

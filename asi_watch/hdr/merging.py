@@ -1,7 +1,7 @@
 """A bracket of exposures becomes one radiance map or one display picture.
 
 `open_merge` gives a `Merge` to which exposures are added as they arrive; `merge_frames` takes
-decoded frames at once and keeps nothing image-sized; both give the same bytes. See
+decoded frames at once; both give the same bytes. See
 `asi_watch.hdr.reference` for the formula.
 """
 
@@ -24,8 +24,7 @@ from asi_watch.hdr.settings import (
     Radiance,
     check_shape,
 )
-from asi_watch.hdr.tonemapping import code_maximum
-from asi_watch.hdr.weighted import WeightedMean, WeightedMerge
+from asi_watch.hdr.weighted import WeightedMerge
 
 __all__ = [
     "ALGORITHMS",
@@ -37,7 +36,6 @@ __all__ = [
     "open_merge",
 ]
 
-DEFAULT_EXPOSURES = 16
 DEFAULT_THREADS = 2
 
 
@@ -46,11 +44,8 @@ def open_merge(
     log_response: ArrayLike | None,
     shape: tuple[int, ...],
     *,
-    precision: str = "radiance",
-    max_exposures: int = DEFAULT_EXPOSURES,
     threads: int = DEFAULT_THREADS,
     mask: NDArray[np.bool_] | None = None,
-    uncertainty: bool = False,
 ) -> Merge:
     """Open a merge to which exposures are added as they arrive, in any order.
 
@@ -63,17 +58,11 @@ def open_merge(
         the bracket without it.
     shape : (int, int) or (int, int, int)
         (H, W) or (H, W, C), C 1 or 3.
-    precision : {"radiance", "picture"}
-        `picture` keeps half as much memory, enough for 8-bit pictures only (± 1 code); ignored
-        where the weights are not whole numbers.
-    max_exposures : int
-        Most exposures that will be added, up to 64.
     threads : int
-        Threads that one call may use.
+        Threads that one call may use; OpenCV's merges use OpenCV's own.
     mask : ndarray, shape (H, W), bool, optional
-        Pixels outside (False) are not merged: code 0, validity 1.
-    uncertainty : bool
-        True to keep what `Merge.uncertainty` needs (8 more bytes per sample).
+        Pixels outside (False) are not merged: code 0, validity 1. The weighted means leave them
+        out of the work; OpenCV's merges know no mask and refuse it.
 
     Returns
     -------
@@ -86,9 +75,10 @@ def open_merge(
     """
     sides = check_shape(shape)
     if settings.algorithm in ("debevec", "mertens"):
+        if mask is not None:
+            raise ValueError(f"'{settings.algorithm}' is merged by OpenCV, which takes no mask")
         return OpencvMerge(settings, log_response, sides)
-    mean = WeightedMean.of(settings, log_response, sides[2], precision, max_exposures)
-    return WeightedMerge(mean, sides, threads, mask, keep_variance=uncertainty)
+    return WeightedMerge(settings, log_response, sides, threads, mask)
 
 
 def merge_frames(
@@ -115,13 +105,11 @@ def merge_frames(
     dtype : type
         `numpy.uint8` or `numpy.uint16`.
     out : ndarray, shape (H, W, C), optional
-        Written instead of a new picture; C-contiguous and of `dtype`.
+        Written instead of a new picture; C-contiguous, its dtype counts.
 
     Returns
     -------
     ndarray, shape (H, W, C), uint8 or uint16
-        To the byte what a `Merge` of the same settings gives with precision `picture` (uint8) or
-        `radiance` (uint16).
 
     Raises
     ------
@@ -132,23 +120,10 @@ def merge_frames(
         raise ValueError("no exposures to merge")
     if len(frames) != len(exposure_times):
         raise ValueError(f"{len(frames)} frames but {len(exposure_times)} exposure times")
-    sides = check_shape(np.shape(frames[0]))
-    if settings.algorithm in ("debevec", "mertens"):
-        merge = OpencvMerge(settings, log_response, sides)
-        for pixels, time in zip(frames, exposure_times, strict=True):
-            merge.add(pixels, time)
-        picture = merge.picture(dtype)
-        if out is None:
-            return picture
-        out[...] = picture
-        return out
-    precision = "picture" if code_maximum(dtype) == 255 else "radiance"
-    count = max(len(frames), DEFAULT_EXPOSURES)
-    mean = WeightedMean.of(settings, log_response, sides[2], precision, count)
-    if out is None:
-        out = np.empty(sides, dtype=dtype)
-    mean.merge_frames(frames, exposure_times, out, threads, mask)
-    return out
+    merge = open_merge(settings, log_response, np.shape(frames[0]), threads=threads, mask=mask)
+    for pixels, time in zip(frames, exposure_times, strict=True):
+        merge.add(pixels, time, copy=False)
+    return merge.picture(dtype, out)
 
 
 def merge_exposure_series(

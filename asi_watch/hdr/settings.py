@@ -120,11 +120,11 @@ class Merge(Protocol):
         """Bytes of image-sized memory that this merge holds."""
         ...
 
-    def add(self, pixels: Pixels, exposure_time: float) -> None:
-        """Add one exposure; `pixels` may be reused by the caller afterwards."""
+    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
+        """Add one exposure; `copy=False` hands the array over instead of copying it."""
         ...
 
-    def picture(self, dtype: PictureType = np.uint8) -> Picture:
+    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
         """Display picture of what was added, shape (H, W, C), uint8 or uint16."""
         ...
 
@@ -134,6 +134,10 @@ class Merge(Protocol):
 
     def radiance(self) -> Radiance:
         """Radiance map of what was added."""
+        ...
+
+    def radiance_half(self, factor: float) -> NDArray[np.float16]:
+        """Radiance factor · E as half floats, shape (H, W, C)."""
         ...
 
     def uncertainty(self) -> NDArray[np.float32]:

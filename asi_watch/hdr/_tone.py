@@ -1,0 +1,152 @@
+"""Output codes tabled over x, so that no exp() or pow() runs per pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.hdr._tables import BracketTables
+from asi_watch.hdr.tonemapping import ToneCurve, code_maximum
+
+_FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
+_CELLS_16 = 1 << 17
+_LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True, eq=False)
+class CodeTable:
+    """Output codes over x (see `BracketTables`), in three lanes.
+
+    Parameters
+    ----------
+    scale : ndarray, shape (3,), float32
+        Cells per unit of x.
+    cells : ndarray, shape (3, K + specials), uint8 or uint16
+        The code of each cell, then those of the counters where the weight is zero. Without
+        edges the code of the cell's middle, with edges that of its lower end.
+    count : int
+        K.
+    edges : ndarray, shape (3, 65537), float32, or None
+        x where each code begins, the last +inf: lets 16-bit codes be exact.
+    """
+
+    scale: NDArray[np.float32]
+    cells: NDArray[Any]
+    count: int
+    edges: NDArray[np.float32] | None
+
+
+_Key = tuple[tuple[float, ...], ...]
+
+
+def picture_table(
+    tables: BracketTables, lnE_range: tuple[float, float] | None, gamma: float, dtype: Any
+) -> CodeTable:
+    """Display codes of a bracket; asked again for the same times it comes from a small cache.
+
+    Parameters
+    ----------
+    tables : BracketTables
+        The bracket.
+    lnE_range, gamma
+        As in `MergeSettings`.
+    dtype
+        uint8 or uint16.
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is another one.
+    """
+    code_maximum(dtype)
+    return _picture_table(_key(tables), lnE_range, gamma, np.dtype(dtype))
+
+
+def half_table(tables: BracketTables, factor: float) -> CodeTable:
+    """Half floats (as uint16) of factor · exp(ln E), to 2.5e-4 before rounding to half."""
+    return _half_table(_key(tables), factor)
+
+
+def _key(tables: BracketTables) -> _Key:
+    lanes = zip(tables.offset, tables.unit, tables.minimum, tables.maximum, strict=True)
+    special = zip(*tables.special.T, strict=True)
+    return tuple(
+        (*(float(v) for v in lane), *(float(v) for v in extra))
+        for lane, extra in zip(lanes, special, strict=True)
+    )
+
+
+@lru_cache(maxsize=8)
+def _picture_table(
+    lanes: _Key, lnE_range: tuple[float, float] | None, gamma: float, dtype: np.dtype[Any]
+) -> CodeTable:
+    maximum = code_maximum(dtype)
+    curves = [ToneCurve(*(lnE_range or (lane[2], lane[3])), gamma) for lane in lanes]
+    count = _CELLS_16
+    if maximum == 255:
+        count = max(_smooth_count(c, lane) for c, lane in zip(curves, lanes, strict=True))
+    scales, rows, edges = [], [], []
+    for curve, lane in zip(curves, lanes, strict=True):
+        offset, unit, special = lane[0], lane[1], lane[4:]
+        scale, step = _cell_size(lane, count)
+        if maximum == 255:
+            codes = curve.codes(offset + (np.arange(count) + 0.5) * step * unit, maximum)
+        else:
+            begins = ((curve.thresholds(maximum) - offset) / unit).astype(np.float32)
+            lower = np.arange(count) * step * (1 - 1e-6) - 1e-3 * step
+            codes = np.searchsorted(begins[1:], lower, side="right").astype(np.uint16)
+            edges.append(begins)
+        scales.append(scale)
+        rows.append(np.concatenate([codes, curve.codes(special, maximum)]))
+    return _frozen(scales, np.stack(rows).astype(dtype), count, edges)
+
+
+@lru_cache(maxsize=4)
+def _half_table(lanes: _Key, factor: float) -> CodeTable:
+    count = _MOST_CELLS
+    scales, rows = [], []
+    for lane in lanes:
+        scale, step = _cell_size(lane, count)
+        middle = lane[0] + (np.arange(count) + 0.5) * step * lane[1]
+        values = np.exp(np.concatenate([middle, lane[4:]]) + np.log(factor))
+        rows.append(np.minimum(values, _LARGEST_HALF).astype(np.float16).view(np.uint16))
+        scales.append(scale)
+    return _frozen(scales, np.stack(rows), count, [])
+
+
+def _frozen(
+    scales: list[np.float32], cells: NDArray[Any], count: int, edges: list[NDArray[np.float32]]
+) -> CodeTable:
+    table = CodeTable(
+        np.array(scales, np.float32),
+        np.ascontiguousarray(cells),
+        count,
+        np.ascontiguousarray(np.stack(edges)) if edges else None,
+    )
+    for array in (table.scale, table.cells, table.edges):
+        if array is not None:
+            array.setflags(write=False)
+    return table
+
+
+def _cell_size(lane: tuple[float, ...], count: int) -> tuple[np.float32, float]:
+    """Cells per unit of x as the kernel multiplies by it, and its inverse."""
+    offset, unit, _, high = lane[:4]
+    # A little beyond the top, so that rounding of x never leaves the table.
+    scale = np.float32(count / ((high - offset) / unit * (1 + 1e-6) + 2.0))
+    return scale, 1.0 / float(scale)
+
+
+def _smooth_count(curve: ToneCurve, lane: tuple[float, ...]) -> int:
+    """Cells needed so that neighbours differ by at most one 8-bit code, within reason."""
+    count = _FIRST_CELLS
+    while count < _MOST_CELLS:
+        codes = curve.codes(np.linspace(lane[0], lane[3], count + 1), 255).astype(np.int64)
+        if np.diff(codes).max() <= 1:
+            break
+        count *= 2
+    return count
