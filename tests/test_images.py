@@ -401,6 +401,17 @@ def test_a_fifo_that_takes_the_files_place_does_not_block(
         read_image(path)
 
 
+def test_a_link_that_takes_the_files_place_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regular = os.lstat(put(tmp_path, jpeg(), "b.jpg"))
+    path = tmp_path / "a.jpg"
+    path.symlink_to(tmp_path / "b.jpg")
+    monkeypatch.setattr("asi_watch.files.os.lstat", lambda _path: regular)
+    with pytest.raises(ImageError, match="symbolic links"):
+        read_image(path)
+
+
 def test_a_missing_file_may_come_back(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="is gone") as caught:
         read_image(tmp_path / "a.jpg")

@@ -41,7 +41,7 @@ _JP2_UUID = bytes.fromhex("b8a7f0b6f5f54f0c9d3fa51a7c4e1d02")
 _HDR_PREFIX = b"#asi-watch:"
 # Some readers of .hdr take lines of at most 127 characters.
 _HDR_LINE = 100
-_HEAD_BYTES = 1 << 20
+_FIRST_BYTES, _HEAD_BYTES = 16 << 10, 1 << 20
 _SEGMENT_BYTES = 65533
 _OPENING = f'{{"{MARKER}"'.encode()
 
@@ -120,15 +120,23 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance:
     try:
         descriptor, _ = open_regular(path)
         try:
-            head = os.pread(descriptor, _HEAD_BYTES, 0)
+            return _read_from(descriptor)
         finally:
             os.close(descriptor)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ProvenanceError(f"{shown(path)}: cannot be read ({error})") from error
+    except ValueError as error:
+        raise ProvenanceError(f"{shown(path)}: {error}") from None
+
+
+def _read_from(descriptor: int) -> Provenance:
+    head = os.pread(descriptor, _FIRST_BYTES, 0)
     try:
         return find_provenance(head)
-    except ProvenanceError as error:
-        raise ProvenanceError(f"{shown(path)}: {error}") from None
+    except ProvenanceError:
+        if len(head) < _FIRST_BYTES:
+            raise
+    return find_provenance(os.pread(descriptor, _HEAD_BYTES, 0))
 
 
 def find_provenance(head: bytes) -> Provenance:

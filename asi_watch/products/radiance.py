@@ -21,7 +21,14 @@ from asi_watch.products.exif import describe
 from asi_watch.products.provenance import Provenance, Scalar
 from asi_watch.products.spec import ProductSpec
 
-__all__ = ["RADIANCE_SCALE", "RadianceLayers", "encode_exr", "encode_hdr", "encode_tiff"]
+__all__ = [
+    "RADIANCE_SCALE",
+    "RadianceLayers",
+    "encode_exr",
+    "encode_hdr",
+    "encode_tiff",
+    "round_to_half",
+]
 
 RADIANCE_SCALE = 1000.0
 """Radiance in files = exp(lnE) × this: per millisecond, where lnE is per microsecond."""
@@ -266,20 +273,33 @@ def _float_planes(layers: RadianceLayers) -> NDArray[np.float32]:
 
 
 def _half_planes(layers: RadianceLayers) -> NDArray[np.float16]:
-    """Round to half floats with integer arithmetic: a third of the time of NumPy's conversion.
-
-    Exact (nearest, ties to even) for the normal range, to which values are held.
-    """
     height, width, channels = layers.ln_radiance.shape
-    planes = np.empty((channels, height, width), np.uint16)
-    low, high = np.float32(_HALF_MIN), np.float32(_HALF_MAX)
+    planes = np.empty((channels, height, width), np.float16)
     for rows, block in _blocks(layers.ln_radiance):
-        np.clip(block, low, high, out=block)
-        bits = block.view(np.uint32)
-        odd = (bits >> 13) & 1
-        # Shift the exponent's bias from 127 to 15 and round the 13 bits that go.
-        bits += odd
-        bits -= np.uint32((112 << 23) - 0xFFF)
-        bits >>= 13
-        planes[:, rows] = bits.transpose(2, 0, 1)
-    return planes.view(np.float16)
+        planes[:, rows] = round_to_half(block).transpose(2, 0, 1)
+    return planes
+
+
+def round_to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Round positive numbers to half floats by integer arithmetic, nearest, ties to even.
+
+    Takes a third of the time of NumPy's conversion, because values are first held to the normal
+    range of half floats.
+
+    Parameters
+    ----------
+    values : ndarray, float32
+        Overwritten.
+
+    Returns
+    -------
+    ndarray of the same shape, float16
+    """
+    np.clip(values, np.float32(_HALF_MIN), np.float32(_HALF_MAX), out=values)
+    bits = values.view(np.uint32)
+    odd = (bits >> 13) & 1
+    # Shift the exponent's bias from 127 to 15 and round off the 13 bits that go.
+    bits += odd
+    bits -= np.uint32((112 << 23) - 0xFFF)
+    bits >>= 13
+    return bits.astype(np.uint16).view(np.float16)

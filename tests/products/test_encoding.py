@@ -25,6 +25,7 @@ from asi_watch.products import (
     find_provenance,
     read_provenance,
 )
+from asi_watch.products.radiance import round_to_half
 from tests.products.making import FORMATS, layers, picture, pixels_for, provenance
 
 SHAPE = (67, 90, 3)
@@ -241,15 +242,13 @@ def test_an_exr_holds_radiance_per_millisecond_as_half_floats() -> None:
 
 
 def test_rounding_to_half_is_to_the_nearest_even() -> None:
-    wanted = np.arange(0x0400 + 8, 0x7BFF - 8, 3, dtype=np.uint16).view(np.float16)
-    between = (wanted.astype(np.float64) + np.nextafter(wanted, np.float16(65504))) / 2
-    values = np.concatenate([wanted.astype(np.float64), between * (1 + 2e-6), between * (1 - 2e-6)])
-    # Two thirds of these lie beside the ties by more than ln in float32 can blur.
-    ln = np.log(values / 1000).astype(np.float32).reshape(1, -1, 1)
-    made = RadianceLayers(ln)
-    _, channels = exr(encode(ProductSpec("exr", pixel_type="half"), made, provenance()))
-    scaled = np.exp(ln + np.float32(math.log(1000)))[0, :, 0]
-    assert np.array_equal(channels["Y"][0], scaled.astype(np.float16))
+    halves = np.arange(0x0400, 0x7BFF, dtype=np.uint16).view(np.float16).astype(np.float32)
+    ties = (halves + np.append(halves[1:], np.float32(65504))) / 2
+    outside = np.array([0, 1e-30, 2.0**-14, 65504, 1e30], np.float32)
+    up, down = (np.nextafter(ties, np.float32(end)) for end in (np.inf, 0))
+    values = np.concatenate([halves, ties, up, down, outside])
+    expected = np.clip(values, np.float32(2.0**-14), np.float32(65504)).astype(np.float16)
+    assert np.array_equal(round_to_half(values.copy()), expected)
 
 
 @pytest.mark.parametrize("ln_value", [-17.0, 5.0])
