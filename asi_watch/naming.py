@@ -219,8 +219,8 @@ class NamePattern:
                 raise TemplateError(self.template, position, reason)
 
     def _expression(self) -> str:
-        labels = sorted(map(re.escape, self.labels), key=len, reverse=True)
-        exposure = "|".join([*labels, f"[0-9]{{1,{_MAX_EXPOSURE_DIGITS}}}"])
+        # A full match tries them all: their order does not matter.
+        exposure = "|".join([*map(re.escape, self.labels), f"[0-9]{{1,{_MAX_EXPOSURE_DIGITS}}}"])
         sources: dict[str, Callable[[str], str]] = {
             "exposure": lambda _: f"(?P<exposure>{exposure})",
             "text": re.escape,

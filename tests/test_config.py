@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -147,6 +147,19 @@ cameras:
     assert config.cameras["a"].bracket.grace == timedelta(seconds=5)
 
 
+def test_of_several_merge_keys_the_first_wins() -> None:
+    config = config_of(
+        """
+cameras:
+  a: &a {watch: /in/a, output: /out/a, stable_for: 2s}
+  b: &b {watch: /in/b, output: /out/b, stable_for: 3s, timezone: Etc/GMT-1}
+  c: {<<: [*a, *b], watch: /in/c, output: /out/c}
+"""
+    )
+    camera = config.cameras["c"]
+    assert (camera.stable_for, camera.timezone) == (timedelta(seconds=2), "Etc/GMT-1")
+
+
 def test_byte_order_mark_and_windows_line_ends_are_read() -> None:
     text = b"\xef\xbb\xbfcameras:\r\n  roof:\r\n    watch: /in\r\n    output: /out\r\n"
     assert parse_config(text, "asi.yaml", Path("/")).config == config_of(SMALLEST)
@@ -195,6 +208,7 @@ cameras: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(cameras)
 def test_the_effective_configuration_means_the_same(camera: dict[str, Any]) -> None:
     config = config_of(yaml.safe_dump({"cameras": {"roof": camera}}, allow_unicode=True))
@@ -259,6 +273,17 @@ def test_nothing_to_warn_of(folders: tuple[Path, Path]) -> None:
 )
 def test_warnings(settings: str, says: str, folders: tuple[Path, Path]) -> None:
     assert any(says in warning for warning in warnings_of(f"    {settings}", *folders))
+
+
+def test_warnings_of_permissions(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may do everything: the answer of the system is stood in for.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    found = warnings_of("    response: ../out/g.npz", *folders)
+    keys = [warning.split(": ")[1] for warning in found]
+    assert keys == ["state_dir", *(f"cameras.roof.{k}" for k in ("watch", "output", "response"))]
+    assert all("cannot be" in warning for warning in found)
 
 
 def test_warnings_of_folders(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asi_watch.config import ConfigError, load_config, parse_config
@@ -102,6 +102,13 @@ def of_camera(settings: str) -> list[str]:
         (
             "recalibrate: {colour: blue}",
             "recalibrate.colour: this key is unknown; known here are every, brackets",
+        ),
+        ('merge: {low_clip: "5"}', "merge.low_clip: '5' is wrong; it must be a whole number"),
+        ("merge: {low_clip: 5.0}", "merge.low_clip: '5.0' is wrong; it must be a whole number"),
+        ('merge: {gamma: "2.2"}', "merge.gamma: '2.2' is wrong; it must be a number"),
+        (
+            "products: [{format: jp2, lossless: 1}]",
+            "products[0].lossless: '1' is wrong; it must be true or false",
         ),
         ("merge: {gamma: .inf}", "merge.gamma: '.inf' is wrong; it must be a finite number"),
         ("merge: {gamma: 0}", "merge.gamma: '0' is out of range; it must be 0.1 or more"),
@@ -335,7 +342,7 @@ def test_undecodable_names_and_line_ends_stay_on_one_printable_line() -> None:
     assert found == [
         "asi.yaml:1: a\\nb\\udcff: a key must be text in UTF-8",
         "asi.yaml:1: a\\nb\\udcff: this key is unknown; known here are state_dir, log, workers, "
-        "memory_budget, shutdown_timeout, cameras"
+        "memory_budget, shutdown_timeout, cameras",
     ]
 
 
@@ -354,6 +361,7 @@ plain = st.recursive(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(plain)
 def test_any_values_are_read_or_refused(value: object) -> None:
 

@@ -119,6 +119,7 @@ def test_labels_count_in_the_unit() -> None:
         "19690621103001_80.jpg",
         "99990621103001_80.jpg",
         "٢٠٢٤٠٦٢١١٠٣٠٠١_80.jpg",
+        "٢٠٢٤0621103001_80.jpg",
         "20240621103001_٨٠.jpg",
         "2024062110\udcff001_80.jpg",
         "\0",
@@ -132,6 +133,12 @@ def test_hostile_and_foreign_names_are_none(name: str) -> None:
 def test_day_of_the_year_that_is_none(day: str) -> None:
     pattern = NamePattern("{timestamp:%Y%j%H%M%S}_{exposure}")
     assert pattern.parse(f"2023{day}103001_80.jpg") is None
+
+
+@pytest.mark.parametrize(("short", "year"), [("69", None), ("70", 1970), ("68", 2068)])
+def test_years_of_two_digits(short: str, year: int | None) -> None:
+    parsed = NamePattern("{timestamp:%y%j%H%M%S}_{exposure}").parse(f"{short}172103001_80.jpg")
+    assert (None if parsed is None else parsed.timestamp.year) == year
 
 
 @given(st.text(st.characters(exclude_categories=[])))

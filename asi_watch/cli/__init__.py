@@ -55,8 +55,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except AsiWatchError as error:
-            text = str(error) or type(error).__name__
-            click.echo(text.encode("utf-8", "backslashreplace").decode(), err=True)
+            click.echo(str(error) or type(error).__name__, err=True)
             ctx.exit(getattr(error, "exit_code", 1))
 
 
