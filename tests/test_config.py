@@ -217,6 +217,7 @@ def test_the_effective_configuration_means_the_same(camera: dict[str, Any]) -> N
     assert dump_config(config_of(dumped)) == dumped
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 60))
 def test_sizes_round_trip(size: int) -> None:
     assert parse_size(format_size(size)) == size

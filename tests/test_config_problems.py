@@ -376,6 +376,7 @@ def test_any_values_are_read_or_refused(value: object) -> None:
             assert "is not valid" not in str(error)
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace"))
 )

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asi_watch.durations import format_duration, parse_duration
@@ -76,11 +76,13 @@ def test_format(duration: timedelta, text: str) -> None:
     assert format_duration(duration) == text
 
 
+@settings(deadline=None)
 @given(st.timedeltas(timedelta(days=-36_500), timedelta(days=36_500)))
 def test_round_trip(duration: timedelta) -> None:
     assert parse_duration(format_duration(duration)) == duration
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

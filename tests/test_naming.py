@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from asi_watch.naming import (
@@ -141,6 +141,7 @@ def test_years_of_two_digits(short: str, year: int | None) -> None:
     assert (None if parsed is None else parsed.timestamp.year) == year
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=[])))
 def test_no_name_raises(name: str) -> None:
     NamePattern(DEFAULT, labels=EKO_LABELS).parse(name)
@@ -168,6 +169,7 @@ def templates(draw: st.DrawFn) -> str:
     return f"{draw(texts)}{first}x{second}{draw(texts)}"
 
 
+@settings(deadline=None)
 @given(
     templates(),
     moments,
@@ -296,6 +298,7 @@ def test_products_are_told_from_exposures(name: str, product: bool) -> None:
     assert is_product_name(name) is product
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2261, 12, 31)))
 def test_slot_stem(slot: datetime) -> None:
     stem = slot_stem(slot)
