@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,7 +51,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
 def command(
     config_path: str, as_json: bool, since: datetime | None, camera: str | None, limit: int
 ) -> None:
-    """Show what became of past brackets, from the ledger; no daemon need be running.
+    r"""Show what became of past brackets, from the ledger; no daemon need be running.
 
     \b
     Examples:
@@ -94,19 +95,19 @@ def _show(records: list[BracketRecord]) -> None:
         click.echo("no brackets in the ledger for that choice")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("slot", "camera", "state", "exposures", "rev", "latency", "curve", "what"):
-        table.add_column(title, overflow="fold")
+    for title in ("slot", "camera", "state", "frames", "latency", "curve", "product, or why not"):
+        table.add_column(title, overflow="fold", no_wrap=title == "slot")
     for r in records:
         style = {"published": "", "skipped": "yellow", "failed": "red"}[r.state]
+        revision = f" (revision {r.revision})" if r.revision > 1 else ""
         cells = (
             f"{r.slot:%Y-%m-%d %H:%M:%S}",
             r.camera,
             r.state,
             f"{len(r.inputs)}/{r.expected or '?'}",
-            str(r.revision),
             "" if r.latency is None else f"{r.latency:.2f} s",
-            r.curve_id or "",
-            _printable(r.reason or (r.products[0] if r.products else "")),
+            (r.curve_id or r.algorithm or "")[:8],
+            _printable(r.reason or (Path(r.products[0]).name if r.products else "")) + revision,
         )
         table.add_row(*(Text(cell, style) for cell in cells))
     Console(highlight=False).print(table)

@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.command()
 @config_option
 def command(config_path: str) -> None:
-    """Watch the cameras and merge their brackets, in the foreground.
+    r"""Watch the cameras and merge their brackets, in the foreground.
 
     Runs until SIGTERM or SIGINT (Ctrl-C), then finishes the merges in flight. SIGHUP reads the
     configuration again. Exit codes: 0 stopped in order, 1 merges left undone or another error,

@@ -14,13 +14,13 @@ __all__ = ["command"]
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def command(config_path: str, as_json: bool) -> None:
-    """Show what the running daemon is doing.
+    r"""Show what the running daemon is doing.
 
     Per camera: how its folder is watched, the last bracket, latency from the last exposure to
-    the durable product, counts since the daemon started, and the latest error. Exit code 1 when
-    no daemon answers.
+    the durable product, counts since the daemon started, the curve, and the latest error. Exit
+    code 1 when no daemon answers.
 
     \b
     Examples:
@@ -38,55 +38,74 @@ def command(config_path: str, as_json: bool) -> None:
 
 
 def _show(snapshot: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    console.print(
-        f"asi-watch {snapshot['version']}, process {snapshot['pid']},"
-        f" running since {snapshot['started_utc']}; {snapshot['jobs_running']} jobs running,"
-        f" {snapshot['jobs_queued']} waiting"
+    running, queued = snapshot["jobs_running"], snapshot["jobs_queued"]
+    click.echo(
+        f"asi-watch {snapshot['version']}, process {snapshot['pid']}, running since"
+        f" {snapshot['started_utc']}\njobs: {running} running, {queued} waiting"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, right in (
-        ("camera", False),
-        ("watching", False),
-        ("last bracket", False),
-        ("latency p50", True),
-        ("max", True),
-        ("published", True),
-        ("short", True),
-        ("skipped", True),
-        ("failed", True),
-        ("unusable", True),
-        ("late", True),
-        ("curve", False),
-    ):
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
     for name, camera in snapshot["cameras"].items():
-        table.add_row(*(Text(cell) for cell in _row(name, camera)))
-    console.print(table)
-    for name, camera in snapshot["cameras"].items():
-        error = camera["last_error"]
-        if error:
-            console.print(Text(f"{name}: last error at {error['at']}: {error['what']}", "yellow"))
+        click.echo()
+        click.secho(name, bold=True)
+        for title, text in _lines(camera):
+            colour = "yellow" if title == "last error" else None
+            click.secho(f"  {title:<13} {text}", fg=colour)
 
 
-def _row(name: str, camera: dict[str, Any]) -> tuple[str, ...]:
-    counts, last, latency = camera["counts"], camera["last_bracket"], camera["latency"]
-    curve = camera["curve"] or ("calibrating" if camera["calibrating"] else "none yet")
-    return (
-        name,
-        camera["watching"],
-        f"{last['slot']} {last['state']}" if last else "none yet",
-        f"{latency['p50']:.2f} s" if latency else "",
-        f"{latency['max']:.2f} s" if latency else "",
-        str(counts["published"]),
-        str(counts["incomplete"]),
-        str(counts["skipped"]),
-        str(counts["parked"]),
-        str(counts["files_unusable"]),
-        str(counts["late"]),
-        curve,
-    )
+def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("watching", f"{camera['watch']} ({camera['watching']})"),
+        ("last bracket", _last(camera["last_bracket"])),
+        ("latency", _latency(camera["latency"])),
+        ("since start", _counts(camera["counts"])),
+        ("open", f"{camera['open_count']} brackets{_waiting(camera)}"),
+        ("curve", _curve(camera)),
+    ]
+    error = camera["last_error"]
+    if error:
+        lines.append(("last error", f"{error['at']} {error['what']}"))
+    return lines
+
+
+def _last(last: dict[str, Any] | None) -> str:
+    if last is None:
+        return "none yet"
+    slot = last["slot"].replace("T", " ")
+    short = "" if last["complete"] else ", incomplete"
+    return f"{slot} {last['state']}, {last['exposures']} exposures{short}"
+
+
+def _latency(latency: dict[str, float] | None) -> str:
+    if latency is None:
+        return "nothing published yet"
+    p50, p95, worst = latency["p50"], latency["p95"], latency["max"]
+    return f"p50 {p50:.3f} s, p95 {p95:.3f} s, max {worst:.3f} s (last exposure → durable product)"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    shown = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
+    shown += [
+        f"{counts[key]} {title}"
+        for key, title in (
+            ("revisions", "revised"),
+            ("skipped", "skipped"),
+            ("parked", "failed for good"),
+            ("late", "late exposures"),
+            ("duplicates", "duplicates"),
+            ("files_unusable", "unusable files"),
+            ("names_ignored", "names ignored"),
+        )
+        if counts[key] or key == "skipped"
+    ]
+    return ", ".join(shown)
+
+
+def _waiting(camera: dict[str, Any]) -> str:
+    waiting = camera["waiting_for_curve"]
+    return f", {waiting} waiting for a curve" if waiting else ""
+
+
+def _curve(camera: dict[str, Any]) -> str:
+    calibrating = " (calibrating)" if camera["calibrating"] else ""
+    if camera["curve"] is None:
+        return f"none yet{calibrating}"
+    return f"{camera['curve']} {camera['curve_file']}{calibrating}"

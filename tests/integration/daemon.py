@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -158,7 +157,11 @@ class Site:
     # -- what came of it --------------------------------------------------------------------
 
     def product(self, number: int, suffix: str = "jpg") -> Path:
-        return self.output / f"{slot(number):%Y/%m/%d/%H}" / f"{slot(number):%Y%m%d%H%M%S}_hdr.{suffix}"
+        return (
+            self.output
+            / f"{slot(number):%Y/%m/%d/%H}"
+            / f"{slot(number):%Y%m%d%H%M%S}_hdr.{suffix}"
+        )
 
     def rows(self) -> dict[datetime, BracketRecord]:
         if not (self.state / "ledger.sqlite3").exists():
@@ -188,9 +191,4 @@ class Site:
             time.sleep(0.05)
 
     def leftovers(self) -> list[str]:
-        return [
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(self.output)
-            for name in names
-            if name.startswith(".")
-        ]
+        return [str(path) for path in self.output.rglob(".*")]

@@ -133,8 +133,8 @@ def test_a_product_whose_row_was_lost_in_a_crash_is_adopted(site: Site) -> None:
         file.unlink()
     stamp = site.product(0).stat().st_mtime_ns
     site.start()
-    site.until_published(0)
-    assert site.status()["counts"]["adopted"] == 1
+    assert site.until_published(0).latency is None
+    site.until(lambda: site.status()["counts"]["adopted"] == 1, "counted")
     assert site.product(0).stat().st_mtime_ns == stamp
 
 
