@@ -17,6 +17,9 @@ from asi_watch.simulator.lens import Floats, Lens, Sun, sun_at
 START = dt.datetime(2026, 6, 21, 9, 0, 0)
 # Clouds are rendered anew at these moments; in between they are carried along by the wind.
 KEYFRAME_S = 15.0
+DARKEST = np.float32(1e-5)
+# Rows put together at a time: what they need stays in the processor's cache.
+BAND = 64
 SMALLEST, LARGEST = 32, 8192
 
 
@@ -103,13 +106,17 @@ class Sky:
             shape = (self.size, self.size)
             resized = cv2.resize(clouds, shape, interpolation=cv2.INTER_CUBIC)
             clouds = np.asarray(resized, np.float32)
-        through, blue, green, red = cv2.split(clouds)
-        through = np.maximum(through, 0, out=through)
-        scene = cv2.multiply(key.clear, cv2.merge([through] * 3))
-        cv2.add(scene, cv2.merge([blue, green, red]), dst=scene)
-        cv2.multiply(scene, self._openness, dst=scene)
-        cv2.add(scene, self._foreground, dst=scene)
-        return np.asarray(np.maximum(scene, np.float32(1e-5), out=scene), np.float32)
+        scene = np.empty_like(key.clear)
+        for top in range(0, self.size, BAND):
+            rows = slice(top, top + BAND)
+            through, blue, green, red = cv2.split(clouds[rows])
+            part = cv2.multiply(key.clear[rows], cv2.merge([through] * 3))
+            cv2.add(part, cv2.merge([blue, green, red]), dst=part)
+            cv2.multiply(part, self._openness[rows], dst=part)
+            cv2.add(part, self._foreground[rows], dst=part)
+            # Cubic interpolation may swing below zero beside a bright edge.
+            np.maximum(part, DARKEST, out=scene[rows])
+        return scene
 
     def sun(self, t_seconds: float) -> Sun:
         """Where the sun stands at a moment (kept up by day and by night)."""
