@@ -103,6 +103,12 @@ def test_long_values_are_cut_in_the_middle() -> None:
     assert len(line) < VALUE_LIMIT + 20
 
 
+def test_json_has_no_lone_surrogates() -> None:
+    # Strict parsers refuse them.
+    line = json_line({os.fsdecode(b"k\xff"): os.fsdecode(b"a\xffb"), "m": {"\udc80": ["\udc80"]}})
+    json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8")
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_json_has_no_nan(bad: float) -> None:
     assert json.loads(json_line({"v": bad, "list": [bad]})) == {"v": str(bad), "list": [str(bad)]}
