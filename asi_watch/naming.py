@@ -11,10 +11,19 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
+
+from asi_watch.name_templates import (
+    DIRECTIVES,
+    EARLIEST_YEAR,
+    LATEST_YEAR,
+    TemplateError,
+    full_year,
+    parse_template,
+    read_timestamp,
+)
 
 __all__ = [
     "ExposureUnit",
@@ -35,42 +44,7 @@ MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = MappingProxyType(
 PRODUCT_SUFFIX: Final = "_hdr"
 """What the stem of every product ends in, and the stem of no exposure may end in."""
 
-_EARLIEST_YEAR, _LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
 _MAX_EXPOSURE_DIGITS: Final = 10
-_DIRECTIVES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "Y": "(?P<Y>[0-9]{4})",
-        "y": "(?P<y>[0-9]{2})",
-        "m": "(?P<m>[0-9]{2})",
-        "d": "(?P<d>[0-9]{2})",
-        "j": "(?P<j>[0-9]{3})",
-        "H": "(?P<H>[0-9]{2})",
-        "M": "(?P<M>[0-9]{2})",
-        "S": "(?P<S>[0-9]{2})",
-        "f": "(?P<f>[0-9]{1,6})",
-    }
-)
-_EXAMPLE: Final = "'{timestamp:%Y%m%d%H%M%S}_{exposure}'"
-
-
-class TemplateError(ValueError):
-    """A file name template that cannot be used.
-
-    Parameters
-    ----------
-    template : str
-        The template as written.
-    position : int
-        Where in it the fault lies: characters from the left, the first is 1.
-    reason : str
-        One clause: what is wrong and what would be right.
-    """
-
-    def __init__(self, template: str, position: int, reason: str) -> None:
-        super().__init__(f"{template!r}, character {position}: {reason}")
-        self.template = template
-        self.position = position
-        self.reason = reason
 
 
 class ParsedName(NamedTuple):
@@ -120,7 +94,7 @@ class NamePattern:
             raise ValueError(f"exposure unit {unit!r}: it must be one of us, ms, s")
         self._unit_us = MICROSECONDS_PER_UNIT[unit]
         self._label_us = {text: self._checked_label(text) for text in self.labels}
-        self._parts = _parse_template(template)
+        self._parts = parse_template(template)
         self._short_year = any(part[:2] == ("directive", "y") for part in self._parts)
         self._refuse_product_names()
         self._regex = re.compile(self._expression(), re.DOTALL)
@@ -151,7 +125,7 @@ class NamePattern:
             return None
         fields = match.groupdict()
         exposure_us = self._exposure(fields["exposure"])
-        timestamp = _timestamp(fields)
+        timestamp = read_timestamp(fields)
         if exposure_us is None or timestamp is None:
             return None
         return ParsedName(timestamp, exposure_us)
@@ -179,9 +153,9 @@ class NamePattern:
         """
         if timestamp.tzinfo is not None:
             raise ValueError("the timestamp of a name must be naive, on the camera's clock")
-        if not _EARLIEST_YEAR <= timestamp.year <= _LATEST_YEAR:
-            raise ValueError(f"year {timestamp.year} is outside {_EARLIEST_YEAR}–{_LATEST_YEAR}")
-        if self._short_year and _full_year(timestamp.year % 100) != timestamp.year:
+        if not EARLIEST_YEAR <= timestamp.year <= LATEST_YEAR:
+            raise ValueError(f"year {timestamp.year} is outside {EARLIEST_YEAR}–{LATEST_YEAR}")
+        if self._short_year and full_year(timestamp.year % 100) != timestamp.year:
             raise ValueError(f"year {timestamp.year} cannot be written with two digits")
         exposure = self._exposure_text(exposure_us)
         return "".join(_written(kind, text, timestamp, exposure) for kind, text, _ in self._parts)
@@ -224,7 +198,7 @@ class NamePattern:
         sources: dict[str, Callable[[str], str]] = {
             "exposure": lambda _: f"(?P<exposure>{exposure})",
             "text": re.escape,
-            "directive": _DIRECTIVES.__getitem__,
+            "directive": DIRECTIVES.__getitem__,
         }
         return "".join(sources[kind](text) for kind, text, _ in self._parts)
 
@@ -338,123 +312,6 @@ def slot_stem(slot: datetime) -> str:
         ``%Y%m%d%H%M%S_hdr``, to which the product's extension is added.
     """
     return f"{slot.year:04d}{slot:%m%d%H%M%S}{PRODUCT_SUFFIX}"
-
-
-# -- the template ---------------------------------------------------------------------------
-
-_Part: TypeAlias = tuple[str, str, int]  # kind ("text", "directive", "exposure"), text, position
-
-
-def _parse_template(template: str) -> list[_Part]:
-    parts: list[_Part] = []
-    seen: set[str] = set()
-    at = 0
-    while at < len(template):
-        if template[at] == "}":
-            raise TemplateError(template, at + 1, "'}' without a '{' before it")
-        if template[at] != "{":
-            text = re.split("[{}]", template[at:], maxsplit=1)[0]
-            parts.append(("text", text, at + 1))
-            at += len(text)
-            continue
-        end = template.find("}", at)
-        if end < 0 or "{" in template[at + 1 : end]:
-            raise TemplateError(template, at + 1, "'{' is never closed by '}'")
-        field, colon, directives = template[at + 1 : end].partition(":")
-        if field in seen:
-            raise TemplateError(template, at + 1, f"{{{field}}} stands here a second time")
-        seen.add(field)
-        if field == "timestamp":
-            parts += _parse_directives(template, directives, at + 1 + len(field) + len(colon))
-        elif field == "exposure" and not colon:
-            parts.append(("exposure", "", at + 1))
-        else:
-            reason = (
-                f"{template[at : end + 1]} is unknown; known are {{timestamp:...}}, {{exposure}}"
-            )
-            raise TemplateError(template, at + 1, reason)
-        at = end + 1
-    for field in ("timestamp", "exposure"):
-        if field not in seen:
-            reason = f"there is no {{{field}}}; a complete template is {_EXAMPLE}"
-            raise TemplateError(template, len(template) + 1, reason)
-    _check_text(template, parts)
-    return parts
-
-
-def _parse_directives(template: str, directives: str, start: int) -> list[_Part]:
-    parts: list[_Part] = []
-    at = 0
-    while at < len(directives):
-        position = start + at + 1
-        if directives[at] != "%":
-            end = directives.find("%", at)
-            end = len(directives) if end < 0 else end
-            parts.append(("text", directives[at:end], position))
-            at = end
-            continue
-        letter = directives[at + 1 : at + 2]
-        if letter == "%":
-            parts.append(("text", "%", position))
-        elif letter not in _DIRECTIVES:
-            known = " ".join(f"%{known}" for known in _DIRECTIVES)
-            raise TemplateError(template, position, f"'%{letter}' is unknown; known are {known}")
-        elif any(part[:2] == ("directive", letter) for part in parts):
-            raise TemplateError(template, position, f"'%{letter}' stands here a second time")
-        else:
-            parts.append(("directive", letter, position))
-        at += 2
-    _check_complete(template, start, {text for kind, text, _ in parts if kind == "directive"})
-    return parts
-
-
-def _check_complete(template: str, start: int, letters: set[str]) -> None:
-    def refuse(reason: str) -> None:
-        raise TemplateError(template, start + 1, f"{reason}; a complete template is {_EXAMPLE}")
-
-    if len(letters & {"Y", "y"}) != 1:
-        refuse("the timestamp needs the year, %Y or %y")
-    if letters & {"m", "d", "j"} not in ({"m", "d"}, {"j"}):
-        refuse("the timestamp needs the day, %m with %d or %j alone")
-    if not letters >= {"H", "M", "S"}:
-        refuse("the timestamp needs %H, %M and %S")
-
-
-def _check_text(template: str, parts: list[_Part]) -> None:
-    for kind, text, position in parts:
-        if kind == "text" and ("/" in text or "\0" in text):
-            reason = "a file name holds no '/'; sub-folders are found without naming them"
-            raise TemplateError(template, position, reason)
-    for (kind, text, _), (next_kind, next_text, position) in pairwise(parts):
-        digits_follow = next_kind != "text" or next_text[0].isdecimal()
-        if (kind, text) == ("directive", "f") and digits_follow:
-            # 1 to 6 digits: where they end must be plain to see.
-            raise TemplateError(template, position, "after %f there must be text that is no digit")
-        if kind == "exposure" and next_kind == "text" and next_text[0].isdecimal():
-            raise TemplateError(template, position, "after {exposure} there must be no digit")
-        if kind == "exposure" and (next_kind, next_text) == ("directive", "f"):
-            raise TemplateError(template, position, "between {exposure} and %f there must be text")
-
-
-def _timestamp(fields: Mapping[str, str]) -> datetime | None:
-    year = int(fields["Y"]) if "Y" in fields else _full_year(int(fields["y"]))
-    if not _EARLIEST_YEAR <= year <= _LATEST_YEAR:
-        return None
-    clock = int(fields["H"]), int(fields["M"]), int(fields["S"])
-    microsecond = int(fields["f"].ljust(6, "0")) if "f" in fields else 0
-    try:
-        if "j" not in fields:
-            return datetime(year, int(fields["m"]), int(fields["d"]), *clock, microsecond)
-        day = int(fields["j"])
-        moment = datetime(year, 1, 1, *clock, microsecond) + timedelta(days=day - 1)
-    except ValueError:
-        return None
-    return moment if day > 0 and moment.year == year else None
-
-
-def _full_year(two_digits: int) -> int:
-    # As POSIX strptime has it: 69 to 99 are the twentieth century.
-    return two_digits + (1900 if two_digits >= 69 else 2000)
 
 
 def _written(kind: str, text: str, timestamp: datetime, exposure: str) -> str:
