@@ -13,9 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import PurePath
 
-import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate, fresh
@@ -27,8 +25,9 @@ from asi_watch.files import (
     signature,
     signature_of,
 )
+from asi_watch.image_decoding import decode_jp2, decode_jpeg, decode_png
 from asi_watch.image_headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
-from asi_watch.image_integrity import check_png, has_hole, is_whole
+from asi_watch.image_integrity import has_hole, is_whole
 
 __all__ = [
     "FileSignature",
@@ -168,11 +167,10 @@ def decode_image(
         header = read_header(data)
         _check_claims(data, header, limits)
         if header.container == "jpeg":
-            return _decode_jpeg(data, header, allocate), header
+            return decode_jpeg(data, header, allocate), header
         if header.container == "png":
-            check_png(data)
-            return _decode_png(data, header), header
-        return _decode_jp2(data, header), header
+            return decode_png(data, header), header
+        return decode_jp2(data, header), header
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
 
@@ -241,62 +239,6 @@ def _check_claims(data: bytes, header: Header, limits: ImageLimits) -> None:
         raise HeaderError("ends before its end mark", incomplete=True)
     if has_hole(data, header):
         raise HeaderError("is damaged (zero bytes inside the picture)")
-
-
-def _decode_jpeg(data: bytes, header: Header, allocate: Allocate) -> NDArray[np.uint8]:
-    shape = (header.height, header.width, header.channels)
-    flat = allocate(header.height * header.width * header.channels)[: np.prod(shape)]
-    try:
-        decoded = simplejpeg.decode_jpeg(
-            data, "BGR" if header.channels == 3 else "GRAY", buffer=flat, strict=True
-        )
-    except ValueError as error:
-        raise HeaderError(f"is damaged ({_clause(error)})") from None
-    if decoded.shape != shape:
-        raise HeaderError("decodes to another size than its header claims")
-    return flat.reshape(shape)
-
-
-def _decode_png(data: bytes, header: Header) -> NDArray[np.uint8]:
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        decoded = None
-    if decoded is None:
-        raise HeaderError("is damaged (the PNG does not decode)")
-    return _shaped(np.asarray(decoded), header)
-
-
-def _decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
-    # Pillow raises where OpenCV writes to the process's standard error. Neither can see damage
-    # inside the code blocks: JPEG 2000 has no checksums.
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
-            decoded = np.asarray(image.convert("RGB" if header.channels == 3 else "L"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise HeaderError(f"is damaged ({_clause(error)})") from None
-    if header.channels == 3:
-        decoded = decoded[:, :, ::-1]
-    return _shaped(decoded, header)
-
-
-def _shaped(decoded: NDArray[np.generic], header: Header) -> NDArray[np.uint8]:
-    """Give decoded pixels their one shape, leaving alpha out."""
-    if decoded.dtype != np.uint8 or decoded.shape[:2] != (header.height, header.width):
-        raise HeaderError("decodes to another size or depth than its header claims")
-    if decoded.ndim == 2:
-        decoded = decoded[:, :, np.newaxis]
-    if decoded.shape[2] < header.channels:
-        raise HeaderError("decodes to fewer channels than its header claims")
-    return np.ascontiguousarray(decoded[:, :, : header.channels], np.uint8)
-
-
-def _clause(error: Exception) -> str:
-    """Return the first line of a decoder's message, short enough for a log line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
 
 
 def _notes(name: str, header: Header) -> tuple[str, ...]:

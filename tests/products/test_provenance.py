@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asi_watch.products import Provenance, ProvenanceError, Source
@@ -25,6 +25,7 @@ def test_json_gives_the_same_value_back() -> None:
     assert Provenance.from_json(text).to_json() == text
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     camera=ANY_TEXT,
     path=ANY_TEXT,
