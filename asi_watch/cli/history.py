@@ -110,7 +110,10 @@ def _show(records: list[BracketRecord]) -> None:
             _printable(r.reason or (Path(r.products[0]).name if r.products else "")) + revision,
         )
         table.add_row(*(Text(cell, style) for cell in cells))
-    Console(highlight=False).print(table)
+    # A pipe has no width: give the rows room there.
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else 160
+    console.print(table)
 
 
 def _printable(text: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from asi_watch.brackets import Exposure
 from asi_watch.live.commands import Signature, Unusable
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
 
 @dataclass(slots=True)
@@ -110,3 +110,64 @@ class OpenBracket:
         for exposure_us, exposure in list(self.exposures.items()):
             if exposure.path == path:
                 del self.exposures[exposure_us]
+
+    # -- over already -----------------------------------------------------------------------
+
+    def reopen(self, newly: str | None) -> list[Arrival]:
+        """Begin the next revision of a bracket that was over.
+
+        Parameters
+        ----------
+        newly : str or None
+            The file that is the reason.
+
+        Returns
+        -------
+        list of Arrival
+            The earlier inputs, which must be read again.
+        """
+        record = self.previous
+        assert record is not None
+        self.reopened = True
+        self.revision = max(1, record.revision + (record.state == "published"))
+        self.duplicates, self.late = record.duplicates, record.late + self.late
+        self.attempts = record.attempts if record.state == "failed" else 0
+        self.rejected = {r.path: r for r in record.rejected if r.path != newly}
+        earlier = [e for e in record.inputs if e.path != newly]
+        self.required.update(e.path for e in earlier)
+        return [Arrival(e.path, e.timestamp, e.exposure_us) for e in earlier]
+
+    def give_up_revision(self, reason: str) -> list[RejectedFile]:
+        """Go back to the row as it stands; return the files that are left out, with `reason`."""
+        record = self.previous
+        assert record is not None
+        left_out = [
+            RejectedFile(e.path, *e.signature, reason)
+            for e in self.exposures.values()
+            if not record.knows(e.path, e.signature)
+        ]
+        self.reopened = False
+        self.required.clear()
+        self.exposures.clear()
+        self.late = 0
+        return left_out
+
+    def record(
+        self, camera: str, state: RecordState, reason: str | None, expected: int | None, whole: bool
+    ) -> BracketRecord:
+        """Give the bracket as a row of the ledger."""
+        return BracketRecord(
+            camera=camera,
+            slot=self.slot,
+            state=state,
+            revision=self.revision,
+            attempts=self.attempts,
+            expected=expected,
+            complete=whole,
+            inputs=self.inputs,
+            rejected=tuple(self.rejected.values()),
+            products=self.previous.products if self.previous else (),
+            duplicates=self.duplicates,
+            late=self.late,
+            reason=reason,
+        )

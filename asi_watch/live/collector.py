@@ -7,7 +7,7 @@ a file, a thread or the ledger (rows of brackets that are over are looked up thr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -30,6 +30,7 @@ from asi_watch.live.commands import (
     Vanished,
     WriteRecord,
 )
+from asi_watch.live.counters import Counters
 from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
 MAX_ATTEMPTS = 8
@@ -47,31 +48,6 @@ class ParsedName(Protocol):
     @property
     def exposure_us(self) -> float:
         """Exposure time in microseconds."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the daemon started; every file ends in one of these."""
-
-    files_found: int = 0
-    names_ignored: int = 0
-    exposures_read: int = 0
-    files_unusable: int = 0
-    files_vanished: int = 0
-    duplicates: int = 0
-    late: int = 0
-    late_ignored: int = 0
-    published: int = 0
-    incomplete: int = 0
-    revisions: int = 0
-    adopted: int = 0
-    skipped: int = 0
-    merge_failures: int = 0
-    parked: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Give the counters by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 class Collector:
@@ -287,18 +263,8 @@ class Collector:
         bracket.admit(exposure)
 
     def _reopen(self, bracket: OpenBracket, newly: str | None = None) -> Iterator[Command]:
-        record = bracket.previous
-        assert record is not None
-        bracket.reopened = True
-        bracket.revision = max(1, record.revision + (record.state == "published"))
-        bracket.duplicates, bracket.late = record.duplicates, record.late + bracket.late
-        bracket.attempts = record.attempts if record.state == "failed" else 0
-        bracket.rejected = {r.path: r for r in record.rejected if r.path != newly}
-        for earlier in record.inputs:
-            if earlier.path != newly:
-                bracket.required.add(earlier.path)
-                arrival = Arrival(earlier.path, earlier.timestamp, earlier.exposure_us)
-                yield self._read(bracket, arrival)
+        for arrival in bracket.reopen(newly):
+            yield self._read(bracket, arrival)
 
     def _required_is_gone(self, bracket: OpenBracket, path: str, what: str) -> Iterator[Command]:
         if path not in bracket.required:
@@ -307,19 +273,12 @@ class Collector:
         if bracket.previous is None or bracket.previous.state != "published":
             return
         # A revision with fewer inputs would be worse than the product that stands.
-        bracket.reopened = False
-        reason = f"late: not merged, since the earlier input {path} {what}"
-        late = [
-            RejectedFile(e.path, *e.signature, reason)
-            for e in bracket.exposures.values()
-            if not bracket.previous.knows(e.path, e.signature)
-        ]
-        arrived = bracket.late - bracket.previous.late
-        bracket.required.clear()
-        bracket.exposures.clear()
-        bracket.late = 0
         self.counters.late_ignored += 1
-        yield from self._amend(bracket, *late, late=arrived)
+        arrived = bracket.late - bracket.previous.late
+        left_out = bracket.give_up_revision(
+            f"late: not merged, since the earlier input {path} {what}"
+        )
+        yield from self._amend(bracket, *left_out, late=arrived)
 
     def _amend(
         self, bracket: OpenBracket, *rejected: RejectedFile, late: int = 0
@@ -483,18 +442,5 @@ class Collector:
     def _record(
         self, bracket: OpenBracket, state: RecordState, reason: str | None
     ) -> BracketRecord:
-        return BracketRecord(
-            camera=self.camera,
-            slot=bracket.slot,
-            state=state,
-            revision=bracket.revision,
-            attempts=bracket.attempts,
-            expected=self.expected.count(),
-            complete=self.expected.is_complete(bracket.exposures),
-            inputs=bracket.inputs,
-            rejected=tuple(bracket.rejected.values()),
-            products=bracket.previous.products if bracket.previous else (),
-            duplicates=bracket.duplicates,
-            late=bracket.late,
-            reason=reason,
-        )
+        complete = self.expected.is_complete(bracket.exposures)
+        return bracket.record(self.camera, state, reason, self.expected.count(), complete)
