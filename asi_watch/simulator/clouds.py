@@ -33,7 +33,7 @@ ROW = 1024
 # Height within the deck, 0…1, whose motion stands for all of it between two keyframes.
 SEEN_AT = 0.4
 # Steeper than this the stack is not seen through: the gaps between its slices would show.
-STEEPEST = 0.9
+STEEPEST = 0.55
 # Far smaller than the Earth's: keeps the clouds at the horizon larger than a pixel.
 SHELL_RADIUS_KM = 160.0
 CLOUD_WHITE = np.array([1.0, 0.99, 0.98], np.float32)

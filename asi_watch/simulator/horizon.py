@@ -10,6 +10,7 @@ import numpy as np
 from asi_watch.simulator.lens import Floats, Lens
 
 SKYLINE_STEPS = 4096
+BAND = 128
 TREE_GREEN = np.array([0.022, 0.050, 0.036], np.float32)
 WALL_GREY = np.array([0.060, 0.066, 0.072], np.float32)
 GROUND = np.array([0.045, 0.060, 0.058], np.float32)
@@ -31,11 +32,28 @@ def draw_horizon(lens: Lens, rng: np.random.Generator) -> tuple[Floats, Floats]:
     foreground : ndarray, shape (H, W, 3), float32, BGR
         Radiance of the obstacles and of the surround, to be added.
     """
+    size = lens.size
+    skylines = _tree_line(rng), _buildings(rng)
+    leaves = _speckle(rng, size)
+    openness = np.empty((size, size, 3), np.float32)
+    foreground = np.empty_like(openness)
+    # In bands: the many fields that one needs are large at full size.
+    for top in range(0, size, BAND):
+        rows = slice(top, min(top + BAND, size))
+        part = Lens(size, rows.start, rows.stop)
+        openness[rows], foreground[rows] = _draw_band(part, *skylines, leaves[rows])
+    return openness, foreground
+
+
+def _draw_band(
+    lens: Lens, tree_line: Floats, roofs: Floats, speckle: Floats
+) -> tuple[Floats, Floats]:
+    """Openness and foreground of the rows that the lens covers."""
     elevation = np.float32(90) - np.degrees(lens.zenith)
     turn = lens.azimuth * np.float32(SKYLINE_STEPS / (2 * math.pi))
     pixel_deg = 90 / lens.radius
-    trees = _at(_tree_line(rng), turn)
-    walls = _at(_buildings(rng), turn)
+    trees = _at(tree_line, turn)
+    walls = _at(roofs, turn)
     mast = _mast(lens, elevation, pixel_deg)
     tree_cover = _cover(trees - elevation, pixel_deg)
     wall_cover = _cover(walls - elevation, pixel_deg)
@@ -43,7 +61,7 @@ def draw_horizon(lens: Lens, rng: np.random.Generator) -> tuple[Floats, Floats]:
     vignette = inside * (1 - np.float32(0.28) * lens.reach**2.5)
     sky = (1 - tree_cover) * (1 - wall_cover) * (1 - mast)
     openness = cv2.merge([vignette * sky] * 3)
-    leaves = TREE_GREEN * _speckle(rng, lens.size)[..., np.newaxis]
+    leaves = TREE_GREEN * speckle[..., np.newaxis]
     objects = leaves * (tree_cover * (1 - wall_cover))[..., np.newaxis]
     objects += wall_cover[..., np.newaxis] * _facade(turn, elevation, walls)
     objects *= (1 - mast)[..., np.newaxis]

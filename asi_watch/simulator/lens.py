@@ -81,9 +81,13 @@ class Lens:
     ----------
     size : int
         Width and height of the square image in pixels.
+    top, bottom : int
+        Rows of the image that the fields below cover; a negative `bottom` stands for all.
     """
 
     size: int
+    top: int = 0
+    bottom: int = -1
 
     @property
     def radius(self) -> float:
@@ -94,9 +98,10 @@ class Lens:
     def _offsets(self) -> tuple[Floats, Floats]:
         axis = np.arange(self.size, dtype=np.float32) - np.float32((self.size - 1) / 2)
         axis /= np.float32(self.radius)
+        rows = slice(self.top, self.size if self.bottom < 0 else self.bottom)
         x: Floats
         y: Floats
-        x, y = np.meshgrid(axis, axis)
+        x, y = np.meshgrid(axis, axis[rows])
         return x, y
 
     @cached_property

@@ -11,6 +11,7 @@ import numpy as np
 
 from asi_watch.simulator.atmosphere import add_sun, clear_sky
 from asi_watch.simulator.clouds import Clouds, Weather
+from asi_watch.simulator.flare import add_flare
 from asi_watch.simulator.horizon import draw_horizon
 from asi_watch.simulator.lens import Floats, Lens, Sun, sun_at
 
@@ -26,6 +27,7 @@ SMALLEST, LARGEST = 32, 8192
 @dataclass(frozen=True)
 class _Keyframe:
     number: int
+    sun: Sun
     clear: Floats
     clouds: Floats
 
@@ -101,7 +103,8 @@ class Sky:
             A new array at every call.
         """
         key = self._keyframe(math.floor(t_seconds / KEYFRAME_S))
-        clouds = self._carried(key.clouds, t_seconds - key.number * KEYFRAME_S)
+        coarse = self._carried(key.clouds, t_seconds - key.number * KEYFRAME_S)
+        clouds = coarse
         if self._coarse.size != self.size:
             shape = (self.size, self.size)
             resized = cv2.resize(clouds, shape, interpolation=cv2.INTER_CUBIC)
@@ -116,6 +119,9 @@ class Sky:
             cv2.add(part, self._foreground[rows], dst=part)
             # Cubic interpolation may swing below zero beside a bright edge.
             np.maximum(part, DARKEST, out=scene[rows])
+        x, y = self._coarse.pixel_of(key.sun)
+        share = float(coarse[round(y), round(x), 0])
+        add_flare(scene, self._lens, key.sun, min(max(share, 0.0), 1.0))
         return scene
 
     def sun(self, t_seconds: float) -> Sun:
@@ -138,7 +144,7 @@ class Sky:
                 resized = cv2.resize(coarse, shape, interpolation=cv2.INTER_CUBIC)
                 clear = np.asarray(resized, np.float32)
             add_sun(clear, self._lens, sun)
-            self._key = _Keyframe(number, clear, clouds)
+            self._key = _Keyframe(number, sun, clear, clouds)
         return self._key
 
     def _carried(self, clouds: Floats, seconds: float) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from asi_watch.simulator import Sky, Weather
+from asi_watch.simulator.flare import add_flare
 from asi_watch.simulator.lens import LOWEST_SUN_DEG, Lens, sun_at
 
 SIZE = 160
@@ -46,6 +47,18 @@ def test_the_suns_peak_is_far_above_the_sky() -> None:
     assert scene[..., 1].max() > 4e4 * np.median(scene[..., 1][inside])
     y, x = np.unravel_index(np.argmax(scene[..., 1]), scene.shape[:2])
     assert math.dist((x, y), Lens(512).pixel_of(sun_at(dt.datetime(2026, 6, 21, 9)))) < 2
+
+
+def test_a_free_sun_leaves_ghosts_and_a_hidden_one_does_not() -> None:
+    lens, sun = Lens(200), sun_at(dt.datetime(2026, 6, 21, 9))
+    free, hidden = np.zeros((200, 200, 3), np.float32), np.zeros((200, 200, 3), np.float32)
+    add_flare(free, lens, sun, 1.0)
+    add_flare(hidden, lens, sun, 0.0)
+    assert not hidden.any()
+    # Across the centre from the sun, and nowhere bright enough to be taken for a cloud.
+    x, y = lens.pixel_of(sun)
+    assert free[round(99.5 - 0.55 * (y - 99.5)), round(99.5 - 0.55 * (x - 99.5))].min() > 0
+    assert 0 < free.max() < 0.2
 
 
 def test_the_clear_sky_is_blue_above_and_pale_below() -> None:
@@ -97,6 +110,17 @@ def test_the_sun_stands_where_the_almanac_has_it() -> None:
 def test_the_sun_never_sets() -> None:
     midnight = sun_at(dt.datetime(2026, 12, 21, 0))
     assert 90 - math.degrees(midnight.zenith) == pytest.approx(LOWEST_SUN_DEG)
+
+
+def test_a_band_of_a_lens_is_a_part_of_the_whole() -> None:
+    whole, band = Lens(100), Lens(100, 30, 45)
+    assert np.array_equal(band.azimuth, whole.azimuth[30:45])
+    assert np.array_equal(band.reach, whole.reach[30:45])
+    directions = whole.directions(slice(30, 45), slice(0, 100))
+    assert np.allclose(directions[2], np.cos(whole.zenith[30:45]), atol=1e-6)
+    assert np.allclose(
+        directions[0], np.sin(whole.zenith[30:45]) * whole.east_north[0][30:45], atol=1e-6
+    )
 
 
 def test_east_is_left_when_north_is_up() -> None:
