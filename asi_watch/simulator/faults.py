@@ -151,7 +151,8 @@ def befall(
     happening = [fault.kind for fault in faults if rng.random() < fault.rate]
     victims = [int(i) for i in rng.permutation(len(frames))]
     struck = dict(zip(victims, happening, strict=False))
-    after = frames[-1].timestamp + settle
+    # Names count whole seconds: an exposure taken again needs a name of its own.
+    after = frames[-1].timestamp + max(settle, dt.timedelta(seconds=1))
     arrivals: list[Arrival] = []
     for index, frame in enumerate(frames):
         kind = struck.get(index)

@@ -142,6 +142,10 @@ class SimulatorSettings:
         last = (len(times) - 1) * self.settle_s
         text = f"{len(times)} exposures {self.settle_s:g} s apart do not fit into an interval of "
         _require(last < self.interval_s, f"{text}{self.interval_s:g} s")
+        again = any(fault.kind == "duplicate" for fault in self.faults)
+        fits = last + max(self.settle_s, 1.0) < self.interval_s
+        text = "faults: a duplicate comes after the bracket and would fall into the next one"
+        _require(fits or not again, f"{text}; a longer interval is needed")
 
     def _check_names(self) -> None:
         _require(self.start.tzinfo is None, "start is a time of the camera's clock, without a zone")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +79,13 @@ def test_a_duplicate_is_the_same_exposure_taken_again() -> None:
     assert len(arrivals) == 4
     assert hit.frame.timestamp == START + 3 * SECOND
     assert [a.frame.exposure_us for a in arrivals].count(hit.frame.exposure_us) == 2
+
+
+def test_a_duplicate_of_a_quick_bracket_has_a_name_of_its_own() -> None:
+    quick = [replace(f, timestamp=START + k * SECOND / 10) for k, f in enumerate(frames())]
+    faults = [FaultRate("duplicate", 1.0)]
+    (hit,) = struck(befall(quick, faults, 1, interval=30 * SECOND, settle=SECOND / 10))
+    assert hit.frame.timestamp.replace(microsecond=0) > START
 
 
 def test_completed_later_is_half_first_and_whole_in_the_end() -> None:

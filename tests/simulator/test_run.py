@@ -227,6 +227,7 @@ def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
         ({"speed": float("nan")}, "speed"),
         ({"interval_s": 2.0}, "do not fit"),
         ({"settle_s": 0.0}, "settle"),
+        ({"settle_s": 12.0, "faults": parse_faults("duplicate")}, "fall into the next"),
         ({"exposures_us": ()}, "exposures"),
         ({"exposures_us": (80.0, 80.0)}, "twice"),
         ({"exposures_us": (-1.0,)}, "exposures"),
