@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from asi_watch.simulator.atmosphere import sunlight
 from asi_watch.simulator.lens import Floats, Lens, Sun
 from asi_watch.simulator.noise import fractal_tile
+from asi_watch.simulator.weather import Weather
 
 SLICES = 10
 BASE_KM = 1.2
@@ -37,37 +38,6 @@ STEEPEST = 0.55
 # Far smaller than the Earth's: keeps the clouds at the horizon larger than a pixel.
 SHELL_RADIUS_KM = 160.0
 CLOUD_WHITE = np.array([1.0, 0.99, 0.98], np.float32)
-
-
-@dataclass(frozen=True)
-class Weather:
-    """What the clouds are like.
-
-    Parameters
-    ----------
-    cover : float
-        Threshold of the cumulus field in standard deviations: lower is more cloud.
-    cirrus : float
-        Largest optical depth of the cirrus veil.
-    wind_kmh : float
-        Wind speed at the cumulus base.
-    wind_to_deg : float
-        Direction the cumulus moves to, degrees from north by east.
-    """
-
-    cover: float = 0.50
-    cirrus: float = 0.5
-    wind_kmh: float = 32.0
-    wind_to_deg: float = 65.0
-
-    @property
-    def wind(self) -> tuple[float, float]:
-        """Velocity (east, north) in km/s."""
-        angle = math.radians(self.wind_to_deg)
-        return (
-            math.sin(angle) * self.wind_kmh / 3600,
-            math.cos(angle) * self.wind_kmh / 3600,
-        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ import numpy as np
 
 from asi_watch.simulator.lens import Floats, Lens
 
+# How bright the whole scene is: the longest of 80…1280 µs shows the trees and the dark bases of the
+# clouds and loses their brightest rims, the shortest loses nothing but the sun.
+BRIGHTNESS = np.float32(1.5)
 SKYLINE_STEPS = 4096
 BAND = 128
 TREE_GREEN = np.array([0.022, 0.050, 0.036], np.float32)
@@ -27,7 +30,7 @@ def draw_horizon(lens: Lens, rng: np.random.Generator) -> tuple[Floats, Floats]:
     Returns
     -------
     openness : ndarray, shape (H, W, 3), float32
-        Share of the sky's light that reaches each pixel: 1 at the zenith, less towards the rim
+        What reaches each pixel of the sky's light: `BRIGHTNESS` at the zenith, less towards the rim
         (vignetting), 0 behind obstacles and outside the circle.
     foreground : ndarray, shape (H, W, 3), float32, BGR
         Radiance of the obstacles and of the surround, to be added.
@@ -42,6 +45,8 @@ def draw_horizon(lens: Lens, rng: np.random.Generator) -> tuple[Floats, Floats]:
         rows = slice(top, min(top + BAND, size))
         part = Lens(size, rows.start, rows.stop)
         openness[rows], foreground[rows] = _draw_band(part, *skylines, leaves[rows])
+    openness *= BRIGHTNESS
+    foreground *= BRIGHTNESS
     return openness, foreground
 
 

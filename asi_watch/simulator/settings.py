@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from asi_watch.naming import NamePattern
-from asi_watch.simulator.clouds import Weather
 from asi_watch.simulator.faults import FaultRate
 from asi_watch.simulator.sensor import RESPONSES
 from asi_watch.simulator.sky import LARGEST, SMALLEST, START
+from asi_watch.simulator.weather import Weather
 
 WriterKind = Literal["plain", "chunked", "rename", "mixed"]
 WRITERS: tuple[str, ...] = get_args(WriterKind)

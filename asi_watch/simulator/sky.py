@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from asi_watch.simulator.atmosphere import add_sun, clear_sky
-from asi_watch.simulator.clouds import Clouds, Weather
+from asi_watch.simulator.clouds import Clouds
 from asi_watch.simulator.flare import add_flare
 from asi_watch.simulator.horizon import draw_horizon
 from asi_watch.simulator.lens import Floats, Lens, Sun, sun_at
+from asi_watch.simulator.weather import Weather
 
 START = dt.datetime(2026, 6, 21, 9, 0, 0)
 # Clouds are rendered anew at these moments; in between they are carried along by the wind.
