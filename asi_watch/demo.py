@@ -18,8 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asi_watch.live.ledger import FILE_NAME, Ledger
 from asi_watch.live.records import BracketRecord
 
-BRACKETS = 6
-_FIRST_BRACKETS = 3
+BRACKETS = 8
 _PATIENCE = 150.0
 
 _CONFIG = """\
@@ -31,6 +30,8 @@ cameras:
     output: hdr
     without_response: wait          # the first brackets wait until a curve is calibrated from them
     bracket: {exposures: [80, 160, 320, 640, 1280]}
+    # One scale for all brackets and channels, the sun's own disc beyond it: a day's pictures match.
+    merge: {lnE_range: [-12.4, -4.8], gamma: 2.4}
     products: [{format: jpg, quality: 95}, {format: exr}]
     recalibrate: {every: never, brackets: 3}
 """
@@ -135,8 +136,11 @@ def _report(out: Path, records: list[BracketRecord], console: Console) -> int:
         console.print(f"No HDR image was made; the reason is in {out / 'daemon.log'}")
         return 1
     plots = sorted((out / "state" / "curves").rglob("*.png"))
-    latencies = sorted(r.latency for r in records[_FIRST_BRACKETS:] if r.latency is not None)
-    console.print(f"\n{len(records)} HDR images, each a JPEG to look at and an OpenEXR radiance map:")
+    # The first brackets waited for the curve; the last ones show the daemon at work.
+    latencies = sorted(r.latency for r in records[-3:] if r.latency is not None)
+    console.print(
+        f"\n{len(records)} HDR images, each a JPEG to look at and an OpenEXR radiance map:"
+    )
     for record in records:
         console.print(f"  {out / 'hdr' / record.products[0]}", soft_wrap=True)
     for plot in plots:
