@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from asi_watch import __version__
 from asi_watch.errors import BracketError
+from asi_watch.files import shown
 from asi_watch.hdr.calibration import (
     BracketSamples,
     Calibration,
@@ -60,28 +61,55 @@ def sample_files(
     """
     samples = []
     for bracket in brackets:
-        images = [read_image(path).pixels for path in bracket.paths]
-        for path, image in zip(bracket.paths, images, strict=True):
-            if image.shape != images[0].shape:
-                raise BracketError(
-                    f"{path}: is {image.shape}, but {bracket.paths[0]} is {images[0].shape};"
-                    " the images of a bracket must have one size"
-                )
-        try:
-            samples.append(
-                sample_bracket(
-                    images,
-                    bracket.exposure_us,
-                    technique=technique,
-                    count=samples_per_bracket,
-                    rng=rng,
-                )
+        samples.append(
+            sample_bracket_files(
+                bracket, technique=technique, samples_per_bracket=samples_per_bracket, rng=rng
             )
-        except ValueError as error:
-            raise BracketError(f"{bracket.paths[0]} and the rest of its bracket: {error}") from error
+        )
         if on_bracket is not None:
             on_bracket(bracket)
     return samples
+
+
+def sample_bracket_files(
+    bracket: FilesOfBracket,
+    *,
+    technique: SampleTechnique,
+    samples_per_bracket: int,
+    rng: np.random.Generator,
+) -> BracketSamples:
+    """Read one bracket and take its samples.
+
+    Parameters
+    ----------
+    bracket : FilesOfBracket
+    technique, samples_per_bracket, rng
+        See `asi_watch.hdr.calibration.sample_bracket`.
+
+    Returns
+    -------
+    BracketSamples
+
+    Raises
+    ------
+    ImageError, BracketError
+        As `sample_files`.
+    """
+    images = [read_image(path).pixels for path in bracket.paths]
+    for path, image in zip(bracket.paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise BracketError(
+                f"{shown(path)}: is {image.shape}, but {shown(bracket.paths[0])} is"
+                f" {images[0].shape}; the images of a bracket must have one size"
+            )
+    try:
+        return sample_bracket(
+            images, bracket.exposure_us, technique=technique, count=samples_per_bracket, rng=rng
+        )
+    except ValueError as error:
+        raise BracketError(
+            f"{shown(bracket.paths[0])} and the rest of its bracket: {error}"
+        ) from error
 
 
 def lne_range(log_response: ArrayLike, exposure_times: ArrayLike) -> tuple[float, float]:

@@ -1,0 +1,246 @@
+"""A whole archive merged: all brackets, in several threads, none stopping the others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+from asi_watch.errors import AsiWatchError, BracketError
+from asi_watch.files import shown
+from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.pipeline.calibration import CalibrationChoices, calibrate_brackets
+from asi_watch.pipeline.finding import ArchiveBracket, ArchiveRules, find_brackets
+from asi_watch.pipeline.merging import BracketMerger, MergePlan
+from asi_watch.pipeline.progress import progress
+from asi_watch.products import ProductSpec
+
+__all__ = ["ArchiveSummary", "BracketOutcome", "default_workers", "merge_all", "merge_archive"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BracketOutcome:
+    """What became of one bracket.
+
+    Parameters
+    ----------
+    slot : datetime
+    products : tuple of Path
+        Empty where the bracket could not be merged.
+    left_out : int
+        Exposures left out because they could not be read.
+    error : AsiWatchError or None
+        Why there is no product.
+    """
+
+    slot: datetime
+    products: tuple[Path, ...]
+    left_out: int
+    error: AsiWatchError | None
+
+
+@dataclass(slots=True)
+class ArchiveSummary:
+    """What became of an archive.
+
+    Parameters
+    ----------
+    brackets, merged, products, left_out : int
+        Brackets found and merged, files written, exposures left out as unreadable.
+    failures : list of (datetime, str)
+        Slots without product and the reason.
+    seconds : float
+        Wall time.
+    """
+
+    brackets: int
+    merged: int = 0
+    products: int = 0
+    left_out: int = 0
+    failures: list[tuple[datetime, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, outcome: BracketOutcome) -> None:
+        """Count one bracket."""
+        self.merged += outcome.error is None
+        self.products += len(outcome.products)
+        self.left_out += outcome.left_out
+        if outcome.error is not None:
+            self.failures.append((outcome.slot, str(outcome.error)))
+
+    @property
+    def flawless(self) -> bool:
+        """Whether every bracket was merged from all of its exposures."""
+        return not self.failures and not self.left_out
+
+    def sentence(self) -> str:
+        """Say it in one sentence."""
+        text = f"{self.merged} of {self.brackets} brackets merged in {self.seconds:.1f} s"
+        if self.merged and self.seconds > 0:
+            text += f" ({self.merged / self.seconds:.1f} per second)"
+        text += f", {self.products} files written"
+        if self.failures:
+            text += f"; {len(self.failures)} brackets not merged"
+        if self.left_out:
+            text += f"; {self.left_out} unreadable exposures left out"
+        return text
+
+
+def merge_archive(
+    directory: str | os.PathLike[str],
+    save_dir: str | os.PathLike[str],
+    *,
+    rules: ArchiveRules,
+    settings: MergeSettings,
+    curve: ResponseCurve | None,
+    products: Sequence[ProductSpec],
+    camera: str | None = None,
+    workers: int | None = None,
+    leave_out_unreadable: bool = False,
+) -> ArchiveSummary:
+    """Merge every bracket of a folder or an archive.
+
+    Parameters
+    ----------
+    directory, save_dir : path-like
+        They may be the same, or one inside the other: products are never taken for exposures.
+    rules : ArchiveRules
+    settings : MergeSettings
+    curve : ResponseCurve or None
+        None with any algorithm but `mertens`: a curve is calibrated from the archive, in memory.
+    products : sequence of ProductSpec
+        Written for every bracket.
+    camera : str, optional
+        Noted in the products; the folder's name by default.
+    workers : int, optional
+        Threads; 0 merges in the calling thread, None takes one per core.
+    leave_out_unreadable : bool
+        See `asi_watch.pipeline.merging.BracketMerger`.
+
+    Returns
+    -------
+    ArchiveSummary
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    BracketError
+        If it holds no exposures, or no curve could be calibrated.
+    ValueError
+        If settings and products do not go together.
+    """
+    root = os.fspath(Path(directory))
+    brackets = find_brackets(root, rules)
+    if not brackets:
+        raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
+    if curve is None and settings.algorithm != "mertens":
+        curve = _calibrated(brackets, root, settings)
+    count = default_workers() if workers is None else workers
+    plan = MergePlan(
+        root=root,
+        output=Path(save_dir),
+        settings=settings,
+        curve=curve,
+        products=tuple(products),
+        camera=Path(root).resolve().name if camera is None else camera,
+        to_utc=rules.to_utc,
+        min_exposures=rules.min_exposures,
+        leave_out_unreadable=leave_out_unreadable,
+        threads=1 if count > 1 else default_workers(),
+    )
+    summary = ArchiveSummary(len(brackets))
+    started = time.monotonic()
+    with progress("merging", len(brackets)) as advance:
+        for outcome in merge_all(brackets, BracketMerger(plan), count):
+            summary.add(outcome)
+            advance()
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def merge_all(
+    brackets: Iterable[ArchiveBracket], merger: BracketMerger, workers: int
+) -> Iterator[BracketOutcome]:
+    """Merge brackets one after the other or in threads; failures are logged and handed on.
+
+    Parameters
+    ----------
+    brackets : iterable of ArchiveBracket
+    merger : BracketMerger
+    workers : int
+        Threads; 0 and 1 merge in the calling thread.
+
+    Yields
+    ------
+    BracketOutcome
+        In the order in which they are done.
+    """
+
+    def one(bracket: ArchiveBracket) -> BracketOutcome:
+        try:
+            merged = merger.merge(bracket)
+        except AsiWatchError as error:
+            log.warning("bracket %s not merged: %s", bracket.slot, error)
+            return BracketOutcome(bracket.slot, (), 0, error)
+        for unusable in merged.left_out:
+            name = shown(unusable.path)
+            log.warning("bracket %s merged without %s: %s", bracket.slot, name, unusable.reason)
+        return BracketOutcome(bracket.slot, merged.products, len(merged.left_out), None)
+
+    if workers < 0:
+        raise ValueError(f"the number of workers must not be negative; got {workers}")
+    if workers <= 1:
+        yield from map(one, brackets)
+        return
+    yield from _in_threads(one, brackets, workers)
+
+
+def default_workers() -> int:
+    """One thread per core that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _in_threads(
+    work: Callable[[ArchiveBracket], BracketOutcome],
+    brackets: Iterable[ArchiveBracket],
+    workers: int,
+) -> Iterator[BracketOutcome]:
+    # A few jobs wait, not the whole archive: an interrupt ends the run after those in work.
+    source = iter(brackets)
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="merge")
+    try:
+        pending: set[Future[BracketOutcome]] = {
+            executor.submit(work, b) for b in islice(source, 2 * workers)
+        }
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            pending |= {executor.submit(work, b) for b in islice(source, len(done))}
+            for future in done:
+                yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _calibrated(
+    brackets: Sequence[ArchiveBracket], root: str, settings: MergeSettings
+) -> ResponseCurve:
+    log.warning(
+        "no response curve given: calibrating one from %s itself, for this run only", shown(root)
+    )
+    choices = CalibrationChoices(
+        sample_technique="flat",
+        low_clip=settings.low_clip,
+        high_clip=settings.high_clip,
+        seed=0,
+    )
+    return calibrate_brackets(brackets, root, choices).curve({})

@@ -1,0 +1,177 @@
+"""The camera's response from a folder of brackets, and the range of ln E that it can tell."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.calibrating import lne_range
+from asi_watch.errors import BracketError
+from asi_watch.files import shown
+from asi_watch.pipeline.calibration import (
+    ArchiveCalibration,
+    CalibrationChoices,
+    calibrate_brackets,
+)
+from asi_watch.pipeline.curves import publish_plot, save_response_curve
+from asi_watch.pipeline.finding import ArchiveRules, find_brackets, walk_images
+from asi_watch.pipeline.grouping import slot_length
+from asi_watch.pipeline.naming import parse_name
+from asi_watch.pipeline.progress import progress
+from asi_watch.responses import read_response_file
+
+__all__ = ["calibrate_archive", "calibrate_camera", "get_lne_range"]
+
+
+def calibrate_camera(
+    image_dir: str | Path,
+    response_file: str | Path,
+    samples_per_image: int = 1000,
+    sample_technique: str = "random",
+    max_processed_groups: int = 10,
+    smoothness: float = 50.0,
+    weight_type: str = "triangle",
+    low_clip: int = 5,
+    high_clip: int = 250,
+    seed: int | None = None,
+    round_ts_to: str = "30s",
+) -> NDArray[np.float32]:
+    """Calibrate a camera's response (Debevec and Malik 1997) from brackets in a directory.
+
+    Parameters
+    ----------
+    image_dir : str or Path
+        Folder of images named ``YYYYmmddHHMMSS_<EXPO>.<ext>``, sub-folders included.
+    response_file : str or Path
+        Where the curve goes, with all of this noted; its plot goes beside it as
+        ``response_curve.jpg``.
+    samples_per_image : int
+        Places sampled in each bracket.
+    sample_technique : {"random", "histogram", "flat"}
+        "flat" gives the most accurate curves.
+    max_processed_groups : int
+        How many brackets are used; they are drawn at random, complete ones first.
+    smoothness : float
+        λ; means the same for any number of samples.
+    weight_type : {"triangle", "sine"}
+        Weights of the codes.
+    low_clip, high_clip : int
+        Codes outside are not used.
+    seed : int, optional
+        Same seed, same curve.
+    round_ts_to : str
+        Length of a slot, e.g. ``30s`` or ``1min``.
+
+    Returns
+    -------
+    ndarray, shape (256, 1, C), float32
+        g(z) in the ln domain, g(128) = 0, channels in BGR order, rising.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    BracketError
+        If no bracket can be used; gives files and reasons.
+    ValueError
+        If an argument is impossible.
+    """
+    choices = CalibrationChoices(
+        samples_per_image=samples_per_image,
+        sample_technique=sample_technique,
+        max_processed_groups=max_processed_groups,
+        smoothness=smoothness,
+        weight_type=weight_type,
+        low_clip=low_clip,
+        high_clip=high_clip,
+        seed=seed,
+    )
+    rules = ArchiveRules(round_to=slot_length(round_ts_to))
+    done = calibrate_archive(image_dir, rules, choices)
+    curve = done.curve({"round_ts_to": round_ts_to})
+    save_response_curve(response_file, curve.log_response, dict(curve.metadata))
+    return np.array(curve.log_response)[:, np.newaxis, :]
+
+
+def calibrate_archive(
+    image_dir: str | Path,
+    rules: ArchiveRules,
+    choices: CalibrationChoices,
+    *,
+    robust: bool = True,
+    report_plot: str | Path | None = None,
+) -> ArchiveCalibration:
+    """Calibrate from a folder or an archive, showing progress.
+
+    Parameters
+    ----------
+    image_dir : str or Path
+    rules : ArchiveRules
+    choices : CalibrationChoices
+    robust : bool
+        See `asi_watch.hdr.calibration.calibrate_response`.
+    report_plot : str or Path, optional
+        Where a plot of curve, data and residuals goes.
+
+    Returns
+    -------
+    ArchiveCalibration
+
+    Raises
+    ------
+    NotADirectoryError, BracketError, ValueError
+        As `calibrate_camera`.
+    """
+    root = os.fspath(Path(image_dir))
+    brackets = find_brackets(root, rules)
+    with progress("reading brackets", min(len(brackets), choices.max_processed_groups)) as advance:
+        done = calibrate_brackets(brackets, root, choices, robust=robust, on_bracket=advance)
+    if report_plot is not None:
+        from asi_watch.plots import save_calibration_report_plot
+
+        publish_plot(
+            lambda path: save_calibration_report_plot(done.calibration, path), Path(report_plot)
+        )
+    return done
+
+
+def get_lne_range(
+    image_dir: str | Path, response_file: str | Path, round_ts_to: str = "30s"
+) -> tuple[float, float]:
+    """Compute a range of ln E that serves all brackets of a directory.
+
+    Parameters
+    ----------
+    image_dir : str or Path
+        Folder of images, sub-folders included.
+    response_file : str or Path
+        The curve they will be merged with.
+    round_ts_to : str
+        Kept for asi_core's sake: the range does not depend on how images are grouped.
+
+    Returns
+    -------
+    (float, float)
+        (min g − max ln t, max g − min ln t) over all channels and all exposure times present;
+        hand it to the merging functions as `lnE_range` to keep one scale.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    BracketError
+        If no name in it tells an exposure time.
+    ResponseFileError
+        If the response file cannot be used.
+    """
+    slot_length(round_ts_to)
+    response, _ = read_response_file(response_file)
+    root = os.fspath(Path(image_dir))
+    parsed = (parse_name(path) for path in walk_images(root))
+    times = sorted({name.exposure_us for name in parsed if name is not None})
+    if not times:
+        raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
+    return lne_range(response, times)

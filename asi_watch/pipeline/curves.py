@@ -1,0 +1,142 @@
+"""Response files and their plots."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asi_watch.hdr.response import ChannelOrder, as_log_response
+from asi_watch.pipeline.merging import user_modes
+from asi_watch.products import publish
+from asi_watch.responses import read_response_file, response_bytes
+
+__all__ = ["_save_response_plot", "load_response_curve", "publish_plot", "save_response_curve"]
+
+
+def _save_response_plot(
+    response: NDArray[np.floating[Any]],
+    out_path: str | Path,
+    include_mean: bool = True,
+    dpi: int = 150,
+    channel_order: ChannelOrder = "BGR",
+) -> Path:
+    """Plot the camera log-response g(z) per channel and save the figure.
+
+    Parameters
+    ----------
+    response : ndarray, shape (256, 1, C) or (256, C)
+        Response curve in the ln domain.
+    out_path : str or Path
+        The suffix chooses the format; missing folders are made.
+    include_mean : bool
+        Also plot the mean of the channels.
+    dpi : int
+        Resolution.
+    channel_order : {"BGR", "RGB"}
+        Which colour each column is drawn in.
+
+    Returns
+    -------
+    Path
+        The saved file.
+    """
+    # Imported when drawn with: matplotlib takes longer to load than a bracket to merge.
+    from asi_watch.plots import save_response_plot
+
+    def draw(path: Path) -> None:
+        save_response_plot(response, path, include_mean, dpi, channel_order)
+
+    return publish_plot(draw, Path(out_path))
+
+
+def save_response_curve(
+    path: str | Path,
+    response: ArrayLike,
+    metadata: dict[str, Any] | None = None,
+    save_plot: bool = True,
+    plot_filename: str = "response_curve.jpg",
+) -> None:
+    """Save a response curve to an npz file, in the ln domain, with JSON metadata.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.npz`` is added where it is missing, as NumPy does. Missing folders are made; the file
+        appears whole or not at all.
+    response : array_like, shape (256, C) or (256, 1, C)
+        g(z), stored as `response`, float32 (256, C), columns as they are.
+    metadata : dict, optional
+        Stored as a JSON string under `metadata`. Without `channel_order` the columns are taken
+        to be blue, green, red.
+    save_plot : bool
+        Also plot the curve into the folder of the file.
+    plot_filename : str
+        Name of the plot.
+
+    Raises
+    ------
+    ValueError
+        If the array is no response curve.
+    PublishError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix != ".npz":
+        target = target.with_name(f"{target.name}.npz")
+    mode, folder_mode = user_modes()
+    data = response_bytes(response, metadata)
+    publish(data, target, mode=mode, folder_mode=folder_mode)
+    if save_plot:
+        order = (metadata or {}).get("channel_order", "BGR")
+        curve = as_log_response(response)
+        _save_response_plot(curve, target.with_name(plot_filename), channel_order=order)
+
+
+def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Load a response curve from an npz file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ours or one written by asi_core.
+
+    Returns
+    -------
+    response : ndarray, shape (256, C), float32
+        g(z) in the ln domain, columns in the order that `metadata["channel_order"]` names.
+    metadata : dict
+        Of the file; `channel_order` is "RGB" where the file has none.
+
+    Raises
+    ------
+    ResponseFileError
+        If the file is missing, damaged, or holds something else.
+    """
+    return read_response_file(path)
+
+
+def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
+    """Draw into a temporary folder and put the figure in its place, whole.
+
+    Parameters
+    ----------
+    draw : callable
+        Saves a figure at the path it is given.
+    target : Path
+
+    Returns
+    -------
+    Path
+        `target`.
+    """
+    mode, folder_mode = user_modes()
+    with tempfile.TemporaryDirectory(prefix="asi-watch-") as folder:
+        drawn = Path(folder) / f"plot{target.suffix}"
+        draw(drawn)
+        publish(drawn.read_bytes(), target, mode=mode, folder_mode=folder_mode)
+    return target

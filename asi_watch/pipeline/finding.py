@@ -1,0 +1,235 @@
+"""From a folder or an archive to its brackets, in the order of time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
+from asi_watch.errors import BracketError
+from asi_watch.files import shown
+from asi_watch.naming import ParsedName, is_product_name
+from asi_watch.pipeline.naming import parse_name
+
+__all__ = ["IMAGE_EXTENSIONS", "ArchiveBracket", "ArchiveRules", "find_brackets", "walk_images"]
+
+log = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "jp2"})
+
+
+def _as_utc(timestamp: datetime) -> datetime:
+    return timestamp.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRules:
+    """What the names of an archive mean and which exposures belong together.
+
+    Parameters
+    ----------
+    round_to, offset : timedelta
+        See `asi_watch.brackets.slot_of`.
+    parse : callable
+        File name to timestamp and exposure; None for a name that is not an exposure's.
+    extensions : frozenset of str
+        Lower case, without dot.
+    expected : tuple of float, int or "auto"
+        What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
+    min_exposures : int
+        A bracket with fewer is not merged.
+    to_utc : callable
+        From the clock of the names to UTC.
+    """
+
+    round_to: timedelta = timedelta(seconds=30)
+    offset: timedelta = timedelta(0)
+    parse: Callable[[str], ParsedName | None] = parse_name
+    extensions: frozenset[str] = IMAGE_EXTENSIONS
+    expected: tuple[float, ...] | int | Literal["auto"] = "auto"
+    min_exposures: int = 2
+    to_utc: Callable[[datetime], datetime] = field(default=_as_utc)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveBracket:
+    """The exposures of one slot.
+
+    Parameters
+    ----------
+    slot : datetime
+        Naive, in the clock of the names.
+    exposures : tuple of Exposure
+        Rising exposure times, each once; paths relative to the archive.
+    files : int
+        How many files the slot has, repeated exposures included.
+    expected : int or None
+        Exposures of a complete bracket, where known.
+    complete : bool
+        Whether all of them are there.
+    """
+
+    slot: datetime
+    exposures: tuple[Exposure, ...]
+    files: int
+    expected: int | None = None
+    complete: bool = False
+
+    @property
+    def first(self) -> Exposure:
+        """The exposure taken first."""
+        return min(self.exposures, key=lambda e: (e.timestamp, e.path))
+
+    def check_usable(self, min_exposures: int) -> None:
+        """Refuse a bracket that has too little in it.
+
+        Raises
+        ------
+        BracketError
+            With a file of the bracket and the reason.
+        """
+        name, count = shown(self.first.path), len(self.exposures)
+        if count == 1 and self.files > 1:
+            raise BracketError(
+                f"{name}: all {self.files} exposures of the bracket have the same exposure time"
+                f" ({self.first.exposure_us:g} µs)"
+            )
+        if count == 1:
+            raise BracketError(f"{name}: is the only exposure of its bracket")
+        if count < min_exposures:
+            raise BracketError(
+                f"{name}: its bracket has {count} exposures, fewer than {min_exposures}"
+            )
+
+
+def walk_images(
+    directory: str | os.PathLike[str], extensions: frozenset[str] = IMAGE_EXTENSIONS
+) -> Iterator[str]:
+    """List image files of a folder and its sub-folders, products left out.
+
+    Parameters
+    ----------
+    directory : path-like
+        Symbolic links below it and hidden folders are not followed.
+    extensions : frozenset of str
+        Lower case, without dot; those of the files may be in any case.
+
+    Yields
+    ------
+    str
+        Paths relative to `directory`, sorted folder by folder.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    """
+    root = os.fspath(directory)
+    if not os.path.isdir(root):  # noqa: PTH112 - names may hold undecodable bytes
+        raise NotADirectoryError(f"{shown(root)}: no such folder")
+    for folder, subfolders, names in os.walk(root, onerror=_unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        below = folder[len(root) :].strip("/")
+        for name in sorted(names):
+            extension = name.rpartition(".")[2].lower()
+            if extension in extensions and not is_product_name(name):
+                yield f"{below}/{name}" if below else name
+
+
+def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> list[ArchiveBracket]:
+    """Find the brackets of a folder or an archive.
+
+    Parameters
+    ----------
+    directory : path-like
+    rules : ArchiveRules
+
+    Returns
+    -------
+    list of ArchiveBracket
+        Rising slots. Of several files of one exposure time in a slot, the one written last
+        counts. Files whose name is not an exposure's are counted in the log.
+
+    Raises
+    ------
+    NotADirectoryError
+        If there is no such folder.
+    """
+    root = os.fspath(directory)
+    slots: dict[datetime, list[Exposure]] = {}
+    nameless: list[str] = []
+    for path in walk_images(root, rules.extensions):
+        parsed = rules.parse(path.rpartition("/")[2])
+        if parsed is None:
+            nameless.append(path)
+            continue
+        slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
+        exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
+        slots.setdefault(slot, []).append(exposure)
+    log_nameless(nameless, "timestamp and exposure")
+    brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
+    return _judged(brackets, ExpectedExposures(rules.expected))
+
+
+def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
+    """Build one bracket, deciding between files of the same exposure time."""
+    chosen: dict[float, Exposure] = {}
+    for exposure in exposures:
+        other = chosen.get(exposure.exposure_us)
+        if other is None:
+            chosen[exposure.exposure_us] = exposure
+            continue
+        a, b = _dated(exposure, root), _dated(other, root)
+        newer, older = (a, b) if a.newer_than(b) else (b, a)
+        chosen[exposure.exposure_us] = newer
+        log.warning(
+            "%s is not used: %s has the same exposure time and was written later",
+            shown(older.path),
+            shown(newer.path),
+        )
+    rising = tuple(chosen[t] for t in sorted(chosen))
+    return ArchiveBracket(slot, rising, len(exposures))
+
+
+def log_nameless(paths: Sequence[str], what: str) -> None:
+    """Log how many files were skipped for their names."""
+    if paths:
+        log.warning(
+            "%d files skipped: no %s in their names, e.g. %s", len(paths), what, shown(paths[0])
+        )
+
+
+def _dated(exposure: Exposure, root: str) -> Exposure:
+    if exposure.mtime_ns:
+        return exposure
+    try:
+        status = os.lstat(f"{root}/{exposure.path}")
+    except OSError:
+        return exposure
+    return replace(exposure, mtime_ns=status.st_mtime_ns)
+
+
+def _judged(brackets: list[ArchiveBracket], expected: ExpectedExposures) -> list[ArchiveBracket]:
+    """Say of each bracket whether it is complete, by the rule that the daemon goes by."""
+    judged: list[ArchiveBracket] = []
+    unknown: list[ArchiveBracket] = []
+    for bracket in brackets:
+        times = [e.exposure_us for e in bracket.exposures]
+        expected.observe(times)
+        if expected.count() is None:
+            unknown.append(bracket)
+            continue
+        # In hindsight the brackets before the rule was learned are judged by it too.
+        for one in (*unknown, bracket):
+            complete = expected.is_complete(e.exposure_us for e in one.exposures)
+            judged.append(replace(one, expected=expected.count(), complete=complete))
+        unknown.clear()
+    return judged + unknown
+
+
+def _unreadable(error: OSError) -> None:
+    log.warning("%s is left out: %s", shown(error.filename or "a folder"), error.strerror)

@@ -1,0 +1,127 @@
+"""The keywords of `merge_exposure_series` as the values that the house works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
+from asi_watch.products import ProductSpec
+from asi_watch.products.spec import Format
+from asi_watch.responses import to_bgr
+
+__all__ = ["MergeChoices", "merge_choices", "merge_parameters", "product_of"]
+
+_FORMATS = {**{name: name for name in get_args(Format)}, "jpeg": "jpg", "tif": "tiff"}
+
+
+@dataclass(frozen=True, slots=True)
+class MergeChoices:
+    """What a caller asked for: settings, curve (BGR) and the file type, if any."""
+
+    settings: MergeSettings
+    curve: ResponseCurve | None
+    filetype: str | None
+
+
+def merge_choices(
+    *,
+    algorithm: str,
+    response: ArrayLike | ResponseCurve | None = None,
+    saturation: int = 255,
+    low_clip: int = 5,
+    high_clip: int = 250,
+    weight_type: str = "triangle",
+    lnE_range: Sequence[float] | None = None,
+    apply_tonemapping: bool = True,
+    gamma: float = 2.2,
+    filetype: str | None = None,
+    channel_order: Literal["BGR", "RGB"] = "BGR",
+) -> MergeChoices:
+    """Check the keywords of a merge.
+
+    Parameters
+    ----------
+    algorithm, response, saturation, low_clip, high_clip, weight_type, lnE_range, \
+apply_tonemapping, gamma, filetype
+        As in `asi_watch.hdr.merging.merge_exposure_series`.
+    channel_order : {"BGR", "RGB"}
+        Order of the columns of `response`.
+
+    Returns
+    -------
+    MergeChoices
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    TypeError
+        From Python itself: a keyword that is none of these.
+    """
+    if channel_order not in get_args(ChannelOrder):
+        raise ValueError(f"channel_order is 'BGR' or 'RGB'; got {channel_order!r}")
+    bounds = None
+    if lnE_range is not None:
+        if len(lnE_range) != 2:
+            raise ValueError(f"lnE_range is (low, high); got {lnE_range!r}")
+        bounds = (float(lnE_range[0]), float(lnE_range[1]))
+    settings = MergeSettings(
+        algorithm=algorithm,
+        weight_type=weight_type,
+        low_clip=low_clip,
+        high_clip=high_clip,
+        gamma=gamma,
+        lnE_range=bounds,
+        saturation=saturation,
+        apply_tonemapping=apply_tonemapping,
+    )
+    return MergeChoices(settings, _curve(response, channel_order), filetype)
+
+
+def product_of(filetype: str, **options: Any) -> ProductSpec:
+    """Give the product of a file name extension.
+
+    Parameters
+    ----------
+    filetype : str
+        With or without dot, in any case: jpg, jpeg, png, jp2 (pictures), exr, tiff, tif, hdr
+        (linear radiance).
+    **options
+        Of `asi_watch.products.ProductSpec`.
+
+    Raises
+    ------
+    ValueError
+        If it is none of those.
+    """
+    name = _FORMATS.get(filetype.lower().lstrip("."))
+    if name is None:
+        raise ValueError(f"file type {filetype!r} is none of .{', .'.join(_FORMATS)}")
+    return ProductSpec(cast(Format, name), **options)
+
+
+def _curve(response: ArrayLike | ResponseCurve | None, order: ChannelOrder) -> ResponseCurve | None:
+    if response is None or isinstance(response, ResponseCurve):
+        return response
+    return ResponseCurve(to_bgr(as_log_response(np.asarray(response)), order))
+
+
+def merge_parameters(settings: MergeSettings) -> dict[str, str | int | float | bool | None]:
+    """Name the parameters that shaped a merge, as the daemon's products name them."""
+    low, high = settings.lnE_range or (None, None)
+    return {
+        "weight_type": settings.weight_type,
+        "low_clip": settings.low_clip,
+        "high_clip": settings.high_clip,
+        "gamma": settings.gamma,
+        "lnE_min": low,
+        "lnE_max": high,
+        "saturation": settings.saturation,
+        "tonemapping": settings.apply_tonemapping,
+    }
