@@ -154,9 +154,12 @@ def a_wrong_configuration_is_told_and_not_started() -> None:
 def second_install_starts_it() -> None:
     call("/usr/sbin/useradd", "--create-home", "cam")
     Path("/home/cam").chmod(0o700)
+    # As operations.md says: not readable for everyone, the service is in the camera's group.
+    call("/usr/sbin/usermod", "-aG", "cam", "asi-watch")
     for folder in (ROOF, HOME):
         folder.mkdir(parents=True)
         shutil.chown(folder, "cam", "cam")
+        folder.chmod(0o750)
     CONFIG.write_text(CONFIG_TEXT)
     said = call("/source/systemd/install.sh", "--yes")
     assert "WARNING" not in said, said
@@ -205,6 +208,25 @@ def the_service_is_locked_in() -> None:
 
 def uid_of(account: str) -> int:
     return int(call("id", "-u", account))
+
+
+def the_compiled_merge_runs_without_writable_code() -> None:
+    (pid,) = show("MainPID")
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    assert "/asi_watch/hdr/_kernel" in maps, "the kernel was not compiled or not loaded"
+    assert "rwxp" not in maps
+
+
+def the_group_may_ask() -> None:
+    call("/usr/sbin/usermod", "-aG", "asi-watch", "cam")
+    as_member = ("runuser", "-u", "cam", "--", "asi-watch")
+    status = json.loads(call(*as_member, "status", "-c", str(CONFIG), "--json"))
+    expect(sorted(status["cameras"]), ["home", "roof"], "cameras in the status")
+    assert "published" in call(*as_member, "history", "-c", str(CONFIG))
+    said = call(
+        "runuser", "-u", "nobody", "--", "asi-watch", "status", "-c", str(CONFIG), code=None
+    )
+    assert "roof" not in said, said
 
 
 def the_journal_holds_one_line_per_event() -> None:
@@ -326,6 +348,8 @@ CHECKS = (
     a_third_install_finds_all_in_order,
     brackets_become_pictures,
     the_service_is_locked_in,
+    the_compiled_merge_runs_without_writable_code,
+    the_group_may_ask,
     the_journal_holds_one_line_per_event,
     reload_keeps_the_process,
     a_wrong_reload_keeps_the_old_configuration,
@@ -340,7 +364,11 @@ CHECKS = (
 
 
 def main() -> None:
-    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "PATH": os.defpath}
+    os.environ |= {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": "/wheels",
+        "PATH": f"/usr/local/bin:{os.defpath}",
+    }
     results: dict[str, str] = {}
     for check in CHECKS:
         began = time.monotonic()
