@@ -1,0 +1,167 @@
+"""What the batch commands share: options, how names are read, and where warnings go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from asi_watch.config.model import CameraConfig, Config
+    from asi_watch.naming import ParsedName
+    from asi_watch.pipeline import ArchiveRules
+
+__all__ = [
+    "archive_rules",
+    "camera_of",
+    "duration",
+    "echo_log",
+    "exposure_unit_option",
+    "names_options",
+    "round_to_option",
+]
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Standard error is looked up each time: a progress bar puts itself in its place.
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        click.echo(f"{prefix}{record.getMessage()}", err=True)
+
+
+def echo_log() -> None:
+    """Send what the package logs to standard error, one plain line each."""
+    logger = logging.getLogger("asi_watch")
+    logger.handlers = [_Echo()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> timedelta | None:
+    """Read the value of an option as a positive duration."""
+    if value is None:
+        return None
+    from asi_watch.durations import parse_duration
+
+    try:
+        length: timedelta = parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if length <= timedelta(0):
+        raise click.BadParameter(f"{value!r} must be longer than nothing")
+    return length
+
+
+round_to_option = click.option(
+    "--round-to",
+    callback=duration,
+    metavar="TIME",
+    help="Length of a slot; exposures in the same one are a bracket  [default: 30s].",
+)
+exposure_unit_option = click.option(
+    "--exposure-unit",
+    "--exposures-unit",
+    type=click.Choice(["us", "ms", "s"]),
+    help="What the number in a file name counts  [default: us].",
+)
+
+
+def names_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how file names are read."""
+    options = (
+        click.option(
+            "-c",
+            "--config",
+            "config_path",
+            metavar="FILE",
+            type=click.Path(),
+            help="Take everything not given here from this configuration file.",
+        ),
+        click.option("--camera", metavar="NAME", help="Which of its cameras, if it has several."),
+        round_to_option,
+        exposure_unit_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def camera_of(
+    config_path: str | None, camera: str | None
+) -> tuple[str, CameraConfig, Config] | None:
+    """Find the camera that -c and --camera mean.
+
+    Returns
+    -------
+    (name, CameraConfig, Config) or None
+        None without a configuration file.
+
+    Raises
+    ------
+    click.UsageError
+        If that is no camera, or not one alone.
+    """
+    if config_path is None:
+        if camera is not None:
+            raise click.UsageError("--camera needs -c FILE, which says what the camera is")
+        return None
+    from asi_watch.config.loading import load_config
+
+    config = load_config(config_path)
+    known = ", ".join(config.cameras)
+    if camera is None:
+        if len(config.cameras) > 1:
+            raise click.UsageError(f"{config_path} has several cameras, say --camera: {known}")
+        camera = next(iter(config.cameras))
+    if camera not in config.cameras:
+        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
+    return camera, config.cameras[camera], config
+
+
+def archive_rules(
+    camera: CameraConfig | None,
+    round_to: timedelta | None,
+    exposure_unit: str | None,
+    min_exposures: int | None = None,
+) -> ArchiveRules:
+    """Say how an archive's names are read and its brackets are made."""
+    from dataclasses import replace
+
+    from asi_watch.pipeline import ArchiveRules
+
+    if camera is None:
+        rules = ArchiveRules(parse=_parser(exposure_unit or "us"))
+    else:
+        if exposure_unit is not None:
+            raise click.UsageError("--exposure-unit: the configuration file says that already")
+        pattern = camera.name_pattern()
+        rules = ArchiveRules(
+            round_to=camera.bracket.round_to,
+            offset=camera.bracket.offset,
+            parse=pattern.parse,
+            extensions=frozenset(camera.extensions),
+            expected=camera.expected_exposures_us,
+            min_exposures=camera.bracket.min_exposures,
+            to_utc=pattern.to_utc,
+        )
+    if round_to is not None:
+        rules = replace(rules, round_to=round_to)
+    return rules if min_exposures is None else replace(rules, min_exposures=min_exposures)
+
+
+def _parser(unit: str) -> Callable[[str], ParsedName | None]:
+    from asi_watch.naming import MICROSECONDS_PER_UNIT
+    from asi_watch.pipeline.naming import parse_name
+
+    factor = MICROSECONDS_PER_UNIT[unit]
+    if factor == 1:
+        return parse_name
+
+    def parse(name: str) -> ParsedName | None:
+        parsed = parse_name(name)
+        return None if parsed is None else parsed._replace(exposure_us=parsed.exposure_us * factor)
+
+    return parse

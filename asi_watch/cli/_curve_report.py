@@ -1,0 +1,96 @@
+"""The report on a calibration as lines to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asi_watch.files import shown
+
+if TYPE_CHECKING:
+    from asi_watch.hdr.calibration import CalibrationReport, ExposureCheck
+    from asi_watch.pipeline import ArchiveCalibration
+
+__all__ = ["channel_names", "report_lines", "row"]
+
+_SUSPECTS_SHOWN = 20
+
+
+def channel_names(channels: int) -> tuple[str, ...]:
+    """Name the channels of a curve, in BGR order."""
+    return ("blue", "green", "red") if channels == 3 else ("grey",) * channels
+
+
+def row(title: str, cells: Iterable[str]) -> str:
+    """Align one row of a table of channels."""
+    return f"{title:<24}" + "".join(f"{cell:>16}" for cell in cells)
+
+
+def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
+    """Write the report on a calibration.
+
+    Parameters
+    ----------
+    done : ArchiveCalibration
+    curve_id : str
+
+    Yields
+    ------
+    str
+        Lines of at most about 80 characters, file names aside.
+    """
+    report = done.calibration.report
+    text = f"curve {curve_id} from {report.brackets} brackets, {report.samples} samples"
+    yield text + (f"; {len(done.rejected)} brackets could not be used" if done.rejected else "")
+    yield row("", channel_names(report.channels))
+    yield row("residual (stops)", (_number(v) for v in report.residual_stops))
+    used = np.asarray(report.samples_per_code)
+    yield row("codes with samples", (f"{int((c > 0).sum())} of 256" for c in used))
+    yield row("extrapolated codes", (_ranges(r) for r in report.extrapolated))
+    yield row("steps held up", (str(n) for n in report.monotone_repairs))
+    yield f"observations that do not fit: {100 * report.outlier_share:.1f} %"
+    yield from _exposure_lines(report)
+    yield from _suspects(done, report)
+
+
+def _exposure_lines(report: CalibrationReport) -> Iterator[str]:
+    times = sorted({check.exposure_time for check in report.exposures})
+    yield f"{'exposure (µs)':>14}{'brackets':>10}{'residual (stops)':>18}{'fits × stated':>15}"
+    for time in times:
+        checks = [c for c in report.exposures if c.exposure_time == time]
+        residuals = [v for c in checks for v in c.residual_stops if np.isfinite(v)]
+        factor = float(np.median([c.time_factor for c in checks]))
+        residual = _number(float(np.median(residuals))) if residuals else "no samples"
+        yield f"{time:>14g}{len(checks):>10}{residual:>18}{factor:>15.3f}"
+
+
+def _suspects(done: ArchiveCalibration, report: CalibrationReport) -> Iterator[str]:
+    suspects = report.suspected_times
+    for check in suspects[:_SUSPECTS_SHOWN]:
+        yield f"warning: {_file(done, check)}: the stated exposure time of " + (
+            f"{check.exposure_time:g} µs cannot be true; the image fits"
+            f" {check.time_factor:.2f} times that"
+        )
+    if len(suspects) > _SUSPECTS_SHOWN:
+        yield f"warning: and {len(suspects) - _SUSPECTS_SHOWN} more exposures like these"
+    known = {f"{check.exposure_time:g}" for check in suspects}
+    for warning in report.warnings:
+        if not (known and warning.startswith("exposure time")):
+            yield f"warning: {warning}"
+
+
+def _file(done: ArchiveCalibration, check: ExposureCheck) -> str:
+    exposures = done.used[check.bracket].exposures
+    path = next((e.path for e in exposures if e.exposure_us == check.exposure_time), None)
+    return shown(exposures[0].path if path is None else path)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) else "unknown"
+
+
+def _ranges(ranges: Sequence[tuple[int, int]]) -> str:
+    words = [f"{a}–{b}" if a != b else str(a) for a, b in ranges]
+    return ", ".join(words) if len(words) <= 2 else f"{', '.join(words[:2])} …"

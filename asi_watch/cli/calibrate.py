@@ -1,0 +1,125 @@
+"""``asi-watch calibrate``: a camera's response curve from its brackets."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from asi_watch.cli._archive import archive_rules, camera_of, echo_log, names_options
+from asi_watch.files import shown
+
+__all__ = ["command"]
+
+_TECHNIQUES = ("flat", "random", "histogram")
+
+
+_EPILOG = """\b
+Examples:
+  asi-watch calibrate /srv/asi/2026/06/21 roof.npz
+  asi-watch calibrate /srv/asi roof.npz --brackets 40 --report roof.png
+  asi-watch calibrate /srv/asi roof.npz -c /etc/asi-watch/asi-watch.yaml --camera roof
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+@click.argument("response", metavar="RESPONSE.npz", type=click.Path(dir_okay=False))
+@names_options
+@click.option(
+    "--brackets", type=click.IntRange(1), default=10, show_default=True, help="How many to use."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    help="Places sampled in each bracket.",
+)
+@click.option(
+    "--technique",
+    type=click.Choice(_TECHNIQUES),
+    default="flat",
+    show_default=True,
+    help="How the places are chosen; flat gives the most accurate curves.",
+)
+@click.option(
+    "--smoothness",
+    type=click.FloatRange(0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="Means the same for any number of samples.",
+)
+@click.option(
+    "--weight-type",
+    type=click.Choice(("triangle", "sine")),
+    default="triangle",
+    show_default=True,
+    help="Trust in a code by its place in the range.",
+)
+@click.option("--low-clip", type=click.IntRange(0, 254), default=5, show_default=True)
+@click.option("--high-clip", type=click.IntRange(1, 255), default=250, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same curve.")
+@click.option("--plain", is_flag=True, help="Plain least squares, without robust weights.")
+@click.option(
+    "--report",
+    metavar="PLOT",
+    type=click.Path(dir_okay=False),
+    help="Plot curve, data and residuals; the suffix chooses the format.",
+)
+def command(
+    directory: str,
+    response: str,
+    config_path: str | None,
+    camera: str | None,
+    round_to: timedelta | None,
+    exposure_unit: str | None,
+    brackets: int,
+    samples: int,
+    technique: str,
+    smoothness: float,
+    weight_type: str,
+    low_clip: int,
+    high_clip: int,
+    seed: int,
+    plain: bool,
+    report: str | None,
+) -> None:
+    """Derive a camera's response curve from brackets in DIR and write it to RESPONSE.npz.
+
+    Brackets are drawn from all of DIR, complete ones first; damaged ones are named and replaced.
+    Prints how well the curve explains the images, and names exposure times that cannot be true.
+
+    Exit codes: 0 a curve was written, 1 none could be made, 2 wrong usage.
+    """
+    # Imported here: `--help` must not wait for OpenCV.
+    from asi_watch.cli._curve_report import report_lines
+    from asi_watch.errors import AsiWatchError
+    from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
+
+    echo_log()
+    if low_clip >= high_clip:
+        raise click.UsageError(f"--low-clip {low_clip} must be below --high-clip {high_clip}")
+    found = camera_of(config_path, camera)
+    rules = archive_rules(found[1] if found else None, round_to, exposure_unit)
+    choices = CalibrationChoices(
+        samples_per_image=samples,
+        sample_technique=technique,
+        max_processed_groups=brackets,
+        smoothness=smoothness,
+        weight_type=weight_type,
+        low_clip=low_clip,
+        high_clip=high_clip,
+        seed=seed,
+    )
+    try:
+        done = calibrate_archive(directory, rules, choices, robust=not plain, report_plot=report)
+    except ValueError as error:
+        if isinstance(error, AsiWatchError):
+            raise
+        raise click.UsageError(str(error)) from error
+    curve = done.curve({"robust": not plain})
+    save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
+    for line in report_lines(done, curve.curve_id):
+        click.echo(line)
+    click.echo(f"written to {shown(response)}" + (f", plot in {shown(report)}" if report else ""))

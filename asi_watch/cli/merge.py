@@ -1,0 +1,183 @@
+"""``asi-watch merge``: a folder or an archive merged once."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asi_watch.cli._archive import archive_rules, camera_of, echo_log, names_options
+
+if TYPE_CHECKING:
+    from asi_watch.config.model import CameraConfig, Config
+    from asi_watch.hdr.merging import MergeSettings
+    from asi_watch.hdr.response import ResponseCurve
+    from asi_watch.products import ProductSpec
+
+__all__ = ["command"]
+
+_ALGORITHMS = ("debevec_custom", "debevec_exact", "debevec", "mertens")
+_FORMATS = ("jpg", "png", "jp2", "exr", "tiff", "hdr")
+_FOLDER = click.Path(file_okay=False)
+
+
+_EPILOG = """\b
+Examples:
+  asi-watch merge /srv/asi/2026/06/21 hdr --response roof.npz
+  asi-watch merge /srv/asi hdr --response roof.npz --format jpg --format exr --workers 4
+  asi-watch merge /srv/asi hdr -c /etc/asi-watch/asi-watch.yaml --camera roof
+  asi-watch merge pictures hdr --algorithm mertens --round-to 1min
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+@click.argument("output", metavar="OUT", type=_FOLDER)
+@names_options
+@click.option(
+    "--response",
+    metavar="FILE",
+    type=click.Path(),
+    help="The camera's response curve. Without any, one is calibrated from DIR for this run.",
+)
+@click.option("--algorithm", type=click.Choice(_ALGORITHMS), help="[default: debevec_custom]")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(_FORMATS),
+    multiple=True,
+    help="What is written for every bracket; may be given several times  [default: jpg].",
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="JPEG quality  [default: 95].")
+@click.option(
+    "--weight-type", type=click.Choice(("triangle", "sine", "noise")), help="[default: triangle]"
+)
+@click.option("--low-clip", type=click.IntRange(0, 254), help="[default: 5]")
+@click.option("--high-clip", type=click.IntRange(1, 255), help="[default: 250]")
+@click.option("--gamma", type=float, help="[default: 2.2]")
+@click.option(
+    "--lne-range",
+    "lnE_range",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="ln E shown as black and white, for one scale over all brackets.",
+)
+@click.option(
+    "--min-exposures",
+    type=click.IntRange(2),
+    help="Brackets with fewer are not merged  [default: 2, or the configuration's].",
+)
+@click.option(
+    "--strict", is_flag=True, help="Do not merge what is left of a bracket with damaged images."
+)
+@click.option("--workers", type=click.IntRange(0), help="Threads  [default: one per core].")
+def command(
+    directory: str,
+    output: str,
+    config_path: str | None,
+    camera: str | None,
+    round_to: timedelta | None,
+    exposure_unit: str | None,
+    response: str | None,
+    formats: tuple[str, ...],
+    quality: int | None,
+    min_exposures: int | None,
+    strict: bool,
+    workers: int | None,
+    **merge_options: Any,
+) -> None:
+    """Merge the brackets of the folder or archive DIR, once, into OUT.
+
+    Sub-folders are kept. OUT may be DIR itself or lie in it: products (..._hdr.*) are never taken
+    for exposures, and running again replaces them. With -c and --camera everything is done as the
+    daemon would, with the curve that it uses.
+
+    Exit codes: 0 every bracket merged from all its exposures, 1 something could not be merged or
+    read, 2 wrong usage.
+    """
+    # Imported here: `--help` must not wait for OpenCV.
+    from asi_watch.pipeline import merge_archive
+
+    echo_log()
+    found = camera_of(config_path, camera)
+    name, camera_config, config = found or (None, None, None)
+    rules = archive_rules(camera_config, round_to, exposure_unit, min_exposures)
+    given = {key: value for key, value in merge_options.items() if value is not None}
+    try:
+        summary = merge_archive(
+            directory,
+            output,
+            rules=rules,
+            settings=_settings(camera_config, given),
+            curve=_curve(name, camera_config, config, response),
+            products=_products(camera_config, formats, quality),
+            camera=name,
+            workers=workers,
+            leave_out_unreadable=not strict,
+        )
+    except ValueError as error:
+        from asi_watch.errors import AsiWatchError
+
+        if isinstance(error, AsiWatchError):
+            raise
+        raise click.UsageError(str(error)) from error
+    click.echo(summary.sentence())
+    if not summary.flawless:
+        raise click.exceptions.Exit(1)
+
+
+def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettings:
+    from dataclasses import replace
+
+    from asi_watch.cli._settings import merge_settings
+    from asi_watch.config.model import MergeConfig
+
+    return replace(merge_settings(camera.merge if camera else MergeConfig()), **given)
+
+
+def _products(
+    camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None
+) -> list[ProductSpec]:
+    from asi_watch.cli._settings import product_spec
+    from asi_watch.config.model import ProductConfig
+
+    if quality is not None and formats and "jpg" not in formats:
+        raise click.UsageError("--quality is for --format jpg")
+    if formats or camera is None:
+        wanted = dict.fromkeys(formats or ("jpg",))
+        configs = [ProductConfig.model_validate({"format": name}) for name in wanted]
+    else:
+        configs = list(camera.products)
+    if quality is not None:
+        configs = [
+            c.model_copy(update={"quality": quality}) if c.format == "jpg" else c for c in configs
+        ]
+    return [product_spec(c) for c in configs]
+
+
+def _curve(
+    name: str | None, camera: CameraConfig | None, config: Config | None, response: str | None
+) -> ResponseCurve | None:
+    from asi_watch.responses import load_curve
+
+    if response is not None:
+        return load_curve(response)
+    if name is None or camera is None or config is None:
+        return None
+    return _curve_of_daemon(name, camera, config)
+
+
+def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> ResponseCurve | None:
+    """Take the curve that the daemon uses: the operator's, or the one it has adopted since."""
+    from asi_watch.cli._settings import camera_settings
+    from asi_watch.live.curves import choose_curve
+    from asi_watch.live.ledger import FILE_NAME, Ledger
+    from asi_watch.responses import load_curve
+
+    if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
+        return None if camera.response is None else load_curve(camera.response)
+    with Ledger(config.state_dir, read_only=True) as ledger:
+        chosen = choose_curve(name, camera_settings(name, camera).curves, ledger)
+    return None if chosen is None else chosen.curve

@@ -1,0 +1,145 @@
+"""``asi-watch response``: look at response curves and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asi_watch.files import shown
+
+if TYPE_CHECKING:
+    from asi_watch.hdr.response import ResponseCurve
+
+__all__ = ["command"]
+
+_CODES = (1, 16, 64, 128, 192, 240, 254)
+_KEYS = {
+    "timestamp_utc": "made",
+    "software": "by",
+    "input_directory": "from",
+    "num_groups_used": "brackets",
+    "samples_per_image": "samples per bracket",
+    "sample_technique": "technique",
+    "smoothness": "smoothness",
+    "weight_type": "weights",
+    "low_clip": "low clip",
+    "high_clip": "high clip",
+    "seed": "seed",
+}
+
+_SHOW_EXAMPLES = """\b
+Examples:
+  asi-watch response show roof.npz
+  asi-watch response show roof.npz --plot roof.png
+"""
+_COMPARE_EXAMPLES = """\b
+Examples:
+  asi-watch response compare spring.npz autumn.npz
+  asi-watch response compare spring.npz autumn.npz --plot drift.png
+"""
+_plot_option = click.option(
+    "--plot",
+    metavar="PLOT",
+    type=click.Path(dir_okay=False),
+    help="Draw it; the suffix chooses the format (png, jpg, svg, pdf).",
+)
+
+
+@click.group()
+def command() -> None:
+    """Show or compare response curves."""
+
+
+@command.command(epilog=_SHOW_EXAMPLES)
+@click.argument("file", metavar="FILE", type=click.Path())
+@_plot_option
+def show(file: str, plot: str | None) -> None:
+    """Show what a response file holds and how it came about."""
+    from asi_watch.responses import load_curve
+
+    curve = load_curve(file)
+    for line in _lines(file, curve):
+        click.echo(line)
+    if plot is not None:
+        from asi_watch.pipeline import _save_response_plot
+
+        _save_response_plot(curve.log_response, plot)
+        click.echo(f"plot in {shown(plot)}")
+
+
+@command.command(epilog=_COMPARE_EXAMPLES)
+@click.argument("first", metavar="A", type=click.Path())
+@click.argument("second", metavar="B", type=click.Path())
+@_plot_option
+def compare(first: str, second: str, plot: str | None) -> None:
+    """Compare two response curves, in stops.
+
+    The constant that no calibration can know is removed from each channel first.
+    """
+    from asi_watch.cli._curve_report import channel_names, row
+    from asi_watch.pipeline.comparing import FIRST_CODE, LAST_CODE, compare_curves
+    from asi_watch.responses import load_curve
+
+    a, b = load_curve(first), load_curve(second)
+    result = compare_curves(a, b)
+    click.echo(f"A {a.curve_id} {shown(first)}")
+    click.echo(f"B {b.curve_id} {shown(second)}")
+    if a.curve_id == b.curve_id:
+        click.echo("the same curve")
+    click.echo(f"B − A over the codes {FIRST_CODE} … {LAST_CODE}, in stops")
+    click.echo(row("", channel_names(a.channels)))
+    click.echo(row("RMS", (f"{v:.4f}" for v in result.rms)))
+    worst = zip(result.worst, result.worst_code, strict=True)
+    click.echo(row("largest", (f"{v:.4f} at {code}" for v, code in worst)))
+    click.echo(row("constant removed", (f"{v:+.4f}" for v in result.offset)))
+    if plot is not None:
+        from asi_watch.pipeline.curve_plots import save_comparison_plot
+
+        save_comparison_plot(a, b, (first, second), plot)
+        click.echo(f"plot in {shown(plot)}")
+
+
+def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
+    from asi_watch.cli._curve_report import channel_names, row
+    from asi_watch.pipeline.comparing import falling_steps
+
+    meta = curve.metadata
+    yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
+    for key, title in _KEYS.items():
+        if meta.get(key) is not None:
+            yield f"{title:<24}{shown(str(meta[key]))}"
+    if _is_pair(meta.get("lnE_range")):
+        low, high = meta["lnE_range"]
+        yield f"{'lnE_range':<24}{low:.4f} … {high:.4f}"
+    yield row("", channel_names(curve.channels))
+    for code in _CODES:
+        yield row(f"g({code})", (f"{v:.4f}" for v in curve.log_response[code]))
+    span = (curve.log_response[254] - curve.log_response[1]) / 0.6931472
+    yield row("range 1 … 254 (stops)", (f"{v:.2f}" for v in span))
+    yield row("falling steps", (str(n) for n in falling_steps(curve)))
+    yield from _residuals(meta)
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(v, int | float) for v in value)
+    )
+
+
+def _residuals(meta: Mapping[str, Any]) -> Iterator[str]:
+    from asi_watch.cli._curve_report import row
+
+    report = meta.get("report")
+    if not isinstance(report, dict):
+        return
+    residuals = report.get("residual_stops")
+    if isinstance(residuals, list):
+        cells = (f"{v:.4f}" if isinstance(v, int | float) else "unknown" for v in residuals)
+        yield row("residual (stops)", cells)
+    warnings = report.get("warnings")
+    if isinstance(warnings, list):
+        yield from (f"warning: {text}" for text in warnings)
