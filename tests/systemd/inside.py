@@ -219,7 +219,7 @@ def the_compiled_merge_runs_without_writable_code() -> None:
 
 def the_group_may_ask() -> None:
     call("/usr/sbin/usermod", "-aG", "asi-watch", "cam")
-    as_member = ("runuser", "-u", "cam", "--", "asi-watch")
+    as_member = ("/usr/sbin/runuser", "-u", "cam", "--", "asi-watch")
     status = json.loads(call(*as_member, "status", "-c", str(CONFIG), "--json"))
     expect(sorted(status["cameras"]), ["home", "roof"], "cameras in the status")
     assert "published" in call(*as_member, "history", "-c", str(CONFIG))
