@@ -83,18 +83,21 @@ class BracketRecord:
     updated_utc: str = ""
 
     def signature_of(self, path: str) -> tuple[int, int] | None:
-        """Signature under which a file had its turn in this bracket, None if it had none."""
-        for exposure in self.inputs:
-            if exposure.path == path:
-                return exposure.signature
+        """Signature under which a file last had its turn in this bracket, None if it had none."""
+        # Of an input that was rewritten later, the row also holds the content that came too late.
         for rejected in self.rejected:
             if rejected.path == path:
                 return rejected.signature
+        for exposure in self.inputs:
+            if exposure.path == path:
+                return exposure.signature
         return None
 
     def knows(self, path: str, signature: tuple[int, int]) -> bool:
         """Tell whether this state of a file has had its turn in this bracket."""
-        return self.signature_of(path) == signature
+        return self.signature_of(path) == signature or any(
+            e.path == path and e.signature == signature for e in self.inputs
+        )
 
 
 def exposure_to_json(exposure: Exposure) -> dict[str, Any]:

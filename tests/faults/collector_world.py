@@ -1,0 +1,265 @@
+"""A world around the collector alone: files, lost events, scans, workers, crashes, and a clock.
+
+Everything the daemon does around its collector happens here as small steps that a test may take
+in any order: a worker has looked at a file long before the owner hears of it, an event may never
+come, a merge may have put its product in place when the process dies.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Any
+
+from asi_watch.brackets import BracketRules, Exposure
+from asi_watch.live.collector import MAX_ATTEMPTS, Collector
+from asi_watch.live.commands import (
+    Command,
+    DropWork,
+    MergeBracket,
+    MergeFailed,
+    MergeOutcome,
+    Published,
+    ReadFile,
+    ReadOk,
+    ReadOutcome,
+    Signature,
+    Unchanged,
+    Unusable,
+    Vanished,
+    WriteRecord,
+)
+from asi_watch.live.records import BracketRecord
+from asi_watch.naming import NamePattern
+
+EXPOSURES = (80.0, 160.0, 320.0)
+STEP = timedelta(seconds=30)
+NOON = datetime(2026, 6, 21, 12)
+GRACE = 10.0
+STABLE = 1.0
+PATTERN = NamePattern("{timestamp:%Y%m%d%H%M%S}_{exposure}", "us", {}, "UTC")
+
+Key = tuple[str, Signature]
+
+
+def slot_at(number: int) -> datetime:
+    return NOON + number * STEP
+
+
+def path_of(slot: int, exposure: float, copy: int) -> str:
+    """Name of one of the files that an exposure may come as: copies bear other seconds."""
+    when = slot_at(slot) + timedelta(seconds=copy * 9)
+    return f"{when:%Y/%m/%d/%H}/{when:%Y%m%d%H%M%S}_{exposure:.0f}.jpg"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What lies under a name: `whole`, `half` (may still grow) or `bad` (never an image)."""
+
+    kind: str
+    signature: Signature
+
+
+@dataclass
+class Kept:
+    """What the workshop keeps of an open bracket: what went into the sum, what it is good for."""
+
+    summed: dict[float, Key] = field(default_factory=dict)
+    absorbed: set[Key] = field(default_factory=set)
+    spoiled: bool = False
+
+
+class World:
+    """One camera; every method is one step."""
+
+    def __init__(self, **rules: Any) -> None:
+        self.rules = BracketRules(
+            **{
+                "round_to": STEP,
+                "offset": timedelta(0),
+                "exposures": EXPOSURES,
+                "min_exposures": 2,
+                "grace": GRACE,
+                "late": "remerge",
+                **rules,
+            }
+        )
+        self.now = 100.0
+        self.disk: dict[str, Content] = {}
+        self.rows: dict[datetime, BracketRecord] = {}
+        self.products: dict[datetime, tuple[int, frozenset[Key]]] = {}
+        self.made: dict[datetime, list[frozenset[Key]]] = defaultdict(list)
+        self.once_whole: set[str] = set()
+        self.writes = 0
+        self.restart()
+
+    # -- the camera -------------------------------------------------------------------------
+
+    def write(self, path: str, kind: str, mtime: int) -> None:
+        """Create or rewrite a file; no two contents have one signature."""
+        self.writes += 1
+        self.disk[path] = Content(kind, (1000 + self.writes, mtime))
+        if kind == "whole":
+            self.once_whole.add(path)
+
+    def vanish(self, path: str) -> None:
+        del self.disk[path]
+
+    # -- the process ------------------------------------------------------------------------
+
+    def restart(self) -> None:
+        """Die at this point and begin again: only disk, ledger and products remain."""
+        self.events: list[tuple[str, bool]] = []
+        self.reads: list[ReadFile] = []
+        self.answers: list[tuple[ReadFile, ReadOutcome]] = []
+        self.merges: list[MergeBracket] = []
+        self.results: list[tuple[MergeBracket, MergeOutcome]] = []
+        self.kept: dict[datetime, Kept] = {}
+        self.scanned: dict[str, Signature] = {}
+        self.collector = Collector("roof", self.rules, PATTERN.parse, self.rows.get, STABLE)
+        for slot in sorted(self.rows):
+            row = self.rows[slot]
+            if row.state == "failed" and row.attempts < MAX_ATTEMPTS:
+                self.carry_out(self.collector.resume(row, self.now))
+
+    def event(self, path: str, settled: bool) -> None:
+        self.carry_out(self.collector.found(path, None, settled, self.now))
+
+    def scan(self, settled: bool) -> bool:
+        """Report what is new or changed since the last scan, as `TreeScanner` does."""
+        now = {path: content.signature for path, content in self.disk.items()}
+        new = [path for path, sign in now.items() if self.scanned.get(path) != sign]
+        self.scanned = now
+        for path in sorted(new):
+            self.carry_out(self.collector.found(path, now[path], settled, self.now))
+        return bool(new)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.collector.due(self.now))
+
+    def carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case ReadFile():
+                    self.reads.append(command)
+                case MergeBracket():
+                    self.merges.append(command)
+                case WriteRecord(record):
+                    self.rows[record.slot] = record
+                case DropWork(slot):
+                    self.kept.pop(slot, None)
+
+    # -- workers ----------------------------------------------------------------------------
+
+    def work_read(self, index: int) -> None:
+        """A worker looks at a file; the owner has not heard of it yet."""
+        command = self.reads.pop(index)
+        self.answers.append((command, self._look(command)))
+
+    def _look(self, command: ReadFile) -> ReadOutcome:
+        content = self.disk.get(command.path)
+        if content is None:
+            return Vanished()
+        if command.known == content.signature:
+            return Unchanged()
+        if content.kind != "whole":
+            return Unusable(content.kind, content.kind == "half", content.signature)
+        exposure = Exposure(
+            command.path, command.timestamp, command.exposure_us, *content.signature
+        )
+        if command.absorb:
+            self._absorb(command.slot, exposure)
+        return ReadOk(exposure)
+
+    def _absorb(self, slot: datetime, exposure: Exposure) -> None:
+        kept = self.kept.setdefault(slot, Kept())
+        if exposure.exposure_us in kept.summed:
+            kept.spoiled = True
+            return
+        kept.summed[exposure.exposure_us] = (exposure.path, exposure.signature)
+        kept.absorbed.add((exposure.path, exposure.signature))
+
+    def hear_read(self, index: int) -> None:
+        command, outcome = self.answers.pop(index)
+        done = self.collector.read_done(command.slot, command.path, outcome, self.now)
+        self.carry_out(done)
+
+    def work_merge(self, index: int, fails: bool = False) -> None:
+        """A worker merges and publishes; the owner has not heard of it yet."""
+        command = self.merges.pop(index)
+        outcome = MergeFailed("the disk is full") if fails else self._merge(command)
+        self.results.append((command, outcome))
+
+    def _merge(self, command: MergeBracket) -> MergeOutcome:
+        wanted = frozenset((e.path, e.signature) for e in command.exposures)
+        if self.products.get(command.slot) == (command.revision, wanted):
+            return Published(("x.jpg",), "c0ffee", "x", None, {}, adopted=True)
+        kept = self.kept.get(command.slot)
+        if kept is None or kept.spoiled or kept.absorbed != wanted:
+            stale = tuple(
+                e.path
+                for e in command.exposures
+                if (there := self.disk.get(e.path)) is None
+                or there.kind != "whole"
+                or there.signature != e.signature
+            )
+            if stale:
+                return MergeFailed("has changed", stale=stale[:1])
+        self.kept.pop(command.slot, None)
+        self.products[command.slot] = (command.revision, wanted)
+        self.made[command.slot].append(wanted)
+        return Published(("x.jpg",), "c0ffee", "x", 0.1)
+
+    def hear_merge(self, index: int) -> None:
+        command, outcome = self.results.pop(index)
+        self.carry_out(self.collector.merge_done(command.slot, outcome, self.now))
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def finish(self, rounds: int = 400) -> None:
+        """Let time pass without further change until nothing is left to do."""
+        for _ in range(rounds):
+            while self.events:
+                self.event(*self.events.pop(0))
+            new = self.scan(settled=True)
+            while self.reads:
+                self.work_read(0)
+            while self.answers:
+                self.hear_read(0)
+            while self.merges:
+                self.work_merge(0)
+            while self.results:
+                self.hear_merge(0)
+            if not (new or self.reads or self.merges) and self.collector.is_idle():
+                return
+            due = self.collector.next_due()
+            self.advance(max(0.0, due - self.now) if due is not None else STABLE)
+        raise AssertionError(f"never idle: {self.collector.open_slots()}")
+
+    def files_of(self, slot: datetime) -> dict[str, Content]:
+        return {p: c for p, c in self.disk.items() if self.rules.slot(_parsed(p).timestamp) == slot}
+
+    def batch(self, slot: datetime) -> frozenset[Key]:
+        """What a run over the folder would merge: of each exposure the newest usable file."""
+        newest: dict[float, Exposure] = {}
+        for path, content in self.files_of(slot).items():
+            if content.kind == "whole":
+                named = _parsed(path)
+                one = Exposure(path, named.timestamp, named.exposure_us, *content.signature)
+                other = newest.get(one.exposure_us)
+                if other is None or one.newer_than(other):
+                    newest[one.exposure_us] = one
+        return frozenset((e.path, e.signature) for e in newest.values())
+
+
+def _parsed(path: str) -> Any:
+    parsed = PATTERN.parse(PurePosixPath(path).name)
+    assert parsed is not None
+    return parsed
+
+
+def inputs_of(row: BracketRecord) -> frozenset[Key]:
+    return frozenset((e.path, e.signature) for e in row.inputs)

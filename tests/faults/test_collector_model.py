@@ -1,0 +1,321 @@
+"""Whatever happens in whatever order: the ledger ends where a run over the folder would."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.faults.collector_world import (
+    EXPOSURES,
+    World,
+    inputs_of,
+    path_of,
+    slot_at,
+)
+from tests.faults.tally import Tally
+
+SLOTS = range(3)
+COPIES = range(2)
+# Fewer than the collector's attempts in all: nothing is parked.
+MAX_FAILURES = 5
+LONG_WALKS = 20_000
+
+paths = st.builds(
+    path_of, st.sampled_from(SLOTS), st.sampled_from(EXPOSURES), st.sampled_from(COPIES)
+)
+mtimes = st.integers(1, 6)
+
+
+class Arrivals(RuleBasedStateMachine):
+    """Files arrive, whole or not, are rewritten or vanish, while the process lives and dies."""
+
+    late = "remerge"
+    may_vanish = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(late=self.late)
+        self.failures = 0
+        self.vanished: set[str] = set()
+
+    @initialize(exposures=st.sampled_from([EXPOSURES, 3, "auto"]), min_exposures=st.integers(1, 3))
+    def begin(self, exposures: Any, min_exposures: int) -> None:
+        self.world = World(exposures=exposures, min_exposures=min_exposures, late=self.late)
+
+    # -- the camera -------------------------------------------------------------------------
+
+    @rule(path=paths, kind=st.sampled_from(["whole", "whole", "half", "bad"]), mtime=mtimes)
+    def write_unseen(self, path: str, kind: str, mtime: int) -> None:
+        self.world.write(path, kind, mtime)
+
+    @rule(
+        path=paths,
+        kind=st.sampled_from(["whole", "whole", "half"]),
+        mtime=mtimes,
+        settled=st.booleans(),
+    )
+    def write(self, path: str, kind: str, mtime: int, settled: bool) -> None:
+        self.world.write(path, kind, mtime)
+        self.world.events.append((path, settled))
+
+    @rule(slot=st.sampled_from(SLOTS), mtime=mtimes)
+    def write_bracket(self, slot: int, mtime: int) -> None:
+        for exposure in EXPOSURES:
+            self.write(path_of(slot, exposure, 0), "whole", mtime, True)
+
+    @precondition(lambda self: self.may_vanish and self.world.disk)
+    @rule(data=st.data())
+    def vanish(self, data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(sorted(self.world.disk)))
+        self.world.vanish(path)
+        self.vanished.add(path)
+
+    # -- what the daemon sees ---------------------------------------------------------------
+
+    @precondition(lambda self: self.world.events)
+    @rule(data=st.data(), lost=st.sampled_from([False, False, False, True]))
+    def event(self, data: st.DataObject, lost: bool) -> None:
+        path, settled = self._one(data, self.world.events)
+        if not lost:
+            self.world.event(path, settled)
+
+    @rule(settled=st.booleans())
+    def scan(self, settled: bool) -> None:
+        self.world.scan(settled)
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 10.0, 20.0, 400.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @rule()
+    def restart(self) -> None:
+        self.world.restart()
+
+    # -- the workers ------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.reads)
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        self.world.work_read(data.draw(st.integers(0, len(self.world.reads) - 1)))
+
+    @precondition(lambda self: self.world.answers)
+    @rule(data=st.data())
+    def hear_read(self, data: st.DataObject) -> None:
+        self.world.hear_read(data.draw(st.integers(0, len(self.world.answers) - 1)))
+
+    @rule()
+    def read_all(self) -> None:
+        while self.world.reads:
+            self.world.work_read(0)
+        while self.world.answers:
+            self.world.hear_read(0)
+
+    @precondition(lambda self: self.world.merges)
+    @rule(data=st.data(), fails=st.sampled_from([False, False, True]))
+    def merge(self, data: st.DataObject, fails: bool) -> None:
+        fails = fails and self.failures < MAX_FAILURES
+        self.failures += fails
+        self.world.work_merge(data.draw(st.integers(0, len(self.world.merges) - 1)), fails)
+
+    @precondition(lambda self: self.world.results)
+    @rule(data=st.data())
+    def hear_merge(self, data: st.DataObject) -> None:
+        self.world.hear_merge(data.draw(st.integers(0, len(self.world.results) - 1)))
+
+    @staticmethod
+    def _one(data: st.DataObject, of: list[Any]) -> Any:
+        return of.pop(data.draw(st.integers(0, len(of) - 1)))
+
+    # -- what must hold ---------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_merged_twice(self) -> None:
+        for slot, made in self.world.made.items():
+            for earlier, later in pairwise(made):
+                assert earlier != later, f"{slot} merged twice from the same files"
+
+    @invariant()
+    def time_is_enough(self) -> None:
+        """What is due now is done at once: the owner never spins."""
+        due = self.world.collector.next_due()
+        if due is not None and due <= self.world.now:
+            self.world.advance(0.0)
+            self.world.advance(0.0)
+            due = self.world.collector.next_due()
+            assert due is None or due > self.world.now
+
+    def teardown(self) -> None:
+        world = self.world
+        # An interrupted rewrite ends some day; what never was an image may stay half for ever.
+        for path, content in sorted(world.disk.items()):
+            if content.kind != "whole" and path in world.once_whole:
+                world.write(path, "whole", content.signature[1])
+        world.finish()
+        self.check_the_end()
+        before = dict(world.rows)
+        made = {slot: len(m) for slot, m in world.made.items()}
+        world.restart()
+        world.finish()
+        assert {s: len(m) for s, m in world.made.items()} == made, "merged again after a restart"
+        assert {s: (r.state, inputs_of(r)) for s, r in world.rows.items()} == {
+            s: (r.state, inputs_of(r)) for s, r in before.items()
+        }
+
+    def check_the_end(self) -> None:
+        world = self.world
+        for number in SLOTS:
+            slot = slot_at(number)
+            files, row, batch = world.files_of(slot), world.rows.get(slot), world.batch(slot)
+            if not files:
+                continue
+            assert row is not None, f"no row for {sorted(files)}"
+            self.check_row(number, row, files, batch)
+            for path, content in files.items():
+                assert row.knows(path, content.signature), f"{path} is not in its row: {row}"
+            if row.state == "published":
+                assert world.products[slot] == (row.revision, inputs_of(row))
+
+    def check_row(self, number: int, row: Any, files: Any, batch: Any) -> None:
+        enough = len(batch) >= self.world.rules.min_exposures
+        assert row.state == ("published" if enough else "skipped"), row
+        assert inputs_of(row) == batch
+
+
+class WithLosses(Arrivals):
+    """Files may vanish as well: then the product made while they were there stands."""
+
+    may_vanish = True
+
+    def check_row(self, number: int, row: Any, files: Any, batch: Any) -> None:
+        if not any(path in self.vanished for path in self.paths_of(number)):
+            super().check_row(number, row, files, batch)
+        elif len(batch) >= self.world.rules.min_exposures:
+            assert row.state == "published", row
+
+    @staticmethod
+    def paths_of(number: int) -> list[str]:
+        return [path_of(number, e, c) for e in EXPOSURES for c in COPIES]
+
+
+class LateIgnored(Arrivals):
+    """With `late: ignore` the first product stands, and every later file is in its row."""
+
+    late = "ignore"
+
+    def check_row(self, number: int, row: Any, files: Any, batch: Any) -> None:
+        if len(batch) >= self.world.rules.min_exposures:
+            assert row.state == "published", row
+        assert row.revision <= 1
+
+
+MACHINES = [Arrivals, WithLosses, LateIgnored]
+_QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_order_ends_as_a_run_over_the_folder(machine: type[Arrivals]) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(max_examples=60, stateful_step_count=40, suppress_health_check=_QUIET),
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_order_for_long(machine: type[Arrivals]) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(max_examples=5000, stateful_step_count=80, suppress_health_check=_QUIET),
+    )
+
+
+# -- the same by dice: quick enough for long walks ---------------------------------------------
+
+
+def walk(machine: type[Arrivals], seed: int, steps: int) -> Arrivals:
+    """Take `steps` random steps and check the end; the seed alone decides."""
+    dice = random.Random(seed)
+    walker = machine()
+    walker.begin(dice.choice([EXPOSURES, 3, "auto"]), dice.randint(1, 3))
+    for _ in range(steps):
+        _step(walker, dice)
+        walker.nothing_is_merged_twice()
+        walker.time_is_enough()
+    walker.teardown()
+    return walker
+
+
+def _step(walker: Arrivals, dice: random.Random) -> None:
+    world = walker.world
+    path = path_of(dice.choice(SLOTS), dice.choice(EXPOSURES), dice.choice(COPIES))
+    match dice.choice(_STEPS):
+        case "write":
+            walker.write_unseen(
+                path, dice.choice(["whole", "whole", "half", "bad"]), dice.randint(1, 6)
+            )
+            if dice.random() < 0.7:
+                world.event(path, dice.random() < 0.7)
+        case "bracket":
+            walker.write_bracket(dice.choice(SLOTS), dice.randint(1, 6))
+        case "event" if world.events:
+            world.event(*world.events.pop(dice.randrange(len(world.events))))
+        case "scan":
+            world.scan(dice.random() < 0.5)
+        case "time":
+            world.advance(dice.choice([0.0, 0.5, 1.0, 4.0, 10.0, 20.0, 400.0]))
+        case "read" if world.reads:
+            world.work_read(dice.randrange(len(world.reads)))
+        case "hear read" if world.answers:
+            world.hear_read(dice.randrange(len(world.answers)))
+        case "merge" if world.merges:
+            fails = dice.random() < 0.2 and walker.failures < MAX_FAILURES
+            walker.failures += fails
+            world.work_merge(dice.randrange(len(world.merges)), fails)
+        case "hear merge" if world.results:
+            world.hear_merge(dice.randrange(len(world.results)))
+        case "restart" if dice.random() < 0.2:
+            world.restart()
+        case "vanish" if walker.may_vanish and world.disk and dice.random() < 0.3:
+            gone = dice.choice(sorted(world.disk))
+            world.vanish(gone)
+            walker.vanished.add(gone)
+
+
+_STEPS = (
+    *("write", "event", "scan", "time", "read", "hear read", "merge", "hear merge") * 2,
+    *("bracket", "restart", "vanish"),
+)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_random_walks_end_as_a_run_over_the_folder(machine: type[Arrivals]) -> None:
+    for seed in range(200):
+        walk(machine, seed, 60)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("machine", MACHINES)
+def test_long_random_walks(machine: type[Arrivals], tally: Tally) -> None:
+    merges = 0
+    for seed in range(LONG_WALKS):
+        walker = walk(machine, seed, 200)
+        merges += sum(len(m) for m in walker.world.made.values())
+    tally.add(
+        f"model of the collector, {machine.__name__}",
+        walks=LONG_WALKS,
+        merges=merges,
+        differences=0,
+    )
