@@ -14,6 +14,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -413,7 +414,7 @@ take_job(views_t *views, job_t *job, PyObject *frames, PyObject *words, int weig
         }
         for (Py_ssize_t row = job->first; row < job->last; row++) {
             const int32_t a = job->spans[2 * row], b = job->spans[2 * row + 1];
-            if (a < 0 || b < a || b > job->samples || a % LANES) {
+            if (a < 0 || b < a || b > job->samples) {
                 PyErr_SetString(PyExc_ValueError, "spans: out of the row");
                 return -1;
             }
@@ -544,7 +545,8 @@ execute(PyObject *module)
     int vector = 0;
 #if WITH_AVX2
     __builtin_cpu_init();
-    vector = has_avx2 = __builtin_cpu_supports("avx2") != 0;
+    /* ASI_WATCH_NO_AVX2 lets the tests see the path of older machines. */
+    vector = has_avx2 = __builtin_cpu_supports("avx2") != 0 && !getenv("ASI_WATCH_NO_AVX2");
 #endif
     return PyModule_AddIntConstant(module, "HAS_AVX2", vector);
 }

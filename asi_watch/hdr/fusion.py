@@ -71,6 +71,16 @@ class OpencvMerge:
         return tuple(sorted(time for time, _ in self._frames))
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the exposures and of the picture."""
+        return self._shape
+
+    @property
+    def works_by_rows(self) -> bool:
+        """False: OpenCV merges whole pictures."""
+        return False
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the kept frames."""
         return sum(pixels.nbytes for _, pixels in self._frames)

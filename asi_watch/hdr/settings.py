@@ -120,6 +120,16 @@ class Merge(Protocol):
         """Bytes of image-sized memory that this merge holds."""
         ...
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the exposures and of the picture."""
+        ...
+
+    @property
+    def works_by_rows(self) -> bool:
+        """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
+        ...
+
     def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
         """Add one exposure; `copy=False` hands the array over instead of copying it."""
         ...

@@ -62,6 +62,16 @@ class WeightedMerge:
         return tuple(sorted(self._times))
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the exposures and of the picture."""
+        return self._shape
+
+    @property
+    def works_by_rows(self) -> bool:
+        """True: rows are merged one by one."""
+        return True
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the frames held."""
         return sum(frame.nbytes for frame in self._frames)

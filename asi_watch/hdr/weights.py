@@ -21,6 +21,10 @@ WEIGHT_TYPES: tuple[str, ...] = get_args(WeightType)
 
 _QUANTISATION_VARIANCE = 1.0 / 12.0
 
+# A dozen electrons: darker codes count only where every exposure is as dark, and an even mean is
+# then as good. It keeps the range of the weights within what integer sums hold to 1e-4 in ln E.
+_SMALLEST_NOISE_WEIGHT = 1.0 / 2048.0
+
 
 @dataclass(frozen=True)
 class NoiseModel:
@@ -76,7 +80,8 @@ def weight_table(
     ----------
     weight_type : {"triangle", "sine", "noise"}
         `triangle`: z up to 127, 255 − z above. `sine`: cos(2πz/255 − π) + 1. `noise`: inverse
-        variance of ln E, scaled to a maximum of 1. All are zero at 0 and 255.
+        variance of ln E, scaled to a maximum of 1 and not below 1/2048. All are zero at 0 and
+        255.
     log_response : array_like, shape (256, C), optional
         g(z); `noise` needs it.
     channels : int
@@ -110,5 +115,7 @@ def weight_table(
 
 def _noise_weights(log_response: ArrayLike) -> NDArray[np.float64]:
     weights = 1.0 / log_variance(log_response)
+    weights /= weights[1:255].max(axis=0)
+    weights = np.maximum(weights, _SMALLEST_NOISE_WEIGHT)
     weights[[0, 255]] = 0.0
-    return np.asarray(weights / weights.max(axis=0), dtype=np.float64)
+    return weights

@@ -1,0 +1,74 @@
+"""Scenes, curves and settings for the tests of the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.hdr.reference import ReferenceRadiance, reference_radiance
+from asi_watch.hdr.settings import MergeSettings
+
+TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
+
+
+def curve(channels: int = 3) -> NDArray[np.float32]:
+    """Make a gamma-like g(z) per channel with g(128) = 0."""
+    z = np.arange(256, dtype=np.float64)
+    g = np.stack([gamma * np.log((z + 2) / 258) for gamma in (1.6, 1.9, 2.2)[:channels]], axis=1)
+    return (g - g[128]).astype(np.float32)
+
+
+def shoot(
+    times: Sequence[float],
+    *,
+    shape: tuple[int, int, int] = (37, 53, 3),
+    noise: float = 0.05,
+    seed: int = 1,
+) -> list[NDArray[np.uint8]]:
+    """Photograph one random scene, from darker than the longest to brighter than the shortest."""
+    rng = np.random.default_rng(seed)
+    g = curve(shape[2]).astype(np.float64)
+    low, high = g.min() - np.log(max(times)) - 0.5, g.max() - np.log(min(times)) + 0.5
+    scene = rng.uniform(low, high, shape)
+    frames = []
+    for time in times:
+        seen = scene + np.log(time) + rng.normal(0.0, noise, shape)
+        planes = [np.searchsorted(g[:, c], seen[..., c]) for c in range(shape[2])]
+        frames.append(np.clip(np.stack(planes, axis=-1), 0, 255).astype(np.uint8))
+    return frames
+
+
+def settings(**changes: Any) -> MergeSettings:
+    """Give the usual settings, with changes."""
+    values: dict[str, Any] = {
+        "algorithm": "debevec_custom",
+        "weight_type": "triangle",
+        "low_clip": 5,
+        "high_clip": 250,
+        "gamma": 2.2,
+        "lnE_range": None,
+        "saturation": 255,
+        "apply_tonemapping": True,
+    }
+    return MergeSettings(**(values | changes))
+
+
+def by_formula(
+    frames: Sequence[NDArray[np.uint8]],
+    times: Sequence[float],
+    how: MergeSettings,
+    g: NDArray[np.float32] | None = None,
+) -> ReferenceRadiance:
+    """Merge with the float64 formula."""
+    return reference_radiance(
+        frames,
+        times,
+        curve(frames[0].shape[2]) if g is None else g,
+        weight_type=how.weight_type,
+        low_clip=how.low_clip,
+        high_clip=how.high_clip,
+        remap=how.algorithm == "debevec_custom",
+    )

@@ -1,0 +1,460 @@
+"""The merge against its formula, and the properties it promises."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asi_watch.hdr import _engine
+from asi_watch.hdr.merging import merge_exposure_series, merge_frames, open_merge
+from asi_watch.hdr.reference import reference_picture
+from asi_watch.hdr.settings import OVER, UNDER, VALID
+from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
+
+KERNEL = _engine._kernel
+needs_kernel = pytest.mark.skipif(KERNEL is None, reason="the compiled kernel is not built")
+
+
+@pytest.fixture(params=["numpy", pytest.param("c", marks=needs_kernel)])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(_engine, "_kernel", KERNEL if request.param == "c" else None)
+    yield request.param
+
+
+@pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact"])
+@pytest.mark.parametrize("weight_type", ["triangle", "sine", "noise"])
+@pytest.mark.parametrize("lnE_range", [None, (-6.5, -1.5)])
+def test_agrees_with_the_formula(engine, algorithm, weight_type, lnE_range):
+    how = settings(algorithm=algorithm, weight_type=weight_type, lnE_range=lnE_range)
+    frames = shoot(TIMES)
+    wanted = by_formula(frames, TIMES, how)
+    for dtype, allowed in ((np.uint8, 1), (np.uint16, 2)):
+        picture = merge_frames(frames, TIMES, how, curve(), dtype)
+        formula = reference_picture(wanted, lnE_range=lnE_range, gamma=2.2, dtype=dtype)
+        assert picture.dtype == dtype
+        assert np.abs(picture.astype(int) - formula).max() <= allowed
+    merge = open_merge(how, curve(), frames[0].shape)
+    for pixels, time in zip(frames, TIMES, strict=True):
+        merge.add(pixels, time)
+    radiance = merge.radiance()
+    assert np.abs(radiance.ln_radiance - wanted.ln_radiance).max() < 1e-4
+    np.testing.assert_array_equal(radiance.validity, wanted.validity)
+    assert set(np.unique(radiance.validity)) == {VALID, UNDER, OVER}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 12, 13, 16, 29])
+def test_agrees_for_any_number_of_exposures(engine, count):
+    times = tuple(50.0 * 1.25**k for k in range(count))
+    frames = shoot(times, shape=(9, 31, 3))
+    for weight_type in ("triangle", "sine"):
+        how = settings(weight_type=weight_type)
+        wanted = by_formula(frames, times, how)
+        picture = merge_frames(frames, times, how, curve())
+        formula = reference_picture(wanted, lnE_range=None, gamma=2.2)
+        assert np.abs(picture.astype(int) - formula).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 1, 1), (5, 7, 1), (3, 513, 3), (2, 1537, 1)])
+def test_agrees_for_any_size(engine, shape):
+    frames = shoot(TIMES, shape=shape)
+    wanted = reference_picture(by_formula(frames, TIMES, settings()), lnE_range=None, gamma=2.2)
+    picture = merge_frames(frames, TIMES, settings(), curve(shape[2]))
+    assert picture.shape == shape
+    assert np.abs(picture.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_order_and_arrival_change_no_byte(engine, dtype):
+    frames = shoot(TIMES, shape=(11, 29, 3))
+    wanted = merge_frames(frames, TIMES, settings(), curve(), dtype)
+    for order in itertools.islice(itertools.permutations(range(5)), 0, 120, 17):
+        merge = open_merge(settings(), curve(), frames[0].shape)
+        for i in order:
+            merge.add(frames[i], TIMES[i])
+            merge.picture(dtype)  # looking early must not disturb
+        np.testing.assert_array_equal(merge.picture(dtype), wanted)
+        assert merge.exposure_times == TIMES
+
+
+def test_exposures_of_equal_time_in_any_order(engine):
+    times = (100.0, 100.0, 800.0, 800.0)
+    frames = shoot(times, shape=(13, 17, 3), noise=0.6)
+    pictures = {
+        merge_frames(
+            [frames[i] for i in order], [times[i] for i in order], settings(), curve()
+        ).tobytes()
+        for order in itertools.permutations(range(4))
+    }
+    assert len(pictures) == 1
+
+
+def test_unit_of_time_does_not_matter(engine):
+    frames = shoot(TIMES)
+    in_seconds = [time * 1e-6 for time in TIMES]
+    for algorithm in ("debevec_custom", "debevec_exact", "debevec", "mertens"):
+        how = settings(algorithm=algorithm)
+        a = merge_frames(frames, TIMES, how, curve())
+        b = merge_frames(frames, in_seconds, how, curve())
+        # Where the exposures contradict each other the formula says ln E = 0, in either unit.
+        same = np.abs(a.astype(int) - b) <= 1
+        assert same.mean() > 0.999
+        assert same.all() or algorithm == "debevec_custom"
+
+
+@needs_kernel
+@pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact"])
+@pytest.mark.parametrize("weight_type", ["triangle", "sine", "noise"])
+def test_kernel_and_numpy_give_the_same_bytes(monkeypatch, algorithm, weight_type):
+    how = settings(algorithm=algorithm, weight_type=weight_type, lnE_range=(-7.0, -1.0))
+    for shape, count in (((23, 41, 3), 5), ((8, 1030, 1), 3), ((6, 25, 3), 14)):
+        times = tuple(60.0 * 1.6**k for k in range(count))
+        assert _digest(KERNEL, monkeypatch, how, shape, times) == _digest(
+            None, monkeypatch, how, shape, times
+        )
+
+
+def _digest(kernel, monkeypatch, how, shape, times):
+    monkeypatch.setattr(_engine, "_kernel", kernel)
+    frames = shoot(times, shape=shape, noise=0.4)
+    rng = np.random.default_rng(5)
+    digests = []
+    for mask in (None, _disc(shape), rng.random(shape[:2]) < 0.5):
+        merge = open_merge(how, curve(shape[2]), shape, mask=mask)
+        for pixels, time in zip(frames, times, strict=True):
+            merge.add(pixels, time)
+        radiance = merge.radiance()
+        arrays = (
+            merge.picture(np.uint8),
+            merge.picture(np.uint16),
+            merge.radiance_half(1000.0),
+            radiance.ln_radiance,
+            radiance.validity,
+        )
+        digests += [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
+    return digests
+
+
+def _disc(shape):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    radius = min(shape[:2]) / 2
+    return np.hypot(y - shape[0] / 2, x - shape[1] / 2) <= radius
+
+
+@given(st.data())
+def test_any_codes_agree_with_the_formula(data):
+    count = data.draw(st.integers(1, 6))
+    times = data.draw(st.lists(st.floats(1e-5, 1e5), min_size=count, max_size=count, unique=True))
+    low = data.draw(st.integers(0, 100))
+    how = settings(
+        algorithm=data.draw(st.sampled_from(["debevec_custom", "debevec_exact"])),
+        weight_type=data.draw(st.sampled_from(["triangle", "sine"])),
+        low_clip=low,
+        high_clip=data.draw(st.integers(low + 40, 255)),
+    )
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    edge_codes = np.array([0, 1, how.low_clip, how.high_clip, 254, 255])
+    frames = []
+    for _ in range(count):
+        codes = rng.integers(0, 256, (4, 9, 3))
+        picks = rng.random(codes.shape) < 0.6
+        codes[picks] = rng.choice(edge_codes, picks.sum())
+        frames.append(codes.astype(np.uint8))
+    wanted = by_formula(frames, times, how)
+    merge = open_merge(how, curve(), (4, 9, 3))
+    for pixels, time in zip(frames, times, strict=True):
+        merge.add(pixels, time)
+    radiance = merge.radiance()
+    np.testing.assert_array_equal(radiance.validity, wanted.validity)
+    # Random codes contradict each other as no scene does: the sine's smallest weights, 1.5e-4 of
+    # its largest, then meet differences of ten in ln E.
+    allowed = 1e-4 if how.weight_type == "triangle" else 2e-3
+    assert np.abs(radiance.ln_radiance - wanted.ln_radiance).max() < allowed
+
+
+def test_saturated_and_dark_everywhere(engine):
+    shape = (4, 5, 3)
+    for algorithm in ("debevec_custom", "debevec_exact"):
+        how = settings(algorithm=algorithm)
+        for code, flag, shown in ((255, OVER, 255), (0, UNDER, 0)):
+            merge = open_merge(how, curve(), shape)
+            for time in TIMES:
+                merge.add(np.full(shape, code, np.uint8), time)
+            radiance = merge.radiance()
+            g = curve().astype(float)
+            end = (
+                g.max(axis=0) - np.log(min(TIMES))
+                if flag == OVER
+                else g.min(axis=0) - np.log(max(TIMES))
+            )
+            np.testing.assert_allclose(radiance.ln_radiance, np.broadcast_to(end, shape), rtol=1e-6)
+            assert (radiance.validity == flag).all()
+            assert (merge.picture() == shown).all()
+            assert np.isinf(merge.uncertainty()).all()
+
+
+def test_over_wins_over_under(engine):
+    dark, bright = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    merge = open_merge(settings(), curve(), (2, 2, 3))
+    merge.add(bright, 1000.0)
+    merge.add(dark, 10.0)
+    assert (merge.radiance().validity == OVER).all()
+
+
+def test_contradicting_exposures(engine):
+    """Shortest saturated, longest dark: the formula's 0 in one algorithm, the top in the other."""
+    dark, bright = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    for algorithm, expected in (("debevec_custom", [-9.0]), ("debevec_exact", None)):
+        merge = open_merge(settings(algorithm=algorithm), curve() - np.float32(5), (2, 2, 3))
+        merge.add(bright, 1.0)
+        merge.add(dark, 10.0)
+        radiance = merge.radiance()
+        top = (curve().astype(float) - 5).max(axis=0)
+        assert expected is None or (top < 0).all()
+        np.testing.assert_allclose(radiance.ln_radiance[0, 0], top, rtol=1e-6)
+        assert (radiance.validity == OVER).all()
+
+
+def test_rows_one_by_one_are_the_picture(engine):
+    frames = shoot(TIMES, shape=(17, 23, 3))
+    mask = _disc((17, 23))
+    merge = open_merge(settings(), curve(), (17, 23, 3), mask=mask)
+    for pixels, time in zip(frames, TIMES, strict=True):
+        merge.add(pixels, time)
+    for dtype in (np.uint8, np.uint16):
+        whole = merge.picture(dtype)
+        rows = np.empty_like(whole)
+        for first, last in ((0, 1), (1, 9), (9, 17)):
+            merge.picture_rows(first, last, rows[first:last])
+        np.testing.assert_array_equal(rows, whole)
+        given_out = np.empty_like(whole)
+        assert merge.picture(out=given_out) is given_out
+        np.testing.assert_array_equal(given_out, whole)
+
+
+def test_threads_change_nothing(engine):
+    frames = shoot(TIMES, shape=(64, 33, 3))
+    pictures = [
+        merge_frames(frames, TIMES, settings(), curve(), threads=threads) for threads in (1, 2, 5)
+    ]
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+
+
+def test_outside_the_mask(engine):
+    shape = (21, 30, 3)
+    frames = shoot(TIMES, shape=shape)
+    whole = merge_frames(frames, TIMES, settings(), curve())
+    hole = _disc(shape)
+    hole[10, 15] = False
+    for mask in (_disc(shape), hole, np.zeros(shape[:2], bool)):
+        merge = open_merge(settings(lnE_range=(-12.0, 0.0)), curve(), shape, mask=mask)
+        plain = open_merge(settings(lnE_range=(-12.0, 0.0)), curve(), shape)
+        for pixels, time in zip(frames, TIMES, strict=True):
+            merge.add(pixels, time)
+            plain.add(pixels, time)
+        np.testing.assert_array_equal(
+            merge.picture(), np.where(mask[..., None], plain.picture(), 0)
+        )
+        radiance = merge.radiance()
+        assert (radiance.validity[~mask] == UNDER).all()
+        assert np.isinf(merge.uncertainty()[~mask]).all()
+        assert (merge.radiance_half(1.0)[~mask] == 0).all()
+    assert whole.any()
+
+
+def test_half_floats_are_the_radiance(engine):
+    frames = shoot(TIMES)
+    merge = open_merge(settings(algorithm="debevec_exact"), curve(), frames[0].shape)
+    for pixels, time in zip(frames, TIMES, strict=True):
+        merge.add(pixels, time)
+    wanted = np.exp(merge.radiance().ln_radiance.astype(float)) * 1000.0
+    half = merge.radiance_half(1000.0)
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half, wanted, rtol=8e-4)
+
+
+def test_uncertainty_falls_with_light_and_exposures(engine):
+    shape = (1, 4, 1)
+    g = curve(1)
+    flat = np.full(shape, 128, np.uint8)
+    one = open_merge(settings(algorithm="debevec_exact"), g, shape)
+    one.add(flat, 100.0)
+    two = open_merge(settings(algorithm="debevec_exact"), g, shape)
+    two.add(flat, 100.0)
+    two.add(flat, 100.0)
+    ratio = one.uncertainty() / two.uncertainty()
+    np.testing.assert_allclose(ratio, np.sqrt(2), rtol=1e-5)
+    darker = open_merge(settings(algorithm="debevec_exact"), g, shape)
+    darker.add(flat // 4, 100.0)
+    assert (darker.uncertainty() > one.uncertainty()).all()
+
+
+def test_pixels_are_copied_unless_handed_over():
+    shape = (3, 4, 3)
+    frames = shoot(TIMES[:2], shape=shape)
+    wanted = merge_frames(frames, TIMES[:2], settings(), curve())
+    merge = open_merge(settings(), curve(), shape)
+    buffer = np.empty(shape, np.uint8)
+    for pixels, time in zip(frames, TIMES, strict=False):
+        buffer[...] = pixels
+        merge.add(buffer, time)
+    buffer[...] = 7
+    np.testing.assert_array_equal(merge.picture(), wanted)
+    assert merge.nbytes == 2 * buffer.nbytes
+
+
+def test_arrays_that_are_not_contiguous():
+    frames = shoot(TIMES, shape=(8, 10, 3))
+    wanted = merge_frames(frames, TIMES, settings(), curve())
+    flipped = [np.ascontiguousarray(f[:, ::-1])[:, ::-1] for f in frames]
+    np.testing.assert_array_equal(merge_frames(flipped, TIMES, settings(), curve()), wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"algorithm": "robertson"}, "algorithm"),
+        ({"weight_type": "hat"}, "weight_type"),
+        ({"low_clip": 250, "high_clip": 5}, "low_clip"),
+        ({"gamma": 0.0}, "gamma"),
+        ({"saturation": 0}, "saturation"),
+        ({"lnE_range": (1.0, 1.0)}, "lnE_range"),
+    ],
+)
+def test_settings_out_of_range(change, words):
+    with pytest.raises(ValueError, match=words):
+        settings(**change)
+
+
+def test_what_does_not_fit_is_refused():
+    frames = shoot(TIMES, shape=(6, 7, 3))
+    merge = open_merge(settings(), curve(), (6, 7, 3))
+    with pytest.raises(ValueError, match="no exposure"):
+        merge.picture()
+    with pytest.raises(ValueError, match="8-bit"):
+        merge.add(frames[0].astype(np.uint16), 10.0)
+    with pytest.raises(ValueError, match="one size"):
+        merge.add(frames[0][:3], 10.0)
+    for time in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="positive"):
+            merge.add(frames[0], time)
+    merge.add(frames[0], 10.0)
+    with pytest.raises(ValueError, match="uint8 or uint16"):
+        merge.picture(np.float32)
+    with pytest.raises(ValueError, match="fit"):
+        merge.picture_rows(3, 9, np.empty((6, 7, 3), np.uint8))
+    with pytest.raises(ValueError, match="contiguous"):
+        merge.picture(out=np.empty((6, 14, 3), np.uint8)[:, ::2])
+    with pytest.raises(ValueError, match="response"):
+        open_merge(settings(), None, (6, 7, 3))
+    with pytest.raises(ValueError, match="channels"):
+        open_merge(settings(), curve(1), (6, 7, 3))
+    with pytest.raises(ValueError, match="mask"):
+        open_merge(settings(), curve(), (6, 7, 3), mask=np.ones((7, 6), bool))
+    with pytest.raises(ValueError, match="no exposures"):
+        merge_frames([], [], settings(), curve())
+    with pytest.raises(ValueError, match="times"):
+        merge_frames(frames, TIMES[:2], settings(), curve())
+
+
+def test_more_exposures_than_fit():
+    merge = open_merge(settings(), curve(1), (1, 2, 1))
+    for k in range(64):
+        merge.add(np.full((1, 2, 1), 100, np.uint8), 1.0 + k)
+    merge.picture()
+    with pytest.raises(ValueError, match="64"):
+        merge.add(np.full((1, 2, 1), 100, np.uint8), 100.0)
+
+
+def test_series_function():
+    frames = shoot(TIMES, shape=(16, 20, 3))
+    jpg = merge_exposure_series(frames, TIMES, "debevec_custom", curve()[:, None, :])
+    np.testing.assert_array_equal(jpg, merge_frames(frames, TIMES, settings(), curve()))
+    png = merge_exposure_series(frames, TIMES, "debevec_custom", curve(), filetype=".png")
+    assert png.dtype == np.uint16
+    linear = merge_exposure_series(
+        frames, TIMES, "debevec_custom", curve(), apply_tonemapping=False, gamma=2.2
+    )
+    wanted = reference_picture(by_formula(frames, TIMES, settings()), lnE_range=None, gamma=1.0)
+    assert np.abs(linear.astype(int) - wanted).max() <= 1
+    default = merge_exposure_series(frames, TIMES, response=curve())
+    assert default.dtype == np.uint8
+    np.testing.assert_array_equal(
+        default, merge_frames(frames, TIMES, settings(algorithm="debevec"), curve())
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [("ASI_WATCH_NO_KERNEL", "numpy"), pytest.param("ASI_WATCH_NO_AVX2", "c", marks=needs_kernel)],
+)
+def test_paths_of_other_machines(variable, name):
+    """Without the extension, and without AVX2, the same bytes come out."""
+    program = (
+        "import hashlib, sys\n"
+        "from asi_watch.hdr import _engine\n"
+        "from asi_watch.hdr.merging import merge_frames\n"
+        "from tests.hdr.brackets import *\n"
+        "frames = shoot(TIMES, shape=(40, 601, 3))\n"
+        "kinds = (np.uint8, np.uint16)\n"
+        "bytes_ = [merge_frames(frames, TIMES, settings(), curve(), k).tobytes() for k in kinds]\n"
+        "sys.stdout.write(_engine.kernel_name() + ' ')\n"
+        "sys.stdout.write(hashlib.sha256(b''.join(bytes_)).hexdigest())\n"
+    )
+    frames = shoot(TIMES, shape=(40, 601, 3))
+    here = b"".join(
+        merge_frames(frames, TIMES, settings(), curve(), kind).tobytes()
+        for kind in (np.uint8, np.uint16)
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, variable: "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == [name, hashlib.sha256(here).hexdigest()]
+
+
+@needs_kernel
+def test_kernel_measures_its_buffers():
+    words = np.zeros((1, 3, 256), np.uint64)
+    scale, cells = np.ones(3, np.float32), np.zeros((3, 20), np.uint8)
+    frame, out = np.zeros((2, 6), np.uint8), np.zeros((2, 6), np.uint8)
+    good = [(frame,), words, 30, None, 0, 2, 6, scale, cells, 16, None, 1, out]
+    assert KERNEL is not None
+    KERNEL.merge_codes(*good)
+    spans = np.array([[0, 6], [3, 7]], np.int32)
+    bad = {
+        0: ((), (frame[:1],), [frame]),
+        1: (words[:, :2].copy(),),
+        2: (8, 32),
+        3: (spans, spans[:1].copy(), np.array([[0, 6], [4, 2]], np.int32)),
+        4: (-1, 3),
+        5: (3,),
+        6: (0, 7),
+        7: (np.ones(2, np.float32),),
+        8: (cells[:, :19].copy(),),
+        9: (0, 17),
+        10: (np.zeros(4, np.float32),),
+        11: (2, 3),
+        12: (out[:1],),
+    }
+    for index, values in bad.items():
+        for value in values:
+            with pytest.raises((ValueError, TypeError)):
+                KERNEL.merge_codes(*good[:index], value, *good[index + 1 :])
+    frozen = out.copy()
+    frozen.setflags(write=False)
+    with pytest.raises((ValueError, BufferError)):
+        KERNEL.merge_codes(*good[:-1], frozen)

@@ -1,0 +1,109 @@
+"""The merges that OpenCV does."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.reference import remap_codes
+from asi_watch.hdr.settings import OVER, UNDER
+from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
+
+
+def _merged(algorithm, frames, times, g=None, **changes):
+    merge = open_merge(settings(algorithm=algorithm, **changes), g, frames[0].shape)
+    for pixels, time in zip(frames, times, strict=True):
+        merge.add(pixels, time)
+    return merge
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_debevec_radiance_is_that_of_the_response(channels):
+    """OpenCV takes exp(g): with g itself this correlation is lost."""
+    frames = shoot(TIMES, shape=(40, 50, channels))
+    merge = _merged("debevec", frames, TIMES, curve(channels), low_clip=0, high_clip=255)
+    wanted = by_formula(frames, TIMES, settings(low_clip=0, high_clip=255))
+    radiance = merge.radiance()
+    middle = np.median(np.stack(frames), axis=0)
+    good = (wanted.validity == 0) & (middle > 20) & (middle < 235)
+    error = (radiance.ln_radiance - wanted.ln_radiance)[good]
+    assert good.sum() > 200
+    assert abs(np.median(error)) < 0.05
+    assert set(np.unique(radiance.validity)) == {0, UNDER, OVER}
+
+
+def test_mertens_is_opencvs_on_stretched_codes():
+    frames = shoot(TIMES)
+    table = remap_codes(5, 250)
+    fused = cv2.createMergeMertens().process([table[f] for f in frames])
+    wanted = (np.clip(fused / 1.5, 0, 1) * 255).astype(int)
+    picture = _merged("mertens", frames, TIMES).picture()
+    assert np.abs(picture.astype(int) - wanted).max() <= 1
+    with pytest.raises(ValueError, match="radiance"):
+        _merged("mertens", frames, TIMES).radiance()
+
+
+@pytest.mark.parametrize("algorithm", ["debevec", "mertens"])
+def test_order_changes_no_byte(algorithm):
+    times = (100.0, 100.0, 400.0)
+    frames = shoot(times, noise=0.5)
+    pictures = {
+        _merged(algorithm, [frames[i] for i in p], [times[i] for i in p], curve())
+        .picture(np.uint16)
+        .tobytes()
+        for p in itertools.permutations(range(3))
+    }
+    assert len(pictures) == 1
+
+
+def test_saturation_lets_a_camera_have_its_own_white():
+    frames = shoot(TIMES, shape=(20, 20, 3))
+    for frame in frames:
+        np.minimum(frame, 230, out=frame)
+        frame[:5] = 230
+    white = _merged("debevec", frames, TIMES, curve(), saturation=230).picture()
+    plain = _merged("debevec", frames, TIMES, curve()).picture()
+    assert (white[:5] >= plain[:5]).all()
+    assert (white[:5] == white.max()).all()
+
+
+def test_debevec_without_a_response_calibrates():
+    frames = shoot(TIMES, shape=(60, 70, 3))
+    picture = _merged("debevec", frames, TIMES).picture()
+    known = _merged("debevec", frames, TIMES, curve()).picture()
+    assert np.corrcoef(picture.ravel(), known.ravel())[0, 1] > 0.95
+
+
+def test_fixed_range_and_linear_picture():
+    frames = shoot(TIMES)
+    auto = _merged("debevec", frames, TIMES, curve(), apply_tonemapping=False).picture()
+    bounds = (float(np.log(1e-5)), float(np.log(0.03)))
+    # The five times have a geometric mean of 320, so the fixed bounds are these as they stand.
+    ranged = _merged(
+        "debevec", frames, TIMES, curve(), apply_tonemapping=False, lnE_range=bounds
+    ).picture()
+    assert np.abs(auto.astype(int) - ranged).max() <= 1
+
+
+def test_half_floats_rows_and_refusals():
+    frames = shoot(TIMES, shape=(12, 14, 3))
+    merge = _merged("debevec", frames, TIMES, curve())
+    wanted = np.minimum(np.exp(merge.radiance().ln_radiance) * 1000.0, 65504)
+    np.testing.assert_allclose(merge.radiance_half(1000.0), wanted, rtol=1e-3, atol=1e-7)
+    rows = np.empty((5, 14, 3), np.uint8)
+    merge.picture_rows(2, 7, rows)
+    np.testing.assert_array_equal(rows, merge.picture()[2:7])
+    with pytest.raises(ValueError, match="uncertainty"):
+        merge.uncertainty()
+    with pytest.raises(ValueError, match="mask"):
+        open_merge(settings(algorithm="mertens"), None, (4, 4), mask=np.ones((4, 4), bool))
+    with pytest.raises(ValueError, match="two exposures"):
+        _merged("debevec", frames[:1], TIMES[:1], curve()).picture()
+    with pytest.raises(ValueError, match="no exposure"):
+        open_merge(settings(algorithm="mertens"), None, (4, 4)).picture()
+    with pytest.raises(ValueError, match="channels"):
+        open_merge(settings(algorithm="debevec"), curve(1), (4, 4, 3))

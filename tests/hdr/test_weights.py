@@ -1,0 +1,48 @@
+"""Weights and the noise model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from asi_watch.hdr.weights import WEIGHT_TYPES, NoiseModel, log_variance, weight_table
+from tests.hdr.brackets import curve
+
+
+def test_triangle_and_sine_are_their_formulas():
+    triangle, sine = weight_table("triangle")[:, 0], weight_table("sine")[:, 0]
+    z = np.arange(256)
+    np.testing.assert_array_equal(triangle, np.where(z <= 127.5, z, 255 - z))
+    np.testing.assert_allclose(sine, np.cos(2 * np.pi * z / 255 - np.pi) + 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", WEIGHT_TYPES)
+def test_every_weight_is_zero_at_the_ends_alone(name):
+    table = weight_table(name, curve())
+    assert table.shape == (256, 3)
+    assert (table[[0, 255]] == 0).all()
+    assert (table[1:255] > 0).all()
+
+
+def test_noise_weight_is_inverse_variance():
+    table, variance = weight_table("noise", curve()), log_variance(curve())
+    product = table[30:255] * variance[30:255]
+    np.testing.assert_allclose(product, np.broadcast_to(product[0], product.shape), rtol=1e-9)
+    assert table.max() == 1.0
+
+
+def test_variance_of_pure_shot_noise():
+    """Without read noise a pixel of n electrons knows ln E to 1 / n, plus quantisation."""
+    g = curve(1)
+    without = log_variance(g, NoiseModel(full_well=5000.0, read_noise=0.0))
+    n = 5000.0 * np.exp(g[:, 0] - g.max())
+    slope = np.gradient(g[:, 0].astype(float))
+    np.testing.assert_allclose(without[:, 0], 1 / n + slope**2 / 12, rtol=1e-6)
+    assert (log_variance(g, NoiseModel(full_well=5000.0, read_noise=6.0)) > without).all()
+
+
+def test_unknown_or_impossible_weights():
+    with pytest.raises(ValueError, match="weight_type"):
+        weight_table("hat")
+    with pytest.raises(ValueError, match="response"):
+        weight_table("noise")
