@@ -44,14 +44,25 @@ Key = tuple[str, tuple[int, int]]
 
 @dataclass(slots=True)
 class Work:
-    """An open merge and what has gone into it; `lock` guards the merge."""
+    """An open merge and what has gone into it; `lock` guards the merge.
+
+    The merge holds the frames themselves, in memory of the buffer pool that goes back to it when
+    the work is dropped.
+    """
 
     merge: Merge
     curve: ResponseCurve | None
     settings: MergeSettings
     absorbed: set[Key] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
     charged: int = 0
+    dropped: bool = False
+
+    def add(self, pixels: NDArray[np.uint8], exposure_us: float) -> None:
+        """Hand a frame over to the merge."""
+        self.merge.add(pixels, exposure_us, copy=False)
+        self.frames.append(pixels)
 
 
 class SizesDifferError(Exception):
@@ -119,9 +130,8 @@ class Workshop:
             sign.mtime_ns,
             sign.inode,
         )
-        if command.absorb:
-            self._absorb(command.slot, exposure, frame.pixels)
-        self._buffers.give(frame.pixels)
+        if not (command.absorb and self._absorb(command.slot, exposure, frame.pixels)):
+            self._buffers.give(frame.pixels)
         return ReadOk(exposure)
 
     def _no_file(self, command: ReadFile, reason: str) -> ReadOutcome:
@@ -135,26 +145,30 @@ class Workshop:
     def _path(self, relative: str) -> str:
         return f"{self._root}/{relative}"
 
-    def _absorb(self, slot: datetime, exposure: Exposure, pixels: NDArray[np.uint8]) -> None:
+    def _absorb(self, slot: datetime, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
+        """Keep a frame for its bracket's merge; False if it is not kept."""
         with self._lock:
             work = self._work.get(slot)
             if work is None:
                 if not self._budget.has_room():
-                    return
+                    return False
                 work = self._work[slot] = self._begin(pixels.shape)
         with work.lock:
+            if work.dropped:
+                return False
             if exposure.exposure_us in work.merge.exposure_times:
                 # A duplicate: which of the two counts is for the collector to say, so this work
                 # no longer answers what will be asked. It is done again from the files.
                 work.absorbed.clear()
-                return
+                return False
             try:
-                work.merge.add(pixels, exposure.exposure_us)
+                work.add(pixels, exposure.exposure_us)
             except ValueError:
                 work.absorbed.clear()
-                return
+                return False
             work.absorbed.add((exposure.path, exposure.signature))
             self._charge(work)
+            return True
 
     def _begin(self, shape: tuple[int, ...]) -> Work:
         curve, settings = self.curve, self._settings.merge
@@ -173,11 +187,16 @@ class Workshop:
         work.charged = held
 
     def drop(self, slot: datetime) -> None:
-        """Forget what is kept for a slot."""
+        """Forget what is kept for a slot, and take its memory back."""
         with self._lock:
             work = self._work.pop(slot, None)
-        if work is not None:
+        if work is None:
+            return
+        with work.lock:
+            work.dropped = True
             self._budget.change(-work.charged)
+            for frame in work.frames:
+                self._buffers.give(frame)
 
     # -- merging ----------------------------------------------------------------------------
 
@@ -248,9 +267,8 @@ class Workshop:
                     f"{exposure.path} has {_size(frame.pixels.shape)} pixels, the bracket's other"
                     f" exposures have {_size(shape)}"
                 )
-            work.merge.add(frame.pixels, exposure.exposure_us)
+            work.add(frame.pixels, exposure.exposure_us)
             self._charge(work)
-            self._buffers.give(frame.pixels)
         assert work is not None
         return work
 

@@ -38,6 +38,17 @@ class MergedRadiance(Protocol):
 class Merged(Protocol):
     """A finished merge that can give pictures and radiance."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the picture."""
+
+    @property
+    def works_by_rows(self) -> bool:
+        """Whether `picture_rows` costs only its rows."""
+
+    def picture_rows(self, first: int, last: int, out: NDArray[np.uint8], /) -> None:
+        """Write rows first:last of the picture into `out`; may run in several threads."""
+
     def picture(self, dtype: Any, /) -> NDArray[Any]:
         """Return the tone-mapped picture as uint8 or uint16 (H, W, C)."""
 
@@ -81,6 +92,9 @@ def encode_merge(
             merge.uncertainty() if uncertainty and spec.format == "exr" else None,
         )
         return encode(spec, layers, provenance)
+    if spec.format == "jpg" and merge.works_by_rows:
+        # Each strip is merged and encoded by one thread while its rows are in the cache.
+        return encode_rows(spec, merge.shape, merge.picture_rows, provenance)
     return encode(spec, merge.picture(_DTYPES[spec.kind]), provenance)
 
 

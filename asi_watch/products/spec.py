@@ -57,7 +57,7 @@ class ProductSpec:
     format: Format
     quality: int = 95
     subsampling: Subsampling = "420"
-    strips: int = 1
+    strips: int = 2
     lossless: bool = False
     compression: Compression = "piz"
     pixel_type: PixelType = "auto"

@@ -346,10 +346,28 @@ def test_options_must_be_known(options: dict[str, Any]) -> None:
         ProductSpec(**options)
 
 
+def test_a_merge_that_works_by_rows_gives_the_same_jpeg() -> None:
+    whole = picture((70, 50, 3), np.uint8)
+
+    class Merge:
+        shape = whole.shape
+        works_by_rows = True
+
+        def picture_rows(self, first: int, last: int, out: NDArray[np.uint8]) -> None:
+            out[...] = whole[first:last]
+
+    spec = ProductSpec("jpg", strips=3)
+    by_rows = encode_merge(spec, Merge(), provenance())  # type: ignore[arg-type]
+    assert bytes(by_rows) == bytes(encode(spec, whole, provenance()))
+
+
 def test_a_merge_is_asked_only_for_what_is_needed() -> None:
     asked = []
 
     class Merge:
+        shape = SHAPE
+        works_by_rows = False
+
         def picture(self, dtype: Any) -> NDArray[Any]:
             asked.append(np.dtype(dtype).name)
             return picture(SHAPE, dtype)
