@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
+from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.collector import MAX_ATTEMPTS, Collector
 from asi_watch.live.commands import (
@@ -21,21 +21,19 @@ from asi_watch.live.commands import (
     Unusable,
     WriteRecord,
 )
-from asi_watch.live.curves import CurveInUse, choose_curve
+from asi_watch.live.curve_keeper import CurveKeeper
 from asi_watch.live.health import CameraHealth
 from asi_watch.live.inbox import CalibrationDone, Found, Inbox, MergeDone, ReadDone, ScanDone
 from asi_watch.live.intake import Intake
-from asi_watch.live.ledger import CurveDecision, Ledger
+from asi_watch.live.ledger import Ledger
 from asi_watch.live.pool import JobPool
 from asi_watch.live.publishing import Publisher
-from asi_watch.live.recalibrator import Recalibrator
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.settings import CameraSettings
 from asi_watch.live.workshop import Workshop
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name
 from asi_watch.products import is_temporary, sweep_temporaries
-from asi_watch.responses import load_curve
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ READ, MERGE = 0, 1
 
 
 class Camera:
-    """Carries out what the collector decides, and keeps the camera's curve and ledger rows.
+    """Carries out what the collector decides, and writes the ledger's rows.
 
     Owner thread only.
 
@@ -80,10 +78,6 @@ class Camera:
         self._pool = pool
         self._health = CameraHealth()
         self._newest: datetime | None = None
-        self._waiting: dict[datetime, MergeBracket] = {}
-        self._told_no_curve = False
-        self._looked_for_response = now
-        self._complete = len(ledger.recent_complete(self.name, settings.curves.brackets))
         self._workshop = Workshop(settings, Publisher(settings), budget, buffers)
         self._collector = Collector(
             self.name,
@@ -93,18 +87,10 @@ class Camera:
             settings.intake.stable_for,
         )
         self._intake = Intake(self.name, settings.intake, self._wanted, inbox)
-        self._recalibrator = Recalibrator(
-            self.name,
-            settings.intake.root,
-            curves_dir / self.name,
-            settings.curves.every,
-            settings.curves.brackets,
-            settings.merge,
-            inbox,
-            now,
+        self._curves = CurveKeeper(
+            settings, ledger, inbox, curves_dir / self.name, self._use_curve, now
         )
-        self._curve: CurveInUse | None = None
-        self._use(choose_curve(self.name, settings.curves, ledger))
+        self._curves.start()
 
     # -- life -------------------------------------------------------------------------------
 
@@ -123,7 +109,7 @@ class Camera:
     def stop_intake(self) -> None:
         """Take in nothing more."""
         self._intake.stop()
-        self._recalibrator.stop()
+        self._curves.stop()
 
     def _wanted(self, name: str) -> bool:
         suffix = name.rpartition(".")[2].lower()
@@ -182,42 +168,9 @@ class Camera:
 
     def calibration_done(self, message: CalibrationDone) -> None:
         """A calibration ended: swap the curve, or say why not."""
-        self._recalibrator.finished()
-        report: dict[str, Any] | None = message.report
-        if report is None:
-            self._health.error(f"calibration failed: {message.reason}")
-            event(
-                log,
-                logging.ERROR,
-                "calibration failed",
-                camera=self.name,
-                reason=message.reason,
-            )
-            return
-        decision = CurveDecision(
-            camera=self.name,
-            curve_id=str(report["curve_id"]),
-            path=str(report["path"]),
-            base_id=self._curve.base_id if self._curve else None,
-            verdict="adopted" if report["accepted"] else "rejected",
-            reason=message.reason,
-            residual=report["residual"],
-            present_residual=report["present_residual"],
-            brackets=int(report["brackets"]),
-        )
-        self._ledger.record_curve(decision)
-        event(
-            log,
-            logging.INFO if report["accepted"] else logging.WARNING,
-            f"curve {decision.verdict}",
-            camera=self.name,
-            curve=decision.curve_id,
-            reason=decision.reason,
-            brackets=decision.brackets,
-        )
-        if report["accepted"]:
-            path = Path(decision.path)
-            self._use(CurveInUse(load_curve(path), path, decision.base_id))
+        fault = self._curves.calibration_done(message)
+        if fault is not None:
+            self._health.error(fault)
 
     def events_dropped(self, count: int) -> None:
         """Events were lost for want of room: look at the folder itself."""
@@ -227,15 +180,7 @@ class Camera:
     def tick(self, now: float) -> None:
         """Time has passed."""
         self._execute(self._collector.due(now))
-        if self._curve is None and now - self._looked_for_response > 2.0:
-            self._looked_for_response = now
-            response = self.settings.curves.response
-            if response is not None and response.exists():
-                self._use(choose_curve(self.name, self.settings.curves, self._ledger))
-        if self._needs_curve and self._recalibrator.wants(
-            self._curve is not None, self._complete + len(self._waiting), now
-        ):
-            self._calibrate(now)
+        self._curves.tick(now, may_calibrate=True)
 
     def next_due(self) -> float | None:
         """Monotonic time at which `tick` has something to do."""
@@ -267,11 +212,8 @@ class Camera:
         self._pool.submit((self._class_of(command.slot), command.slot, READ), job, crashed)
 
     def _submit_merge(self, command: MergeBracket) -> None:
-        if self._curve is None and self._must_wait():
-            self._waiting[command.slot] = command
+        if self._curves.hold(command):
             return
-        if self._curve is None:
-            self._tell_no_curve("merging by mertens meanwhile")
 
         def job() -> None:
             outcome = self._workshop.merge(command, time.monotonic())
@@ -291,7 +233,7 @@ class Camera:
     def _write(self, record: BracketRecord) -> None:
         self._ledger.record(record)
         self._health.bracket_over(record)
-        self._complete += record.state == "published" and record.complete
+        self._curves.bracket_over(record)
         event(
             log,
             logging.INFO if record.state == "published" else logging.WARNING,
@@ -307,72 +249,17 @@ class Camera:
             reason=record.reason,
         )
 
-    # -- curve ------------------------------------------------------------------------------
-
-    @property
-    def _needs_curve(self) -> bool:
-        return self.settings.merge.algorithm != "mertens"
-
-    def _must_wait(self) -> bool:
-        if not self._needs_curve:
-            return False
-        only_radiance = all(spec.kind == "radiance" for spec in self.settings.products)
-        waits = self.settings.curves.without_response == "wait" or only_radiance
-        if waits:
-            self._tell_no_curve("brackets wait until one is calibrated")
-        return waits
-
-    def _tell_no_curve(self, consequence: str) -> None:
-        if self._told_no_curve or not self._needs_curve:
-            return
-        self._told_no_curve = True
-        event(
-            log,
-            logging.WARNING,
-            f"no response curve yet: {consequence}",
-            camera=self.name,
-            response=self.settings.curves.response,
-        )
-
-    def _use(self, curve: CurveInUse | None) -> None:
-        self._curve = curve
-        if curve is None:
-            return
-        # The reference is swapped whole: brackets already begun keep the curve they began with.
-        self._workshop.curve = curve.curve
-        self._told_no_curve = False
-        event(
-            log,
-            logging.INFO,
-            "curve in use",
-            camera=self.name,
-            curve=curve.curve.curve_id,
-            file=curve.path,
-        )
-        waiting, self._waiting = self._waiting, {}
-        for slot in sorted(waiting):
+    def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
+        self._workshop.curve = curve
+        for command in waited:
             # What was begun without a curve is begun again.
-            self._workshop.drop(slot)
-            self._submit_merge(waiting[slot])
-
-    def _calibrate(self, now: float) -> None:
-        brackets = self._brackets_to_calibrate_from()
-        if not brackets:
-            return
-        present = self._curve.path if self._curve else None
-        self._recalibrator.start(brackets, present, now)
-
-    def _brackets_to_calibrate_from(self) -> list[tuple[Exposure, ...]]:
-        wanted = self._recalibrator.brackets_wanted
-        waiting = [m.exposures for _, m in sorted(self._waiting.items()) if m.complete]
-        recent = [r.inputs for r in self._ledger.recent_complete(self.name, wanted)]
-        return (waiting[::-1] + recent)[:wanted]
+            self._workshop.drop(command.slot)
+            self._submit_merge(command)
 
     # -- what is shown ----------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """Give the camera's state for `status`."""
-        curve = self._curve
         return {
             "watch": str(self.settings.intake.root),
             "output": str(self.settings.output),
@@ -381,10 +268,7 @@ class Camera:
             "latency": self._health.latency(),
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
-            "waiting_for_curve": len(self._waiting),
-            "curve": None if curve is None else curve.curve.curve_id,
-            "curve_file": None if curve is None else str(curve.path),
-            "calibrating": self._recalibrator.running,
+            **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
             "totals": self._ledger.totals(self.name),
             "last_error": self._health.last_error,
