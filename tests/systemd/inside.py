@@ -224,7 +224,15 @@ def the_group_may_ask() -> None:
     expect(sorted(status["cameras"]), ["home", "roof"], "cameras in the status")
     assert "published" in call(*as_member, "history", "-c", str(CONFIG))
     said = call(
-        "runuser", "-u", "nobody", "--", "asi-watch", "status", "-c", str(CONFIG), code=None
+        "/usr/sbin/runuser",
+        "-u",
+        "nobody",
+        "--",
+        "asi-watch",
+        "status",
+        "-c",
+        str(CONFIG),
+        code=None,
     )
     assert "roof" not in said, said
 
