@@ -31,7 +31,7 @@ class OpenBracket:
     last_arrival: float
     previous: BracketRecord | None = None
     reopened: bool = False
-    exposures: dict[float, Exposure] = field(default_factory=dict)
+    usable: dict[str, Exposure] = field(default_factory=dict)
     rejected: dict[str, RejectedFile] = field(default_factory=dict)
     recoverable: dict[str, Arrival] = field(default_factory=dict)
     reading: dict[str, Arrival] = field(default_factory=dict)
@@ -59,32 +59,48 @@ class OpenBracket:
         return bool(self.reading or self.settling)
 
     @property
+    def exposures(self) -> dict[float, Exposure]:
+        """Of each exposure time the newest usable file."""
+        newest: dict[float, Exposure] = {}
+        for exposure in self.usable.values():
+            present = newest.get(exposure.exposure_us)
+            if present is None or exposure.newer_than(present):
+                newest[exposure.exposure_us] = exposure
+        return newest
+
+    @property
     def inputs(self) -> tuple[Exposure, ...]:
         """The exposures of the bracket, shortest first."""
-        return tuple(self.exposures[t] for t in sorted(self.exposures))
+        exposures = self.exposures
+        return tuple(exposures[t] for t in sorted(exposures))
+
+    @property
+    def left_out(self) -> tuple[RejectedFile, ...]:
+        """The bracket's other files: what cannot be used, and what is older than an input."""
+        exposures = self.exposures
+        superseded = (
+            RejectedFile(e.path, *e.signature, f"superseded by the newer {winner.path}")
+            for e in self.usable.values()
+            if (winner := exposures[e.exposure_us]).path != e.path
+        )
+        return (*self.rejected.values(), *superseded)
 
     def known(self, path: str) -> Signature | None:
         """Signature under which this file has had its turn, None if it has not."""
-        for exposure in self.exposures.values():
-            if exposure.path == path:
-                return exposure.signature
+        if path in self.usable:
+            return self.usable[path].signature
         if path in self.rejected:
             return self.rejected[path].signature
-        if self.previous is None or path in self.required:
-            return None
-        return self.previous.signature_of(path)
+        return self.previous.signature_of(path) if self.previous and self.probing else None
 
     def admit(self, exposure: Exposure) -> None:
-        """Take in a usable exposure; of two with the same time the newer file wins."""
+        """Take in a usable exposure; of two with the same time the newer file wins.
+
+        The other is kept in mind: the newer one may vanish, or turn out to be damaged.
+        """
         self._forget(exposure.path)
-        present = self.exposures.get(exposure.exposure_us)
-        if present is None:
-            self.exposures[exposure.exposure_us] = exposure
-            return
-        self.duplicates += 1
-        winner, loser = (exposure, present) if exposure.newer_than(present) else (present, exposure)
-        self.exposures[exposure.exposure_us] = winner
-        self.reject(loser.path, loser.signature, f"superseded by the newer {winner.path}")
+        self.duplicates += exposure.exposure_us in self.exposures
+        self.usable[exposure.path] = exposure
 
     def refuse(self, arrival: Arrival, outcome: Unusable) -> None:
         """Note a file that cannot be used, and whether looking again is worth it."""
@@ -99,17 +115,14 @@ class OpenBracket:
         self.rejected[path] = RejectedFile(path, *signature, reason)
 
     def drop(self, path: str) -> None:
-        """Forget a file that is gone."""
+        """Forget a file that is gone, or that must be looked at anew."""
         self._forget(path)
-        self.rejected.pop(path, None)
 
     def _forget(self, path: str) -> None:
         # A file that was rewritten has its turn again under its new content.
         self.recoverable.pop(path, None)
         self.rejected.pop(path, None)
-        for exposure_us, exposure in list(self.exposures.items()):
-            if exposure.path == path:
-                del self.exposures[exposure_us]
+        self.usable.pop(path, None)
 
     # -- over already -----------------------------------------------------------------------
 
@@ -130,9 +143,8 @@ class OpenBracket:
         assert record is not None
         self.reopened = True
         self.revision = max(1, record.revision + (record.state == "published"))
-        self.duplicates, self.late = record.duplicates, record.late + self.late
+        self.duplicates, self.late = 0, record.late + self.late
         self.attempts = record.attempts if record.state == "failed" else 0
-        self.rejected = {r.path: r for r in record.rejected if r.path != newly}
         earlier = [e for e in record.inputs if e.path != newly]
         self.required.update(e.path for e in earlier)
         return [Arrival(e.path, e.timestamp, e.exposure_us) for e in earlier]
@@ -141,14 +153,15 @@ class OpenBracket:
         """Go back to the row as it stands; return the files that are left out, with `reason`."""
         record = self.previous
         assert record is not None
+        usable = [RejectedFile(e.path, *e.signature, reason) for e in self.usable.values()]
         left_out = [
-            RejectedFile(e.path, *e.signature, reason)
-            for e in self.exposures.values()
-            if not record.knows(e.path, e.signature)
+            r for r in (*usable, *self.rejected.values()) if not record.knows(r.path, r.signature)
         ]
         self.reopened = False
         self.required.clear()
-        self.exposures.clear()
+        self.usable.clear()
+        self.rejected.clear()
+        self.recoverable.clear()
         self.late = 0
         return left_out
 
@@ -165,7 +178,7 @@ class OpenBracket:
             expected=expected,
             complete=whole,
             inputs=self.inputs,
-            rejected=tuple(self.rejected.values()),
+            rejected=self.left_out,
             products=self.previous.products if self.previous else (),
             duplicates=self.duplicates,
             late=self.late,

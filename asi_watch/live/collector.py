@@ -263,8 +263,18 @@ class Collector:
         bracket.admit(exposure)
 
     def _reopen(self, bracket: OpenBracket, newly: str | None = None) -> Iterator[Command]:
-        for arrival in bracket.reopen(newly):
-            yield self._read(bracket, arrival)
+        again = {arrival.path: arrival for arrival in bracket.reopen(newly)}
+        # The others as well: what was older than an input may have to take its place.
+        for rejected in bracket.previous.rejected if bracket.previous else ():
+            parsed = self._parse(PurePosixPath(rejected.path).name)
+            if parsed is not None and rejected.path != newly:
+                arrival = Arrival(rejected.path, parsed.timestamp, parsed.exposure_us)
+                again.setdefault(rejected.path, arrival)
+        for path, arrival in again.items():
+            if path in bracket.reading:
+                bracket.read_again[path] = arrival
+            else:
+                yield self._read(bracket, arrival)
 
     def _required_is_gone(self, bracket: OpenBracket, path: str, what: str) -> Iterator[Command]:
         if path not in bracket.required:
@@ -342,7 +352,7 @@ class Collector:
             MergeBracket(
                 slot=bracket.slot,
                 exposures=bracket.inputs,
-                rejected=tuple(bracket.rejected.values()),
+                rejected=bracket.left_out,
                 expected=self.expected.count(),
                 complete=self.expected.is_complete(bracket.exposures),
                 revision=bracket.revision,
@@ -356,7 +366,7 @@ class Collector:
         del self._open[bracket.slot]
         amended = replace(
             previous,
-            rejected=tuple(bracket.rejected.values()),
+            rejected=bracket.left_out,
             duplicates=bracket.duplicates,
             late=bracket.late,
         )
@@ -434,7 +444,7 @@ class Collector:
         commands: list[Command] = [DropWork(bracket.slot)]
         for exposure in list(bracket.exposures.values()):
             if exposure.path in stale:
-                del bracket.exposures[exposure.exposure_us]
+                bracket.drop(exposure.path)
                 arrival = Arrival(exposure.path, exposure.timestamp, exposure.exposure_us)
                 commands.append(self._read(bracket, arrival))
         return commands
