@@ -105,7 +105,8 @@ class Radiance:
 class Merge(Protocol):
     """A bracket being merged: exposures go in, in any order; a picture or radiance comes out.
 
-    The result does not depend, to the byte, on the order of the `add` calls. Taking a result
+    The result does not depend, to the byte, on the order of the `add` calls (only OpenCV's
+    fusion, `mertens`, sums in parallel and may differ by one code from itself). Taking a result
     leaves the merge open: later exposures may still be added. Not safe for several threads at
     once, except `picture_rows` calls among themselves.
     """
