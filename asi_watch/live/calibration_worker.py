@@ -10,6 +10,8 @@ import contextlib
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +139,21 @@ def verdict(monotone: bool, residual: float, present: float | None) -> tuple[boo
     return True, f"residual {residual:.4f} stops, the present curve's {present:.4f}"
 
 
+def _end_with_parent() -> None:
+    """End this process when the daemon that asked for it is gone, killed for example."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 def main() -> int:
     """Run the job on standard input; exit code 0 with a verdict, 1 with a reason."""
+    _end_with_parent()
     with contextlib.suppress(OSError):  # a unit may forbid it; then it runs at normal priority
         os.nice(19)
     try:

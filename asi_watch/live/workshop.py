@@ -7,6 +7,7 @@ longer fits what the collector asks for, is read again: the result is the same t
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -41,6 +42,24 @@ from asi_watch.live.settings import CameraSettings
 
 Key = tuple[str, tuple[int, int]]
 
+_FRAMES_AT_FIRST = 5
+
+# Faults of the place that products are written to, which no bracket can help.
+_BLOCKED = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.ETIMEDOUT,
+}
+
 
 @dataclass(slots=True)
 class Work:
@@ -58,6 +77,8 @@ class Work:
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     charged: int = 0
     dropped: bool = False
+    spoiled: bool = False
+    """Something went in that the collector may not ask for: the files must be read again."""
 
     def add(self, pixels: NDArray[np.uint8], exposure_us: float) -> None:
         """Hand a frame over to the merge."""
@@ -98,6 +119,7 @@ class Workshop:
         self._limits = ImageLimits()
         self._work: dict[datetime, Work] = {}
         self._lock = threading.Lock()
+        self._frames = _FRAMES_AT_FIRST
         self.curve: ResponseCurve | None = None
         """The curve that brackets begun from now on are merged with."""
 
@@ -153,21 +175,21 @@ class Workshop:
                 if not self._budget.has_room():
                     return False
                 work = self._work[slot] = self._begin(pixels.shape)
+                self._charge(work, pixels.nbytes)
         with work.lock:
-            if work.dropped:
+            if work.dropped or work.spoiled:
                 return False
             if exposure.exposure_us in work.merge.exposure_times:
-                # A duplicate: which of the two counts is for the collector to say, so this work
-                # no longer answers what will be asked. It is done again from the files.
-                work.absorbed.clear()
+                # A duplicate: which of the two counts is for the collector to say.
+                work.spoiled = True
                 return False
             try:
                 work.add(pixels, exposure.exposure_us)
             except ValueError:
-                work.absorbed.clear()
+                work.spoiled = True
                 return False
             work.absorbed.add((exposure.path, exposure.signature))
-            self._charge(work)
+            self._charge(work, pixels.nbytes)
             return True
 
     def _begin(self, shape: tuple[int, ...]) -> Work:
@@ -181,8 +203,10 @@ class Workshop:
         self._charge(work)
         return work
 
-    def _charge(self, work: Work) -> None:
-        held = work.merge.nbytes
+    def _charge(self, work: Work, frame: int = 0) -> None:
+        # A bracket that begins is charged whole: begun ones are never refused, and many that
+        # grow together would leave the budget far behind.
+        held = max(work.merge.nbytes, frame * self._frames)
         self._budget.change(held - work.charged)
         work.charged = held
 
@@ -223,13 +247,14 @@ class Workshop:
             return MergeFailed(str(error), stale=(relative,))
         except ValueError as error:
             return MergeFailed(str(error), permanent=True)
+        self._frames = len(command.exposures)
         timings["read"] = round(time.monotonic() - started, 4)
         try:
             products, steps = self._publisher.publish(
                 command, work.merge, work.curve, work.settings
             )
         except PublishError as error:
-            return MergeFailed(str(error))
+            return MergeFailed(str(error), blocked=error.errno in _BLOCKED)
         finally:
             self.drop(command.slot)
         return Published(
@@ -244,7 +269,7 @@ class Workshop:
         wanted = {(e.path, e.signature) for e in command.exposures}
         with self._lock:
             work = self._work.get(command.slot)
-        if work is not None and work.absorbed == wanted:
+        if work is not None and not work.spoiled and work.absorbed == wanted:
             return work
         self.drop(command.slot)
         return self._from_files(command)
