@@ -97,6 +97,8 @@ class BracketRules:
         Seconds since the last arrival after which an incomplete bracket is over.
     late : {"remerge", "ignore"}
         What an exposure does that arrives after its bracket was published.
+    learn_offset : bool
+        Move the slots' edges to where they cut no bracket (`asi_watch.phases`).
     """
 
     round_to: timedelta
@@ -105,6 +107,7 @@ class BracketRules:
     min_exposures: int
     grace: float
     late: LatePolicy
+    learn_offset: bool = False
 
     def slot(self, timestamp: datetime) -> datetime:
         """Slot of a timestamp under these rules."""
@@ -121,8 +124,10 @@ class ExpectedExposures:
     )
 
     def observe(self, exposures: Iterable[float]) -> None:
-        """Learn from a bracket that is over."""
-        self._recent.append(frozenset(exposures))
+        """Learn from a bracket that is over; one without any usable exposure teaches nothing."""
+        present = frozenset(exposures)
+        if present:
+            self._recent.append(present)
 
     def expected(self) -> frozenset[float] | None:
         """Return the expected exposure times, or None where only a count is, or nothing yet."""

@@ -310,7 +310,8 @@ class Collector:
         if bracket.probing:
             del self._open[bracket.slot]
             return [DropWork(bracket.slot)]
-        if not self.expected.is_complete(bracket.exposures):
+        enough = len(bracket.exposures) >= self.rules.min_exposures
+        if not (enough and self.expected.is_complete(bracket.exposures)):
             return self._close(bracket, now) if bracket.overtaken else []
         commands = self._merge(bracket)
         for earlier in [b for s, b in self._open.items() if s < bracket.slot]:
