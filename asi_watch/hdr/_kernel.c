@@ -24,6 +24,12 @@
 #define WITH_AVX2 0
 #endif
 
+#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__)
+#define WIDE_LOADS (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+#else
+#define WIDE_LOADS 0
+#endif
+
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #else
@@ -32,8 +38,9 @@
 
 enum {
     LANES = 3,
+    PERIOD = 8 * LANES, /* after which lanes and eight-byte words both begin anew */
     MAX_FRAMES = 64,
-    CHUNK = 1536, /* samples whose sums stay in the first-level cache; a multiple of 3 and 8 */
+    CHUNK = 1536, /* samples whose sums stay in the first-level cache; whole periods */
     PAD = 8,
     PASS = 6, /* exposures summed in registers at a time */
 };
@@ -51,6 +58,29 @@ sum_some(const int count, const int fresh, const uint8_t *const *frame, tables_t
         f[k] = frame[k];
     }
     Py_ssize_t i = 0;
+#if WIDE_LOADS
+    /* Eight codes per load: loads, else two per look-up, are what limits this loop. */
+    for (; i + PERIOD <= n; i += PERIOD) {
+#pragma GCC unroll 3
+        for (int group = 0; group < PERIOD; group += 8) {
+            uint64_t codes[PASS];
+#pragma GCC unroll 6
+            for (int k = 0; k < count; k++) {
+                memcpy(&codes[k], f[k] + i + group, 8);
+            }
+#pragma GCC unroll 8
+            for (int j = group; j < group + 8; j++) {
+                uint64_t total = fresh ? 0 : sum[i + j];
+#pragma GCC unroll 6
+                for (int k = 0; k < count; k++) {
+                    total += table[k][j % LANES][(uint8_t)codes[k]];
+                    codes[k] >>= 8;
+                }
+                sum[i + j] = total;
+            }
+        }
+    }
+#endif
     for (; i + LANES <= n; i += LANES) {
         for (int lane = 0; lane < LANES; lane++) {
             uint64_t total = fresh ? 0 : sum[i + lane];
@@ -297,6 +327,38 @@ typedef struct {
 } radiance_t;
 
 static void
+write_radiance(const job_t *job, const radiance_t *to, const float *x, const int32_t *cell,
+               Py_ssize_t n, float *ln_radiance, uint8_t *validity)
+{
+    /* One period of each lane's values, so that the compiler sees plain vectors. */
+    float unit[PERIOD], offset[PERIOD], most[PERIOD];
+    for (int j = 0; j < PERIOD; j++) {
+        unit[j] = to->unit[j % LANES];
+        offset[j] = to->offset[j % LANES];
+        most[j] = to->maximum[j % LANES];
+    }
+    Py_ssize_t i = 0;
+    for (; i + PERIOD <= n; i += PERIOD) {
+        for (int j = 0; j < PERIOD; j++) {
+            const float value = x[i + j] * unit[j] + offset[j];
+            ln_radiance[i + j] = value < most[j] ? value : most[j];
+        }
+    }
+    for (int j = 0; i + j < n; j++) {
+        const float value = x[i + j] * unit[j] + offset[j];
+        ln_radiance[i + j] = value < most[j] ? value : most[j];
+    }
+    memset(validity, 0, (size_t)n);
+    for (i = 0; i < n; i++) {
+        const int32_t counters = cell[i] - job->how.count;
+        if (counters >= 0) {
+            ln_radiance[i] = to->special[(i % LANES) * to->specials + counters];
+            validity[i] = to->flags[counters];
+        }
+    }
+}
+
+static void
 run_radiance(const job_t *job, const radiance_t *to)
 {
     uint64_t sum[CHUNK + PAD];
@@ -314,19 +376,7 @@ run_radiance(const job_t *job, const radiance_t *to)
             const Py_ssize_t n = end - start < CHUNK ? end - start : CHUNK;
             sum_frames(job->frames, job->count, row * job->samples + start, job->tables, sum, n);
             find_cells(sum, n, &job->how, x, cell);
-            for (Py_ssize_t i = 0, lane = 0; i < n; i++) {
-                const int32_t counters = cell[i] - job->how.count;
-                if (counters < 0) {
-                    const float value = x[i] * to->unit[lane] + to->offset[lane];
-                    const float most = to->maximum[lane];
-                    ln_radiance[start + i] = value < most ? value : most;
-                    validity[start + i] = 0;
-                } else {
-                    ln_radiance[start + i] = to->special[lane * to->specials + counters];
-                    validity[start + i] = to->flags[counters];
-                }
-                lane = lane == LANES - 1 ? 0 : lane + 1;
-            }
+            write_radiance(job, to, x, cell, n, ln_radiance + start, validity + start);
         }
     }
 }
