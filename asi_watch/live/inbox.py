@@ -12,11 +12,15 @@ from asi_watch.live.commands import MergeOutcome, ReadOutcome, Signature
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file seen by an event (`signature` None) or by a scan."""
+    """A file seen by an event (`signature` None) or by a scan.
+
+    `new_name` is true when a scan did not know the name: an event should have told of it.
+    """
 
     path: str
     signature: Signature | None
     settled: bool
+    new_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)

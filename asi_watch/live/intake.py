@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from asi_watch.live.inbox import Found, Inbox, ScanDone
-from asi_watch.live.scanning import TreeScanner
-from asi_watch.live.watcher import Watcher, WatchError
+from asi_watch.live.guard import EventGuard, WatchMode
+from asi_watch.live.inbox import Found, FoundFile, Inbox, ScanDone
+from asi_watch.live.scanning import Moment, TreeScanner
+from asi_watch.live.watcher import Watcher
 from asi_watch.logs import event, failure
 
 log = logging.getLogger(__name__)
 
-WatchMode = Literal["auto", "events", "polling"]
-
-# inotify sees only what this machine writes; on these another machine may be the writer.
-_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs")
+_HEALTH_EVERY = 2.0
 _POLL_EVERY = 2.0
-_AFTER_NEW_FOLDER = 0.3
-_RECENT_WINDOW = 900.0
+_COMPARE_EVERY = 5.0
+_SWEEP_EVERY = 600.0
+_SWEEP_SLICE, _SWEEP_PAUSE = 0.05, 0.2
+_LONGEST_PAUSE = 600.0
+# A scan may take a twentieth of the time, a sweep a hundredth.
+_SCAN_SHARE, _SWEEP_SHARE = 20.0, 100.0
+_INBOX_FULL = 1000
+_AFTER_WAKING = 0.05
+_AFTER_NEW_WATCHES = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,17 @@ class IntakeRules:
     stable_for: float
 
 
+@dataclass(slots=True)
+class IntakeCounters:
+    """What has happened since the daemon started."""
+
+    scans: int = 0
+    sweeps: int = 0
+    found_by_scan: int = 0
+    replaced: int = 0
+    crashes: int = 0
+
+
 class Intake:
     """The thread that keeps one camera's folder under watch and reconciles it by scans.
 
@@ -48,151 +64,250 @@ class Intake:
         Tells by its name whether a file is of interest.
     inbox : Inbox
         Where what is found goes.
+    monotonic, wall_ns : callable
+        The clocks, in seconds and in nanoseconds since 1970.
+    watcher : callable
+        Makes a `Watcher`.
     """
 
     def __init__(
-        self, camera: str, rules: IntakeRules, wanted: Callable[[str], bool], inbox: Inbox
+        self,
+        camera: str,
+        rules: IntakeRules,
+        wanted: Callable[[str], bool],
+        inbox: Inbox,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+        watcher: Callable[..., Watcher] = Watcher,
     ) -> None:
-        self._camera = camera
-        self._rules = rules
-        self._wanted = wanted
-        self._inbox = inbox
-        self._scanner = TreeScanner(str(rules.root), wanted)
-        self._watcher: Watcher | None = None
-        self._wake = threading.Event()
-        self._stopping = False
-        self._missing = False
+        self._camera, self._rules, self._wanted, self._inbox = camera, rules, wanted, inbox
+        self._monotonic, self._wall_ns = monotonic, wall_ns
+        self._guard = EventGuard(
+            camera, rules.root, rules.mode, self._seen, self._appeared, monotonic, watcher
+        )
+        self._scanner = TreeScanner(str(rules.root), wanted, rules.stable_for, self._guard.entering)
+        self._wake, self._halt = threading.Event(), threading.Event()
+        self._scan_asked = self._sweep_asked = False
+        now = monotonic()
+        self._identity: tuple[int, int] | None = None
+        self._lost: str | None = None
+        self._first = True
+        self._last_file_at = self._stepped_at = self._next_scan = now
+        self._next_sweep = now + _SWEEP_EVERY
+        self._scan_took = self._sweep_took = self._waited = 0.0
         self._thread = threading.Thread(target=self._run, name=f"intake-{camera}", daemon=True)
-        self.state = "starting"
-        """What `status` shows: events, polling and why, or what is missing."""
+        self.counters = IntakeCounters()
+
+    @property
+    def state(self) -> str:
+        """What `status` shows: events, polling and why, or what is wrong with the folder."""
+        return self._lost or self._guard.state
 
     def start(self) -> None:
         """Begin watching and scanning."""
         self._thread.start()
 
     def request_scan(self) -> None:
-        """Scan soon: something may have been missed."""
+        """Scan soon, and everything: something may have been missed."""
+        self._scan_asked = self._sweep_asked = True
         self._wake.set()
 
     def stop(self) -> None:
         """End watching and scanning; no message is sent after this returns."""
-        self._stopping = True
+        self._halt.set()
         self._wake.set()
-        self._thread.join(10)
-        if self._watcher is not None:
-            self._watcher.stop()
+        if self._thread.ident is not None:
+            self._thread.join(10)
+        self._guard.stop()
+
+    def facts(self) -> dict[str, object]:
+        """Give what `status` may show beside `state`; may be called from any thread."""
+        guard, counters = self._guard, self.counters
+        return {
+            "proof": guard.method,
+            "folders_watched": guard.watched,
+            "folders_unwatched": len(guard.unwatched),
+            "folders_unreadable": self._scanner.unreadable,
+            "rebuilds": guard.rebuilds,
+            "overflows": guard.overflows,
+            "replaced": counters.replaced,
+            "crashes": counters.crashes,
+            "scans": counters.scans,
+            "sweeps": counters.sweeps,
+            "found_by_scan": counters.found_by_scan,
+            "scan_seconds": round(self._scan_took, 4),
+            "looked_seconds_ago": round(self._monotonic() - self._stepped_at, 1),
+        }
 
     # -- the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
-        first = True
-        while not self._stopping:
-            self._wake.clear()
+        while not self._halt.is_set():
             try:
-                # Watching comes before scanning, so that nothing falls in between.
-                self._look_after_watcher()
-                first = not self._scan(first) and first
+                pause = self.step()
             # The one boundary of this thread: it must not end while the daemon lives.
             except Exception as error:  # noqa: BLE001
+                self.counters.crashes += 1
+                pause = _HEALTH_EVERY
                 failure(log, "scan crashed", error, camera=self._camera)
-            if self._wake.wait(self._pause()):
-                # Let the folder that woke us fill a little before it is read.
-                time.sleep(_AFTER_NEW_FOLDER)
+            if self._wake.wait(pause):
+                # Folders come in bursts; one look finds them all.
+                self._halt.wait(_AFTER_WAKING)
 
-    def _pause(self) -> float:
-        return (
-            self._rules.every if self._watcher is not None else min(_POLL_EVERY, self._rules.every)
-        )
+    def step(self) -> float:
+        """Do what is due: look after root and events, scan, sweep a little.
 
-    def _scan(self, first: bool) -> bool:
-        if not self._rules.root.is_dir():
-            self._root_is_missing()
-            return False
-        self._missing = False
-        started = time.monotonic()
-        files = 0
-        window = self._rules.lookback if first else max(_RECENT_WINDOW, 3 * self._rules.every)
-        for found in self._scanner.scan(time.time_ns(), window, self._rules.stable_for):
-            if self._stopping:
-                return False
-            files += len(found)
-            self._inbox.put(Found(self._camera, found, time.monotonic()))
-        seconds = time.monotonic() - started
-        self._inbox.put(ScanDone(self._camera, seconds, files, first))
+        Returns
+        -------
+        float
+            Seconds until something is due again, if nothing wakes the thread before.
+        """
+        self._wake.clear()
+        now = self._stepped_at = self._monotonic()
+        if not self._root_is_there():
+            return _POLL_EVERY
+        # Watching comes before scanning, so that nothing falls in between.
+        need = self._guard.look_after(now)
+        self._sweep_asked |= need == "sweep"
+        if need != "nothing" or self._scan_asked or self._first or now >= self._next_scan:
+            self._scan(now)
+        self._sweep(now)
+        if self._scanner.sweeping:
+            return _SWEEP_PAUSE
+        return max(0.0, min(self._next_scan - self._monotonic(), _HEALTH_EVERY))
+
+    # -- the root ---------------------------------------------------------------------------
+
+    def _root_is_there(self) -> bool:
+        try:
+            status = self._rules.root.stat()
+            os.scandir(self._rules.root).close()
+        except FileNotFoundError:
+            return self._root_is_lost("watch folder is missing")
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return self._root_is_lost(f"watch folder is unreadable: {reason}")
+        if self._lost is not None:
+            event(log, logging.INFO, "watch folder is back", camera=self._camera)
+            self._lost, self._scan_asked, self._sweep_asked = None, True, True
+        identity = (status.st_dev, status.st_ino)
+        if self._identity not in (None, identity):
+            self._root_is_another()
+        self._identity = identity
         return True
 
-    def _root_is_missing(self) -> None:
-        self.state = "watch folder is missing"
-        if not self._missing:
-            self._missing = True
+    def _root_is_lost(self, state: str) -> bool:
+        if self._lost != state:
+            self._lost = state
+            self._guard.stop()
             event(
                 log,
                 logging.ERROR,
-                "watch folder is missing",
+                state,
                 camera=self._camera,
                 folder=self._rules.root,
-                hint="create it, or correct cameras.<name>.watch; looking again every 2 s",
+                hint="create, mount or open it, or correct cameras.<name>.watch; "
+                "looking again every 2 s",
             )
+        return False
 
-    def _look_after_watcher(self) -> None:
-        if self._watcher is not None:
-            fault = self._watcher.fault()
-            if fault is None:
-                return
-            event(log, logging.WARNING, "watch lost", camera=self._camera, reason=fault)
-            self._watcher.stop()
-            self._watcher = None
-        if self._rules.mode == "polling":
-            self.state = "polling (configured)"
-            return
-        kind = file_system_of(self._rules.root)
-        if self._rules.mode == "auto" and kind.startswith(_NETWORK_FILE_SYSTEMS):
-            self.state = f"polling ({kind} gives no events)"
-            return
-        self._start_watcher()
+    def _root_is_another(self) -> None:
+        """Mounted, unmounted or made anew: nothing remembered of the tree holds."""
+        self.counters.replaced += 1
+        self._first = True
+        self._guard.stop()
+        event(
+            log,
+            logging.WARNING,
+            "another folder in place of the watch folder, reading it whole",
+            camera=self._camera,
+            folder=self._rules.root,
+        )
 
-    def _start_watcher(self) -> None:
-        watcher = Watcher(self._rules.root, self._seen, lambda _folder: self._wake.set())
-        before = self.state
-        try:
-            watcher.start()
-        except WatchError as error:
-            self.state = f"polling ({error})"
-            if self.state != before:
-                event(
-                    log,
-                    logging.WARNING,
-                    "no events, polling instead",
-                    camera=self._camera,
-                    reason=str(error),
-                )
-            return
-        self._watcher = watcher
-        self.state = "events"
-        event(log, logging.INFO, "watching", camera=self._camera, folder=self._rules.root)
+    # -- events -----------------------------------------------------------------------------
 
     def _seen(self, path: str, settled: bool) -> None:
         if self._wanted(path.rpartition("/")[2]):
-            self._inbox.put_event(self._camera, path, settled, time.monotonic())
+            now = self._last_file_at = self._monotonic()
+            self._inbox.put_event(self._camera, path, settled, now)
 
+    def _appeared(self, _folder: str) -> None:
+        self._scan_asked = True
+        self._wake.set()
 
-def file_system_of(path: Path) -> str:
-    """Name the type of the file system a path lies on, "" where it cannot be told.
+    # -- scans ------------------------------------------------------------------------------
 
-    Parameters
-    ----------
-    path : Path
-        Need not exist; its nearest mount point counts.
-    """
-    try:
-        lines = Path("/proc/self/mounts").read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return ""
-    resolved = path.resolve()
-    best, kind = -1, ""
-    for line in lines:
-        fields = line.split(" ")
-        mount = Path(fields[1].encode("utf-8", "surrogateescape").decode("unicode_escape"))
-        if len(mount.parts) > best and resolved.is_relative_to(mount):
-            best, kind = len(mount.parts), fields[2]
-    return kind
+    def _scan(self, now: float) -> None:
+        first, self._scan_asked = self._first, False
+        scanner, moment = self._scanner, Moment(self._wall_ns(), now)
+        new_file = self._guard.scan_begins()
+        scanner.trust_mtime = self._guard.method is not None and not self._guard.remote
+        if first:
+            scanner.trust_inodes = not self._guard.remote
+            files = self._hand_over(scanner.first(moment, self._lookback(now)))
+        else:
+            files = self._hand_over(scanner.recent(moment), new_file)
+        if self._halt.is_set():
+            return
+        self._first = not scanner.rooted
+        self._scan_took = self._monotonic() - now - self._waited
+        new_watches = self._guard.scan_over(scanner.hot())
+        pause = self._interval() if first else max(self._interval(), _SCAN_SHARE * self._scan_took)
+        self._next_scan = now + (_AFTER_NEW_WATCHES if new_watches else min(pause, _LONGEST_PAUSE))
+        self.counters.scans += 1
+        self._inbox.put(ScanDone(self._camera, self._scan_took, files, first))
+
+    def _lookback(self, now: float) -> float:
+        """Reach back to where files were last seen to come, however long the root was away."""
+        return max(self._rules.lookback, now - self._last_file_at + 3600.0)
+
+    def _interval(self) -> float:
+        if self._guard.method is None or self._guard.unwatched:
+            return min(_POLL_EVERY, self._rules.every)
+        if self._guard.method != "canary":
+            return min(_COMPARE_EVERY, self._rules.every)
+        return self._rules.every
+
+    def _sweep(self, now: float) -> None:
+        scanner = self._scanner
+        if not scanner.sweeping and (self._sweep_asked or now >= self._next_sweep):
+            self._sweep_asked = False
+            scanner.begin_sweep()
+        if not scanner.sweeping:
+            return
+        started = self._monotonic()
+        self._hand_over(
+            scanner.sweep(
+                Moment(self._wall_ns(), now),
+                lambda: self._monotonic() - started > _SWEEP_SLICE,
+            )
+        )
+        self._sweep_took += self._monotonic() - started - self._waited
+        if not scanner.sweeping:
+            self.counters.sweeps += 1
+            self._next_sweep = now + max(_SWEEP_EVERY, _SWEEP_SHARE * self._sweep_took)
+            self._sweep_took = 0.0
+
+    def _hand_over(
+        self,
+        groups: Iterator[tuple[FoundFile, ...]],
+        new_file: Callable[[str, float], None] = lambda path, now: None,
+    ) -> int:
+        """Give the owner what a scan found, at the owner's pace."""
+        files, self._waited = 0, 0.0
+        for found in groups:
+            began = self._monotonic()
+            while len(self._inbox) > _INBOX_FULL and not self._halt.wait(_AFTER_WAKING):
+                pass
+            if self._halt.is_set():
+                break
+            now = self._last_file_at = self._monotonic()
+            self._waited += now - began
+            files += len(found)
+            self.counters.found_by_scan += len(found)
+            self._inbox.put(Found(self._camera, found, now))
+            for file in found:
+                if file.new_name:
+                    new_file(file.path, now)
+        return files

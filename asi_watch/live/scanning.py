@@ -1,10 +1,26 @@
-"""Scans of a watch folder: the directory is the truth, events only hint at it."""
+"""Scans of a watch folder: the directory is the truth, events only hint at it.
+
+Three ways of looking at one tree, which share what they remember:
+
+- `TreeScanner.first` walks everything and reports the files of the look-back;
+- `TreeScanner.recent` looks only where something has changed lately, and at the folders above,
+  where new ones appear: its cost does not grow with the archive;
+- `TreeScanner.sweep` compares the names in every folder with those known, a slice at a time.
+
+Only the first scan compares modification times with the wall clock. From then on what counts is
+that something *changed* and when that was seen on the monotonic clock, so that a clock set
+forward or back by years makes nothing invisible.
+"""
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
-from collections.abc import Callable, Iterator
+import stat
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from asi_watch.live.commands import Signature
@@ -13,21 +29,54 @@ from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
 
+HOT = 24
+"""Folders that `recent` looks into, those above them not counted."""
+
 _MAX_DEPTH = 32
+# Up to so many folders every one is looked at.
+_SMALL = 10 * HOT
+_CHUNK = 500
+# A name may be added in the same tick of the file system's clock as the listing before it.
+_RACY = 3.0
+_TRACKED_FOR = 900.0
+_TRACKED = 10_000
+_UNREADABLE_RETRIED = 64
+# 2001-01-01: earlier times come from a machine that did not know the time when it wrote.
+_NO_CLOCK_BEFORE_NS = 978_307_200 * 10**9
+
+Entering = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The time of a scan by both clocks: `wall_ns` since 1970, `monotonic` in seconds."""
+
+    wall_ns: int
+    monotonic: float
 
 
 @dataclass(slots=True)
 class _Folder:
+    """What is remembered of a folder: eight bytes a name, and the files that may still change."""
+
     mtime_ns: int
+    seen_at: float
+    listed_at: float
     subfolders: tuple[str, ...]
-    files: dict[str, Signature] = field(default_factory=dict)
+    names: array[int]
+    tracked: dict[str, tuple[Signature, float]] = field(default_factory=dict)
+
+    def must_be_listed(self, now: float, trust_mtime: bool) -> bool:
+        """Tell whether names may have come without a new modification time."""
+        if self.listed_at - self.seen_at <= _RACY:
+            return True
+        return not trust_mtime and now - self.seen_at < _TRACKED_FOR
 
 
 class TreeScanner:
     """Scans one tree again and again, reporting what is new or changed since the last scan.
 
-    A folder's own modification time tells whether names were added to it, so that old folders
-    of an archive cost one `stat` each. Symbolic links are not followed.
+    Symbolic links are not followed; folders that begin with a dot are not entered.
 
     Parameters
     ----------
@@ -35,101 +84,314 @@ class TreeScanner:
         The watch folder.
     wanted : callable
         Tells by its name whether a file is of interest.
+    stable_for : float
+        Seconds since its modification after which a file counts as settled. Only a hint: a
+        wrong clock costs a second look, since files are checked by decoding them.
+    entering : callable
+        Told the path of a folder that is about to be listed and may be written to: watching it
+        before it is listed leaves no gap between the two.
     """
 
-    def __init__(self, root: str, wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        root: str,
+        wanted: Callable[[str], bool],
+        stable_for: float = 1.0,
+        entering: Entering = lambda folder: None,
+    ) -> None:
         self._root = root
         self._wanted = wanted
+        self._stable_ns = int(stable_for * 1e9)
+        self._entering = entering
         self._folders: dict[str, _Folder] = {}
-        self.unreadable = 0
+        self._hot: dict[str, None] = {}
+        self._unreadable: dict[str, str] = {}
+        self._sweep: deque[str] = deque()
+        self.trust_mtime = True
+        """False where a folder's modification time may come late: network shares."""
+        self.trust_inodes = True
+        """False where inode numbers change without reason: file systems in user space."""
 
-    def scan(
-        self, now_ns: int, window: float, stable_for: float
-    ) -> Iterator[tuple[FoundFile, ...]]:
-        """Walk the tree once.
+    # -- the three ways ---------------------------------------------------------------------
+
+    def first(self, now: Moment, lookback: float) -> Iterator[tuple[FoundFile, ...]]:
+        """Walk the whole tree, newest names first, and report the files of the look-back.
 
         Parameters
         ----------
-        now_ns : int
-            Wall clock in nanoseconds, to compare with modification times.
-        window : float
-            Folders not modified for so many seconds are not looked into again.
-        stable_for : float
-            Seconds since its modification after which a file counts as settled. Only a hint: a
-            wrong clock costs a second look, since files are checked by decoding them.
+        now : Moment
+        lookback : float
+            Seconds: files and folders older than this are only remembered by name.
 
         Yields
         ------
         tuple of FoundFile
-            New or changed files of one folder, paths relative to the root.
+            Files of one folder, at most 500; paths relative to the root.
         """
-        since_ns = now_ns - int(window * 1e9)
-        settled_before = now_ns - int(stable_for * 1e9)
-        self.unreadable = 0
-        visited: set[str] = set()
-        pending: list[tuple[str, int]] = [("", 0)]
+        self._folders.clear()
+        self._hot.clear()
+        self._sweep.clear()
+        yield from self._walk([""], now, since_ns=now.wall_ns - int(lookback * 1e9))
+        self._hot = dict.fromkeys(self._newest(self._folders))
+
+    def recent(self, now: Moment) -> Iterator[tuple[FoundFile, ...]]:
+        """Look where something changed lately; yields as `first` does."""
+        for folder in sorted(self._chain(), key=lambda f: (f.count("/"), f)):
+            yield from self._walk([folder], now)
+        if len(self._hot) > 2 * HOT:
+            self._hot = dict.fromkeys(self._newest(self._hot))
+
+    def begin_sweep(self) -> None:
+        """Put every folder in the queue of `sweep`."""
+        self._sweep = deque(self._folders)
+        self._sweep.extend(f for f in self._unreadable if f not in self._folders)
+
+    @property
+    def sweeping(self) -> bool:
+        """True while folders are left in the queue of `sweep`."""
+        return bool(self._sweep)
+
+    def sweep(
+        self, now: Moment, enough: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[FoundFile, ...]]:
+        """List folders of the queue whatever their modification time; yields as `first` does.
+
+        Parameters
+        ----------
+        now : Moment
+        enough : callable
+            Asked after every folder; true ends this slice.
+        """
+        while self._sweep:
+            yield from self._walk([self._sweep.popleft()], now, forced=True)
+            if enough():
+                return
+
+    # -- what can be asked ------------------------------------------------------------------
+
+    @property
+    def rooted(self) -> bool:
+        """True when the root itself has been read."""
+        return "" in self._folders
+
+    @property
+    def unreadable(self) -> int:
+        """Folders that could not be read when they were last tried."""
+        return len(self._unreadable)
+
+    def counts(self) -> dict[str, int]:
+        """Give the sizes of what is remembered."""
+        return {
+            "folders": len(self._folders),
+            "names": sum(len(f.names) for f in self._folders.values()),
+            "tracked": sum(len(f.tracked) for f in self._folders.values()),
+            "unreadable": len(self._unreadable),
+        }
+
+    def hot(self) -> list[str]:
+        """Name the folders that files may come into, those most lately changed first.
+
+        The folders above each are named before it.
+        """
+        ordered: dict[str, None] = {"": None}
+        for folder in self._newest(self._hot):
+            ordered.update(dict.fromkeys(_with_ancestors(folder)))
+        return list(ordered)
+
+    def _newest(self, folders: Iterable[str]) -> list[str]:
+        return heapq.nlargest(HOT, (f for f in folders if f in self._folders), key=self._rank)
+
+    def _rank(self, folder: str) -> tuple[float, int, str]:
+        known = self._folders[folder]
+        return known.seen_at, known.mtime_ns, folder
+
+    def _chain(self) -> set[str]:
+        chain = {""}
+        for folder in self._folders if len(self._folders) <= _SMALL else self._hot:
+            chain.update(_with_ancestors(folder))
+        chain.update(list(self._unreadable)[:_UNREADABLE_RETRIED])
+        return chain
+
+    # -- walking ----------------------------------------------------------------------------
+
+    def _walk(
+        self, pending: list[str], now: Moment, since_ns: int | None = None, forced: bool = False
+    ) -> Iterator[tuple[FoundFile, ...]]:
         while pending:
-            folder, depth = pending.pop()
-            visited.add(folder)
+            folder = pending.pop()
             try:
-                found, subfolders = self._visit(folder, since_ns, settled_before)
-            except OSError as error:
-                self.unreadable += 1
-                where = os.path.join(self._root, folder)
-                event(log, logging.WARNING, "folder not scanned", folder=where, reason=str(error))
+                found, fresh = self._visit(folder, now, since_ns, forced)
+            except (FileNotFoundError, NotADirectoryError):
+                # Gone between two looks. The root's absence is for the caller to judge.
+                if folder:
+                    self._forget(folder)
                 continue
-            if found:
-                yield tuple(found)
-            if depth < _MAX_DEPTH:
-                pending += [(sub, depth + 1) for sub in subfolders]
-        for gone in self._folders.keys() - visited:
-            del self._folders[gone]
+            except OSError as error:
+                self._cannot_read(folder, error.strerror or str(error))
+                continue
+            if self._unreadable.pop(folder, None) is not None:
+                event(log, logging.INFO, "folder readable again", folder=self._path(folder))
+            for start in range(0, len(found), _CHUNK):
+                yield tuple(found[start : start + _CHUNK])
+            pending += self._not_too_deep(fresh)
 
     def _visit(
-        self, folder: str, since_ns: int, settled_before: int
-    ) -> tuple[list[FoundFile], tuple[str, ...]]:
-        where = os.path.join(self._root, folder)
-        mtime_ns = os.stat(where).st_mtime_ns
-        known = self._folders.get(folder)
-        if known is not None and known.mtime_ns == mtime_ns and mtime_ns < since_ns:
-            known.files.clear()
-            return [], known.subfolders
-        names, subfolders = _list(where, folder, self._wanted)
-        if mtime_ns < since_ns and (known is None or known.mtime_ns == mtime_ns):
-            self._folders[folder] = _Folder(mtime_ns, subfolders)
-            return [], subfolders
-        files = dict(_signatures(where, folder, names))
-        before = known.files if known else {}
-        self._folders[folder] = _Folder(mtime_ns, subfolders, files)
-        found = [
-            FoundFile(path, signature, settled=signature[1] < settled_before)
-            for path, signature in files.items()
-            if before.get(path) != signature
-        ]
-        return found, subfolders
+        self, folder: str, now: Moment, since_ns: int | None, forced: bool
+    ) -> tuple[list[FoundFile], Iterable[str]]:
+        where = self._path(folder)
+        status = os.lstat(where) if folder else os.stat(where)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(where)
+        known, mtime_ns = self._folders.get(folder), status.st_mtime_ns
+        unchanged = known is not None and known.mtime_ns == mtime_ns
+        if (
+            known is not None
+            and unchanged
+            and not forced
+            and not known.must_be_listed(now.monotonic, self.trust_mtime)
+        ):
+            return self._changed(folder, known, now), ()
+        outdated = since_ns is not None and _before(mtime_ns, since_ns)
+        if not outdated and not (forced and unchanged):
+            self._entering(folder)
+        keys, subfolders = self._list(where, folder)
+        if known is None:
+            lately = since_ns is None or now.wall_ns - mtime_ns < _TRACKED_FOR * 1e9
+            seen_at = now.monotonic if lately else float("-inf")
+            known = _Folder(mtime_ns, seen_at, now.monotonic, (), array("q"))
+            self._folders[folder] = known
+        elif not unchanged:
+            known.mtime_ns, known.seen_at = mtime_ns, now.monotonic
+        if since_ns is None and not unchanged:
+            self._hot[folder] = None
+        found = [] if outdated else self._found(folder, known, keys, now, since_ns)
+        if forced and unchanged and found:
+            # Its modification time lies: look here more often for a while.
+            known.seen_at, self._hot[folder] = now.monotonic, None
+        known.listed_at, known.names = now.monotonic, array("q", keys.values())
+        fresh = self._replace_subfolders(known, subfolders)
+        return found, fresh
 
+    def _list(self, where: str, folder: str) -> tuple[dict[str, int], tuple[str, ...]]:
+        """List the wanted names, each with a key that tells it from its successors."""
+        keys: dict[str, int] = {}
+        subfolders: list[str] = []
+        with os.scandir(where) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if not name.startswith("."):
+                        subfolders.append(os.path.join(folder, name))
+                elif self._wanted(name):
+                    keys[name] = hash((name, entry.inode())) if self.trust_inodes else hash(name)
+        # The newest folders last, so that a stack takes them first.
+        return keys, tuple(sorted(subfolders))
 
-def _list(
-    where: str, folder: str, wanted: Callable[[str], bool]
-) -> tuple[list[str], tuple[str, ...]]:
-    names: list[str] = []
-    subfolders: list[str] = []
-    with os.scandir(where) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
-                    subfolders.append(os.path.join(folder, entry.name))
-            elif wanted(entry.name):
-                names.append(entry.name)
-    # The newest folders last, so that a stack takes them first.
-    return names, tuple(sorted(subfolders))
+    def _found(
+        self,
+        folder: str,
+        known: _Folder,
+        keys: dict[str, int],
+        now: Moment,
+        since_ns: int | None,
+    ) -> list[FoundFile]:
+        """Report names not known and tracked files that changed."""
+        found = self._changed(folder, known, now)
+        before = set(known.names)
+        for name in [name for name, key in keys.items() if key not in before]:
+            status = _lstat(self._path(folder, name))
+            if status is None:
+                continue
+            if name in known.tracked and known.tracked[name][0] == _signature(status):
+                continue
+            came_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+            if since_ns is not None and _before(came_ns, since_ns):
+                continue
+            if since_ns is None or came_ns >= now.wall_ns - int(_TRACKED_FOR * 1e9):
+                self._track(known, name, _signature(status), now)
+            found.append(self._report(folder, name, _signature(status), now, True))
+        return found
 
+    def _changed(self, folder: str, known: _Folder, now: Moment) -> list[FoundFile]:
+        """Report tracked files that changed; let go of those that have lain still."""
+        found = []
+        for name, (signature, seen_at) in list(known.tracked.items()):
+            status = _lstat(self._path(folder, name))
+            if status is None:
+                del known.tracked[name]
+            elif _signature(status) != signature:
+                self._track(known, name, _signature(status), now)
+                found.append(self._report(folder, name, _signature(status), now, False))
+            elif now.monotonic - seen_at > _TRACKED_FOR:
+                del known.tracked[name]
+        return found
 
-def _signatures(where: str, folder: str, names: list[str]) -> Iterator[tuple[str, Signature]]:
-    for name in names:
-        try:
-            status = os.lstat(os.path.join(where, name))
-        except FileNotFoundError:
-            continue
+    def _report(
+        self, folder: str, name: str, signature: Signature, now: Moment, new: bool
+    ) -> FoundFile:
         # A FIFO or a link called x.jpg is reported too: reading refuses it, and says so.
-        yield os.path.join(folder, name), (status.st_size, status.st_mtime_ns)
+        settled = signature[1] < now.wall_ns - self._stable_ns
+        return FoundFile(os.path.join(folder, name), signature, settled, new)
+
+    # -- remembering ------------------------------------------------------------------------
+
+    def _track(self, known: _Folder, name: str, signature: Signature, now: Moment) -> None:
+        known.tracked.pop(name, None)
+        known.tracked[name] = (signature, now.monotonic)
+        if len(known.tracked) > _TRACKED:
+            del known.tracked[next(iter(known.tracked))]
+
+    def _replace_subfolders(self, known: _Folder, subfolders: tuple[str, ...]) -> list[str]:
+        before = set(known.subfolders)
+        known.subfolders = subfolders
+        for gone in before.difference(subfolders):
+            self._forget(gone)
+        return [sub for sub in subfolders if sub not in self._folders]
+
+    def _forget(self, folder: str) -> None:
+        pending = [folder]
+        while pending:
+            gone = pending.pop()
+            known = self._folders.pop(gone, None)
+            self._hot.pop(gone, None)
+            self._unreadable.pop(gone, None)
+            pending += known.subfolders if known else ()
+
+    def _not_too_deep(self, folders: Iterable[str]) -> Iterator[str]:
+        for folder in folders:
+            if folder.count("/") < _MAX_DEPTH:
+                yield folder
+            else:
+                self._cannot_read(folder, f"nested deeper than {_MAX_DEPTH} folders")
+
+    def _cannot_read(self, folder: str, reason: str) -> None:
+        if self._unreadable.get(folder) != reason:
+            self._unreadable[folder] = reason
+            where = self._path(folder)
+            event(log, logging.WARNING, "folder not scanned", folder=where, reason=reason)
+
+    def _path(self, *parts: str) -> str:
+        return os.path.join(self._root, *parts)
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        # Gone, or out of reach since it was listed: the next listing shows which.
+        return None
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return status.st_size, status.st_mtime_ns
+
+
+def _before(time_ns: int, since_ns: int) -> bool:
+    """Tell whether a time is known to lie before the look-back; without a clock it is not."""
+    return _NO_CLOCK_BEFORE_NS <= time_ns < since_ns
+
+
+def _with_ancestors(folder: str) -> list[str]:
+    """Name the folders from below the root down to this one."""
+    parts = folder.split("/") if folder else []
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
