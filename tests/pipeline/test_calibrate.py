@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from asi_watch.errors import BracketError
+from asi_watch.hdr.calibration import BracketSamples, Calibration, CalibrationReport
+from asi_watch.pipeline import calibrate_camera, calibration, get_lne_range, load_response_curve
+from tests.pipeline.making import (
+    files_of,
+    slot,
+    stops_apart,
+    true_curve,
+    write_archive,
+    write_bracket,
+    write_curve,
+)
+
+KEYS = {
+    "timestamp_utc",
+    "input_directory",
+    "samples_per_image",
+    "sample_technique",
+    "max_processed_groups",
+    "smoothness",
+    "weight_type",
+    "low_clip",
+    "high_clip",
+    "seed",
+    "num_groups_used",
+    "channels",
+    "lnE_range",
+    "file_format",
+    "algorithm",
+    "channel_order",
+    "report",
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("archive")
+    write_archive(root, 4)
+    return root
+
+
+@pytest.mark.parametrize("technique", ["random", "histogram", "flat"])
+def test_the_true_curve_is_found_channel_by_channel(
+    archive: Path, tmp_path: Path, technique: str
+) -> None:
+    path = tmp_path / "r.npz"
+    g = calibrate_camera(archive, path, sample_technique=technique, seed=1)
+    assert (g.shape, g.dtype) == ((256, 1, 3), np.float32)
+    truth = true_curve().log_response
+    assert stops_apart(g[:, 0], truth) < 0.1
+    assert stops_apart(g[:, 0], truth) < 0.5 * stops_apart(g[:, 0, ::-1], truth)
+    np.testing.assert_array_equal(g[128], 0.0)
+    saved, metadata = load_response_curve(path)
+    np.testing.assert_array_equal(saved, g[:, 0])
+    assert set(metadata) >= KEYS
+    assert (metadata["channel_order"], metadata["file_format"]) == ("BGR", "log-response")
+    assert (metadata["num_groups_used"], metadata["sample_technique"]) == (4, technique)
+    assert (tmp_path / "response_curve.jpg").stat().st_size > 1000
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[BracketSamples]]:
+    """What each calibration is made from; solving is left out, the plainest curve comes back."""
+    made: list[list[BracketSamples]] = []
+
+    def stand_in(samples: list[BracketSamples], **_settings: object) -> Calibration:
+        made.append(list(samples))
+        return Calibration(true_curve().log_response, report_of(samples))
+
+    monkeypatch.setattr(calibration, "calibrate_response", stand_in)
+    return made
+
+
+def report_of(samples: list[BracketSamples]) -> CalibrationReport:
+    values = dict.fromkeys((f.name for f in fields(CalibrationReport)), ())
+    values |= {"brackets": len(samples), "channels": 3, "samples": 0, "outlier_share": 0.0}
+    return CalibrationReport(**values)  # type: ignore[arg-type]
+
+
+def test_the_seed_decides_everything(
+    archive: Path, tmp_path: Path, drawn: list[list[BracketSamples]]
+) -> None:
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - it must not be touched
+    for seed in (5, 5, 6):
+        calibrate_camera(archive, tmp_path / "r.npz", max_processed_groups=2, seed=seed)
+    first, again, other = drawn
+    assert len(first) == 2
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.positions, b.positions)
+        np.testing.assert_array_equal(a.codes, b.codes)
+    assert not np.array_equal(first[0].positions, other[0].positions)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_clips_are_honoured(archive: Path, tmp_path: Path) -> None:
+    calibrate_camera(archive, tmp_path / "r.npz", low_clip=40, high_clip=200, seed=1)
+    _, metadata = load_response_curve(tmp_path / "r.npz")
+    for counts in metadata["report"]["samples_per_code"]:
+        used = np.flatnonzero(counts)
+        assert used.min() >= 40
+        assert used.max() <= 200
+
+
+def test_bad_brackets_are_named_and_others_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, drawn: list[list[BracketSamples]]
+) -> None:
+    write_archive(tmp_path / "a", 3)
+    broken = write_bracket(tmp_path / "a", 3)[2]
+    broken.write_bytes(broken.read_bytes()[:700])
+    calibrate_camera(tmp_path / "a", tmp_path / "r.npz", seed=0)
+    _, metadata = load_response_curve(tmp_path / "r.npz")
+    assert (metadata["num_groups_used"], metadata["num_groups_rejected"]) == (3, 1)
+    assert broken.name in caplog.text
+    assert len(drawn[0]) == 3
+
+
+def test_complete_brackets_come_first(tmp_path: Path, drawn: list[list[BracketSamples]]) -> None:
+    for bracket in write_archive(tmp_path / "a", 4)[1:2]:
+        bracket[4].unlink()
+    for seed in range(4):
+        calibrate_camera(tmp_path / "a", tmp_path / "r.npz", max_processed_groups=3, seed=seed)
+        _, metadata = load_response_curve(tmp_path / "r.npz")
+        assert slot(1).isoformat() not in metadata["groups"]
+    assert len(drawn) == 4
+
+
+def make_nothing(root: Path) -> None:
+    root.mkdir()
+
+
+def make_single(root: Path) -> None:
+    for path in write_bracket(root, 0)[1:]:
+        path.unlink()
+
+
+def make_equal(root: Path) -> None:
+    root.mkdir()
+    for k, data in enumerate(list(files_of(0).values())[:2]):
+        (root / f"2026062109000{k}_80.jpg").write_bytes(data)
+
+
+def make_unreadable(root: Path) -> None:
+    path = write_bracket(root, 0)[3]
+    path.write_bytes(b"no image at all")
+
+
+def make_sizes(root: Path) -> None:
+    write_bracket(root, 0)[0].write_bytes(files_of(0, 128)[80])
+
+
+def make_dark(root: Path) -> None:
+    root.mkdir()
+    for us in (80, 160):
+        cv2.imwrite(str(root / f"20260621090000_{us}.png"), np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (make_nothing, "no images"),
+        (make_single, r"20260621085930_80\.jpg: is the only exposure"),
+        (make_equal, r"_80\.jpg: all 2 exposures .* same exposure time \(80 µs\)"),
+        (make_unreadable, r"20260621085933_640\.jpg: "),
+        (make_sizes, r"_80\.jpg.*\(96, 96, 3\).*\(128, 128, 3\)|_160\.jpg.*one size"),
+        (make_dark, "no usable sample"),
+    ],
+)
+def test_without_a_usable_bracket_the_reasons_are_told(
+    tmp_path: Path, make: object, reason: str
+) -> None:
+    make(tmp_path / "a")  # type: ignore[operator]
+    with pytest.raises(BracketError, match=reason):
+        calibrate_camera(tmp_path / "a", tmp_path / "r.npz")
+    assert not (tmp_path / "r.npz").exists()
+
+
+def test_impossible_choices_are_refused(archive: Path, tmp_path: Path) -> None:
+    for choice in (
+        {"sample_technique": "best"},
+        {"samples_per_image": 0},
+        {"max_processed_groups": 0},
+        {"round_ts_to": "soon"},
+    ):
+        with pytest.raises(ValueError, match=next(iter(choice))):
+            calibrate_camera(archive, tmp_path / "r.npz", **choice)  # type: ignore[arg-type]
+
+
+def test_the_range_of_ln_e_covers_all_exposures(archive: Path, tmp_path: Path) -> None:
+    g = write_curve(tmp_path / "r.npz").log_response.astype(float)
+    low, high = get_lne_range(archive, tmp_path / "r.npz")
+    assert low == pytest.approx(g.min() - np.log(1280))
+    assert high == pytest.approx(g.max() - np.log(80))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BracketError, match="empty: no images"):
+        get_lne_range(tmp_path / "empty", tmp_path / "r.npz")

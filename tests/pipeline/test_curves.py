@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from asi_watch.errors import ResponseFileError
+from asi_watch.pipeline import _save_response_plot, load_response_curve, save_response_curve
+from asi_watch.pipeline.comparing import compare_curves, falling_steps
+from asi_watch.pipeline.curve_plots import save_comparison_plot
+from asi_watch.responses import load_curve
+from tests.pipeline.making import true_curve
+
+G = true_curve().log_response
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_a_curve_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/r.npz"
+    save_response_curve(path, G[:, np.newaxis, :], {"seed": 7}, plot_filename="drawn.png")
+    response, metadata = load_response_curve(str(path))
+    assert (response.shape, response.dtype) == ((256, 3), np.float32)
+    np.testing.assert_array_equal(response, G)
+    assert metadata == {"seed": 7, "channel_order": "BGR"}
+    assert size_of(path.parent / "drawn.png") == (1050, 750)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["drawn.png", "r.npz"]
+
+
+def test_the_file_is_what_asi_core_reads(tmp_path: Path) -> None:
+    save_response_curve(tmp_path / "r", G.astype(np.float64), {"a": 1}, save_plot=False)
+    with np.load(tmp_path / "r.npz", allow_pickle=False) as archive:
+        assert sorted(archive) == ["metadata", "response"]
+        assert (archive["response"].shape, archive["response"].dtype) == ((256, 3), np.float32)
+        assert json.loads(str(archive["metadata"]))["a"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["r.npz"]
+
+
+def test_a_file_of_asi_core_is_rgb(tmp_path: Path) -> None:
+    np.savez(tmp_path / "old.npz", response=G, metadata=json.dumps({"smoothness": 50.0}))
+    response, metadata = load_response_curve(tmp_path / "old.npz")
+    np.testing.assert_array_equal(response, G)
+    assert metadata == {"smoothness": 50.0, "channel_order": "RGB"}
+    np.testing.assert_array_equal(load_curve(tmp_path / "old.npz").log_response, G[:, ::-1])
+    save_response_curve(tmp_path / "again.npz", response, metadata, save_plot=False)
+    assert load_curve(tmp_path / "again.npz").curve_id == load_curve(tmp_path / "old.npz").curve_id
+
+
+def test_what_is_no_curve_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="256"):
+        save_response_curve(tmp_path / "r.npz", G[:200])
+    with pytest.raises(ResponseFileError, match=r"none\.npz"):
+        load_response_curve(tmp_path / "none.npz")
+
+
+def test_plots_are_drawn_whole(tmp_path: Path) -> None:
+    path = _save_response_plot(G[:, np.newaxis], tmp_path / "a/p.png", include_mean=False, dpi=50)
+    assert path == tmp_path / "a/p.png"
+    assert size_of(path) == (350, 250)
+    first, second = true_curve(), load_again(tmp_path)
+    drawn = save_comparison_plot(first, second, ("A", "caf\udce9"), tmp_path / "c.jpg", dpi=50)
+    assert size_of(drawn) == (350, 350)
+
+
+def load_again(folder: Path):
+    save_response_curve(folder / "s.npz", 1.01 * G + [0.5, 0.0, -0.5], save_plot=False)
+    return load_curve(folder / "s.npz")
+
+
+def test_curves_are_compared_without_their_free_constant(tmp_path: Path) -> None:
+    same = compare_curves(true_curve(), true_curve())
+    assert same.worst == (0.0, 0.0, 0.0)
+    result = compare_curves(true_curve(), load_again(tmp_path))
+    expected = 0.01 * G[15:241].astype(float) / np.log(2)
+    expected -= expected.mean(axis=0)
+    np.testing.assert_allclose(result.rms, np.sqrt((expected**2).mean(axis=0)), rtol=1e-4)
+    np.testing.assert_allclose(result.worst, np.abs(expected).max(axis=0), rtol=1e-4)
+    assert result.worst_code == (15, 15, 15)
+    assert result.offset[0] - result.offset[2] == pytest.approx(1 / np.log(2), abs=0.01)
+
+
+def test_curves_of_unequal_channels_do_not_compare() -> None:
+    grey = type(true_curve())(G[:, :1], {})
+    with pytest.raises(ResponseFileError, match="3 and 1 channels"):
+        compare_curves(true_curve(), grey)
+
+
+def test_falling_steps_are_counted() -> None:
+    bent = np.array(G)
+    bent[100, 1] += 5
+    assert falling_steps(type(true_curve())(bent, {})) == (0, 1, 0)
