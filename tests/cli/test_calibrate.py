@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from asi_watch.cli import main
+from asi_watch.responses import load_curve
+from tests.pipeline.making import stops_apart, true_curve, write_archive
+
+
+def calibrate(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["calibrate", str(folder / "a"), *options])
+
+
+def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
+    broken = write_archive(tmp_path / "a", 4)[1][2]
+    broken.write_bytes(b"x")
+    options = "--brackets 3 --samples 800 --seed 3 --smoothness 40 --low-clip 8 --high-clip 245"
+    files = (str(tmp_path / "new/r.npz"), "--report", str(tmp_path / "r.png"))
+    result = calibrate(tmp_path, *files, *options.split())
+    assert result.exit_code == 0, result.output
+    curve = load_curve(tmp_path / "new/r.npz")
+    assert stops_apart(curve.log_response, true_curve().log_response) < 0.1
+    meta = curve.metadata
+    assert (meta["num_groups_used"], meta["sample_technique"], meta["seed"]) == (3, "flat", 3)
+    assert (meta["smoothness"], meta["low_clip"], meta["high_clip"]) == (40, 8, 245)
+    assert f"curve {curve.curve_id} from 3 brackets" in result.stdout
+    for words in ("blue", "residual (stops)", "extrapolated codes", "1280", "fits × stated"):
+        assert words in result.stdout
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    assert ("1 brackets could not be used" in result.stdout) == (broken.name in result.stderr)
+
+
+def test_false_exposure_times_are_named(tmp_path: Path) -> None:
+    for bracket in write_archive(tmp_path / "a", 3):
+        bracket[4].rename(bracket[4].with_name(bracket[4].name.replace("_1280", "_5120")))
+    result = calibrate(tmp_path, str(tmp_path / "r.npz"), "--samples", "800")
+    assert result.exit_code == 0, result.output
+    assert "_5120.jpg" in result.stdout or "looks wrong" in result.stdout
+    assert "warning:" in result.stdout
+
+
+def test_without_images_there_is_no_curve(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    result = calibrate(tmp_path, str(tmp_path / "r.npz"))
+    assert (result.exit_code, "a: no images" in result.stderr) == (1, True)
+    assert not (tmp_path / "r.npz").exists()
+
+
+def test_wrong_usage_ends_in_2(tmp_path: Path) -> None:
+    assert calibrate(tmp_path, "r.npz").exit_code == 2
+    (tmp_path / "a").mkdir()
+    for options in (
+        ("--technique", "best"),
+        ("--smoothness", "0"),
+        ("--low-clip", "90", "--high-clip", "80"),
+        ("--camera", "roof"),
+    ):
+        assert calibrate(tmp_path, "r.npz", *options).exit_code == 2

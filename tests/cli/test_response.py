@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner, Result
+
+from asi_watch.cli import main
+from asi_watch.pipeline import save_response_curve
+from tests.pipeline.making import true_curve, write_curve
+
+G = true_curve().log_response
+
+
+def response(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["response", *arguments])
+
+
+def test_show_tells_what_a_file_holds(tmp_path: Path) -> None:
+    path, plot = tmp_path / "r.npz", tmp_path / "r.png"
+    report = {"residual_stops": [0.01, None, 0.03], "warnings": ["exposure time 80 looks wrong"]}
+    metadata = {"seed": 4, "lnE_range": [-15.0, -2.5], "report": report}
+    save_response_curve(path, G, metadata, save_plot=False)
+    result = response("show", str(path), "--plot", str(plot))
+    assert result.exit_code == 0, result.output
+    for words in (true_curve().curve_id, "stored as BGR", "-15.0000 … -2.5000", "blue", "g(128)"):
+        assert words in result.stdout
+    assert "0.0100         unknown          0.0300" in result.stdout
+    assert "warning: exposure time 80 looks wrong" in result.stdout
+    assert plot.stat().st_size > 1000
+
+
+def test_show_survives_strange_metadata(tmp_path: Path) -> None:
+    metadata = {
+        "lnE_range": "wide",
+        "report": {"residual_stops": 3, "warnings": 4},
+        "seed": "\ud800",
+    }
+    np.savez(tmp_path / "r.npz", response=G, metadata=json.dumps(metadata))
+    result = response("show", str(tmp_path / "r.npz"))
+    assert result.exit_code == 0, result.output
+    assert "stored as RGB" in result.stdout
+
+
+def test_compare_removes_the_free_constant(tmp_path: Path) -> None:
+    write_curve(tmp_path / "a.npz")
+    save_response_curve(tmp_path / "b.npz", 1.02 * G + [1.0, 2.0, 3.0], save_plot=False)
+    plot = tmp_path / "c.png"
+    a, b = str(tmp_path / "a.npz"), str(tmp_path / "b.npz")
+    result = response("compare", a, b, "--plot", str(plot))
+    assert result.exit_code == 0, result.output
+    rows = {line[:24].strip(): line[24:].split() for line in result.stdout.splitlines()}
+    g = 0.02 * G[15:241].astype(float) / np.log(2)
+    expected = g.std(axis=0)
+    assert [float(v) for v in rows["RMS"]] == [round(v, 4) for v in expected]
+    assert plot.stat().st_size > 1000
+    same = response("compare", a, a)
+    assert "the same curve" in same.stdout
+
+
+def test_what_cannot_be_shown_or_compared(tmp_path: Path) -> None:
+    write_curve(tmp_path / "a.npz")
+    save_response_curve(tmp_path / "grey.npz", G[:, :1], save_plot=False)
+    assert response("show", str(tmp_path / "grey.npz")).exit_code == 0
+    result = response("compare", str(tmp_path / "a.npz"), str(tmp_path / "grey.npz"))
+    assert (result.exit_code, "3 and 1 channels" in result.stderr) == (1, True)
+    result = response("show", str(tmp_path / "none.npz"))
+    assert (result.exit_code, "no such response file" in result.stderr) == (1, True)
