@@ -54,6 +54,7 @@ def heal(site: Site) -> None:
 
 
 def test_death_at_every_step_of_a_new_bracket(site: Site) -> None:
+    site.log.touch()
     for number, (step, suffix) in enumerate(POINTS):
         site.take(number)
         before = len(site.log_text())
@@ -68,8 +69,10 @@ def test_death_at_every_step_of_a_new_bracket(site: Site) -> None:
     assert {row.revision for row in rows.values()} == {1}
     assert {n: site.product(n).stat().st_mtime_ns for n in stamps} == stamps
     for number, point in enumerate(POINTS):
-        # An adopted product has no latency: nobody knows how long it took.
-        assert (rows[slot(number)].latency is None) == (point in ADOPTED), point
+        if point in ADOPTED:
+            # Nobody knows how long it took. Others may be adopted too, where a later death came
+            # between product and row.
+            assert rows[slot(number)].latency is None, point
 
 
 @pytest.mark.soak
