@@ -101,7 +101,7 @@ def command(
     if low_clip >= high_clip:
         raise click.UsageError(f"--low-clip {low_clip} must be below --high-clip {high_clip}")
     found = camera_of(config_path, camera)
-    rules = archive_rules(found[1] if found else None, round_to, exposure_unit)
+    rules = archive_rules(found, round_to, exposure_unit)
     choices = CalibrationChoices(
         samples_per_image=samples,
         sample_technique=technique,

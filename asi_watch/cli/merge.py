@@ -103,7 +103,7 @@ def command(
     echo_log()
     found = camera_of(config_path, camera)
     name, camera_config, config = found or (None, None, None)
-    rules = archive_rules(camera_config, round_to, exposure_unit, min_exposures)
+    rules = archive_rules(found, round_to, exposure_unit, min_exposures)
     given = {key: value for key, value in merge_options.items() if value is not None}
     try:
         summary = merge_archive(

@@ -44,6 +44,8 @@ class ArchiveRules:
         A bracket with fewer is not merged.
     to_utc : callable
         From the clock of the names to UTC.
+    slot : callable, optional
+        From a timestamp to its slot, in place of `round_to` and `offset`.
     """
 
     round_to: timedelta = timedelta(seconds=30)
@@ -53,6 +55,13 @@ class ArchiveRules:
     expected: tuple[float, ...] | int | Literal["auto"] = "auto"
     min_exposures: int = 2
     to_utc: Callable[[datetime], datetime] = field(default=_as_utc)
+    slot: Callable[[datetime], datetime] | None = None
+
+    def slot_of(self, timestamp: datetime) -> datetime:
+        """Slot of a timestamp under these rules."""
+        if self.slot is not None:
+            return self.slot(timestamp)
+        return slot_of(timestamp, self.round_to, self.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +176,7 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
         if parsed is None:
             nameless.append(path)
             continue
-        slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
+        slot = rules.slot_of(parsed.timestamp)
         exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
         slots.setdefault(slot, []).append(exposure)
     log_nameless(nameless, "timestamp and exposure")
