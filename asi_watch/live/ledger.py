@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asi_watch.errors import AsiWatchError
+from asi_watch.live.ledger_schema import (
+    MIGRATIONS,
+    LedgerDamagedError,
+    LedgerError,
+    LedgerFullError,
+    ledger_error,
+)
 from asi_watch.live.records import (
     BracketRecord,
     RejectedFile,
@@ -23,58 +30,24 @@ from asi_watch.live.records import (
     exposure_to_json,
 )
 
-FILE_NAME = "ledger.sqlite3"
+__all__ = [
+    "FILE_NAME",
+    "CurveDecision",
+    "Ledger",
+    "LedgerDamagedError",
+    "LedgerError",
+    "LedgerFullError",
+]
 
-# Migrations: entry n brings a ledger of schema version n to n + 1. Never edit one that has shipped.
-_MIGRATIONS = (
-    """
-    CREATE TABLE brackets (
-        camera      TEXT NOT NULL,
-        slot        TEXT NOT NULL,
-        state       TEXT NOT NULL CHECK (state IN ('published', 'skipped', 'failed')),
-        revision    INTEGER NOT NULL,
-        attempts    INTEGER NOT NULL,
-        expected    INTEGER,
-        complete    INTEGER NOT NULL,
-        inputs      TEXT NOT NULL,
-        rejected    TEXT NOT NULL,
-        products    TEXT NOT NULL,
-        curve_id    TEXT,
-        algorithm   TEXT,
-        duplicates  INTEGER NOT NULL,
-        late        INTEGER NOT NULL,
-        latency     REAL,
-        timings     TEXT NOT NULL,
-        reason      TEXT,
-        updated_utc TEXT NOT NULL,
-        PRIMARY KEY (camera, slot)
-    ) WITHOUT ROWID;
-    CREATE INDEX brackets_by_state ON brackets (camera, state, slot);
-    CREATE TABLE curves (
-        id          INTEGER PRIMARY KEY,
-        camera      TEXT NOT NULL,
-        curve_id    TEXT NOT NULL,
-        path        TEXT NOT NULL,
-        base_id     TEXT,
-        verdict     TEXT NOT NULL CHECK (verdict IN ('adopted', 'rejected')),
-        reason      TEXT NOT NULL,
-        residual    REAL,
-        present_residual REAL,
-        brackets    INTEGER NOT NULL,
-        decided_utc TEXT NOT NULL
-    );
-    CREATE INDEX curves_by_camera ON curves (camera, id);
-    """,
-)
+FILE_NAME = "ledger.sqlite3"
+# How long the check of the whole file may take at start; a large ledger is then trusted.
+_CHECK_SECONDS = 5.0
+_CHECK_STEPS = 20_000
 
 _COLUMNS = (
     "camera, slot, state, revision, attempts, expected, complete, inputs, rejected, products,"
     " curve_id, algorithm, duplicates, late, latency, timings, reason, updated_utc"
 )
-
-
-class LedgerError(AsiWatchError):
-    """The ledger cannot be opened, read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +79,8 @@ class Ledger:
     Raises
     ------
     LedgerError
-        If the file is not there (read only), is no ledger, or was written by a newer version.
+        If the file is not there (read only) or was written by a newer version; a
+        `LedgerDamagedError` if it is no ledger or a damaged one.
     """
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
@@ -115,14 +89,23 @@ class Ledger:
             raise LedgerError(f"{self.path}: no ledger yet; has the daemon run here?")
         try:
             self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None)
+        except sqlite3.Error as error:
+            raise ledger_error(self.path, error) from error
+        try:
             if not read_only:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
             else:
                 self._db.execute("PRAGMA query_only = ON")
             self._migrate(read_only)
+            if not read_only:
+                self._check(_CHECK_SECONDS)
         except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: {error}") from error
+            self._db.close()
+            raise ledger_error(self.path, error) from error
+        except LedgerError:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -143,19 +126,81 @@ class Ledger:
 
     def record(self, record: BracketRecord) -> None:
         """Write or replace a bracket's row, durably."""
-        row = _to_row(replace(record, updated_utc=_utc_now()))
-        marks = ", ".join("?" * len(row))
-        with self._transaction():
-            self._db.execute(f"INSERT OR REPLACE INTO brackets ({_COLUMNS}) VALUES ({marks})", row)
+        self.record_all([replace(record, updated_utc=_utc_now())])
 
-    def to_retry(self, camera: str, max_attempts: int) -> list[BracketRecord]:
-        """Failed brackets of a camera that have attempts left."""
+    def record_all(self, records: Iterable[BracketRecord]) -> None:
+        """Write rows as they are, with the times they were last changed at, all or none."""
+        rows = [_to_row(record) for record in records]
+        marks = ", ".join("?" * len(_COLUMNS.split(",")))
+        with self._transaction():
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO brackets ({_COLUMNS}) VALUES ({marks})", rows
+            )
+
+    def to_retry(
+        self,
+        camera: str,
+        max_attempts: int,
+        *,
+        after: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[BracketRecord]:
+        """Brackets of a camera to try again: failed with attempts left, or asked for.
+
+        Parameters
+        ----------
+        camera : str
+        max_attempts : int
+        after : datetime or None
+            Only slots after this one.
+        limit : int or None
+            The first so many in the order of their slots.
+        """
         return list(
             self._select(
-                "WHERE camera = ? AND state = 'failed' AND attempts < ? ORDER BY slot",
-                (camera, max_attempts),
+                "WHERE camera = ? AND slot > ?"
+                " AND ((state = 'failed' AND attempts < ?) OR asked = 1) ORDER BY slot LIMIT ?",
+                (
+                    camera,
+                    "" if after is None else after.isoformat(),
+                    max_attempts,
+                    -1 if limit is None else limit,
+                ),
             )
         )
+
+    def ask_again(
+        self, camera: str, *, slots: Sequence[datetime] = (), failed: bool, skipped: bool
+    ) -> list[datetime]:
+        """Mark brackets that are not published as to be tried again.
+
+        Parameters
+        ----------
+        camera : str
+        slots : sequence of datetime
+            These, whatever their state but published.
+        failed, skipped : bool
+            All brackets of the state.
+
+        Returns
+        -------
+        list of datetime
+            The slots that were marked.
+        """
+        marked: list[datetime] = []
+        states = [s for s, wanted in (("failed", failed), ("skipped", skipped)) if wanted]
+        update = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND "
+        with self._transaction():
+            for state in states:
+                rows = self._db.execute(update + "state = ? RETURNING slot", (camera, state))
+                marked += [datetime.fromisoformat(slot) for (slot,) in rows]
+            for slot in slots:
+                rows = self._db.execute(
+                    update + "slot = ? AND state != 'published' RETURNING slot",
+                    (camera, slot.isoformat()),
+                )
+                marked += [datetime.fromisoformat(value) for (value,) in rows]
+        return sorted(set(marked))
 
     def recent_complete(self, camera: str, limit: int) -> list[BracketRecord]:
         """Newest published complete brackets of a camera, newest first."""
@@ -164,6 +209,27 @@ class Ledger:
                 "WHERE camera = ? AND state = 'published' AND complete = 1"
                 " ORDER BY slot DESC LIMIT ?",
                 (camera, limit),
+            )
+        )
+
+    def finished(
+        self, camera: str, *, after: datetime | None = None, limit: int
+    ) -> list[BracketRecord]:
+        """Published and skipped brackets of a camera in the order of their slots.
+
+        Parameters
+        ----------
+        camera : str
+        after : datetime or None
+            Only slots after this one.
+        limit : int
+            The first so many.
+        """
+        since = "" if after is None else after.isoformat()
+        return list(
+            self._select(
+                "WHERE camera = ? AND slot > ? AND state != 'failed' ORDER BY slot LIMIT ?",
+                (camera, since, limit),
             )
         )
 
@@ -215,22 +281,52 @@ class Ledger:
         adopted = [c for c in self.curves(camera) if c.verdict == "adopted"]
         return adopted[-1] if adopted else None
 
+    # -- learned offsets --------------------------------------------------------------------
+
+    def record_offset(self, camera: str, since: datetime, offset: timedelta) -> None:
+        """Note from which timestamp on which offset of the slots holds, durably."""
+        row = (camera, since.isoformat(), offset // timedelta(microseconds=1))
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", row)
+
+    def offsets(self, camera: str) -> list[tuple[datetime, timedelta]]:
+        """Offsets of a camera's slots, each with the timestamp it holds from."""
+        rows = self._execute(
+            "SELECT since, offset_us FROM offsets WHERE camera = ? ORDER BY since", (camera,)
+        )
+        return [(datetime.fromisoformat(s), timedelta(microseconds=us)) for s, us in rows]
+
     # -- within -----------------------------------------------------------------------------
+
+    def _check(self, seconds: float) -> None:
+        """Look through the whole file for damage, as long as that takes no longer than given."""
+        deadline = time.monotonic() + seconds
+        self._db.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_STEPS)
+        try:
+            (finding,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            return
+        finally:
+            self._db.set_progress_handler(None, 0)
+        if finding != "ok":
+            raise LedgerDamagedError(f"{self.path}: {finding}")
 
     def _migrate(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             raise LedgerError(
                 f"{self.path}: written by a newer asi-watch (schema {version}, this one knows"
-                f" {len(_MIGRATIONS)}); upgrade asi-watch or use another state_dir"
+                f" {len(MIGRATIONS)}); upgrade asi-watch or use another state_dir"
             )
         if read_only:
-            if version < len(_MIGRATIONS):
+            if version < len(MIGRATIONS):
                 raise LedgerError(f"{self.path}: schema {version} is old; start the daemon once")
             return
-        for number in range(version, len(_MIGRATIONS)):
+        for number in range(version, len(MIGRATIONS)):
             self._db.executescript(
-                f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+                f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
             )
 
     @contextmanager
@@ -239,22 +335,27 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # A full disk has rolled back already.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: {error}") from error
+            raise ledger_error(self.path, error, writing=True) from error
 
     def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._db.execute(sql, values)
         except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: {error}") from error
+            raise ledger_error(self.path, error) from error
 
     def _select(self, tail: str, values: tuple[Any, ...]) -> Iterator[BracketRecord]:
         for row in self._execute(f"SELECT {_COLUMNS} FROM brackets {tail}", values):
-            yield _from_row(row)
+            try:
+                yield _from_row(row)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise LedgerDamagedError(f"{self.path}: a row makes no sense: {error}") from error
 
 
 def _utc_now() -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from asi_watch.brackets import Exposure
-from asi_watch.live.ledger import FILE_NAME, CurveDecision, Ledger, LedgerError
+from asi_watch.live.ledger import (
+    FILE_NAME,
+    CurveDecision,
+    Ledger,
+    LedgerDamagedError,
+    LedgerError,
+    LedgerFullError,
+)
+from asi_watch.live.ledger_schema import MIGRATIONS
+from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.records import BracketRecord, RejectedFile
 
 NOON = datetime(2026, 6, 21, 12)
@@ -99,8 +108,129 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"not a database, for sure" * 100)
-    with pytest.raises(LedgerError, match=FILE_NAME):
+    with pytest.raises(LedgerDamagedError, match=FILE_NAME):
         Ledger(tmp_path)
+
+
+def test_a_ledger_damaged_within_is_found_out_at_start(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for n in range(300):
+            ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
+    path = tmp_path / FILE_NAME
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8192] = b"\x5a" * 8192
+    path.write_bytes(content)
+    with pytest.raises(LedgerDamagedError):
+        Ledger(tmp_path)
+
+
+def test_the_check_at_start_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger(tmp_path) as ledger:
+        for n in range(300):
+            ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
+    monkeypatch.setattr("asi_watch.live.ledger._CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("asi_watch.live.ledger._CHECK_STEPS", 10)
+    with Ledger(tmp_path) as ledger:
+        assert len(ledger.history()) == 300
+
+
+def test_a_ledger_of_the_first_schema_is_migrated(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / FILE_NAME)
+    db.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+    values = (
+        "roof", NOON.isoformat(), "skipped", 0, 0, 5, 0, "[]", "[]", "[]",
+        None, None, 0, 0, None, "{}", "2 of 5", "2026-06-21T12:00:40.000+00:00",
+    )  # fmt: skip
+    with db:
+        db.execute(f"INSERT INTO brackets VALUES ({', '.join('?' * len(values))})", values)
+    db.close()
+    with pytest.raises(LedgerError, match="start the daemon once"):
+        Ledger(tmp_path, read_only=True)
+    with Ledger(tmp_path) as ledger:
+        (row,) = ledger.history()
+        assert (row.state, row.reason) == ("skipped", "2 of 5")
+        assert ledger.ask_again("roof", failed=False, skipped=True) == [NOON]
+        assert ledger._db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+def test_brackets_asked_for_are_tried_again_until_they_are_written(tmp_path: Path) -> None:
+    failed = replace(RECORD, state="failed", attempts=8)
+    skipped = replace(RECORD, slot=NOON + timedelta(seconds=30), state="skipped")
+    published = replace(RECORD, slot=NOON + timedelta(seconds=60))
+    with Ledger(tmp_path) as ledger:
+        for row in (failed, skipped, published):
+            ledger.record(row)
+        assert ledger.to_retry("roof", 8) == []
+        assert ledger.ask_again("roof", slots=[published.slot], failed=True, skipped=False) == [
+            NOON
+        ]
+        assert [(r.slot, r.attempts) for r in ledger.to_retry("roof", 8)] == [(NOON, 0)]
+        assert ledger.ask_again("roof", slots=[skipped.slot], failed=False, skipped=False)
+        assert [r.slot for r in ledger.to_retry("roof", 8)] == [NOON, skipped.slot]
+        assert [r.slot for r in ledger.to_retry("roof", 8, after=NOON, limit=5)] == [skipped.slot]
+        ledger.record(skipped)
+        assert [r.slot for r in ledger.to_retry("roof", 8)] == [NOON]
+
+
+def _make_full(ledger: Ledger) -> None:
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_full_disk_is_told_from_other_errors_and_leaves_no_transaction(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        _make_full(ledger)
+        with pytest.raises(LedgerFullError, match="full"):
+            for n in range(100):
+                ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
+        assert not ledger._db.in_transaction
+        ledger._db.execute("PRAGMA max_page_count = 100000")
+        ledger.record(RECORD)
+
+
+def test_rows_that_cannot_be_written_are_owed_and_written_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    with OwingLedger(tmp_path) as ledger:
+        _make_full(ledger)
+        for n in range(100):
+            ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
+        assert 0 < ledger.owed < 100
+        last = ledger.get("roof", NOON + 99 * timedelta(seconds=30))
+        assert last is not None
+        assert last.products == RECORD.products
+        assert ledger.try_offset("roof", NOON, timedelta(seconds=-3)) in (True, False)
+        ledger.settle(0.0)
+        assert ledger.owed
+        ledger._db.execute("PRAGMA max_page_count = 100000")
+        ledger.settle(1.0)
+        assert ledger.owed, "tried again too soon"
+        ledger.settle(10.0)
+        assert ledger.owed == 0
+        assert len(ledger.history()) == 100
+
+
+def test_nothing_more_is_published_once_too_many_rows_are_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asi_watch.live.owed_rows.MOST_OWED", 3)
+    with OwingLedger(tmp_path) as ledger:
+        _make_full(ledger)
+        for n in range(60):
+            ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
+        assert ledger.why_not() == "the ledger cannot be written"
+
+
+def test_learned_offsets_come_back_in_order(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.record_offset("roof", NOON, timedelta(seconds=-14.5))
+        ledger.record_offset("roof", NOON - timedelta(days=1), timedelta(seconds=3))
+        assert ledger.offsets("roof") == [
+            (NOON - timedelta(days=1), timedelta(seconds=3)),
+            (NOON, timedelta(seconds=-14.5)),
+        ]
+        assert ledger.offsets("yard") == []
 
 
 def test_decisions_on_curves_are_kept(tmp_path: Path) -> None:
