@@ -342,7 +342,7 @@ def test_undecodable_names_and_line_ends_stay_on_one_printable_line() -> None:
     assert found == [
         "asi.yaml:1: a\\nb\\udcff: a key must be text in UTF-8",
         "asi.yaml:1: a\\nb\\udcff: this key is unknown; known here are state_dir, log, workers, "
-        "memory_budget, shutdown_timeout, cameras",
+        "memory_budget, order, disk, shutdown_timeout, cameras",
     ]
 
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 from asi_watch.brackets import BracketRules
-from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig
+from asi_watch.config.model import (
+    CameraConfig,
+    Config,
+    LimitsConfig,
+    MergeConfig,
+    ProductConfig,
+    RetentionConfig,
+)
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.intake import IntakeRules
-from asi_watch.live.settings import CameraSettings, CurveRules, DaemonSettings
+from asi_watch.live.settings import (
+    CameraSettings,
+    CurveRules,
+    DaemonSettings,
+    RetentionLimits,
+    RetentionRules,
+)
 from asi_watch.products import ProductSpec
 
 
@@ -21,6 +35,8 @@ def daemon_settings(config: Config) -> DaemonSettings:
         memory_budget=config.memory_budget,
         shutdown_timeout=config.shutdown_timeout.total_seconds(),
         cameras=tuple(camera_settings(name, camera) for name, camera in config.cameras.items()),
+        order=config.order,
+        keep_free=config.disk.keep_free,
     )
 
 
@@ -41,11 +57,12 @@ def camera_settings(name: str, camera: CameraConfig) -> CameraSettings:
         ),
         rules=BracketRules(
             round_to=camera.bracket.round_to,
-            offset=camera.bracket.offset,
+            offset=timedelta(0) if camera.bracket.offset == "auto" else camera.bracket.offset,
             exposures=camera.expected_exposures_us,
             min_exposures=camera.bracket.min_exposures,
             grace=camera.bracket.grace.total_seconds(),
             late=camera.bracket.late,
+            learn_offset=camera.bracket.offset == "auto",
         ),
         merge=merge_settings(camera.merge),
         products=tuple(product_spec(product) for product in camera.products),
@@ -55,6 +72,25 @@ def camera_settings(name: str, camera: CameraConfig) -> CameraSettings:
             every=None if every is None else every.total_seconds(),
             brackets=camera.recalibrate.brackets,
         ),
+        retention=retention_rules(camera.retention),
+    )
+
+
+def retention_rules(retention: RetentionConfig) -> RetentionRules:
+    """Translate the `retention` section."""
+    return RetentionRules(
+        exposures=_limits(retention.exposures),
+        products=_limits(retention.products),
+        dry_run=retention.dry_run,
+    )
+
+
+def _limits(limits: LimitsConfig) -> RetentionLimits:
+    age = limits.max_age
+    return RetentionLimits(
+        max_age=None if age is None else age.total_seconds(),
+        max_size=limits.max_size,
+        keep_free=limits.keep_free,
     )
 
 

@@ -121,6 +121,37 @@ Size: TypeAlias = Annotated[
 ]
 
 
+def read_optional_size(value: Any) -> int | None:
+    """Read a size, or nothing as None: no limit."""
+    return None if value is None else read_size(value)
+
+
+def _write_optional_size(value: int | None) -> str | None:
+    return None if value is None else format_size(value)
+
+
+OptionalSize: TypeAlias = Annotated[
+    int | None,
+    PlainValidator(read_optional_size),
+    PlainSerializer(_write_optional_size, return_type=str | None),
+]
+
+
+def read_offset(value: Any) -> timedelta | Literal["auto"]:
+    """Read a duration, or ``auto``."""
+    return "auto" if value == "auto" else read_duration(value)
+
+
+def _write_offset(value: timedelta | Literal["auto"]) -> str:
+    return value if isinstance(value, str) else format_duration(value)
+
+
+Offset: TypeAlias = Annotated[
+    timedelta | Literal["auto"],
+    PlainValidator(read_offset),
+    PlainSerializer(_write_offset, return_type=str),
+]
+
 # -- paths and names ---------------------------------------------------------------------------
 
 

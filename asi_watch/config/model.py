@@ -23,7 +23,9 @@ from asi_watch.config.fields import (
     Duration,
     DurationOrNever,
     Exposures,
+    Offset,
     OptionalPath,
+    OptionalSize,
     PathField,
     Size,
     Within,
@@ -35,10 +37,13 @@ __all__ = [
     "BracketConfig",
     "CameraConfig",
     "Config",
+    "DiskConfig",
+    "LimitsConfig",
     "LogConfig",
     "MergeConfig",
     "ProductConfig",
     "RecalibrateConfig",
+    "RetentionConfig",
     "ScanConfig",
 ]
 
@@ -77,7 +82,8 @@ class BracketConfig(Section):
     """Which exposures belong together, and how long they are waited for."""
 
     round_to: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=30)
-    offset: Duration = timedelta(0)
+    offset: Offset = timedelta(0)
+    """Or ``auto``: learned from the camera's stream."""
     exposures: Annotated[
         Exposures,
         PlainValidator(fields.read_exposures),
@@ -102,7 +108,7 @@ class BracketConfig(Section):
         if self.round_to % timedelta(seconds=1):
             text = f"{round_to} is no whole number of seconds, which products are named by"
             found.append(("round_to", f"{text}; write one such as 30s"))
-        if abs(self.offset) >= self.round_to:
+        if isinstance(self.offset, timedelta) and abs(self.offset) >= self.round_to:
             offset = format_duration(self.offset)
             found.append(("offset", f"{offset} must be smaller than round_to, which is {round_to}"))
         count = self.expected_count
@@ -183,6 +189,30 @@ class RecalibrateConfig(Section):
     brackets: int = Field(default=10, ge=1, le=1000)
 
 
+class LimitsConfig(Section):
+    """What is kept of one kind of files; None means no limit."""
+
+    max_age: Annotated[DurationOrNever, AfterValidator(Within("1h", "36500d"))] = None
+    max_size: OptionalSize = None
+    keep_free: OptionalSize = None
+
+
+class RetentionConfig(Section):
+    """What is deleted of a camera's files, oldest first; without limits nothing is."""
+
+    exposures: LimitsConfig = LimitsConfig()
+    products: LimitsConfig = LimitsConfig()
+    dry_run: bool = True
+    """Only tell what would be deleted."""
+
+
+class DiskConfig(Section):
+    """When writing pauses."""
+
+    keep_free: OptionalSize = 500_000_000
+    """Bytes; None: never."""
+
+
 class CameraConfig(Section):
     """One camera: where its files arrive, what they are named, what becomes of them."""
 
@@ -213,6 +243,7 @@ class CameraConfig(Section):
         ProductConfig(format="jpg"),
     )
     recalibrate: RecalibrateConfig = RecalibrateConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     def name_pattern(self) -> NamePattern:
         """Compile the pattern of this camera's file names."""
@@ -254,6 +285,9 @@ class Config(Section):
     """Threads that decode and merge; auto is one for each core."""
     memory_budget: Size = 512_000_000
     """Bytes of decoded exposures kept at once."""
+    order: Literal["newest", "oldest"] = "oldest"
+    """Which brackets of a backlog go first."""
+    disk: DiskConfig = DiskConfig()
     shutdown_timeout: Annotated[Duration, AfterValidator(Within("1s", "10min"))] = timedelta(
         seconds=20
     )

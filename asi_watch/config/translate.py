@@ -14,10 +14,13 @@ from asi_watch.config.model import (
     BracketConfig,
     CameraConfig,
     Config,
+    DiskConfig,
+    LimitsConfig,
     LogConfig,
     MergeConfig,
     ProductConfig,
     RecalibrateConfig,
+    RetentionConfig,
     ScanConfig,
 )
 
@@ -30,6 +33,9 @@ _SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "merge": MergeConfig,
     "products": ProductConfig,
     "recalibrate": RecalibrateConfig,
+    "retention": RetentionConfig,
+    "exposures": LimitsConfig,
+    "disk": DiskConfig,
 }
 _WANTED: Final[Mapping[str, str]] = {
     "cameras": "a mapping of camera names to their settings",
@@ -127,7 +133,9 @@ def _unknown_key(way: Way) -> str:
 
 
 def _home(key: str, section: str) -> str:
-    return f"{section}.{key}" if section == "log" else f"cameras.<name>.{section}.{key}"
+    if section == "exposures":
+        return f"cameras.<name>.retention.exposures.{key}"
+    return f"{section}.{key}" if section in ("log", "disk") else f"cameras.<name>.{section}.{key}"
 
 
 def _section_at(way: Way) -> type[BaseModel]:
@@ -136,6 +144,8 @@ def _section_at(way: Way) -> type[BaseModel]:
         return Config
     if names[0] == "cameras" and len(names) == 2:
         return CameraConfig
+    if names[-2:] == ["retention", "products"]:
+        return LimitsConfig
     return _SECTIONS.get(names[-1], Config)
 
 

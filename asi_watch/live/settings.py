@@ -8,6 +8,7 @@ from typing import Literal
 
 from asi_watch.brackets import BracketRules
 from asi_watch.hdr.merging import MergeSettings
+from asi_watch.live.backlog import Order
 from asi_watch.live.intake import IntakeRules
 from asi_watch.naming import NamePattern
 from asi_watch.products import ProductSpec
@@ -24,6 +25,29 @@ class CurveRules:
 
 
 @dataclass(frozen=True)
+class RetentionLimits:
+    """What is kept of one kind of files: seconds, bytes in all, bytes left free; None: no limit."""
+
+    max_age: float | None = None
+    max_size: int | None = None
+    keep_free: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """True if there is a limit."""
+        return not (self.max_age is None and self.max_size is None and self.keep_free is None)
+
+
+@dataclass(frozen=True)
+class RetentionRules:
+    """What is deleted of a camera's files; with `dry_run` it is only told."""
+
+    exposures: RetentionLimits = RetentionLimits()
+    products: RetentionLimits = RetentionLimits()
+    dry_run: bool = True
+
+
+@dataclass(frozen=True)
 class CameraSettings:
     """One camera."""
 
@@ -36,14 +60,17 @@ class CameraSettings:
     merge: MergeSettings
     products: tuple[ProductSpec, ...]
     curves: CurveRules
+    retention: RetentionRules = RetentionRules()
 
 
 @dataclass(frozen=True)
 class DaemonSettings:
-    """The whole daemon; `memory_budget` in bytes, `shutdown_timeout` in seconds."""
+    """The whole daemon; `memory_budget` and `keep_free` in bytes, `shutdown_timeout` in seconds."""
 
     state_dir: Path
     workers: int
     memory_budget: int
     shutdown_timeout: float
     cameras: tuple[CameraSettings, ...]
+    order: Order = "oldest"
+    keep_free: int | None = None

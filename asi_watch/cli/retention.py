@@ -1,0 +1,70 @@
+"""``asi-watch retention``: what retention would delete, or deleting it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from asi_watch.cli import config_option
+
+if TYPE_CHECKING:
+    from asi_watch.live.retention import Outcome
+
+__all__ = ["command"]
+
+
+@click.command()
+@config_option
+@click.option("--camera", metavar="NAME", help="One camera alone.")
+@click.option("--apply", is_flag=True, help="Delete the files, whatever dry_run says.")
+def command(config_path: str, camera: str | None, apply: bool) -> None:
+    r"""Show what retention would delete now; with --apply, delete it.
+
+    Only files of brackets that the ledger has as published or skipped, oldest first. The daemon
+    does the same every hour where `retention` is configured and `dry_run` is false. Exit code 1
+    when files could not be deleted.
+
+    \b
+    Examples:
+      asi-watch retention -c /etc/asi-watch/asi-watch.yaml
+      asi-watch retention -c asi-watch.yaml --camera roof --apply
+    """
+    from asi_watch.cli._settings import camera_settings
+    from asi_watch.config.loading import load_config
+    from asi_watch.live.ledger import Ledger
+    from asi_watch.live.retention import KINDS, Retention
+
+    config = load_config(config_path)
+    if camera is not None and camera not in config.cameras:
+        known = ", ".join(config.cameras)
+        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
+    chosen = [camera_settings(n, c) for n, c in config.cameras.items() if camera in (None, n)]
+    todo = [(c, k) for c in chosen for k in KINDS if getattr(c.retention, k).any]
+    if not todo:
+        click.echo("no retention is configured: nothing is ever deleted")
+        return
+    with Ledger(config.state_dir, read_only=True) as ledger:
+        outcomes = [Retention(c, k).run(ledger, time.time(), apply=apply) for c, k in todo]
+    _show(outcomes, apply)
+    if any(outcome.failed for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def _show(outcomes: list[Outcome], applied: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("camera", "kind", "files", "size", "oldest slot", "newest slot", "failed"):
+        right = title in ("files", "size", "failed")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True)
+    for o in outcomes:
+        times = [f"{t:%Y-%m-%d %H:%M:%S}" if t else "" for t in (o.oldest, o.newest)]
+        size = f"{o.size / 1e9:.1f} GB" if o.size >= 1e9 else f"{o.size / 1e6:.1f} MB"
+        table.add_row(o.camera, o.kind, str(o.files), size, *times, str(o.failed or ""))
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else 160
+    console.print(table)
+    click.echo("deleted" if applied else "nothing was deleted; --apply does it")

@@ -1,0 +1,114 @@
+"""Free space on the file systems that are written to: below the floor, writing pauses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from asi_watch.logs import event
+
+log = logging.getLogger(__name__)
+
+_EVERY = 2.0
+# Writing goes on only when this much more than the floor is free, so that it does not flutter.
+_RESUME_AT = 1.05
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes an ordinary user may still write where `path` is, or will be.
+
+    Raises
+    ------
+    OSError
+        If the file system does not answer.
+    """
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize
+
+
+class DiskGuard:
+    """Looks at the free space every two seconds, in a thread of its own.
+
+    A share that hangs then stops this thread, not the daemon.
+
+    Parameters
+    ----------
+    floor : int or None
+        Bytes; None: nothing is guarded.
+    folders : iterable of Path
+        Where is written to.
+    free : callable
+        Folder → free bytes.
+    """
+
+    def __init__(
+        self,
+        floor: int | None,
+        folders: Iterable[Path],
+        free: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        self._floor = floor
+        self._folders = tuple(dict.fromkeys(folders))
+        self._free = free
+        self._low: dict[Path, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
+
+    def start(self) -> None:
+        """Look once, then keep looking."""
+        self.look()
+        if self._floor is not None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def low(self, *folders: Path) -> str | None:
+        """Say why nothing may be written to these folders now, None if it may."""
+        return next((self._low[f] for f in folders if f in self._low), None)
+
+    def look(self) -> None:
+        """Compare the free space of every folder with the floor."""
+        if self._floor is None:
+            return
+        for folder in self._folders:
+            try:
+                free = self._free(folder)
+            except OSError as error:
+                # Not answering is another fault than being full: writing will tell.
+                event(log, logging.DEBUG, "free space unknown", folder=folder, reason=str(error))
+                continue
+            self._judge(folder, free, self._floor)
+
+    def _judge(self, folder: Path, free: int, floor: int) -> None:
+        if folder not in self._low:
+            if free < floor:
+                self._low[folder] = (
+                    f"{_megabytes(free)} free for {folder}, disk.keep_free is {_megabytes(floor)}"
+                )
+                event(
+                    log,
+                    logging.ERROR,
+                    "disk nearly full: publishing and calibrating pause",
+                    folder=folder,
+                    free=_megabytes(free),
+                    keep_free=_megabytes(floor),
+                )
+        elif free >= floor * _RESUME_AT:
+            del self._low[folder]
+            event(log, logging.WARNING, "disk has room again", folder=folder, free=_megabytes(free))
+
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY):
+            self.look()
+
+
+def _megabytes(size: int) -> str:
+    return f"{size // 1_000_000}MB"
