@@ -43,11 +43,13 @@ def _show(snapshot: dict[str, Any]) -> None:
         f"asi-watch {snapshot['version']}, process {snapshot['pid']}, running since"
         f" {snapshot['started_utc']}\njobs: {running} running, {queued} waiting"
     )
+    if snapshot["rows_owed"]:
+        click.secho(f"{snapshot['rows_owed']} rows wait for the ledger's disk", fg="yellow")
     for name, camera in snapshot["cameras"].items():
         click.echo()
         click.secho(name, bold=True)
         for title, text in _lines(camera):
-            colour = "yellow" if title == "last error" else None
+            colour = "yellow" if title in ("last error", "paused") else None
             click.secho(f"  {title:<13} {text}", fg=colour)
 
 
@@ -58,8 +60,12 @@ def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
         ("latency", _latency(camera["latency"])),
         ("since start", _counts(camera["counts"])),
         ("open", f"{camera['open_count']} brackets{_waiting(camera)}"),
+        *([("paused", camera["paused"])] if camera["paused"] else []),
         ("curve", _curve(camera)),
     ]
+    if camera["deleted_files"]:
+        size = camera["deleted_bytes"] / 1e9
+        lines.append(("retention", f"{camera['deleted_files']} files deleted, {size:.1f} GB"))
     error = camera["last_error"]
     if error:
         lines.append(("last error", f"{error['at']} {error['what']}"))
@@ -100,8 +106,16 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _waiting(camera: dict[str, Any]) -> str:
-    waiting = camera["waiting_for_curve"]
-    return f", {waiting} waiting for a curve" if waiting else ""
+    shown = [
+        f", {camera[key]} {what}"
+        for key, what in (
+            ("waiting_for_curve", "waiting for a curve"),
+            ("waiting_for_room", "waiting for room on the disk"),
+            ("backlog", "files of a backlog to come"),
+        )
+        if camera[key]
+    ]
+    return "".join(shown)
 
 
 def _curve(camera: dict[str, Any]) -> str:

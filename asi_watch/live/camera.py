@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.backlog import BACKLOG, LIVE, Backlog, LiveEdge, Order, WaitingFile, urgency_key
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.collector import MAX_ATTEMPTS, Collector
 from asi_watch.live.commands import (
@@ -23,9 +25,17 @@ from asi_watch.live.commands import (
 )
 from asi_watch.live.curve_keeper import CurveKeeper
 from asi_watch.live.health import CameraHealth
-from asi_watch.live.inbox import CalibrationDone, Found, Inbox, MergeDone, ReadDone, ScanDone
+from asi_watch.live.inbox import (
+    CalibrationDone,
+    Found,
+    FoundFile,
+    Inbox,
+    MergeDone,
+    ReadDone,
+    ScanDone,
+)
 from asi_watch.live.intake import Intake
-from asi_watch.live.ledger import Ledger
+from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.pool import JobPool
 from asi_watch.live.publishing import Publisher
 from asi_watch.live.records import BracketRecord
@@ -33,12 +43,16 @@ from asi_watch.live.settings import CameraSettings
 from asi_watch.live.workshop import Workshop
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name
+from asi_watch.phases import PhaseLearner, Slots
 from asi_watch.products import is_temporary, sweep_temporaries
 
 log = logging.getLogger(__name__)
 
-LIVE, BACKLOG = 0, 1
 READ, MERGE = 0, 1
+
+# Files of a backlog being read at a time; live brackets come on top.
+_MOST_READS = 400
+_RETRIES_AT_ONCE = 50
 
 
 class Camera:
@@ -49,13 +63,17 @@ class Camera:
     Parameters
     ----------
     settings : CameraSettings
-    ledger : Ledger
+    order : {"newest", "oldest"}
+        Which brackets of a backlog go first.
+    ledger : OwingLedger
     inbox : Inbox
     pool : JobPool
     budget : MemoryBudget
     buffers : BufferPool
     curves_dir : Path
         Where adopted curves are kept.
+    paused : callable
+        Says why nothing may be published or calibrated now; None if it may.
     now : float
         Monotonic time.
     """
@@ -63,12 +81,14 @@ class Camera:
     def __init__(
         self,
         settings: CameraSettings,
-        ledger: Ledger,
+        order: Order,
+        ledger: OwingLedger,
         inbox: Inbox,
         pool: JobPool,
         budget: MemoryBudget,
         buffers: BufferPool,
         curves_dir: Path,
+        paused: Callable[[], str | None],
         now: float,
     ) -> None:
         self.settings = settings
@@ -76,15 +96,26 @@ class Camera:
         self._ledger = ledger
         self._inbox = inbox
         self._pool = pool
+        self._paused = paused
+        self._order: Order = order
         self._health = CameraHealth()
-        self._newest: datetime | None = None
+        self._edge = LiveEdge(settings.rules.round_to)
+        self._backlog = Backlog(order)
+        self._reading = 0
+        self._held: dict[datetime, MergeBracket] = {}
+        self._taking_up = True
+        self._taken_up: datetime | None = None
         self._workshop = Workshop(settings, Publisher(settings), budget, buffers)
+        history = ledger.offsets(self.name) if settings.rules.learn_offset else []
+        self._slots = Slots(settings.rules.round_to, settings.rules.offset, history)
+        self._learner = PhaseLearner(settings.rules.round_to)
         self._collector = Collector(
             self.name,
             settings.rules,
             settings.pattern.parse,
             lambda slot: ledger.get(self.name, slot),
             settings.intake.stable_for,
+            self._slots,
         )
         self._intake = Intake(self.name, settings.intake, self._wanted, inbox)
         self._curves = CurveKeeper(
@@ -102,9 +133,13 @@ class Camera:
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, 5)):
             self._collector.expected.observe(e.exposure_us for e in record.inputs)
-        for record in self._ledger.to_retry(self.name, MAX_ATTEMPTS):
-            self._execute(self._collector.resume(record, now))
+        self._take_up(now)
         self._intake.start()
+
+    def inherit(self, earlier: Camera) -> None:
+        """Go on counting where the camera of the same name stopped, over a reload."""
+        self._collector.counters = earlier._collector.counters
+        self._health = earlier._health
 
     def stop_intake(self) -> None:
         """Take in nothing more."""
@@ -123,13 +158,48 @@ class Camera:
 
     def found(self, message: Found) -> None:
         """Files were seen."""
-        for file in message.files:
-            self._execute(
-                self._collector.found(file.path, file.signature, file.settled, message.at)
-            )
+        named = [(file, self._collector.slot_of_name(file.path)) for file in message.files]
+        slots = [name[1] for _, name in named if name is not None]
+        if slots:
+            self._edge.seen(max(slots), message.at)
+        for file, name in named:
+            if name is not None:
+                timestamp, slot = name
+                if self._edge.seen(slot, message.at):
+                    self._learn(timestamp)
+                elif self._reading >= _MOST_READS and not self._collector.is_open(slot):
+                    self._backlog.add(
+                        slot, WaitingFile(file.path, file.signature, file.settled, message.at)
+                    )
+                    continue
+                for waiting in self._backlog.take(slot):
+                    self._admit(waiting)
+            self._admit(file, message.at)
+
+    def _admit(self, file: FoundFile | WaitingFile, at: float | None = None) -> None:
+        seen_at = file.at if isinstance(file, WaitingFile) else at
+        assert seen_at is not None
+        self._execute(self._collector.found(file.path, file.signature, file.settled, seen_at))
+
+    def _learn(self, timestamp: datetime) -> None:
+        if not self.settings.rules.learn_offset:
+            return
+        change = self._learner.observe(timestamp, self._slots.offset_at(timestamp))
+        if change is None or not self._ledger.try_offset(self.name, *change):
+            return
+        self._slots.learned(*change)
+        event(
+            log,
+            logging.WARNING,
+            "slots moved: their edge fell within brackets",
+            camera=self.name,
+            offset=change[1].total_seconds(),
+            since=change[0],
+        )
 
     def read_done(self, message: ReadDone, now: float) -> None:
         """A file was read."""
+        self._reading -= 1
         if isinstance(message.outcome, Unusable):
             event(
                 log,
@@ -140,6 +210,15 @@ class Camera:
                 reason=message.outcome.reason,
             )
         self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
+        if self._backlog and self._reading < _MOST_READS // 2:
+            self._feed()
+
+    def _feed(self) -> None:
+        for files in self._backlog.next_brackets():
+            for file in files:
+                self._admit(file)
+            if self._reading >= _MOST_READS:
+                break
 
     def merge_done(self, message: MergeDone, now: float) -> None:
         """A merge ended."""
@@ -180,7 +259,35 @@ class Camera:
     def tick(self, now: float) -> None:
         """Time has passed."""
         self._execute(self._collector.due(now))
-        self._curves.tick(now, may_calibrate=True)
+        if self._taking_up and self._reading < _MOST_READS:
+            self._take_up(now)
+        paused = self._paused() is not None
+        if self._held and not paused:
+            held, self._held = self._held, {}
+            for slot in sorted(held):
+                self._submit_merge(held[slot])
+        self._curves.tick(now, may_calibrate=not paused)
+
+    def retry(self, slots: Sequence[datetime], *, failed: bool, skipped: bool) -> list[datetime]:
+        """Try brackets again that failed or were skipped; returns their slots.
+
+        Raises
+        ------
+        LedgerError
+            If the wish cannot be written down.
+        """
+        asked = self._ledger.ask_again(self.name, slots=slots, failed=failed, skipped=skipped)
+        self._taking_up, self._taken_up = True, None
+        return asked
+
+    def _take_up(self, now: float) -> None:
+        records = self._ledger.to_retry(
+            self.name, MAX_ATTEMPTS, after=self._taken_up, limit=_RETRIES_AT_ONCE
+        )
+        for record in records:
+            self._execute(self._collector.resume(record, now))
+            self._taken_up = record.slot
+        self._taking_up = len(records) == _RETRIES_AT_ONCE
 
     def next_due(self) -> float | None:
         """Monotonic time at which `tick` has something to do."""
@@ -209,9 +316,15 @@ class Camera:
             outcome = Unusable(f"reading it crashed: {error!r}", True, None)
             self._inbox.put(ReadDone(self.name, command.slot, command.path, outcome))
 
-        self._pool.submit((self._class_of(command.slot), command.slot, READ), job, crashed)
+        self._reading += 1
+        self._pool.submit(self._urgency(command.slot, READ), job, crashed)
 
     def _submit_merge(self, command: MergeBracket) -> None:
+        if self._paused() is not None:
+            self._held[command.slot] = command
+            # What is read again when there is room need not be kept in memory meanwhile.
+            self._workshop.drop(command.slot)
+            return
         if self._curves.hold(command):
             return
 
@@ -223,12 +336,13 @@ class Camera:
             outcome = MergeFailed(f"merging crashed: {error!r}")
             self._inbox.put(MergeDone(self.name, command.slot, outcome))
 
-        self._pool.submit((self._class_of(command.slot), command.slot, MERGE), job, crashed)
+        self._pool.submit(self._urgency(command.slot, MERGE), job, crashed)
 
-    def _class_of(self, slot: datetime) -> int:
-        if self._newest is None or slot > self._newest:
-            self._newest = slot
-        return LIVE if slot >= self._newest - 2 * self.settings.rules.round_to else BACKLOG
+    def _urgency(self, slot: datetime, step: int) -> tuple[int, float, int]:
+        if self._edge.is_live(slot):
+            # The newest first, should a whole backlog arrive file by file as if it were live.
+            return (LIVE, urgency_key(slot, "newest"), step)
+        return (BACKLOG, urgency_key(slot, self._order), step)
 
     def _write(self, record: BracketRecord) -> None:
         self._ledger.record(record)
@@ -268,6 +382,10 @@ class Camera:
             "latency": self._health.latency(),
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
+            "paused": self._paused(),
+            "waiting_for_room": len(self._held),
+            "backlog": len(self._backlog),
+            "offset": self._slots.offset_at(self._edge.newest).total_seconds(),
             **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
             "totals": self._ledger.totals(self.name),

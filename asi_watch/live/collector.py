@@ -32,6 +32,7 @@ from asi_watch.live.commands import (
 )
 from asi_watch.live.counters import Counters
 from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
+from asi_watch.phases import Slots
 
 MAX_ATTEMPTS = 8
 _FIRST_BACKOFF = 2.0
@@ -63,6 +64,8 @@ class Collector:
         Slot → the ledger's row of that bracket, or None.
     stable_for : float
         Seconds that a file must lie still which was only seen to be created.
+    slots : Slots, optional
+        Slot of every timestamp; default: as the rules say.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Collector:
         parse: Callable[[str], ParsedName | None],
         lookup: Callable[[datetime], BracketRecord | None],
         stable_for: float,
+        slots: Slots | None = None,
     ) -> None:
         self.camera = camera
         self.rules = rules
@@ -80,6 +84,7 @@ class Collector:
         self._parse = parse
         self._lookup = lookup
         self._stable_for = stable_for
+        self._slots = slots or Slots(rules.round_to, rules.offset)
         self._open: dict[datetime, OpenBracket] = {}
 
     # -- what happens -----------------------------------------------------------------------
@@ -154,12 +159,26 @@ class Collector:
         return commands
 
     def resume(self, record: BracketRecord, now: float) -> list[Command]:
-        """Take up a bracket that failed before a restart, or that is to be tried again."""
-        if record.slot in self._open:
+        """Take up a bracket that failed before a restart, or that is to be tried again.
+
+        Every file that the row knows is looked at anew, also those that could not be used. A
+        bracket that waits for its next attempt has it now.
+        """
+        bracket = self._open.get(record.slot)
+        if bracket is not None:
+            if bracket.retry_at is not None:
+                bracket.retry_at, bracket.attempts = now, record.attempts
             return []
-        bracket = OpenBracket(record.slot, now, previous=record)
-        self._open[record.slot] = bracket
-        return list(self._reopen(bracket))
+        bracket = self._open[record.slot] = OpenBracket(record.slot, now, previous=record)
+        commands: list[Command] = list(self._reopen(bracket))
+        for rejected in record.rejected:
+            parsed = self._parse(PurePosixPath(rejected.path).name)
+            if parsed is not None and rejected.path not in bracket.reading:
+                del bracket.rejected[rejected.path]
+                bracket.required.add(rejected.path)
+                arrival = Arrival(rejected.path, parsed.timestamp, parsed.exposure_us)
+                commands.append(self._read(bracket, arrival))
+        return commands
 
     # -- what can be asked ------------------------------------------------------------------
 
@@ -174,6 +193,15 @@ class Collector:
         """Slots of the brackets that are not over."""
         return sorted(slot for slot, b in self._open.items() if not b.probing)
 
+    def is_open(self, slot: datetime) -> bool:
+        """Tell whether a bracket has begun and is not over."""
+        return slot in self._open
+
+    def slot_of_name(self, path: str) -> tuple[datetime, datetime] | None:
+        """Return timestamp and slot of a file by its name, None if it is no exposure's."""
+        parsed = self._parse(PurePosixPath(path).name)
+        return None if parsed is None else (parsed.timestamp, self._slots.slot(parsed.timestamp))
+
     def is_idle(self) -> bool:
         """True when nothing is being read or merged and no bracket is waiting."""
         return not self._open
@@ -183,7 +211,7 @@ class Collector:
     def _bracket_for(
         self, arrival: Arrival, signature: Signature | None, now: float
     ) -> OpenBracket | None:
-        slot = self.rules.slot(arrival.timestamp)
+        slot = self._slots.slot(arrival.timestamp)
         bracket = self._open.get(slot)
         if bracket is None:
             record = self._lookup(slot)
@@ -430,7 +458,11 @@ class Collector:
         bracket.came_during_merge.clear()
         if outcome.stale:
             return self._read_stale(bracket, outcome.stale)
-        bracket.attempts = MAX_ATTEMPTS if outcome.permanent else bracket.attempts + 1
+        if outcome.permanent:
+            bracket.attempts = MAX_ATTEMPTS
+        elif not (outcome.blocked and bracket.attempts == MAX_ATTEMPTS - 1):
+            # What is blocked is tried for ever, ever more rarely, and never parked.
+            bracket.attempts += 1
         record = self._record(bracket, "failed", outcome.reason)
         commands: list[Command] = [WriteRecord(record), DropWork(bracket.slot)]
         if bracket.attempts >= MAX_ATTEMPTS:

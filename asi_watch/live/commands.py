@@ -61,12 +61,14 @@ class MergeFailed:
     """Merging or publishing failed.
 
     `stale` names inputs that changed or vanished since they were read; with `permanent`, trying
-    again with the same inputs cannot help.
+    again with the same inputs cannot help. With `blocked` the place it is written to is at fault
+    (full, read-only, gone): that is no attempt of the bracket's.
     """
 
     reason: str
     stale: tuple[str, ...] = ()
     permanent: bool = False
+    blocked: bool = False
 
 
 MergeOutcome = Published | MergeFailed

@@ -1,4 +1,8 @@
-"""The daemon's socket in its state folder: proof of life, and the answer to `status`."""
+"""The daemon's socket in its state folder: proof of life, the answer to `status`, and requests.
+
+One connection carries one request, a line of JSON, and one answer, a JSON document. An empty
+request asks for the status.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,23 @@ from typing import Any, cast
 from asi_watch.errors import AsiWatchError
 
 SOCKET_NAME = "control.sock"
+PROTOCOL = 1
+_MAX_REQUEST = 64 * 1024
 _MAX_ANSWER = 16 * 1024 * 1024
 _TIMEOUT = 5.0
+# Whoever says nothing for so long keeps others waiting no longer.
+_REQUEST_TIMEOUT = 1.0
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
 
 
 class NotRunningError(AsiWatchError):
     """No daemon answers on this state folder."""
+
+
+class RequestRefusedError(AsiWatchError):
+    """The daemon answers, but does not do what it was asked to."""
 
 
 @contextlib.contextmanager
@@ -34,18 +49,20 @@ def _address(state_dir: Path) -> Iterator[str]:
 
 
 class ControlServer:
-    """Answers every connection with the current snapshot as one JSON document.
+    """Answers one request a connection.
 
     Parameters
     ----------
     state_dir : Path
-    snapshot : callable
-        Gives the latest snapshot; called from the server's thread.
+    answer : callable
+        Request → answer; called from the server's thread. The request is a mapping with the
+        text ``do``, which is ``status`` where nothing was asked. Raises `AsiWatchError` for a
+        request that is refused.
     """
 
-    def __init__(self, state_dir: Path, snapshot: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, state_dir: Path, answer: Callable[[Request], Answer]) -> None:
         self._path = state_dir / SOCKET_NAME
-        self._snapshot = snapshot
+        self._answer = answer
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _address(state_dir) as address:
@@ -74,23 +91,86 @@ class ControlServer:
             except OSError:
                 return
             with connection, contextlib.suppress(OSError):
+                connection.settimeout(_REQUEST_TIMEOUT)
+                answer = self._answer_to(_read_line(connection))
                 connection.settimeout(_TIMEOUT)
-                connection.sendall(json.dumps(self._snapshot()).encode())
+                connection.sendall(json.dumps(answer).encode())
+
+    def _answer_to(self, line: bytes) -> Answer:
+        try:
+            return self._answer(_request(line))
+        except AsiWatchError as error:
+            return {"error": str(error)}
 
 
-def ask(state_dir: Path) -> dict[str, Any]:
-    """Ask the running daemon for its snapshot.
+def _read_line(connection: socket.socket) -> bytes:
+    line = bytearray()
+    with contextlib.suppress(TimeoutError):
+        while b"\n" not in line and len(line) <= _MAX_REQUEST:
+            chunk = connection.recv(4096)
+            if not chunk:
+                return bytes(line)
+            line += chunk
+        if b"\n" not in line:
+            # Heard out, up to a point: whoever is cut off in mid-sentence hears no answer.
+            for _ in range(_MAX_REQUEST // 256):
+                if not connection.recv(4096):
+                    break
+    return bytes(line)
+
+
+def _request(line: bytes) -> Request:
+    if not line.strip():
+        return {"do": "status"}
+    if len(line) > _MAX_REQUEST or not line.endswith(b"\n"):
+        raise RequestRefusedError(f"a request is one line of at most {_MAX_REQUEST} bytes")
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RequestRefusedError("the request is no JSON") from None
+    if not isinstance(request, dict) or not isinstance(request.get("do"), str):
+        raise RequestRefusedError('a request is an object with the key "do"')
+    if request.get("version") != PROTOCOL:
+        raise RequestRefusedError(
+            f"the daemon speaks version {PROTOCOL} of this protocol, not"
+            f" {str(request.get('version'))[:20]}; restart it after an upgrade"
+        )
+    return request
+
+
+def ask(state_dir: Path, do: str = "status", **arguments: Any) -> Answer:
+    """Ask the running daemon, by default for its state.
+
+    Parameters
+    ----------
+    state_dir : Path
+    do : str
+        What: ``status`` or ``retry``.
+    **arguments
+        JSON-able details.
 
     Raises
     ------
     NotRunningError
         If none answers on this state folder.
+    RequestRefusedError
+        If it answers that it does not do this.
     """
+    request = json.dumps({"version": PROTOCOL, "do": do, **arguments}) + "\n"
+    answer = _exchange(state_dir, request.encode())
+    if set(answer) == {"error"}:
+        raise RequestRefusedError(str(answer["error"]))
+    return answer
+
+
+def _exchange(state_dir: Path, request: bytes) -> Answer:
     chunks = bytearray()
     try:
         with _address(state_dir) as address, socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_TIMEOUT)
+            connection.settimeout(2 * _TIMEOUT)
             connection.connect(address)
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(request)
             while chunk := connection.recv(65536):
                 chunks += chunk
                 if len(chunks) > _MAX_ANSWER:
@@ -100,4 +180,7 @@ def ask(state_dir: Path) -> dict[str, Any]:
             f"no daemon answers on {state_dir} ({error.strerror or error});"
             " start it with `asi-watch run`"
         ) from error
-    return cast("dict[str, Any]", json.loads(chunks))
+    try:
+        return cast("Answer", json.loads(chunks))
+    except ValueError:
+        raise NotRunningError(f"{state_dir}: the daemon broke off its answer") from None

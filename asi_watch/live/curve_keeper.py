@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class CurveKeeper:
             settings.merge,
             inbox,
             now,
+            _since_last(ledger, self._camera),
         )
 
     def start(self) -> None:
@@ -211,3 +212,10 @@ class CurveKeeper:
         waiting = [m.exposures for _, m in sorted(self._waiting.items()) if m.complete]
         recent = [r.inputs for r in self._ledger.recent_complete(self._camera, wanted)]
         return (waiting[::-1] + recent)[:wanted]
+
+
+def _since_last(ledger: Ledger, camera: str) -> float:
+    decisions = ledger.curves(camera)
+    if not decisions:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(decisions[-1].decided_utc)).total_seconds()

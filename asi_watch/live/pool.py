@@ -8,15 +8,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from asi_watch.logs import failure
 
 log = logging.getLogger(__name__)
 
-Urgency = tuple[int, datetime, int]
-"""Class (live before backlog), slot, step: the smallest goes first."""
+Urgency = tuple[int, float, int]
+"""Class (live before backlog), place of the slot, step: the smallest goes first."""
 
 _LAST: tuple[Any, ...] = (1 << 30,)
 

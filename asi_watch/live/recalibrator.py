@@ -47,6 +47,8 @@ class Recalibrator:
         Where the outcome goes.
     now : float
         Monotonic time.
+    since_last : float
+        Seconds since the last calibration, so that restarts do not put the next one off for ever.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Recalibrator:
         merge: MergeSettings,
         inbox: Inbox,
         now: float,
+        since_last: float = 0.0,
     ) -> None:
         self._camera = camera
         self._root = root
@@ -69,7 +72,9 @@ class Recalibrator:
         self._inbox = inbox
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
-        self._due = float("inf") if every is None else now + every
+        # The wall clock may have jumped: what makes no sense counts as nothing.
+        passed = min(max(since_last, 0.0), every or 0.0)
+        self._due = float("inf") if every is None else now + every - passed
         self._first_due = now
 
     @property

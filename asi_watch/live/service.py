@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,8 @@ from asi_watch.buffers import BufferPool
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.camera import MERGE, Camera, lookback_since
-from asi_watch.live.control import ControlServer
+from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
+from asi_watch.live.disk import DiskGuard
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
@@ -29,9 +30,12 @@ from asi_watch.live.inbox import (
     ScanDone,
     Stop,
 )
-from asi_watch.live.ledger import Ledger
+from asi_watch.live.janitor import Deleted, Janitor
+from asi_watch.live.ledger import LedgerError
 from asi_watch.live.lock import StateLock
 from asi_watch.live.pool import JobPool
+from asi_watch.live.rebuilding import open_ledger
+from asi_watch.live.requests import RequestDesk, RetryRequest
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.settings import CameraSettings, DaemonSettings
 from asi_watch.logs import event
@@ -41,6 +45,8 @@ log = logging.getLogger(__name__)
 _TICK = 0.2
 _SNAPSHOT_EVERY = 1.0
 _IDLE_BUFFERS = 256 << 20
+# A ledger that fails twice within so many seconds is not helped by opening it anew.
+_REOPEN_AGAIN = 60.0
 
 
 class Daemon:
@@ -71,6 +77,11 @@ class Daemon:
         self._next_tick = 0.0
         self._next_sign = 0.0
         self._stop: str | None = None
+        self._asked_to_stop = False
+        self._desk = RequestDesk()
+        self._ledgers_rebuilt = 0
+        self._deleted: dict[str, Deleted] = {}
+        self._reopened_at = float("-inf")
 
     # -- start → run → stop -----------------------------------------------------------------
 
@@ -93,8 +104,8 @@ class Daemon:
             stack.callback(lock.release)
             self._take_signals()
             self._open()
-            stack.callback(lambda: self._ledger.close())
-            control = ControlServer(self._settings.state_dir, lambda: self._snapshot)
+            stack.callback(self._close)
+            control = ControlServer(self._settings.state_dir, self._answer)
             stack.callback(control.stop)
             control.start()
             self._begin()
@@ -107,15 +118,27 @@ class Daemon:
         signal.signal(signal.SIGHUP, lambda *_: self._inbox.put(Reload()))
 
     def _on_stop_signal(self, number: int, _frame: object) -> None:
-        name = signal.Signals(number).name
-        if self._stop is not None:
+        if self._asked_to_stop:
             # Asked twice: whoever asks does not want to wait. The state on disk is whole anyway.
             os._exit(1)
-        self._inbox.put(Stop(name))
+        self._asked_to_stop = True
+        self._inbox.put(Stop(signal.Signals(number).name))
 
     def _open(self) -> None:
         settings = self._settings
-        self._ledger = Ledger(settings.state_dir)
+        opened = open_ledger(
+            settings.state_dir, settings.cameras, stopping=lambda: self._asked_to_stop
+        )
+        self._ledger = opened.ledger
+        self._ledgers_rebuilt += opened.rebuilt is not None and bool(
+            opened.rebuilt or opened.moved_to
+        )
+        self._disk = DiskGuard(
+            settings.keep_free, [settings.state_dir, *(c.output for c in settings.cameras)]
+        )
+        self._disk.start()
+        self._janitor = Janitor(settings.state_dir, settings.cameras, self._deleted)
+        self._janitor.start()
         self._budget = MemoryBudget(settings.memory_budget)
         self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))
         self._pool = JobPool(settings.workers)
@@ -126,14 +149,23 @@ class Daemon:
         lookback = lookback_since(self._ledger.last_change(settings.name), settings.intake.lookback)
         return Camera(
             replace(settings, intake=replace(settings.intake, lookback=lookback)),
+            self._settings.order,
             self._ledger,
             self._inbox,
             self._pool,
             self._budget,
             self._buffers,
             self._settings.state_dir / "curves",
+            lambda: (
+                self._disk.low(settings.output, self._settings.state_dir) or self._ledger.why_not()
+            ),
             now,
         )
+
+    def _close(self) -> None:
+        self._disk.stop()
+        self._janitor.stop()
+        self._ledger.close()
 
     def _begin(self) -> None:
         self._pool.start()
@@ -159,11 +191,44 @@ class Daemon:
         while self._stop is None:
             message = self._inbox.get(timeout=_TICK)
             now = time.monotonic()
-            if message is not None:
-                self._handle(message, now)
-            if now >= self._next_tick:
-                self._next_tick = now + _TICK
-                self._tick(now)
+            try:
+                if message is not None:
+                    self._handle(message, now)
+                if now >= self._next_tick:
+                    self._next_tick = now + _TICK
+                    self._tick(now)
+            except LedgerError as error:
+                self._open_anew(error, now)
+
+    def _open_anew(self, error: LedgerError, now: float) -> None:
+        """The ledger cannot be read: start again from what is on the disk, in this process.
+
+        Raises
+        ------
+        LedgerError
+            If that has happened just before, or does not help.
+        """
+        event(log, logging.ERROR, "ledger fails, opening it anew", reason=str(error))
+        if now - self._reopened_at < _REOPEN_AGAIN:
+            raise error
+        self._reopened_at = now
+        self._start_again(self._settings)
+
+    def _start_again(self, settings: DaemonSettings) -> None:
+        """Finish what is in flight, and begin with these settings; counts go on."""
+        self._finish_work()
+        earlier = self._cameras
+        self._close()
+        self._settings = settings
+        self._inbox = Inbox()
+        if self._asked_to_stop:
+            self._inbox.put(Stop("SIGTERM"))
+        self._open()
+        for name, camera in self._cameras.items():
+            if name in earlier:
+                camera.inherit(earlier[name])
+        self._pool.start()
+        self._start_cameras()
 
     def _end(self) -> int:
         event(log, logging.INFO, "stopping", reason=self._stop)
@@ -181,7 +246,13 @@ class Daemon:
         )
         while (message := self._inbox.get(timeout=0)) is not None:
             if isinstance(message, MergeDone):
-                self._handle(message, time.monotonic())
+                # Without its row a product is adopted at the next start.
+                with suppress(LedgerError):
+                    self._handle(message, time.monotonic())
+            elif isinstance(message, Stop):
+                self._stop = message.signal
+        with suppress(LedgerError):
+            self._ledger.settle(float("inf"))
         return finished
 
     # -- messages ---------------------------------------------------------------------------
@@ -206,6 +277,8 @@ class Daemon:
     def _tick(self, now: float) -> None:
         for camera in self._cameras.values():
             camera.tick(now)
+        self._ledger.settle(now)
+        self._desk.serve(self._retry)
         for name, count in self._inbox.take_dropped().items():
             self._cameras[name].events_dropped(count)
         if now - self._snapshot_at >= _SNAPSHOT_EVERY:
@@ -228,15 +301,29 @@ class Daemon:
             event(log, logging.ERROR, "configuration not reloaded", reason=str(error))
             self._notifier.ready(self._status_line())
             return
-        self._finish_work()
-        self._ledger.close()
-        self._settings = settings
-        self._inbox = Inbox()
-        self._open()
-        self._pool.start()
-        self._start_cameras()
+        self._start_again(settings)
         event(log, logging.INFO, "configuration reloaded", cameras=len(self._cameras))
         self._notifier.ready(self._status_line())
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def _answer(self, request: Request) -> Answer:
+        """Answer a command; called from the control thread."""
+        if request["do"] == "status":
+            return self._snapshot
+        if request["do"] == "retry":
+            return self._desk.retry(request)
+        raise RequestRefusedError(f"the daemon cannot {request['do'][:40]!r}")
+
+    def _retry(self, request: RetryRequest) -> Answer:
+        asked = {}
+        for name in request.asked_of(list(self._cameras)):
+            slots = self._cameras[name].retry(
+                request.slots, failed=request.failed, skipped=request.skipped
+            )
+            asked[name] = [slot.isoformat() for slot in slots]
+        event(log, logging.INFO, "asked to try again", brackets=sum(map(len, asked.values())))
+        return {"asked": asked}
 
     # -- what is shown ----------------------------------------------------------------------
 
@@ -253,7 +340,17 @@ class Daemon:
             "inbox": len(self._inbox),
             "merge_memory": self._budget.held,
             "crashes": self._pool.crashes,
-            "cameras": {name: camera.snapshot() for name, camera in self._cameras.items()},
+            "rows_owed": self._ledger.owed,
+            "ledgers_rebuilt": self._ledgers_rebuilt,
+            "cameras": {name: self._camera_snapshot(name) for name in self._cameras},
+        }
+
+    def _camera_snapshot(self, name: str) -> dict[str, Any]:
+        deleted = self._janitor.deleted(name)
+        return {
+            **self._cameras[name].snapshot(),
+            "deleted_files": deleted.files,
+            "deleted_bytes": deleted.size,
         }
 
     def _status_line(self) -> str:
@@ -261,4 +358,6 @@ class Daemon:
         published = sum(c["counts"]["published"] for c in cameras.values())
         troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
         text = f"{len(self._cameras)} cameras, {published} brackets published"
+        paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
+        text += f"; paused: {paused}" if paused else ""
         return text + (f"; watch folder missing: {', '.join(troubled)}" if troubled else "")

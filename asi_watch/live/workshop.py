@@ -142,7 +142,9 @@ class Workshop:
         try:
             frame = read_image(path, limits=self._limits, allocate=self._buffers.take)
         except ImageError as error:
-            return Unusable(error.reason, error.may_recover, found)
+            # What could not be read at all was not judged: it is read again when next looked at.
+            judged = None if isinstance(error.__cause__, OSError) else found
+            return Unusable(error.reason, error.may_recover, judged)
         sign = frame.signature
         exposure = Exposure(
             command.path,

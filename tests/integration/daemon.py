@@ -97,7 +97,13 @@ class Site:
         return path
 
     def configure(self, **top: Any) -> None:
-        document = {"state_dir": str(self.state), "cameras": {"roof": self.camera}, **top}
+        document = {
+            "state_dir": str(self.state),
+            # A machine that tests run on may be full.
+            "disk": {"keep_free": "1MiB"},
+            "cameras": {"roof": self.camera},
+            **top,
+        }
         self.config.write_text(yaml.safe_dump(document))
 
     # -- the daemon -------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from asi_watch.live.commands import (
 )
 from asi_watch.live.records import BracketRecord
 from asi_watch.naming import NamePattern
+from asi_watch.phases import Slots
 
 EXPOSURES = (80.0, 160.0, 320.0)
 PATTERN = NamePattern("{timestamp:%Y%m%d%H%M%S}_{exposure}", "us", {}, "UTC")
@@ -110,9 +111,7 @@ class Bench:
                 self.bad[command.path].reason, self.bad[command.path].may_recover, found
             )
         else:
-            outcome = ReadOk(
-                Exposure(command.path, command.timestamp, command.exposure_us, *found)
-            )
+            outcome = ReadOk(Exposure(command.path, command.timestamp, command.exposure_us, *found))
         self.carry_out(self.collector.read_done(command.slot, command.path, outcome, self.now))
 
     def finish(self, command: MergeBracket) -> None:
@@ -411,3 +410,160 @@ def test_unusable_late_files_are_noted_once(bench: Bench) -> None:
     bench.arrive(late, scan=True)
     assert len(bench.reads) == reads
     assert bench.rows[slot(0)].rejected[0].path == late
+
+
+def test_what_the_place_of_the_products_is_at_fault_for_is_never_parked(bench: Bench) -> None:
+    bench.fail = MergeFailed("the disk is full", blocked=True)
+    bench.arrive(*whole())
+    for _ in range(3 * MAX_ATTEMPTS):
+        bench.wait(1000)
+    assert len(bench.merges) > 2 * MAX_ATTEMPTS
+    assert bench.collector.counters.parked == 0
+    assert bench.rows[slot(0)].attempts == MAX_ATTEMPTS - 1
+    bench.fail = None
+    bench.wait(1000)
+    assert bench.rows[slot(0)].state == "published"
+
+
+def test_a_parked_bracket_is_tried_again_when_asked(bench: Bench) -> None:
+    bench.fail = MergeFailed("sizes differ", permanent=True)
+    bench.arrive(*whole())
+    bench.fail = None
+    bench.carry_out(bench.collector.resume(replace(bench.rows[slot(0)], attempts=0), bench.now))
+    assert bench.rows[slot(0)].state == "published"
+    assert bench.rows[slot(0)].revision == 1
+
+
+def test_a_bracket_that_waits_for_its_next_attempt_has_it_when_asked(bench: Bench) -> None:
+    bench.fail = MergeFailed("oh")
+    bench.arrive(*whole())
+    bench.fail = None
+    bench.carry_out(bench.collector.resume(replace(bench.rows[slot(0)], attempts=0), bench.now))
+    bench.wait(0)
+    assert bench.rows[slot(0)].state == "published"
+
+
+def test_a_skipped_bracket_asked_for_looks_at_its_unusable_files_again(bench: Bench) -> None:
+    path = whole()[2]
+    bench.rules = {"min_exposures": 3}
+    bench.restart()
+    bench.bad[path] = Unusable("not an image", False, None)
+    bench.arrive(*whole())
+    bench.wait(GRACE)
+    assert bench.rows[slot(0)].state == "skipped"
+    # The same file to the byte and the nanosecond; it was the reader that was at fault.
+    del bench.bad[path]
+    bench.restart()
+    bench.carry_out(bench.collector.resume(bench.rows[slot(0)], bench.now))
+    row = bench.rows[slot(0)]
+    assert (row.state, row.rejected) == ("published", ())
+    assert bench.used() == list(EXPOSURES)
+
+
+def test_a_retried_bracket_whose_files_are_gone_is_skipped_with_its_reason(bench: Bench) -> None:
+    bench.fail = MergeFailed("sizes differ", permanent=True)
+    bench.arrive(*whole())
+    bench.disk.clear()
+    bench.carry_out(bench.collector.resume(bench.rows[slot(0)], bench.now))
+    bench.wait(GRACE)
+    assert bench.rows[slot(0)].state == "skipped"
+    assert bench.collector.is_idle()
+
+
+# -- time ---------------------------------------------------------------------------------------
+
+
+def at(moment: datetime) -> list[str]:
+    return [
+        f"{moment + timedelta(seconds=i):%Y%m%d%H%M%S}_{int(e)}.jpg"
+        for i, e in enumerate(EXPOSURES)
+    ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2000, 1, 1),  # the clock's battery is dead
+        datetime(1970, 1, 1),
+        datetime(2099, 12, 31, 23, 59, 30),  # set by a typing error
+        datetime(2026, 12, 31, 23, 59, 30),
+        datetime(2027, 1, 1),
+        datetime(2024, 2, 29),
+        datetime(2026, 3, 29, 2, 30),  # an hour that summer time left out
+    ],
+)
+def test_whatever_the_camera_takes_for_now_a_bracket_is_merged(
+    bench: Bench, moment: datetime
+) -> None:
+    bench.arrive(*whole(0))
+    bench.arrive(*at(moment))
+    bench.arrive(*whole(1))
+    assert set(bench.rows) == {slot(0), moment, slot(1)}
+    assert all(row.complete and row.revision == 1 for row in bench.rows.values())
+
+
+def test_a_timestamp_from_the_future_does_not_hold_up_or_cut_short_the_present(
+    bench: Bench,
+) -> None:
+    bench.arrive(at(datetime(2099, 1, 1))[0])
+    bench.arrive(*whole(0)[:2])
+    bench.wait(GRACE / 2)
+    assert bench.merges == []
+    bench.arrive(whole(0)[2])
+    assert bench.rows[slot(0)].complete
+    bench.wait(GRACE)
+    assert bench.rows[datetime(2099, 1, 1)].state == "skipped"
+    assert bench.collector.is_idle()
+
+
+def test_a_complete_bracket_of_the_future_ends_what_is_open_without_loss(bench: Bench) -> None:
+    bench.arrive(*whole(0)[:2])
+    bench.arrive(*at(datetime(2099, 1, 1)))
+    assert not bench.rows[slot(0)].complete
+    bench.arrive(whole(0)[2])
+    assert bench.rows[slot(0)].revision == 2
+    assert bench.used() == list(EXPOSURES)
+
+
+def test_a_clock_set_back_into_a_bracket_that_is_over_makes_a_revision(bench: Bench) -> None:
+    bench.arrive(*whole(0))
+    # An hour later the same names again: the newer files win, as on the disk itself.
+    for path in whole(0):
+        bench.write(path, stamp=99)
+    bench.arrive(*whole(0))
+    row = bench.rows[slot(0)]
+    assert row.revision > 1
+    assert {e.mtime_ns for e in row.inputs} == {99}
+    assert bench.collector.is_idle()
+
+
+def test_waiting_is_not_measured_by_names(bench: Bench) -> None:
+    # Names that run a hundred times too fast, and backwards.
+    moments = [NOON + timedelta(minutes=50 * n) for n in range(5)][::-1]
+    for moment in moments:
+        bench.arrive(*at(moment)[:2])
+        bench.wait(GRACE / 2)
+    bench.wait(GRACE)
+    assert [m.slot for m in bench.merges] == moments
+    assert bench.collector.is_idle()
+
+
+def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(
+    bench: Bench,
+) -> None:
+    midnight = datetime(2026, 6, 22)
+    bench.arrive(*at(midnight - timedelta(seconds=2)))
+    assert bench.merges == []
+    bench.wait(GRACE)
+    assert set(bench.rows) == {midnight - timedelta(seconds=30), midnight}
+
+
+def test_with_learned_slots_a_bracket_over_midnight_stays_whole() -> None:
+    midnight = datetime(2026, 6, 22)
+    bench = Bench()
+    slots = Slots(timedelta(seconds=30), history=[(NOON, timedelta(seconds=-15))])
+    bench.collector = Collector(
+        "roof", bench.collector.rules, PATTERN.parse, bench.rows.get, STABLE, slots
+    )
+    bench.arrive(*at(midnight - timedelta(seconds=2)))
+    assert bench.rows[midnight].complete

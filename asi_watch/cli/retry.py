@@ -1,0 +1,109 @@
+"""``asi-watch retry``: try brackets again that failed or were skipped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from asi_watch.cli import config_option
+
+if TYPE_CHECKING:
+    from asi_watch.live.requests import RetryRequest
+
+__all__ = ["command"]
+
+
+def _slots(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> tuple[datetime, ...]:
+    try:
+        return tuple(datetime.fromisoformat(value).replace(tzinfo=None) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write one such as 2026-06-21T12:00:00") from None
+
+
+@click.command()
+@config_option
+@click.option("--camera", metavar="NAME", help="One camera alone.")
+@click.option(
+    "--slot",
+    "slots",
+    multiple=True,
+    callback=_slots,
+    metavar="TIME",
+    help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
+)
+@click.option("--all-failed", is_flag=True, help="All brackets that failed.")
+@click.option("--skipped", is_flag=True, help="All brackets that were skipped.")
+def command(
+    config_path: str,
+    camera: str | None,
+    slots: tuple[datetime, ...],
+    all_failed: bool,
+    skipped: bool,
+) -> None:
+    r"""Try brackets again that failed or were skipped.
+
+    A running daemon takes them up at once, otherwise the next start does. Every file the ledger
+    knows of them is looked at anew. Published brackets are left alone.
+
+    \b
+    Examples:
+      asi-watch retry -c asi-watch.yaml --all-failed
+      asi-watch retry -c asi-watch.yaml --camera roof --slot 2026-06-21T12:00:30
+    """
+    from asi_watch.config.loading import load_config
+    from asi_watch.live.control import NotRunningError, ask
+    from asi_watch.live.requests import RetryRequest
+
+    if not (slots or all_failed or skipped):
+        raise click.UsageError("say which: --slot TIME, --all-failed or --skipped")
+    config = load_config(config_path)
+    request = RetryRequest(camera, slots, all_failed, skipped)
+    names = request.asked_of(list(config.cameras))
+    try:
+        asked = ask(
+            config.state_dir,
+            "retry",
+            camera=camera,
+            slots=[slot.isoformat() for slot in slots],
+            failed=all_failed,
+            skipped=skipped,
+        )["asked"]
+        when = "the daemon tries them again now"
+    except NotRunningError:
+        asked = _mark(config.state_dir, names, request)
+        when = "they are tried again when the daemon starts"
+    for name, marked in asked.items():
+        for slot in marked:
+            click.echo(f"{name} {slot.replace('T', ' ')}")
+    count = sum(map(len, asked.values()))
+    click.echo(
+        f"{count} brackets: {when}" if count else "no such bracket has failed or was skipped"
+    )
+
+
+def _mark(state_dir: Path, names: list[str], request: RetryRequest) -> dict[str, list[str]]:
+    """Write the wish into the ledger; the lock makes sure that no daemon uses it meanwhile."""
+    from asi_watch.live.ledger import FILE_NAME, Ledger, LedgerError
+    from asi_watch.live.lock import StateLock
+
+    if not (state_dir / FILE_NAME).exists():
+        raise LedgerError(f"{state_dir / FILE_NAME}: no ledger yet; has the daemon run here?")
+    lock = StateLock(state_dir)
+    try:
+        with Ledger(state_dir) as ledger:
+            return {
+                name: [
+                    slot.isoformat()
+                    for slot in ledger.ask_again(
+                        name, slots=request.slots, failed=request.failed, skipped=request.skipped
+                    )
+                ]
+                for name in names
+            }
+    finally:
+        lock.release()
