@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.calibration.monotone import is_monotone, solve_monotone
+from asi_watch.hdr.calibration.observations import Observations, observe
+from asi_watch.hdr.calibration.prediction import (
+    is_still,
+    leave_one_out_error,
+    thinned,
+    with_data_driven_ends,
+)
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
+from asi_watch.hdr.calibration.residuals import (
+    ChannelResiduals,
+    channel_residuals,
+    median,
+    robust_spread,
+)
+from asi_watch.hdr.calibration.robust import chunks, fit_robust
 from asi_watch.hdr.calibration.samples import CODES, BracketSamples
 from asi_watch.hdr.calibration.solver import ANCHOR, NormalEquations, anchored, smoothness_matrix
 from asi_watch.hdr.calibration.weighting import check_clips, hat
 
 # Places at which `smoothness` has the strength it has in the plain equations: 10 brackets × 1000.
 REFERENCE_PLACES = 10_000
-_ROUNDS = 8
-_HUBER = 1.345
+REFERENCE_SMOOTHNESS = 50.0
+# Strength of the shape prior per place at the reference smoothness; chosen by cross-validation.
+_STRENGTH = 5e-5
 _SUSPECT_STOPS = 0.25
-LN2 = float(np.log(2.0))
+_PLAIN_FACTORS = (1.0, 3.0, 10.0)
+_CLEARLY_BETTER = 0.99
 
 Vector = NDArray[np.float64]
+Estimate = tuple[Vector, int]  # g of one channel and the steps its monotone constraint held up
 
 
 def calibrate_response(
@@ -40,14 +58,16 @@ def calibrate_response(
         One per bracket, all with the same channels.
     smoothness : float
         λ of Debevec and Malik at 10 brackets × 1000 samples; for any other number of samples the
-        penalty is scaled so that it weighs the same against the data.
+        penalty is scaled so that it weighs the same against the data. The robust estimate has its
+        own measure of simplicity, whose strength is in proportion to smoothness².
     weight_type : {"triangle", "sine"}
         Trust in a code by its place in the range.
     low_clip, high_clip : int
         Observations with codes outside low_clip…high_clip are not used.
     robust : bool
-        Weigh observations down that do not fit (moved clouds, glints, damaged pixels); False
-        solves the plain equations.
+        True: local levels, weights from the noise and the roughness of the surroundings, and
+        little weight for what does not fit (moved clouds, glints, damaged pixels). False: the
+        plain equations of Debevec and Malik on the bare codes.
 
     Returns
     -------
@@ -59,49 +79,37 @@ def calibrate_response(
         No bracket, brackets that differ in channels, unusable settings, or no usable sample.
     """
     check_clips(low_clip, high_clip)
-    if not smoothness > 0:
+    if not 0 < smoothness < np.inf:
         raise ValueError(f"smoothness must be positive, got {smoothness}")
-    channels = _common_channels(samples)
     weight = hat(weight_type)
-    usable = np.where((np.arange(CODES) >= low_clip) & (np.arange(CODES) <= high_clip), weight, 0.0)
-    curves, repairs, used, robust_weights = [], [], [], []
-    for channel in range(channels):
-        curve, repaired, row_weights = _solve_channel(
-            samples, channel, usable, weight, smoothness, robust
-        )
-        curves.append(curve)
-        repairs.append(repaired)
-        robust_weights.append(row_weights)
-        used.append(_per_code(samples, channel, usable, row_weights))
-    log_response = np.stack(curves, axis=1).astype(np.float32)
-    checks = tuple(_check_exposures(samples, log_response, usable))
-    report = CalibrationReport(
-        brackets=len(samples),
-        channels=channels,
-        samples=sum(s.count for s in samples),
-        samples_per_code=tuple(tuple(int(n) for n in counts) for counts in used),
-        extrapolated=tuple(runs(np.asarray(counts) == 0) for counts in used),
-        residual_stops=tuple(
-            _residual(samples, log_response, channel, usable) for channel in range(channels)
-        ),
-        outlier_share=_outlier_share(robust_weights),
-        monotone_repairs=tuple(repairs),
-        exposures=checks,
-        warnings=tuple(
-            f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
-            f"the images fit {c.time_factor:.2f} times that"
-            for c in checks
-            if c.suspect
-        ),
-        settings={
-            "smoothness": smoothness,
-            "weight_type": weight_type,
-            "low_clip": low_clip,
-            "high_clip": high_clip,
-            "robust": robust,
-        },
-    )
-    return Calibration(log_response, report)
+    clips = (low_clip, high_clip)
+    tables = [
+        _usable_table(samples, channel, clips, fine=robust)
+        for channel in range(_common_channels(samples))
+    ]
+    method = "plain"
+    if robust:
+        estimate = _fit_robust(tables, smoothness)
+        estimate, method = _best_predicting(samples, estimate, weight, smoothness, clips)
+    else:
+        estimate = [_fit_plain(table, weight, smoothness) for table in tables]
+    log_response = np.stack([curve for curve, _ in estimate], axis=1).astype(np.float32)
+    if not is_monotone(log_response):
+        raise ValueError("the samples hold too little information for a response curve")
+    residuals = [
+        channel_residuals(samples, log_response[:, channel], channel, clips, fine=robust)
+        for channel in range(len(tables))
+    ]
+    settings = {
+        "smoothness": smoothness,
+        "weight_type": weight_type,
+        "low_clip": low_clip,
+        "high_clip": high_clip,
+        "robust": robust,
+        "method": method,
+    }
+    repairs = tuple(repaired for _, repaired in estimate)
+    return Calibration(log_response, _report(samples, residuals, repairs, settings))
 
 
 def response_residual(
@@ -126,15 +134,18 @@ def response_residual(
     ValueError
         The curve has another number of channels than the samples, or no sample is usable.
     """
+    check_clips(low_clip, high_clip)
     curve = np.asarray(log_response, dtype=np.float64)
     channels = _common_channels(samples)
     if curve.shape != (CODES, channels):
         raise ValueError(f"a curve of shape {curve.shape} for samples of {channels} channels")
-    z = np.arange(CODES)
-    usable = np.where((z >= low_clip) & (z <= high_clip), hat(weight_type), 0.0)
-    values = [_residual(samples, curve, channel, usable) for channel in range(channels)]
-    if not np.isfinite(values).any():
-        raise ValueError("no usable samples: every code is outside the clip range")
+    hat(weight_type)
+    values = [
+        channel_residuals(samples, curve[:, channel], channel, (low_clip, high_clip)).spread()
+        for channel in range(channels)
+    ]
+    if np.isnan(values).all():
+        raise ValueError("no usable samples: every place is too dark or saturated")
     return float(np.nanmax(values))
 
 
@@ -147,115 +158,116 @@ def _common_channels(samples: Sequence[BracketSamples]) -> int:
     return channels.pop()
 
 
-def _solve_channel(
+def _usable_table(
+    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int], *, fine: bool
+) -> Observations:
+    table = observe(samples, channel, *clips, fine=fine)
+    if not table.usable.any():
+        raise ValueError(
+            f"no usable samples in channel {channel}: every place is too dark or saturated "
+            "in all exposures but one"
+        )
+    return table
+
+
+def _fit_robust(tables: Sequence[Observations], smoothness: float) -> list[Estimate]:
+    strength = _STRENGTH * (smoothness / REFERENCE_SMOOTHNESS) ** 2
+    return [fit_robust(table, strength) for table in tables]
+
+
+def _best_predicting(
     samples: Sequence[BracketSamples],
-    channel: int,
-    usable: Vector,
+    robust: list[Estimate],
     weight: Vector,
     smoothness: float,
-    robust: bool,
-) -> tuple[Vector, int, list[Vector]]:
-    squared = usable**2
-    robust_weights = [np.ones(s.codes.shape[:2]) for s in samples]
-    curve = np.zeros(CODES)
-    repairs = 0
-    for _ in range(_ROUNDS if robust else 1):
-        equations = NormalEquations()
-        for bracket, trust in zip(samples, robust_weights, strict=True):
-            codes = bracket.codes[:, :, channel]
-            equations.add(codes, np.log(bracket.exposure_times), squared[codes] * trust)
-        if not equations.matrix.any():
-            raise ValueError(
-                f"no usable samples in channel {channel}: every place is too dark or saturated "
-                "in all exposures but one"
-            )
-        places = sum(s.count for s in samples)
-        scale = smoothness * np.sqrt(places / REFERENCE_PLACES)
-        matrix = anchored(equations.matrix + smoothness_matrix(scale * weight))
-        curve, repairs = solve_monotone(matrix, equations.vector)
-        if robust:
-            robust_weights = _reweigh(samples, channel, curve, usable)
-    curve -= curve[ANCHOR]
-    rounded = curve.astype(np.float32)
-    if not is_monotone(rounded):
-        raise ValueError(f"channel {channel} holds too little information for a response curve")
-    return curve, repairs, robust_weights
+    clips: tuple[int, int],
+) -> tuple[list[Estimate], str]:
+    """Give the robust curves their ends; prefer plain ones where they predict clearly better.
+
+    They do where the images break the model for most places (flare, a film's base); of scenes
+    that moved the bare codes cannot judge, there the robust curves stand.
+    """
+    judges = [
+        thinned(observe(samples, channel, 0, CODES - 1, fine=False))
+        for channel in range(len(robust))
+    ]
+    best = [
+        (with_data_driven_ends(curve, judge, *clips), repairs)
+        for (curve, repairs), judge in zip(robust, judges, strict=True)
+    ]
+    method, error = "robust", _joint_error(best, judges) * _CLEARLY_BETTER
+    if not is_still(samples):
+        return best, method
+    for factor in _PLAIN_FACTORS:
+        plain = [_fit_plain(judge, weight, smoothness * factor) for judge in judges]
+        plain_error = _joint_error(plain, judges)
+        if plain_error < error:
+            best, method, error = plain, f"plain, smoothness × {factor:g}", plain_error
+    return best, method
 
 
-def _residuals(bracket: BracketSamples, channel: int, curve: Vector, usable: Vector) -> Vector:
-    """ln-exposure residuals (P, N), NaN where not usable."""
-    codes = bracket.codes[:, :, channel]
-    weights = usable[codes] ** 2
-    weights[(weights > 0).sum(axis=1) < 2] = 0.0
-    exposure = curve[codes] - np.log(bracket.exposure_times)
-    total = weights.sum(axis=1, keepdims=True)
-    mean = (weights * exposure).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
-    return np.where(weights > 0, exposure - mean, np.nan)
+def _joint_error(estimate: Sequence[Estimate], judges: Sequence[Observations]) -> float:
+    errors = [
+        leave_one_out_error(curve, judge)
+        for (curve, _), judge in zip(estimate, judges, strict=True)
+    ]
+    return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def _reweigh(
-    samples: Sequence[BracketSamples], channel: int, curve: Vector, usable: Vector
-) -> list[Vector]:
-    residuals = [_residuals(s, channel, curve, usable) for s in samples]
-    scale = 1.4826 * float(np.nanmedian(np.abs(np.concatenate([r.ravel() for r in residuals]))))
-    limit = _HUBER * max(scale, 1e-4)
-    return [np.nan_to_num(limit / np.maximum(np.abs(r), limit), nan=0.0) for r in residuals]
+def _fit_plain(table: Observations, weight: Vector, smoothness: float) -> Estimate:
+    """Debevec and Malik's equations, the penalty scaled to the number of places."""
+    equations = NormalEquations()
+    squared = weight**2
+    for piece in chunks(table):
+        equations.add(piece.codes, piece.log_times, squared[piece.codes] * piece.usable)
+    scale = smoothness * np.sqrt(len(table.codes) / REFERENCE_PLACES)
+    matrix = anchored(equations.matrix + smoothness_matrix(scale * weight))
+    curve, repairs = solve_monotone(matrix, equations.vector)
+    return curve - curve[ANCHOR], repairs
 
 
-def _residual(
-    samples: Sequence[BracketSamples], curve: NDArray[np.floating], channel: int, usable: Vector
-) -> float:
-    column = np.asarray(curve[:, channel], dtype=np.float64)
-    values = np.concatenate([_residuals(s, channel, column, usable).ravel() for s in samples])
-    values = values[np.isfinite(values)]
-    return _robust_rms(values) / LN2
-
-
-def _robust_rms(values: Vector) -> float:
-    return float(1.4826 * np.median(np.abs(values))) if values.size else float("nan")
+def _report(
+    samples: Sequence[BracketSamples],
+    residuals: Sequence[ChannelResiduals],
+    repairs: tuple[int, ...],
+    settings: dict[str, Any],
+) -> CalibrationReport:
+    checks = tuple(_check_exposures(samples, residuals))
+    return CalibrationReport(
+        brackets=len(samples),
+        channels=len(residuals),
+        samples=sum(s.count for s in samples),
+        samples_per_code=tuple(tuple(int(n) for n in r.counts) for r in residuals),
+        extrapolated=tuple(runs(r.counts == 0) for r in residuals),
+        residual_stops=tuple(r.spread() for r in residuals),
+        outlier_share=float(np.mean([r.outlier_share() for r in residuals])),
+        monotone_repairs=repairs,
+        exposures=checks,
+        warnings=tuple(
+            f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
+            f"the images fit {c.time_factor:.2f} times that"
+            for c in checks
+            if c.suspect
+        ),
+        settings=settings,
+    )
 
 
 def _check_exposures(
-    samples: Sequence[BracketSamples], curve: NDArray[np.float32], usable: Vector
+    samples: Sequence[BracketSamples], residuals: Sequence[ChannelResiduals]
 ) -> list[ExposureCheck]:
     checks = []
     for number, bracket in enumerate(samples):
-        residuals = np.stack(
-            [
-                _residuals(bracket, channel, curve[:, channel].astype(np.float64), usable)
-                for channel in range(bracket.channels)
-            ],
-            axis=2,
-        )
         for n, time in enumerate(bracket.exposure_times):
-            columns = [r[np.isfinite(r)] for r in residuals[:, n].T]
-            everything = np.concatenate(columns)
-            shift = float(np.median(everything)) if everything.size else 0.0
+            histograms = [r.histograms[number, n] for r in residuals]
+            shift = median(np.sum(histograms, axis=0))
             checks.append(
                 ExposureCheck(
                     bracket=number,
                     exposure_time=float(time),
-                    residual_stops=tuple(_robust_rms(c) / LN2 for c in columns),
-                    time_factor=float(np.exp(shift)),
-                    suspect=abs(shift) / LN2 > _SUSPECT_STOPS,
+                    residual_stops=tuple(robust_spread(h) for h in histograms),
+                    time_factor=2.0**shift,
+                    suspect=abs(shift) > _SUSPECT_STOPS,
                 )
             )
     return checks
-
-
-def _per_code(
-    samples: Sequence[BracketSamples], channel: int, usable: Vector, trust: list[Vector]
-) -> NDArray[np.int64]:
-    counts = np.zeros(CODES, dtype=np.int64)
-    for bracket, weights in zip(samples, trust, strict=True):
-        codes = bracket.codes[:, :, channel]
-        good = (usable[codes] > 0) & (weights > 0)
-        good &= good.sum(axis=1, keepdims=True) >= 2
-        counts += np.bincount(codes[good], minlength=CODES)
-    return counts
-
-
-def _outlier_share(robust_weights: list[list[Vector]]) -> float:
-    weights = np.concatenate([w.ravel() for per_channel in robust_weights for w in per_channel])
-    weights = weights[weights > 0]
-    return float((weights < 0.5).mean()) if weights.size else 0.0

@@ -41,7 +41,7 @@ def solve_monotone(matrix: Vector, vector: Vector) -> tuple[Vector, int]:
     repairs : int
         Number of steps between codes that the constraint had to hold up.
     """
-    free_solution: Vector = np.linalg.solve(matrix, vector)
+    free_solution = np.asarray(np.linalg.solve(matrix, vector), dtype=np.float64)
     if (np.diff(free_solution) >= SMALLEST_STEP).all():
         return free_solution, 0
     size = len(vector)

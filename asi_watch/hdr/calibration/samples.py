@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CODES = 256
+# Codes. Where the surroundings of a place vary more, the place's own code stands for its level.
+ROUGHEST_MEAN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,21 +23,22 @@ class BracketSamples:
     exposure_times : ndarray, shape (N,), float64
         Positive, strictly ascending; any unit.
     positions : ndarray, shape (P, 2), int32
-        Row and column in the shortest exposure.
+        Row and column in the picture.
     levels : ndarray, shape (P, N, C), float32, optional
-        Mean code of the surroundings, finer than one code, moved pixels followed; NaN where the
-        surroundings cannot be used. None: the codes themselves are all there is.
-    spread : ndarray, shape (P, N, C), float32, optional
-        One standard deviation of `levels` in codes.
+        Mean code of the surroundings, finer than one code, moved places followed; the place's own
+        code where roughness exceeds ROUGHEST_MEAN; NaN where neither can be used. None: the bare
+        codes are all there is.
+    roughness : ndarray, shape (P, N, C), float32, optional
+        Standard deviation of the codes around the place: the less, the safer.
     motion : ndarray, shape (N, 2), float32, optional
-        Median displacement (rows, columns) of the scene in each exposure, pixels.
+        Median displacement (rows, columns) of the places in each exposure, pixels.
     """
 
     codes: NDArray[np.uint8]
     exposure_times: NDArray[np.float64]
     positions: NDArray[np.int32]
     levels: NDArray[np.float32] | None = None
-    spread: NDArray[np.float32] | None = None
+    roughness: NDArray[np.float32] | None = None
     motion: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
@@ -48,7 +51,7 @@ class BracketSamples:
             )
         if (np.diff(self.exposure_times) <= 0).any():
             raise ValueError("exposure times of samples must ascend")
-        for name in ("levels", "spread"):
+        for name in ("levels", "roughness"):
             values = getattr(self, name)
             if values is not None and values.shape != self.codes.shape:
                 raise ValueError(f"sample {name} must have the shape of the codes")

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.calibration.motion import follow
+from asi_watch.hdr.calibration.patches import read_levels
 from asi_watch.hdr.calibration.samples import BracketSamples, check_times
 
 SampleTechnique = Literal["random", "histogram", "flat"]
 
 Mask = NDArray[np.bool_]
+
+_CROWD = 20  # candidates for each place that "flat" chooses
+_BANDS, _CELLS = 32, 4
+_DARK, _BRIGHT = 8, 247
 
 
 def sample_bracket(
@@ -72,9 +77,17 @@ def sample_bracket(
         names = ", ".join(get_args(SampleTechnique))
         raise ValueError(f"sample technique '{technique}' is unknown: use one of {names}")
     rows, columns = np.divmod(np.sort(chosen), frames[0].shape[1])
-    codes = np.stack([frame[rows, columns] for frame in frames], axis=1)
-    positions = np.stack([rows, columns], axis=1).astype(np.int32)
-    return BracketSamples(codes, times[order], positions)
+    positions = np.stack([rows, columns], axis=1)
+    tracks = follow(frames, positions.astype(np.float32))
+    read = [read_levels(frame, track) for frame, track in zip(frames, tracks, strict=True)]
+    return BracketSamples(
+        codes=np.stack([frame[rows, columns] for frame in frames], axis=1),
+        exposure_times=times[order],
+        positions=positions.astype(np.int32),
+        levels=np.stack([level for level, _ in read], axis=1),
+        roughness=np.stack([rough for _, rough in read], axis=1),
+        motion=np.median(tracks - tracks[len(frames) // 2], axis=1),
+    )
 
 
 def _checked_frames(
@@ -108,22 +121,18 @@ def _by_histogram(
     frame: NDArray[np.uint8], allowed: NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """As many places from each code of the mean channel as the picture has."""
-    level = frame.mean(axis=2).astype(np.uint8).ravel()[allowed]
-    return _spread(allowed, level.astype(np.int64), count, rng)
+    shuffled = rng.permutation(allowed)
+    level = frame.mean(axis=2).astype(np.int64).ravel()[shuffled]
+    return shuffled[_in_turn(level)[:count]]
 
 
-def _spread(
-    places: NDArray[np.int64], classes: NDArray[np.int64], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw places so that every class gets an equal share as far as it has places."""
-    order = rng.permutation(places.size)
-    by_class = order[np.argsort(classes[order], kind="stable")]
+def _in_turn(classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order that takes the first of every class, then the second of every class, and so on."""
+    by_class = np.argsort(classes, kind="stable")
     sizes = np.bincount(classes)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rank = np.arange(places.size) - np.repeat(starts, sizes)
-    # Rank by rank through all classes: the n-th place of every class before any (n+1)-th.
-    chosen = by_class[np.argsort(rank, kind="stable")[:count]]
-    return places[chosen]
+    starts = np.cumsum(sizes) - sizes
+    rank = np.arange(classes.size) - np.repeat(starts, sizes)
+    return by_class[np.argsort(rank, kind="stable")]
 
 
 def _by_flatness(
@@ -132,11 +141,17 @@ def _by_flatness(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Of a random crowd the flattest places, spread over the codes of the middle exposure."""
-    crowd = rng.choice(allowed, size=min(allowed.size, 20 * count), replace=False)
-    middle = frames[len(frames) // 2]
-    mean = cv2.blur(middle, (5, 5)).astype(np.float32)
-    square = cv2.blur(middle.astype(np.float32) ** 2, (5, 5))
-    rough = np.maximum(square - mean**2, 0.0).max(axis=2).ravel()[crowd]
-    crowd = crowd[rough <= np.quantile(rough, 0.5)]
-    return _by_histogram(middle, crowd, count, rng)
+    """Of a random crowd the flattest places, spread over intensities and over the picture."""
+    crowd = rng.choice(allowed, size=min(allowed.size, _CROWD * count), replace=False)
+    height, width = frames[0].shape[:2]
+    rows, columns = np.divmod(crowd, width)
+    seen = np.stack([frame[rows, columns].mean(axis=1) for frame in frames], axis=1)
+    useful = ((seen > _DARK) & (seen < _BRIGHT)).sum(axis=1)
+    places = np.stack([rows, columns], axis=1).astype(np.float32)
+    roughness = read_levels(frames[len(frames) // 2], places)[1].max(axis=1)
+    # The mean over all exposures rises with the irradiance from the deepest shade to the sun.
+    band = (seen.mean(axis=1) * (_BANDS / 256.0)).astype(np.int64)
+    cell = (rows * _CELLS // height) * _CELLS + columns * _CELLS // width
+    best = np.lexsort((roughness, -np.minimum(useful, 3)))
+    order = _in_turn((band * _CELLS**2 + cell)[best])
+    return crowd[best[order[:count]]]

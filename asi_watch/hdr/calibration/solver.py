@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr.calibration.samples import CODES
 
-CHUNK = 1 << 16
-ANCHOR = 128
+ANCHOR = CODES // 2
 
 Vector = NDArray[np.float64]
+Table = NDArray[np.floating]
 
 
 @dataclass
 class NormalEquations:
-    """½ gᵀ·matrix·g − vectorᵀ·g of one channel, summed over brackets.
+    """½ gᵀ·matrix·g − vectorᵀ·g of one channel.
 
     Attributes
     ----------
@@ -34,45 +34,34 @@ class NormalEquations:
     matrix: Vector = field(default_factory=lambda: np.zeros((CODES, CODES)))
     vector: Vector = field(default_factory=lambda: np.zeros(CODES))
 
-    def add(self, codes: NDArray[np.uint8], targets: Vector, weights: Vector) -> None:
+    def add(self, codes: NDArray[np.uint8], targets: Table, weights: Table) -> None:
         """Add pixels: rows √weight · (g(code) − ln E − target), ln E of each pixel eliminated.
 
         Parameters
         ----------
         codes : ndarray, shape (P, N), uint8
-        targets : ndarray, shape (N,) or (P, N)
+        targets : ndarray, shape (P, N)
             ln t of the exposure, less what is known of g between whole codes.
         weights : ndarray, shape (P, N)
             Squared weight of each row; 0 leaves the row out.
         """
-        targets = np.broadcast_to(targets, weights.shape)
-        for start in range(0, len(codes), CHUNK):
-            part = slice(start, start + CHUNK)
-            self._add_chunk(codes[part], targets[part], weights[part])
-
-    def _add_chunk(self, codes: NDArray[np.uint8], targets: Vector, weights: Vector) -> None:
-        usable = (weights > 0).sum(axis=1) >= 2
-        codes, targets, weights = codes[usable], targets[usable], weights[usable]
-        total = weights.sum(axis=1)
-        share = weights / total[:, np.newaxis]
-        centred = targets - (share * targets).sum(axis=1)[:, np.newaxis]
-        index = codes.astype(np.int64)
-        self.vector += np.bincount(
-            index.ravel(), weights=(weights * centred).ravel(), minlength=CODES
+        total = weights.sum(axis=1, keepdims=True)
+        share = weights / np.where(total > 0, total, 1.0)
+        centred = weights * (targets - (share * targets).sum(axis=1, keepdims=True))
+        self.vector += np.bincount(codes.ravel(), weights=centred.ravel(), minlength=CODES)
+        diagonal = weights * (1.0 - share)
+        self.matrix[np.diag_indices(CODES)] += np.bincount(
+            codes.ravel(), weights=diagonal.ravel(), minlength=CODES
         )
-        diagonal = np.bincount(
-            index.ravel(), weights=(weights * (1.0 - share)).ravel(), minlength=CODES
-        )
-        self.matrix[np.diag_indices(CODES)] += diagonal
-        exposures = codes.shape[1]
-        for first in range(exposures - 1):
-            for second in range(first + 1, exposures):
-                cell = index[:, first] * CODES + index[:, second]
-                pair = np.bincount(
-                    cell, weights=weights[:, first] * share[:, second], minlength=CODES * CODES
-                ).reshape(CODES, CODES)
-                self.matrix -= pair
-                self.matrix -= pair.T
+        first, second = np.triu_indices(codes.shape[1], k=1)
+        index = codes.astype(np.uint16)
+        cells = (index[:, first] << 8) | index[:, second]
+        coupling = weights[:, first] * share[:, second]
+        pairs = np.bincount(
+            cells.ravel(), weights=coupling.ravel(), minlength=CODES * CODES
+        ).reshape(CODES, CODES)
+        self.matrix -= pairs
+        self.matrix -= pairs.T
 
 
 def smoothness_matrix(row_weights: Vector) -> Vector:
@@ -83,12 +72,7 @@ def smoothness_matrix(row_weights: Vector) -> Vector:
     row_weights : ndarray, shape (256,)
         λ·w(z); the first and last are not used.
     """
-    rows = np.zeros((CODES - 2, CODES))
-    inner = np.arange(CODES - 2)
-    rows[inner, inner] = 1.0
-    rows[inner, inner + 1] = -2.0
-    rows[inner, inner + 2] = 1.0
-    rows *= row_weights[1:-1, np.newaxis]
+    rows = np.diff(np.eye(CODES), n=2, axis=0) * row_weights[1:-1, np.newaxis]
     penalty: Vector = rows.T @ rows
     return penalty
 

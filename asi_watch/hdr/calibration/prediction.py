@@ -1,0 +1,109 @@
+"""How well a curve predicts an exposure from the others, and what that asks of its ends.
+
+A merge uses g where no better code is at hand, also at codes that were clipped, so there g is set
+to what such codes mean on average. And where a camera breaks the model (flare, a film's base, an
+exposure-dependent tone curve) the curve that predicts best is the better one to merge with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.hdr.calibration.monotone import solve_monotone
+from asi_watch.hdr.calibration.observations import Observations
+from asi_watch.hdr.calibration.samples import CODES, BracketSamples
+from asi_watch.hdr.calibration.solver import ANCHOR, smoothness_matrix
+from asi_watch.hdr.calibration.weighting import hat
+
+Vector = NDArray[np.float64]
+
+_PLACES = 20_000
+_PRIOR_COUNT = 3.0
+_FIXED = 1e9
+_JUDGED = (10, 245)
+_STILL_PIXELS = 0.75
+
+
+def thinned(table: Observations) -> Observations:
+    """At most as many places as a judgement needs."""
+    return table.part(slice(None, None, -(-len(table.codes) // _PLACES)))
+
+
+def is_still(samples: Sequence[BracketSamples]) -> bool:
+    """Tell whether nothing moved between exposures that are bright enough to tell."""
+    return all(
+        s.motion is None or bool((np.median(np.abs(s.motion), axis=0) < _STILL_PIXELS).all())
+        for s in samples
+    )
+
+
+def leave_one_out_error(curve: Vector, table: Observations) -> float:
+    """Predict each observation from the other exposures of its place.
+
+    Parameters
+    ----------
+    curve : ndarray, shape (256,)
+        Rising.
+    table : Observations
+        Of bare codes, all of them usable.
+
+    Returns
+    -------
+    float
+        RMS difference in codes where the observed code is neither dark nor bright; NaN if none.
+    """
+    weights = hat("triangle")[table.codes] * table.usable
+    exposure = weights * (curve[table.codes] - table.log_times)
+    others = weights.sum(axis=1, keepdims=True) - weights
+    total = exposure.sum(axis=1, keepdims=True) - exposure
+    judged = table.usable & (others > 0.5) & (table.codes > _JUDGED[0]) & (table.codes < _JUDGED[1])
+    if not judged.any():
+        return float("nan")
+    predicted = np.interp(
+        total[judged] / others[judged] + table.log_times[judged], curve, np.arange(CODES)
+    )
+    return float(np.sqrt(np.mean((predicted - table.codes[judged]) ** 2)))
+
+
+def with_data_driven_ends(
+    curve: Vector, table: Observations, low_clip: int, high_clip: int
+) -> Vector:
+    """Set g at the codes outside low_clip…high_clip to what those codes mean on average.
+
+    Parameters
+    ----------
+    curve : ndarray, shape (256,)
+    table : Observations
+        Of bare codes, all of them usable.
+    low_clip, high_clip : int
+
+    Returns
+    -------
+    ndarray, shape (256,)
+        The same inside the clips; rising.
+    """
+    codes = np.arange(CODES)
+    inside = (codes >= low_clip) & (codes <= high_clip)
+    weights = (hat("triangle") * inside)[table.codes] * table.usable
+    total = weights.sum(axis=1, keepdims=True)
+    known = (weights * (curve[table.codes] - table.log_times)).sum(axis=1, keepdims=True)
+    exposure = known / np.where(total > 0, total, 1.0) + table.log_times
+    seen = table.usable & ~inside[table.codes] & (total > hat("triangle")[low_clip])
+    counts = np.bincount(table.codes[seen], minlength=CODES).astype(np.float64)
+    sums = np.bincount(table.codes[seen], weights=exposure[seen], minlength=CODES)
+    strength = np.where(inside, _FIXED, counts + _PRIOR_COUNT)
+    wanted = np.where(inside, _FIXED * curve, sums + _PRIOR_COUNT * curve)
+    matrix = smoothness_matrix(np.sqrt(np.where(inside, 0.0, 10.0 * _PRIOR_COUNT)))
+    matrix[np.diag_indices(CODES)] += strength
+    ended, _ = solve_monotone(matrix, wanted)
+    # The inside is kept to the last digit; only a rise across the seam is left to ensure.
+    ended[inside] = curve[inside]
+    ended[:low_clip] = np.minimum(
+        ended[:low_clip], curve[low_clip] - 1e-4 * np.arange(low_clip, 0, -1)
+    )
+    above = np.arange(1, CODES - high_clip)
+    ended[high_clip + 1 :] = np.maximum(ended[high_clip + 1 :], curve[high_clip] + 1e-4 * above)
+    return np.asarray(ended - ended[ANCHOR], dtype=np.float64)

@@ -1,0 +1,134 @@
+"""The robust estimate: noise, motion and outliers learned from the residuals themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.hdr.calibration.monotone import SMALLEST_STEP, solve_monotone
+from asi_watch.hdr.calibration.observations import Observations
+from asi_watch.hdr.calibration.samples import CODES, ROUGHEST_MEAN
+from asi_watch.hdr.calibration.shape import MIDDLES, gamma_steps, roughness_rows, shape_penalty
+from asi_watch.hdr.calibration.solver import ANCHOR, NormalEquations, anchored
+
+Vector = NDArray[np.float64]
+Table = NDArray[np.float32]
+
+CHUNK = 1 << 14
+_ROUNDS = 10
+_PREVIEW = 60_000  # places that all rounds but the last two work on
+_OUTLIER = 2.5
+_LARGEST_CHANGE = 4.0
+_LARGEST_STEP = 1.5  # ln units from one code to the next, two stops
+_CODE_NOISE = 0.25  # variance of a level, codes²
+_ROUGHNESS_SHARE = 0.09
+
+
+@dataclass(frozen=True)
+class CurveTables:
+    """Look-up tables of a rising curve: g, its steps, slope and bend (second difference)."""
+
+    g: Table
+    steps: Table
+    slope: Table
+    bend: Table
+
+    @classmethod
+    def of(cls, steps: Vector) -> CurveTables:
+        """Tables of the curve with these 255 steps."""
+        g = np.concatenate([[0.0], np.cumsum(steps)])
+        slope = np.interp(np.arange(CODES), MIDDLES, steps)
+        tables = (g - g[ANCHOR], steps, slope, np.gradient(slope))
+        return cls(*(table.astype(np.float32) for table in tables))
+
+
+def chunks(table: Observations) -> Iterator[Observations]:
+    """The table in pieces of bounded size."""
+    for start in range(0, len(table.codes), CHUNK):
+        yield table.part(slice(start, start + CHUNK))
+
+
+def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
+    """Fit g of one channel.
+
+    Parameters
+    ----------
+    table : Observations
+    strength : float
+        Of the shape prior per place.
+
+    Returns
+    -------
+    g : ndarray, shape (256,)
+        g(128) = 0, rising everywhere.
+    repairs : int
+        Steps that the monotone constraint held up in the last round.
+    """
+    places = len(table.codes)
+    preview = table
+    if places > _PREVIEW:
+        preview = table.part(slice(None, None, -(-places // _PREVIEW)))
+    rows = roughness_rows()
+    steps = gamma_steps()
+    scale, repairs = np.inf, 0
+    for number in range(_ROUNDS):
+        data = preview if number < _ROUNDS - 2 else table
+        equations, scale = _accumulate(data, CurveTables.of(steps), scale)
+        matrix, vector = shape_penalty(rows, steps)
+        weight = strength * len(data.codes)
+        curve, repairs = solve_monotone(
+            anchored(equations.matrix + weight * matrix), equations.vector + weight * vector
+        )
+        changed = np.clip(np.diff(curve), steps / _LARGEST_CHANGE, steps * _LARGEST_CHANGE)
+        steps = np.clip(changed, SMALLEST_STEP, _LARGEST_STEP)
+    curve = np.concatenate([[0.0], np.cumsum(steps)])
+    return curve - curve[ANCHOR], repairs
+
+
+def _accumulate(
+    table: Observations, curve: CurveTables, scale: float
+) -> tuple[NormalEquations, float]:
+    equations = NormalEquations()
+    sizes = []
+    for piece in chunks(table):
+        beyond, weights = between_codes(piece, curve), base_weights(piece, curve)
+        exposure = curve.g[piece.codes] + beyond - piece.log_times
+        residual = np.abs(centred(exposure, weights)) * np.sqrt(weights)
+        sizes.append(residual[piece.usable])
+        weights /= 1.0 + (residual / np.float32(_OUTLIER * scale)) ** 2
+        targets = piece.log_times - beyond
+        equations.add(piece.codes, targets, weights)
+    spread = 1.4826 * float(np.median(np.concatenate(sizes)))
+    return equations, max(spread, 1e-3)
+
+
+def between_codes(piece: Observations, curve: CurveTables) -> Table:
+    """What g at the level differs from g at the nearest code, by the present curve.
+
+    The second term corrects for the mean of codes around a place lying above the code of the
+    mean exposure where the curve bends.
+    """
+    upper = np.minimum(piece.codes, CODES - 2)
+    lower = np.maximum(piece.codes, 1) - 1
+    slope = np.where(piece.fraction > 0, curve.steps[upper], curve.steps[lower])
+    variance = np.where(piece.roughness > ROUGHEST_MEAN, 0.0, piece.roughness**2)
+    beyond = piece.fraction * slope + np.float32(0.5) * curve.bend[piece.codes] * variance
+    return beyond.astype(np.float32)
+
+
+def base_weights(piece: Observations, curve: CurveTables) -> Table:
+    """Inverse variance of ln exposure at each observation."""
+    variance = np.float32(_CODE_NOISE) + np.float32(_ROUGHNESS_SHARE) * piece.roughness**2
+    weights: Table = piece.usable / (curve.slope[piece.codes] ** 2 * variance)
+    return weights
+
+
+def centred(exposure: Table, weights: Table) -> Table:
+    """Residuals of ln exposure about each place's weighted mean."""
+    total = weights.sum(axis=1, keepdims=True)
+    mean = (weights * exposure).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
+    residual: Table = exposure - mean
+    return residual
