@@ -14,32 +14,23 @@ forward or back by years makes nothing invisible.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 import stat
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from asi_watch.live.commands import Signature
 from asi_watch.live.inbox import FoundFile
+from asi_watch.live.tree_memory import TRACKED_FOR, Folder, TreeMemory
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
 
-HOT = 24
-"""Folders that `recent` looks into, those above them not counted."""
-
 _MAX_DEPTH = 32
-# Up to so many folders every one is looked at.
-_SMALL = 10 * HOT
 _CHUNK = 500
-# A name may be added in the same tick of the file system's clock as the listing before it.
-_RACY = 3.0
-_TRACKED_FOR = 900.0
-_TRACKED = 10_000
 _UNREADABLE_RETRIED = 64
 # 2001-01-01: earlier times come from a machine that did not know the time when it wrote.
 _NO_CLOCK_BEFORE_NS = 978_307_200 * 10**9
@@ -53,24 +44,6 @@ class Moment:
 
     wall_ns: int
     monotonic: float
-
-
-@dataclass(slots=True)
-class _Folder:
-    """What is remembered of a folder: eight bytes a name, and the files that may still change."""
-
-    mtime_ns: int
-    seen_at: float
-    listed_at: float
-    subfolders: tuple[str, ...]
-    names: array[int]
-    tracked: dict[str, tuple[Signature, float]] = field(default_factory=dict)
-
-    def must_be_listed(self, now: float, trust_mtime: bool) -> bool:
-        """Tell whether names may have come without a new modification time."""
-        if self.listed_at - self.seen_at <= _RACY:
-            return True
-        return not trust_mtime and now - self.seen_at < _TRACKED_FOR
 
 
 class TreeScanner:
@@ -103,8 +76,7 @@ class TreeScanner:
         self._wanted = wanted
         self._stable_ns = int(stable_for * 1e9)
         self._entering = entering
-        self._folders: dict[str, _Folder] = {}
-        self._hot: dict[str, None] = {}
+        self._memory = TreeMemory()
         self._unreadable: dict[str, str] = {}
         self._sweep: deque[str] = deque()
         self.trust_mtime = True
@@ -128,23 +100,21 @@ class TreeScanner:
         tuple of FoundFile
             Files of one folder, at most 500; paths relative to the root.
         """
-        self._folders.clear()
-        self._hot.clear()
+        self._memory.clear()
         self._sweep.clear()
         yield from self._walk([""], now, since_ns=now.wall_ns - int(lookback * 1e9))
-        self._hot = dict.fromkeys(self._newest(self._folders))
+        self._memory.warm_up()
 
     def recent(self, now: Moment) -> Iterator[tuple[FoundFile, ...]]:
         """Look where something changed lately; yields as `first` does."""
-        for folder in sorted(self._chain(), key=lambda f: (f.count("/"), f)):
+        chain = self._memory.chain().union(list(self._unreadable)[:_UNREADABLE_RETRIED])
+        for folder in sorted(chain, key=lambda f: (f.count("/"), f)):
             yield from self._walk([folder], now)
-        if len(self._hot) > 2 * HOT:
-            self._hot = dict.fromkeys(self._newest(self._hot))
 
     def begin_sweep(self) -> None:
         """Put every folder in the queue of `sweep`."""
-        self._sweep = deque(self._folders)
-        self._sweep.extend(f for f in self._unreadable if f not in self._folders)
+        self._sweep = deque(self._memory.folders)
+        self._sweep.extend(f for f in self._unreadable if f not in self._memory.folders)
 
     @property
     def sweeping(self) -> bool:
@@ -172,7 +142,7 @@ class TreeScanner:
     @property
     def rooted(self) -> bool:
         """True when the root itself has been read."""
-        return "" in self._folders
+        return "" in self._memory.folders
 
     @property
     def unreadable(self) -> int:
@@ -181,36 +151,14 @@ class TreeScanner:
 
     def counts(self) -> dict[str, int]:
         """Give the sizes of what is remembered."""
-        return {
-            "folders": len(self._folders),
-            "names": sum(len(f.names) for f in self._folders.values()),
-            "tracked": sum(len(f.tracked) for f in self._folders.values()),
-            "unreadable": len(self._unreadable),
-        }
+        return self._memory.counts() | {"unreadable": len(self._unreadable)}
 
     def hot(self) -> list[str]:
         """Name the folders that files may come into, those most lately changed first.
 
         The folders above each are named before it.
         """
-        ordered: dict[str, None] = {"": None}
-        for folder in self._newest(self._hot):
-            ordered.update(dict.fromkeys(_with_ancestors(folder)))
-        return list(ordered)
-
-    def _newest(self, folders: Iterable[str]) -> list[str]:
-        return heapq.nlargest(HOT, (f for f in folders if f in self._folders), key=self._rank)
-
-    def _rank(self, folder: str) -> tuple[float, int, str]:
-        known = self._folders[folder]
-        return known.seen_at, known.mtime_ns, folder
-
-    def _chain(self) -> set[str]:
-        chain = {""}
-        for folder in self._folders if len(self._folders) <= _SMALL else self._hot:
-            chain.update(_with_ancestors(folder))
-        chain.update(list(self._unreadable)[:_UNREADABLE_RETRIED])
-        return chain
+        return self._memory.hot()
 
     # -- walking ----------------------------------------------------------------------------
 
@@ -219,12 +167,16 @@ class TreeScanner:
     ) -> Iterator[tuple[FoundFile, ...]]:
         while pending:
             folder = pending.pop()
+            if folder.count("/") >= _MAX_DEPTH:
+                self._cannot_read(folder, f"nested deeper than {_MAX_DEPTH} folders")
+                continue
             try:
                 found, fresh = self._visit(folder, now, since_ns, forced)
             except (FileNotFoundError, NotADirectoryError):
                 # Gone between two looks. The root's absence is for the caller to judge.
                 if folder:
-                    self._forget(folder)
+                    self._memory.forget(folder)
+                    self._unreadable.pop(folder, None)
                 continue
             except OSError as error:
                 self._cannot_read(folder, error.strerror or str(error))
@@ -233,7 +185,7 @@ class TreeScanner:
                 event(log, logging.INFO, "folder readable again", folder=self._path(folder))
             for start in range(0, len(found), _CHUNK):
                 yield tuple(found[start : start + _CHUNK])
-            pending += self._not_too_deep(fresh)
+            pending += fresh
 
     def _visit(
         self, folder: str, now: Moment, since_ns: int | None, forced: bool
@@ -242,7 +194,7 @@ class TreeScanner:
         status = os.lstat(where) if folder else os.stat(where)
         if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(where)
-        known, mtime_ns = self._folders.get(folder), status.st_mtime_ns
+        known, mtime_ns = self._memory.folders.get(folder), status.st_mtime_ns
         unchanged = known is not None and known.mtime_ns == mtime_ns
         if (
             known is not None
@@ -256,21 +208,20 @@ class TreeScanner:
             self._entering(folder)
         keys, subfolders = self._list(where, folder)
         if known is None:
-            lately = since_ns is None or now.wall_ns - mtime_ns < _TRACKED_FOR * 1e9
+            lately = since_ns is None or now.wall_ns - mtime_ns < TRACKED_FOR * 1e9
             seen_at = now.monotonic if lately else float("-inf")
-            known = _Folder(mtime_ns, seen_at, now.monotonic, (), array("q"))
-            self._folders[folder] = known
+            known = self._memory.folders[folder] = Folder(mtime_ns, seen_at, now.monotonic)
         elif not unchanged:
             known.mtime_ns, known.seen_at = mtime_ns, now.monotonic
         if since_ns is None and not unchanged:
-            self._hot[folder] = None
+            self._memory.changed(folder)
         found = [] if outdated else self._found(folder, known, keys, now, since_ns)
         if forced and unchanged and found:
             # Its modification time lies: look here more often for a while.
-            known.seen_at, self._hot[folder] = now.monotonic, None
+            known.seen_at = now.monotonic
+            self._memory.changed(folder)
         known.listed_at, known.names = now.monotonic, array("q", keys.values())
-        fresh = self._replace_subfolders(known, subfolders)
-        return found, fresh
+        return found, self._memory.replace_subfolders(known, subfolders)
 
     def _list(self, where: str, folder: str) -> tuple[dict[str, int], tuple[str, ...]]:
         """List the wanted names, each with a key that tells it from its successors."""
@@ -290,7 +241,7 @@ class TreeScanner:
     def _found(
         self,
         folder: str,
-        known: _Folder,
+        known: Folder,
         keys: dict[str, int],
         now: Moment,
         since_ns: int | None,
@@ -307,12 +258,12 @@ class TreeScanner:
             came_ns = max(status.st_mtime_ns, status.st_ctime_ns)
             if since_ns is not None and _before(came_ns, since_ns):
                 continue
-            if since_ns is None or came_ns >= now.wall_ns - int(_TRACKED_FOR * 1e9):
-                self._track(known, name, _signature(status), now)
+            if since_ns is None or came_ns >= now.wall_ns - int(TRACKED_FOR * 1e9):
+                known.track(name, _signature(status), now.monotonic)
             found.append(self._report(folder, name, _signature(status), now, True))
         return found
 
-    def _changed(self, folder: str, known: _Folder, now: Moment) -> list[FoundFile]:
+    def _changed(self, folder: str, known: Folder, now: Moment) -> list[FoundFile]:
         """Report tracked files that changed; let go of those that have lain still."""
         found = []
         for name, (signature, seen_at) in list(known.tracked.items()):
@@ -320,9 +271,9 @@ class TreeScanner:
             if status is None:
                 del known.tracked[name]
             elif _signature(status) != signature:
-                self._track(known, name, _signature(status), now)
+                known.track(name, _signature(status), now.monotonic)
                 found.append(self._report(folder, name, _signature(status), now, False))
-            elif now.monotonic - seen_at > _TRACKED_FOR:
+            elif now.monotonic - seen_at > TRACKED_FOR:
                 del known.tracked[name]
         return found
 
@@ -334,35 +285,6 @@ class TreeScanner:
         return FoundFile(os.path.join(folder, name), signature, settled, new)
 
     # -- remembering ------------------------------------------------------------------------
-
-    def _track(self, known: _Folder, name: str, signature: Signature, now: Moment) -> None:
-        known.tracked.pop(name, None)
-        known.tracked[name] = (signature, now.monotonic)
-        if len(known.tracked) > _TRACKED:
-            del known.tracked[next(iter(known.tracked))]
-
-    def _replace_subfolders(self, known: _Folder, subfolders: tuple[str, ...]) -> list[str]:
-        before = set(known.subfolders)
-        known.subfolders = subfolders
-        for gone in before.difference(subfolders):
-            self._forget(gone)
-        return [sub for sub in subfolders if sub not in self._folders]
-
-    def _forget(self, folder: str) -> None:
-        pending = [folder]
-        while pending:
-            gone = pending.pop()
-            known = self._folders.pop(gone, None)
-            self._hot.pop(gone, None)
-            self._unreadable.pop(gone, None)
-            pending += known.subfolders if known else ()
-
-    def _not_too_deep(self, folders: Iterable[str]) -> Iterator[str]:
-        for folder in folders:
-            if folder.count("/") < _MAX_DEPTH:
-                yield folder
-            else:
-                self._cannot_read(folder, f"nested deeper than {_MAX_DEPTH} folders")
 
     def _cannot_read(self, folder: str, reason: str) -> None:
         if self._unreadable.get(folder) != reason:
@@ -389,9 +311,3 @@ def _signature(status: os.stat_result) -> Signature:
 def _before(time_ns: int, since_ns: int) -> bool:
     """Tell whether a time is known to lie before the look-back; without a clock it is not."""
     return _NO_CLOCK_BEFORE_NS <= time_ns < since_ns
-
-
-def _with_ancestors(folder: str) -> list[str]:
-    """Name the folders from below the root down to this one."""
-    parts = folder.split("/") if folder else []
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]

@@ -290,13 +290,13 @@ def test_a_thread_of_the_observer_that_ends(
     assert observer is not None
     if part == "observer":
         # As an exception in a handler would end it.
-        observer.event_queue.put(object())  # type: ignore[arg-type]
+        observer.event_queue.put(object())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("threading.excepthook", lambda _: None)
             observer.join(PATIENCE)
     elif part == "reader":
         # Nothing tells of this death but the silence of the canary.
-        observer._inotify_fd.stop()
+        observer._inotify_fd.stop()  # type: ignore[attr-defined]
     else:
         for emitter in observer.emitters.copy():
             emitter.stop()

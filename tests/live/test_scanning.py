@@ -9,7 +9,8 @@ import pytest
 
 from asi_watch.live.inbox import FoundFile, Inbox
 from asi_watch.live.mounts import file_system_of, is_remote
-from asi_watch.live.scanning import HOT, Moment, TreeScanner
+from asi_watch.live.scanning import Moment, TreeScanner
+from asi_watch.live.tree_memory import HOT
 
 DAY = 86400.0
 Report = dict[str, FoundFile]
@@ -224,7 +225,12 @@ def test_a_large_archive_costs_a_recent_scan_nothing(
     scans.recent()
     visits: list[str] = []
     lstat = os.lstat
-    monkeypatch.setattr(os, "lstat", lambda path: visits.append(path) or lstat(path))
+
+    def count(path: str) -> os.stat_result:
+        visits.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", count)
     monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} was listed"))
     scans.recent()
     assert len(visits) <= 2 * HOT
@@ -252,13 +258,12 @@ def test_folders_are_watched_before_they_are_listed(tmp_path: Path, scans: Scans
     scans.first()
     assert scans.entered == ["", "new"]
     scans.entered.clear()
-    scans.scanner = TreeScanner(
-        str(tmp_path),
-        lambda name: name.endswith(".jpg"),
-        entering=lambda folder: (
-            put(tmp_path, f"{folder}/{len(scans.entered)}.jpg") and scans.entered.append(folder)
-        ),
-    )
+
+    def write(folder: str) -> None:
+        put(tmp_path, f"{folder}/{len(scans.entered)}.jpg")
+        scans.entered.append(folder)
+
+    scans.scanner = TreeScanner(str(tmp_path), lambda name: name.endswith(".jpg"), entering=write)
     assert "new/1.jpg" in scans.first()
 
 
@@ -332,6 +337,9 @@ def test_a_folder_swapped_for_a_link_is_not_entered(tmp_path: Path, scans: Scans
 def test_a_bottomless_tree_ends(tmp_path: Path, scans: Scans) -> None:
     put(tmp_path, "/".join(["d"] * 40) + "/a.jpg")
     assert scans.first() == {}
+    for _ in range(10):
+        assert scans.recent() == {}
+        assert scans.sweep() == {}
     assert scans.scanner.unreadable == 1
 
 
