@@ -248,7 +248,7 @@ typedef struct {
 
 typedef struct {
     const void *cells;
-    const float *edges; /* LANES rows of 65537, or NULL */
+    const float *edges; /* LANES rows of 2^bits + 1, or NULL */
     Py_ssize_t width;   /* entries of a row of cells */
     int itemsize;
     uint8_t *out;
@@ -269,6 +269,23 @@ write_8(const codes_t *to, const int32_t *cell, Py_ssize_t n, uint8_t *out)
     }
     for (int lane = 0; i < n; i++, lane++) {
         out[i] = row[lane][cell[i]];
+    }
+}
+
+static void
+write_8_exact(const codes_t *to, const reading_t *how, const int32_t *cell, const float *x,
+              Py_ssize_t n, uint8_t *out)
+{
+    for (Py_ssize_t i = 0, lane = 0; i < n; i++) {
+        uint32_t code = ((const uint8_t *)to->cells)[lane * to->width + cell[i]];
+        if (cell[i] < how->count) {
+            const float *edge = to->edges + lane * 257;
+            while (x[i] >= edge[code + 1]) {
+                code++;
+            }
+        }
+        out[i] = (uint8_t)code;
+        lane = lane == LANES - 1 ? 0 : lane + 1;
     }
 }
 
@@ -308,7 +325,9 @@ run_codes(const job_t *job, const codes_t *to)
             const Py_ssize_t n = end - start < CHUNK ? end - start : CHUNK;
             sum_frames(job->frames, job->count, row * job->samples + start, job->tables, sum, n);
             find_cells(sum, n, &job->how, to->edges ? x : NULL, cell);
-            if (to->itemsize == 1) {
+            if (to->itemsize == 1 && to->edges) {
+                write_8_exact(to, &job->how, cell, x, n, out + start);
+            } else if (to->itemsize == 1) {
                 write_8(to, cell, n, out + start);
             } else {
                 write_16(to, &job->how, cell, x, n, (uint16_t *)out + start);
@@ -516,7 +535,8 @@ merge_codes(PyObject *module, PyObject *args)
     }
     to.edges = NULL;
     if (edges != Py_None) {
-        to.edges = take(&views, edges, LANES * 65537 * (Py_ssize_t)sizeof(float), 0, "edges");
+        const Py_ssize_t width = ((Py_ssize_t)1 << (8 * itemsize)) + 1;
+        to.edges = take(&views, edges, LANES * width * (Py_ssize_t)sizeof(float), 0, "edges");
         if (!to.edges) {
             goto done;
         }

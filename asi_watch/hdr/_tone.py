@@ -30,8 +30,9 @@ class CodeTable:
         edges the code of the cell's middle, with edges that of its lower end.
     count : int
         K.
-    edges : ndarray, shape (3, 65537), float32, or None
-        x where each code begins, the last +inf: lets 16-bit codes be exact.
+    edges : ndarray, shape (3, 257) or (3, 65537), float32, or None
+        x where each code begins, the last +inf: lets codes be exact where cells are too coarse,
+        that is in 16 bit, and in 8 bit at the steep foot of a narrow ln E range.
     """
 
     scale: NDArray[np.float32]
@@ -86,14 +87,16 @@ def _picture_table(
 ) -> CodeTable:
     maximum = code_maximum(dtype)
     curves = [ToneCurve(*(lnE_range or (lane[2], lane[3])), gamma) for lane in lanes]
-    count = _CELLS_16
+    counts = [0]
     if maximum == 255:
-        count = max(_smooth_count(c, lane) for c, lane in zip(curves, lanes, strict=True))
+        counts = [_smooth_count(c, lane) for c, lane in zip(curves, lanes, strict=True)]
+    exact = 0 in counts
+    count = max(counts) or (_FIRST_CELLS if maximum == 255 else _CELLS_16)
     scales, rows, edges = [], [], []
     for curve, lane in zip(curves, lanes, strict=True):
         offset, unit, special = lane[0], lane[1], lane[4:]
         scale, step = _cell_size(lane, count)
-        if maximum == 255:
+        if not exact:
             codes = curve.codes(offset + (np.arange(count) + 0.5) * step * unit, maximum)
         else:
             begins = ((curve.thresholds(maximum) - offset) / unit).astype(np.float32)
@@ -142,11 +145,11 @@ def _cell_size(lane: tuple[float, ...], count: int) -> tuple[np.float32, float]:
 
 
 def _smooth_count(curve: ToneCurve, lane: tuple[float, ...]) -> int:
-    """Cells needed so that neighbours differ by at most one 8-bit code, within reason."""
+    """Cells needed so that neighbours differ by at most one 8-bit code; 0 if unreasonably many."""
     count = _FIRST_CELLS
-    while count < _MOST_CELLS:
+    while count <= _MOST_CELLS:
         codes = curve.codes(np.linspace(lane[0], lane[3], count + 1), 255).astype(np.int64)
         if np.diff(codes).max() <= 1:
-            break
+            return count
         count *= 2
-    return count
+    return 0

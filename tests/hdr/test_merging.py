@@ -224,6 +224,27 @@ def test_contradicting_exposures(engine):
         assert (radiance.validity == OVER).all()
 
 
+def test_over_needs_all_of_the_longest(engine):
+    dark, bright = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
+    merge = open_merge(settings(), curve(), (2, 2, 3))
+    merge.add(bright, 1.0)
+    merge.add(dark, 1.0)
+    assert (merge.radiance().ln_radiance == 0).all()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.2])
+@pytest.mark.parametrize("width", [3.0, 0.5, 0.05])
+def test_narrow_range_stays_within_a_code(engine, gamma, width):
+    """A narrow ln E range is steep everywhere, and with a gamma endlessly so at its foot."""
+    how = settings(lnE_range=(-6.0, -6.0 + width), gamma=gamma)
+    frames = shoot(TIMES, shape=(150, 150, 3))
+    formula = reference_picture(
+        by_formula(frames, TIMES, how), lnE_range=how.lnE_range, gamma=gamma
+    )
+    picture = merge_frames(frames, TIMES, how, curve())
+    assert np.abs(picture.astype(int) - formula).max() <= 1
+
+
 def test_rows_one_by_one_are_the_picture(engine):
     frames = shoot(TIMES, shape=(17, 23, 3))
     mask = _disc((17, 23))
