@@ -1,8 +1,8 @@
 """``python -m tests.faults.sabotage PLAN run -c …``: the real daemon, with one thing broken.
 
 PLAN is JSON: ``{"die_at": STEP, "slot": ISO}`` ends the process at once, as a power cut would,
-when that bracket comes to that step; ``{"fail": CALL, "errno": NAME, "times": N}`` lets a system
-call fail N times in the place where products are written or exposures are read.
+when that bracket comes to that step; ``{"products": […], "inputs": […]}`` lets system calls fail
+where products are written and where exposures are opened (see `Faults`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import errno
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -76,42 +76,70 @@ def _die_around_the_row(step: str, slot: datetime) -> None:
     ledger._transaction = dying_transaction  # type: ignore[assignment,method-assign]
 
 
-@dataclass
-class FaultyOs:
-    """The `os` module with one call that fails a number of times."""
+class Faults:
+    """Which calls of the `os` module still have to fail, for which file, and how.
 
-    call: str
-    number: int
-    times: int
+    Each fault is ``{"file": PART_OF_NAME, "call": NAME, "errno": NAME, "times": N}``.
+    """
+
+    def __init__(self, faults: list[dict[str, Any]]) -> None:
+        self._faults = faults
+        self._lock = threading.Lock()
+
+    def strike(self, call: str, file: str) -> None:
+        """Raise if this call is to fail for this file."""
+        with self._lock:
+            for fault in self._faults:
+                if fault["call"] == call and fault["file"] in file and fault["times"] > 0:
+                    fault["times"] -= 1
+                    number = getattr(errno, fault["errno"])
+                    raise OSError(number, os.strerror(number))
+
+
+class FaultyOs:
+    """The `os` module, some calls of which fail; `about` names the file a call is for."""
+
+    def __init__(self, faults: Faults, about: Callable[[tuple[Any, ...]], str]) -> None:
+        self._faults = faults
+        self._about = about
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
-        return self._failing(real) if name == self.call else real
+        if not callable(real):
+            return real
 
-    def _failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def failing(*arguments: Any, **options: Any) -> Any:
-            if self.times > 0:
-                self.times -= 1
-                raise OSError(self.number, os.strerror(self.number))
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._faults.strike(name, self._about(arguments))
             return real(*arguments, **options)
 
-        return failing
+        return call
 
 
-def fail(call: str, name: str, times: int, where: str) -> None:
-    """Let `os.call` fail in the module that publishes products, or the one that opens inputs."""
-    faulty: Any = FaultyOs(call, getattr(errno, name), times)
-    if where == "inputs":
-        asi_watch.files.os = faulty  # type: ignore[attr-defined]
-    else:
-        asi_watch.products.publishing.os = faulty  # type: ignore[attr-defined]
+def fail_products(faults: list[dict[str, Any]]) -> None:
+    """Let calls fail where products are written."""
+    target = threading.local()
+    publish = asi_watch.live.publishing.publish
+
+    def noting_publish(data: bytes, path: Any, **options: Any) -> None:
+        target.now = str(path)
+        publish(data, path, **options)
+
+    faulty: Any = FaultyOs(Faults(faults), lambda _: getattr(target, "now", ""))
+    asi_watch.live.publishing.publish = noting_publish
+    asi_watch.products.publishing.os = faulty  # type: ignore[attr-defined]
+
+
+def fail_inputs(faults: list[dict[str, Any]]) -> None:
+    """Let calls fail where exposures are opened."""
+    faulty: Any = FaultyOs(Faults(faults), lambda arguments: str(arguments[0]) if arguments else "")
+    asi_watch.files.os = faulty  # type: ignore[attr-defined]
 
 
 def sabotage(plan: dict[str, Any]) -> None:
     if "die_at" in plan:
         die_at(plan["die_at"], datetime.fromisoformat(plan["slot"]), plan["product"])
-    else:
-        fail(plan["fail"], plan["errno"], plan["times"], plan["where"])
+    fail_products(plan.get("products", []))
+    fail_inputs(plan.get("inputs", []))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""System calls that fail: the daemon says so, leaves nothing behind, and does it later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+
+from tests.faults.launching import launch_sabotaged
+from tests.faults.verdict import check, crashes_in, files_by_slot, unsettled
+from tests.integration.daemon import EXPOSURES, Site, file_name, slot
+
+pytestmark = pytest.mark.integration
+
+CALLS = ("open", "write", "fsync", "replace", "fchmod")
+ERRORS = {
+    "ENOSPC": "the disk is full",
+    "EIO": "the disk reports an input/output error",
+    "EROFS": "the file system is read-only",
+}
+CASES = list(product(CALLS, ERRORS))
+BRACKET = {"exposures": EXPOSURES, "grace": "1s", "min_exposures": 3}
+
+
+def settle(site: Site) -> None:
+    slots = files_by_slot(site.watch)
+    site.until(lambda: not unsettled(site, slots), "settled")
+    site.until(lambda: all(r.state == "published" for r in site.rows().values()), "published")
+    site.until(lambda: site.status()["open_count"] == 0, "idle")
+    assert site.stop() == 0
+    assert crashes_in(site.log_text().splitlines()) == []
+    check(site, slots, min_exposures=3)
+
+
+def test_every_call_of_publishing_fails_once_in_every_way(make_site: Callable[..., Site]) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    faults: list[dict[str, Any]] = []
+    for number, (call, error) in enumerate(CASES):
+        site.take(number)
+        name = site.product(number).name
+        faults.append({"file": name, "call": call, "errno": error, "times": 1})
+    launch_sabotaged(site, {"products": faults})
+    site.until(lambda: len(site.rows()) == len(CASES), "each tried")
+    settle(site)
+    failed = site.log_text().count('msg="merge failed"')
+    assert failed == len(CASES)
+    for reason in ERRORS.values():
+        assert reason in site.log_text()
+
+
+def test_an_exposure_that_cannot_be_read_for_a_while_is_not_lost(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    errors = ("EIO", "EACCES", "ESTALE", "ENOMEM")
+    faults = []
+    for number, error in enumerate(errors):
+        site.take(number)
+        name = file_name(number, 2)
+        faults.append({"file": name, "call": "open", "errno": error, "times": 1})
+    launch_sabotaged(site, {"inputs": faults})
+    settle(site)
+    assert all(site.rows()[slot(n)].complete for n in range(len(errors)))
+    assert len(re.findall("cannot be read", site.log_text())) >= len(errors)
