@@ -270,3 +270,12 @@ def test_parameters_are_named_as_the_daemon_names_them() -> None:
     from asi_watch.live import publishing
 
     assert merge_parameters(CUSTOM) == publishing.merge_parameters(CUSTOM)
+
+
+def test_a_bracket_over_two_folders_lies_in_that_of_its_first_image(tmp_path: Path) -> None:
+    for name, us in (("08/20260621085959_1280.jpg", 1280), ("09/20260621090000_80.jpg", 80)):
+        (tmp_path / "a" / name).parent.mkdir(parents=True)
+        (tmp_path / "a" / name).write_bytes(files_of(0)[us])
+    write_curve(tmp_path / "r.npz")
+    process_directory(tmp_path / "a", tmp_path / "b", "2h", response_file=tmp_path / "r.npz")
+    assert products(tmp_path / "b") == ["08/20260621080000_hdr.jpg"]
