@@ -59,6 +59,11 @@ class Slots:
         index = bisect_right(self._since, timestamp)
         return self._offsets[index - 1] if index else self._first
 
+    @property
+    def settled_until(self) -> datetime:
+        """Timestamp from which the latest offset holds; nothing before it may change."""
+        return self._since[-1] if self._since else _EPOCH
+
     def slot(self, timestamp: datetime) -> datetime:
         """Return the slot of a timestamp."""
         if not self._since:

@@ -166,7 +166,7 @@ class Camera:
             if name is not None:
                 timestamp, slot = name
                 if self._edge.seen(slot, message.at):
-                    self._learn(timestamp)
+                    self._learn(timestamp, slot)
                 elif self._reading >= _MOST_READS and not self._collector.is_open(slot):
                     self._backlog.add(
                         slot, WaitingFile(file.path, file.signature, file.settled, message.at)
@@ -181,8 +181,11 @@ class Camera:
         assert seen_at is not None
         self._execute(self._collector.found(file.path, file.signature, file.settled, seen_at))
 
-    def _learn(self, timestamp: datetime) -> None:
-        if not self.settings.rules.learn_offset:
+    def _learn(self, timestamp: datetime, slot: datetime) -> None:
+        # From the newest alone: what holds for earlier files is settled.
+        if not self.settings.rules.learn_offset or slot < self._edge.newest:
+            return
+        if timestamp < self._slots.settled_until:
             return
         change = self._learner.observe(timestamp, self._slots.offset_at(timestamp))
         if change is None or not self._ledger.try_offset(self.name, *change):
@@ -378,6 +381,7 @@ class Camera:
             "watch": str(self.settings.intake.root),
             "output": str(self.settings.output),
             "watching": self._intake.state,
+            "intake": self._intake.facts(),
             "last_bracket": self._health.last,
             "latency": self._health.latency(),
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],

@@ -1,0 +1,237 @@
+"""A camera with a pool that runs nothing by itself: what is asked for, how much, in which order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from asi_watch.brackets import Exposure
+from asi_watch.buffers import BufferPool
+from asi_watch.cli._settings import camera_settings
+from asi_watch.config import parse_config
+from asi_watch.live import camera as camera_module
+from asi_watch.live.backlog import BACKLOG, LIVE, Order
+from asi_watch.live.budget import MemoryBudget
+from asi_watch.live.camera import MERGE, READ, Camera
+from asi_watch.live.commands import Published, ReadFile, ReadOk
+from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
+from asi_watch.live.owed_rows import OwingLedger
+from asi_watch.live.pool import JobPool, Urgency
+from asi_watch.live.records import BracketRecord
+
+NOON = datetime(2026, 6, 21, 12)
+STEP = timedelta(seconds=30)
+EXPOSURES = (80, 160, 320)
+
+
+class SlowPool(JobPool):
+    """Keeps the jobs; the test says when one is done."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.jobs: list[tuple[Urgency, Callable[[], None]]] = []
+
+    def submit(
+        self, urgency: Urgency, job: Callable[[], None], crashed: Callable[[Exception], None]
+    ) -> None:
+        self.jobs.append((urgency, job))
+
+
+class Bench:
+    def __init__(self, folder: Path, order: Order = "oldest", **bracket: object) -> None:
+        lines = "".join(f", {key}: {value}" for key, value in bracket.items())
+        text = (
+            f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out,"
+            f" bracket: {{exposures: {list(EXPOSURES)}{lines}}}, merge: {{algorithm: mertens}}}}}}"
+        )
+        config = parse_config(text.encode(), "x", folder).config
+        self.pool = SlowPool()
+        self.ledger = OwingLedger(folder)
+        self.inbox = Inbox()
+        self.paused: str | None = None
+        self.camera = Camera(
+            camera_settings("roof", config.cameras["roof"]),
+            order,
+            self.ledger,
+            self.inbox,
+            self.pool,
+            MemoryBudget(1 << 20),
+            BufferPool(1 << 20),
+            folder / "curves",
+            lambda: self.paused,
+            0.0,
+        )
+        workshop = self.camera._workshop
+        workshop.read = self._read  # type: ignore[method-assign]
+        workshop.merge = lambda command, now: Published(  # type: ignore[method-assign]
+            (f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1
+        )
+        self.most_reads = 0
+
+    def _read(self, command: ReadFile) -> ReadOk:
+        exposure = Exposure(command.path, command.timestamp, command.exposure_us, 1, 1)
+        return ReadOk(exposure)
+
+    def scan(self, *numbers: int, at: float = 0.0, which: tuple[int, ...] = EXPOSURES) -> None:
+        files = tuple(
+            FoundFile(
+                f"{NOON + n * STEP + timedelta(seconds=i):%Y%m%d%H%M%S}_{e}.jpg", (1, 1), True
+            )
+            for n in numbers
+            for i, e in enumerate(which)
+        )
+        self.camera.found(Found("roof", files, at))
+
+    def work(self, at: float = 0.0) -> list[tuple[int, int, int]]:
+        """Run what is most urgent until nothing is left; (class, slot, step) of each."""
+        done = []
+        while self.pool.jobs:
+            self.most_reads = max(self.most_reads, sum(u[2] == READ for u, _ in self.pool.jobs))
+            self.pool.jobs.sort(key=lambda item: item[0])
+            (kind, place, step), job = self.pool.jobs.pop(0)
+            seconds = abs(place) - (NOON - datetime(1970, 1, 1)).total_seconds()
+            done.append((kind, int(seconds // 30), step))
+            job()
+            while (message := self.inbox.get(timeout=0)) is not None:
+                if isinstance(message, ReadDone):
+                    self.camera.read_done(message, at)
+                elif isinstance(message, MergeDone):
+                    self.camera.merge_done(message, at)
+        return done
+
+    def rows(self) -> list[BracketRecord]:
+        return self.ledger.history()
+
+
+def test_a_backlog_is_read_a_part_at_a_time_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera_module, "_MOST_READS", 30)
+    bench = Bench(tmp_path)
+    bench.scan(*range(200, 0, -1))
+    assert len(bench.pool.jobs) <= 30 + 3 * len(EXPOSURES)
+    assert bench.camera.snapshot()["backlog"] >= 500
+    bench.work()
+    assert bench.most_reads <= 30 + 3 * len(EXPOSURES)
+    assert len(bench.rows()) == 200
+    assert all(row.complete and row.revision == 1 for row in bench.rows())
+    assert bench.camera.snapshot()["backlog"] == 0
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+def test_brackets_of_a_backlog_are_merged_in_the_order_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order
+) -> None:
+    monkeypatch.setattr(camera_module, "_MOST_READS", 9)
+    bench = Bench(tmp_path, order)
+    bench.scan(1000)
+    bench.scan(*range(50))
+    done = bench.work()
+    assert done[0][:2] == (LIVE, 1000)
+    merged = [slot for kind, slot, step in done if step == MERGE and kind == BACKLOG]
+    assert len(merged) == 50
+    # Those that were asked for before the queue was full come in any case.
+    later = [slot for slot in merged if slot >= 3]
+    assert later == sorted(later, reverse=order == "newest")
+
+
+def test_a_live_bracket_overtakes_a_backlog(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.scan(1000)
+    bench.scan(*range(100), at=1.0)
+    bench.scan(1001, at=2.0)
+    done = bench.work()
+    first = [item for item in done if item[0] == LIVE]
+    assert done[: len(first)] == first
+    assert {slot for _, slot, _ in first} == {1000, 1001}
+
+
+def test_on_a_full_disk_merges_wait_and_go_on_in_order(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.paused = "full"
+    bench.scan(0, 1, 2)
+    bench.work()
+    assert bench.rows() == []
+    assert bench.camera.snapshot()["waiting_for_room"] == 3
+    bench.camera.tick(1.0)
+    assert bench.pool.jobs == []
+    bench.paused = None
+    bench.camera.tick(2.0)
+    bench.work()
+    assert len(bench.rows()) == 3
+
+
+def test_many_brackets_asked_for_are_taken_up_a_part_at_a_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.scan(*range(120), which=EXPOSURES[:2])
+    bench.work()
+    bench.camera.tick(100.0)
+    assert len(bench.rows()) == 120
+    assert {row.state for row in bench.rows()} == {"skipped"}
+    asked = bench.camera.retry([], failed=False, skipped=True)
+    assert len(asked) == 120
+    bench.camera.tick(101.0)
+    assert len(bench.pool.jobs) == 50 * 2
+    for second in range(102, 110):
+        bench.work(second)
+        bench.camera.tick(second)
+    bench.camera.tick(200.0)
+    changed = [row.updated_utc for row in bench.rows()]
+    assert len(changed) == 120
+    assert bench.camera.snapshot()["counts"]["skipped"] == 240
+
+
+def test_counts_go_on_over_a_reload(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.scan(0)
+    bench.work()
+    again = Bench(tmp_path)
+    again.camera.inherit(bench.camera)
+    again.scan(1)
+    again.work()
+    shown = again.camera.snapshot()
+    assert shown["counts"]["published"] == 2
+    assert shown["last_bracket"]["slot"] == (NOON + STEP).isoformat()
+
+
+def test_learned_slots_are_kept_over_a_restart_and_told_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bench = Bench(tmp_path, offset="auto")
+    for number in range(30):
+        moment = NOON + number * STEP + timedelta(seconds=28)
+        files = tuple(
+            FoundFile(f"{moment + timedelta(seconds=2 * i):%Y%m%d%H%M%S}_{e}.jpg", (1, 1), True)
+            for i, e in enumerate(EXPOSURES)
+        )
+        bench.camera.found(Found("roof", files, 30.0 * number))
+        bench.work(30.0 * number)
+        bench.camera.tick(30.0 * number)
+    assert "slots moved: their edge fell within brackets" in caplog.messages
+    whole = [row for row in bench.rows() if row.complete and row.slot >= NOON + 20 * STEP]
+    assert len(whole) >= 10
+    spans = {row.inputs[-1].timestamp - row.inputs[0].timestamp for row in whole}
+    assert spans == {timedelta(seconds=4)}
+    rows = len(bench.rows())
+    again = Bench(tmp_path, offset="auto")
+    for row in bench.rows():
+        again.camera.found(
+            Found("roof", tuple(FoundFile(e.path, (1, 1), True) for e in row.inputs), 0.0)
+        )
+    assert again.pool.jobs == []
+    assert len(again.rows()) == rows
+    assert caplog.messages.count("slots moved: their edge fell within brackets") == 1
+    assert abs(again.camera.snapshot()["offset"]) == 15
+
+
+def test_settings_keep_what_the_file_says(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, offset="auto")
+    rules = bench.camera.settings.rules
+    assert rules.learn_offset
+    assert replace(rules, learn_offset=False).offset == timedelta(0)
