@@ -23,7 +23,7 @@ class Observations:
         Nearest whole code.
     fraction : ndarray, shape (P, N), float32
         What the level lies above that code, −0.5…0.5.
-    roughness : ndarray, shape (P, N), float32
+    roughness : ndarray, shape (P, N), float16
         Standard deviation of the codes around the place.
     log_times : ndarray, shape (P, N), float32
         ln t less the mean ln t of the bracket (the rest belongs to ln E).
@@ -35,7 +35,7 @@ class Observations:
 
     codes: NDArray[np.uint8]
     fraction: Floats
-    roughness: Floats
+    roughness: NDArray[np.float16]
     log_times: Floats
     usable: NDArray[np.bool_]
     bracket: NDArray[np.int32]
@@ -91,7 +91,7 @@ def _observe_bracket(
     here = slice(0, len(bracket.exposure_times))
     codes = np.zeros(shape, dtype=np.uint8)
     fraction = np.zeros(shape, dtype=np.float32)
-    roughness = np.zeros(shape, dtype=np.float32)
+    roughness = np.zeros(shape, dtype=np.float16)
     log_times = np.zeros(shape, dtype=np.float32)
     usable = np.zeros(shape, dtype=np.bool_)
     if fine and bracket.levels is not None and bracket.roughness is not None:

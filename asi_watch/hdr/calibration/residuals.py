@@ -20,33 +20,32 @@ from asi_watch.hdr.calibration.samples import CODES, BracketSamples
 
 LN2 = float(np.log(2.0))
 # Residuals are binned this fine, so that medians of any number of samples need no memory.
-_BIN_STOPS = 1.0 / 512.0
+_BIN_STOPS = 1.0 / 256.0
 _REACH_STOPS = 4.0
 _BINS = int(2 * _REACH_STOPS / _BIN_STOPS) + 1
 _OUTLIER_STOPS = 0.5
+_PLACES = 50_000
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelResiduals:
-    """Residuals of one channel in stops, as histograms and counts.
+    """Residuals of one channel in stops, as histograms, and how often each code was used.
 
     Attributes
     ----------
     histograms : ndarray, shape (B, N, bins), int64
-        Per bracket and exposure.
-    by_code : ndarray, shape (256, bins), int64
+        Per bracket and exposure, of at most 50,000 places.
+    by_code : ndarray, shape (256,), float64
+        RMS residual at each code, residuals beyond half a stop left out; NaN without any.
+    counts : ndarray, shape (256,), int64
+        Observations used at each code.
     """
 
     histograms: NDArray[np.int64]
-    by_code: NDArray[np.int64]
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Observations used at each code, shape (256,)."""
-        total: NDArray[np.int64] = self.by_code.sum(axis=1)
-        return total
+    by_code: Vector
+    counts: NDArray[np.int64]
 
     def spread(self) -> float:
         """Robust residual of the whole channel: 1.4826 × median of |residual|, stops."""
@@ -81,30 +80,32 @@ def channel_residuals(
     fine : bool
         Use the samples' local levels where they have them.
     """
-    exposures = max(len(s.exposure_times) for s in samples)
+    table = observe(samples, channel, *clips, fine=fine)
+    counts = np.bincount(table.codes[table.usable], minlength=CODES)
+    few = table.part(slice(None, None, -(-len(table.codes) // _PLACES)))
+    exposures = table.codes.shape[1]
     histograms = np.zeros(len(samples) * exposures * _BINS, dtype=np.int64)
-    by_code = np.zeros(CODES * _BINS, dtype=np.int64)
-    steps = np.maximum(np.diff(curve.astype(np.float64)), 1e-6)
-    tables = CurveTables.of(steps)
-    for piece in chunks(observe(samples, channel, *clips, fine=fine)):
-        bin_, cell = _binned(piece, tables, exposures)
-        histograms += np.bincount(cell * _BINS + bin_, minlength=histograms.size)
-        codes = piece.codes[piece.usable].astype(np.int64)
-        by_code += np.bincount(codes * _BINS + bin_, minlength=by_code.size)
-    return ChannelResiduals(
-        histograms.reshape(len(samples), exposures, _BINS), by_code.reshape(CODES, _BINS)
-    )
+    squares, seen = np.zeros(CODES), np.zeros(CODES)
+    tables = CurveTables.of(np.maximum(np.diff(curve.astype(np.float64)), 1e-6))
+    for piece in chunks(few):
+        stops = _residual_stops(piece, tables)
+        bins = np.clip(np.rint(stops / _BIN_STOPS) + _BINS // 2, 0, _BINS - 1).astype(np.int64)
+        cell = piece.bracket[:, np.newaxis].astype(np.int64) * exposures + np.arange(exposures)
+        cell = cell[piece.usable]
+        histograms += np.bincount(cell * _BINS + bins, minlength=histograms.size)
+        near = np.abs(stops) <= _OUTLIER_STOPS
+        codes = piece.codes[piece.usable][near]
+        squares += np.bincount(codes, weights=stops[near] ** 2, minlength=CODES)
+        seen += np.bincount(codes, minlength=CODES)
+    by_code = np.sqrt(squares / np.where(seen > 0, seen, np.nan))
+    return ChannelResiduals(histograms.reshape(len(samples), exposures, _BINS), by_code, counts)
 
 
-def _binned(
-    piece: Observations, tables: CurveTables, exposures: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _residual_stops(piece: Observations, tables: CurveTables) -> NDArray[np.float32]:
+    """Residuals of the usable observations, flat."""
     exposure = tables.g[piece.codes] + between_codes(piece, tables) - piece.log_times
     residual = centred(exposure, base_weights(piece, tables))
-    stops = residual[piece.usable] / np.float32(LN2)
-    bin_ = np.clip(np.rint(stops / _BIN_STOPS) + _BINS // 2, 0, _BINS - 1).astype(np.int64)
-    cell = piece.bracket[:, np.newaxis].astype(np.int64) * exposures + np.arange(exposures)
-    return bin_, cell[piece.usable]
+    return residual[piece.usable] / np.float32(LN2)
 
 
 def robust_spread(histogram: NDArray[np.int64]) -> float:

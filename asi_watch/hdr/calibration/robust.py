@@ -17,9 +17,9 @@ from asi_watch.hdr.calibration.solver import ANCHOR, NormalEquations, anchored
 Vector = NDArray[np.float64]
 Table = NDArray[np.float32]
 
-CHUNK = 1 << 14
+CHUNK = 1 << 15
 _ROUNDS = 10
-_PREVIEW = 60_000  # places that all rounds but the last two work on
+_PREVIEW = 20_000  # places that all rounds but the last work on
 _OUTLIER = 2.5
 _LARGEST_CHANGE = 4.0
 _LARGEST_STEP = 1.5  # ln units from one code to the next, two stops
@@ -75,7 +75,7 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
     steps = gamma_steps()
     scale, repairs = np.inf, 0
     for number in range(_ROUNDS):
-        data = preview if number < _ROUNDS - 2 else table
+        data = preview if number < _ROUNDS - 1 else table
         equations, scale = _accumulate(data, CurveTables.of(steps), scale)
         matrix, vector = shape_penalty(rows, steps)
         weight = strength * len(data.codes)
@@ -114,16 +114,18 @@ def between_codes(piece: Observations, curve: CurveTables) -> Table:
     upper = np.minimum(piece.codes, CODES - 2)
     lower = np.maximum(piece.codes, 1) - 1
     slope = np.where(piece.fraction > 0, curve.steps[upper], curve.steps[lower])
-    variance = np.where(piece.roughness > ROUGHEST_MEAN, 0.0, piece.roughness**2)
-    beyond = piece.fraction * slope + np.float32(0.5) * curve.bend[piece.codes] * variance
-    return beyond.astype(np.float32)
+    roughness = np.where(piece.roughness > ROUGHEST_MEAN, np.float32(0.0), piece.roughness)
+    beyond = piece.fraction * slope + (curve.bend * np.float32(0.5))[piece.codes] * roughness**2
+    return beyond.astype(np.float32, copy=False)
 
 
 def base_weights(piece: Observations, curve: CurveTables) -> Table:
     """Inverse variance of ln exposure at each observation."""
-    variance = np.float32(_CODE_NOISE) + np.float32(_ROUGHNESS_SHARE) * piece.roughness**2
-    weights: Table = piece.usable / (curve.slope[piece.codes] ** 2 * variance)
-    return weights
+    variance = np.float32(_CODE_NOISE) + np.float32(_ROUGHNESS_SHARE) * np.square(
+        piece.roughness, dtype=np.float32
+    )
+    weights = piece.usable / (np.square(curve.slope)[piece.codes] * variance)
+    return weights.astype(np.float32, copy=False)
 
 
 def centred(exposure: Table, weights: Table) -> Table:

@@ -28,7 +28,7 @@ class BracketSamples:
         Mean code of the surroundings, finer than one code, moved places followed; the place's own
         code where roughness exceeds ROUGHEST_MEAN; NaN where neither can be used. None: the bare
         codes are all there is.
-    roughness : ndarray, shape (P, N, C), float32, optional
+    roughness : ndarray, shape (P, N, C), float16, optional
         Standard deviation of the codes around the place: the less, the safer.
     motion : ndarray, shape (N, 2), float32, optional
         Median displacement (rows, columns) of the places in each exposure, pixels.
@@ -38,7 +38,7 @@ class BracketSamples:
     exposure_times: NDArray[np.float64]
     positions: NDArray[np.int32]
     levels: NDArray[np.float32] | None = None
-    roughness: NDArray[np.float32] | None = None
+    roughness: NDArray[np.float16] | None = None
     motion: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ Mask = NDArray[np.bool_]
 
 _CROWD = 20  # candidates for each place that "flat" chooses
 _BANDS, _CELLS = 32, 4
+_MOTION_PLACES = 10_000
 _DARK, _BRIGHT = 8, 247
 
 
@@ -79,15 +80,27 @@ def sample_bracket(
     rows, columns = np.divmod(np.sort(chosen), frames[0].shape[1])
     positions = np.stack([rows, columns], axis=1)
     tracks = follow(frames, positions.astype(np.float32))
-    read = [read_levels(frame, track) for frame, track in zip(frames, tracks, strict=True)]
+    shape = (len(rows), len(frames), frames[0].shape[2])
+    codes = np.empty(shape, dtype=np.uint8)
+    levels = np.empty(shape, dtype=np.float32)
+    roughness = np.empty(shape, dtype=np.float16)
+    for n, frame in enumerate(frames):
+        codes[:, n] = frame[rows, columns]
+        levels[:, n], roughness[:, n] = read_levels(frame, tracks[n])
     return BracketSamples(
-        codes=np.stack([frame[rows, columns] for frame in frames], axis=1),
+        codes=codes,
         exposure_times=times[order],
         positions=positions.astype(np.int32),
-        levels=np.stack([level for level, _ in read], axis=1),
-        roughness=np.stack([rough for _, rough in read], axis=1),
-        motion=np.median(tracks - tracks[len(frames) // 2], axis=1),
+        levels=levels,
+        roughness=roughness,
+        motion=_median_motion(tracks),
     )
+
+
+def _median_motion(tracks: NDArray[np.float32]) -> NDArray[np.float32]:
+    few = tracks[:, :: max(1, tracks.shape[1] // _MOTION_PLACES)]
+    motion: NDArray[np.float32] = np.median(few - few[len(few) // 2], axis=1)
+    return motion
 
 
 def _checked_frames(
