@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 from tests.integration.daemon import (
@@ -25,7 +24,6 @@ WRITERS = (write_plain, write_chunked, write_renamed, write_moved_in)
 SCENES = 4
 
 
-@cache
 def scene(number: int) -> list[bytes]:
     """Frames of one of a few skies, shortest exposure first."""
     return frames(1 + number % SCENES)

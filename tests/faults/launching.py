@@ -21,6 +21,12 @@ def launch_sabotaged(site: Site, plan: dict[str, Any]) -> None:
     _start(site, [sys.executable, "-m", "tests.faults.sabotage", json.dumps(plan), *run])
 
 
+def start_sabotaged(site: Site, plan: dict[str, Any]) -> None:
+    """Start it so, and wait until it is ready."""
+    launch_sabotaged(site, plan)
+    site.until(lambda: "msg=ready" in site.log_text(), "ready")
+
+
 def _start(site: Site, command: list[str]) -> None:
     with site.log.open("ab") as log:
         site.process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.launching import launch_sabotaged
+from tests.faults.launching import start_sabotaged
 from tests.faults.verdict import check, crashes_in, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, Site, file_name, slot
 
@@ -42,7 +42,7 @@ def test_every_call_of_publishing_fails_once_in_every_way(make_site: Callable[..
         site.take(number)
         name = site.product(number).name
         faults.append({"file": name, "call": call, "errno": error, "times": 1})
-    launch_sabotaged(site, {"products": faults})
+    start_sabotaged(site, {"products": faults})
     site.until(lambda: len(site.rows()) == len(CASES), "each tried")
     settle(site)
     failed = site.log_text().count('msg="merge failed"')
@@ -61,7 +61,7 @@ def test_an_exposure_that_cannot_be_read_for_a_while_is_not_lost(
         site.take(number)
         name = file_name(number, 2)
         faults.append({"file": name, "call": "open", "errno": error, "times": 1})
-    launch_sabotaged(site, {"inputs": faults})
+    start_sabotaged(site, {"inputs": faults})
     settle(site)
     assert all(site.rows()[slot(n)].complete for n in range(len(errors)))
     assert len(re.findall("cannot be read", site.log_text())) >= len(errors)

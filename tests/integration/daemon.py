@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def file_name(number: int, index: int) -> str:
     return f"{slot(number) + timedelta(seconds=index):%Y%m%d%H%M%S}_{EXPOSURES[index]}.jpg"
 
 
+@cache
 def frames(seed: int = 1) -> list[bytes]:
     """JPEG files of one bracket, shortest exposure first."""
     by_exposure = jpeg_bracket(SIZE, seed=seed)
