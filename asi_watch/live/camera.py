@@ -166,7 +166,7 @@ class Camera:
             if name is not None:
                 timestamp, slot = name
                 if self._edge.seen(slot, message.at):
-                    self._learn(timestamp, slot)
+                    self._learn(timestamp)
                 elif self._reading >= _MOST_READS and not self._collector.is_open(slot):
                     self._backlog.add(
                         slot, WaitingFile(file.path, file.signature, file.settled, message.at)
@@ -181,14 +181,14 @@ class Camera:
         assert seen_at is not None
         self._execute(self._collector.found(file.path, file.signature, file.settled, seen_at))
 
-    def _learn(self, timestamp: datetime, slot: datetime) -> None:
-        # From the newest alone: what holds for earlier files is settled.
-        if not self.settings.rules.learn_offset or slot < self._edge.newest:
-            return
-        if timestamp < self._slots.settled_until:
+    def _learn(self, timestamp: datetime) -> None:
+        # What holds for earlier files is settled: their slots must never change.
+        if not self.settings.rules.learn_offset or timestamp < self._slots.settled_until:
             return
         change = self._learner.observe(timestamp, self._slots.offset_at(timestamp))
-        if change is None or not self._ledger.try_offset(self.name, *change):
+        if change is None or change[0] <= self._edge.newest:
+            return
+        if not self._ledger.try_offset(self.name, *change):
             return
         self._slots.learned(*change)
         event(
