@@ -34,6 +34,9 @@ REFERENCE_SMOOTHNESS = 50.0
 # Strength of the shape prior per place at the reference smoothness; chosen by cross-validation.
 _STRENGTH = 5e-5
 _SUSPECT_STOPS = 0.25
+# Far fewer already leave the noise below every systematic error; an even share is taken of more.
+_MOST_PLACES = 200_000
+_IMPOSSIBLE_STOPS = 0.4
 _PLAIN_FACTORS = (1.0, 3.0, 10.0)
 _CLEARLY_BETTER = 0.99
 
@@ -83,6 +86,9 @@ def calibrate_response(
         raise ValueError(f"smoothness must be positive, got {smoothness}")
     weight = hat(weight_type)
     clips = (low_clip, high_clip)
+    places = sum(s.count for s in samples)
+    if robust and places > _MOST_PLACES:
+        samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
     tables = [
         _usable_table(samples, channel, clips, fine=robust)
         for channel in range(_common_channels(samples))
@@ -107,9 +113,10 @@ def calibrate_response(
         "high_clip": high_clip,
         "robust": robust,
         "method": method,
+        "places_used": sum(s.count for s in samples),
     }
     repairs = tuple(repaired for _, repaired in estimate)
-    return Calibration(log_response, _report(samples, residuals, repairs, settings))
+    return Calibration(log_response, _report(samples, places, residuals, repairs, settings))
 
 
 def response_residual(
@@ -228,6 +235,7 @@ def _fit_plain(table: Observations, weight: Vector, smoothness: float) -> Estima
 
 def _report(
     samples: Sequence[BracketSamples],
+    places: int,
     residuals: Sequence[ChannelResiduals],
     repairs: tuple[int, ...],
     settings: dict[str, Any],
@@ -236,20 +244,32 @@ def _report(
     return CalibrationReport(
         brackets=len(samples),
         channels=len(residuals),
-        samples=sum(s.count for s in samples),
+        samples=places,
         samples_per_code=tuple(tuple(int(n) for n in r.counts) for r in residuals),
         extrapolated=tuple(runs(r.counts == 0) for r in residuals),
         residual_stops=tuple(r.spread() for r in residuals),
         outlier_share=float(np.mean([r.outlier_share() for r in residuals])),
         monotone_repairs=repairs,
         exposures=checks,
-        warnings=tuple(
+        residual_by_code=tuple(tuple(float(v) for v in r.by_code) for r in residuals),
+        warnings=_whole_set_warnings(residuals)
+        + tuple(
             f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
             f"the images fit {c.time_factor:.2f} times that"
             for c in checks
             if c.suspect
         ),
         settings=settings,
+    )
+
+
+def _whole_set_warnings(residuals: Sequence[ChannelResiduals]) -> tuple[str, ...]:
+    worst = float(np.nanmax([r.spread() for r in residuals]))
+    if worst <= _IMPOSSIBLE_STOPS:
+        return ()
+    return (
+        f"no response curve fits these images within {worst:.2f} stops: the stated exposure times "
+        "cannot be true, or the exposures do not show one scene through one fixed tone curve",
     )
 
 

@@ -90,8 +90,8 @@ def _read_dense(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Float
     for channel in range(channels):
         plane = np.ascontiguousarray(frame[:, :, channel])
         calm = np.asarray(cv2.medianBlur(plane, 3), dtype=np.uint8)
-        mean = np.asarray(cv2.boxFilter(calm, cv2.CV_32F, box))
-        square = np.asarray(cv2.sqrBoxFilter(calm, cv2.CV_32F, box))
+        mean = np.asarray(cv2.boxFilter(calm, cv2.CV_32F, box), dtype=np.float32)
+        square = np.asarray(cv2.sqrBoxFilter(calm, cv2.CV_32F, box), dtype=np.float32)
         extreme = cv2.inRange(plane, _BLACK + 1, _WHITE - 1)
         share = np.asarray(cv2.blur(extreme, box))[rows, columns]
         level = _between_pixels(mean, places)

@@ -55,6 +55,8 @@ class CalibrationReport:
     monotone_repairs : tuple of int
         Steps between codes, per channel, held up by the monotone constraint.
     exposures : tuple of ExposureCheck
+    residual_by_code : tuple of tuple of float
+        For each channel the RMS residual at each code, stops; NaN without samples.
     warnings : tuple of str
         Sentences for the operator.
     settings : dict
@@ -69,6 +71,7 @@ class CalibrationReport:
     outlier_share: float
     monotone_repairs: tuple[int, ...]
     exposures: tuple[ExposureCheck, ...]
+    residual_by_code: tuple[tuple[float, ...], ...]
     warnings: tuple[str, ...]
     settings: dict[str, Any]
 

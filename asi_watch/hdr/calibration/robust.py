@@ -115,8 +115,10 @@ def between_codes(piece: Observations, curve: CurveTables) -> Table:
     lower = np.maximum(piece.codes, 1) - 1
     slope = np.where(piece.fraction > 0, curve.steps[upper], curve.steps[lower])
     roughness = np.where(piece.roughness > ROUGHEST_MEAN, np.float32(0.0), piece.roughness)
-    beyond = piece.fraction * slope + (curve.bend * np.float32(0.5))[piece.codes] * roughness**2
-    return beyond.astype(np.float32, copy=False)
+    beyond: Table = (
+        piece.fraction * slope + (curve.bend * np.float32(0.5))[piece.codes] * roughness**2
+    )
+    return np.asarray(beyond, dtype=np.float32)
 
 
 def base_weights(piece: Observations, curve: CurveTables) -> Table:
@@ -125,7 +127,7 @@ def base_weights(piece: Observations, curve: CurveTables) -> Table:
         piece.roughness, dtype=np.float32
     )
     weights = piece.usable / (np.square(curve.slope)[piece.codes] * variance)
-    return weights.astype(np.float32, copy=False)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def centred(exposure: Table, weights: Table) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,17 @@ class BracketSamples:
     def channels(self) -> int:
         """Number of channels C."""
         return int(self.codes.shape[2])
+
+    def every(self, stride: int) -> BracketSamples:
+        """Give every stride-th place, without copying."""
+        part = slice(None, None, stride)
+        return replace(
+            self,
+            codes=self.codes[part],
+            positions=self.positions[part],
+            levels=None if self.levels is None else self.levels[part],
+            roughness=None if self.roughness is None else self.roughness[part],
+        )
 
 
 def check_times(exposure_times: NDArray[np.float64]) -> None:

@@ -69,7 +69,7 @@ def sample_bracket(
     frames = [frames[i] for i in order]
     allowed = _allowed(frames[0].shape[:2], mask)
     if technique == "random":
-        chosen = rng.choice(allowed, size=min(count, allowed.size), replace=False)
+        chosen = rng.choice(allowed, size=min(count, allowed.size), replace=False, shuffle=False)
     elif technique == "histogram":
         chosen = _by_histogram(frames[len(frames) // 2], allowed, count, rng)
     elif technique == "flat":
