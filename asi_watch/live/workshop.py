@@ -176,7 +176,11 @@ class Workshop:
             if work is None:
                 if not self._budget.has_room():
                     return False
-                work = self._work[slot] = self._begin(pixels.shape)
+                try:
+                    work = self._begin(pixels.shape)
+                except ValueError:  # e.g. grey, where the curve has colours: the merge will say so
+                    return False
+                self._work[slot] = work
                 self._charge(work, pixels.nbytes)
         with work.lock:
             if work.dropped or work.spoiled:
