@@ -151,6 +151,19 @@ def test_a_live_bracket_overtakes_a_backlog(tmp_path: Path) -> None:
     assert {slot for _, slot, _ in first} == {1000, 1001}
 
 
+def test_a_bracket_that_begins_by_other_ways_has_its_waiting_files_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camera_module, "_MOST_READS", 9)
+    bench = Bench(tmp_path)
+    bench.scan(1000)
+    bench.scan(*range(50), which=EXPOSURES[:2])
+    before = len(bench.pool.jobs)
+    monkeypatch.setattr(camera_module, "_MOST_READS", 1000)
+    bench.scan(40, which=EXPOSURES[2:])
+    assert len(bench.pool.jobs) == before + len(EXPOSURES)
+
+
 def test_on_a_full_disk_merges_wait_and_go_on_in_order(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.paused = "full"

@@ -152,6 +152,7 @@ def test_a_file_that_is_not_what_was_recorded_stays(archive: Archive) -> None:
     record = archive.bracket(40)
     changed = archive.folder / "in" / record.inputs[0].path
     changed.write_bytes(b"another exposure")
+    os.utime(changed, (NOW - 39 * DAY, NOW - 39 * DAY))
     archive.run(max_age=30 * DAY)
     assert archive.files() == [changed.name]
 
