@@ -7,12 +7,13 @@ that importing this module costs nothing and no global state is shared between t
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from asi_watch.hdr.calibration import Calibration
+from asi_watch.hdr.calibration import Calibration, CalibrationReport
 from asi_watch.hdr.response import as_log_response
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {"B": "#2b6cb0", "G": "#2f855a", "R": "#c53030", "grey": "#4a5568"}
+LN2 = float(np.log(2.0))
 _NAMES = {"B": "blue", "G": "green", "R": "red", "grey": "grey"}
 
 
@@ -54,14 +56,155 @@ def save_response_plot(
     return _save(figure, out_path, dpi)
 
 
+def save_comparison_plot(
+    first: ArrayLike,
+    second: ArrayLike,
+    out_path: str | Path,
+    labels: tuple[str, str] = ("first", "second"),
+    dpi: int = 150,
+) -> Path:
+    """Draw two response curves, channels BGR, and their difference in stops.
+
+    Parameters
+    ----------
+    first, second : array_like, shape (256, C) or (256, 1, C)
+        The same number of channels.
+    out_path : str or Path
+    labels : tuple of str
+        What the legend calls them.
+    dpi : int
+
+    Raises
+    ------
+    ValueError
+        If the curves differ in their number of channels.
+    """
+    one, two = as_log_response(first), as_log_response(second)
+    if one.shape != two.shape:
+        raise ValueError(f"curves of {one.shape[1]} and {two.shape[1]} channels cannot be compared")
+    figure = _figure(7.0, 7.0)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    difference = (two - one) / LN2
+    difference = difference - difference[15:241].mean(axis=0)  # the free constant of g
+    for column, key in enumerate(_keys(one)):
+        colour = _COLOURS[key]
+        above.plot(one[:, column], color=colour, lw=2.0, label=f"{labels[0]}, {_NAMES[key]}")
+        above.plot(
+            two[:, column], color=colour, lw=1.2, ls="--", label=f"{labels[1]}, {_NAMES[key]}"
+        )
+        below.plot(difference[:, column], color=colour, lw=1.4)
+    below.axhline(0.0, color="#1a202c", lw=0.7)
+    _dress(above, "g(z) = ln(irradiance × time)", "Response curves")
+    _dress(below, f"{labels[1]} − {labels[0]}, stops", "")
+    below.set_xlabel("code z")
+    above.legend(frameon=False, fontsize=8, ncols=2)
+    return _save(figure, out_path, dpi)
+
+
 def save_calibration_report_plot(
     calibration: Calibration, out_path: str | Path, dpi: int = 150
 ) -> Path:
-    """Draw a calibration's curve, residuals and coverage and save the figure."""
-    figure = _figure(7.0, 5.0)
-    axes = figure.add_subplot()
-    _draw_curves(axes, calibration.log_response, "BGR", False)
+    """Draw a calibration's curve, its residuals per code and exposure, and its coverage.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    out_path : str or Path
+    dpi : int
+    """
+    report = calibration.report
+    figure = _figure(11.0, 7.5)
+    grid = figure.add_gridspec(3, 2, width_ratios=(3, 2), height_ratios=(6, 3, 1))
+    curve_axes = figure.add_subplot(grid[0, 0])
+    _draw_curves(curve_axes, calibration.log_response, "BGR", False)
+    _dress(curve_axes, "g(z) = ln(irradiance × time)", "Response")
+    residual_axes = figure.add_subplot(grid[1, 0], sharex=curve_axes)
+    _draw_residual_by_code(residual_axes, calibration)
+    coverage_axes = figure.add_subplot(grid[2, 0], sharex=curve_axes)
+    _draw_coverage(coverage_axes, report)
+    _draw_exposures(figure.add_subplot(grid[0, 1]), report)
+    _write_summary(figure.add_subplot(grid[1:, 1]), report)
     return _save(figure, out_path, dpi)
+
+
+def _keys(curve: np.ndarray, order: str = "BGR") -> list[str]:
+    return list(order) if curve.shape[1] == 3 else ["grey"]
+
+
+def _dress(axes: Axes, label: str, title: str) -> None:
+    axes.set_ylabel(label)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.grid(alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_residual_by_code(axes: Axes, calibration: Calibration) -> None:
+    for key, values in zip(
+        _keys(calibration.log_response), calibration.report.residual_by_code, strict=True
+    ):
+        column = np.array(values)
+        axes.fill_between(np.arange(256), column, color=_COLOURS[key], alpha=0.15, lw=0)
+        axes.plot(column, color=_COLOURS[key], lw=1.0)
+    axes.set_ylim(bottom=0.0)
+    _dress(axes, "stops", "Residual at each code (RMS)")
+
+
+def _draw_coverage(axes: Axes, report: CalibrationReport) -> None:
+    counts = np.array(report.samples_per_code, dtype=np.float64)
+    shown = np.ma.masked_equal(np.log10(np.maximum(counts, 0.5)), np.log10(0.5))
+    axes.imshow(
+        shown,
+        aspect="auto",
+        cmap="YlGnBu",
+        interpolation="nearest",
+        extent=(-0.5, 255.5, len(counts), 0),
+    )
+    axes.set_facecolor("#fed7d7")
+    keys = list("BGR") if len(counts) == 3 else ["grey"]
+    axes.set_yticks(np.arange(len(counts)) + 0.5, [_NAMES[k] for k in keys], fontsize=8)
+    axes.set_title(
+        "Samples per code (darker: more; pale red: none, extrapolated)",
+        loc="left",
+        fontsize=11,
+        fontweight="bold",
+    )
+    axes.set(xlabel="code z", xlim=(-0.5, 255.5))
+
+
+def _draw_exposures(axes: Axes, report: CalibrationReport) -> None:
+    keys = list("BGR") if report.channels == 3 else ["grey"]
+    for column, key in enumerate(keys):
+        axes.plot(
+            [check.exposure_time for check in report.exposures],
+            [check.residual_stops[column] for check in report.exposures],
+            "o",
+            ms=5,
+            alpha=0.6,
+            color=_COLOURS[key],
+            mec="none",
+        )
+    for check in report.suspected_times:
+        axes.axvline(check.exposure_time, color=_COLOURS["R"], lw=1.0, ls=":")
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel("stated exposure time")
+    _dress(axes, "stops", "Residual of each exposure")
+
+
+def _write_summary(axes: Axes, report: CalibrationReport) -> None:
+    axes.axis("off")
+    residuals = " · ".join(f"{value:.3f}" for value in report.residual_stops)
+    lines = [
+        f"{report.brackets} brackets, {report.samples:,} places",
+        f"residual {residuals} stops",
+        f"outliers {report.outlier_share:.1%}",
+        f"method: {report.settings.get('method', '–')}",
+        "",
+        *(fill(f"! {text}", 46) for text in report.warnings[:4]),
+    ]
+    if len(report.warnings) > 4:
+        lines.append(f"… and {len(report.warnings) - 4} more")
+    axes.text(0.02, 0.95, "\n".join(lines), va="top", fontsize=9.5, transform=axes.transAxes)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -71,7 +214,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _draw_curves(axes: Axes, curve: np.ndarray, channel_order: str, include_mean: bool) -> None:
-    keys = list(channel_order) if curve.shape[1] == 3 else ["grey"]
+    keys = _keys(curve, channel_order)
     codes = np.arange(256)
     for column, key in enumerate(keys):
         axes.plot(codes, curve[:, column], color=_COLOURS[key], label=_NAMES[key])

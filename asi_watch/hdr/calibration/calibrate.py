@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.calibration.floor import responsive_from
 from asi_watch.hdr.calibration.monotone import is_monotone, solve_monotone
 from asi_watch.hdr.calibration.observations import Observations, observe
 from asi_watch.hdr.calibration.prediction import (
@@ -34,11 +35,12 @@ REFERENCE_SMOOTHNESS = 50.0
 # Strength of the shape prior per place at the reference smoothness; chosen by cross-validation.
 _STRENGTH = 5e-5
 _SUSPECT_STOPS = 0.25
+_LEAST_SHARE = 0.03  # of a bracket's observations, for an exposure to be judged
 # Far fewer already leave the noise below every systematic error; an even share is taken of more.
 _MOST_PLACES = 200_000
 _IMPOSSIBLE_STOPS = 0.4
 _PLAIN_FACTORS = (1.0, 3.0, 10.0)
-_CLEARLY_BETTER = 0.99
+_CLEARLY_BETTER = 0.97
 
 Vector = NDArray[np.float64]
 Estimate = tuple[Vector, int]  # g of one channel and the steps its monotone constraint held up
@@ -85,26 +87,26 @@ def calibrate_response(
     if not 0 < smoothness < np.inf:
         raise ValueError(f"smoothness must be positive, got {smoothness}")
     weight = hat(weight_type)
-    clips = (low_clip, high_clip)
     places = sum(s.count for s in samples)
     if robust and places > _MOST_PLACES:
         samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
-    tables = [
-        _usable_table(samples, channel, clips, fine=robust)
-        for channel in range(_common_channels(samples))
-    ]
+    channels = range(_common_channels(samples))
+    floors = [responsive_from(samples, c, low_clip) if robust else low_clip for c in channels]
+    tables = [_usable_table(samples, c, (floors[c], high_clip), fine=robust) for c in channels]
     method = "plain"
     if robust:
         estimate = _fit_robust(tables, smoothness)
-        estimate, method = _best_predicting(samples, estimate, weight, smoothness, clips)
+        estimate, method = _best_predicting(
+            samples, estimate, weight, smoothness, floors, high_clip
+        )
     else:
         estimate = [_fit_plain(table, weight, smoothness) for table in tables]
     log_response = np.stack([curve for curve, _ in estimate], axis=1).astype(np.float32)
     if not is_monotone(log_response):
         raise ValueError("the samples hold too little information for a response curve")
     residuals = [
-        channel_residuals(samples, log_response[:, channel], channel, clips, fine=robust)
-        for channel in range(len(tables))
+        channel_residuals(samples, log_response[:, c], c, (floors[c], high_clip), fine=robust)
+        for c in channels
     ]
     settings = {
         "smoothness": smoothness,
@@ -113,6 +115,7 @@ def calibrate_response(
         "high_clip": high_clip,
         "robust": robust,
         "method": method,
+        "lowest_responsive_codes": floors,
         "places_used": sum(s.count for s in samples),
     }
     repairs = tuple(repaired for _, repaired in estimate)
@@ -148,7 +151,12 @@ def response_residual(
         raise ValueError(f"a curve of shape {curve.shape} for samples of {channels} channels")
     hat(weight_type)
     values = [
-        channel_residuals(samples, curve[:, channel], channel, (low_clip, high_clip)).spread()
+        channel_residuals(
+            samples,
+            curve[:, channel],
+            channel,
+            (responsive_from(samples, channel, low_clip), high_clip),
+        ).spread()
         for channel in range(channels)
     ]
     if np.isnan(values).all():
@@ -187,7 +195,8 @@ def _best_predicting(
     robust: list[Estimate],
     weight: Vector,
     smoothness: float,
-    clips: tuple[int, int],
+    floors: Sequence[int],
+    high_clip: int,
 ) -> tuple[list[Estimate], str]:
     """Give the robust curves their ends; prefer plain ones where they predict clearly better.
 
@@ -199,8 +208,8 @@ def _best_predicting(
         for channel in range(len(robust))
     ]
     best = [
-        (with_data_driven_ends(curve, judge, *clips), repairs)
-        for (curve, repairs), judge in zip(robust, judges, strict=True)
+        (with_data_driven_ends(curve, judge, floor, high_clip), repairs)
+        for (curve, repairs), judge, floor in zip(robust, judges, floors, strict=True)
     ]
     method, error = "robust", _joint_error(best, judges) * _CLEARLY_BETTER
     if not is_still(samples):
@@ -278,16 +287,23 @@ def _check_exposures(
 ) -> list[ExposureCheck]:
     checks = []
     for number, bracket in enumerate(samples):
-        for n, time in enumerate(bracket.exposure_times):
-            histograms = [r.histograms[number, n] for r in residuals]
-            shift = median(np.sum(histograms, axis=0))
-            checks.append(
-                ExposureCheck(
-                    bracket=number,
-                    exposure_time=float(time),
-                    residual_stops=tuple(robust_spread(h) for h in histograms),
-                    time_factor=2.0**shift,
-                    suspect=abs(shift) > _SUSPECT_STOPS,
-                )
+        times = bracket.exposure_times
+        histograms = [[r.histograms[number, n] for r in residuals] for n in range(len(times))]
+        pooled = np.sum(histograms, axis=1)
+        enough = pooled.sum(axis=1) >= _LEAST_SHARE * pooled.sum()
+        shifts = np.array([median(h) for h in pooled])
+        if len(times) > 2 and np.isfinite(shifts).any():
+            # ln E is the mean of all exposures, so one false time shifts the others too, but all
+            # alike: measured from their median the one that is false stands alone.
+            shifts -= np.nanmedian(shifts)
+        checks += [
+            ExposureCheck(
+                bracket=number,
+                exposure_time=float(time),
+                residual_stops=tuple(robust_spread(h) for h in histograms[n]),
+                time_factor=float(2.0 ** shifts[n]),
+                suspect=bool(enough[n] and abs(shifts[n]) > _SUSPECT_STOPS),
             )
+            for n, time in enumerate(times)
+        ]
     return checks

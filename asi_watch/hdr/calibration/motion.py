@@ -8,7 +8,7 @@ Fast optical flow using dense inverse search, ECCV 2016) follows every place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -24,7 +24,9 @@ _LEAST_CONTRAST = 16.0
 _PROOF = 0.75
 
 
-def follow(frames: Sequence[NDArray[np.uint8]], places: NDArray[np.float32]) -> NDArray[np.float32]:
+def follow(
+    frames: Sequence[NDArray[np.uint8]], places: NDArray[np.float32]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Find the places of the middle exposure in all others.
 
     Parameters
@@ -34,22 +36,23 @@ def follow(frames: Sequence[NDArray[np.uint8]], places: NDArray[np.float32]) -> 
     places : ndarray, shape (P, 2), float32
         Row and column in the middle exposure, `frames[len(frames) // 2]`.
 
-    Returns
-    -------
-    ndarray, shape (N, P, 2), float32
-        Row and column in each exposure; may lie outside the picture.
+    Yields
+    ------
+    exposure : int
+        Every exposure once, the middle one first.
+    track : ndarray, shape (P, 2), float32
+        Row and column there; may lie outside the picture.
     """
     small, factor = _reduced(frames)
     middle = len(frames) // 2
-    tracks = np.empty((len(frames), *places.shape), dtype=np.float32)
-    tracks[middle] = places
+    yield middle, places
     for path in (range(middle + 1, len(frames)), range(middle - 1, -1, -1)):
-        before = middle
+        before, track = middle, places
         for current in path:
             flow = _flow(small[before], small[current])
-            tracks[current] = tracks[before] + _look_up(flow, tracks[before] / factor) * factor
+            track = track + _look_up(flow, track, factor)
             before = current
-    return tracks
+            yield current, track
 
 
 def match_tones(
@@ -143,7 +146,11 @@ def _contrast(picture: NDArray[np.uint8]) -> float:
     return float(np.ptp(np.quantile(resolved, [0.01, 0.99]))) if resolved.size else 0.0
 
 
-def _look_up(flow: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
-    rows = np.clip(np.rint(places[:, 0]), 0, flow.shape[0] - 1).astype(np.intp)
-    columns = np.clip(np.rint(places[:, 1]), 0, flow.shape[1] - 1).astype(np.intp)
-    return flow[rows, columns]
+def _look_up(
+    flow: NDArray[np.float32], places: NDArray[np.float32], factor: float
+) -> NDArray[np.float32]:
+    """Displacement at places of the full picture, from the flow of the reduced one."""
+    scale = np.float32(1.0 / factor)
+    rows = np.clip(np.rint(places[:, 0] * scale), 0, flow.shape[0] - 1).astype(np.int32)
+    columns = np.clip(np.rint(places[:, 1] * scale), 0, flow.shape[1] - 1).astype(np.int32)
+    return np.asarray(flow[rows, columns] * np.float32(factor), dtype=np.float32)

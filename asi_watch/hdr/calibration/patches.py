@@ -80,7 +80,7 @@ def _read_chunk(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Float
 def _read_dense(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Floats]:
     """The same from whole-frame filters; a median of 3 × 3 does the leaving out."""
     height, width, channels = frame.shape
-    nearest = np.rint(places).astype(np.int64)
+    nearest = np.rint(places).astype(np.int32)
     limit = np.array([height, width]) - 1 - RADIUS
     outside = ((nearest < RADIUS) | (nearest > limit)).any(axis=1)
     rows, columns = np.clip(nearest, 0, np.array([height, width]) - 1).T

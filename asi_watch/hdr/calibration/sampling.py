@@ -78,29 +78,26 @@ def sample_bracket(
         names = ", ".join(get_args(SampleTechnique))
         raise ValueError(f"sample technique '{technique}' is unknown: use one of {names}")
     rows, columns = np.divmod(np.sort(chosen), frames[0].shape[1])
-    positions = np.stack([rows, columns], axis=1)
-    tracks = follow(frames, positions.astype(np.float32))
+    positions = np.stack([rows, columns], axis=1).astype(np.int32)
     shape = (len(rows), len(frames), frames[0].shape[2])
     codes = np.empty(shape, dtype=np.uint8)
     levels = np.empty(shape, dtype=np.float32)
     roughness = np.empty(shape, dtype=np.float16)
-    for n, frame in enumerate(frames):
-        codes[:, n] = frame[rows, columns]
-        levels[:, n], roughness[:, n] = read_levels(frame, tracks[n])
+    motion = np.empty((len(frames), 2), dtype=np.float32)
+    places = positions.astype(np.float32)
+    few = slice(None, None, max(1, len(places) // _MOTION_PLACES))
+    for n, track in follow(frames, places):
+        codes[:, n] = frames[n][rows, columns]
+        levels[:, n], roughness[:, n] = read_levels(frames[n], track)
+        motion[n] = np.median(track[few] - places[few], axis=0)
     return BracketSamples(
         codes=codes,
         exposure_times=times[order],
-        positions=positions.astype(np.int32),
+        positions=positions,
         levels=levels,
         roughness=roughness,
-        motion=_median_motion(tracks),
+        motion=motion,
     )
-
-
-def _median_motion(tracks: NDArray[np.float32]) -> NDArray[np.float32]:
-    few = tracks[:, :: max(1, tracks.shape[1] // _MOTION_PLACES)]
-    motion: NDArray[np.float32] = np.median(few - few[len(few) // 2], axis=1)
-    return motion
 
 
 def _checked_frames(
