@@ -75,7 +75,9 @@ def as_log_response(response: ArrayLike) -> NDArray[np.float32]:
         curve = curve[:, np.newaxis]
     if curve.ndim != 2 or curve.shape[0] != 256 or curve.shape[1] not in (1, 3):
         shape = np.shape(response)
-        raise ValueError(f"a response curve has shape (256, C) or (256, 1, C), C 1 or 3; got {shape}")
+        raise ValueError(
+            f"a response curve has shape (256, C) or (256, 1, C), C 1 or 3; got {shape}"
+        )
     if not np.isfinite(curve).all():
         raise ValueError("the response curve holds values that are not finite")
     return curve

@@ -79,6 +79,20 @@ class MergeSettings:
             if not (np.isfinite([low, high]).all() and low < high):
                 raise ValueError(f"lnE_range is (low, high) with low < high; got {self.lnE_range}")
 
+    def parameters(self) -> dict[str, str | int | float | bool | None]:
+        """Name what shaped a merge besides its algorithm, for the product's provenance."""
+        low, high = self.lnE_range or (None, None)
+        return {
+            "weight_type": self.weight_type,
+            "low_clip": self.low_clip,
+            "high_clip": self.high_clip,
+            "gamma": self.gamma,
+            "lnE_min": low,
+            "lnE_max": high,
+            "saturation": self.saturation,
+            "tonemapping": self.apply_tonemapping,
+        }
+
     @property
     def display_gamma(self) -> float:
         """γ to apply: 1 when the picture is to stay linear."""

@@ -121,7 +121,7 @@ class Publisher:
                 for e in command.exposures
             ),
             algorithm=merged_by.algorithm,
-            parameters=merge_parameters(merged_by),
+            parameters=merged_by.parameters(),
             curve_id=None if curve is None else curve.curve_id,
             expected=command.expected,
             complete=command.complete,
@@ -132,21 +132,6 @@ class Publisher:
 
     def _utc(self, slot: datetime) -> datetime:
         return self._settings.pattern.to_utc(slot)
-
-
-def merge_parameters(settings: MergeSettings) -> dict[str, str | int | float | bool | None]:
-    """Name the parameters that shaped a merge, for its provenance."""
-    low, high = settings.lnE_range or (None, None)
-    return {
-        "weight_type": settings.weight_type,
-        "low_clip": settings.low_clip,
-        "high_clip": settings.high_clip,
-        "gamma": settings.gamma,
-        "lnE_min": low,
-        "lnE_max": high,
-        "saturation": settings.saturation,
-        "tonemapping": settings.apply_tonemapping,
-    }
 
 
 def _first(command: MergeBracket) -> str:

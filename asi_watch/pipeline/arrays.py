@@ -17,7 +17,7 @@ from asi_watch.files import shown
 from asi_watch.hdr.merging import open_merge
 from asi_watch.pipeline.merging import check_products, user_modes
 from asi_watch.pipeline.naming import parse_timestamp
-from asi_watch.pipeline.settings import MergeChoices, merge_choices, merge_parameters, product_of
+from asi_watch.pipeline.settings import MergeChoices, merge_choices, product_of
 from asi_watch.products import Provenance, Source, encode_merge, publish
 
 __all__ = ["create_and_save_hdr"]
@@ -109,7 +109,7 @@ def _provenance(
         slot_utc=slot.replace(tzinfo=UTC),
         sources=tuple(Source(f"array {i}", times[i], slot, images[i].nbytes, 0) for i in order),
         algorithm=choices.settings.algorithm,
-        parameters=merge_parameters(choices.settings),
+        parameters=choices.settings.parameters(),
         curve_id=None if curve is None else curve.curve_id,
         expected=None,
         complete=True,

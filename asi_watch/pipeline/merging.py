@@ -23,7 +23,6 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import read_image
 from asi_watch.naming import slot_stem
 from asi_watch.pipeline.finding import ArchiveBracket
-from asi_watch.pipeline.settings import merge_parameters
 from asi_watch.products import (
     ProductSpec,
     Provenance,
@@ -231,7 +230,7 @@ class BracketMerger:
             slot_utc=self._plan.to_utc(bracket.slot),
             sources=sources,
             algorithm=self._plan.settings.algorithm,
-            parameters=merge_parameters(self._plan.settings),
+            parameters=self._plan.settings.parameters(),
             curve_id=None if curve is None else curve.curve_id,
             expected=bracket.expected,
             complete=bracket.complete and not left_out,

@@ -15,7 +15,7 @@ from asi_watch.products import ProductSpec
 from asi_watch.products.spec import Format
 from asi_watch.responses import to_bgr
 
-__all__ = ["MergeChoices", "merge_choices", "merge_parameters", "product_of"]
+__all__ = ["MergeChoices", "merge_choices", "product_of"]
 
 _FORMATS = {**{name: name for name in get_args(Format)}, "jpeg": "jpg", "tif": "tiff"}
 
@@ -110,18 +110,3 @@ def _curve(response: ArrayLike | ResponseCurve | None, order: ChannelOrder) -> R
     if response is None or isinstance(response, ResponseCurve):
         return response
     return ResponseCurve(to_bgr(as_log_response(np.asarray(response)), order))
-
-
-def merge_parameters(settings: MergeSettings) -> dict[str, str | int | float | bool | None]:
-    """Name the parameters that shaped a merge, as the daemon's products name them."""
-    low, high = settings.lnE_range or (None, None)
-    return {
-        "weight_type": settings.weight_type,
-        "low_clip": settings.low_clip,
-        "high_clip": settings.high_clip,
-        "gamma": settings.gamma,
-        "lnE_min": low,
-        "lnE_max": high,
-        "saturation": settings.saturation,
-        "tonemapping": settings.apply_tonemapping,
-    }

@@ -22,7 +22,7 @@ from asi_watch.pipeline import (
     process_directory,
     save_response_curve,
 )
-from asi_watch.pipeline.settings import merge_parameters, product_of
+from asi_watch.pipeline.settings import product_of
 from asi_watch.products import read_provenance
 from tests.pipeline.making import (
     files_of,
@@ -264,12 +264,6 @@ def test_wrong_responses_are_told(archive: Path, tmp_path: Path) -> None:
     save_response_curve(tmp_path / "grey.npz", g[:, :1], save_plot=False)
     process_directory(archive, tmp_path / "b", response_file=tmp_path / "grey.npz")
     assert products(tmp_path / "b") == []
-
-
-def test_parameters_are_named_as_the_daemon_names_them() -> None:
-    from asi_watch.live import publishing
-
-    assert merge_parameters(CUSTOM) == publishing.merge_parameters(CUSTOM)
 
 
 def test_a_bracket_over_two_folders_lies_in_that_of_its_first_image(tmp_path: Path) -> None:
