@@ -147,8 +147,12 @@ def test_a_reload_keeps_counts_and_loses_nothing_in_flight(site: Site) -> None:
 
 def _backlog(site: Site, brackets: int) -> tuple[int, list[float]]:
     """Work off a backlog while brackets are being taken; peak memory and the live latencies."""
+    contents = frames()
     for number in range(brackets):
-        site.take(number)
+        folder = site.watch / f"{slot(number):%Y/%m/%d/%H}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, content in enumerate(contents):
+            (folder / file_name(number, index)).write_bytes(content)
     site.start()
     latencies: list[float] = []
     for live in range(brackets + 100, brackets + 103):
@@ -157,7 +161,10 @@ def _backlog(site: Site, brackets: int) -> tuple[int, list[float]]:
         assert latency is not None
         latencies.append(latency)
     done_before = len(site.rows())
-    site.until(lambda: len(site.rows()) == brackets + 3, "all merged")
+    deadline = time.monotonic() + 1000
+    while len(site.rows()) < brackets + 3:
+        assert time.monotonic() < deadline, site.log_text()[-3000:]
+        time.sleep(1)
     assert done_before < brackets, "the backlog was over before the live brackets came"
     assert site.process is not None
     status = Path(f"/proc/{site.process.pid}/status").read_text().splitlines()
@@ -175,6 +182,7 @@ def test_a_12_hour_backlog_takes_little_memory_and_live_brackets_go_first(
     site.configure(memory_budget="32MB")
     started = time.monotonic()
     peak, latencies = _backlog(site, 1440)
-    print(f"peak {peak / 1024:.0f} MB, live latencies {latencies}, {time.monotonic() - started} s")
-    assert peak < 400 * 1024
-    assert max(latencies) < 5
+    took = time.monotonic() - started
+    print(f"peak {peak / 1024:.0f} MB, live latencies {latencies} s, {took:.0f} s in all")
+    assert peak < 250 * 1024
+    assert max(latencies) < 2

@@ -136,3 +136,15 @@ def test_when_the_last_calibration_was_is_in_the_ledger(
             settings.cameras[0], ledger, Inbox(), tmp_path, lambda curve, waited: None, 0.0
         )
     assert keeper._recalibrator.wants(True, 10, 1.0)
+
+
+def test_who_asks_twice_to_stop_does_not_want_to_wait(
+    settings: DaemonSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(settings, Notifier.from_environment(), lambda: settings)
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    daemon._on_stop_signal(15, None)
+    assert codes == []
+    daemon._on_stop_signal(15, None)
+    assert codes == [1]
