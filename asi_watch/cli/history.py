@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_EPILOG = """\b
+Examples:
+  asi-watch history -c asi-watch.yaml --since 2h
+  asi-watch history -c asi-watch.yaml --json --limit 1000 | jq 'select(.state != "published")'
+"""
+
 
 def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
     if value is None:
@@ -35,7 +41,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
     return datetime.now() - ago
 
 
-@click.command()
+@click.command(epilog=_EPILOG)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 @click.option(
@@ -51,13 +57,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
 def command(
     config_path: str, as_json: bool, since: datetime | None, camera: str | None, limit: int
 ) -> None:
-    r"""Show what became of past brackets, from the ledger; no daemon need be running.
-
-    \b
-    Examples:
-      asi-watch history -c asi-watch.yaml --since 2h
-      asi-watch history -c asi-watch.yaml --json --limit 1000 | jq 'select(.state != "published")'
-    """
+    """Show what became of past brackets, from the ledger; no daemon need be running."""
     from asi_watch.config.loading import load_config
     from asi_watch.live.ledger import Ledger
 

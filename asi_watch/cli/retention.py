@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_EPILOG = """\b
+Examples:
+  asi-watch retention -c /etc/asi-watch/asi-watch.yaml
+  asi-watch retention -c asi-watch.yaml --camera roof --apply
+"""
 
-@click.command()
+
+@click.command(epilog=_EPILOG)
 @config_option
 @click.option("--camera", metavar="NAME", help="One camera alone.")
 @click.option("--apply", is_flag=True, help="Delete the files, whatever dry_run says.")
 def command(config_path: str, camera: str | None, apply: bool) -> None:
-    r"""Show what retention would delete now; with --apply, delete it.
+    """Show what retention would delete now; with --apply, delete it.
 
     Only files of brackets that the ledger has as published or skipped, oldest first. The daemon
     does the same every hour where `retention` is configured and `dry_run` is false. Exit code 1
     when files could not be deleted.
-
-    \b
-    Examples:
-      asi-watch retention -c /etc/asi-watch/asi-watch.yaml
-      asi-watch retention -c asi-watch.yaml --camera roof --apply
     """
     from asi_watch.cli._settings import camera_settings
     from asi_watch.config.loading import load_config

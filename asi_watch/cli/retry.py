@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_EPILOG = """\b
+Examples:
+  asi-watch retry -c asi-watch.yaml --all-failed
+  asi-watch retry -c asi-watch.yaml --camera roof --slot 2026-06-21T12:00:30
+"""
+
 
 def _slots(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
@@ -25,7 +31,7 @@ def _slots(
         raise click.BadParameter(f"{error}; write one such as 2026-06-21T12:00:00") from None
 
 
-@click.command()
+@click.command(epilog=_EPILOG)
 @config_option
 @click.option("--camera", metavar="NAME", help="One camera alone.")
 @click.option(
@@ -45,15 +51,10 @@ def command(
     all_failed: bool,
     skipped: bool,
 ) -> None:
-    r"""Try brackets again that failed or were skipped.
+    """Try brackets again that failed or were skipped.
 
     A running daemon takes them up at once, otherwise the next start does. Every file the ledger
     knows of them is looked at anew. Published brackets are left alone.
-
-    \b
-    Examples:
-      asi-watch retry -c asi-watch.yaml --all-failed
-      asi-watch retry -c asi-watch.yaml --camera roof --slot 2026-06-21T12:00:30
     """
     from asi_watch.config.loading import load_config
     from asi_watch.live.control import NotRunningError, ask

@@ -10,20 +10,21 @@ from asi_watch.cli import config_option
 
 __all__ = ["command"]
 
+_EPILOG = """\b
+Examples:
+  asi-watch run -c /etc/asi-watch/asi-watch.yaml
+  asi-watch run -c my-camera.yaml 2> daemon.log
+"""
 
-@click.command()
+
+@click.command(epilog=_EPILOG)
 @config_option
 def command(config_path: str) -> None:
-    r"""Watch the cameras and merge their brackets, in the foreground.
+    """Watch the cameras and merge their brackets, in the foreground.
 
     Runs until SIGTERM or SIGINT (Ctrl-C), then finishes the merges in flight. SIGHUP reads the
     configuration again. Exit codes: 0 stopped in order, 1 merges left undone or another error,
     2 configuration refused, 3 another daemon uses the same state_dir.
-
-    \b
-    Examples:
-      asi-watch run -c /etc/asi-watch/asi-watch.yaml
-      asi-watch run -c my-camera.yaml 2> daemon.log
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._settings import daemon_settings

@@ -11,21 +11,22 @@ from asi_watch.cli import config_option
 
 __all__ = ["command"]
 
+_EPILOG = """\b
+Examples:
+  asi-watch status -c /etc/asi-watch/asi-watch.yaml
+  asi-watch status -c asi-watch.yaml --json | jq .cameras.roof.counts
+"""
 
-@click.command()
+
+@click.command(epilog=_EPILOG)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def command(config_path: str, as_json: bool) -> None:
-    r"""Show what the running daemon is doing.
+    """Show what the running daemon is doing.
 
     Per camera: how its folder is watched, the last bracket, latency from the last exposure to
     the durable product, counts since the daemon started, the curve, and the latest error. Exit
     code 1 when no daemon answers.
-
-    \b
-    Examples:
-      asi-watch status -c /etc/asi-watch/asi-watch.yaml
-      asi-watch status -c asi-watch.yaml --json | jq .cameras.roof.counts
     """
     from asi_watch.config.loading import load_config
     from asi_watch.live.control import ask
