@@ -118,12 +118,12 @@ def decode_strictly(path: Path) -> None:
             image.load()
 
 
-_PUBLISHED = re.compile(r'msg="bracket published".*? slot=(\S+)(?:.*? revision=(\d+))?')
+_MERGED = re.compile(r'msg="bracket published".*? slot=(\S+)(?:.*? revision=(\d+))?.*? latency=')
 
 
 def merged_twice(site: Site) -> list[str]:
-    """Slots that the log says were published twice under one revision."""
-    seen = Counter((m[1], m[2] or "1") for m in _PUBLISHED.finditer(site.log_text()))
+    """Slots merged twice under one revision, says the log (an adopted one has no latency)."""
+    seen = Counter((m[1], m[2] or "1") for m in _MERGED.finditer(site.log_text()))
     return [f"{slot} revision {revision}" for (slot, revision), n in seen.items() if n > 1]
 
 

@@ -1,0 +1,155 @@
+"""A disk that is really full: nothing partial, nothing lost, and on again when there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.faults.verdict import check, crashes_in, decode_strictly, files_by_slot, unsettled
+from tests.integration.daemon import EXPOSURES, Site
+
+pytestmark = pytest.mark.integration
+
+BRACKET = {"exposures": EXPOSURES, "grace": "1s", "min_exposures": 3}
+SIZE = 4 << 20
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of 4 MiB over a folder."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[[Path], None]]:
+    with ExitStack() as stack:
+        yield lambda folder: stack.enter_context(small_disk(folder))
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Fill a file system up to `leave` bytes, rounded to pages."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        file.truncate(max(0, file.tell() - leave))
+    return filler
+
+
+def finish(site: Site) -> None:
+    slots = files_by_slot(site.watch)
+    site.until(lambda: not unsettled(site, slots), "settled")
+    site.until(lambda: all(r.state == "published" for r in site.rows().values()), "published")
+    site.until(lambda: site.status()["open_count"] == 0, "idle")
+    assert site.stop() == 0
+    assert crashes_in(site.log_text().splitlines()) == []
+    check(site, slots, min_exposures=3)
+
+
+def test_a_full_output_at_every_amount_of_room(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None]
+) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"}, products=[{"format": "png"}])
+    site.configure(disk={"keep_free": None})
+    mounted(site.output)
+    site.start()
+    site.take(0)
+    size = (site.output / site.until_published(0).products[0]).stat().st_size
+    # None at all, too little for the folder, for the file, for half and for all but the last page.
+    rooms = [0, 4096, 8192, size // 2, size - 1]
+    for number, leave in enumerate(rooms, 1):
+        filler = fill(site.output, leave)
+        before = len(site.log_text())
+        # In an hour of its own: its folder has to be made, too.
+        site.take(number * 120)
+        site.until(
+            lambda before=before: "the disk is full" in site.log_text(before),
+            f"told with {leave} bytes left",
+        )
+        for path in site.output.rglob("*_hdr.png"):
+            decode_strictly(path)
+        assert site.leftovers() == []
+        filler.unlink()
+    finish(site)
+    assert len(site.rows()) == 1 + len(rooms)
+
+
+def test_publishing_pauses_below_the_floor_and_goes_on_by_itself(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None]
+) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    site.configure(disk={"keep_free": "1MiB"})
+    mounted(site.output)
+    filler = fill(site.output, 512 << 10)
+    site.start()
+    site.take(0)
+    site.until(lambda: bool(site.status()["paused"]), "paused")
+    site.until(lambda: site.status()["counts"]["exposures_read"] == 5, "read meanwhile")
+    assert list(site.output.rglob("*_hdr.*")) == []
+    assert site.rows() == {}
+    filler.unlink()
+    finish(site)
+    (row,) = site.rows().values()
+    assert (row.revision, row.attempts) == (1, 0)
+
+
+def test_a_full_state_dir_costs_no_row(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None]
+) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    site.configure(disk={"keep_free": None})
+    site.state.mkdir()
+    mounted(site.state)
+    site.start()
+    site.take(0)
+    site.until_published(0)
+    filler = fill(site.state, 0)
+    for number in range(1, 41):
+        site.take(number)
+    site.until(lambda: site.product(40).exists(), "goes on publishing")
+    site.until(lambda: site.status()["counts"]["published"] == 41, "goes on counting")
+    filler.unlink()
+    finish(site)
+    assert {row.revision for row in site.rows().values()} == {1}
+
+
+def test_death_while_rows_are_owed_costs_none(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None]
+) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    site.configure(disk={"keep_free": None})
+    site.state.mkdir()
+    mounted(site.state)
+    site.start()
+    site.take(0)
+    site.until_published(0)
+    filler = fill(site.state, 0)
+    for number in range(1, 41):
+        site.take(number)
+    site.until(lambda: site.product(40).exists(), "goes on publishing")
+    site.close()
+    filler.unlink()
+    stamps = {p: p.stat().st_mtime_ns for p in site.output.rglob("*_hdr.jpg")}
+    site.start()
+    finish(site)
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps

@@ -1,0 +1,95 @@
+"""The daemon, whatever it went through, and one run over the folder give the same pictures."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.faults.camera import WRITERS, scene
+from tests.faults.tally import Tally
+from tests.integration.daemon import EXPOSURES, Site, file_name, slot
+
+pytestmark = pytest.mark.integration
+
+FORMATS = ("jpg", "png", "exr", "tiff")
+
+
+def live_and_batch(site: Site, *, brackets: int, late: int, seed: int) -> tuple[int, int]:
+    """Let frames come in random order, with restarts; then merge the same folder in one run.
+
+    The last exposure of the first `late` brackets comes when they are published already.
+
+    Returns
+    -------
+    tuple of int
+        Products compared: to the byte, and (revisions, which say so in their provenance) by
+        their pixels.
+    """
+    dice = random.Random(seed)
+    frames = [(n, i) for n in range(brackets) for i in range(5) if n >= late or i < 4]
+    # Shuffled near by, as frames of several brackets overlap.
+    frames.sort(key=lambda f: (f[0] + dice.uniform(0, 1.5), dice.random()))
+    restarts = set(dice.sample(range(len(frames)), 2))
+    site.start()
+    for count, (number, index) in enumerate(frames):
+        write(site, number, index, dice)
+        if count in restarts:
+            site.stop(dice.choice([signal.SIGTERM, signal.SIGKILL]))
+            site.start()
+    for number in range(brackets):
+        site.until_published(number)
+    for number in range(late):
+        write(site, number, 4, dice)
+    for number in range(brackets):
+        site.until_published(number, revision=2 if number < late else 1)
+    assert site.stop() == 0
+    batch = site.folder / "batch"
+    answer = site.run("merge", str(site.watch), str(batch))
+    assert answer.returncode == 0, answer.stderr
+    return compare(site, batch)
+
+
+def write(site: Site, number: int, index: int, dice: random.Random) -> None:
+    folder = site.watch / f"{slot(number):%Y/%m/%d/%H}"
+    folder.mkdir(parents=True, exist_ok=True)
+    dice.choice(WRITERS)(folder / file_name(number, index), scene(number)[index])
+
+
+def compare(site: Site, batch: Path) -> tuple[int, int]:
+    revised = {p for row in site.rows().values() if row.revision > 1 for p in row.products}
+    made = {str(p.relative_to(site.output)) for p in site.output.rglob("*") if p.is_file()}
+    assert made == {str(p.relative_to(batch)) for p in batch.rglob("*") if p.is_file()}
+    for name in made - revised:
+        assert (site.output / name).read_bytes() == (batch / name).read_bytes(), name
+    pictures = [name for name in revised if name.endswith((".jpg", ".png", ".tiff"))]
+    for name in pictures:
+        live, once = (cv2.imread(str(f / name), cv2.IMREAD_UNCHANGED) for f in (site.output, batch))
+        assert live is not None, name
+        np.testing.assert_array_equal(live, once)
+    return len(made - revised), len(pictures)
+
+
+def settings(grace: str) -> dict[str, object]:
+    return {
+        "bracket": {"exposures": EXPOSURES, "grace": grace, "min_exposures": 3},
+        "scan": {"every": "1s"},
+        "products": [{"format": f} for f in FORMATS],
+    }
+
+
+def test_the_same_bytes_whatever_the_order(make_site: Callable[..., Site]) -> None:
+    same, alike = live_and_batch(make_site(**settings("30s")), brackets=6, late=0, seed=1)
+    assert (same, alike) == (24, 0)
+
+
+@pytest.mark.soak
+def test_the_same_bytes_of_many_brackets(make_site: Callable[..., Site], tally: Tally) -> None:
+    same, alike = live_and_batch(make_site(**settings("30s")), brackets=200, late=0, seed=2)
+    more, revised = live_and_batch(make_site(**settings("3s")), brackets=40, late=20, seed=3)
+    tally.add("live equals batch", products=same + more, revisions=alike + revised, differences=0)
