@@ -11,7 +11,8 @@ from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.backlog import BACKLOG, LIVE, Backlog, LiveEdge, Order, WaitingFile, urgency_key
+from asi_watch.live.arrivals import Arrivals
+from asi_watch.live.backlog import Order, WaitingFile
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.collector import MAX_ATTEMPTS, Collector
 from asi_watch.live.commands import (
@@ -28,7 +29,6 @@ from asi_watch.live.health import CameraHealth
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
-    FoundFile,
     Inbox,
     MergeDone,
     ReadDone,
@@ -43,15 +43,12 @@ from asi_watch.live.settings import CameraSettings
 from asi_watch.live.workshop import Workshop
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name
-from asi_watch.phases import PhaseLearner, Slots
 from asi_watch.products import is_temporary, sweep_temporaries
 
 log = logging.getLogger(__name__)
 
 READ, MERGE = 0, 1
 
-# Files of a backlog being read at a time; live brackets come on top.
-_MOST_READS = 400
 _RETRIES_AT_ONCE = 50
 
 
@@ -97,25 +94,19 @@ class Camera:
         self._inbox = inbox
         self._pool = pool
         self._paused = paused
-        self._order: Order = order
         self._health = CameraHealth()
-        self._edge = LiveEdge(settings.rules.round_to)
-        self._backlog = Backlog(order)
-        self._reading = 0
+        self._arrivals = Arrivals(settings, order, ledger, self._admit)
         self._held: dict[datetime, MergeBracket] = {}
         self._taking_up = True
         self._taken_up: datetime | None = None
         self._workshop = Workshop(settings, Publisher(settings), budget, buffers)
-        history = ledger.offsets(self.name) if settings.rules.learn_offset else []
-        self._slots = Slots(settings.rules.round_to, settings.rules.offset, history)
-        self._learner = PhaseLearner(settings.rules.round_to)
         self._collector = Collector(
             self.name,
             settings.rules,
             settings.pattern.parse,
             lambda slot: ledger.get(self.name, slot),
             settings.intake.stable_for,
-            self._slots,
+            self._arrivals.slots,
         )
         self._intake = Intake(self.name, settings.intake, self._wanted, inbox)
         self._curves = CurveKeeper(
@@ -158,51 +149,14 @@ class Camera:
 
     def found(self, message: Found) -> None:
         """Files were seen."""
-        named = [(file, self._collector.slot_of_name(file.path)) for file in message.files]
-        slots = [name[1] for _, name in named if name is not None]
-        if slots:
-            self._edge.seen(max(slots), message.at)
-        for file, name in named:
-            if name is not None:
-                timestamp, slot = name
-                if self._edge.seen(slot, message.at):
-                    self._learn(timestamp)
-                elif self._reading >= _MOST_READS and not self._collector.is_open(slot):
-                    self._backlog.add(
-                        slot, WaitingFile(file.path, file.signature, file.settled, message.at)
-                    )
-                    continue
-                for waiting in self._backlog.take(slot):
-                    self._admit(waiting)
-            self._admit(file, message.at)
+        self._arrivals.found(message, self._collector)
 
-    def _admit(self, file: FoundFile | WaitingFile, at: float | None = None) -> None:
-        seen_at = file.at if isinstance(file, WaitingFile) else at
-        assert seen_at is not None
-        self._execute(self._collector.found(file.path, file.signature, file.settled, seen_at))
-
-    def _learn(self, timestamp: datetime) -> None:
-        # What holds for earlier files is settled: their slots must never change.
-        if not self.settings.rules.learn_offset or timestamp < self._slots.settled_until:
-            return
-        change = self._learner.observe(timestamp, self._slots.offset_at(timestamp))
-        if change is None or change[0] <= self._edge.newest:
-            return
-        if not self._ledger.try_offset(self.name, *change):
-            return
-        self._slots.learned(*change)
-        event(
-            log,
-            logging.WARNING,
-            "slots moved: their edge fell within brackets",
-            camera=self.name,
-            offset=change[1].total_seconds(),
-            since=change[0],
-        )
+    def _admit(self, file: WaitingFile) -> None:
+        self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))
 
     def read_done(self, message: ReadDone, now: float) -> None:
         """A file was read."""
-        self._reading -= 1
+        self._arrivals.reading -= 1
         if isinstance(message.outcome, Unusable):
             event(
                 log,
@@ -213,15 +167,7 @@ class Camera:
                 reason=message.outcome.reason,
             )
         self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
-        if self._backlog and self._reading < _MOST_READS // 2:
-            self._feed()
-
-    def _feed(self) -> None:
-        for files in self._backlog.next_brackets():
-            for file in files:
-                self._admit(file)
-            if self._reading >= _MOST_READS:
-                break
+        self._arrivals.feed()
 
     def merge_done(self, message: MergeDone, now: float) -> None:
         """A merge ended."""
@@ -262,7 +208,8 @@ class Camera:
     def tick(self, now: float) -> None:
         """Time has passed."""
         self._execute(self._collector.due(now))
-        if self._taking_up and self._reading < _MOST_READS:
+        self._arrivals.feed()
+        if self._taking_up and self._arrivals.has_room:
             self._take_up(now)
         paused = self._paused() is not None
         if self._held and not paused:
@@ -319,8 +266,8 @@ class Camera:
             outcome = Unusable(f"reading it crashed: {error!r}", True, None)
             self._inbox.put(ReadDone(self.name, command.slot, command.path, outcome))
 
-        self._reading += 1
-        self._pool.submit(self._urgency(command.slot, READ), job, crashed)
+        self._arrivals.reading += 1
+        self._pool.submit(self._arrivals.urgency(command.slot, READ), job, crashed)
 
     def _submit_merge(self, command: MergeBracket) -> None:
         if self._paused() is not None:
@@ -339,13 +286,7 @@ class Camera:
             outcome = MergeFailed(f"merging crashed: {error!r}")
             self._inbox.put(MergeDone(self.name, command.slot, outcome))
 
-        self._pool.submit(self._urgency(command.slot, MERGE), job, crashed)
-
-    def _urgency(self, slot: datetime, step: int) -> tuple[int, float, int]:
-        if self._edge.is_live(slot):
-            # The newest first, should a whole backlog arrive file by file as if it were live.
-            return (LIVE, urgency_key(slot, "newest"), step)
-        return (BACKLOG, urgency_key(slot, self._order), step)
+        self._pool.submit(self._arrivals.urgency(command.slot, MERGE), job, crashed)
 
     def _write(self, record: BracketRecord) -> None:
         self._ledger.record(record)
@@ -388,8 +329,8 @@ class Camera:
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
             "waiting_for_room": len(self._held),
-            "backlog": len(self._backlog),
-            "offset": self._slots.offset_at(self._edge.newest).total_seconds(),
+            "backlog": self._arrivals.waiting,
+            "offset": self._arrivals.offset,
             **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
             "totals": self._ledger.totals(self.name),

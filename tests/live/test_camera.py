@@ -14,7 +14,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live import camera as camera_module
+from asi_watch.live import arrivals
 from asi_watch.live.backlog import BACKLOG, LIVE, Order
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.camera import MERGE, READ, Camera
@@ -111,7 +111,7 @@ class Bench:
 def test_a_backlog_is_read_a_part_at_a_time_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(camera_module, "_MOST_READS", 30)
+    monkeypatch.setattr(arrivals, "MOST_READS", 30)
     bench = Bench(tmp_path)
     bench.scan(*range(200, 0, -1))
     assert len(bench.pool.jobs) <= 30 + 3 * len(EXPOSURES)
@@ -127,7 +127,7 @@ def test_a_backlog_is_read_a_part_at_a_time_and_nothing_is_lost(
 def test_brackets_of_a_backlog_are_merged_in_the_order_configured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order
 ) -> None:
-    monkeypatch.setattr(camera_module, "_MOST_READS", 9)
+    monkeypatch.setattr(arrivals, "MOST_READS", 9)
     bench = Bench(tmp_path, order)
     bench.scan(1000)
     bench.scan(*range(50))
@@ -154,12 +154,12 @@ def test_a_live_bracket_overtakes_a_backlog(tmp_path: Path) -> None:
 def test_a_bracket_that_begins_by_other_ways_has_its_waiting_files_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(camera_module, "_MOST_READS", 9)
+    monkeypatch.setattr(arrivals, "MOST_READS", 9)
     bench = Bench(tmp_path)
     bench.scan(1000)
     bench.scan(*range(50), which=EXPOSURES[:2])
     before = len(bench.pool.jobs)
-    monkeypatch.setattr(camera_module, "_MOST_READS", 1000)
+    monkeypatch.setattr(arrivals, "MOST_READS", 1000)
     bench.scan(40, which=EXPOSURES[2:])
     assert len(bench.pool.jobs) == before + len(EXPOSURES)
 
