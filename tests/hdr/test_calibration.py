@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from asi_watch.hdr.calibration import (
+    BracketSamples,
+    calibrate_response,
+    is_monotone,
+    response_residual,
+    sample_bracket,
+)
+from tests.hdr.calibration_scenes import TIMES, bracket, error_stops, true_gamma_response
+
+
+def sampled(*, technique="random", count=600, brackets=2, times=TIMES, seed=3, **scene):
+    rng = np.random.default_rng(seed)
+    return [
+        sample_bracket(bracket(rng, **scene), times, technique=technique, count=count, rng=rng)
+        for _ in range(brackets)
+    ]
+
+
+def dense_solution(samples, channel, smoothness, low, high):
+    """The published equations as one tall matrix, a row per observation."""
+    z = np.arange(256)
+    hat = np.where(z <= 127.5, z, 255 - z).astype(float)
+    places = sum(s.count for s in samples)
+    rows, values = [], []
+    place = 0
+    for s in samples:
+        for codes in s.codes[:, :, channel]:
+            for code, time in zip(codes, s.exposure_times, strict=True):
+                weight = hat[code] if low <= code <= high else 0.0
+                row = np.zeros(256 + places)
+                row[code], row[256 + place] = weight, -weight
+                rows.append(row)
+                values.append(weight * np.log(time))
+            place += 1
+    scale = smoothness * np.sqrt(places / 10_000)
+    for code in range(1, 255):
+        row = np.zeros(256 + places)
+        row[code - 1 : code + 2] = scale * hat[code] * np.array([1.0, -2.0, 1.0])
+        rows.append(row)
+        values.append(0.0)
+    anchor = np.zeros(256 + places)
+    anchor[128] = 1.0
+    rows.append(anchor)
+    values.append(0.0)
+    return np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0][:256]
+
+
+def test_plain_solution_is_that_of_the_published_equations():
+    samples = sampled(count=120, brackets=2)
+    curve = calibrate_response(samples, robust=False, smoothness=300.0).log_response
+    for channel in range(3):
+        expected = dense_solution(samples, channel, 300.0, 5, 250)
+        assert (np.diff(expected) > 1e-4).all()  # else the constraint would make a difference
+        np.testing.assert_allclose(curve[:, channel], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("technique", ["random", "histogram", "flat"])
+def test_static_scene(technique):
+    curve = calibrate_response(sampled(technique=technique)).log_response
+    assert curve.shape == (256, 3)
+    assert curve.dtype == np.float32
+    assert (curve[128] == 0).all()
+    assert error_stops(curve, true_gamma_response()) < 0.02
+
+
+def test_drifting_scene_is_followed():
+    samples = sampled(drift=6)
+    curve = calibrate_response(samples).log_response
+    assert error_stops(curve, true_gamma_response()) < 0.03
+    motion = samples[0].motion
+    assert motion is not None
+    np.testing.assert_allclose(motion[-1] - motion[0], [0.0, -24.0], atol=1.0)
+
+
+def test_wrong_pixels_are_outvoted():
+    rng = np.random.default_rng(8)
+    samples = []
+    for _ in range(2):
+        images = bracket(rng)
+        for image in images:
+            bad = rng.random(image.shape[:2]) < 0.02
+            image[bad] = rng.integers(0, 256, (int(bad.sum()), 3))
+        samples.append(sample_bracket(images, TIMES, technique="random", count=600, rng=rng))
+    curve = calibrate_response(samples).log_response
+    assert error_stops(curve, true_gamma_response()) < 0.03
+
+
+def test_curve_does_not_depend_on_the_number_of_samples():
+    few, many = (calibrate_response(sampled(count=count)).log_response for count in (500, 20_000))
+    moved = (many - few)[15:241] / np.log(2)
+    assert np.abs(moved - moved.mean(axis=0)).max() < 0.05
+    assert (moved - moved.mean(axis=0)).std() < 0.01
+
+
+def test_smoothness_means_the_same_for_any_number_of_samples():
+    samples = sampled(count=300, brackets=1)
+    once = calibrate_response(samples, robust=False).log_response
+    tenfold = calibrate_response(samples * 10, robust=False).log_response
+    np.testing.assert_allclose(once, tenfold, atol=1e-5)
+
+
+def test_order_and_unit_of_exposures_do_not_matter():
+    rng = np.random.default_rng(2)
+    images = bracket(rng)
+    one = sample_bracket(images, TIMES, technique="random", count=300, rng=np.random.default_rng(1))
+    other = sample_bracket(
+        images[::-1], TIMES[::-1] / 1e6, technique="random", count=300, rng=np.random.default_rng(1)
+    )
+    np.testing.assert_array_equal(one.codes, other.codes)
+    np.testing.assert_allclose(
+        calibrate_response([one]).log_response, calibrate_response([other]).log_response, atol=1e-4
+    )
+
+
+def test_any_input_gives_a_monotone_curve():
+    rng = np.random.default_rng(4)
+    codes = rng.integers(0, 256, (400, 3, 3)).astype(np.uint8)
+    samples = [BracketSamples(codes, np.array([1.0, 2.0, 4.0]), np.zeros((400, 2), np.int32))]
+    for robust in (True, False):
+        calibration = calibrate_response(samples, robust=robust)
+        assert is_monotone(calibration.log_response)
+        assert np.isfinite(calibration.log_response).all()
+        assert calibration.report.warnings  # no curve fits noise, and the report says so
+
+
+def test_curve_predicts_what_clipped_codes_mean():
+    samples = sampled(technique="random")
+    curve = calibrate_response(samples).log_response
+    assert (curve[255] > curve[250] + 0.1).all()
+
+
+def test_one_false_time_is_named():
+    samples = sampled(brackets=3)
+    false = samples[1].exposure_times.copy()
+    false[3] = 1000.0  # in truth 640
+    samples[1] = replace(samples[1], exposure_times=false)
+    report = calibrate_response(samples).report
+    assert [(c.bracket, c.exposure_time) for c in report.suspected_times] == [(1, 1000.0)]
+    assert report.suspected_times[0].time_factor == pytest.approx(0.64, abs=0.05)
+    assert any("1000" in warning and "bracket 1" in warning for warning in report.warnings)
+
+
+def test_times_that_cannot_be_true_are_named():
+    samples = sampled()
+    shuffled = [s.codes[:, [2, 0, 4, 1, 3]] for s in samples]
+    false = [
+        BracketSamples(codes, s.exposure_times, s.positions)
+        for codes, s in zip(shuffled, samples, strict=True)
+    ]
+    report = calibrate_response(false).report
+    assert any("cannot be true" in warning for warning in report.warnings)
+    assert not calibrate_response(samples).report.warnings
+
+
+def test_report_is_json_and_complete():
+    calibration = calibrate_response(sampled())
+    plain = json.loads(json.dumps(calibration.report.to_dict(), allow_nan=False))
+    assert plain["samples"] == 1200
+    assert len(plain["samples_per_code"]) == 3
+    assert [0, 4] in plain["extrapolated"][0] or plain["extrapolated"][0][0][1] >= 4
+    assert max(plain["residual_stops"]) < 0.1
+    assert len(plain["exposures"]) == 10
+
+
+def test_dark_floor_is_left_out():
+    def lifted(exposure):
+        return np.maximum(exposure ** (1 / 2.2), 0.2)
+
+    report = calibrate_response(sampled(tone=lifted)).report
+    assert all(20 < code < 64 for code in report.settings["lowest_responsive_codes"])
+    untouched = calibrate_response(sampled()).report
+    assert untouched.settings["lowest_responsive_codes"] == [5, 5, 5]
+
+
+def test_residual_tells_a_right_curve_from_a_wrong_one():
+    samples = sampled()
+    right = calibrate_response(samples).log_response
+    assert response_residual(right, samples) < 0.5 * response_residual(right * 1.2, samples)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"smoothness": 0.0}, "smoothness"),
+        ({"weight_type": "flat"}, "weight type"),
+        ({"low_clip": 200, "high_clip": 100}, "low_clip"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate_response(sampled(count=50, brackets=1), **settings)
+
+
+def test_nothing_usable_is_an_error():
+    codes = np.full((50, 3, 3), 255, np.uint8)
+    samples = [BracketSamples(codes, np.array([1.0, 2.0, 4.0]), np.zeros((50, 2), np.int32))]
+    with pytest.raises(ValueError, match="no usable samples"):
+        calibrate_response(samples)
+    with pytest.raises(ValueError, match="no bracket"):
+        calibrate_response([])

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from asi_watch.hdr.calibration import sample_bracket
+from asi_watch.hdr.calibration.motion import follow, match_tones
+from asi_watch.hdr.calibration.patches import _read_dense, read_levels
+from tests.hdr.calibration_scenes import TIMES, bracket
+
+
+def draw(images, times=TIMES, technique="random", count=100, mask=None):
+    rng = np.random.default_rng(0)
+    return sample_bracket(images, times, technique=technique, count=count, rng=rng, mask=mask)
+
+
+@pytest.mark.parametrize("technique", ["random", "histogram", "flat"])
+def test_places_are_inside_the_mask_and_repeatable(technique):
+    images = bracket(np.random.default_rng(1))
+    mask = np.zeros(images[0].shape[:2], bool)
+    mask[40:100, 30:150] = True
+    one, two = (draw(images, technique=technique, mask=mask) for _ in range(2))
+    np.testing.assert_array_equal(one.positions, two.positions)
+    assert len(np.unique(one.positions, axis=0)) == 100
+    assert mask[tuple(one.positions.T)].all()
+
+
+def test_codes_are_those_of_the_images():
+    images = bracket(np.random.default_rng(1))
+    samples = draw(images)
+    rows, columns = samples.positions.T
+    np.testing.assert_array_equal(samples.codes[:, 2], images[2][rows, columns])
+
+
+def test_histogram_spreads_over_codes():
+    images = bracket(np.random.default_rng(1))
+    spread = [
+        np.ptp(
+            np.bincount(draw(images, technique=t, count=400).codes[:, 2].mean(axis=1).astype(int))
+        )
+        for t in ("histogram", "random")
+    ]
+    assert spread[0] < spread[1]
+
+
+def test_flat_places_are_flatter():
+    images = bracket(np.random.default_rng(1))
+    rough = [np.mean(draw(images, technique=t).roughness) for t in ("flat", "random")]
+    assert rough[0] < 0.8 * rough[1]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([80.0], "at least two"),
+        ([80.0] * 5, "equal"),
+        ([0.0, 1.0, 2.0, 3.0, 4.0], "positive"),
+        ([1.0, 1.0, 2.0, 3.0, 4.0], "twice"),
+        ([1.0, 2.0], "images but"),
+    ],
+)
+def test_impossible_times(times, message):
+    images = bracket(np.random.default_rng(1), size=(20, 20))
+    with pytest.raises(ValueError, match=message):
+        draw(images[:1] if len(times) == 1 else images, times)
+
+
+def test_impossible_images_and_masks():
+    images = bracket(np.random.default_rng(1), size=(20, 20))
+    with pytest.raises(ValueError, match="differ in shape"):
+        draw([*images[:-1], images[-1][:10]])
+    with pytest.raises(ValueError, match="leaves no pixel"):
+        draw(images, mask=np.zeros((20, 20), bool))
+    with pytest.raises(ValueError, match="unknown"):
+        draw(images, technique="best")
+
+
+def test_levels_are_finer_than_codes_and_ignore_wrong_pixels():
+    columns = np.arange(60)[np.newaxis].repeat(60, axis=0)
+    frame = np.repeat(np.rint(60 + 0.3 * columns)[:, :, np.newaxis], 3, axis=2).astype(np.uint8)
+    frame[30, 30] = 255
+    places = np.array([[30.0, 31.0], [20.4, 40.5], [0.0, 0.0]], dtype=np.float32)
+    for levels, _ in (read_levels(frame, places), _read_dense(frame, places)):
+        np.testing.assert_allclose(levels[0], 60 + 0.3 * 31, atol=0.4)
+        np.testing.assert_allclose(levels[1], 60 + 0.3 * 40.5, atol=0.25)
+        assert np.isnan(levels[2]).all()
+
+
+def test_followed_places_move_with_the_scene_and_stand_with_a_still_one():
+    places = np.array([[80.0, 60.0], [60.0, 100.0]], dtype=np.float32)
+    for drift in (0, 5):
+        images = bracket(np.random.default_rng(6), drift=drift)
+        for number, track in follow(images, places):
+            expected = places - [0.0, drift * (number - 2)]
+            np.testing.assert_allclose(track, expected, atol=0.05 if drift == 0 else 1.0)
+
+
+def test_matched_tones_agree():
+    images = bracket(np.random.default_rng(1))
+    one, two = match_tones(images[1][:, :, 1], images[2][:, :, 1])
+    assert np.abs(one.astype(int) - two).mean() < 4
+    assert np.ptp(two) > 200

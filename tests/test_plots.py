@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from asi_watch.hdr.calibration import calibrate_response, sample_bracket
+from asi_watch.plots import save_calibration_report_plot, save_comparison_plot, save_response_plot
+from tests.hdr.calibration_scenes import TIMES, bracket, true_gamma_response
+
+
+def curve(channels=3):
+    return np.repeat(true_gamma_response()[:, np.newaxis], channels, axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("channels", "suffix"), [(1, "png"), (3, "jpg")])
+def test_response_plot(tmp_path, channels, suffix):
+    path = save_response_plot(curve(channels), tmp_path / "new" / f"curve.{suffix}", dpi=50)
+    picture = cv2.imread(str(path))
+    assert picture.shape[1] == 350
+    assert picture.std() > 5
+
+
+def test_channel_order_decides_the_colour(tmp_path):
+    response = curve()
+    response[:, 0] += 3.0
+    bgr = save_response_plot(response, tmp_path / "a.png", channel_order="BGR")
+    rgb = save_response_plot(response, tmp_path / "b.png", channel_order="RGB")
+    assert bgr.read_bytes() != rgb.read_bytes()
+
+
+def test_comparison_plot(tmp_path):
+    path = save_comparison_plot(curve(), curve() * 1.1, tmp_path / "c.png", ("old", "new"), dpi=50)
+    assert cv2.imread(str(path)) is not None
+    with pytest.raises(ValueError, match="cannot be compared"):
+        save_comparison_plot(curve(), curve(1), tmp_path / "d.png")
+
+
+def test_report_plot_leaves_no_global_state(tmp_path):
+    rng = np.random.default_rng(1)
+    samples = [sample_bracket(bracket(rng), TIMES, technique="flat", count=200, rng=rng)]
+    path = save_calibration_report_plot(calibrate_response(samples), tmp_path / "r.png", dpi=50)
+    assert cv2.imread(str(path)).shape[1] == 550
+    assert "matplotlib.pyplot" not in sys.modules
