@@ -37,7 +37,7 @@ def test_a_damaged_ledger_is_moved_aside_and_rebuilt_from_the_products(site: Sit
     site.take(1)
     site.until_published(1)
     assert site.product(0).stat().st_mtime_ns == stamp
-    assert site.status()["counts"]["published"] == 1
+    site.until(lambda: site.status()["counts"]["published"] == 1, "counted")
 
 
 def test_publishing_pauses_on_a_full_disk_and_goes_on_by_itself(site: Site) -> None:
