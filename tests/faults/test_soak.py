@@ -1,0 +1,49 @@
+"""24 simulated hours: memory, threads and file descriptors stay flat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.soaking import DAY, HOUR, live_a_day, of_hour, save
+from tests.faults.tally import FOLDER, Tally
+from tests.faults.verdict import check, crashes_in, files_by_slot
+from tests.integration.daemon import EXPOSURES, Site
+from tests.skies import jpeg_bracket
+
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
+
+MOST_GROWTH = 1.05
+
+
+def test_a_day_leaves_no_trace_in_memory(make_site: Callable[..., Site], tally: Tally) -> None:
+    site = make_site(bracket={"exposures": EXPOSURES, "grace": "10s", "min_exposures": 3})
+    by_exposure = jpeg_bracket(128)
+    site.start()
+    samples = live_a_day(site, [by_exposure[t] for t in EXPOSURES], DAY, every=2.0)
+    site.until(lambda: site.status()["open_count"] == 0, "idle")
+    assert site.stop() == 0
+    save(samples, FOLDER)
+    slots = files_by_slot(site.watch)
+    counts = check(site, slots, min_exposures=3)
+    assert crashes_in(site.log_text().splitlines()) == []
+    first, last = of_hour(samples, 1, "rss_mib"), of_hour(samples, 23, "rss_mib")
+    tally.add(
+        "24 simulated hours",
+        brackets=counts["published"],
+        rss_in_hour_2=f"{first:.1f} MiB",
+        rss_in_hour_24=f"{last:.1f} MiB",
+        growth=f"{100 * (last / first - 1):+.1f} %",
+        threads=f"{of_hour(samples, 1, 'threads'):.0f} → {of_hour(samples, 23, 'threads'):.0f}",
+        descriptors=f"{of_hour(samples, 1, 'descriptors'):.0f} →"
+        f" {of_hour(samples, 23, 'descriptors'):.0f}",
+    )
+    assert last <= MOST_GROWTH * first
+    for what in ("threads", "descriptors"):
+        assert of_hour(samples, 23, what) <= of_hour(samples, 1, what) + 1, what
+    assert max(s.wal_kib for s in samples) < 8192
+    # A row takes its place and nothing more does.
+    growth = of_hour(samples, 23, "state_kib") - of_hour(samples, 1, "state_kib")
+    assert growth < 4 * (DAY - HOUR)
+    assert samples[-1].temporaries == 0
