@@ -7,6 +7,7 @@ the files.
 """
 
 from asi_watch.hdr.calibration.calibrate import calibrate_response, response_residual
+from asi_watch.hdr.calibration.disc import find_sky_disc
 from asi_watch.hdr.calibration.monotone import is_monotone
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck
 from asi_watch.hdr.calibration.samples import BracketSamples
@@ -19,6 +20,7 @@ __all__ = [
     "ExposureCheck",
     "SampleTechnique",
     "calibrate_response",
+    "find_sky_disc",
     "is_monotone",
     "response_residual",
     "sample_bracket",
