@@ -2,13 +2,15 @@
 
 PLAN is JSON: ``{"die_at": STEP, "slot": ISO}`` ends the process at once, as a power cut would,
 when that bracket comes to that step; ``{"products": […], "inputs": […]}`` lets system calls fail
-where products are written and where exposures are opened (see `Faults`).
+where products are written and where exposures are opened (see `Faults`); ``{"constants": {NAME:
+VALUE}}`` sets constants of modules.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import sys
@@ -138,6 +140,9 @@ def fail_inputs(faults: list[dict[str, Any]]) -> None:
 def sabotage(plan: dict[str, Any]) -> None:
     if "die_at" in plan:
         die_at(plan["die_at"], datetime.fromisoformat(plan["slot"]), plan["product"])
+    for name, value in plan.get("constants", {}).items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(module), constant, value)
     fail_products(plan.get("products", []))
     fail_inputs(plan.get("inputs", []))
 

@@ -35,6 +35,13 @@ class Sample:
     temporaries: int
 
 
+def leave_an_archive(site: Site) -> None:
+    """Folders of the day before: the daemon watches the newest few dozens, and had them already."""
+    for hour in range(1, 25):
+        folder = site.watch / f"{slot(-hour * HOUR):%Y/%m/%d/%H}"
+        folder.mkdir(parents=True)
+
+
 def live_a_day(site: Site, frames: list[bytes], brackets: int, every: float) -> list[Sample]:
     """Write brackets, a few ahead of the daemon, and sample it every so many seconds."""
     samples: list[Sample] = []

@@ -31,7 +31,7 @@ SLOTS = range(3)
 COPIES = range(2)
 # Fewer than the collector's attempts in all: nothing is parked.
 MAX_FAILURES = 5
-LONG_WALKS = 20_000
+LONG_WALKS = 5_000
 
 paths = st.builds(
     path_of, st.sampled_from(SLOTS), st.sampled_from(EXPOSURES), st.sampled_from(COPIES)
@@ -238,7 +238,7 @@ def test_any_order_ends_as_a_run_over_the_folder(machine: type[Arrivals]) -> Non
 def test_any_order_for_long(machine: type[Arrivals]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
-        settings=settings(max_examples=5000, stateful_step_count=80, suppress_health_check=_QUIET),
+        settings=settings(max_examples=1000, stateful_step_count=60, suppress_health_check=_QUIET),
     )
 
 
@@ -311,7 +311,7 @@ def test_random_walks_end_as_a_run_over_the_folder(machine: type[Arrivals]) -> N
 def test_long_random_walks(machine: type[Arrivals], tally: Tally) -> None:
     merges = 0
     for seed in range(LONG_WALKS):
-        walker = walk(machine, seed, 200)
+        walker = walk(machine, seed, 120)
         merges += sum(len(m) for m in walker.world.made.values())
     tally.add(
         f"model of the collector, {machine.__name__}",

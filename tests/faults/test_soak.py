@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.soaking import DAY, HOUR, live_a_day, of_hour, save
+from tests.faults.launching import start_sabotaged
+from tests.faults.soaking import DAY, HOUR, leave_an_archive, live_a_day, of_hour, save
 from tests.faults.tally import FOLDER, Tally
 from tests.faults.verdict import check, crashes_in, files_by_slot
 from tests.integration.daemon import EXPOSURES, Site
@@ -15,13 +16,19 @@ from tests.skies import jpeg_bracket
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 MOST_GROWTH = 1.05
+# A day passes in minutes: what is kept for a quarter of an hour is kept for as much less.
+FASTER = {
+    "asi_watch.live.scanning.TRACKED_FOR": 1.0,
+    "asi_watch.live.tree_memory.TRACKED_FOR": 1.0,
+}
 
 
 def test_a_day_leaves_no_trace_in_memory(make_site: Callable[..., Site], tally: Tally) -> None:
     site = make_site(bracket={"exposures": EXPOSURES, "grace": "10s", "min_exposures": 3})
     by_exposure = jpeg_bracket(128)
-    site.start()
-    samples = live_a_day(site, [by_exposure[t] for t in EXPOSURES], DAY, every=2.0)
+    leave_an_archive(site)
+    start_sabotaged(site, {"constants": FASTER})
+    samples = live_a_day(site, [by_exposure[t] for t in EXPOSURES], DAY, every=1.0)
     site.until(lambda: site.status()["open_count"] == 0, "idle")
     assert site.stop() == 0
     save(samples, FOLDER)
