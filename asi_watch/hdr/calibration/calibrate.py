@@ -203,10 +203,8 @@ def _best_predicting(
     They do where the images break the model for most places (flare, a film's base); of scenes
     that moved the bare codes cannot judge, there the robust curves stand.
     """
-    judges = [
-        thinned(observe(samples, channel, 0, CODES - 1, fine=False))
-        for channel in range(len(robust))
-    ]
+    few = thinned(samples)
+    judges = [observe(few, channel, 0, CODES - 1, fine=False) for channel in range(len(robust))]
     best = [
         (with_data_driven_ends(curve, judge, floor, high_clip), repairs)
         for (curve, repairs), judge, floor in zip(robust, judges, floors, strict=True)

@@ -27,9 +27,10 @@ _JUDGED = (10, 245)
 _STILL_PIXELS = 0.75
 
 
-def thinned(table: Observations) -> Observations:
-    """At most as many places as a judgement needs."""
-    return table.part(slice(None, None, -(-len(table.codes) // _PLACES)))
+def thinned(samples: Sequence[BracketSamples]) -> list[BracketSamples]:
+    """About as many places as a judgement needs."""
+    stride = -(-sum(s.count for s in samples) // _PLACES)
+    return [s.every(max(stride, 1)) for s in samples]
 
 
 def is_still(samples: Sequence[BracketSamples]) -> bool:

@@ -79,6 +79,8 @@ def sample_bracket(
         raise ValueError(f"sample technique '{technique}' is unknown: use one of {names}")
     rows, columns = np.divmod(np.sort(chosen), frames[0].shape[1])
     positions = np.stack([rows, columns], axis=1).astype(np.int32)
+    rows, columns = positions.T
+    del allowed, chosen  # as large as a picture, and the tables to come are large as well
     shape = (len(rows), len(frames), frames[0].shape[2])
     codes = np.empty(shape, dtype=np.uint8)
     levels = np.empty(shape, dtype=np.float32)
