@@ -35,8 +35,15 @@ class _Echo(logging.Handler):
 
 
 def echo_log() -> None:
-    """Send what the package logs to standard error, one plain line each."""
+    """Send what the package logs to standard error, one plain line each, until the command ends."""
     logger = logging.getLogger("asi_watch")
+    before = (logger.handlers, logger.level, logger.propagate)
+
+    def restore() -> None:
+        logger.handlers, level, logger.propagate = before
+        logger.setLevel(level)
+
+    click.get_current_context().call_on_close(restore)
     logger.handlers = [_Echo()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
