@@ -44,6 +44,7 @@ class OpenBracket:
     looked_last: bool = False
     retry_at: float | None = None
     attempts: int = 0
+    blocked: int = 0
     revision: int = 1
     duplicates: int = 0
     late: int = 0

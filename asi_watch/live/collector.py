@@ -460,8 +460,10 @@ class Collector:
             return self._read_stale(bracket, outcome.stale)
         if outcome.permanent:
             bracket.attempts = MAX_ATTEMPTS
-        elif not (outcome.blocked and bracket.attempts == MAX_ATTEMPTS - 1):
-            # What is blocked is tried for ever, ever more rarely, and never parked.
+        elif outcome.blocked:
+            # Tried for ever, ever more rarely, and never parked.
+            bracket.blocked += 1
+        else:
             bracket.attempts += 1
         record = self._record(bracket, "failed", outcome.reason)
         commands: list[Command] = [WriteRecord(record), DropWork(bracket.slot)]
@@ -469,7 +471,8 @@ class Collector:
             self.counters.parked += 1
             del self._open[bracket.slot]
             return commands + self._carry_over(bracket, record, now)
-        bracket.retry_at = now + min(_FIRST_BACKOFF * 2**bracket.attempts, _LONGEST_BACKOFF)
+        tries = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
+        bracket.retry_at = now + min(_FIRST_BACKOFF * 2**tries, _LONGEST_BACKOFF)
         return commands
 
     def _read_stale(self, bracket: OpenBracket, stale: tuple[str, ...]) -> list[Command]:

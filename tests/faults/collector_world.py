@@ -187,10 +187,10 @@ class World:
         done = self.collector.read_done(command.slot, command.path, outcome, self.now)
         self.carry_out(done)
 
-    def work_merge(self, index: int, fails: bool = False) -> None:
+    def work_merge(self, index: int, failure: MergeFailed | None = None) -> None:
         """A worker merges and publishes; the owner has not heard of it yet."""
         command = self.merges.pop(index)
-        outcome = MergeFailed("the disk is full") if fails else self._merge(command)
+        outcome = failure or self._merge(command)
         self.results.append((command, outcome))
 
     def _merge(self, command: MergeBracket) -> MergeOutcome:

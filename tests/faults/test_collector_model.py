@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from asi_watch.live.commands import MergeFailed
 from tests.faults.collector_world import (
     EXPOSURES,
     World,
@@ -31,6 +32,8 @@ SLOTS = range(3)
 COPIES = range(2)
 # Fewer than the collector's attempts in all: nothing is parked.
 MAX_FAILURES = 5
+FULL = MergeFailed("the disk is full", blocked=True)
+CRASHED = MergeFailed("merging crashed")
 LONG_WALKS = 5_000
 
 paths = st.builds(
@@ -124,11 +127,17 @@ class Arrivals(RuleBasedStateMachine):
             self.world.hear_read(0)
 
     @precondition(lambda self: self.world.merges)
-    @rule(data=st.data(), fails=st.sampled_from([False, False, True]))
-    def merge(self, data: st.DataObject, fails: bool) -> None:
-        fails = fails and self.failures < MAX_FAILURES
-        self.failures += fails
-        self.world.work_merge(data.draw(st.integers(0, len(self.world.merges) - 1)), fails)
+    @rule(data=st.data(), failure=st.sampled_from([None, None, FULL, CRASHED]))
+    def merge(self, data: st.DataObject, failure: MergeFailed | None) -> None:
+        index = data.draw(st.integers(0, len(self.world.merges) - 1))
+        self.world.work_merge(index, self.may_fail(failure))
+
+    def may_fail(self, failure: MergeFailed | None) -> MergeFailed | None:
+        """A full disk may be full for ever so long; other failures are counted."""
+        if failure is CRASHED:
+            self.failures += 1
+            return CRASHED if self.failures <= MAX_FAILURES else None
+        return failure
 
     @precondition(lambda self: self.world.results)
     @rule(data=st.data())
@@ -281,9 +290,8 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
         case "hear read" if world.answers:
             world.hear_read(dice.randrange(len(world.answers)))
         case "merge" if world.merges:
-            fails = dice.random() < 0.2 and walker.failures < MAX_FAILURES
-            walker.failures += fails
-            world.work_merge(dice.randrange(len(world.merges)), fails)
+            failure = walker.may_fail(dice.choice([None, None, None, FULL, CRASHED]))
+            world.work_merge(dice.randrange(len(world.merges)), failure)
         case "hear merge" if world.results:
             world.hear_merge(dice.randrange(len(world.results)))
         case "restart" if dice.random() < 0.2:
