@@ -10,6 +10,15 @@ from tests.faults.tally import FOLDER, Tally
 from tests.integration.daemon import Site
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After a long run: what is promised, and what was counted."""
+    selected = str(terminalreporter.config.option.markexpr)
+    if "soak" in selected and "not soak" not in selected:
+        terminalreporter.section("what is promised, and what was counted")
+        for line in Tally(FOLDER).table():
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def tally() -> Tally:
     return Tally(FOLDER)

@@ -26,7 +26,7 @@ from tests.faults.collector_world import (
     path_of,
     slot_at,
 )
-from tests.faults.tally import Tally
+from tests.faults.tally import MODEL, Tally
 
 SLOTS = range(3)
 COPIES = range(2)
@@ -315,15 +315,10 @@ def test_random_walks_end_as_a_run_over_the_folder(machine: type[Arrivals]) -> N
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("machine", MACHINES)
-def test_long_random_walks(machine: type[Arrivals], tally: Tally) -> None:
+def test_long_random_walks(tally: Tally) -> None:
     merges = 0
-    for seed in range(LONG_WALKS):
-        walker = walk(machine, seed, 120)
-        merges += sum(len(m) for m in walker.world.made.values())
-    tally.add(
-        f"model of the collector, {machine.__name__}",
-        walks=LONG_WALKS,
-        merges=merges,
-        differences=0,
-    )
+    for machine in MACHINES:
+        for seed in range(LONG_WALKS):
+            walker = walk(machine, seed, 120)
+            merges += sum(len(made) for made in walker.world.made.values())
+    tally.add(MODEL, histories=LONG_WALKS * len(MACHINES), merges=merges, differences=0)

@@ -10,7 +10,7 @@ import pytest
 from asi_watch.products import read_provenance
 from tests.faults.launching import launch_sabotaged
 from tests.faults.sabotage import DIED, LEDGER_STEPS, PUBLISH_STEPS
-from tests.faults.tally import Tally
+from tests.faults.tally import CRASHES, Tally
 from tests.faults.verdict import check, decode_strictly, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, PATIENCE, Site, slot
 
@@ -89,4 +89,4 @@ def test_death_at_every_step_of_a_revision(site: Site, tally: Tally) -> None:
         die_once(site, step, suffix, number)
     heal(site)
     assert {(r.revision, r.complete, r.late) for r in site.rows().values()} == {(2, True, 1)}
-    tally.add("crash points", points=2 * len(POINTS), lost=0, torn=0, merged_twice=0)
+    tally.add(CRASHES, points=len(POINTS), wrong=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fuzzing import SECONDS
-from tests.faults.tally import Tally
+from tests.faults.tally import DAMAGED, Tally
 
 LONG = 20_000
 CHUNK = 1000
@@ -42,4 +42,12 @@ def test_twenty_thousand_damaged_files(tmp_path: Path, tally: Tally) -> None:
     assert counts["refused"] + counts["accepted"] == LONG
     assert counts["cut but accepted"] == 0
     assert slowest < SECONDS
-    tally.add("damaged files", **counts, crashes=0, hangs=0, slowest=f"{slowest} s")
+    tally.add(
+        DAMAGED,
+        files=LONG,
+        cut=counts["cut"],
+        cut_accepted=counts["cut but accepted"],
+        refused=counts["refused"],
+        crashes_or_hangs=0,
+        slowest=f"{slowest} s",
+    )

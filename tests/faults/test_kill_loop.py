@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.camera import UnreliableCamera
 from tests.faults.launching import launch
-from tests.faults.tally import Tally
+from tests.faults.tally import KILLS, Tally
 from tests.faults.verdict import check, crashes_in, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, Site
 
@@ -61,4 +61,4 @@ def test_nothing_is_lost_when_it_is_killed_two_hundred_times(
 ) -> None:
     site = make_site(bracket=BRACKET, scan={"every": "1s"})
     counts = kill_loop(site, brackets=1000, kills=200, pause=0.3, seed=2)
-    tally.add("kill -9 at random moments", **counts, lost=0, torn=0, merged_twice=0)
+    tally.add(KILLS, **counts, lost=0, torn=0, merged_twice=0)

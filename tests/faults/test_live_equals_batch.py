@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.faults.camera import WRITERS, scene
-from tests.faults.tally import Tally
+from tests.faults.tally import SAME, Tally
 from tests.integration.daemon import EXPOSURES, Site, file_name, slot
 
 pytestmark = pytest.mark.integration
@@ -92,4 +92,4 @@ def test_the_same_bytes_whatever_the_order(make_site: Callable[..., Site]) -> No
 def test_the_same_bytes_of_many_brackets(make_site: Callable[..., Site], tally: Tally) -> None:
     same, alike = live_and_batch(make_site(**settings("30s")), brackets=200, late=0, seed=2)
     more, revised = live_and_batch(make_site(**settings("3s")), brackets=40, late=20, seed=3)
-    tally.add("live equals batch", products=same + more, revisions=alike + revised, differences=0)
+    tally.add(SAME, products=same + more, revisions=alike + revised, differences=0)

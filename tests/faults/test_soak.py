@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.launching import start_sabotaged
-from tests.faults.soaking import DAY, HOUR, leave_an_archive, live_a_day, of_hour, save
+from tests.faults.soaking import DAY, HOUR, Sample, leave_an_archive, live_a_day, of_hour, save
+from tests.faults.tally import DAY as DAY_LIVED
 from tests.faults.tally import FOLDER, Tally
 from tests.faults.verdict import check, crashes_in, files_by_slot
 from tests.integration.daemon import EXPOSURES, Site
@@ -21,6 +22,10 @@ FASTER = {
     "asi_watch.live.scanning.TRACKED_FOR": 1.0,
     "asi_watch.live.tree_memory.TRACKED_FOR": 1.0,
 }
+
+
+def change(samples: list[Sample], what: str) -> str:
+    return f"{of_hour(samples, 1, what):.0f} → {of_hour(samples, 23, what):.0f}"
 
 
 def test_a_day_leaves_no_trace_in_memory(make_site: Callable[..., Site], tally: Tally) -> None:
@@ -37,14 +42,13 @@ def test_a_day_leaves_no_trace_in_memory(make_site: Callable[..., Site], tally: 
     assert crashes_in(site.log_text().splitlines()) == []
     first, last = of_hour(samples, 1, "rss_mib"), of_hour(samples, 23, "rss_mib")
     tally.add(
-        "24 simulated hours",
+        DAY_LIVED,
         brackets=counts["published"],
-        rss_in_hour_2=f"{first:.1f} MiB",
-        rss_in_hour_24=f"{last:.1f} MiB",
         growth=f"{100 * (last / first - 1):+.1f} %",
-        threads=f"{of_hour(samples, 1, 'threads'):.0f} → {of_hour(samples, 23, 'threads'):.0f}",
-        descriptors=f"{of_hour(samples, 1, 'descriptors'):.0f} →"
-        f" {of_hour(samples, 23, 'descriptors'):.0f}",
+        from_mib=round(first, 1),
+        to_mib=round(last, 1),
+        threads=change(samples, "threads"),
+        descriptors=change(samples, "descriptors"),
     )
     assert last <= MOST_GROWTH * first
     for what in ("threads", "descriptors"):
