@@ -124,6 +124,11 @@ def of_camera(settings: str) -> list[str]:
             "merge: {algorithm: mertens}\nproducts: [{format: exr}]",
             "merge.algorithm: mertens gives no radiance for exr; choose debevec_custom",
         ),
+        (
+            "merge: {algorithm: debevec}\nproducts: [{format: exr, uncertainty: true}]",
+            "merge.algorithm: OpenCV's debevec tells no uncertainty;"
+            " choose debevec_custom or debevec_exact",
+        ),
         ("products: []", "products: is empty; it must hold at least 1"),
         ("products: jpg", "products: 'jpg' is wrong; it must be a list, such as [{format: jpg}]"),
         ("products: [jpg]", "products[0]: 'jpg' is wrong; it must be a mapping of keys to values"),

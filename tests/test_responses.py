@@ -86,7 +86,7 @@ def bad_files() -> dict[str, bytes]:
 def test_a_file_that_is_no_response_is_named_in_the_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "bad.npz"
     path.write_bytes(bad_files()[kind])
-    with pytest.raises(ResponseFileError, match="bad.npz"):
+    with pytest.raises(ResponseFileError, match=r"bad\.npz"):
         read_response_file(path)
 
 

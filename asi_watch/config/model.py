@@ -53,7 +53,7 @@ RADIANCE_FORMATS = ("exr", "tiff", "hdr")
 PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "jpg": {"quality": 95, "subsampling": "420"},
     "jp2": {"lossless": False},
-    "exr": {"compression": "piz", "pixel_type": "auto"},
+    "exr": {"compression": "piz", "pixel_type": "auto", "uncertainty": False},
 }
 """The options of the formats that have some, with their defaults."""
 
@@ -156,6 +156,7 @@ class ProductConfig(Section):
     lossless: bool | None = None
     compression: Literal["none", "zip", "piz", "htj2k"] | None = None
     pixel_type: Literal["auto", "half", "float"] | None = None
+    uncertainty: bool | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -268,6 +269,9 @@ class CameraConfig(Section):
         twice = sorted({f for f in formats if formats.count(f) > 1})
         found += [("products", f"format {f} stands there more than once") for f in twice]
         radiance = [f for f in formats if f in RADIANCE_FORMATS]
+        if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
+            text = "OpenCV's debevec tells no uncertainty; choose debevec_custom or debevec_exact"
+            found.append(("merge.algorithm", text))
         if self.merge.algorithm == "mertens" and radiance:
             text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"
             found.append(("merge.algorithm", text))

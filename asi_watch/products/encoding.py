@@ -59,9 +59,7 @@ class Merged(Protocol):
         """Return the standard error of ln E, float32 (H, W, C)."""
 
 
-def encode_merge(
-    spec: ProductSpec, merge: Merged, provenance: Provenance, *, uncertainty: bool = False
-) -> Encoded:
+def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> Encoded:
     """Encode one product of a finished merge.
 
     Parameters
@@ -72,8 +70,6 @@ def encode_merge(
         Asked only for what `spec` needs.
     provenance : Provenance
         Embedded in the file.
-    uncertainty : bool
-        Store the merge's uncertainty layer too; the merge must have been opened to keep it.
 
     Returns
     -------
@@ -89,7 +85,7 @@ def encode_merge(
         layers = RadianceLayers(
             radiance.ln_radiance,
             radiance.validity,
-            merge.uncertainty() if uncertainty and spec.format == "exr" else None,
+            merge.uncertainty() if spec.uncertainty and spec.format == "exr" else None,
         )
         return encode(spec, layers, provenance)
     if spec.format == "jpg" and merge.works_by_rows:

@@ -46,7 +46,7 @@ class ProductSpec:
     pixel_type : str
         exr: half, float, or auto = half unless the radiances leave its normal range.
     validity, uncertainty : bool
-        exr: also store these layers where the caller has them.
+        exr: also store these layers; the uncertainty is the standard error of ln E.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class ProductSpec:
     compression: Compression = "piz"
     pixel_type: PixelType = "auto"
     validity: bool = True
-    uncertainty: bool = True
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         for value, choices in (

@@ -223,7 +223,7 @@ def test_rows_go_into_the_memory_that_is_given() -> None:
 
 def test_an_exr_holds_radiance_per_millisecond_as_half_floats() -> None:
     made = layers(SHAPE)
-    header, channels = exr(encode(ProductSpec("exr"), made, provenance()))
+    header, channels = exr(encode(ProductSpec("exr", uncertainty=True), made, provenance()))
     radiance = np.exp(made.ln_radiance.astype(np.float64)) * 1000
     for i, name in enumerate("BGR"):
         assert channels[name].dtype == np.float16
@@ -383,6 +383,7 @@ def test_a_merge_is_asked_only_for_what_is_needed() -> None:
     for format_ in FORMATS:
         encode_merge(ProductSpec(format_), Merge(), provenance())  # type: ignore[arg-type]
     assert asked == ["uint8", "uint16", "uint16", "radiance", "radiance", "radiance"]
-    data = encode_merge(ProductSpec("exr"), Merge(), provenance(), uncertainty=True)  # type: ignore[arg-type]
+    spec = ProductSpec("exr", uncertainty=True)
+    data = encode_merge(spec, Merge(), provenance())  # type: ignore[arg-type]
     assert asked[-1] == "uncertainty"
     assert find_provenance(bytes(data)).pixels["layers"] == "validity uncertainty"
