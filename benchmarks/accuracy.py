@@ -25,7 +25,6 @@ _SLOW = ("colour-hdri", "plain equations, dense, 100")  # on every seventh curve
 TIMES = 80.0 * 2.0 ** np.arange(5)
 CASES: dict[str, dict[str, float]] = {
     "static": {},
-    "drift 2 px": {"drift": 2},
     "drift 6 px": {"drift": 6},
     "drift 6 px, q75 and wrong pixels": {"drift": 6, "wrong": 0.02, "poor": 0.01},
 }
@@ -50,7 +49,7 @@ def tone_curves(full: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     data = os.environ.get("ASI_WATCH_DATA")
     if data and (Path(data) / "dorf_curves_even.npz").exists():
         table = np.load(Path(data) / "dorf_curves_even.npz")
-        for i in range(0, len(table["index"]), 4 if full else 12):
+        for i in range(0, len(table["index"]), 4 if full else 24):
             y = np.maximum.accumulate(table["brightness"][i].astype(float))
             y = (y - y[0]) / (y[-1] - y[0])
             out[f"DoRF {table['index'][i]}"] = (table["irradiance"][i].astype(float), y)
