@@ -66,7 +66,8 @@ def calibrate_response(
         penalty is scaled so that it weighs the same against the data. The robust estimate has its
         own measure of simplicity, whose strength is in proportion to smoothness².
     weight_type : {"triangle", "sine"}
-        Trust in a code by its place in the range.
+        Trust in a code by its place in the range, in the plain equations; the robust estimate
+        takes its weights from the noise instead.
     low_clip, high_clip : int
         Observations with codes outside low_clip…high_clip are not used.
     robust : bool
