@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asi_watch.live.ledger import FILE_NAME, Ledger
 from asi_watch.live.records import BracketRecord
 
-BRACKETS = 8
+BRACKETS = 12
 _PATIENCE = 150.0
 
 _CONFIG = """\
@@ -31,7 +31,7 @@ cameras:
     without_response: wait          # the first brackets wait until a curve is calibrated from them
     bracket: {exposures: [80, 160, 320, 640, 1280]}
     # One scale for all brackets and channels, the sun's own disc beyond it: a day's pictures match.
-    merge: {lnE_range: [-12.4, -4.8], gamma: 2.4}
+    merge: {lnE_range: [-12.0, -4.5], gamma: 2.4}
     products: [{format: jpg, quality: 95}, {format: exr}]
     recalibrate: {every: never, brackets: 3}
 """
