@@ -238,7 +238,7 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_to
 def test_any_order_ends_as_a_run_over_the_folder(machine: type[Arrivals]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
-        settings=settings(max_examples=60, stateful_step_count=40, suppress_health_check=_QUIET),
+        settings=settings(max_examples=25, stateful_step_count=40, suppress_health_check=_QUIET),
     )
 
 
