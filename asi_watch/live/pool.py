@@ -66,14 +66,8 @@ class JobPool:
         """Return how many jobs run and how many wait."""
         return self._running, self._queue.qsize()
 
-    def stop(self, finish: Callable[[Urgency], bool], timeout: float) -> bool:
-        """Drop waiting jobs that `finish` does not want, finish the rest, end the threads.
-
-        Returns
-        -------
-        bool
-            False if jobs were still running after `timeout` seconds.
-        """
+    def close(self, finish: Callable[[Urgency], bool]) -> None:
+        """Drop waiting jobs that `finish` does not want; the threads end after the rest."""
         kept = []
         while True:
             try:
@@ -86,6 +80,9 @@ class JobPool:
             self._queue.put(item)
         for _ in self._threads:
             self._queue.put((_LAST, next(self._order), None, None))
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the threads of a closed pool; False if `timeout` seconds were not enough."""
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _TICK = 0.2
 _SNAPSHOT_EVERY = 1.0
+# What stopping may take beside the workers: ending threads, settling the ledger.
+_AFTER_WORKERS = 20.0
 _IDLE_BUFFERS = 256 << 20
 # A ledger that fails twice within so many seconds is not helped by opening it anew.
 _REOPEN_AGAIN = 60.0
@@ -241,9 +243,8 @@ class Daemon:
         """Take in nothing more, finish the merges in flight, record them."""
         for camera in self._cameras.values():
             camera.stop_intake()
-        finished = self._pool.stop(
-            lambda urgency: urgency[2] == MERGE, self._settings.shutdown_timeout
-        )
+        self._pool.close(lambda urgency: urgency[2] == MERGE)
+        finished = self._wait_for_workers(self._settings.shutdown_timeout)
         while (message := self._inbox.get(timeout=0)) is not None:
             if isinstance(message, MergeDone):
                 # Without its row a product is adopted at the next start.
@@ -254,6 +255,16 @@ class Daemon:
         with suppress(LedgerError):
             self._ledger.settle(float("inf"))
         return finished
+
+    def _wait_for_workers(self, limit: float) -> bool:
+        """Wait for the jobs in flight; the service manager hears that this is going on."""
+        self._notifier.extend_timeout(limit + _AFTER_WORKERS)
+        deadline = time.monotonic() + limit
+        while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+            self._notifier.watchdog()
+        return True
 
     # -- messages ---------------------------------------------------------------------------
 
