@@ -56,7 +56,7 @@ class Tally:
         latest = self.latest()
         rows = [("promise", "goal", "shown by", "counted")]
         for promise, goal, what, names in PROMISES:
-            if what in latest:
+            if latest.get(what, {}).keys() >= set(names):
                 first, *others = (f"{n.replace('_', ' ')} {latest[what][n]}" for n in names)
                 rows.append((promise, goal, what, f"{first} ({', '.join(others)})"))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
