@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -85,6 +86,7 @@ class Ledger:
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
         self.path = state_dir / FILE_NAME
+        self._totals: dict[str, Counter[str]] = {}
         if read_only and not self.path.exists():
             raise LedgerError(f"{self.path}: no ledger yet; has the daemon run here?")
         try:
@@ -95,6 +97,8 @@ class Ledger:
             if not read_only:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
+                # Single rows are looked up; pages kept would only be memory held for good.
+                self._db.execute("PRAGMA cache_size = -512")
             else:
                 self._db.execute("PRAGMA query_only = ON")
             self._migrate(read_only)
@@ -126,10 +130,19 @@ class Ledger:
 
     def record(self, record: BracketRecord) -> None:
         """Write or replace a bracket's row, durably."""
+        counted = dict(self._totals)
+        totals = counted.get(record.camera)
+        before = None if totals is None else self._state(record.camera, record.slot)
         self.record_all([replace(record, updated_utc=_utc_now())])
+        if totals is not None:
+            totals[record.state] += 1
+            if before is not None:
+                totals[before] -= 1
+        self._totals = counted
 
     def record_all(self, records: Iterable[BracketRecord]) -> None:
         """Write rows as they are, with the times they were last changed at, all or none."""
+        self._totals.clear()
         rows = [_to_row(record) for record in records]
         marks = ", ".join("?" * len(_COLUMNS.split(",")))
         with self._transaction():
@@ -249,10 +262,19 @@ class Ledger:
 
     def totals(self, camera: str) -> dict[str, int]:
         """Count a camera's brackets by state."""
+        # Asked every second, of a table of years: counted once, then kept up.
+        if camera not in self._totals:
+            rows = self._execute(
+                "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state", (camera,)
+            )
+            self._totals[camera] = Counter({str(state): int(count) for state, count in rows})
+        return {state: count for state, count in self._totals[camera].items() if count}
+
+    def _state(self, camera: str, slot: datetime) -> str | None:
         rows = self._execute(
-            "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state", (camera,)
+            "SELECT state FROM brackets WHERE camera = ? AND slot = ?", (camera, slot.isoformat())
         )
-        return {str(state): int(count) for state, count in rows}
+        return next((str(state) for (state,) in rows), None)
 
     def last_change(self, camera: str) -> datetime | None:
         """UTC time at which a row of this camera was last written."""

@@ -58,6 +58,8 @@ MIGRATIONS = (
         PRIMARY KEY (camera, since)
     ) WITHOUT ROWID;
     """,
+    # The latest change is asked for at every start, of a table of years.
+    "CREATE INDEX brackets_by_change ON brackets (camera, updated_utc);",
 )
 
 
