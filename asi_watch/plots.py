@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {"B": "#2b6cb0", "G": "#2f855a", "R": "#c53030", "grey": "#4a5568"}
 LN2 = float(np.log(2.0))
+_SPREAD_STOPS = 0.4
 _NAMES = {"B": "blue", "G": "green", "R": "red", "grey": "grey"}
 
 
@@ -113,17 +114,21 @@ def save_calibration_report_plot(
     dpi : int
     """
     report = calibration.report
-    figure = _figure(11.0, 7.5)
-    grid = figure.add_gridspec(3, 2, width_ratios=(3, 2), height_ratios=(6, 3, 1))
-    curve_axes = figure.add_subplot(grid[0, 0])
+    figure = _figure(12.0, 7.5)
+    halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
+    grid = halves[0].subgridspec(3, 1, height_ratios=(7, 2.6, 1))
+    curve_axes = figure.add_subplot(grid[0])
     _draw_curves(curve_axes, calibration.log_response, "BGR", False)
-    _dress(curve_axes, "g(z) = ln(irradiance × time)", "Response")
-    residual_axes = figure.add_subplot(grid[1, 0], sharex=curve_axes)
+    _draw_cloud(curve_axes, calibration)
+    _dress(curve_axes, "g(z) = ln(irradiance × time)", "Response, and the samples it is made from")
+    residual_axes = figure.add_subplot(grid[1], sharex=curve_axes)
     _draw_residual_by_code(residual_axes, calibration)
-    coverage_axes = figure.add_subplot(grid[2, 0], sharex=curve_axes)
+    coverage_axes = figure.add_subplot(grid[2], sharex=curve_axes)
     _draw_coverage(coverage_axes, report)
-    _draw_exposures(figure.add_subplot(grid[0, 1]), report)
-    _write_summary(figure.add_subplot(grid[1:, 1]), report)
+    grid = halves[1].subgridspec(3, 1, height_ratios=(4, 4, 2.4))
+    _draw_spread(figure.add_subplot(grid[0]), calibration)
+    _draw_exposures(figure.add_subplot(grid[1]), report)
+    _write_summary(figure.add_subplot(grid[2]), report)
     return _save(figure, out_path, dpi)
 
 
@@ -136,6 +141,43 @@ def _dress(axes: Axes, label: str, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_cloud(axes: Axes, calibration: Calibration) -> None:
+    """Dots under the curves; the view is of the codes that have samples and a little more."""
+    curve = calibration.log_response
+    for column, points in enumerate(calibration.cloud):
+        axes.plot(
+            points[:, 0],
+            points[:, 1],
+            ".",
+            ms=6.0,
+            mec="none",
+            alpha=0.2,
+            color=_COLOURS[_keys(curve)[column]],
+            zorder=1.5,
+            rasterized=True,
+        )
+    levels = [curve[points[:, 0].astype(int)] for points in calibration.cloud if len(points)]
+    if levels:
+        axes.set_ylim(min(g.min() for g in levels) - 1.0, float(curve.max()) + 0.4)
+
+
+def _draw_spread(axes: Axes, calibration: Calibration) -> None:
+    """How far the samples lie from the curve: a narrow peak is a good calibration."""
+    curve = calibration.log_response
+    edges = np.linspace(-_SPREAD_STOPS, _SPREAD_STOPS, 81)
+    for column, points in enumerate(calibration.cloud):
+        on_curve = np.interp(points[:, 0], np.arange(256), curve[:, column])
+        stops = np.clip((on_curve - points[:, 1]) / LN2, edges[0], edges[-1])
+        share = np.histogram(stops, edges)[0] / max(len(stops), 1)
+        colour = _COLOURS[_keys(curve)[column]]
+        axes.stairs(100.0 * share, edges, fill=True, color=colour, alpha=0.15, lw=0)
+        axes.stairs(100.0 * share, edges, color=colour, lw=1.2)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel("stops from the curve")
+    _dress(axes, "per cent of samples", "Spread of the samples")
 
 
 def _draw_residual_by_code(axes: Axes, calibration: Calibration) -> None:
@@ -195,7 +237,7 @@ def _write_summary(axes: Axes, report: CalibrationReport) -> None:
     axes.axis("off")
     residuals = " · ".join(f"{value:.3f}" for value in report.residual_stops)
     lines = [
-        f"{report.brackets} brackets, {report.samples:,} places",
+        f"{report.brackets} bracket{'s' if report.brackets > 1 else ''}, {report.samples:,} places",
         f"residual {residuals} stops",
         f"outliers {report.outlier_share:.1%}",
         f"method: {report.settings.get('method', '–')}",
@@ -217,7 +259,7 @@ def _draw_curves(axes: Axes, curve: np.ndarray, channel_order: str, include_mean
     keys = _keys(curve, channel_order)
     codes = np.arange(256)
     for column, key in enumerate(keys):
-        axes.plot(codes, curve[:, column], color=_COLOURS[key], label=_NAMES[key])
+        axes.plot(codes, curve[:, column], color=_COLOURS[key], lw=1.3, label=_NAMES[key])
     if include_mean and curve.shape[1] > 1:
         axes.plot(codes, curve.mean(axis=1), color="black", ls="--", lw=1, label="mean")
     axes.set(xlabel="code z", ylabel="g(z) = ln(irradiance × time)", xlim=(0, 255))

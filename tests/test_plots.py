@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -42,5 +43,20 @@ def test_report_plot_leaves_no_global_state(tmp_path):
     rng = np.random.default_rng(1)
     samples = [sample_bracket(bracket(rng), TIMES, technique="flat", count=200, rng=rng)]
     path = save_calibration_report_plot(calibrate_response(samples), tmp_path / "r.png", dpi=50)
-    assert cv2.imread(str(path)).shape[1] == 550
+    assert cv2.imread(str(path)).shape[1] == 600
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_report_plot_shows_the_data_cloud(tmp_path):
+    rng = np.random.default_rng(1)
+    samples = [sample_bracket(bracket(rng), TIMES, technique="flat", count=200, rng=rng)]
+    calibration = calibrate_response(samples)
+    apart = replace(calibration, cloud=tuple(p + np.array([0.0, 0.8]) for p in calibration.cloud))
+    bare, dotted = (
+        cv2.imread(str(save_calibration_report_plot(c, tmp_path / f"{n}.png", dpi=60)))
+        for n, c in enumerate((replace(calibration, cloud=()), apart))
+    )
+    height, width = bare.shape[:2]
+    response = (slice(int(0.05 * height), height // 2), slice(int(0.1 * width), width // 2))
+    coloured = [int((np.ptp(p[response], axis=2) > 8).sum()) for p in (bare, dotted)]
+    assert coloured[1] > 1.5 * coloured[0]

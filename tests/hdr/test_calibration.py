@@ -170,6 +170,19 @@ def test_report_is_json_and_complete():
     assert len(plain["exposures"]) == 10
 
 
+def test_cloud_is_bounded_repeatable_and_lies_on_the_curve():
+    samples = sampled(count=3_000)
+    one, two = (calibrate_response(samples) for _ in range(2))
+    assert len(one.cloud) == 3
+    for channel, points in enumerate(one.cloud):
+        assert 1_500 < len(points) <= 3_000
+        np.testing.assert_array_equal(points, two.cloud[channel])
+        on_curve = np.interp(points[:, 0], np.arange(256), one.log_response[:, channel])
+        assert np.median(np.abs(points[:, 1] - on_curve)) < 0.05
+        assert np.ptp(points[:, 0]) > 200
+    assert "cloud" not in one.report.to_dict()
+
+
 def test_dark_floor_is_left_out():
     def lifted(exposure):
         return np.maximum(exposure ** (1 / 2.2), 0.2)

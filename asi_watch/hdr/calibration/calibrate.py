@@ -21,6 +21,7 @@ from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, Exp
 from asi_watch.hdr.calibration.residuals import (
     ChannelResiduals,
     channel_residuals,
+    data_cloud,
     median,
     robust_spread,
 )
@@ -120,7 +121,9 @@ def calibrate_response(
         "places_used": sum(s.count for s in samples),
     }
     repairs = tuple(repaired for _, repaired in estimate)
-    return Calibration(log_response, _report(samples, places, residuals, repairs, settings))
+    report = _report(samples, places, residuals, repairs, settings)
+    cloud = tuple(data_cloud(table, log_response[:, c]) for c, table in enumerate(tables))
+    return Calibration(log_response, report, cloud)
 
 
 def response_residual(

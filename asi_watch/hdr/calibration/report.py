@@ -95,10 +95,14 @@ class Calibration:
     log_response : ndarray, shape (256, C), float32
         g(z) in the channel order of the samples (BGR), g(128) = 0, strictly rising.
     report : CalibrationReport
+    cloud : tuple of ndarray, shape (M, 2), float32
+        For each channel a few thousand of the observations for the eye: code and ln E + ln t,
+        ln E of each place estimated by the curve. Not part of the report.
     """
 
     log_response: NDArray[np.float32]
     report: CalibrationReport
+    cloud: tuple[NDArray[np.float32], ...] = ()
 
 
 def runs(flags: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:

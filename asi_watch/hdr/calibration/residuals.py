@@ -25,6 +25,7 @@ _REACH_STOPS = 4.0
 _BINS = int(2 * _REACH_STOPS / _BIN_STOPS) + 1
 _OUTLIER_STOPS = 0.5
 _PLACES = 50_000
+_CLOUD = 3_000
 
 Vector = NDArray[np.float64]
 
@@ -99,6 +100,32 @@ def channel_residuals(
         seen += np.bincount(codes, minlength=CODES)
     by_code = np.sqrt(squares / np.where(seen > 0, seen, np.nan))
     return ChannelResiduals(histograms.reshape(len(samples), exposures, _BINS), by_code, counts)
+
+
+def data_cloud(table: Observations, curve: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Give an even share of the observations as points beside the curve.
+
+    Parameters
+    ----------
+    table : Observations
+        Of one channel.
+    curve : ndarray, shape (256,)
+        Rising.
+
+    Returns
+    -------
+    ndarray, shape (M, 2), float32
+        Code, finer than a whole one where the samples are, and ln E + ln t with ln E of the place
+        estimated by the curve from all its exposures; M ≤ 3000.
+    """
+    observations = int(table.usable.sum())
+    few = table.part(slice(None, None, max(1, -(-observations // _CLOUD))))
+    tables = CurveTables.of(np.maximum(np.diff(curve.astype(np.float64)), 1e-6))
+    beside = tables.g[few.codes] + between_codes(few, tables)
+    residual = centred(beside - few.log_times, base_weights(few, tables))
+    points = np.stack([few.codes + few.fraction, beside - residual], axis=-1)[few.usable]
+    # Places differ in how many exposures are usable, so the share is only nearly even.
+    return np.asarray(points[:_CLOUD], dtype=np.float32)
 
 
 def _residual_stops(piece: Observations, tables: CurveTables) -> NDArray[np.float32]:
