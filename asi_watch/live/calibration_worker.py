@@ -155,7 +155,7 @@ def main() -> int:
     """Run the job on standard input; exit code 0 with a verdict, 1 with a reason."""
     _end_with_parent()
     with contextlib.suppress(OSError):  # a unit may forbid it; then it runs at normal priority
-        os.nice(19)
+        os.nice(10)
     try:
         answer: dict[str, Any] = judge(json.load(sys.stdin))
     except (AsiWatchError, ValueError, OSError) as error:

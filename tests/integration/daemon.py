@@ -190,8 +190,8 @@ class Site:
         assert row is not None
         return row
 
-    def until(self, reached: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
+    def until(self, reached: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+        deadline = time.monotonic() + patience
         while not reached():
             dead = self.process is not None and self.process.poll() is not None
             assert not dead, f"the daemon ended: {self.log_text()}"

@@ -10,7 +10,10 @@ from asi_watch.live.ledger import Ledger
 from asi_watch.responses import load_curve
 from tests.integration.daemon import Site
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+# A calibration runs at low priority: beside other tests it is given little.
+CALIBRATING = 200.0
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrated(
@@ -22,7 +25,7 @@ def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrat
         site.take(number)
         assert site.until_published(number).algorithm == "mertens"
     assert "merging by mertens meanwhile" in site.log_text()
-    site.until(lambda: "curve adopted" in site.log_text(), "calibrated")
+    site.until(lambda: "curve adopted" in site.log_text(), "calibrated", CALIBRATING)
     site.take(3)
     row = site.until_published(3)
     assert row.algorithm == "debevec_custom"
@@ -43,6 +46,7 @@ def test_without_a_response_brackets_can_wait(make_site: Callable[..., Site]) ->
     site.take(1)
     site.until(lambda: "brackets wait" in site.log_text(), "told")
     site.take(2)
+    site.until(lambda: "curve adopted" in site.log_text(), "calibrated", CALIBRATING)
     for number in range(3):
         assert site.until_published(number).algorithm == "debevec_custom"
 
@@ -73,7 +77,7 @@ def test_recalibration_swaps_the_curve_between_brackets_and_records_it(
     def decided() -> bool:
         return "curve adopted" in site.log_text() or "curve rejected" in site.log_text()
 
-    site.until(decided, "recalibrated")
+    site.until(decided, "recalibrated", CALIBRATING)
     site.stop()
     with Ledger(site.state, read_only=True) as ledger:
         decision = ledger.curves("roof")[0]
