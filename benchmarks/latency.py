@@ -23,9 +23,10 @@ import psutil
 import simplejpeg
 import yaml
 
+from asi_watch.live.ledger import Ledger
 from asi_watch.responses import response_bytes
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
-from benchmarks.reporting import interleaved, median, percentile, save, show
+from benchmarks.reporting import RESULTS, interleaved, median, percentile, save, show
 
 START = datetime(2026, 6, 21, 9)
 BETWEEN_FRAMES = 0.1
@@ -144,6 +145,7 @@ def measure(load: Load) -> dict[str, Any]:
             used_before = sum(process.cpu_times()[:2])
             closed = drive(folder, load, frames)
             values = latencies(folder, closed, 120)
+            steps = _steps(folder / "state")
             used = sum(process.cpu_times()[:2]) - used_before
             peak = _peak_memory(daemon.pid)
         finally:
@@ -166,8 +168,48 @@ def measure(load: Load) -> dict[str, Any]:
         "cpu_per_bracket": cpu,
         "cameras_per_core": 0.7 * 30 / cpu,
         "peak_rss": peak,
+        "steps": {"decode": before["decode"], **steps},
         "latencies": values,
     }
+
+
+def _steps(state_dir: Path) -> dict[str, float]:
+    """Median seconds per step, as the ledger has them."""
+    with Ledger(state_dir, read_only=True) as ledger:
+        rows = [r for r in ledger.history() if r.slot > START]
+    return {
+        name: median([r.timings[name] for r in rows]) for name in ("waited", "encode", "publish")
+    }
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> Path:
+    """Draw where the time between the last exposure and the product goes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.8 + 0.7 * (len(results) + 1)), layout="constrained")
+    axes = figure.add_subplot()
+    labels = ["floor: one decode, one encode"]
+    unavoidable = results[0]
+    parts = [[1000 * unavoidable["steps"]["decode"], 0.0, 0.0, 0.0]]
+    parts[0][2] = 1000 * unavoidable["floor"] - parts[0][0]
+    for result in results:
+        steps = {name: 1000 * seconds for name, seconds in result["steps"].items()}
+        hand_over = max(0.0, steps["waited"] - steps["decode"])
+        labels.append(f"{result['cameras']} cameras")
+        parts.append([steps["decode"], hand_over, steps["encode"], steps["publish"]])
+    names = ("decode the last exposure", "event and hand-over", "merge and encode", "write durably")
+    colours = ("#2b6cb0", "#a0aec0", "#dd6b20", "#2f855a")
+    left = [0.0] * len(parts)
+    for column, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        widths = [row[column] for row in parts]
+        axes.barh(labels, widths, left=left, color=colour, label=name)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("ms, medians")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=4, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    figure.savefig(path, dpi=150)
+    return path
 
 
 def _peak_memory(pid: int) -> int:
@@ -228,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"one core at 70 % carries {last['cameras_per_core']:.0f} such cameras at 30 s;"
         f" peak memory {last['peak_rss'] / 2**20:.0f} MiB with {last['cameras']} cameras"
     )
-    print("written:", save("latency", {"runs": results}))
+    print("written:", save("latency", {"runs": results}), plot(results, RESULTS / "latency.png"))
 
 
 if __name__ == "__main__":
