@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,21 @@ class BufferPool:
             if fitting:
                 return self._idle.pop(min(fitting, key=lambda i: self._idle[i].nbytes))
         return fresh(nbytes)
+
+    @contextmanager
+    def lent(self) -> Iterator[Allocate]:
+        """Give an `Allocate` whose buffers come back when the block ends."""
+        out: list[NDArray[np.uint8]] = []
+
+        def take(nbytes: int) -> NDArray[np.uint8]:
+            out.append(self.take(nbytes))
+            return out[-1]
+
+        try:
+            yield take
+        finally:
+            for buffer in out:
+                self.give(buffer)
 
     def give(self, array: NDArray[np.generic]) -> None:
         """Take back the memory behind `array`, which the caller must not use any more.

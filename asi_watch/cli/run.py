@@ -29,10 +29,12 @@ def command(config_path: str) -> None:
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._settings import daemon_settings
     from asi_watch.config.loading import load_config
+    from asi_watch.live.memory import share_arenas
     from asi_watch.live.sdnotify import Notifier
     from asi_watch.live.service import Daemon
     from asi_watch.logs import RepeatFilter, setup_logging
 
+    share_arenas()
     config = load_config(config_path)
     setup_logging(config.log.level, config.log.format, repeats=RepeatFilter(burst=60))
     daemon = Daemon(

@@ -99,7 +99,7 @@ class Camera:
         self._held: dict[datetime, MergeBracket] = {}
         self._taking_up = True
         self._taken_up: datetime | None = None
-        self._workshop = Workshop(settings, Publisher(settings), budget, buffers)
+        self._workshop = Workshop(settings, Publisher(settings, buffers), budget, buffers)
         self._collector = Collector(
             self.name,
             settings.rules,

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 
 from asi_watch import __version__
+from asi_watch.buffers import BufferPool
 from asi_watch.hdr.merging import Merge, MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.commands import MergeBracket, Published
@@ -29,10 +30,13 @@ class Publisher:
     Parameters
     ----------
     settings : CameraSettings
+    buffers : BufferPool
+        Pictures are made in its memory.
     """
 
-    def __init__(self, settings: CameraSettings) -> None:
+    def __init__(self, settings: CameraSettings, buffers: BufferPool) -> None:
         self._settings = settings
+        self._buffers = buffers
 
     def already_there(self, command: MergeBracket) -> Published | None:
         """Find this very product on disk, from before a crash that lost its ledger row."""
@@ -72,7 +76,8 @@ class Publisher:
         for target in targets:
             spec = next(s for s in self._settings.products if target.endswith(s.suffix))
             started = time.monotonic()
-            data = encode_merge(spec, merge, provenance)
+            with self._buffers.lent() as allocate:
+                data = encode_merge(spec, merge, provenance, allocate=allocate)
             encoded = time.monotonic()
             publish(data, self._settings.output / target, root=self._settings.output)
             encoding += encoded - started

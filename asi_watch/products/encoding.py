@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.buffers import Allocate, fresh
 from asi_watch.products.embedding import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
 from asi_watch.products.radiance import RadianceLayers, encode_exr, encode_hdr, encode_tiff
@@ -59,7 +61,9 @@ class Merged(Protocol):
         """Return the standard error of ln E, float32 (H, W, C)."""
 
 
-def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> Encoded:
+def encode_merge(
+    spec: ProductSpec, merge: Merged, provenance: Provenance, *, allocate: Allocate = fresh
+) -> Encoded:
     """Encode one product of a finished merge.
 
     Parameters
@@ -70,6 +74,8 @@ def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> En
         Asked only for what `spec` needs.
     provenance : Provenance
         Embedded in the file.
+    allocate : callable
+        Gives the memory for an 8-bit picture; free again when this returns.
 
     Returns
     -------
@@ -90,7 +96,9 @@ def encode_merge(spec: ProductSpec, merge: Merged, provenance: Provenance) -> En
         return encode(spec, layers, provenance)
     if spec.format == "jpg" and merge.works_by_rows:
         # Each strip is merged and encoded by one thread while its rows are in the cache.
-        return encode_rows(spec, merge.shape, merge.picture_rows, provenance)
+        size = math.prod(merge.shape)
+        out = allocate(size)[:size].reshape(merge.shape)
+        return encode_rows(spec, merge.shape, merge.picture_rows, provenance, out)
     return encode(spec, merge.picture(_DTYPES[spec.kind]), provenance)
 
 

@@ -32,7 +32,8 @@ class Bench:
         self.folder = folder
         (folder / "in").mkdir()
         self.budget = MemoryBudget(budget)
-        self.workshop = Workshop(settings, Publisher(settings), self.budget, BufferPool(0))
+        buffers = BufferPool(0)
+        self.workshop = Workshop(settings, Publisher(settings, buffers), self.budget, buffers)
         self.frames = jpeg_bracket(SIZE)
 
     def read(self, number: int, exposure: float) -> ReadOk:

@@ -55,7 +55,8 @@ def test_live_and_batch_write_the_same_bytes(tmp_path: Path, algorithm: str) -> 
 def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
     """Absorb the frames as they arrive, the longest first, then merge."""
     settings = camera_settings("roof", load_config(config).cameras["roof"])
-    workshop = Workshop(settings, Publisher(settings), MemoryBudget(10**9), BufferPool(10**8))
+    buffers = BufferPool(10**8)
+    workshop = Workshop(settings, Publisher(settings, buffers), MemoryBudget(10**9), buffers)
     workshop.curve = load_curve(root / "r.npz")
     exposures = []
     for path in paths:

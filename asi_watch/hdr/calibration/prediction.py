@@ -1,8 +1,9 @@
 """How well a curve predicts an exposure from the others, and what that asks of its ends.
 
-A merge uses g where no better code is at hand, also at codes that were clipped, so there g is set
-to what such codes mean on average. And where a camera breaks the model (flare, a film's base, an
-exposure-dependent tone curve) the curve that predicts best is the better one to merge with.
+A merge uses g where no better code is at hand, also at dark codes that were left out of the fit,
+so there g is set to what such codes mean on average. And where a camera breaks the model (flare,
+a film's base, an exposure-dependent tone curve) the curve that predicts best is the better one to
+merge with.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _PRIOR_COUNT = 3.0
 _FIXED = 1e9
 _JUDGED = (10, 245)
 _STILL_PIXELS = 0.75
+_SLOPE_CODES = 8
 
 
 def thinned(samples: Sequence[BracketSamples]) -> list[BracketSamples]:
@@ -72,7 +74,10 @@ def leave_one_out_error(curve: Vector, table: Observations) -> float:
 def with_data_driven_ends(
     curve: Vector, table: Observations, low_clip: int, high_clip: int
 ) -> Vector:
-    """Set g at the codes outside low_clip…high_clip to what those codes mean on average.
+    """Give g a meaning at the codes outside low_clip…high_clip.
+
+    Below, it is what those codes mean on average. Above, the curve goes straight on: what clipped
+    codes mean on average depends on the scene, and a jump there would scale whole pictures.
 
     Parameters
     ----------
@@ -105,6 +110,13 @@ def with_data_driven_ends(
     ended[:low_clip] = np.minimum(
         ended[:low_clip], curve[low_clip] - 1e-4 * np.arange(low_clip, 0, -1)
     )
-    above = np.arange(1, CODES - high_clip)
-    ended[high_clip + 1 :] = np.maximum(ended[high_clip + 1 :], curve[high_clip] + 1e-4 * above)
+    ended[high_clip:] = _straight_on(curve, high_clip)
     return np.asarray(ended - ended[ANCHOR], dtype=np.float64)
+
+
+def _straight_on(curve: Vector, high_clip: int) -> Vector:
+    """Continue g from high_clip to 255 with the mean slope that the curve has just below."""
+    start = max(0, high_clip - _SLOPE_CODES)
+    slope = (curve[high_clip] - curve[start]) / (high_clip - start)
+    ahead: Vector = curve[high_clip] + slope * np.arange(CODES - high_clip)
+    return ahead

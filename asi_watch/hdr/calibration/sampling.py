@@ -41,8 +41,8 @@ def sample_bracket(
         Positive, any unit.
     technique : {"random", "histogram", "flat"}
         "random": anywhere with equal chance. "histogram": spread evenly over the codes of the
-        middle exposure. "flat" (recommended): spread over intensities and over the picture, from
-        places that are locally flat, neither dark nor saturated in most exposures.
+        middle exposure. "flat" (recommended): of every intensity and every part of the picture
+        the places that are locally flat, neither dark nor saturated in most exposures.
     count : int
         Number of places.
     rng : numpy.random.Generator
@@ -153,7 +153,11 @@ def _by_flatness(
     count: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Of a random crowd the flattest places, spread over intensities and over the picture."""
+    """Of a random crowd the flattest places of every intensity and every part of the picture.
+
+    As many from each as the picture has: a curve must serve the picture as it is, and where a
+    camera breaks the model (flare, film) places spread evenly over intensities do not stand for it.
+    """
     crowd = rng.choice(allowed, size=min(allowed.size, _CROWD * count), replace=False)
     height, width = frames[0].shape[:2]
     rows, columns = np.divmod(crowd, width)
@@ -164,6 +168,10 @@ def _by_flatness(
     # The mean over all exposures rises with the irradiance from the deepest shade to the sun.
     band = (seen.mean(axis=1) * (_BANDS / 256.0)).astype(np.int64)
     cell = (rows * _CELLS // height) * _CELLS + columns * _CELLS // width
-    best = np.lexsort((roughness, -np.minimum(useful, 3)))
-    order = _in_turn((band * _CELLS**2 + cell)[best])
+    group = band * _CELLS**2 + cell
+    best = np.lexsort((roughness, -np.minimum(useful, 3), group))
+    sizes = np.bincount(group)
+    starts = np.cumsum(sizes) - sizes
+    rank = np.arange(group.size) - starts[group[best]]
+    order = np.argsort((rank + 0.5) / sizes[group[best]], kind="stable")
     return crowd[best[order[:count]]]
