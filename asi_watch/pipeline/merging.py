@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch import __version__
@@ -28,7 +27,6 @@ from asi_watch.products import (
     Provenance,
     Source,
     Unusable,
-    encode,
     encode_merge,
     publish,
 )
@@ -129,7 +127,7 @@ class BracketMerger:
             merge, sources, left_out = self._open(bracket, held)
             provenance = self._provenance(bracket, sources, left_out)
             written = tuple(
-                self._write(spec, bracket, merge, provenance, held) for spec in self._plan.products
+                self._write(spec, bracket, merge, provenance) for spec in self._plan.products
             )
         except (ImageError, ResponseFileError, BracketError):
             raise
@@ -197,14 +195,9 @@ class BracketMerger:
         bracket: ArchiveBracket,
         merge: Merge,
         provenance: Provenance,
-        held: list[NDArray[Any]],
     ) -> Path:
-        if spec.kind == "picture8":
-            out = self._buffers.take(held[0].nbytes)[: held[0].nbytes]
-            held.append(out)
-            data = encode(spec, merge.picture(np.uint8, out.reshape(held[0].shape)), provenance)
-        else:
-            data = encode_merge(spec, merge, provenance)
+        with self._buffers.lent() as allocate:
+            data = encode_merge(spec, merge, provenance, allocate=allocate)
         folder = PurePosixPath(bracket.first.path).parent
         target = self._plan.output / folder / f"{slot_stem(bracket.slot)}{spec.suffix}"
         publish(
