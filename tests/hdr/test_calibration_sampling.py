@@ -49,6 +49,13 @@ def test_flat_places_are_flatter():
     assert rough[0] < 0.8 * rough[1]
 
 
+def test_flat_places_are_as_bright_as_the_picture():
+    images = bracket(np.random.default_rng(1))
+    flat = np.sort(draw(images, technique="flat", count=400).codes.mean(axis=(1, 2)))
+    picture = np.mean(images, axis=(0, 3))
+    np.testing.assert_allclose(flat, np.quantile(picture, np.linspace(0, 1, 400)), atol=12)
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [

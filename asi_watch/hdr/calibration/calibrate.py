@@ -14,6 +14,7 @@ from asi_watch.hdr.calibration.observations import Observations, observe
 from asi_watch.hdr.calibration.prediction import (
     is_still,
     leave_one_out_error,
+    straight_on,
     thinned,
     with_data_driven_ends,
 )
@@ -217,7 +218,8 @@ def _best_predicting(
     if not is_still(samples):
         return best, method
     for factor in _PLAIN_FACTORS:
-        plain = [_fit_plain(judge, weight, smoothness * factor) for judge in judges]
+        fits = [_fit_plain(judge, weight, smoothness * factor) for judge in judges]
+        plain = [(straight_on(curve, high_clip), repairs) for curve, repairs in fits]
         plain_error = _joint_error(plain, judges)
         if plain_error < error:
             best, method, error = plain, f"plain, smoothness × {factor:g}", plain_error

@@ -110,13 +110,23 @@ def with_data_driven_ends(
     ended[:low_clip] = np.minimum(
         ended[:low_clip], curve[low_clip] - 1e-4 * np.arange(low_clip, 0, -1)
     )
-    ended[high_clip:] = _straight_on(curve, high_clip)
-    return np.asarray(ended - ended[ANCHOR], dtype=np.float64)
+    return straight_on(ended - ended[ANCHOR], high_clip)
 
 
-def _straight_on(curve: Vector, high_clip: int) -> Vector:
-    """Continue g from high_clip to 255 with the mean slope that the curve has just below."""
+def straight_on(curve: Vector, high_clip: int) -> Vector:
+    """Continue g from high_clip to 255 with the mean slope that it has just below.
+
+    Parameters
+    ----------
+    curve : ndarray, shape (256,)
+    high_clip : int
+
+    Returns
+    -------
+    ndarray, shape (256,)
+    """
     start = max(0, high_clip - _SLOPE_CODES)
     slope = (curve[high_clip] - curve[start]) / (high_clip - start)
-    ahead: Vector = curve[high_clip] + slope * np.arange(CODES - high_clip)
-    return ahead
+    longer = curve.copy()
+    longer[high_clip:] = curve[high_clip] + slope * np.arange(CODES - high_clip)
+    return longer
