@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -39,12 +40,21 @@ def test_comparison_plot(tmp_path):
         save_comparison_plot(curve(), curve(1), tmp_path / "d.png")
 
 
-def test_report_plot_leaves_no_global_state(tmp_path):
+def test_report_plot(tmp_path):
     rng = np.random.default_rng(1)
     samples = [sample_bracket(bracket(rng), TIMES, technique="flat", count=200, rng=rng)]
     path = save_calibration_report_plot(calibrate_response(samples), tmp_path / "r.png", dpi=50)
     assert cv2.imread(str(path)).shape[1] == 600
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_plots_leave_no_global_state(tmp_path):
+    # In a process of its own: another test may have imported pyplot here.
+    code = (
+        "import sys, numpy as np; from asi_watch.plots import save_response_plot;"
+        "save_response_plot(np.zeros((256, 3)), sys.argv[1]);"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "r.png")], check=True)
 
 
 def test_report_plot_shows_the_data_cloud(tmp_path):
