@@ -195,7 +195,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> Path:
     for result in results:
         steps = {name: 1000 * seconds for name, seconds in result["steps"].items()}
         hand_over = max(0.0, steps["waited"] - steps["decode"])
-        labels.append(f"{result['cameras']} cameras")
+        labels.append(f"{result['cameras']} camera{'s' if result['cameras'] > 1 else ''}")
         parts.append([steps["decode"], hand_over, steps["encode"], steps["publish"]])
     names = ("decode the last exposure", "event and hand-over", "merge and encode", "write durably")
     colours = ("#2b6cb0", "#a0aec0", "#dd6b20", "#2f855a")
@@ -207,7 +207,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlabel("ms, medians")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=4, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    figure.legend(loc="outside upper center", frameon=False, ncols=4, fontsize=8)
     figure.savefig(path, dpi=150)
     return path
 
