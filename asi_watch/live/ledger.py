@@ -95,6 +95,8 @@ class Ledger:
             raise ledger_error(self.path, error) from error
         try:
             if not read_only:
+                # Before the first table: a row of 2 KB then needs no page of its own.
+                self._db.execute("PRAGMA page_size = 8192")
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 # Single rows are looked up; pages kept would only be memory held for good.
