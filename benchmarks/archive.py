@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from asi_watch.responses import response_bytes
+from benchmarks.daemon import Floor
 from benchmarks.frames import EXPOSURES_US, jpeg_frames, log_response
-from benchmarks.latency import floor
 from benchmarks.reporting import median, save, show
 
 SIZE = 2048
@@ -66,8 +66,9 @@ def main() -> None:
             fill(folder, brackets)
         rows, result = [], {}
         measured = {w: [(run(small, w), run(large, w)) for _ in range(ROUNDS)] for w in (0, 1, 2)}
-        unavoidable = floor(jpeg_frames(SIZE))
-        bound = len(EXPOSURES_US) * unavoidable["decode"] + unavoidable["encode"]
+        floor = Floor(jpeg_frames(SIZE))
+        floor.sample(15)
+        bound = len(EXPOSURES_US) * floor.median("decode") + floor.median("encode")
         for workers, pairs in measured.items():
             # The difference of two runs leaves imports and start-up out.
             wall = median([(large_[0] - small_[0]) / BRACKETS for small_, large_ in pairs])

@@ -17,10 +17,13 @@ from rich.table import Table
 RESULTS = Path("bench-results")
 
 
-def interleaved(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def interleaved(
+    jobs: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Time several jobs in turn, A B C A B C …, after one warm-up each; seconds per run."""
-    for job in jobs.values():
-        job()
+    if warm_up:
+        for job in jobs.values():
+            job()
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():

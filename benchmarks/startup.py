@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.latency import Load, configure, start_daemon
+from benchmarks.daemon import configure, start_daemon
 from benchmarks.reporting import median, save, show
 
 ROUNDS = 7
@@ -29,7 +29,7 @@ def main() -> None:
     asi_watch = [sys.executable, "-m", "asi_watch"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = configure(folder, Load(1, 256, 30.0, 1))
+        config = configure(folder, 1)
         commands = {
             "python itself": [sys.executable, "-c", "pass"],
             "asi-watch --help": [*asi_watch, "--help"],
