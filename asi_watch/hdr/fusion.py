@@ -1,4 +1,4 @@
-"""Merges done by OpenCV: exposure fusion (Mertens et al. 2007) and its own MergeDebevec."""
+"""Merges with OpenCV's parts: exposure fusion (Mertens et al. 2007) and its own MergeDebevec."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.exposure_fusion import fuse_exposures
 from asi_watch.hdr.reference import remap_codes
 from asi_watch.hdr.response import as_log_response
 from asi_watch.hdr.settings import (
@@ -160,11 +161,13 @@ class OpencvMerge:
         if not self._frames:
             raise ValueError("no exposure was added")
         table = remap_codes(self._settings.low_clip, self._settings.high_clip)
-        return [np.asarray(cv2.LUT(pixels, table), dtype=np.uint8) for _, pixels in self._frames]
+        return [
+            np.asarray(cv2.LUT(pixels, table), dtype=np.uint8).reshape(self._shape)
+            for _, pixels in self._frames
+        ]
 
     def _fused(self) -> NDArray[np.float32]:
-        fused = cv2.createMergeMertens().process(self._stretched())
-        return np.asarray(fused, dtype=np.float32).reshape(self._shape)
+        return fuse_exposures(self._stretched())
 
     def _debevec_level(self) -> NDArray[np.float32]:
         irradiance, mean_time = self._irradiance()
@@ -185,7 +188,7 @@ class OpencvMerge:
         if len(frames) < 2:
             raise ValueError("'debevec' needs at least two exposures")
         for pixels, white in zip(frames, self._whites(), strict=True):
-            pixels.reshape(self._shape)[white] = 255
+            pixels[white] = 255
         given = np.array(self.exposure_times)
         mean_time = float(np.exp(np.log(given).mean()))
         times = (given * (REFERENCE_TIME / mean_time)).astype(np.float32)
