@@ -47,6 +47,8 @@ MERGE = MergeSettings(
     apply_tonemapping=True,
 )
 
+Phase = Literal["spread", "together"]
+
 Bracket = tuple[int, int]
 """Camera and number of the bracket."""
 
@@ -73,7 +75,7 @@ class Load:
     size: int
     interval: float
     brackets: int
-    phase: Literal["spread", "together"] = "spread"
+    phase: Phase = "spread"
     settle: float = 0.1
 
 
@@ -83,7 +85,7 @@ class Step(NamedTuple):
     due: float
     camera: int
     bracket: int
-    index: int
+    position: int
 
 
 def schedule(load: Load) -> list[Step]:
@@ -92,10 +94,10 @@ def schedule(load: Load) -> list[Step]:
     settle = min(load.settle, load.interval / (2 * count))
     shift = load.interval / load.cameras if load.phase == "spread" else 0.0
     return sorted(
-        Step(bracket * load.interval + camera * shift + index * settle, camera, bracket, index)
+        Step(bracket * load.interval + camera * shift + place * settle, camera, bracket, place)
         for bracket in range(load.brackets)
         for camera in range(load.cameras)
-        for index in range(count)
+        for place in range(count)
     )
 
 
@@ -230,7 +232,7 @@ class RunningDaemon:
                 floor.sample()
             time.sleep(max(0.0, due - time.monotonic()))
             when = self._write(step)
-            if step.index == len(self._frames) - 1:
+            if step.position == len(self._frames) - 1:
                 closed[step.camera, step.bracket] = when
         return closed
 
@@ -238,9 +240,9 @@ class RunningDaemon:
         slot = START + SLOT * step.bracket
         hour = self.folder / f"in{step.camera}" / f"{slot:%Y/%m/%d/%H}"
         hour.mkdir(parents=True, exist_ok=True)
-        stamp = slot + timedelta(seconds=step.index)
-        exposure = EXPOSURES_US[step.index]
-        (hour / f"{stamp:%Y%m%d%H%M%S}_{exposure:.0f}.jpg").write_bytes(self._frames[step.index])
+        stamp = slot + timedelta(seconds=step.position)
+        exposure = EXPOSURES_US[step.position]
+        (hour / f"{stamp:%Y%m%d%H%M%S}_{exposure:.0f}.jpg").write_bytes(self._frames[step.position])
         return time.time()
 
     def published(self, brackets: Sequence[Bracket]) -> dict[Bracket, float]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.daemon import Bracket, Floor, Load, running, schedule
+from benchmarks.daemon import Bracket, Floor, Load, Phase, running, schedule
 from benchmarks.frames import jpeg_frames
 from benchmarks.host import HostReport, HostWatch
 from benchmarks.reporting import RESULTS, median, percentile, save, show
@@ -200,7 +200,9 @@ def _loads(options: argparse.Namespace) -> list[Load]:
     cameras = [int(word) for word in options.cameras.split(",")] if options.cameras else None
     if options.interval is None and cameras is None and options.brackets is None:
         return list(QUICK)
-    phases = ("spread", "together") if options.phase == "both" else (options.phase,)
+    phases: tuple[Phase, ...] = (options.phase,)
+    if options.phase == "both":
+        phases = ("spread", "together")
     return [
         Load(
             count,
