@@ -1,35 +1,22 @@
 """The ledger: one durable row per bracket that is over, one per curve a camera has used.
 
 Only the daemon's owner thread writes; commands read beside it (SQLite in WAL mode). A row is on
-the disk when `record` returns: `synchronous=FULL`, so that a power cut loses none (NORMAL does).
+the disk when `record` returns.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asi_watch.live.ledger_schema import (
-    MIGRATIONS,
-    LedgerDamagedError,
-    LedgerError,
-    LedgerFullError,
-    ledger_error,
-)
-from asi_watch.live.records import (
-    BracketRecord,
-    RejectedFile,
-    exposure_from_json,
-    exposure_to_json,
-)
+from asi_watch.live.ledger_file import FILE_NAME, LedgerFile
+from asi_watch.live.ledger_rows import COLUMNS, from_row, to_row
+from asi_watch.live.ledger_schema import LedgerDamagedError, LedgerError, LedgerFullError
+from asi_watch.live.records import BracketRecord, CurveDecision
 
 __all__ = [
     "FILE_NAME",
@@ -40,88 +27,15 @@ __all__ = [
     "LedgerFullError",
 ]
 
-FILE_NAME = "ledger.sqlite3"
-# How long the check of the whole file may take at start; a large ledger is then trusted.
-_CHECK_SECONDS = 5.0
-_CHECK_STEPS = 20_000
-
-_COLUMNS = (
-    "camera, slot, state, revision, attempts, expected, complete, inputs, rejected, products,"
-    " curve_id, algorithm, duplicates, late, latency, timings, reason, updated_utc"
-)
+_NAMES = ", ".join(COLUMNS)
 
 
-@dataclass(frozen=True, slots=True)
-class CurveDecision:
-    """What became of a candidate curve."""
-
-    camera: str
-    curve_id: str
-    path: str
-    base_id: str | None
-    verdict: str
-    reason: str
-    residual: float | None
-    present_residual: float | None
-    brackets: int
-    decided_utc: str = ""
-
-
-class Ledger:
-    """The daemon's own connection, or a reader's (`read_only=True`).
-
-    Parameters
-    ----------
-    state_dir : Path
-        Folder of the ledger's file; must exist.
-    read_only : bool
-        Open beside a running daemon, for commands.
-
-    Raises
-    ------
-    LedgerError
-        If the file is not there (read only) or was written by a newer version; a
-        `LedgerDamagedError` if it is no ledger or a damaged one.
-    """
+class Ledger(LedgerFile):
+    """The rows, through the daemon's own connection or a reader's (see `LedgerFile`)."""
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
-        self.path = state_dir / FILE_NAME
         self._totals: dict[str, Counter[str]] = {}
-        if read_only and not self.path.exists():
-            raise LedgerError(f"{self.path}: no ledger yet; has the daemon run here?")
-        try:
-            self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None)
-        except sqlite3.Error as error:
-            raise ledger_error(self.path, error) from error
-        try:
-            if not read_only:
-                # Before the first table: a row of 2 KB then needs no page of its own.
-                self._db.execute("PRAGMA page_size = 8192")
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                # Single rows are looked up; pages kept would only be memory held for good.
-                self._db.execute("PRAGMA cache_size = -512")
-            else:
-                self._db.execute("PRAGMA query_only = ON")
-            self._migrate(read_only)
-            if not read_only:
-                self._check(_CHECK_SECONDS)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise ledger_error(self.path, error) from error
-        except LedgerError:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._db.close()
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(state_dir, read_only=read_only)
 
     # -- brackets ---------------------------------------------------------------------------
 
@@ -145,11 +59,11 @@ class Ledger:
     def record_all(self, records: Iterable[BracketRecord]) -> None:
         """Write rows as they are, with the times they were last changed at, all or none."""
         self._totals.clear()
-        rows = [_to_row(record) for record in records]
-        marks = ", ".join("?" * len(_COLUMNS.split(",")))
+        rows = [to_row(record) for record in records]
+        marks = ", ".join("?" * len(COLUMNS))
         with self._transaction():
             self._db.executemany(
-                f"INSERT OR REPLACE INTO brackets ({_COLUMNS}) VALUES ({marks})", rows
+                f"INSERT OR REPLACE INTO brackets ({_NAMES}) VALUES ({marks})", rows
             )
 
     def to_retry(
@@ -320,101 +234,13 @@ class Ledger:
         )
         return [(datetime.fromisoformat(s), timedelta(microseconds=us)) for s, us in rows]
 
-    # -- within -----------------------------------------------------------------------------
-
-    def _check(self, seconds: float) -> None:
-        """Look through the whole file for damage, as long as that takes no longer than given."""
-        deadline = time.monotonic() + seconds
-        self._db.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_STEPS)
-        try:
-            (finding,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-                raise
-            return
-        finally:
-            self._db.set_progress_handler(None, 0)
-        if finding != "ok":
-            raise LedgerDamagedError(f"{self.path}: {finding}")
-
-    def _migrate(self, read_only: bool) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise LedgerError(
-                f"{self.path}: written by a newer asi-watch (schema {version}, this one knows"
-                f" {len(MIGRATIONS)}); upgrade asi-watch or use another state_dir"
-            )
-        if read_only:
-            if version < len(MIGRATIONS):
-                raise LedgerError(f"{self.path}: schema {version} is old; start the daemon once")
-            return
-        for number in range(version, len(MIGRATIONS)):
-            self._db.executescript(
-                f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
-            )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                # A full disk has rolled back already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise ledger_error(self.path, error, writing=True) from error
-
-    def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        try:
-            yield from self._db.execute(sql, values)
-        except sqlite3.Error as error:
-            raise ledger_error(self.path, error) from error
-
     def _select(self, tail: str, values: tuple[Any, ...]) -> Iterator[BracketRecord]:
-        for row in self._execute(f"SELECT {_COLUMNS} FROM brackets {tail}", values):
+        for row in self._execute(f"SELECT {_NAMES} FROM brackets {tail}", values):
             try:
-                yield _from_row(row)
+                yield from_row(row)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise LedgerDamagedError(f"{self.path}: a row makes no sense: {error}") from error
 
 
 def _utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _to_row(record: BracketRecord) -> tuple[Any, ...]:
-    return (
-        record.camera,
-        record.slot.isoformat(),
-        record.state,
-        record.revision,
-        record.attempts,
-        record.expected,
-        int(record.complete),
-        json.dumps([exposure_to_json(e) for e in record.inputs]),
-        json.dumps([asdict(r) for r in record.rejected]),
-        json.dumps(record.products),
-        record.curve_id,
-        record.algorithm,
-        record.duplicates,
-        record.late,
-        record.latency,
-        json.dumps(record.timings),
-        record.reason,
-        record.updated_utc,
-    )
-
-
-def _from_row(row: tuple[Any, ...]) -> BracketRecord:
-    named = dict(zip(_COLUMNS.replace(" ", "").split(","), row, strict=True))
-    named["slot"] = datetime.fromisoformat(named["slot"])
-    named["complete"] = bool(named["complete"])
-    named["inputs"] = tuple(exposure_from_json(e) for e in json.loads(named["inputs"]))
-    named["rejected"] = tuple(RejectedFile(**r) for r in json.loads(named["rejected"]))
-    named["products"] = tuple(json.loads(named["products"]))
-    named["timings"] = json.loads(named["timings"])
-    return BracketRecord(**named)

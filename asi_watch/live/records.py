@@ -100,6 +100,22 @@ class BracketRecord:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CurveDecision:
+    """What became of a candidate curve: the other kind of row."""
+
+    camera: str
+    curve_id: str
+    path: str
+    base_id: str | None
+    verdict: str
+    reason: str
+    residual: float | None
+    present_residual: float | None
+    brackets: int
+    decided_utc: str = ""
+
+
 def exposure_to_json(exposure: Exposure) -> dict[str, Any]:
     """Give an exposure as a JSON-able mapping."""
     return {**asdict(exposure), "timestamp": exposure.timestamp.isoformat()}

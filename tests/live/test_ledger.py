@@ -129,8 +129,8 @@ def test_the_check_at_start_is_cut_short(tmp_path: Path, monkeypatch: pytest.Mon
     with Ledger(tmp_path) as ledger:
         for n in range(300):
             ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
-    monkeypatch.setattr("asi_watch.live.ledger._CHECK_SECONDS", -1.0)
-    monkeypatch.setattr("asi_watch.live.ledger._CHECK_STEPS", 10)
+    monkeypatch.setattr("asi_watch.live.ledger_file._CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("asi_watch.live.ledger_file._CHECK_STEPS", 10)
     with Ledger(tmp_path) as ledger:
         assert len(ledger.history()) == 300
 
