@@ -6,7 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALL = ("startup", "kernel", "latency", "archive", "accuracy")
+ALL = (
+    "startup",
+    "kernel",
+    "growth",
+    "latency",
+    "saturation",
+    "archive",
+    "profile",
+    "tricks",
+    "accuracy",
+)
 
 
 def main() -> int:

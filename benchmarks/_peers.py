@@ -17,13 +17,13 @@ Frames = Sequence[NDArray[np.uint8]]
 def opencv_debevec(frames: Frames, times: Sequence[float], g: NDArray[np.float32]) -> object:
     """OpenCV's MergeDebevec.process, with nothing before or after it."""
     response = np.exp(g.astype(np.float64)).astype(np.float32).reshape(256, 1, -1)
-    return cv2.createMergeDebevec().process(list(frames), np.float32(times), response)
+    return cv2.createMergeDebevec().process(list(frames), np.asarray(times, np.float32), response)
 
 
 def opencv_robertson(frames: Frames, times: Sequence[float], g: NDArray[np.float32]) -> object:
     """OpenCV's MergeRobertson.process."""
     response = np.exp(g.astype(np.float64)).astype(np.float32).reshape(256, 1, -1)
-    return cv2.createMergeRobertson().process(list(frames), np.float32(times), response)
+    return cv2.createMergeRobertson().process(list(frames), np.asarray(times, np.float32), response)
 
 
 def opencv_mertens(frames: Frames, times: Sequence[float], g: NDArray[np.float32]) -> object:

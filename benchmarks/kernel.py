@@ -1,4 +1,4 @@
-"""The merge of decoded frames: time and memory against the peers, and growth with the work."""
+"""The merge of decoded frames: time and memory against the peers."""
 
 from __future__ import annotations
 
@@ -8,40 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.hdr import _engine
 from asi_watch.hdr.merging import Merge, merge_frames, open_merge
-from asi_watch.hdr.settings import MergeSettings
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import Sky
 from benchmarks._peers import PEERS
-from benchmarks.reporting import RESULTS, interleaved, median, save, show
-
-matplotlib.use("Agg")
+from benchmarks.daemon import MERGE
+from benchmarks.reporting import interleaved, median, save, show
 
 WIDTH, HEIGHT = 3072, 2048
-TIMES = tuple(80.0 * 2 ** (k / 2) for k in (0, 2, 4, 6, 8, 1, 3, 5, 7, -1, 9, 10))
-FRAMES = 4
-SETTINGS = MergeSettings(
-    algorithm="debevec_custom",
-    weight_type="triangle",
-    low_clip=5,
-    high_clip=250,
-    gamma=2.2,
-    lnE_range=None,
-    saturation=255,
-    apply_tonemapping=True,
-)
-
+TIMES = (80.0, 160.0, 320.0, 640.0)
+FRAMES = len(TIMES)
 Frames = list[NDArray[np.uint8]]
 
 
 def bracket() -> tuple[Frames, list[bytes], NDArray[np.float32]]:
-    """Twelve exposures of one rendered sky, cut to 3072 × 2048; as pixels and as JPEG; and g(z)."""
+    """Four exposures of one rendered sky, cut to 3072 × 2048; as pixels and as JPEG; and g(z)."""
     camera = Camera("film", 1)
     above = (WIDTH - HEIGHT) // 2
     radiance = np.ascontiguousarray(Sky(WIDTH, 1).radiance(0.0)[above : above + HEIGHT])
@@ -52,7 +38,7 @@ def bracket() -> tuple[Frames, list[bytes], NDArray[np.float32]]:
 
 def opened(frames: Frames, g: NDArray[np.float32], threads: int, **options: Any) -> Merge:
     """Open a merge that holds the frames."""
-    merge = open_merge(SETTINGS, g, frames[0].shape, threads=threads, **options)
+    merge = open_merge(MERGE, g, frames[0].shape, threads=threads, **options)
     for pixels, time_ in zip(frames, TIMES, strict=False):
         merge.add(pixels, time_, copy=False)
     return merge
@@ -88,7 +74,7 @@ def _resident(field: str) -> float:
 
 def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[str, Any]:
     """Time four frames to one 8-bit picture against the peers, in turns."""
-    four, times = frames[:FRAMES], TIMES[:FRAMES]
+    four, times = frames, TIMES
     out, copy = np.empty_like(four[0]), np.empty_like(four[0])
     one, two = opened(four, g, 1), opened(four, g, 2)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -125,7 +111,7 @@ def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[
     cpu = {name: _process_cpu(job, 5) for name, job in ours.items()}
     cpu |= {name: _process_cpu(job, 1) for name, job in peers.items()}
     memory = {name: peak_mb(peer) for name, peer in peers.items()}
-    memory["asi-watch, 2 threads"] = peak_mb(lambda: merge_frames(four, times, SETTINGS, g))
+    memory["asi-watch, 2 threads"] = peak_mb(lambda: merge_frames(four, times, MERGE, g))
     rows = []
     for name in (*floor, *ours, *peers):
         factor = ratio.get(name, medians[name] / medians["asi-watch, 2 threads"])
@@ -159,90 +145,10 @@ def _bound(peer: Callable[..., object], *args: Any) -> Callable[[], object]:
     return lambda: peer(*args)
 
 
-def growth(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[str, Any]:
-    """Time against the number of exposures and of pixels; CPU of one thread, wall of two."""
-    out = np.empty_like(frames[0])
-    counts = list(range(1, len(frames) + 1))
-    merges = {n: (opened(frames[:n], g, 1), opened(frames[:n], g, 2)) for n in counts}
-    by_count = {n: [_cost(merges[n][0], out), _wall(merges[n][1], out)] for n in counts}
-    by_pixels = {}
-    for rows in (128, 256, 512, 1024, 1536, 2048):
-        parts = [np.ascontiguousarray(frame[:rows]) for frame in frames[:FRAMES]]
-        by_pixels[rows * WIDTH] = _cost(opened(parts, g, 1), out[:rows])
-    decode = min(
-        _timed(lambda: simplejpeg.decode_jpeg(files[0], colorspace="BGR", strict=True, buffer=out))
-        for _ in range(15)
-    )
-    cpu = np.polyfit(counts[4:], [by_count[n][0] for n in counts[4:]], 1)[0]
-    wall = np.polyfit(counts[4:], [by_count[n][1] for n in counts[4:]], 1)[0]
-    straight = float(np.corrcoef(list(by_pixels), list(by_pixels.values()))[0, 1] ** 2)
-    show(
-        "growth",
-        ("", "value"),
-        [
-            ("one more exposure (5th … 12th), CPU ms", f"{1000 * cpu:.1f}"),
-            ("one more exposure (5th … 12th), 2 threads, ms", f"{1000 * wall:.1f}"),
-            ("decoding one exposure, ms", f"{1000 * decode:.1f}"),
-            ("one more exposure / one decode (CPU)", f"{cpu / decode:.2f}"),
-            ("linearity in pixels, r²", f"{straight:.4f}"),
-        ],
-    )
-    _plot(by_count, by_pixels)
-    return {
-        "cpu_and_wall_by_exposures": by_count,
-        "cpu_by_pixels": by_pixels,
-        "marginal_exposure_cpu": cpu,
-        "marginal_exposure_wall_2_threads": wall,
-        "decode": decode,
-        "r2_pixels": straight,
-    }
-
-
-def _cost(merge: Merge, out: NDArray[np.uint8], repeats: int = 7) -> float:
-    """Least CPU seconds of this thread: what another process takes is not counted."""
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.thread_time()
-        merge.picture(out=out)
-        best = min(best, time.thread_time() - started)
-    return best
-
-
-def _wall(merge: Merge, out: NDArray[np.uint8], repeats: int = 7) -> float:
-    return min(_timed(lambda: merge.picture(out=out)) for _ in range(repeats))
-
-
-def _timed(job: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    job()
-    return time.perf_counter() - started
-
-
-def _plot(by_count: dict[int, list[float]], by_pixels: dict[int, float]) -> None:
-    from matplotlib import pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(list(by_count), [1000 * v[0] for v in by_count.values()], "o-", label="1 thread, CPU")
-    left.plot(list(by_count), [1000 * v[1] for v in by_count.values()], "s-", label="2 threads")
-    left.set(xlabel="exposures", ylabel="ms", ylim=(0, None))
-    left.set_title(f"{WIDTH} × {HEIGHT} × 3, growth with exposures")
-    left.legend()
-    megapixels = [n / 1e6 for n in by_pixels]
-    right.plot(megapixels, [1000 * v for v in by_pixels.values()], "o-")
-    right.set(xlabel="megapixels", ylabel="ms", xlim=(0, None), ylim=(0, None))
-    right.set_title(f"{FRAMES} exposures, growth with pixels (1 thread, CPU)")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    RESULTS.mkdir(exist_ok=True)
-    figure.savefig(RESULTS / "kernel.png", dpi=150)
-    plt.close(figure)
-
-
 def main() -> None:
     """Run the benchmark."""
     frames, files, g = bracket()
-    result = compare(frames, files, g) | growth(frames, files, g)
-    print(f"plot: {RESULTS / 'kernel.png'}, figures: {save('kernel', result)}")
+    print("written:", save("kernel", compare(frames, files, g)))
 
 
 if __name__ == "__main__":
