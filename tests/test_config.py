@@ -250,6 +250,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_nothing_to_warn_of(folders: tuple[Path, Path]) -> None:
     assert warnings_of("    response: ../out/g.npz", *folders) == []
+    limits = "{exposures: {max_age: 7d, keep_free: 1GB}, products: {max_age: 30d}}"
+    text = f"    response: ../out/g.npz\n    retention: {limits}"
+    assert warnings_of(text, *folders) == []
 
 
 @pytest.mark.parametrize(
@@ -270,6 +273,11 @@ def test_nothing_to_warn_of(folders: tuple[Path, Path]) -> None:
             "bracket.exposures: 7, 9 has no label",
         ),
         ("timezone: Europe/Berlin", "'Europe/Berlin' changes its offset"),
+        ("retention: {products: {keep_free: 500MB}}", "is no more than disk.keep_free"),
+        (
+            "retention: {exposures: {max_age: 30d}, products: {max_age: 7d}}",
+            "roof.retention.products.max_age: 7d is shorter than exposures.max_age",
+        ),
     ],
 )
 def test_warnings(settings: str, says: str, folders: tuple[Path, Path]) -> None:

@@ -82,6 +82,7 @@ def retention_rules(retention: RetentionConfig) -> RetentionRules:
         exposures=_limits(retention.exposures),
         products=_limits(retention.products),
         dry_run=retention.dry_run,
+        require_product=retention.require_product,
     )
 
 

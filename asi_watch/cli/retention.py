@@ -28,27 +28,37 @@ Examples:
 def command(config_path: str, camera: str | None, apply: bool) -> None:
     """Show what retention would delete now; with --apply, delete it.
 
-    Only files of brackets that the ledger has as published or skipped, oldest first. The daemon
-    does the same every hour where `retention` is configured and `dry_run` is false. Exit code 1
-    when files could not be deleted.
+    Only files of published brackets, oldest first. The daemon does the same every hour where
+    `retention` is configured and `dry_run` is false. Exit code 1 when files could not be deleted.
     """
     from asi_watch.cli._settings import camera_settings
     from asi_watch.config.loading import load_config
     from asi_watch.live.ledger import Ledger
-    from asi_watch.live.retention import KINDS, Retention
+    from asi_watch.live.retention import KINDS, retain
+    from asi_watch.logfmt import escaped
 
     config = load_config(config_path)
     if camera is not None and camera not in config.cameras:
         known = ", ".join(config.cameras)
         raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
-    chosen = [camera_settings(n, c) for n, c in config.cameras.items() if camera in (None, n)]
-    todo = [(c, k) for c in chosen for k in KINDS if getattr(c.retention, k).any]
-    if not todo:
+    cameras = [camera_settings(name, c) for name, c in config.cameras.items()]
+    chosen = [c for c in cameras if camera in (None, c.name)]
+    if not any(getattr(c.retention, k).any for c in chosen for k in KINDS):
         click.echo("no retention is configured: nothing is ever deleted")
         return
     with Ledger(config.state_dir, read_only=True) as ledger:
-        outcomes = [Retention(c, k).run(ledger, time.time(), apply=apply) for c, k in todo]
+        outcomes = retain(
+            cameras, ledger, time.time(), apply=apply, chosen=lambda c: camera in (None, c.name)
+        )
     _show(outcomes, apply)
+    for outcome in outcomes:
+        if outcome.kept:
+            click.echo(
+                f"{outcome.camera}: the exposures of {outcome.kept} brackets stay, since their"
+                " product is not in place (retention.require_product)"
+            )
+        if outcome.reason:
+            click.echo(f"{outcome.camera}: {escaped(outcome.reason)}", err=True)
     if any(outcome.failed for outcome in outcomes):
         raise SystemExit(1)
 

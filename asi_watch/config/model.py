@@ -205,6 +205,8 @@ class RetentionConfig(Section):
     products: LimitsConfig = LimitsConfig()
     dry_run: bool = True
     """Only tell what would be deleted."""
+    require_product: bool = True
+    """An exposure goes only while its products are in place."""
 
 
 class DiskConfig(Section):

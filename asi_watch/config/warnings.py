@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asi_watch.config.document import Way, written_way
 from asi_watch.config.loading import LoadedConfig
-from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig
+from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
 from asi_watch.config.problems import Problem
 from asi_watch.durations import format_duration
 from asi_watch.naming import MICROSECONDS_PER_UNIT, parse_timezone, utc_offset_changes
@@ -37,10 +37,11 @@ def find_warnings(loaded: LoadedConfig) -> list[Problem]:
             (("state_dir",), f"{_quoted(config.state_dir)} cannot be written by this user")
         )
     for name, camera in config.cameras.items():
-        checks = (_folders, _response, _times, _clock)
+        checks = (_folders, _response, _times, _clock, _retention)
         found += [
             (("cameras", name, *way), text) for check in checks for way, text in check(camera)
         ]
+        found += [(("cameras", name, *way), text) for way, text in _floors(config, camera)]
     return [
         Problem(document.file, document.line_of(way), written_way(way), text) for way, text in found
     ]
@@ -118,6 +119,28 @@ def _clock(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
             "twice in autumn; better a camera clock with a fixed offset, such as Etc/GMT-1"
         )
         yield ("timezone",), text
+
+
+def _retention(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    retention = camera.retention
+    exposures, products = retention.exposures.max_age, retention.products.max_age
+    if not retention.require_product or exposures is None or products is None:
+        return
+    if products < exposures:
+        text = (
+            f"{format_duration(products)} is shorter than exposures.max_age: without their products"
+            " exposures are kept; set retention.require_product to false if both are to go"
+        )
+        yield ("retention", "products", "max_age"), text
+
+
+def _floors(config: Config, camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    floor = config.disk.keep_free
+    for kind in ("exposures", "products"):
+        keep_free = getattr(camera.retention, kind).keep_free
+        if floor is not None and keep_free is not None and keep_free <= floor:
+            text = "is no more than disk.keep_free: publishing pauses before anything is deleted"
+            yield ("retention", kind, "keep_free"), text
 
 
 def _writable(folder: Path) -> bool:

@@ -74,6 +74,10 @@ class DiskGuard:
         """Say why nothing may be written to these folders now, None if it may."""
         return next((self._low[f] for f in folders if f in self._low), None)
 
+    def any_low(self) -> bool:
+        """Tell whether any of the folders is short of room."""
+        return bool(self._low)
+
     def look(self) -> None:
         """Compare the free space of every folder with the floor."""
         if self._floor is None:
@@ -88,11 +92,10 @@ class DiskGuard:
             self._judge(folder, free, self._floor)
 
     def _judge(self, folder: Path, free: int, floor: int) -> None:
+        text = f"{_megabytes(free)} free for {folder}, disk.keep_free is {_megabytes(floor)}"
         if folder not in self._low:
             if free < floor:
-                self._low[folder] = (
-                    f"{_megabytes(free)} free for {folder}, disk.keep_free is {_megabytes(floor)}"
-                )
+                self._low[folder] = text
                 event(
                     log,
                     logging.ERROR,
@@ -104,6 +107,8 @@ class DiskGuard:
         elif free >= floor * _RESUME_AT:
             del self._low[folder]
             event(log, logging.WARNING, "disk has room again", folder=folder, free=_megabytes(free))
+        else:
+            self._low[folder] = text
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY):

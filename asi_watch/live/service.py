@@ -30,7 +30,7 @@ from asi_watch.live.inbox import (
     ScanDone,
     Stop,
 )
-from asi_watch.live.janitor import Deleted, Janitor
+from asi_watch.live.janitor import Janitor, JanitorMemory
 from asi_watch.live.ledger import LedgerError
 from asi_watch.live.lock import StateLock
 from asi_watch.live.pool import JobPool
@@ -82,7 +82,7 @@ class Daemon:
         self._asked_to_stop = False
         self._desk = RequestDesk()
         self._ledgers_rebuilt = 0
-        self._deleted: dict[str, Deleted] = {}
+        self._janitor_memory = JanitorMemory()
         self._reopened_at = float("-inf")
 
     # -- start → run → stop -----------------------------------------------------------------
@@ -139,7 +139,9 @@ class Daemon:
             settings.keep_free, [settings.state_dir, *(c.output for c in settings.cameras)]
         )
         self._disk.start()
-        self._janitor = Janitor(settings.state_dir, settings.cameras, self._deleted)
+        self._janitor = Janitor(
+            settings.state_dir, settings.cameras, self._janitor_memory, self._disk.any_low
+        )
         self._janitor.start()
         self._budget = MemoryBudget(settings.memory_budget)
         self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))

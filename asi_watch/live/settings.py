@@ -40,11 +40,15 @@ class RetentionLimits:
 
 @dataclass(frozen=True)
 class RetentionRules:
-    """What is deleted of a camera's files; with `dry_run` it is only told."""
+    """What is deleted of a camera's files; with `dry_run` it is only told.
+
+    With `require_product` an exposure goes only while the products stand that it was merged into.
+    """
 
     exposures: RetentionLimits = RetentionLimits()
     products: RetentionLimits = RetentionLimits()
     dry_run: bool = True
+    require_product: bool = True
 
 
 @dataclass(frozen=True)
