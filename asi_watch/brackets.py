@@ -153,10 +153,12 @@ class ExpectedExposures:
         return expected is not None and expected <= present
 
     def _learned(self) -> frozenset[float] | None:
-        # The commonest set wins; among equals the newest, so that a camera that changes its
-        # exposures at dusk is followed after two brackets.
+        # The commonest set wins, among equals the newest: a camera that changes its exposures at
+        # dusk is followed after four brackets, which wait for their grace. If it was part of a
+        # larger one twice, that is waited for: closing too early costs a second merge.
         counts = Counter(self._recent)
         agreeing = [s for s in reversed(self._recent) if counts[s] >= _AGREEING_BRACKETS]
         if not agreeing:
             return None
-        return max(agreeing, key=lambda s: counts[s])
+        commonest = max(agreeing, key=lambda s: counts[s])
+        return max((s for s in agreeing if s >= commonest), key=len)

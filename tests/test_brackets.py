@@ -82,6 +82,16 @@ def test_auto_is_not_misled_by_one_short_bracket() -> None:
     assert expected.count() == 3
 
 
+def test_auto_waits_for_what_came_twice_though_most_brackets_are_short() -> None:
+    expected = ExpectedExposures("auto")
+    for exposures in ([80.0, 160.0], [80.0, 160.0, 320.0]) * 2 + ([80.0, 160.0],) * 2:
+        expected.observe(exposures)
+    assert expected.count() == 3
+    for _ in range(6):
+        expected.observe([80.0, 160.0])
+    assert expected.count() == 2
+
+
 @pytest.mark.parametrize("rule", [(80.0,), 1, "auto"])
 def test_nothing_is_never_complete(rule: object) -> None:
     assert not ExpectedExposures(rule).is_complete([])  # type: ignore[arg-type]
