@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
-from asi_watch.live.commands import Signature, Unusable
+from asi_watch.live.commands import ReadFile, ReadOutcome, Signature, Unusable
 from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
 
@@ -24,11 +24,12 @@ class OpenBracket:
     """One slot that is not over. Changed by the collector alone.
 
     `previous` is the ledger's row of a bracket that was over already. Until a usable new file
-    has been seen, such a bracket is only *probing*: nothing of the row is touched.
+    has been seen, such a bracket is only *probing*: nothing of the row is touched. What is read
+    while it is being merged waits in `heard_meanwhile`. Times are monotonic.
     """
 
     slot: datetime
-    last_arrival: float
+    first_arrival: float
     previous: BracketRecord | None = None
     reopened: bool = False
     usable: dict[str, Exposure] = field(default_factory=dict)
@@ -36,9 +37,10 @@ class OpenBracket:
     recoverable: dict[str, Arrival] = field(default_factory=dict)
     reading: dict[str, Arrival] = field(default_factory=dict)
     read_again: dict[str, Arrival] = field(default_factory=dict)
+    early: set[str] = field(default_factory=set)
     settling: dict[str, tuple[float, Arrival]] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
-    came_during_merge: list[Exposure] = field(default_factory=list)
+    heard_meanwhile: list[tuple[Arrival, ReadOutcome]] = field(default_factory=list)
     merging: bool = False
     overtaken: bool = False
     looked_last: bool = False
@@ -48,6 +50,10 @@ class OpenBracket:
     revision: int = 1
     duplicates: int = 0
     late: int = 0
+    last_arrival: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_arrival = self.first_arrival
 
     @property
     def probing(self) -> bool:
@@ -93,6 +99,37 @@ class OpenBracket:
         if path in self.rejected:
             return self.rejected[path].signature
         return self.previous.signature_of(path) if self.previous and self.probing else None
+
+    # -- being read -------------------------------------------------------------------------
+
+    def ask(self, arrival: Arrival, *, early: bool = False) -> ReadFile:
+        """Have a file read that is not being read; `early`: its writer may not be done with it."""
+        self.settling.pop(arrival.path, None)
+        self.reading[arrival.path] = arrival
+        if early:
+            self.early.add(arrival.path)
+        return ReadFile(
+            slot=self.slot,
+            path=arrival.path,
+            timestamp=arrival.timestamp,
+            exposure_us=arrival.exposure_us,
+            known=self.known(arrival.path),
+            absorb=not (self.merging or self.probing),
+        )
+
+    def look_at(self, arrival: Arrival) -> list[ReadFile]:
+        """Have a file read; once more afterwards if it is being read already."""
+        if arrival.path in self.reading:
+            self.read_again[arrival.path] = arrival
+            return []
+        return [self.ask(arrival)]
+
+    def may_look_early(self, path: str) -> bool:
+        """Tell whether a file may be tried that may still be being written."""
+        # What was tried once and is not whole yet is given its time.
+        return not self.merging and path not in self.rejected
+
+    # -- arriving ---------------------------------------------------------------------------
 
     def admit(self, exposure: Exposure) -> None:
         """Take in a usable exposure; of two with the same time the newer file wins.

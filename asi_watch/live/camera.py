@@ -11,10 +11,11 @@ from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.after_merge import MAX_ATTEMPTS
 from asi_watch.live.arrivals import Arrivals
 from asi_watch.live.backlog import Order, WaitingFile
 from asi_watch.live.budget import MemoryBudget
-from asi_watch.live.collector import MAX_ATTEMPTS, Collector
+from asi_watch.live.collector import Collector
 from asi_watch.live.commands import (
     Command,
     DropWork,
@@ -129,7 +130,7 @@ class Camera:
 
     def inherit(self, earlier: Camera) -> None:
         """Go on counting where the camera of the same name stopped, over a reload."""
-        self._collector.counters = earlier._collector.counters
+        self._collector.counters.take_over(earlier._collector.counters)
         self._health = earlier._health
 
     def stop_intake(self) -> None:

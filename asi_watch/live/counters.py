@@ -28,3 +28,8 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """Give the counters by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def take_over(self, earlier: Counters) -> None:
+        """Go on where others stopped."""
+        for name, count in earlier.as_dict().items():
+            setattr(self, name, count)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from asi_watch.brackets import BracketRules, Exposure
-from asi_watch.live.collector import MAX_ATTEMPTS, Collector
+from asi_watch.live.after_merge import MAX_ATTEMPTS
+from asi_watch.live.collector import Collector
 from asi_watch.live.commands import (
     MergeBracket,
     MergeFailed,
@@ -58,7 +59,7 @@ class Bench:
         self.restart()
 
     def restart(self) -> None:
-        rules = BracketRules(
+        self.bracket_rules = BracketRules(
             **{
                 "round_to": timedelta(seconds=30),
                 "offset": timedelta(0),
@@ -69,7 +70,7 @@ class Bench:
                 **self.rules,
             }
         )
-        self.collector = Collector("roof", rules, PATTERN.parse, self.rows.get, STABLE)
+        self.collector = Collector("roof", self.bracket_rules, PATTERN.parse, self.rows.get, STABLE)
 
     def write(self, path: str, stamp: int = 1, size: int = 10) -> str:
         self.disk[path] = (size, stamp)
@@ -180,6 +181,7 @@ def test_a_bracket_with_too_few_exposures_is_recorded_as_skipped(bench: Bench) -
 
 def test_a_later_complete_bracket_flushes_an_earlier_one(bench: Bench) -> None:
     bench.arrive(*whole(0)[:2])
+    bench.wait(1)
     bench.arrive(*whole(1))
     assert [m.slot for m in bench.merges] == [slot(1), slot(0)]
 
@@ -279,6 +281,7 @@ def test_a_late_file_that_loses_to_a_newer_one_changes_no_product(bench: Bench) 
     bench.arrive(newest, *whole()[1:])
     older = bench.write(name(0, 80, 0), stamp=3)
     bench.arrive(older)
+    bench.wait(GRACE)
     assert len(bench.merges) == 1
     row = bench.rows[slot(0)]
     assert row.revision == 1
@@ -396,6 +399,7 @@ def test_a_file_rewritten_after_publication_counts_as_late(bench: Bench) -> None
     bench.arrive(*whole())
     bench.write(whole()[0], stamp=8)
     bench.arrive(whole()[0])
+    bench.wait(GRACE)
     row = bench.rows[slot(0)]
     assert row.revision == 2
     assert row.inputs[0].mtime_ns == 8
@@ -518,6 +522,7 @@ def test_a_timestamp_from_the_future_does_not_hold_up_or_cut_short_the_present(
 
 def test_a_complete_bracket_of_the_future_ends_what_is_open_without_loss(bench: Bench) -> None:
     bench.arrive(*whole(0)[:2])
+    bench.wait(1)
     bench.arrive(*at(datetime(2099, 1, 1)))
     assert not bench.rows[slot(0)].complete
     bench.arrive(whole(0)[2])
@@ -531,8 +536,9 @@ def test_a_clock_set_back_into_a_bracket_that_is_over_makes_a_revision(bench: Be
     for path in whole(0):
         bench.write(path, stamp=99)
     bench.arrive(*whole(0))
+    bench.wait(GRACE)
     row = bench.rows[slot(0)]
-    assert row.revision > 1
+    assert row.revision == 2
     assert {e.mtime_ns for e in row.inputs} == {99}
     assert bench.collector.is_idle()
 
@@ -563,7 +569,148 @@ def test_with_learned_slots_a_bracket_over_midnight_stays_whole() -> None:
     bench = Bench()
     slots = Slots(timedelta(seconds=30), history=[(NOON, timedelta(seconds=-15))])
     bench.collector = Collector(
-        "roof", bench.collector.rules, PATTERN.parse, bench.rows.get, STABLE, slots
+        "roof", bench.bracket_rules, PATTERN.parse, bench.rows.get, STABLE, slots
     )
     bench.arrive(*at(midnight - timedelta(seconds=2)))
     assert bench.rows[midnight].complete
+
+
+# -- what happens while a bracket is being merged ------------------------------------------------
+
+
+def test_the_row_names_what_was_merged_though_a_file_vanished_meanwhile(bench: Bench) -> None:
+    bench.auto_merge = False
+    bench.arrive(*whole())
+    del bench.disk[whole()[0]]
+    bench.carry_out(bench.collector.found(whole()[0], None, True, bench.now))
+    bench.finish(bench.merges[0])
+    assert bench.rows[slot(0)].inputs == bench.merges[0].exposures
+    assert bench.collector.is_idle()
+
+
+def test_the_row_names_what_was_merged_though_a_file_was_damaged_meanwhile(bench: Bench) -> None:
+    bench.auto_merge = False
+    bench.arrive(*whole())
+    bench.bad[whole()[0]] = Unusable("not an image", False, None)
+    bench.write(whole()[0], stamp=5)
+    bench.arrive(whole()[0])
+    bench.finish(bench.merges[0])
+    row = bench.rows[slot(0)]
+    assert row.inputs == bench.merges[0].exposures
+    assert row.knows(whole()[0], (10, 5))
+    assert bench.collector.is_idle()
+
+
+def test_what_vanished_during_a_merge_that_failed_is_not_asked_for_again(bench: Bench) -> None:
+    bench.auto_merge = False
+    bench.arrive(*whole())
+    del bench.disk[whole()[0]]
+    bench.carry_out(bench.collector.found(whole()[0], None, True, bench.now))
+    bench.fail, bench.auto_merge = MergeFailed("oh"), True
+    bench.finish(bench.merges[0])
+    bench.fail = None
+    bench.wait(1000)
+    assert bench.used() == [160.0, 320.0]
+
+
+# -- overtaken ----------------------------------------------------------------------------------
+
+
+def test_brackets_found_by_one_scan_do_not_overtake_one_another(bench: Bench) -> None:
+    # The rest of the earlier bracket may be in the next portion of the same scan.
+    bench.arrive(*whole(0)[:2], scan=True)
+    bench.arrive(*whole(1), scan=True)
+    assert [m.slot for m in bench.merges] == [slot(1)]
+    bench.arrive(whole(0)[2], scan=True)
+    assert bench.rows[slot(0)].revision == 1
+    assert bench.used() == list(EXPOSURES)
+
+
+def test_a_backlog_read_newest_first_is_not_overtaken_by_what_is_newer(bench: Bench) -> None:
+    bench.arrive(*whole(9)[:2], scan=True)
+    bench.wait(1)
+    bench.arrive(*whole(5)[:2], scan=True)
+    bench.wait(1)
+    bench.arrive(whole(9)[2], scan=True)
+    assert [m.slot for m in bench.merges] == [slot(9)]
+    bench.arrive(whole(5)[2], scan=True)
+    assert all(row.complete and row.revision == 1 for row in bench.rows.values())
+
+
+def test_a_revision_overtakes_nothing(bench: Bench) -> None:
+    bench.arrive(*whole(5)[:2])
+    bench.wait(GRACE)
+    bench.arrive(*whole(0)[:2])
+    bench.wait(1)
+    bench.arrive(whole(5)[2])
+    assert slot(0) not in bench.rows
+
+
+# -- late ---------------------------------------------------------------------------------------
+
+
+def test_a_second_bracket_in_a_slot_that_is_whole_makes_one_revision(bench: Bench) -> None:
+    bench.arrive(*whole(0))
+    # The clock went back: three more exposures, seconds later by name, newer by file.
+    for index, exposure in enumerate(EXPOSURES):
+        bench.wait(1)
+        bench.arrive(bench.write(name(0, int(exposure), 12 + index), stamp=50 + index))
+    bench.wait(GRACE)
+    row = bench.rows[slot(0)]
+    assert row.revision == 2
+    assert [e.mtime_ns for e in row.inputs] == [50, 51, 52]
+    assert len(bench.merges) == 2
+
+
+def test_where_late_ones_are_ignored_a_longer_bracket_is_learned_all_the_same() -> None:
+    bench = Bench({"exposures": "auto", "late": "ignore"})
+    longer = (*EXPOSURES, 640.0, 1280.0)
+    for number in range(5):
+        bench.arrive(*whole(number))
+        bench.wait(GRACE)
+    for number in range(5, 12):
+        for index, exposure in enumerate(longer):
+            bench.arrive(name(number, int(exposure), index))
+            bench.wait(1)
+        bench.wait(GRACE)
+    assert bench.used(11) == list(longer)
+    assert bench.rows[slot(11)].complete
+
+
+# -- only created -------------------------------------------------------------------------------
+
+
+def test_a_file_that_a_scan_finds_whole_is_used_at_once(bench: Bench) -> None:
+    bench.arrive(*whole(), settled=False, scan=True)
+    assert len(bench.merges) == 1
+    assert bench.rows[slot(0)].complete
+
+
+def test_a_file_that_a_scan_finds_growing_is_looked_at_again_when_it_lay_still(
+    bench: Bench,
+) -> None:
+    path = whole()[2]
+    bench.bad[path] = Unusable("ends too soon", True, None)
+    bench.arrive(*whole(), settled=False, scan=True)
+    assert bench.merges == []
+    assert bench.collector.counters.files_unusable == 0
+    del bench.bad[path]
+    bench.wait(STABLE)
+    assert bench.used() == list(EXPOSURES)
+    assert bench.reads.count(path) == 2
+
+
+def test_a_growing_file_is_not_judged_by_its_first_bytes(bench: Bench) -> None:
+    path = whole()[2]
+    bench.bad[path] = Unusable("not an image", False, None)
+    bench.arrive(*whole(), settled=False, scan=True)
+    del bench.bad[path]
+    bench.arrive(path)
+    assert bench.rows[slot(0)].rejected == ()
+    assert bench.used() == list(EXPOSURES)
+
+
+def test_an_empty_file_is_not_looked_at_before_it_lay_still(bench: Bench) -> None:
+    bench.write(whole()[0], size=0)
+    bench.arrive(whole()[0], settled=False, scan=True)
+    assert bench.reads == []
