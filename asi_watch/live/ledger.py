@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from asi_watch.live.ledger_file import FILE_NAME, LedgerFile
+from asi_watch.live.curve_rows import CurveRows, utc_now
+from asi_watch.live.ledger_file import FILE_NAME
 from asi_watch.live.ledger_rows import COLUMNS, from_row, to_row
 from asi_watch.live.ledger_schema import LedgerDamagedError, LedgerError, LedgerFullError
 from asi_watch.live.records import BracketRecord, CurveDecision
@@ -28,9 +29,10 @@ __all__ = [
 ]
 
 _NAMES = ", ".join(COLUMNS)
+_NEWEST = 500
 
 
-class Ledger(LedgerFile):
+class Ledger(CurveRows):
     """The rows, through the daemon's own connection or a reader's (see `LedgerFile`)."""
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
@@ -49,7 +51,7 @@ class Ledger(LedgerFile):
         counted = dict(self._totals)
         totals = counted.get(record.camera)
         before = None if totals is None else self._state(record.camera, record.slot)
-        self.record_all([replace(record, updated_utc=_utc_now())])
+        self.record_all([replace(record, updated_utc=utc_now())])
         if totals is not None:
             totals[record.state] += 1
             if before is not None:
@@ -197,50 +199,53 @@ class Ledger(LedgerFile):
         (value,) = next(
             self._execute("SELECT max(updated_utc) FROM brackets WHERE camera = ?", (camera,))
         )
-        return None if value is None else datetime.fromisoformat(value)
+        with self._making_sense():
+            return None if value is None else datetime.fromisoformat(value).astimezone(UTC)
 
-    # -- curves -----------------------------------------------------------------------------
+    def check_newest(self) -> None:
+        """Read what a start reads anyway, and the newest rows.
 
-    def record_curve(self, decision: CurveDecision) -> None:
-        """Note what became of a candidate curve, durably."""
-        row = asdict(replace(decision, decided_utc=_utc_now()))
-        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        Raises
+        ------
+        LedgerDamagedError
+            If anything makes no sense.
+        """
+        for camera in {record.camera for record in self.history(limit=_NEWEST)}:
+            self.last_change(camera)
+        for table, read in (("curves", self.curves), ("offsets", self.offsets)):
+            for (camera,) in list(self._execute(f"SELECT DISTINCT camera FROM {table}")):
+                read(camera)
+
+    # -- salvaged ---------------------------------------------------------------------------
+
+    def restore(self, salvaged: Iterable[tuple[BracketRecord, bool]]) -> int:
+        """Write rows of another ledger as they are, save where a newer one stands.
+
+        Parameters
+        ----------
+        salvaged : iterable of (BracketRecord, bool)
+            Rows, and whether an operator wants the bracket tried again.
+
+        Returns
+        -------
+        int
+            How many were written.
+        """
+        self._totals.clear()
+        rows = [(*to_row(record), int(asked)) for record, asked in salvaged]
+        marks = ", ".join("?" * (len(COLUMNS) + 1))
+        changes = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS, "asked"))
+        before = self._db.total_changes
         with self._transaction():
-            self._db.execute(f"INSERT INTO curves ({names}) VALUES ({marks})", tuple(row.values()))
-
-    def curves(self, camera: str) -> list[CurveDecision]:
-        """All decisions on a camera's curves, oldest first."""
-        names = ", ".join(CurveDecision.__slots__)
-        rows = self._execute(f"SELECT {names} FROM curves WHERE camera = ? ORDER BY id", (camera,))
-        return [CurveDecision(*row) for row in rows]
-
-    def adopted_curve(self, camera: str) -> CurveDecision | None:
-        """Return the curve a camera adopted last."""
-        adopted = [c for c in self.curves(camera) if c.verdict == "adopted"]
-        return adopted[-1] if adopted else None
-
-    # -- learned offsets --------------------------------------------------------------------
-
-    def record_offset(self, camera: str, since: datetime, offset: timedelta) -> None:
-        """Note from which timestamp on which offset of the slots holds, durably."""
-        row = (camera, since.isoformat(), offset // timedelta(microseconds=1))
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", row)
-
-    def offsets(self, camera: str) -> list[tuple[datetime, timedelta]]:
-        """Offsets of a camera's slots, each with the timestamp it holds from."""
-        rows = self._execute(
-            "SELECT since, offset_us FROM offsets WHERE camera = ? ORDER BY since", (camera,)
-        )
-        return [(datetime.fromisoformat(s), timedelta(microseconds=us)) for s, us in rows]
+            self._db.executemany(
+                f"INSERT INTO brackets ({_NAMES}, asked) VALUES ({marks}) ON CONFLICT DO UPDATE"
+                f" SET {changes} WHERE excluded.updated_utc > brackets.updated_utc",
+                rows,
+            )
+        return self._db.total_changes - before
 
     def _select(self, tail: str, values: tuple[Any, ...]) -> Iterator[BracketRecord]:
         for row in self._execute(f"SELECT {_NAMES} FROM brackets {tail}", values):
-            try:
-                yield from_row(row)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise LedgerDamagedError(f"{self.path}: a row makes no sense: {error}") from error
-
-
-def _utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+            with self._making_sense():
+                record = from_row(row)
+            yield record

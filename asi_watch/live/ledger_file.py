@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,12 +12,16 @@ from typing import Any, Self
 
 from asi_watch.live.ledger_schema import (
     MIGRATIONS,
+    TABLES,
     LedgerDamagedError,
     LedgerError,
     ledger_error,
 )
 
 FILE_NAME = "ledger.sqlite3"
+PAGE_SIZE = 8192
+# SQLite's place for a number of the application's own.
+_UNFINISHED = 0x41534957
 # How long the check of the whole file may take at start; a large ledger is then trusted.
 _CHECK_SECONDS = 5.0
 _CHECK_STEPS = 20_000
@@ -46,29 +51,45 @@ class LedgerFile:
         self.path = state_dir / FILE_NAME
         if read_only and not self.path.exists():
             raise LedgerError(f"{self.path}: no ledger yet; has the daemon run here?")
+        if self.path.exists() and not self.path.is_file():
+            raise LedgerError(f"{self.path}: is no file; move it out of the way")
         try:
             self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None)
         except sqlite3.Error as error:
-            raise ledger_error(self.path, error) from error
+            raise self._opening_error(error) from error
         try:
-            if not read_only:
-                # Before the first table: a row of 2 KB then needs no page of its own.
-                self._db.execute("PRAGMA page_size = 8192")
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                # Single rows are looked up; pages kept would only be memory held for good.
-                self._db.execute("PRAGMA cache_size = -512")
-            else:
+            if read_only:
                 self._db.execute("PRAGMA query_only = ON")
-            self._migrate(read_only)
-            if not read_only:
-                self._check(_CHECK_SECONDS)
+                self._refuse_other_versions()
+            else:
+                self._prepare()
         except sqlite3.Error as error:
             self._db.close()
-            raise ledger_error(self.path, error) from error
+            raise self._opening_error(error) from error
         except LedgerError:
             self._db.close()
             raise
+
+    def _prepare(self) -> None:
+        # Before the first table: a row of 2 KB then needs no page of its own.
+        self._db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        # Single rows are looked up; pages kept would only be memory held for good.
+        self._db.execute("PRAGMA cache_size = -512")
+        self._migrate()
+        self._check_tables()
+        self._check(_CHECK_SECONDS)
+
+    @property
+    def unfinished(self) -> bool:
+        """True from the making of a new file until `finish`: rows of an earlier one may lack."""
+        return bool(self._pragma("application_id") == _UNFINISHED)
+
+    def finish(self) -> None:
+        """Say that all that was known of earlier rows is in this file."""
+        with self._transaction():
+            self._db.execute("PRAGMA application_id = 0")
 
     def close(self) -> None:
         """Close the connection."""
@@ -95,21 +116,56 @@ class LedgerFile:
         if finding != "ok":
             raise LedgerDamagedError(f"{self.path}: {finding}")
 
-    def _migrate(self, read_only: bool) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+    def _refuse_other_versions(self) -> int:
+        """Return the file's version, unless only another asi-watch can read it."""
+        version = int(self._pragma("user_version"))
         if version > len(MIGRATIONS):
             raise LedgerError(
                 f"{self.path}: written by a newer asi-watch (schema {version}, this one knows"
                 f" {len(MIGRATIONS)}); upgrade asi-watch or use another state_dir"
             )
-        if read_only:
-            if version < len(MIGRATIONS):
-                raise LedgerError(f"{self.path}: schema {version} is old; start the daemon once")
-            return
+        if version < len(MIGRATIONS) and self._pragma("query_only"):
+            raise LedgerError(f"{self.path}: schema {version} is old; start the daemon once")
+        return version
+
+    def _migrate(self) -> None:
+        version = self._refuse_other_versions()
+        if version == 0:
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if tables:
+                raise LedgerDamagedError(f"{self.path}: a database, but no ledger")
         for number in range(version, len(MIGRATIONS)):
-            self._db.executescript(
-                f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            mark = f"PRAGMA application_id = {_UNFINISHED};" if number == 0 else ""
+            try:
+                self._db.executescript(
+                    f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1};"
+                    f" {mark} COMMIT;"
+                )
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                    raise
+                # Not the disk: the tables are not those of that version.
+                raise LedgerDamagedError(f"{self.path}: schema {version}, but {error}") from error
+
+    def _check_tables(self) -> None:
+        for table, columns in TABLES.items():
+            found = [name for _, name, *_ in self._db.execute(f"PRAGMA table_info({table})")]
+            if found != list(columns):
+                raise LedgerDamagedError(f"{self.path}: its table {table} is not that of a ledger")
+
+    def _pragma(self, name: str) -> Any:
+        (value,) = self._db.execute(f"PRAGMA {name}").fetchone()
+        return value
+
+    def _opening_error(self, error: sqlite3.Error) -> LedgerError:
+        found = ledger_error(self.path, error)
+        if isinstance(found, LedgerDamagedError):
+            return found
+        if not all(os.access(p, os.W_OK) for p in (self.path, self.path.parent) if p.exists()):
+            return LedgerError(
+                f"{found}; file and folder must be writable for user {os.geteuid()}: {self.path}"
             )
+        return found
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
+from asi_watch.live.ledger_schema import TABLES
 from asi_watch.live.records import (
     BracketRecord,
-    RejectedFile,
+    CurveDecision,
     exposure_from_json,
     exposure_to_json,
+    naive_time,
+    rejected_from_json,
 )
 
-COLUMNS = (
-    "camera", "slot", "state", "revision", "attempts", "expected", "complete", "inputs",
-    "rejected", "products", "curve_id", "algorithm", "duplicates", "late", "latency", "timings",
-    "reason", "updated_utc",
-)  # fmt: skip
-"""Columns of the table, in its own order."""
+COLUMNS = TABLES["brackets"][:-1]
+"""Columns of the table that make a record, in its own order: all but `asked`."""
+
+_COUNTS = ("revision", "attempts", "complete", "duplicates", "late")
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(_COUNTS, int),
+    **dict.fromkeys(("curve_id", "algorithm", "reason"), str | None),
+    "expected": int | None,
+    "latency": float | int | None,
+}
+"""What the columns hold; the others hold text."""
 
 
 def to_row(record: BracketRecord) -> tuple[Any, ...]:
@@ -55,10 +62,40 @@ def from_row(row: tuple[Any, ...]) -> BracketRecord:
         If the values make no sense.
     """
     named = dict(zip(COLUMNS, row, strict=True))
-    named["slot"] = datetime.fromisoformat(named["slot"])
+    _check_kinds(named)
+    named["slot"] = naive_time(named["slot"])
     named["complete"] = bool(named["complete"])
     named["inputs"] = tuple(exposure_from_json(e) for e in json.loads(named["inputs"]))
-    named["rejected"] = tuple(RejectedFile(**r) for r in json.loads(named["rejected"]))
+    named["rejected"] = tuple(rejected_from_json(r) for r in json.loads(named["rejected"]))
     named["products"] = tuple(json.loads(named["products"]))
-    named["timings"] = json.loads(named["timings"])
+    if not all(isinstance(product, str) for product in named["products"]):
+        raise TypeError("a product is no path")
+    named["timings"] = dict(json.loads(named["timings"]))
     return BracketRecord(**named)
+
+
+def _check_kinds(named: dict[str, Any]) -> None:
+    # SQLite keeps any value in any column.
+    for name, value in named.items():
+        kinds = _KINDS.get(name, str)
+        if not isinstance(value, kinds):
+            raise TypeError(f"{name} is {value!r:.40}")
+    if named["state"] not in ("published", "skipped", "failed"):
+        raise ValueError(f"state is {named['state']!r:.40}")
+
+
+def curve_from_row(row: tuple[Any, ...]) -> CurveDecision:
+    """Read a decision on a curve back from the values of its fields.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the values make no sense.
+    """
+    decision = CurveDecision(*row)
+    texts = (decision.camera, decision.curve_id, decision.path, decision.reason)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"a curve is {row!r:.80}")
+    if decision.verdict not in ("adopted", "rejected"):
+        raise ValueError(f"the verdict on a curve is {decision.verdict!r:.40}")
+    return decision

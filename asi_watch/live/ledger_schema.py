@@ -62,6 +62,20 @@ MIGRATIONS = (
     "CREATE INDEX brackets_by_change ON brackets (camera, updated_utc);",
 )
 
+TABLES = {
+    "brackets": (
+        "camera", "slot", "state", "revision", "attempts", "expected", "complete", "inputs",
+        "rejected", "products", "curve_id", "algorithm", "duplicates", "late", "latency",
+        "timings", "reason", "updated_utc", "asked",
+    ),
+    "curves": (
+        "id", "camera", "curve_id", "path", "base_id", "verdict", "reason", "residual",
+        "present_residual", "brackets", "decided_utc",
+    ),
+    "offsets": ("camera", "since", "offset_us"),
+}  # fmt: skip
+"""Tables and their columns after all migrations."""
+
 
 class LedgerError(AsiWatchError):
     """The ledger cannot be opened, read or written."""

@@ -122,5 +122,42 @@ def exposure_to_json(exposure: Exposure) -> dict[str, Any]:
 
 
 def exposure_from_json(value: dict[str, Any]) -> Exposure:
-    """Read an exposure back from `exposure_to_json`."""
-    return Exposure(**{**value, "timestamp": datetime.fromisoformat(value["timestamp"])})
+    """Read an exposure back from `exposure_to_json`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it makes no sense.
+    """
+    exposure = Exposure(**{**value, "timestamp": naive_time(value["timestamp"])})
+    if not (isinstance(exposure.path, str) and isinstance(exposure.exposure_us, int | float)):
+        raise TypeError(f"an exposure is {value!r:.80}")
+    return exposure
+
+
+def rejected_from_json(value: dict[str, Any]) -> RejectedFile:
+    """Read a rejected file back from its fields.
+
+    Raises
+    ------
+    TypeError
+        If it makes no sense.
+    """
+    rejected = RejectedFile(**value)
+    if not (isinstance(rejected.path, str) and isinstance(rejected.reason, str)):
+        raise TypeError(f"a rejected file is {value!r:.80}")
+    return rejected
+
+
+def naive_time(text: str) -> datetime:
+    """Read a time in the clock of the file names.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or one with a time zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is not None:
+        raise ValueError(f"{text} is no time of a file name")
+    return moment
