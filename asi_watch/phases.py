@@ -1,15 +1,16 @@
-"""Where the brackets of a camera lie within their slots, learned from its stream: pure code.
+"""Slots whose edges move: which offset holds from which timestamp on. Pure code.
 
 A camera that takes its bracket from 11:59:58 to 12:00:03 would have it cut at the edge of a slot.
-`bracket.offset: auto` moves the edge into the pause between brackets. What is learned holds from
-a timestamp on, and is kept: the same file belongs to the same slot whenever it is looked at.
+`bracket.offset: auto` moves the edge into the pause between brackets (`phase_learning`). What is
+learned holds from a timestamp on, and is kept: the same file belongs to the same slot whenever it
+is looked at.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from asi_watch.brackets import slot_of
@@ -17,17 +18,14 @@ from asi_watch.brackets import slot_of
 _EPOCH = datetime(1970, 1, 1)
 _ZERO = timedelta(0)
 
-_RECENT = 60
-"""Timestamps looked back on."""
-_ENOUGH = 20
-"""Timestamps needed before anything is learned, and between two looks."""
-_AGREEING = 2
-"""Looks in a row that must find the present edge within brackets."""
-_SMALLEST_PAUSE = 0.2
-"""Smallest pause between brackets, in parts of a slot, that the edge is moved into."""
-_CLEARANCE = 0.02
-"""Distance from the edge to the next exposure, in parts of a slot, that is no reason to move."""
-_BINS = 60
+
+@dataclass(frozen=True, slots=True)
+class OffsetChange:
+    """An offset that holds from `since`; from `until`, if given, what held before goes on."""
+
+    since: datetime
+    offset: timedelta
+    until: datetime | None = None
 
 
 class Slots:
@@ -59,19 +57,66 @@ class Slots:
         index = bisect_right(self._since, timestamp)
         return self._offsets[index - 1] if index else self._first
 
-    @property
-    def settled_until(self) -> datetime:
-        """Timestamp from which the latest offset holds; nothing before it may change."""
-        return self._since[-1] if self._since else _EPOCH
-
     def slot(self, timestamp: datetime) -> datetime:
         """Return the slot of a timestamp."""
         if not self._since:
             return slot_of(timestamp, self._round_to, self._first)
         return slot_of(timestamp, self._round_to, self.offset_at(timestamp))
 
-    def learned(self, since: datetime, offset: timedelta) -> None:
-        """Let an offset hold from `since` on, up to the next one known."""
+    def change(
+        self,
+        newest: datetime,
+        offset: timedelta,
+        first_known: Callable[[datetime], datetime | None],
+    ) -> OffsetChange | None:
+        """Find from when a better offset may hold.
+
+        Slots follow one another through the change: none holds pieces of two that were apart.
+
+        Parameters
+        ----------
+        newest : datetime
+            Timestamp after which it should hold.
+        offset : timedelta
+        first_known : callable
+            Slot → the first slot not before it of which anything is known; None if there is none.
+            What is known keeps its slot: a camera's clock may have been set back before it, or
+            have been in the future for a while.
+
+        Returns
+        -------
+        OffsetChange or None
+            None while what comes next is known already.
+        """
+        present = self.offset_at(newest)
+        # Up to an edge of the earlier of both, so that no slot is given to two brackets.
+        earlier = min(present, offset)
+        edge = slot_of(newest, self._round_to, earlier) + earlier + self._round_to
+        for since in (edge, edge + self._round_to):
+            if self.offset_at(since) != present:
+                return None
+            slot = slot_of(since, self._round_to, present)
+            known = first_known(slot)
+            if known is None:
+                return OffsetChange(since, offset)
+            if known > slot:
+                until, following = known + earlier, self._next_change(since)
+                ends_anyway = following is not None and following <= until
+                return OffsetChange(since, offset, None if ends_anyway else until)
+        return None
+
+    def learned(self, change: OffsetChange) -> None:
+        """Let an offset hold, up to where the next one known begins."""
+        present = self.offset_at(change.since)
+        if change.until is not None:
+            self._insert(change.until, present)
+        self._insert(change.since, change.offset)
+
+    def _next_change(self, timestamp: datetime) -> datetime | None:
+        index = bisect_right(self._since, timestamp)
+        return self._since[index] if index < len(self._since) else None
+
+    def _insert(self, since: datetime, offset: timedelta) -> None:
         index = bisect_right(self._since, since)
         if index and self._since[index - 1] == since:
             self._offsets[index - 1] = offset
@@ -79,97 +124,10 @@ class Slots:
         self._since.insert(index, since)
         self._offsets.insert(index, offset)
 
-
-class PhaseLearner:
-    """Finds out from a camera's timestamps where the edge of the slots should lie.
-
-    The edge stays where it is while brackets are whole. Only when it keeps falling between the
-    exposures of brackets is it moved, to the middle of the longest pause.
-
-    Parameters
-    ----------
-    round_to : timedelta
-    """
-
-    def __init__(self, round_to: timedelta) -> None:
-        self._round_to = round_to
-        self._recent: deque[datetime] = deque(maxlen=_RECENT)
-        self._unseen = 0
-        self._cut = 0
-
-    def observe(self, timestamp: datetime, present: timedelta) -> tuple[datetime, timedelta] | None:
-        """Take in the timestamp of an exposure.
-
-        Parameters
-        ----------
-        timestamp : datetime
-        present : timedelta
-            The offset that holds now.
-
-        Returns
-        -------
-        since : datetime
-            Timestamp, after all that were observed, from which a better offset should hold.
-        offset : timedelta
-            More than minus a half, at most half a slot.
-        None
-            If the present offset is good, or not enough is known.
-        """
-        self._recent.append(timestamp)
-        self._unseen += 1
-        if self._unseen < _ENOUGH:
-            return None
-        self._unseen = 0
-        better = better_offset(self._recent, self._round_to, present)
-        self._cut = 0 if better is None else self._cut + 1
-        if better is None or self._cut < _AGREEING:
-            return None
-        self._cut = 0
-        newest = max(self._recent)
-        # The next edge under the new offset: it lies in a pause, so no bracket is cut by it.
-        edge = slot_of(newest, self._round_to, better) + better + self._round_to
-        self._recent.clear()
-        return edge, better
-
-
-def better_offset(
-    timestamps: Iterable[datetime], round_to: timedelta, present: timedelta
-) -> timedelta | None:
-    """Find an offset that cuts no bracket, if the present one does.
-
-    Parameters
-    ----------
-    timestamps : iterable of datetime
-        Of recent exposures, in any order.
-    round_to, present : timedelta
-
-    Returns
-    -------
-    timedelta or None
-        None when the present offset is as good as any: its edge lies in the longest pause, or
-        there is no pause to speak of.
-    """
-    phases = _usual(((t - _EPOCH) % round_to for t in timestamps), round_to / _BINS)
-    if not phases:
-        return None
-    following = [*phases[1:], phases[0] + round_to]
-    pause, start = max((b - a, a) for a, b in zip(phases, following, strict=True))
-    if pause < round_to * _SMALLEST_PAUSE:
-        return None
-    into = (present - start) % round_to
-    clearance = round_to * _CLEARANCE
-    # Exposures exactly on the edge belong to the bracket that begins there: no harm.
-    if clearance <= into <= pause and (into <= pause - clearance or into == pause):
-        return None
-    middle = (start + pause / 2) % round_to
-    return middle if middle <= round_to / 2 else middle - round_to
-
-
-def _usual(phases: Iterable[timedelta], width: timedelta) -> list[timedelta]:
-    """Sort the phases that come again; a straggler says nothing of the brackets."""
-    found = list(phases)
-    counts = Counter(phase // width for phase in found)
-    return sorted({phase for phase in found if counts[phase // width] > 1})
+    @property
+    def history(self) -> list[tuple[datetime, timedelta]]:
+        """What was learned: offsets, each with the timestamp that it holds from."""
+        return list(zip(self._since, self._offsets, strict=True))
 
 
 def offsets_from_brackets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from asi_watch.live.backlog import BACKLOG, LIVE, Backlog, LiveEdge, Order, WaitingFile, urgency_key
@@ -13,14 +13,18 @@ from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.pool import Urgency
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
-from asi_watch.phases import PhaseLearner, Slots
+from asi_watch.phase_learning import PhaseLearner
+from asi_watch.phases import OffsetChange, Slots
 
 log = logging.getLogger(__name__)
 
-# Files of a backlog being read at a time; live brackets come on top.
+# Files of a backlog being read at a time; live brackets come on top, up to twice as many: a whole
+# archive copied into the watch folder in the order of time looks live.
 MOST_READS = 400
 # Brackets handed on in one go: most of a backlog may be known already, and cost a look each.
 _BRACKETS_AT_ONCE = 200
+_MOMENT = timedelta(microseconds=1)
+_ANY_ATTEMPTS = 1 << 30
 
 
 class Brackets(Protocol):
@@ -31,6 +35,9 @@ class Brackets(Protocol):
 
     def is_open(self, slot: datetime) -> bool:
         """Tell whether a bracket has begun and is not over."""
+
+    def open_slots(self) -> list[datetime]:
+        """Slots of the brackets that are not over."""
 
 
 class Arrivals:
@@ -92,9 +99,11 @@ class Arrivals:
             waiting = WaitingFile(file.path, file.signature, file.settled, message.at)
             if name is not None:
                 timestamp, slot = name
-                if self._edge.seen(slot, message.at):
-                    self._learn(timestamp)
-                elif not self.has_room and not brackets.is_open(slot):
+                live = self._edge.seen(slot, message.at)
+                if live:
+                    self._learn(timestamp, brackets)
+                most = 2 * MOST_READS if live else MOST_READS
+                if self.reading >= most and not brackets.is_open(slot):
                     self._backlog.add(slot, waiting)
                     continue
                 for earlier in self._backlog.take(slot):
@@ -103,6 +112,10 @@ class Arrivals:
 
     def feed(self) -> None:
         """Hand on what has waited, if few enough files are being read."""
+        if self._backlog and self.reading < 2 * MOST_READS:
+            for slot in self._edge.live_slots():
+                for file in self._backlog.take(slot):
+                    self._admit(file)
         if not self._backlog or self.reading >= MOST_READS // 2:
             return
         for count, files in enumerate(self._backlog.next_brackets(), 1):
@@ -118,21 +131,43 @@ class Arrivals:
             return (LIVE, urgency_key(slot, "newest"), step)
         return (BACKLOG, urgency_key(slot, self._order), step)
 
-    def _learn(self, timestamp: datetime) -> None:
-        # What holds for earlier files is settled: their slots must never change.
-        if self._learner is None or timestamp < self.slots.settled_until:
+    def _learn(self, timestamp: datetime, brackets: Brackets) -> None:
+        if self._learner is None:
             return
-        change = self._learner.observe(timestamp, self.slots.offset_at(timestamp))
-        if change is None or change[0] <= self._edge.newest:
+        offset = self._learner.observe(timestamp, self.slots.offset_at(timestamp))
+        if offset is None:
             return
-        if not self._ledger.try_offset(self._camera, *change):
+        change = self.slots.change(
+            self._learner.newest, offset, lambda slot: self._first_known(slot, brackets)
+        )
+        if change is None or not self._keep(change):
             return
-        self.slots.learned(*change)
+        self.slots.learned(change)
         event(
             log,
             logging.WARNING,
             "slots moved: their edge fell within brackets",
             camera=self._camera,
-            offset=change[1].total_seconds(),
-            since=change[0],
+            offset=change.offset.total_seconds(),
+            since=change.since,
+            until=change.until,
         )
+
+    def _keep(self, change: OffsetChange) -> bool:
+        """Write a change down; its end first, which by itself changes nothing."""
+        if change.until is not None:
+            present = self.slots.offset_at(change.since)
+            if not self._ledger.try_offset(self._camera, change.until, present):
+                return False
+        return self._ledger.try_offset(self._camera, change.since, change.offset)
+
+    def _first_known(self, slot: datetime, brackets: Brackets) -> datetime | None:
+        """Find the first slot not before this one of which anything is known."""
+        before = slot - _MOMENT
+        rows = [
+            *self._ledger.finished(self._camera, after=before, limit=1),
+            *self._ledger.to_retry(self._camera, _ANY_ATTEMPTS, after=before, limit=1),
+        ]
+        known = [row.slot for row in rows]
+        known += [s for s in (*brackets.open_slots(), *self._backlog.slots()) if s >= slot]
+        return min(known, default=None)

@@ -15,6 +15,8 @@ Signature = tuple[int, int]
 LIVE, BACKLOG = 0, 1
 
 _EPOCH = datetime(1970, 1, 1)
+# So many slots before the newest are live as well: files come out of order.
+_LIVE_SLOTS = 2
 # A newest slot that nothing has been near for so many slots (and seconds) was a clock's mistake.
 _FORGET_SLOTS = 4
 _FORGET_SECONDS = 120.0
@@ -33,7 +35,8 @@ class LiveEdge:
     """
 
     def __init__(self, round_to: timedelta) -> None:
-        self._near = 2 * round_to
+        self._round_to = round_to
+        self._near = _LIVE_SLOTS * round_to
         self._forget = max(_FORGET_SLOTS * round_to.total_seconds(), _FORGET_SECONDS)
         self._newest: datetime | None = None
         self._at = float("-inf")
@@ -46,6 +49,12 @@ class LiveEdge:
     def is_live(self, slot: datetime) -> bool:
         """Tell whether a bracket is one being taken now."""
         return self._newest is None or slot >= self._newest - self._near
+
+    def live_slots(self) -> list[datetime]:
+        """Name the slots that are being taken now, the newest first."""
+        if self._newest is None:
+            return []
+        return [self._newest - n * self._round_to for n in range(_LIVE_SLOTS + 1)]
 
     def seen(self, slot: datetime, now: float) -> bool:
         """Take note of a file's slot at monotonic time `now`; tell whether it is live."""
@@ -99,6 +108,10 @@ class Backlog:
             heapq.heappush(self._slots, (urgency_key(slot, self._order), next(self._count), slot))
         files.append(file)
         self._size += 1
+
+    def slots(self) -> list[datetime]:
+        """Slots of the brackets that wait."""
+        return list(self._files)
 
     def take(self, slot: datetime) -> list[WaitingFile]:
         """Take out the files of one bracket, whose turn has come by other ways."""
