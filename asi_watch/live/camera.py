@@ -13,6 +13,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.after_merge import MAX_ATTEMPTS
 from asi_watch.live.arrivals import Arrivals
+from asi_watch.live.at_work import AtWork, CarefulWork
 from asi_watch.live.backlog import Order, WaitingFile
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.collector import Collector
@@ -70,6 +71,8 @@ class Camera:
     buffers : BufferPool
     curves_dir : Path
         Where adopted curves are kept.
+    at_work : AtWork
+        Notes what the workers are at.
     paused : callable
         Says why nothing may be published or calibrated now; None if it may.
     now : float
@@ -86,6 +89,7 @@ class Camera:
         budget: MemoryBudget,
         buffers: BufferPool,
         curves_dir: Path,
+        at_work: AtWork,
         paused: Callable[[], str | None],
         now: float,
     ) -> None:
@@ -101,6 +105,13 @@ class Camera:
         self._taking_up = True
         self._taken_up: datetime | None = None
         self._workshop = Workshop(settings, Publisher(settings, buffers), budget, buffers)
+        self._work = CarefulWork(
+            self.name,
+            settings.intake.root,
+            at_work,
+            self._workshop.read,
+            self._workshop.merge,
+        )
         self._collector = Collector(
             self.name,
             settings.rules,
@@ -236,6 +247,9 @@ class Camera:
             self.name, MAX_ATTEMPTS, after=self._taken_up, limit=_RETRIES_AT_ONCE
         )
         for record in records:
+            if record.attempts == 0:
+                # Somebody asked for it: a bracket that has never been tried waits for no retry.
+                self._work.forgive(record.slot)
             self._execute(self._collector.resume(record, now))
             self._taken_up = record.slot
         self._taking_up = len(records) == _RETRIES_AT_ONCE
@@ -260,7 +274,7 @@ class Camera:
 
     def _submit_read(self, command: ReadFile) -> None:
         def job() -> None:
-            outcome = self._workshop.read(command)
+            outcome = self._work.read(command)
             self._inbox.put(ReadDone(self.name, command.slot, command.path, outcome))
 
         def crashed(error: Exception) -> None:
@@ -280,7 +294,7 @@ class Camera:
             return
 
         def job() -> None:
-            outcome = self._workshop.merge(command, time.monotonic())
+            outcome = self._work.merge(command, time.monotonic())
             self._inbox.put(MergeDone(self.name, command.slot, outcome))
 
         def crashed(error: Exception) -> None:

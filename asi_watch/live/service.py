@@ -15,6 +15,7 @@ from typing import Any
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import AsiWatchError
+from asi_watch.live.at_work import AtWork
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.camera import MERGE, Camera, lookback_since
 from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
@@ -146,6 +147,7 @@ class Daemon:
         self._budget = MemoryBudget(settings.memory_budget)
         self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))
         self._pool = JobPool(settings.workers)
+        self._at_work = AtWork(settings.state_dir, settings.workers)
         now = time.monotonic()
         self._cameras = {c.name: self._camera(c, now) for c in settings.cameras}
 
@@ -160,6 +162,7 @@ class Daemon:
             self._budget,
             self._buffers,
             self._settings.state_dir / "curves",
+            self._at_work,
             lambda: (
                 self._disk.low(settings.output, self._settings.state_dir) or self._ledger.why_not()
             ),
@@ -169,6 +172,7 @@ class Daemon:
     def _close(self) -> None:
         self._disk.stop()
         self._janitor.stop()
+        self._at_work.close()
         self._ledger.close()
 
     def _begin(self) -> None:

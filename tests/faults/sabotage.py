@@ -2,8 +2,9 @@
 
 PLAN is JSON: ``{"die_at": STEP, "slot": ISO}`` ends the process at once, as a power cut would,
 when that bracket comes to that step; ``{"products": […], "inputs": […]}`` lets system calls fail
-where products are written and where exposures are opened (see `Faults`); ``{"constants": {NAME:
-VALUE}}`` sets constants of modules.
+where products are written and where exposures are opened (see `Faults`); ``{"deadly": [PART, …]}``
+kills the process whenever it decodes or encodes for a file with that in its name; ``{"constants":
+{NAME: VALUE}}`` sets constants of modules.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import errno
 import importlib
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from typing import Any
 import asi_watch.files
 import asi_watch.live.ledger
 import asi_watch.live.publishing
+import asi_watch.live.workshop
 import asi_watch.products.publishing
 from asi_watch.cli import main
 from asi_watch.live.records import BracketRecord
@@ -137,12 +140,36 @@ def fail_inputs(faults: list[dict[str, Any]]) -> None:
     asi_watch.files.os = faulty  # type: ignore[attr-defined]
 
 
+def kill_at(parts: list[str]) -> None:
+    """Die as from a crash of a decoder or the want of memory, each time this is worked on."""
+    read_image = asi_watch.live.workshop.read_image
+    publisher = asi_watch.live.publishing.Publisher
+    publish = publisher.publish
+
+    def strike(name: str) -> None:
+        if any(part in name for part in parts):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def deadly_read(path: Any, **options: Any) -> Any:
+        strike(os.fspath(path))
+        return read_image(path, **options)
+
+    def deadly_publish(self: Any, command: Any, *arguments: Any) -> Any:
+        strike(slot_stem(command.slot))
+        return publish(self, command, *arguments)
+
+    asi_watch.live.workshop.read_image = deadly_read
+    publisher.publish = deadly_publish  # type: ignore[method-assign]
+
+
 def sabotage(plan: dict[str, Any]) -> None:
     if "die_at" in plan:
         die_at(plan["die_at"], datetime.fromisoformat(plan["slot"]), plan["product"])
     for name, value in plan.get("constants", {}).items():
         module, _, constant = name.rpartition(".")
         setattr(importlib.import_module(module), constant, value)
+    if "deadly" in plan:
+        kill_at(plan["deadly"])
     fail_products(plan.get("products", []))
     fail_inputs(plan.get("inputs", []))
 
