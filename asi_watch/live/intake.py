@@ -12,7 +12,8 @@ from pathlib import Path
 
 from asi_watch.live.guard import EventGuard, WatchMode
 from asi_watch.live.inbox import Found, FoundFile, Inbox, ScanDone
-from asi_watch.live.scanning import Moment, TreeScanner
+from asi_watch.live.scanning import TreeScanner
+from asi_watch.live.tree_memory import Moment
 from asi_watch.live.watcher import Watcher
 from asi_watch.logs import event, failure
 

@@ -14,20 +14,17 @@ forward or back by years makes nothing invisible.
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from itertools import islice
 
 from asi_watch.live.commands import Signature
 from asi_watch.live.inbox import FoundFile
-from asi_watch.live.tree_memory import TRACKED_FOR, Folder, TreeMemory
-from asi_watch.logs import event
-
-log = logging.getLogger(__name__)
+from asi_watch.live.tree_memory import TRACKED_FOR, Folder, Moment, TreeMemory
+from asi_watch.live.unreadable import UnreadableFolders
 
 _MAX_DEPTH = 32
 _CHUNK = 500
@@ -36,14 +33,6 @@ _UNREADABLE_RETRIED = 64
 _NO_CLOCK_BEFORE_NS = 978_307_200 * 10**9
 
 Entering = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """The time of a scan by both clocks: `wall_ns` since 1970, `monotonic` in seconds."""
-
-    wall_ns: int
-    monotonic: float
 
 
 class TreeScanner:
@@ -77,7 +66,7 @@ class TreeScanner:
         self._stable_ns = int(stable_for * 1e9)
         self._entering = entering
         self._memory = TreeMemory()
-        self._unreadable: dict[str, str] = {}
+        self._unreadable = UnreadableFolders(root)
         self._sweep: deque[str] = deque()
         self.trust_mtime = True
         """False where a folder's modification time may come late: network shares."""
@@ -107,7 +96,7 @@ class TreeScanner:
 
     def recent(self, now: Moment) -> Iterator[tuple[FoundFile, ...]]:
         """Look where something changed lately; yields as `first` does."""
-        chain = self._memory.chain().union(list(self._unreadable)[:_UNREADABLE_RETRIED])
+        chain = self._memory.chain().union(islice(self._unreadable, _UNREADABLE_RETRIED))
         for folder in sorted(chain, key=lambda f: (f.count("/"), f)):
             yield from self._walk([folder], now)
 
@@ -168,7 +157,7 @@ class TreeScanner:
         while pending:
             folder = pending.pop()
             if folder.count("/") >= _MAX_DEPTH:
-                self._cannot_read(folder, f"nested deeper than {_MAX_DEPTH} folders")
+                self._unreadable.failed(folder, f"nested deeper than {_MAX_DEPTH} folders")
                 continue
             try:
                 found, fresh = self._visit(folder, now, since_ns, forced)
@@ -176,13 +165,12 @@ class TreeScanner:
                 # Gone between two looks. The root's absence is for the caller to judge.
                 if folder:
                     self._memory.forget(folder)
-                    self._unreadable.pop(folder, None)
+                    self._unreadable.gone(folder)
                 continue
             except OSError as error:
-                self._cannot_read(folder, error.strerror or str(error))
+                self._unreadable.failed(folder, error.strerror or str(error))
                 continue
-            if self._unreadable.pop(folder, None) is not None:
-                event(log, logging.INFO, "folder readable again", folder=self._path(folder))
+            self._unreadable.read(folder)
             for start in range(0, len(found), _CHUNK):
                 yield tuple(found[start : start + _CHUNK])
             pending += fresh
@@ -249,7 +237,8 @@ class TreeScanner:
         """Report names not known and tracked files that changed."""
         found = self._changed(folder, known, now)
         before = set(known.names)
-        for name in [name for name, key in keys.items() if key not in before]:
+        # In the order of names: portions of 500 then cut one bracket, not all of them.
+        for name in sorted(name for name, key in keys.items() if key not in before):
             status = _lstat(self._path(folder, name))
             if status is None:
                 continue
@@ -283,14 +272,6 @@ class TreeScanner:
         # A FIFO or a link called x.jpg is reported too: reading refuses it, and says so.
         settled = signature[1] < now.wall_ns - self._stable_ns
         return FoundFile(os.path.join(folder, name), signature, settled, new)
-
-    # -- remembering ------------------------------------------------------------------------
-
-    def _cannot_read(self, folder: str, reason: str) -> None:
-        if self._unreadable.get(folder) != reason:
-            self._unreadable[folder] = reason
-            where = self._path(folder)
-            event(log, logging.WARNING, "folder not scanned", folder=where, reason=reason)
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self._root, *parts)

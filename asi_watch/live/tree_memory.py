@@ -22,6 +22,14 @@ _RACY = 3.0
 _TRACKED = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The time of a scan by both clocks: `wall_ns` since 1970, `monotonic` in seconds."""
+
+    wall_ns: int
+    monotonic: float
+
+
 @dataclass(slots=True)
 class Folder:
     """One folder; `seen_at` is when its modification time was first seen, by the monotonic clock.

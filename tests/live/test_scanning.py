@@ -9,8 +9,8 @@ import pytest
 
 from asi_watch.live.inbox import FoundFile, Inbox
 from asi_watch.live.mounts import file_system_of, is_remote
-from asi_watch.live.scanning import Moment, TreeScanner
-from asi_watch.live.tree_memory import HOT
+from asi_watch.live.scanning import TreeScanner
+from asi_watch.live.tree_memory import HOT, Moment
 
 DAY = 86400.0
 Report = dict[str, FoundFile]
@@ -391,3 +391,12 @@ def test_mount_points_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None
 )
 def test_which_file_systems_give_no_events(kind: str, remote: bool) -> None:
     assert is_remote(kind) is remote
+
+
+def test_portions_of_a_large_folder_follow_the_names(scans: Scans, tmp_path: Path) -> None:
+    names = [f"{n:05d}.jpg" for n in range(1200)]
+    for name in sorted(names, key=hash):
+        (tmp_path / name).write_bytes(b"x")
+    portions = list(scans.scanner.first(scans.now, DAY))
+    assert [len(portion) for portion in portions] == [500, 500, 200]
+    assert [file.path for portion in portions for file in portion] == names
