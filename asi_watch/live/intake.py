@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +13,9 @@ from asi_watch.live.guard import EventGuard, WatchMode
 from asi_watch.live.inbox import Found, FoundFile, Inbox, ScanDone
 from asi_watch.live.scanning import TreeScanner
 from asi_watch.live.tree_memory import Moment
+from asi_watch.live.watch_root import WatchRoot
 from asi_watch.live.watcher import Watcher
-from asi_watch.logs import event, failure
+from asi_watch.logs import failure
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,7 @@ class Intake:
         self._wake, self._halt = threading.Event(), threading.Event()
         self._scan_asked = self._sweep_asked = False
         now = monotonic()
-        self._identity: tuple[int, int] | None = None
-        self._lost: str | None = None
+        self._root = WatchRoot(camera, rules.root)
         self._first = True
         self._last_file_at = self._stepped_at = self._next_scan = now
         self._next_sweep = now + _SWEEP_EVERY
@@ -103,7 +102,7 @@ class Intake:
     @property
     def state(self) -> str:
         """What `status` shows: events, polling and why, or what is wrong with the folder."""
-        return self._lost or self._guard.state
+        return self._root.lost or self._guard.state
 
     def start(self) -> None:
         """Begin watching and scanning."""
@@ -178,53 +177,16 @@ class Intake:
             return _SWEEP_PAUSE
         return max(0.0, min(self._next_scan - self._monotonic(), _HEALTH_EVERY))
 
-    # -- the root ---------------------------------------------------------------------------
-
     def _root_is_there(self) -> bool:
-        try:
-            status = self._rules.root.stat()
-            os.scandir(self._rules.root).close()
-        except FileNotFoundError:
-            return self._root_is_lost("watch folder is missing")
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return self._root_is_lost(f"watch folder is unreadable: {reason}")
-        if self._lost is not None:
-            event(log, logging.INFO, "watch folder is back", camera=self._camera)
-            self._lost, self._scan_asked, self._sweep_asked = None, True, True
-        identity = (status.st_dev, status.st_ino)
-        if self._identity not in (None, identity):
-            self._root_is_another()
-        self._identity = identity
-        return True
-
-    def _root_is_lost(self, state: str) -> bool:
-        if self._lost != state:
-            self._lost = state
+        sight = self._root.look()
+        if sight in ("lost", "another"):
             self._guard.stop()
-            event(
-                log,
-                logging.ERROR,
-                state,
-                camera=self._camera,
-                folder=self._rules.root,
-                hint="create, mount or open it, or correct cameras.<name>.watch; "
-                "looking again every 2 s",
-            )
-        return False
-
-    def _root_is_another(self) -> None:
-        """Mounted, unmounted or made anew: nothing remembered of the tree holds."""
-        self.counters.replaced += 1
-        self._first = True
-        self._guard.stop()
-        event(
-            log,
-            logging.WARNING,
-            "another folder in place of the watch folder, reading it whole",
-            camera=self._camera,
-            folder=self._rules.root,
-        )
+        if sight == "another":
+            self.counters.replaced += 1
+            self._first = True
+        elif sight == "back":
+            self._scan_asked = self._sweep_asked = True
+        return sight != "lost"
 
     # -- events -----------------------------------------------------------------------------
 
