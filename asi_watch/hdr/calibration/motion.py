@@ -8,20 +8,24 @@ Fast optical flow using dense inverse search, ECCV 2016) follows every place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr.calibration.dense import look_up
 from asi_watch.hdr.calibration.samples import CODES
+from asi_watch.hdr.calibration.workers import blocks, together
 
-# Flow is computed on at most this many pixels; larger pictures are reduced first.
-FLOW_PIXELS = 1_200_000
+# Flow is computed on at most this many pixels; larger pictures are reduced first, by whole numbers.
+FLOW_PIXELS = 1_600_000
 _DARK, _BRIGHT = 5, 250
 _SMALLEST_SIDE = 32
 _LEAST_CONTRAST = 16.0
 _PROOF = 0.75
+_BLOCK = 1 << 16
 
 
 def follow(
@@ -43,16 +47,24 @@ def follow(
     track : ndarray, shape (P, 2), float32
         Row and column there; may lie outside the picture.
     """
-    small, factor = _reduced(frames)
-    middle = len(frames) // 2
+    middle, last = len(frames) // 2, len(frames) - 1
+    steps = [(n, n + 1) for n in range(middle, last)] + [(n, n - 1) for n in range(middle, 0, -1)]
+    # All before the first place is read: the memory for one is given back before the other.
+    factor, flows = _flows(frames, steps)
+    tracks = {middle: places}
     yield middle, places
-    for path in (range(middle + 1, len(frames)), range(middle - 1, -1, -1)):
-        before, track = middle, places
-        for current in path:
-            flow = _flow(small[before], small[current])
-            track = track + _look_up(flow, track, factor)
-            before = current
-            yield current, track
+    for (before, now), flow in zip(steps, flows, strict=True):
+        track = tracks[before]
+        tracks = {middle: places, now: track if flow is None else _moved(track, flow, factor)}
+        yield now, tracks[now]
+
+
+def _flows(
+    frames: Sequence[NDArray[np.uint8]], steps: Sequence[tuple[int, int]]
+) -> tuple[int, list[NDArray[np.float32] | None]]:
+    """How many pixels are one in the flows, and the flow of each step from frame to frame."""
+    small, factor = _reduced(frames)
+    return factor, together(lambda step: _flow(small[step[0]], small[step[1]]), steps)
 
 
 def match_tones(
@@ -85,72 +97,80 @@ def match_tones(
         by_code = (value - low) / (high - low)
         return np.asarray(127.5 * (by_share + by_code) + 0.5, dtype=np.uint8)
 
-    return tone(mapped)[first], tone(codes)[second]
+    tones = tone(mapped), tone(codes)
+    return np.asarray(cv2.LUT(first, tones[0])), np.asarray(cv2.LUT(second, tones[1]))
+
+
+def _counts(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+    counts = cv2.calcHist([picture], [0], None, [CODES], [0, CODES])
+    return np.asarray(counts, dtype=np.float64).ravel()
 
 
 def _share_below(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    counts = np.bincount(picture.ravel(), minlength=CODES).astype(np.float64)
     # A trace of a rise everywhere keeps the inverse defined where no pixel has a code.
-    counts += 1e-6 * picture.size / CODES
+    counts = _counts(picture) + 1e-6 * picture.size / CODES
     share: NDArray[np.float64] = (np.cumsum(counts) - counts / 2) / counts.sum()
     return share
 
 
-def _reduced(frames: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], float]:
+def _reduced(frames: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], int]:
     height, width = frames[0].shape[:2]
-    factor = max(1.0, (height * width / FLOW_PIXELS) ** 0.5)
-    size = (round(width / factor), round(height / factor))
-    return [_grey(frame, size) for frame in frames], factor
+    factor = math.ceil((height * width / FLOW_PIXELS) ** 0.5)
+    return together(lambda frame: _grey(frame, factor), frames), factor
 
 
-def _grey(frame: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _grey(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     height, width, channels = frame.shape
     grey = (
         cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if channels == 3 else frame.reshape(height, width)
     )
-    if size != (width, height):
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    if factor > 1:
+        size = width // factor, height // factor
+        whole = grey[: size[1] * factor, : size[0] * factor]
+        grey = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
     return np.asarray(grey, dtype=np.uint8)
 
 
-def _flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Displacement (rows, columns) from one exposure to the next, 0 where none is proven."""
-    nothing = np.zeros((*first.shape, 2), dtype=np.float32)
+def _flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """Displacement (x, y) from one exposure to the next, 0 where none is proven; None: nowhere."""
     if min(first.shape) < _SMALLEST_SIDE or _contrast(first) < _LEAST_CONTRAST:
-        return nothing
+        return None
     before, after = match_tones(first, second)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    flow = np.asarray(search.calc(before, after, nothing), dtype=np.float32)
-    columns, rows = np.meshgrid(
-        np.arange(first.shape[1], dtype=np.float32), np.arange(first.shape[0], dtype=np.float32)
-    )
-    moved = cv2.remap(
-        after,
-        columns + flow[:, :, 0],
-        rows + flow[:, :, 1],
-        cv2.INTER_LINEAR,
-        None,
-        cv2.BORDER_REPLICATE,
-    )
+    start = np.zeros((*first.shape, 2), dtype=np.float32)
+    flow = np.asarray(search.calc(before, after, start), dtype=np.float32)
+    columns = flow[:, :, 0] + np.arange(first.shape[1], dtype=np.float32)
+    rows = flow[:, :, 1] + np.arange(first.shape[0], dtype=np.float32)[:, np.newaxis]
+    moved = cv2.remap(after, columns, rows, cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE)
+    del columns, rows
     # Any flow explains a little noise; motion explains most of the difference around a place.
     window = (max(first.shape) // 12 | 1,) * 2
-    still = cv2.blur(cv2.absdiff(before, after).astype(np.float32), window)
-    followed = cv2.blur(cv2.absdiff(before, moved).astype(np.float32), window)
-    proven = followed < _PROOF * still
-    return np.where(proven[:, :, np.newaxis], flow[:, :, ::-1], nothing)  # x, y → row, column
+    still = cv2.boxFilter(cv2.absdiff(before, after), cv2.CV_32F, window)
+    followed = cv2.boxFilter(cv2.absdiff(before, moved), cv2.CV_32F, window)
+    idle = followed >= _PROOF * still
+    if idle.all():
+        return None
+    flow[idle] = 0.0
+    return flow
 
 
 def _contrast(picture: NDArray[np.uint8]) -> float:
     """Range of codes, extremes left out: motion cannot be told in a picture without any."""
-    resolved = picture[picture < _BRIGHT]
-    return float(np.ptp(np.quantile(resolved, [0.01, 0.99]))) if resolved.size else 0.0
+    resolved = np.cumsum(_counts(picture)[:_BRIGHT])
+    ends = np.searchsorted(resolved, [0.01 * resolved[-1], 0.99 * resolved[-1]])
+    return float(ends[1] - ends[0])
 
 
-def _look_up(
-    flow: NDArray[np.float32], places: NDArray[np.float32], factor: float
+def _moved(
+    places: NDArray[np.float32], flow: NDArray[np.float32], factor: int
 ) -> NDArray[np.float32]:
-    """Displacement at places of the full picture, from the flow of the reduced one."""
-    scale = np.float32(1.0 / factor)
-    rows = np.clip(np.rint(places[:, 0] * scale), 0, flow.shape[0] - 1).astype(np.int32)
-    columns = np.clip(np.rint(places[:, 1] * scale), 0, flow.shape[1] - 1).astype(np.int32)
-    return np.asarray(flow[rows, columns] * np.float32(factor), dtype=np.float32)
+    """Places of the full picture, displaced by the flow of the reduced one."""
+    track = np.empty_like(places)
+
+    def work(part: slice) -> None:
+        there = places[part] * np.float32(1.0 / factor)
+        step = look_up(flow, there, cv2.INTER_NEAREST)[:, ::-1]
+        track[part] = places[part] + step * np.float32(factor)
+
+    together(work, blocks(len(places), _BLOCK))
+    return track

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import cv2
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.samples import ROUGHEST_MEAN
+from asi_watch.hdr.calibration.dense import Floats, Keep, Which, read_dense
+from asi_watch.hdr.calibration.samples import BLACK, CLIPPED_SHARE, RADIUS, WHITE
+from asi_watch.hdr.calibration.workers import blocks, together
 
-RADIUS = 2
-_CHUNK = 1 << 13
-_BLACK, _WHITE = 1, 253
-_CLIPPED_SHARE = 0.1
+_CHUNK = 1 << 12
 _DENSE = 40  # with more than one place in this many pixels, filtering the whole frame is cheaper
-_REMAP_WIDTH = 1 << 12  # OpenCV's remap takes maps of at most 32767 in either direction
+_SIDE = 2 * RADIUS + 1
 
-Floats = NDArray[np.float32]
+Codes = NDArray[np.uint8]
+Reals = NDArray[np.float64]
 
 
-def read_levels(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Floats]:
+def read_levels(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
     """Read the level around places that may lie between pixels.
 
     Pixels far from the median of their surroundings (hot pixels, glints, birds) are left out, and
@@ -33,86 +35,112 @@ def read_levels(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Float
     Returns
     -------
     levels : ndarray, shape (P, C), float32
-        NaN where the surroundings leave the picture or are clipped; the pixel's own code where
-        they are too rough for a mean.
+        NaN where the surroundings leave the picture or are clipped.
     roughness : ndarray, shape (P, C), float32
         Standard deviation of the pixels used.
     """
-    if len(places) * _DENSE > frame.shape[0] * frame.shape[1]:
-        return _read_dense(frame, places)
     levels = np.empty((len(places), frame.shape[2]), dtype=np.float32)
     roughness = np.empty_like(levels)
-    for start in range(0, len(places), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        levels[part], roughness[part] = _read_chunk(frame, places[part])
+    read_levels_into(frame, places, levels, roughness)
     return levels, roughness
 
 
-def _read_chunk(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Floats]:
-    height, width = frame.shape[:2]
-    if min(height, width) < 2 * RADIUS + 1:
-        nothing = np.full((len(places), frame.shape[2]), np.nan, dtype=np.float32)
-        return nothing, np.zeros_like(nothing)
+def read_levels_into(
+    frame: Codes, places: Floats, levels: Floats, roughness: NDArray[np.floating]
+) -> None:
+    """Do what `read_levels` does, into arrays of shape (P, C) that need not be contiguous."""
+
+    def keep(which: Which, level: NDArray[np.floating], rough: NDArray[np.floating]) -> None:
+        levels[which], roughness[which] = level, rough
+
+    _read(frame, places, keep)
+
+
+def read_roughness(frame: Codes, places: Floats) -> NDArray[np.float16]:
+    """Read the roughness around places alone, the roughest channel's.
+
+    Parameters
+    ----------
+    frame, places
+        As for `read_levels`.
+
+    Returns
+    -------
+    ndarray, shape (P,), float16
+    """
+    roughness = np.empty(len(places), dtype=np.float16)
+
+    def keep(which: Which, level: NDArray[np.floating], rough: NDArray[np.floating]) -> None:
+        roughest = rough[:, 0]
+        for channel in range(1, rough.shape[1]):
+            roughest = np.maximum(roughest, rough[:, channel])
+        roughness[which] = roughest
+
+    _read(frame, places, keep)
+    return roughness
+
+
+def _read(frame: Codes, places: Floats, keep: Keep) -> None:
+    height, width, channels = frame.shape
+    if min(height, width) < _SIDE:
+        nothing = np.full((len(places), channels), np.nan)
+        keep(slice(None), nothing, np.zeros_like(nothing))
+        return
+    frame = np.ascontiguousarray(frame)
+    if len(places) * _DENSE > height * width:
+        read_dense(frame, places, keep)
+        return
+    together(
+        lambda part: keep(part, *_read_chunk(frame, places[part])), blocks(len(places), _CHUNK)
+    )
+
+
+def _read_chunk(frame: Codes, places: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    height, width, channels = frame.shape
     nearest = np.rint(places).astype(np.int64)
     centre = np.clip(nearest, RADIUS, np.array([height, width]) - 1 - RADIUS)
     outside = (centre != nearest).any(axis=1)
-    span = np.arange(-RADIUS, RADIUS + 1)
-    down, right = (axis.ravel() for axis in np.meshgrid(span, span, indexing="ij"))
-    pixels = frame[centre[:, :1] + down, centre[:, 1:] + right]  # (P, 25, C)
-    clipped = ((pixels >= _WHITE) | (pixels <= _BLACK)).mean(axis=1) > _CLIPPED_SHARE
-    values = pixels.astype(np.float32)
-    middle = np.median(values, axis=1, keepdims=True)
-    distance = np.abs(values - middle)
-    belongs = distance <= 3.0 + 4.0 * np.median(distance, axis=1, keepdims=True)
-    number = belongs.sum(axis=1)
-    mean = np.where(belongs, values, 0.0).sum(axis=1) / number
-    rest = np.where(belongs, values - mean[:, np.newaxis], 0.0)
-    roughness = np.sqrt((rest**2).sum(axis=1) / number)
-    offset = places - centre
-    moment = float((down**2).sum())
-    level = mean + np.einsum("ikc,k->ic", rest, down / moment) * offset[:, :1]
-    level += np.einsum("ikc,k->ic", rest, right / moment) * offset[:, 1:]
-    level = np.where(roughness > ROUGHEST_MEAN, values[:, len(down) // 2], level)
-    level[clipped | outside[:, np.newaxis]] = np.nan
-    return level.astype(np.float32), roughness.astype(np.float32)
+    patches = _patches(frame, centre)
+    middle = _median(patches)
+    distance = np.maximum(patches, middle) - np.minimum(patches, middle)
+    belongs = distance <= 3 + 4 * _median(distance).astype(np.uint16)
+    number, down_number, right_number = _moments(belongs)
+    values = patches * belongs.astype(np.float32)
+    total, down_total, right_total = _moments(values)
+    mean = total / number
+    square = (values * values).sum(axis=(0, 1)) / number
+    roughness = np.sqrt(np.maximum(square - mean * mean, 0.0))
+    # Slope of a plane through the pixels used, as the plain sums give it.
+    spread = float(_SIDE * sum(k * k for k in range(-RADIUS, RADIUS + 1)))
+    offset = np.repeat(places - centre, channels, axis=0)
+    level = mean + (down_total - mean * down_number) / spread * offset[:, 0]
+    level += (right_total - mean * right_number) / spread * offset[:, 1]
+    clipped = ((patches >= WHITE) | (patches <= BLACK)).sum(axis=(0, 1), dtype=np.uint8)
+    level[(clipped > CLIPPED_SHARE * _SIDE**2) | np.repeat(outside, channels)] = np.nan
+    shape = (len(places), channels)
+    return level.reshape(shape), roughness.reshape(shape)
 
 
-def _read_dense(frame: NDArray[np.uint8], places: Floats) -> tuple[Floats, Floats]:
-    """The same from whole-frame filters; a median of 3 × 3 does the leaving out."""
+def _patches(frame: Codes, centre: NDArray[np.int64]) -> Codes:
+    """Surroundings of places, shape (5, 5, P · C): the long axis last, where numpy is fast."""
     height, width, channels = frame.shape
-    nearest = np.rint(places).astype(np.int32)
-    limit = np.array([height, width]) - 1 - RADIUS
-    outside = ((nearest < RADIUS) | (nearest > limit)).any(axis=1)
-    rows, columns = np.clip(nearest, 0, np.array([height, width]) - 1).T
-    levels = np.empty((len(places), channels), dtype=np.float32)
-    roughness = np.empty_like(levels)
-    box = (2 * RADIUS + 1,) * 2
-    for channel in range(channels):
-        plane = np.ascontiguousarray(frame[:, :, channel])
-        calm = np.asarray(cv2.medianBlur(plane, 3), dtype=np.uint8)
-        mean = np.asarray(cv2.boxFilter(calm, cv2.CV_32F, box), dtype=np.float32)
-        square = np.asarray(cv2.sqrBoxFilter(calm, cv2.CV_32F, box), dtype=np.float32)
-        extreme = cv2.inRange(plane, _BLACK + 1, _WHITE - 1)
-        share = np.asarray(cv2.blur(extreme, box))[rows, columns]
-        level = _between_pixels(mean, places)
-        here = mean[rows, columns]
-        rough = np.sqrt(np.maximum(square[rows, columns] - here * here, 0.0))
-        level = np.where(rough > ROUGHEST_MEAN, plane[rows, columns], level)
-        level[outside | (share < 255.0 * (1.0 - _CLIPPED_SHARE))] = np.nan
-        levels[:, channel], roughness[:, channel] = level, rough
-    return levels, roughness
+    span = np.arange(-RADIUS, RADIUS + 1)
+    steps = span[:, np.newaxis] * width + span
+    index = steps[:, :, np.newaxis] + (centre[:, 0] * width + centre[:, 1])
+    pixels = frame.reshape(height * width, channels).take(index, axis=0)
+    return np.asarray(pixels.reshape(_SIDE, _SIDE, -1), dtype=np.uint8)
 
 
-def _between_pixels(plane: Floats, places: Floats) -> Floats:
-    """Bilinear look-up of many places."""
-    missing = -len(places) % _REMAP_WIDTH
-    padded = np.pad(places, ((0, missing), (0, 0))).reshape(-1, _REMAP_WIDTH, 2)
-    looked_up = cv2.remap(
-        plane,
-        np.ascontiguousarray(padded[:, :, 1]),
-        np.ascontiguousarray(padded[:, :, 0]),
-        cv2.INTER_LINEAR,
-        None,
-        cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(looked_up, dtype=np.float32).ravel()[: len(places)]
+def _median(patches: Codes) -> Codes:
+    columns = np.ascontiguousarray(patches.reshape(_SIDE**2, -1).T)
+    half = _SIDE**2 // 2
+    columns.partition(half, axis=1)
+    return np.ascontiguousarray(columns[:, half])
+
+
+def _moments(values: NDArray[Any]) -> tuple[Reals, ...]:
+    """Sum over each patch, and the sums weighted by the step down and to the right."""
+    down = values.sum(axis=1, dtype=np.float32).astype(np.float64)
+    right = values.sum(axis=0, dtype=np.float32).astype(np.float64)
+    weighted = partial(np.tensordot, np.arange(-RADIUS, RADIUS + 1.0), axes=1)
+    return down.sum(axis=0), weighted(down), weighted(right)

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 CODES = 256
-# Codes. Where the surroundings of a place vary more, the place's own code stands for its level.
+# What surrounds a place is RADIUS pixels each way; it tells no level when more than a tenth of it
+# is clipped (codes up to BLACK, or from WHITE on).
+RADIUS = 2
+BLACK, WHITE = 1, 253
+CLIPPED_SHARE = 0.1
+# Codes. Where the surroundings of a place vary more, they hold an edge.
 ROUGHEST_MEAN = 10.0
 
 
@@ -25,9 +30,8 @@ class BracketSamples:
     positions : ndarray, shape (P, 2), int32
         Row and column in the picture.
     levels : ndarray, shape (P, N, C), float32, optional
-        Mean code of the surroundings, finer than one code, moved places followed; the place's own
-        code where roughness exceeds ROUGHEST_MEAN; NaN where neither can be used. None: the bare
-        codes are all there is.
+        Mean code of the surroundings, finer than one code, moved places followed; NaN where they
+        cannot be used. None: the bare codes are all there is.
     roughness : ndarray, shape (P, N, C), float16, optional
         Standard deviation of the codes around the place: the less, the safer.
     motion : ndarray, shape (N, 2), float32, optional
