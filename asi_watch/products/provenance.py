@@ -11,9 +11,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from asi_watch.errors import AsiWatchError
+from asi_watch.products.provenance_values import (
+    ProvenanceError,
+    Scalar,
+    count,
+    get,
+    need,
+    objects,
+    refuse_constant,
+    scalars,
+    word,
+)
 
 __all__ = [
     "MARKER",
@@ -30,13 +40,6 @@ SCHEMA_VERSION = 1
 MARKER = "asi_watch_provenance"
 MAX_PROVENANCE_BYTES = 512 << 10
 """Longest provenance written or believed; enough for some two thousand exposures."""
-
-Scalar = str | int | float | bool | None
-_T = TypeVar("_T")
-
-
-class ProvenanceError(AsiWatchError, ValueError):
-    """A product without provenance, or with one that makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,7 @@ class Provenance:
         if len(text) > MAX_PROVENANCE_BYTES:
             raise ProvenanceError(f"provenance longer than {MAX_PROVENANCE_BYTES} bytes")
         try:
-            document = json.loads(text, parse_constant=_refuse_constant)
+            document = json.loads(text, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ProvenanceError(f"provenance is no JSON: {str(error)[:120]}") from None
         if not isinstance(document, dict):
@@ -223,65 +226,33 @@ class Provenance:
             return cls._from_document(document)
         except ProvenanceError:
             raise
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise ProvenanceError(f"provenance: {str(error)[:200]}") from None
 
     @classmethod
     def _from_document(cls, document: dict[str, Any]) -> Provenance:
-        created = _get(document, "created_utc", str, optional=True)
+        created = get(document, "created_utc", str, optional=True)
+        curve_id = get(document, "curve_id", str, optional=True)
+        expected = get(document, "expected", int, optional=True)
         return cls(
-            camera=_need(document, "camera", str),
-            slot=datetime.fromisoformat(_need(document, "slot", str)),
-            slot_utc=datetime.fromisoformat(_need(document, "slot_utc", str)).astimezone(UTC),
-            sources=tuple(_source(one) for one in _objects(document, "sources")),
-            algorithm=_need(document, "algorithm", str),
-            parameters=_scalars(document, "parameters"),
-            curve_id=_get(document, "curve_id", str, optional=True),
-            expected=_get(document, "expected", int, optional=True),
-            complete=_need(document, "complete", bool),
-            revision=_need(document, "revision", int),
-            software=_need(document, "software", str),
+            camera=need(document, "camera", str),
+            slot=datetime.fromisoformat(need(document, "slot", str)),
+            slot_utc=datetime.fromisoformat(need(document, "slot_utc", str)).astimezone(UTC),
+            sources=tuple(_source(one) for one in objects(document, "sources")),
+            algorithm=word(need(document, "algorithm", str)),
+            parameters=scalars(document, "parameters"),
+            curve_id=None if curve_id is None else word(curve_id),
+            expected=None if expected is None else count(expected, 0),
+            complete=need(document, "complete", bool),
+            revision=count(need(document, "revision", int), 1),
+            software=need(document, "software", str),
             created_utc=None if created is None else datetime.fromisoformat(created),
             unusable=tuple(
-                Unusable(_need(one, "path", str), _need(one, "reason", str))
-                for one in _objects(document, "unusable")
+                Unusable(need(one, "path", str), need(one, "reason", str))
+                for one in objects(document, "unusable")
             ),
-            pixels=_scalars(document, "pixels"),
+            pixels=scalars(document, "pixels"),
         )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _get(document: dict[str, Any], key: str, kind: type[_T], *, optional: bool) -> _T | None:
-    value = document.get(key)
-    if value is None and optional:
-        return None
-    # bool is an int to Python, not to us.
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ProvenanceError(f"provenance: {key!r} must be {kind.__name__}")
-    return value
-
-
-def _need(document: dict[str, Any], key: str, kind: type[_T]) -> _T:
-    value = _get(document, key, kind, optional=False)
-    assert value is not None
-    return value
-
-
-def _objects(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    items = _need(document, key, list)
-    if not all(isinstance(item, dict) for item in items):
-        raise ProvenanceError(f"provenance: {key!r} must be a list of objects")
-    return items
-
-
-def _scalars(document: dict[str, Any], key: str) -> dict[str, Scalar]:
-    mapping = _need(document, key, dict)
-    if not all(value is None or isinstance(value, str | int | float) for value in mapping.values()):
-        raise ProvenanceError(f"provenance: {key!r} must hold plain values only")
-    return mapping
 
 
 def _source(one: dict[str, Any]) -> Source:
@@ -290,10 +261,13 @@ def _source(one: dict[str, Any]) -> Source:
         raise ProvenanceError("provenance: 'exposure_us' must be a number")
     if not (math.isfinite(exposure) and exposure > 0):
         raise ProvenanceError("provenance: 'exposure_us' must be positive and finite")
+    timestamp = datetime.fromisoformat(need(one, "timestamp", str))
+    if timestamp.tzinfo is not None:
+        raise ProvenanceError("provenance: 'timestamp' has a time zone; names have none")
     return Source(
-        path=_need(one, "path", str),
+        path=need(one, "path", str),
         exposure_us=float(exposure),
-        timestamp=datetime.fromisoformat(_need(one, "timestamp", str)),
-        size=_need(one, "size", int),
-        mtime_ns=_need(one, "mtime_ns", int),
+        timestamp=timestamp,
+        size=need(one, "size", int),
+        mtime_ns=need(one, "mtime_ns", int),
     )
