@@ -323,7 +323,7 @@ class Camera:
         )
 
     def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
-        self._workshop.curve = curve
+        self._workshop.use_curve(curve)
         for command in waited:
             # What was begun without a curve is begun again.
             self._workshop.drop(command.slot)

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
-from dataclasses import dataclass, field, replace
 from datetime import datetime
-
-import numpy as np
-from numpy.typing import NDArray
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import ImageError, PublishError
 from asi_watch.files import NotRegularFileError, signature
-from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import ImageLimits, read_image
 from asi_watch.live.budget import MemoryBudget
@@ -37,12 +31,9 @@ from asi_watch.live.commands import (
     Unusable,
     Vanished,
 )
+from asi_watch.live.open_merges import OpenMerge, OpenMerges
 from asi_watch.live.publishing import Publisher
 from asi_watch.live.settings import CameraSettings
-
-Key = tuple[str, tuple[int, int]]
-
-_FRAMES_AT_FIRST = 5
 
 # Faults of the place that products are written to, which no bracket can help.
 _BLOCKED = {
@@ -59,31 +50,6 @@ _BLOCKED = {
     errno.EHOSTDOWN,
     errno.ETIMEDOUT,
 }
-
-
-@dataclass(slots=True)
-class Work:
-    """An open merge and what has gone into it; `lock` guards the merge.
-
-    The merge holds the frames themselves, in memory of the buffer pool that goes back to it when
-    the work is dropped.
-    """
-
-    merge: Merge
-    curve: ResponseCurve | None
-    settings: MergeSettings
-    absorbed: set[Key] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    frames: list[NDArray[np.uint8]] = field(default_factory=list)
-    charged: int = 0
-    dropped: bool = False
-    spoiled: bool = False
-    """Something went in that the collector may not ask for: the files must be read again."""
-
-    def add(self, pixels: NDArray[np.uint8], exposure_us: float) -> None:
-        """Hand a frame over to the merge."""
-        self.merge.add(pixels, exposure_us, copy=False)
-        self.frames.append(pixels)
 
 
 class SizesDifferError(Exception):
@@ -114,14 +80,17 @@ class Workshop:
         self._settings = settings
         self._root = os.fspath(settings.intake.root)
         self._publisher = publisher
-        self._budget = budget
         self._buffers = buffers
         self._limits = ImageLimits()
-        self._work: dict[datetime, Work] = {}
-        self._lock = threading.Lock()
-        self._frames = _FRAMES_AT_FIRST
-        self.curve: ResponseCurve | None = None
-        """The curve that brackets begun from now on are merged with."""
+        self._open = OpenMerges(settings.merge, budget, buffers)
+
+    def use_curve(self, curve: ResponseCurve) -> None:
+        """Merge the brackets that begin from now on with this curve."""
+        self._open.curve = curve
+
+    def drop(self, slot: datetime) -> None:
+        """Forget what is kept for a slot, and take its memory back."""
+        self._open.drop(slot)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -154,7 +123,7 @@ class Workshop:
             sign.mtime_ns,
             sign.inode,
         )
-        if not (command.absorb and self._absorb(command.slot, exposure, frame.pixels)):
+        if not (command.absorb and self._open.absorb(command.slot, exposure, frame.pixels)):
             self._buffers.give(frame.pixels)
         return ReadOk(exposure)
 
@@ -168,65 +137,6 @@ class Workshop:
 
     def _path(self, relative: str) -> str:
         return f"{self._root}/{relative}"
-
-    def _absorb(self, slot: datetime, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
-        """Keep a frame for its bracket's merge; False if it is not kept."""
-        with self._lock:
-            work = self._work.get(slot)
-            if work is None:
-                if not self._budget.has_room():
-                    return False
-                try:
-                    work = self._begin(pixels.shape)
-                except ValueError:  # e.g. grey, where the curve has colours: the merge will say so
-                    return False
-                self._work[slot] = work
-                self._charge(work, pixels.nbytes)
-        with work.lock:
-            if work.dropped or work.spoiled:
-                return False
-            if exposure.exposure_us in work.merge.exposure_times:
-                # A duplicate: which of the two counts is for the collector to say.
-                work.spoiled = True
-                return False
-            try:
-                work.add(pixels, exposure.exposure_us)
-            except ValueError:
-                work.spoiled = True
-                return False
-            work.absorbed.add((exposure.path, exposure.signature))
-            self._charge(work, pixels.nbytes)
-            return True
-
-    def _begin(self, shape: tuple[int, ...]) -> Work:
-        curve, settings = self.curve, self._settings.merge
-        if settings.algorithm != "mertens" and curve is None:
-            settings = replace(settings, algorithm="mertens")
-        if settings.algorithm == "mertens":
-            curve = None
-        log_response = None if curve is None else curve.log_response
-        work = Work(open_merge(settings, log_response, shape), curve, settings)
-        self._charge(work)
-        return work
-
-    def _charge(self, work: Work, frame: int = 0) -> None:
-        # A bracket that begins is charged whole: begun ones are never refused, and many that
-        # grow together would leave the budget far behind.
-        held = max(work.merge.nbytes, frame * self._frames)
-        self._budget.change(held - work.charged)
-        work.charged = held
-
-    def drop(self, slot: datetime) -> None:
-        """Forget what is kept for a slot, and take its memory back."""
-        with self._lock:
-            work = self._work.pop(slot, None)
-        if work is None:
-            return
-        with work.lock:
-            work.dropped = True
-            self._budget.change(-work.charged)
-            for frame in work.frames:
-                self._buffers.give(frame)
 
     # -- merging ----------------------------------------------------------------------------
 
@@ -253,7 +163,7 @@ class Workshop:
             return MergeFailed(str(error), stale=(relative,))
         except ValueError as error:
             return MergeFailed(str(error), permanent=True)
-        self._frames = len(command.exposures)
+        self._open.usual_frames = len(command.exposures)
         timings["read"] = round(time.monotonic() - started, 4)
         try:
             products, steps = self._publisher.publish(
@@ -271,17 +181,16 @@ class Workshop:
             timings={**timings, **steps},
         )
 
-    def _finished_work(self, command: MergeBracket) -> Work:
+    def _finished_work(self, command: MergeBracket) -> OpenMerge:
         wanted = {(e.path, e.signature) for e in command.exposures}
-        with self._lock:
-            work = self._work.get(command.slot)
-        if work is not None and not work.spoiled and work.absorbed == wanted:
+        work = self._open.finished(command.slot, wanted)
+        if work is not None:
             return work
         self.drop(command.slot)
         return self._from_files(command)
 
-    def _from_files(self, command: MergeBracket) -> Work:
-        work: Work | None = None
+    def _from_files(self, command: MergeBracket) -> OpenMerge:
+        work: OpenMerge | None = None
         shape: tuple[int, ...] = ()
         for exposure in command.exposures:
             path = self._path(exposure.path)
@@ -290,16 +199,14 @@ class Workshop:
                 raise ImageError(path, "has changed since it was read")
             if work is None:
                 shape = frame.pixels.shape
-                work = self._begin(shape)
-                with self._lock:
-                    self._work[command.slot] = work
+                work = self._open.begin(command.slot, shape)
             elif frame.pixels.shape != shape:
                 raise SizesDifferError(
                     f"{exposure.path} has {_size(frame.pixels.shape)} pixels, the bracket's other"
                     f" exposures have {_size(shape)}"
                 )
             work.add(frame.pixels, exposure.exposure_us)
-            self._charge(work)
+            self._open.charge(work)
         assert work is not None
         return work
 

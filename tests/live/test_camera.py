@@ -15,6 +15,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
 from asi_watch.live import arrivals
+from asi_watch.live.at_work import AtWork
 from asi_watch.live.backlog import BACKLOG, LIVE, Order
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.camera import MERGE, READ, Camera
@@ -63,12 +64,13 @@ class Bench:
             MemoryBudget(1 << 20),
             BufferPool(1 << 20),
             folder / "curves",
+            AtWork(folder, 1),
             lambda: self.paused,
             0.0,
         )
-        workshop = self.camera._workshop
-        workshop.read = self._read  # type: ignore[method-assign]
-        workshop.merge = lambda command, now: Published(  # type: ignore[method-assign]
+        work = self.camera._work
+        work.read = self._read  # type: ignore[method-assign]
+        work.merge = lambda command, now: Published(  # type: ignore[method-assign]
             (f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1
         )
         self.most_reads = 0

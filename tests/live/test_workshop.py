@@ -61,7 +61,7 @@ def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path)
             read[number].append(bench.read(number, exposure))
         # A bracket may begin while there is any room; it is charged whole.
         assert bench.budget.held <= budget * 2
-        assert len(bench.workshop._work) <= 4
+        assert len(bench.workshop._open) <= 4
     for number, frames in read.items():
         assert isinstance(bench.merge(number, frames), Published)
     assert bench.budget.held == 0

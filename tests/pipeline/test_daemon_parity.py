@@ -57,7 +57,7 @@ def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
     settings = camera_settings("roof", load_config(config).cameras["roof"])
     buffers = BufferPool(10**8)
     workshop = Workshop(settings, Publisher(settings, buffers), MemoryBudget(10**9), buffers)
-    workshop.curve = load_curve(root / "r.npz")
+    workshop.use_curve(load_curve(root / "r.npz"))
     exposures = []
     for path in paths:
         parsed = parse_name(path.name)
