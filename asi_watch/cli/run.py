@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -35,6 +36,8 @@ def command(config_path: str) -> None:
     from asi_watch.logs import RepeatFilter, setup_logging
 
     share_arenas()
+    # The ledger, its journal, curves: for the service and its group, as products are.
+    os.umask(os.umask(0o027) | 0o027)
     config = load_config(config_path)
     setup_logging(config.log.level, config.log.format, repeats=RepeatFilter(burst=60))
     daemon = Daemon(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from asi_watch.logs import event
 log = logging.getLogger(__name__)
 
 _EVERY = 2.0
+_LOOK_AGAIN = 1.0
 # Writing goes on only when this much more than the floor is free, so that it does not flutter.
 _RESUME_AT = 1.05
 
@@ -30,6 +32,51 @@ def free_bytes(path: Path) -> int:
         place = place.parent
     status = os.statvfs(place)
     return status.f_bavail * status.f_frsize
+
+
+def wait_for_room(
+    folder: Path,
+    needed: int,
+    stopping: Callable[[], bool],
+    sign_of_life: Callable[[], object] = lambda: None,
+    free: Callable[[Path], int] = free_bytes,
+) -> bool:
+    """Wait until a folder has so much room that the daemon can start at all.
+
+    Parameters
+    ----------
+    folder : Path
+    needed : int
+        Bytes.
+    stopping : callable
+        Tells that nobody wants to wait any more.
+    sign_of_life : callable
+        Called every second meanwhile.
+    free : callable
+        Folder → free bytes.
+
+    Returns
+    -------
+    bool
+        True when there is room, or nobody knows.
+    """
+    told = False
+    while True:
+        try:
+            found = free(folder)
+        except OSError:
+            return True
+        if found >= needed:
+            if told:
+                event(log, logging.WARNING, "disk has room again", folder=folder)
+            return True
+        if not told:
+            told = True
+            event(log, logging.ERROR, "disk full: waiting to start", folder=folder, free=found)
+        sign_of_life()
+        if stopping():
+            return False
+        time.sleep(_LOOK_AGAIN)
 
 
 class DiskGuard:

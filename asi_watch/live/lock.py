@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -17,6 +18,10 @@ class AlreadyRunningError(AsiWatchError):
     exit_code = 3
 
 
+class StateFolderError(AsiWatchError):
+    """The state folder cannot be used."""
+
+
 class StateLock:
     """Holds a state folder until released; the kernel releases it when the process dies.
 
@@ -24,11 +29,17 @@ class StateLock:
     ------
     AlreadyRunningError
         If another process holds it; its number is in the text.
+    StateFolderError
+        If there can be no lock: no permission, a read-only file system, no such folder.
     """
 
     def __init__(self, state_dir: Path) -> None:
         path = state_dir / LOCK_NAME
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._file = os.open(path, flags, 0o640)
+        except OSError as error:
+            raise StateFolderError(f"{path}: {error.strerror or error}") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -38,8 +49,10 @@ class StateLock:
                 f"{state_dir} is in use by another asi-watch (process {holder or 'unknown'});"
                 " stop it first, or give this one a state_dir of its own"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
+        # The number is for people; on a full disk the lock alone has to do.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let go of the folder."""

@@ -120,13 +120,18 @@ class Recalibrator:
             self._due = now + self._every
         self._first_due = now + _RETRY_AFTER_FAILURE
         event(log, logging.INFO, "calibration started", camera=self._camera, brackets=len(brackets))
-        self._process = subprocess.Popen(
-            _WORKER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                _WORKER,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as error:  # too many processes, no memory
+            reason = f"no process can be started ({error.strerror or error})"
+            self._inbox.put(CalibrationDone(self._camera, None, reason))
+            return
         self._thread = threading.Thread(
             target=self._wait,
             args=(self._process, json.dumps(job)),

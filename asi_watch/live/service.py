@@ -19,7 +19,7 @@ from asi_watch.live.at_work import AtWork
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.camera import MERGE, Camera, lookback_since
 from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
-from asi_watch.live.disk import DiskGuard
+from asi_watch.live.disk import DiskGuard, wait_for_room
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
@@ -33,7 +33,7 @@ from asi_watch.live.inbox import (
 )
 from asi_watch.live.janitor import Janitor, JanitorMemory
 from asi_watch.live.ledger import LedgerError
-from asi_watch.live.lock import StateLock
+from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.pool import JobPool
 from asi_watch.live.rebuilding import open_ledger
 from asi_watch.live.requests import RequestDesk, RetryRequest
@@ -48,6 +48,8 @@ _SNAPSHOT_EVERY = 1.0
 # What stopping may take beside the workers: ending threads, settling the ledger.
 _AFTER_WORKERS = 20.0
 _IDLE_BUFFERS = 256 << 20
+# An empty ledger with its journal.
+_ROOM_TO_START = 512 << 10
 # A ledger that fails twice within so many seconds is not helped by opening it anew.
 _REOPEN_AGAIN = 60.0
 
@@ -98,14 +100,20 @@ class Daemon:
 
         Raises
         ------
-        AlreadyRunningError, LedgerError
+        AlreadyRunningError, StateFolderError, LedgerError
             If the state folder cannot be used.
         """
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        try:
+            self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+        except OSError as error:
+            reason = error.strerror or error
+            raise StateFolderError(f"{self._settings.state_dir}: {reason}") from error
         with ExitStack() as stack:
             lock = StateLock(self._settings.state_dir)
             stack.callback(lock.release)
             self._take_signals()
+            if not self._wait_for_room():
+                return 0
             self._open()
             stack.callback(self._close)
             control = ControlServer(self._settings.state_dir, self._answer)
@@ -114,6 +122,15 @@ class Daemon:
             self._begin()
             self._main_loop()
             return self._end()
+
+    def _wait_for_room(self) -> bool:
+        """Without room for a ledger there is no daemon; it starts when there is some."""
+        return wait_for_room(
+            self._settings.state_dir,
+            _ROOM_TO_START,
+            lambda: self._asked_to_stop,
+            lambda: self._notifier.extend_timeout(_AFTER_WORKERS),
+        )
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.launching import launch
 from tests.faults.verdict import check, crashes_in, decode_strictly, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, Site
 
@@ -131,6 +132,40 @@ def test_a_full_state_dir_costs_no_row(
     filler.unlink()
     finish(site)
     assert {row.revision for row in site.rows().values()} == {1}
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_start_without_any_room_for_state_waits_for_it(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None], existing: bool
+) -> None:
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    site.configure(disk={"keep_free": None})
+    site.state.mkdir()
+    mounted(site.state)
+    if existing:
+        site.start()
+        assert site.stop() == 0
+    filler = fill(site.state, 0)
+    site.take(0)
+    before = len(site.log_text()) if existing else 0
+    launch(site)
+    site.until(lambda: "waiting to start" in site.log_text(before), "told")
+    assert "msg=ready" not in site.log_text(before)
+    filler.unlink()
+    site.until(lambda: "msg=ready" in site.log_text(before), "ready")
+    finish(site)
+
+
+def test_stopping_while_it_waits_for_room(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None]
+) -> None:
+    site = make_site(bracket=BRACKET)
+    site.state.mkdir()
+    mounted(site.state)
+    fill(site.state, 0)
+    launch(site)
+    site.until(lambda: "waiting to start" in site.log_text(), "told")
+    assert site.stop() == 0
 
 
 def test_death_while_rows_are_owed_costs_none(

@@ -136,7 +136,7 @@ def test_a_product_whose_row_was_lost_in_a_crash_is_adopted(site: Site) -> None:
     stamp = site.product(0).stat().st_mtime_ns
     site.start()
     assert site.until_published(0).latency is None
-    site.until(lambda: site.status()["counts"]["adopted"] == 1, "counted")
+    assert "products adopted that the ledger did not know" in site.log_text()
     assert site.product(0).stat().st_mtime_ns == stamp
 
 
@@ -155,6 +155,33 @@ def test_sigterm_during_a_merge_finishes_it(make_site: Callable[..., Site]) -> N
     site.start()
     for number in range(6):
         assert site.until_published(number).revision == 1
+
+
+def test_nothing_is_open_to_everyone_whatever_the_umask(site: Site) -> None:
+    command = ["sh", "-c", 'umask 000; exec "$@"', "sh", *site.command("run")]
+    with site.log.open("wb") as log:
+        site.process = subprocess.Popen(command, stdout=log, stderr=log)
+    site.until(lambda: "msg=ready" in site.log_text(), "ready")
+    site.take(0)
+    site.until_published(0)
+    made = [*site.state.rglob("*"), *site.output.rglob("*")]
+    assert {p.name for p in made} >= {"ledger.sqlite3", "ledger.sqlite3-wal", "at-work", "lock"}
+    assert [p for p in made if p.stat().st_mode & 0o007] == []
+    assert [p for p in made if p.is_file() and p.stat().st_mode & 0o037] == []
+    assert site.stop() == 0
+
+
+def test_a_state_folder_that_cannot_be_used_is_told_in_one_line(site: Site) -> None:
+    site.state.write_text("no folder")
+    answer = site.run("run")
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stderr
+    assert str(site.state) in answer.stderr
+    site.state.unlink()
+    site.state.mkdir()
+    (site.state / "lock").symlink_to("/dev/null")
+    answer = site.run("run")
+    assert (answer.returncode, "Traceback" in answer.stderr) == (1, False)
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(site: Site) -> None:
