@@ -29,7 +29,7 @@ class CurveRows(LedgerFile):
     def curves(self, camera: str) -> list[CurveDecision]:
         """All decisions on a camera's curves, oldest first."""
         names = ", ".join(CurveDecision.__slots__)
-        rows = self._execute(f"SELECT {names} FROM curves WHERE camera = ? ORDER BY id", (camera,))
+        rows = self._all(f"SELECT {names} FROM curves WHERE camera = ? ORDER BY id", (camera,))
         with self._making_sense():
             return [curve_from_row(row) for row in rows]
 
@@ -46,7 +46,7 @@ class CurveRows(LedgerFile):
 
     def offsets(self, camera: str) -> list[tuple[datetime, timedelta]]:
         """Offsets of a camera's slots, each with the timestamp it holds from."""
-        rows = self._execute(
+        rows = self._all(
             "SELECT since, offset_us FROM offsets WHERE camera = ? ORDER BY since", (camera,)
         )
         with self._making_sense():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 _NAMES = ", ".join(COLUMNS)
-_NEWEST = 500
+_NEWEST = 200
+_NEVER = 1 << 30
 
 
 class Ledger(CurveRows):
@@ -87,16 +89,16 @@ class Ledger(CurveRows):
         limit : int or None
             The first so many in the order of their slots.
         """
+        since = "" if after is None else after.isoformat()
+        # The planner alone would go through all rows of the camera, at every start.
+        table, of_camera = "SELECT slot FROM brackets INDEXED BY", "WHERE camera = ?1 AND slot > ?2"
+        failed = f"{table} brackets_by_state {of_camera} AND state = 'failed'"
+        asked = f"{table} brackets_asked {of_camera} AND asked = 1"
         return list(
             self._select(
-                "WHERE camera = ? AND slot > ?"
-                " AND ((state = 'failed' AND attempts < ?) OR asked = 1) ORDER BY slot LIMIT ?",
-                (
-                    camera,
-                    "" if after is None else after.isoformat(),
-                    max_attempts,
-                    -1 if limit is None else limit,
-                ),
+                f"WHERE camera = ?1 AND slot IN ({failed} AND attempts < ?3 UNION ALL {asked})"
+                " ORDER BY slot LIMIT ?4",
+                (camera, since, max_attempts, -1 if limit is None else limit),
             )
         )
 
@@ -168,15 +170,28 @@ class Ledger(CurveRows):
         self, *, camera: str | None = None, since: datetime | None = None, limit: int | None = None
     ) -> list[BracketRecord]:
         """Rows of the ledger in the order of their slots, the newest `limit` of them."""
-        where, values = ["1"], list[Any]()
-        if camera is not None:
-            where.append("camera = ?")
-            values.append(camera)
-        if since is not None:
-            where.append("slot >= ?")
-            values.append(since.isoformat())
-        tail = f"WHERE {' AND '.join(where)} ORDER BY slot DESC, camera LIMIT ?"
-        return list(self._select(tail, (*values, -1 if limit is None else limit)))[::-1]
+        cameras = self._cameras() if camera is None else [camera]
+        most = -1 if limit is None else limit
+        # Camera by camera: there is an order by slot only within each.
+        rows = [
+            record
+            for name in cameras
+            for record in self._select(
+                "WHERE camera = ? AND slot >= ? ORDER BY slot DESC LIMIT ?",
+                (name, "" if since is None else since.isoformat(), most),
+            )
+        ]
+        rows.sort(key=lambda record: (record.slot, record.camera))
+        return rows if limit is None else rows[max(0, len(rows) - limit) :]
+
+    def _cameras(self) -> list[str]:
+        # From one to the next: the rows of a camera need not be looked through.
+        rows = self._execute(
+            "WITH RECURSIVE found (name) AS (SELECT min(camera) FROM brackets UNION ALL SELECT"
+            " (SELECT min(camera) FROM brackets WHERE camera > name) FROM found WHERE name NOTNULL)"
+            " SELECT name FROM found WHERE name NOTNULL"
+        )
+        return [str(name) for (name,) in rows]
 
     def totals(self, camera: str) -> dict[str, int]:
         """Count a camera's brackets by state."""
@@ -210,8 +225,10 @@ class Ledger(CurveRows):
         LedgerDamagedError
             If anything makes no sense.
         """
-        for camera in {record.camera for record in self.history(limit=_NEWEST)}:
+        for camera in self._cameras():
             self.last_change(camera)
+            self.to_retry(camera, _NEVER, limit=_NEWEST)
+            self.history(camera=camera, limit=_NEWEST)
         for table, read in (("curves", self.curves), ("offsets", self.offsets)):
             for (camera,) in list(self._execute(f"SELECT DISTINCT camera FROM {table}")):
                 read(camera)
@@ -245,7 +262,9 @@ class Ledger(CurveRows):
         return self._db.total_changes - before
 
     def _select(self, tail: str, values: tuple[Any, ...]) -> Iterator[BracketRecord]:
-        for row in self._execute(f"SELECT {_NAMES} FROM brackets {tail}", values):
-            with self._making_sense():
-                record = from_row(row)
-            yield record
+        # Closed in any case: an open question would keep the journal from being written back.
+        with closing(self._execute(f"SELECT {_NAMES} FROM brackets {tail}", values)) as rows:
+            for row in rows:
+                with self._making_sense():
+                    record = from_row(row)
+                yield record

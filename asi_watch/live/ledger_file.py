@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +22,8 @@ FILE_NAME = "ledger.sqlite3"
 PAGE_SIZE = 8192
 # SQLite's place for a number of the application's own.
 _UNFINISHED = 0x41534957
+
+Rows = Generator[tuple[Any, ...], None, None]
 # How long the check of the whole file may take at start; a large ledger is then trusted.
 _CHECK_SECONDS = 5.0
 _CHECK_STEPS = 20_000
@@ -182,7 +184,10 @@ class LedgerFile:
         except sqlite3.Error as error:
             raise ledger_error(self.path, error, writing=True) from error
 
-    def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def _all(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        return list(self._execute(sql, values))
+
+    def _execute(self, sql: str, values: tuple[Any, ...] = ()) -> Rows:
         try:
             yield from self._db.execute(sql, values)
         except sqlite3.Error as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
 from asi_watch.brackets import Exposure
+
+_EXPOSURE = [field.name for field in fields(Exposure)]
 
 RecordState = Literal["published", "skipped", "failed"]
 
@@ -118,7 +120,9 @@ class CurveDecision:
 
 def exposure_to_json(exposure: Exposure) -> dict[str, Any]:
     """Give an exposure as a JSON-able mapping."""
-    return {**asdict(exposure), "timestamp": exposure.timestamp.isoformat()}
+    return {name: getattr(exposure, name) for name in _EXPOSURE} | {
+        "timestamp": exposure.timestamp.isoformat()
+    }
 
 
 def exposure_from_json(value: dict[str, Any]) -> Exposure:

@@ -32,7 +32,7 @@ from asi_watch.live.inbox import (
     Stop,
 )
 from asi_watch.live.janitor import Janitor, JanitorMemory
-from asi_watch.live.ledger import LedgerError
+from asi_watch.live.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.pool import JobPool
 from asi_watch.live.rebuilding import open_ledger
@@ -144,10 +144,14 @@ class Daemon:
         self._asked_to_stop = True
         self._inbox.put(Stop(signal.Signals(number).name))
 
-    def _open(self) -> None:
+    def _open(self, *, distrusted: bool = False) -> None:
         settings = self._settings
         opened = open_ledger(
-            settings.state_dir, settings.cameras, stopping=lambda: self._asked_to_stop
+            settings.state_dir,
+            settings.cameras,
+            stopping=lambda: self._asked_to_stop,
+            alive=self._still_opening,
+            distrusted=distrusted,
         )
         self._ledger = opened.ledger
         self._ledgers_rebuilt += opened.rebuilt is not None and bool(
@@ -167,6 +171,11 @@ class Daemon:
         self._at_work = AtWork(settings.state_dir, settings.workers)
         now = time.monotonic()
         self._cameras = {c.name: self._camera(c, now) for c in settings.cameras}
+
+    def _still_opening(self) -> None:
+        """Making a ledger anew takes its time: nobody may think that nothing goes on."""
+        self._notifier.extend_timeout(_AFTER_WORKERS)
+        self._notifier.watchdog()
 
     def _camera(self, settings: CameraSettings, now: float) -> Camera:
         lookback = lookback_since(self._ledger.last_change(settings.name), settings.intake.lookback)
@@ -237,9 +246,9 @@ class Daemon:
         if now - self._reopened_at < _REOPEN_AGAIN:
             raise error
         self._reopened_at = now
-        self._start_again(self._settings)
+        self._start_again(self._settings, distrusted=isinstance(error, LedgerDamagedError))
 
-    def _start_again(self, settings: DaemonSettings) -> None:
+    def _start_again(self, settings: DaemonSettings, *, distrusted: bool = False) -> None:
         """Finish what is in flight, and begin with these settings; counts go on."""
         self._finish_work()
         earlier = self._cameras
@@ -248,7 +257,7 @@ class Daemon:
         self._inbox = Inbox()
         if self._asked_to_stop:
             self._inbox.put(Stop("SIGTERM"))
-        self._open()
+        self._open(distrusted=distrusted)
         for name, camera in self._cameras.items():
             if name in earlier:
                 camera.inherit(earlier[name])

@@ -1,0 +1,224 @@
+"""What the products on disk say of themselves, as rows of the ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from asi_watch.brackets import Exposure
+from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.settings import CameraSettings
+from asi_watch.logs import event
+from asi_watch.naming import is_product_name, slot_stem
+from asi_watch.products import Provenance, ProvenanceError, Unusable, read_provenance
+
+log = logging.getLogger(__name__)
+
+_MAX_DEPTH = 32
+# A bracket that lacks a format was being published when the daemon died, if it is as young as
+# this beside the youngest. Otherwise the format came later, or was deleted.
+_JUST_MADE = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundProducts:
+    """The products of one bracket: their row if they give one, and when they were made.
+
+    `whole` if every format that is asked for is there.
+    """
+
+    record: BracketRecord | None
+    changed: float
+    whole: bool
+
+
+def products_of(camera: CameraSettings) -> Iterator[FoundProducts]:
+    """Read the products of a camera, newest folder and name first.
+
+    A bracket of which a product is missing because the daemon died between two formats, or of
+    which the products are of different revisions, gives no row: it is merged again when found.
+    """
+    root = os.path.realpath(camera.output)
+    youngest = float("-inf")
+    for folder, stem, names in _product_groups(root):
+        found: dict[str, tuple[Provenance, float]] = {}
+        for name in names:
+            path = Path(root, folder, name)
+            try:
+                found[name] = read_provenance(path), path.stat().st_mtime
+            except (OSError, ProvenanceError):
+                continue
+        changed = max((made for _, made in found.values()), default=float("-inf"))
+        youngest = max(youngest, changed)
+        whole = bool(found) and _wanted(camera, stem, found) <= set(found)
+        if whole or changed < youngest - _JUST_MADE:
+            yield FoundProducts(_row(camera, folder, stem, found), changed, whole)
+        else:
+            yield FoundProducts(None, changed, whole)
+
+
+def reconciled(present: BracketRecord | None, found: FoundProducts) -> BracketRecord | None:
+    """Say what the row of a bracket should be, now that a product of it was found.
+
+    The product wins where they disagree: it is there. Only an older revision does not, nor a copy
+    in another place.
+
+    Parameters
+    ----------
+    present : BracketRecord or None
+        The row as it stands.
+    found : FoundProducts
+        What was found, and the row that it gives.
+
+    Returns
+    -------
+    BracketRecord or None
+        None if the row may stay as it is.
+    """
+    product = found.record
+    if present is None or product is None:
+        return product
+    known = (present.revision, _contents(present))
+    if present.state != "published":
+        # A failed row names the revision that was tried, a skipped one what was there before.
+        wins = found.whole and product.revision >= present.revision + (present.state == "skipped")
+    elif product.revision != present.revision:
+        wins = product.revision > present.revision
+    elif product.products == present.products:
+        wins = known != (product.revision, _contents(product))
+    else:
+        wins = _in_its_place(product) and not _in_its_place(present)
+    return _with_details(product, present) if wins else None
+
+
+def _contents(record: BracketRecord) -> set[tuple[str, tuple[int, int]]]:
+    return {(e.path, e.signature) for e in record.inputs}
+
+
+def _in_its_place(record: BracketRecord) -> bool:
+    """Tell whether the products lie in the folder of their first exposure, as they are made."""
+    first = min(record.inputs, key=lambda e: (e.timestamp, e.path)).path
+    return PurePosixPath(record.products[0]).parent == PurePosixPath(first).parent
+
+
+def _with_details(product: BracketRecord, present: BracketRecord) -> BracketRecord:
+    """Keep what only the row knew of the bracket's files."""
+    merged = {e.path for e in product.inputs}
+    rejected = {r.path: r for r in product.rejected}
+    for known in present.rejected:
+        if known.path not in merged:
+            named = rejected.get(known.path)
+            rejected[known.path] = replace(known, reason=named.reason) if named else known
+    return replace(
+        product,
+        rejected=tuple(rejected.values()),
+        duplicates=present.duplicates,
+        late=max(present.late, product.late),
+    )
+
+
+def _product_groups(root: str) -> Iterator[tuple[str, str, list[str]]]:
+    pending = [("", 0)]
+    while pending:
+        folder, depth = pending.pop()
+        subfolders: list[str] = []
+        groups: dict[str, list[str]] = {}
+        try:
+            with os.scandir(Path(root, folder)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        subfolders.append(str(Path(folder, entry.name)))
+                    elif is_product_name(entry.name) and entry.is_file(follow_symlinks=False):
+                        groups.setdefault(Path(entry.name).stem, []).append(entry.name)
+        except OSError as error:
+            event(log, logging.DEBUG, "folder not read", folder=folder, reason=str(error))
+            continue
+        for stem in sorted(groups, reverse=True):
+            yield folder, stem, sorted(groups[stem])
+        if depth < _MAX_DEPTH:
+            pending += [(sub, depth + 1) for sub in sorted(subfolders)]
+
+
+Provenances = dict[str, tuple[Provenance, float]]
+"""By the name of the file; with the time it was last changed."""
+
+
+def _wanted(camera: CameraSettings, stem: str, found: Provenances) -> set[str]:
+    newest = _newest(found)
+    return {
+        f"{stem}{spec.suffix}"
+        for spec in camera.products
+        if newest.algorithm != "mertens" or spec.kind != "radiance"
+    }
+
+
+def _newest(found: Provenances) -> Provenance:
+    return max((one for one, _ in found.values()), key=lambda one: one.revision)
+
+
+def _row(
+    camera: CameraSettings, folder: str, stem: str, found: Provenances
+) -> BracketRecord | None:
+    if not found:
+        return None
+    newest = _newest(found)
+    changed = max(made for _, made in found.values())
+    ours = newest.camera == camera.name and stem == slot_stem(newest.slot)
+    alike = all(one.revision == newest.revision for one, _ in found.values())
+    # A name is turned into a path: none that leads out of the watch folder.
+    safe = newest.sources and all(_is_inside(s.path) for s in newest.sources)
+    if not (ours and alike and safe):
+        return None
+    order = [f"{stem}{spec.suffix}" for spec in camera.products]
+    return BracketRecord(
+        camera=camera.name,
+        slot=newest.slot,
+        state="published",
+        revision=newest.revision,
+        expected=newest.expected,
+        complete=newest.complete,
+        inputs=tuple(
+            Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns) for s in newest.sources
+        ),
+        rejected=tuple(
+            _rejected(camera, one, changed) for one in newest.unusable if _is_inside(one.path)
+        ),
+        products=tuple(
+            str(Path(folder, name))
+            for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))
+        ),
+        curve_id=newest.curve_id,
+        algorithm=newest.algorithm,
+        # Every revision had an exposure that came late.
+        late=newest.revision - 1,
+        updated_utc=_as_utc(changed).isoformat(timespec="milliseconds"),
+    )
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _rejected(camera: CameraSettings, one: Unusable, changed: float) -> RejectedFile:
+    """Give a file that was left out the signature it has, if that is older than the product."""
+    try:
+        status = os.lstat(camera.intake.root / one.path)
+    except (OSError, ValueError):
+        return RejectedFile(one.path, 0, 0, one.reason)
+    if not stat.S_ISREG(status.st_mode) or status.st_mtime > changed:
+        return RejectedFile(one.path, 0, 0, one.reason)
+    return RejectedFile(one.path, status.st_size, status.st_mtime_ns, one.reason)
+
+
+def _as_utc(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        # A file system's clock may say any year.
+        return datetime.fromtimestamp(0, UTC)
