@@ -99,7 +99,7 @@ class Slots:
             known = first_known(slot)
             if known is None:
                 return OffsetChange(since, offset)
-            if known > slot:
+            if known > slot and known + earlier > since:
                 until, following = known + earlier, self._next_change(since)
                 ends_anyway = following is not None and following <= until
                 return OffsetChange(since, offset, None if ends_anyway else until)

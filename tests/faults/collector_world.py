@@ -8,7 +8,7 @@ come, a merge may have put its product in place when the process dies.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
@@ -34,6 +34,7 @@ from asi_watch.live.commands import (
 )
 from asi_watch.live.records import BracketRecord
 from asi_watch.naming import NamePattern
+from asi_watch.phases import Slots
 
 EXPOSURES = (80.0, 160.0, 320.0)
 STEP = timedelta(seconds=30)
@@ -47,6 +48,10 @@ Key = tuple[str, Signature]
 
 def slot_at(number: int) -> datetime:
     return NOON + number * STEP
+
+
+def number_of(slot: datetime) -> int:
+    return (slot - NOON) // STEP
 
 
 def path_of(slot: int, exposure: float, copy: int) -> str:
@@ -93,6 +98,7 @@ class World:
         self.products: dict[datetime, tuple[int, frozenset[Key]]] = {}
         self.made: dict[datetime, list[frozenset[Key]]] = defaultdict(list)
         self.once_whole: set[str] = set()
+        self.offsets: list[tuple[datetime, timedelta]] = []
         self.writes = 0
         self.restart()
 
@@ -119,11 +125,29 @@ class World:
         self.results: list[tuple[MergeBracket, MergeOutcome]] = []
         self.kept: dict[datetime, Kept] = {}
         self.scanned: dict[str, Signature] = {}
-        self.collector = Collector("roof", self.rules, PATTERN.parse, self.rows.get, STABLE)
+        self.slots = Slots(STEP, history=self.offsets)
+        self.collector = Collector(
+            "roof", self.rules, PATTERN.parse, self.rows.get, STABLE, self.slots
+        )
         for slot in sorted(self.rows):
             row = self.rows[slot]
             if row.state == "failed" and row.attempts < MAX_ATTEMPTS:
                 self.carry_out(self.collector.resume(row, self.now))
+
+    def ask_again(self, slot: datetime) -> None:
+        """An operator wants a bracket tried again that is not published."""
+        row = self.rows[slot] = replace(self.rows[slot], attempts=0)
+        self.carry_out(self.collector.resume(row, self.now))
+
+    def learn(self, newest: datetime, offset: timedelta) -> None:
+        """The slots' edges are moved, as `Arrivals` does; what was learned is on the disk."""
+        known = {*self.rows, *self.collector.open_slots()}
+        change = self.slots.change(
+            newest, offset, lambda slot: min((s for s in known if s >= slot), default=None)
+        )
+        if change is not None:
+            self.slots.learned(change)
+            self.offsets = self.slots.history
 
     def event(self, path: str, settled: bool) -> None:
         self.carry_out(self.collector.found(path, None, settled, self.now))
@@ -241,7 +265,10 @@ class World:
         raise AssertionError(f"never idle: {self.collector.open_slots()}")
 
     def files_of(self, slot: datetime) -> dict[str, Content]:
-        return {p: c for p, c in self.disk.items() if self.rules.slot(_parsed(p).timestamp) == slot}
+        return {p: c for p, c in self.disk.items() if self.slot_of(p) == slot}
+
+    def slot_of(self, path: str) -> datetime:
+        return self.slots.slot(_parsed(path).timestamp)
 
     def batch(self, slot: datetime) -> frozenset[Key]:
         """What a run over the folder would merge: of each exposure the newest usable file."""

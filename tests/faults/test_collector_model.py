@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -23,17 +24,22 @@ from tests.faults.collector_world import (
     EXPOSURES,
     World,
     inputs_of,
+    number_of,
     path_of,
     slot_at,
 )
 from tests.faults.tally import MODEL, Tally
 
-SLOTS = range(3)
-COPIES = range(2)
+# Three slots in a row, one of a camera whose battery is dead, one of a typing error.
+YEAR_2000, YEAR_2099 = number_of(datetime(2000, 1, 1)), number_of(datetime(2099, 1, 1))
+SLOTS = (0, 0, 0, 1, 1, 1, 2, 2, 2, YEAR_2000, YEAR_2099)
+COPIES = range(3)
+OFFSETS = [timedelta(seconds=s) for s in (-14, -5, 0, 5, 15)]
 # Fewer than the collector's attempts in all: nothing is parked.
 MAX_FAILURES = 5
 FULL = MergeFailed("the disk is full", blocked=True)
 CRASHED = MergeFailed("merging crashed")
+HOPELESS = MergeFailed("sizes differ", permanent=True)
 LONG_WALKS = 5_000
 
 paths = st.builds(
@@ -88,6 +94,11 @@ class Arrivals(RuleBasedStateMachine):
 
     # -- what the daemon sees ---------------------------------------------------------------
 
+    @precondition(lambda self: self.world.disk)
+    @rule(data=st.data(), settled=st.booleans())
+    def event_of_nothing_new(self, data: st.DataObject, settled: bool) -> None:
+        self.world.event(data.draw(st.sampled_from(sorted(self.world.disk))), settled)
+
     @precondition(lambda self: self.world.events)
     @rule(data=st.data(), lost=st.sampled_from([False, False, False, True]))
     def event(self, data: st.DataObject, lost: bool) -> None:
@@ -106,6 +117,16 @@ class Arrivals(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.world.restart()
+
+    @rule(number=st.sampled_from(SLOTS), second=st.integers(0, 29), to=st.sampled_from(OFFSETS))
+    def learn(self, number: int, second: int, to: timedelta) -> None:
+        self.world.learn(slot_at(number) + timedelta(seconds=second), to)
+
+    @rule()
+    def ask_again(self) -> None:
+        for slot, row in sorted(self.world.rows.items()):
+            if row.state != "published":
+                self.world.ask_again(slot)
 
     # -- the workers ------------------------------------------------------------------------
 
@@ -127,16 +148,16 @@ class Arrivals(RuleBasedStateMachine):
             self.world.hear_read(0)
 
     @precondition(lambda self: self.world.merges)
-    @rule(data=st.data(), failure=st.sampled_from([None, None, FULL, CRASHED]))
+    @rule(data=st.data(), failure=st.sampled_from([None, None, FULL, CRASHED, HOPELESS]))
     def merge(self, data: st.DataObject, failure: MergeFailed | None) -> None:
         index = data.draw(st.integers(0, len(self.world.merges) - 1))
         self.world.work_merge(index, self.may_fail(failure))
 
     def may_fail(self, failure: MergeFailed | None) -> MergeFailed | None:
         """A full disk may be full for ever so long; other failures are counted."""
-        if failure is CRASHED:
+        if failure is CRASHED or failure is HOPELESS:
             self.failures += 1
-            return CRASHED if self.failures <= MAX_FAILURES else None
+            return failure if self.failures <= MAX_FAILURES else None
         return failure
 
     @precondition(lambda self: self.world.results)
@@ -173,6 +194,10 @@ class Arrivals(RuleBasedStateMachine):
             if content.kind != "whole" and path in world.once_whole:
                 world.write(path, "whole", content.signature[1])
         world.finish()
+        # What was parked is tried again by the operator, some day.
+        for slot in [s for s, row in sorted(world.rows.items()) if row.state == "failed"]:
+            world.ask_again(slot)
+        world.finish()
         self.check_the_end()
         before = dict(world.rows)
         made = {slot: len(m) for slot, m in world.made.items()}
@@ -185,19 +210,19 @@ class Arrivals(RuleBasedStateMachine):
 
     def check_the_end(self) -> None:
         world = self.world
-        for number in SLOTS:
-            slot = slot_at(number)
+        for slot in sorted({world.slot_of(path) for path in world.disk}):
             files, row, batch = world.files_of(slot), world.rows.get(slot), world.batch(slot)
-            if not files:
-                continue
             assert row is not None, f"no row for {sorted(files)}"
-            self.check_row(number, row, files, batch)
+            self.check_row(slot, row, files, batch)
             for path, content in files.items():
                 assert row.knows(path, content.signature), f"{path} is not in its row: {row}"
+        for slot, row in world.rows.items():
             if row.state == "published":
                 assert world.products[slot] == (row.revision, inputs_of(row))
+            for path in (*(e.path for e in row.inputs), *(r.path for r in row.rejected)):
+                assert world.slot_of(path) == slot, f"{path} has another slot than when it came"
 
-    def check_row(self, number: int, row: Any, files: Any, batch: Any) -> None:
+    def check_row(self, slot: datetime, row: Any, files: Any, batch: Any) -> None:
         enough = len(batch) >= self.world.rules.min_exposures
         assert row.state == ("published" if enough else "skipped"), row
         assert inputs_of(row) == batch
@@ -208,15 +233,11 @@ class WithLosses(Arrivals):
 
     may_vanish = True
 
-    def check_row(self, number: int, row: Any, files: Any, batch: Any) -> None:
-        if not any(path in self.vanished for path in self.paths_of(number)):
-            super().check_row(number, row, files, batch)
+    def check_row(self, slot: datetime, row: Any, files: Any, batch: Any) -> None:
+        if not any(self.world.slot_of(path) == slot for path in self.vanished):
+            super().check_row(slot, row, files, batch)
         elif len(batch) >= self.world.rules.min_exposures:
             assert row.state == "published", row
-
-    @staticmethod
-    def paths_of(number: int) -> list[str]:
-        return [path_of(number, e, c) for e in EXPOSURES for c in COPIES]
 
 
 class LateIgnored(Arrivals):
@@ -224,7 +245,7 @@ class LateIgnored(Arrivals):
 
     late = "ignore"
 
-    def check_row(self, number: int, row: Any, files: Any, batch: Any) -> None:
+    def check_row(self, slot: datetime, row: Any, files: Any, batch: Any) -> None:
         if len(batch) >= self.world.rules.min_exposures:
             assert row.state == "published", row
         assert row.revision <= 1
@@ -279,6 +300,13 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
                 world.event(path, dice.random() < 0.7)
         case "bracket":
             walker.write_bracket(dice.choice(SLOTS), dice.randint(1, 6))
+        case "event of nothing new" if world.disk:
+            world.event(dice.choice(sorted(world.disk)), dice.random() < 0.5)
+        case "learn":
+            second = timedelta(seconds=dice.randint(0, 29))
+            world.learn(slot_at(dice.choice(SLOTS)) + second, dice.choice(OFFSETS))
+        case "ask again" if dice.random() < 0.5:
+            walker.ask_again()
         case "event" if world.events:
             world.event(*world.events.pop(dice.randrange(len(world.events))))
         case "scan":
@@ -290,7 +318,7 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
         case "hear read" if world.answers:
             world.hear_read(dice.randrange(len(world.answers)))
         case "merge" if world.merges:
-            failure = walker.may_fail(dice.choice([None, None, None, FULL, CRASHED]))
+            failure = walker.may_fail(dice.choice([None, None, None, FULL, CRASHED, HOPELESS]))
             world.work_merge(dice.randrange(len(world.merges)), failure)
         case "hear merge" if world.results:
             world.hear_merge(dice.randrange(len(world.results)))
@@ -304,7 +332,7 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
 
 _STEPS = (
     *("write", "event", "scan", "time", "read", "hear read", "merge", "hear merge") * 2,
-    *("bracket", "restart", "vanish"),
+    *("bracket", "bracket", "event of nothing new", "learn", "ask again", "restart", "vanish"),
 )
 
 

@@ -39,7 +39,7 @@ class Bench:
     def read(self, number: int, exposure: float) -> ReadOk:
         slot = NOON + number * timedelta(seconds=30)
         path = f"{slot:%Y%m%d%H%M%S}_{int(exposure)}.jpg"
-        (self.folder / "in" / path).write_bytes(self.frames[exposure])
+        (self.folder / "in" / path).write_bytes(self.frames[int(exposure)])
         outcome = self.workshop.read(ReadFile(slot, path, slot, exposure, None, True))
         assert isinstance(outcome, ReadOk)
         return outcome
