@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asi_watch.files import shown
+
 
 class AsiWatchError(Exception):
     """Base of every error that asi-watch raises on purpose."""
@@ -21,9 +23,7 @@ class ImageError(AsiWatchError, ValueError):
     """
 
     def __init__(self, path: str, reason: str, *, may_recover: bool = False) -> None:
-        # The path may hold undecodable bytes: shown escaped, so that printing never fails.
-        shown = str(path).encode("utf-8", "backslashreplace").decode()
-        super().__init__(f"{shown}: {reason}")
+        super().__init__(f"{shown(path)}: {reason}")
         self.path = path
         self.reason = reason
         self.may_recover = may_recover

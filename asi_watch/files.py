@@ -31,8 +31,16 @@ class FileSignature:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """Return a path as text that can always be printed, undecodable bytes escaped."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    """Return a path as text that can always be printed: one line, which moves no cursor.
+
+    Undecodable bytes, control characters and what turns the direction of text are escaped.
+    """
+    text = os.fspath(path)
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
 
 
 def signature_of(status: os.stat_result) -> FileSignature:

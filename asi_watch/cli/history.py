@@ -91,6 +91,8 @@ def _show(records: list[BracketRecord]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from asi_watch.files import shown
+
     if not records:
         click.echo("no brackets in the ledger for that choice")
         return
@@ -107,14 +109,10 @@ def _show(records: list[BracketRecord]) -> None:
             f"{len(r.inputs)}/{r.expected or '?'}",
             "" if r.latency is None else f"{r.latency:.2f} s",
             (r.curve_id or r.algorithm or "")[:8],
-            _printable(r.reason or (Path(r.products[0]).name if r.products else "")) + revision,
+            shown(r.reason or (Path(r.products[0]).name if r.products else "")) + revision,
         )
         table.add_row(*(Text(cell, style) for cell in cells))
     # A pipe has no width: give the rows room there.
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else 160
     console.print(table)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -33,9 +33,9 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     """
     from asi_watch.cli._settings import camera_settings
     from asi_watch.config.loading import load_config
+    from asi_watch.files import shown
     from asi_watch.live.ledger import Ledger
     from asi_watch.live.retention import KINDS, retain
-    from asi_watch.logfmt import escaped
 
     config = load_config(config_path)
     if camera is not None and camera not in config.cameras:
@@ -58,7 +58,7 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
                 " product is not in place (retention.require_product)"
             )
         if outcome.reason:
-            click.echo(f"{outcome.camera}: {escaped(outcome.reason)}", err=True)
+            click.echo(f"{outcome.camera}: {shown(outcome.reason)}", err=True)
     if any(outcome.failed for outcome in outcomes):
         raise SystemExit(1)
 

@@ -26,9 +26,15 @@ def _slots(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[datetime, ...]:
     try:
-        return tuple(datetime.fromisoformat(value).replace(tzinfo=None) for value in values)
+        slots = tuple(datetime.fromisoformat(value) for value in values)
     except ValueError as error:
         raise click.BadParameter(f"{error}; write one such as 2026-06-21T12:00:00") from None
+    for slot in slots:
+        if slot.tzinfo is not None:
+            raise click.BadParameter(
+                f"{slot.isoformat()}: a slot is a time of the camera's clock, without a zone"
+            )
+    return slots
 
 
 @click.command(epilog=_EPILOG)
@@ -54,7 +60,8 @@ def command(
     """Try brackets again that failed or were skipped.
 
     A running daemon takes them up at once, otherwise the next start does. Every file the ledger
-    knows of them is looked at anew. Published brackets are left alone.
+    knows of them is looked at anew. Published brackets are left alone. Exit code 1 when a slot
+    that was named cannot be tried again.
     """
     from asi_watch.config.loading import load_config
     from asi_watch.live.control import NotRunningError, ask
@@ -85,6 +92,22 @@ def command(
     click.echo(
         f"{count} brackets: {when}" if count else "no such bracket has failed or was skipped"
     )
+    done = {slot for marked in asked.values() for slot in marked}
+    left_out = [slot for slot in slots if slot.isoformat() not in done]
+    for slot in left_out:
+        click.echo(f"{slot}: {_why_not(config.state_dir, names, slot)}", err=True)
+    if left_out:
+        raise SystemExit(1)
+
+
+def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
+    from asi_watch.live.ledger import Ledger
+
+    with Ledger(state_dir, read_only=True) as ledger:
+        published = [name for name in names if ledger.get(name, slot) is not None]
+    if published:
+        return f"published by {', '.join(published)}, and left alone"
+    return "no such bracket in the ledger; `asi-watch history` names them"
 
 
 def _mark(state_dir: Path, names: list[str], request: RetryRequest) -> dict[str, list[str]]:

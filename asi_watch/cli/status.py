@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from asi_watch.cli import config_option
+from asi_watch.files import shown
 
 __all__ = ["command"]
 
@@ -51,7 +52,7 @@ def _show(snapshot: dict[str, Any]) -> None:
         click.secho(name, bold=True)
         for title, text in _lines(camera):
             colour = "yellow" if title in ("last error", "paused") else None
-            click.secho(f"  {title:<13} {text}", fg=colour)
+            click.secho(f"  {title:<13} {shown(text)}", fg=colour)
 
 
 def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
@@ -89,8 +90,8 @@ def _latency(latency: dict[str, float] | None) -> str:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    shown = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
-    shown += [
+    parts = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
+    parts += [
         f"{counts[key]} {title}"
         for key, title in (
             ("revisions", "revised"),
@@ -103,11 +104,11 @@ def _counts(counts: dict[str, int]) -> str:
         )
         if counts[key] or key == "skipped"
     ]
-    return ", ".join(shown)
+    return ", ".join(parts)
 
 
 def _waiting(camera: dict[str, Any]) -> str:
-    shown = [
+    parts = [
         f", {camera[key]} {what}"
         for key, what in (
             ("waiting_for_curve", "waiting for a curve"),
@@ -116,7 +117,7 @@ def _waiting(camera: dict[str, Any]) -> str:
         )
         if camera[key]
     ]
-    return "".join(shown)
+    return "".join(parts)
 
 
 def _curve(camera: dict[str, Any]) -> str:

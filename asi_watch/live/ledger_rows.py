@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from asi_watch.files import shown
 from asi_watch.live.ledger_schema import TABLES
 from asi_watch.live.records import (
     BracketRecord,
@@ -48,7 +49,8 @@ def to_row(record: BracketRecord) -> tuple[Any, ...]:
         record.late,
         record.latency,
         json.dumps(record.timings),
-        record.reason,
+        # May name a file whose bytes are no UTF-8, which SQLite does not take.
+        None if record.reason is None else shown(record.reason),
         record.updated_utc,
     )
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import ImageError, PublishError
-from asi_watch.files import NotRegularFileError, signature
+from asi_watch.files import NotRegularFileError, shown, signature
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import ImageLimits, read_image
 from asi_watch.live.budget import MemoryBudget
@@ -202,8 +202,8 @@ class Workshop:
                 work = self._open.begin(command.slot, shape)
             elif frame.pixels.shape != shape:
                 raise SizesDifferError(
-                    f"{exposure.path} has {_size(frame.pixels.shape)} pixels, the bracket's other"
-                    f" exposures have {_size(shape)}"
+                    f"{shown(exposure.path)} has {_size(frame.pixels.shape)} pixels, the other"
+                    f" exposures of the bracket have {_size(shape)}"
                 )
             work.add(frame.pixels, exposure.exposure_us)
             self._open.charge(work)

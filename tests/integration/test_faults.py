@@ -14,6 +14,7 @@ import pytest
 
 from asi_watch.live.ledger import Ledger
 from tests.integration.daemon import EXPOSURES, Site, file_name, frames, slot
+from tests.skies import jpeg_bracket
 
 pytestmark = pytest.mark.integration
 
@@ -87,6 +88,28 @@ def test_a_failed_bracket_is_parked_and_retried_on_demand(site: Site) -> None:
     site.take(2, range(2, 5))
     site.start()
     assert site.until_published(2).complete
+
+
+def test_a_name_that_is_no_text_in_a_reason_harms_nobody(site: Site) -> None:
+    folder = site.watch / os.fsdecode(b"caf\xe9\x1b[2J\n")
+    folder.mkdir()
+    for index, content in enumerate(frames()):
+        other = jpeg_bracket(64, seed=1)[EXPOSURES[0]]
+        (folder / file_name(0, index)).write_bytes(other if index == 2 else content)
+    site.start()
+    site.until(lambda: site.row(0) is not None, "recorded")
+    row = site.row(0)
+    assert row is not None
+    assert row.state == "failed"
+    assert "caf\\udce9\\x1b[2J\\n" in (row.reason or "")
+    site.take(1)
+    site.until_published(1)
+    for command in ("status", "history"):
+        answer = site.run(command)
+        assert answer.returncode == 0
+        assert all(line.isprintable() for line in answer.stdout.splitlines())
+    assert site.stop() == 0
+    assert "Traceback" not in site.log_text()
 
 
 def test_the_socket_refuses_what_it_does_not_know(site: Site) -> None:

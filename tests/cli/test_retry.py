@@ -1,0 +1,134 @@
+"""`retry`, `history` and `status`, with names that are meant to harm; no daemon runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from asi_watch.brackets import Exposure
+from asi_watch.cli import main
+from asi_watch.cli.status import _show
+from asi_watch.live.ledger import Ledger
+from asi_watch.live.records import BracketRecord, RecordState
+
+NOON = datetime(2026, 6, 21, 12)
+HOSTILE = "a\x1b[2J\u202e\udcff\n2026 fine"
+
+
+class Place:
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        self.state.mkdir()
+        self.config = folder / "asi-watch.yaml"
+        self.config.write_text(
+            f"state_dir: {self.state}\ncameras:\n"
+            f"  roof: {{watch: {folder}/in, output: {folder}/out}}\n"
+            f"  lab: {{watch: {folder}/in2, output: {folder}/out2}}\n"
+        )
+
+    def row(self, minute: int, state: RecordState, camera: str = "roof", **more: object) -> None:
+        slot = NOON.replace(minute=minute)
+        one = Exposure(f"{HOSTILE}/x_80.jpg", slot, 80.0, 1, 2)
+        record = BracketRecord(
+            camera,
+            slot,
+            state,
+            attempts=8 if state == "failed" else 0,
+            inputs=(one,),
+            reason=None if state == "published" else f"{HOSTILE} is damaged",
+            updated_utc=datetime.now(UTC).isoformat(),
+        )
+        with Ledger(self.state) as ledger:
+            ledger.record_all([record])
+
+    def run(self, *arguments: str) -> Result:
+        name, *rest = arguments
+        return CliRunner().invoke(main, [name, "-c", str(self.config), *rest])
+
+    def asked(self, camera: str = "roof") -> list[int]:
+        with Ledger(self.state) as ledger:
+            return [r.slot.minute for r in ledger.to_retry(camera, 8)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    for minute, state in ((0, "published"), (1, "failed"), (2, "skipped"), (3, "failed")):
+        place.row(minute, state)  # type: ignore[arg-type]
+    place.row(1, "failed", "lab")
+    return place
+
+
+def test_by_time_by_state_by_camera_and_twice(place: Place) -> None:
+    answer = place.run("retry", "--slot", "2026-06-21T12:03", "--camera", "roof")
+    assert (answer.exit_code, place.asked(), place.asked("lab")) == (0, [3], [])
+    answer = place.run("retry", "--skipped", "--slot", "2026-06-21 12:03:00")
+    assert (answer.exit_code, place.asked()) == (0, [2, 3])
+    answer = place.run("retry", "--all-failed")
+    assert (answer.exit_code, place.asked(), place.asked("lab")) == (0, [1, 2, 3], [1])
+    assert "3 brackets: they are tried again when the daemon starts" in answer.output
+
+
+def test_a_slot_that_is_not_there_is_an_error_that_says_why(place: Place) -> None:
+    answer = place.run("retry", "--slot", "2026-06-21T12:01", "--slot", "2026-06-21T12:00:30")
+    assert answer.exit_code == 1
+    assert place.asked() == [1]
+    assert "2026-06-21 12:00:30: no such bracket in the ledger" in answer.output
+    answer = place.run("retry", "--slot", "2026-06-21T12:00")
+    assert answer.exit_code == 1
+    assert "published by roof, and left alone" in answer.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--slot", "soon"),
+        ("--slot", "2026-06-21T12:01Z"),
+        ("--slot", "2026-06-21T12:01+02:00"),
+        ("--all-failed", "--camera", "yard"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(place: Place, arguments: tuple[str, ...]) -> None:
+    answer = place.run("retry", *arguments)
+    assert answer.exit_code != 0
+    assert "Traceback" not in answer.output
+    assert place.asked() == []
+
+
+def test_history_moves_no_cursor_and_forges_no_row(place: Place) -> None:
+    for arguments in ((), ("--json",)):
+        answer = place.run("history", *arguments)
+        assert answer.exit_code == 0
+        lines = answer.output.splitlines()
+        assert len(lines) == (5 if arguments else 6)
+        assert all(line.isprintable() for line in lines)
+
+
+def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    names = "published incomplete revisions skipped parked late duplicates files_unusable"
+    counts = dict.fromkeys([*names.split(), "names_ignored"], 0)
+    camera = {
+        "watch": HOSTILE,
+        "watching": "events",
+        "last_bracket": None,
+        "latency": None,
+        "counts": counts,
+        "open_count": 0,
+        "waiting_for_curve": 0,
+        "waiting_for_room": 0,
+        "backlog": 0,
+        "paused": HOSTILE,
+        "curve": None,
+        "calibrating": False,
+        "deleted_files": 0,
+        "last_error": {"at": "now", "what": HOSTILE},
+    }
+    top = {"version": "1", "pid": 1, "started_utc": "", "jobs_running": 0, "jobs_queued": 0}
+    _show({**top, "rows_owed": 0, "cameras": {"roof": camera}})
+    out = capsys.readouterr().out
+    assert "a\\x1b[2J\\u202e\\udcff\\n2026 fine" in out
+    assert all(line.isprintable() for line in out.splitlines())
