@@ -15,6 +15,8 @@ from asi_watch.hdr.tonemapping import ToneCurve, code_maximum
 _FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
+HALF_MARK = 0x8000
+"""The sign bit of a half float."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,10 @@ def picture_table(
 
 
 def half_table(tables: BracketTables, factor: float) -> CodeTable:
-    """Half floats (as uint16) of factor · exp(ln E), to 2.5e-4 before rounding to half."""
+    """Half floats (as uint16) of factor · exp(ln E), to 2.5e-4 before rounding to half.
+
+    Those of the counters, where the weight is zero, are marked by the sign bit.
+    """
     return _half_table(_key(tables), factor)
 
 
@@ -116,7 +121,9 @@ def _half_table(lanes: _Key, factor: float) -> CodeTable:
         scale, step = _cell_size(lane, count)
         middle = lane[0] + (np.arange(count) + 0.5) * step * lane[1]
         values = np.exp(np.concatenate([middle, lane[4:]]) + np.log(factor))
-        rows.append(np.minimum(values, _LARGEST_HALF).astype(np.float16).view(np.uint16))
+        codes = np.minimum(values, _LARGEST_HALF).astype(np.float16).view(np.uint16)
+        codes[count:] |= HALF_MARK
+        rows.append(codes)
         scales.append(scale)
     return _frozen(scales, np.stack(rows), count, [])
 

@@ -133,18 +133,9 @@ class OpencvMerge:
         ln = np.log(np.maximum(irradiance, tiny)) + np.float32(np.log(REFERENCE_TIME / mean_time))
         return Radiance(ln.astype(np.float32), validity)
 
-    def radiance_half(self, factor: float) -> NDArray[np.float16]:
-        """Radiance factor · E as half floats, shape (H, W, C); values end at 65504.
-
-        Raises
-        ------
-        ValueError
-            As `radiance`, and if the factor is not positive.
-        """
-        if not (np.isfinite(factor) and factor > 0):
-            raise ValueError(f"the factor must be above 0; got {factor}")
-        values = np.exp(self.radiance().ln_radiance + np.float32(np.log(factor)))
-        return np.asarray(np.minimum(values, np.float32(65504)), dtype=np.float16)
+    def radiance_half(self, factor: float) -> None:
+        """Give nothing: what the radiance spans is known only after it was made."""
+        del factor
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Refuse: OpenCV's merges tell no uncertainty.

@@ -116,6 +116,22 @@ class Radiance:
     validity: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
+class HalfRadiance:
+    """A merged radiance map as files of half floats hold it: plane by plane.
+
+    Parameters
+    ----------
+    planes : ndarray, shape (C, H, W), float16
+        factor · E, the channels in the order of the pixels.
+    validity : ndarray, shape (C, H, W), uint8
+        As in `Radiance`.
+    """
+
+    planes: NDArray[np.float16]
+    validity: NDArray[np.uint8]
+
+
 class Merge(Protocol):
     """A bracket being merged: exposures go in, in any order; a picture or radiance comes out.
 
@@ -161,8 +177,8 @@ class Merge(Protocol):
         """Radiance map of what was added."""
         ...
 
-    def radiance_half(self, factor: float) -> NDArray[np.float16]:
-        """Radiance factor · E as half floats, shape (H, W, C)."""
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance factor · E as half floats; None where only `radiance` tells it well."""
         ...
 
     def uncertainty(self) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from asi_watch.products.embedding import find_provenance, read_provenance
 from asi_watch.products.encoding import encode, encode_merge, encode_rows
 from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
 from asi_watch.products.publishing import ensure_inside, is_temporary, publish, sweep_temporaries
-from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
+from asi_watch.products.radiance_layers import RADIANCE_SCALE, RadianceLayers
 from asi_watch.products.spec import ProductSpec
 
 __all__ = [

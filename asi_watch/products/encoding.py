@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from asi_watch.buffers import Allocate, fresh
 from asi_watch.products.embedding import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
-from asi_watch.products.radiance import RadianceLayers, encode_exr, encode_hdr, encode_tiff
+from asi_watch.products.radiance import encode_exr, encode_hdr, encode_tiff
+from asi_watch.products.radiance_layers import RADIANCE_SCALE, HalfLayers, RadianceLayers
 from asi_watch.products.spec import ProductSpec
 from asi_watch.products.strips import FillRows, encode_jpeg, encode_jpeg_rows
 
@@ -37,6 +38,18 @@ class MergedRadiance(Protocol):
         """0 valid, 1 under, 2 over; uint8 (H, W, C)."""
 
 
+class MergedHalfRadiance(Protocol):
+    """Radiance in half floats as a merge hands it out."""
+
+    @property
+    def planes(self) -> NDArray[np.float16]:
+        """Radiance, float16 (C, H, W)."""
+
+    @property
+    def validity(self) -> NDArray[np.uint8]:
+        """0 valid, 1 under, 2 over; uint8 (C, H, W)."""
+
+
 class Merged(Protocol):
     """A finished merge that can give pictures and radiance."""
 
@@ -56,6 +69,9 @@ class Merged(Protocol):
 
     def radiance(self) -> MergedRadiance:
         """Return the radiance."""
+
+    def radiance_half(self, factor: float, /) -> MergedHalfRadiance | None:
+        """Return factor · E in half floats; None where only `radiance` tells it well."""
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Return the standard error of ln E, float32 (H, W, C)."""
@@ -87,13 +103,7 @@ def encode_merge(
         As `encode`.
     """
     if spec.kind == "radiance":
-        radiance = merge.radiance()
-        layers = RadianceLayers(
-            radiance.ln_radiance,
-            radiance.validity,
-            merge.uncertainty() if spec.uncertainty and spec.format == "exr" else None,
-        )
-        return encode(spec, layers, provenance)
+        return encode(spec, _layers(spec, merge), provenance)
     if spec.format == "jpg" and merge.works_by_rows:
         # Each strip is merged and encoded by one thread while its rows are in the cache.
         size = math.prod(merge.shape)
@@ -102,8 +112,21 @@ def encode_merge(
     return encode(spec, merge.picture(_DTYPES[spec.kind]), provenance)
 
 
+def _layers(spec: ProductSpec, merge: Merged) -> RadianceLayers | HalfLayers:
+    """Ask a merge for what a radiance product holds."""
+    exr = spec.format == "exr"
+    uncertainty = merge.uncertainty() if spec.uncertainty and exr else None
+    half = merge.radiance_half(RADIANCE_SCALE) if exr and spec.pixel_type != "float" else None
+    if half is not None:
+        return HalfLayers(half.planes, half.validity, uncertainty)
+    radiance = merge.radiance()
+    return RadianceLayers(radiance.ln_radiance, radiance.validity, uncertainty)
+
+
 def encode(
-    spec: ProductSpec, pixels: NDArray[Any] | RadianceLayers, provenance: Provenance
+    spec: ProductSpec,
+    pixels: NDArray[Any] | RadianceLayers | HalfLayers,
+    provenance: Provenance,
 ) -> Encoded:
     """Encode a product. Equal arguments give equal bytes.
 
@@ -111,9 +134,9 @@ def encode(
     ----------
     spec : ProductSpec
         The kind of file.
-    pixels : ndarray, shape (H, W, C), or RadianceLayers
+    pixels : ndarray, shape (H, W, C), or RadianceLayers, or HalfLayers
         What `spec.kind` says: uint8 for picture8, uint16 for picture16 (both BGR or one channel),
-        RadianceLayers for radiance.
+        RadianceLayers for radiance; HalfLayers for an exr of half floats.
     provenance : Provenance
         Embedded in the file; its `pixels` are filled in here.
 
@@ -127,8 +150,12 @@ def encode(
     ValueError
         If the pixels are not what the format needs, or the encoder fails.
     """
-    if isinstance(pixels, RadianceLayers) != (spec.kind == "radiance"):
+    if isinstance(pixels, RadianceLayers | HalfLayers) != (spec.kind == "radiance"):
         raise ValueError(f"a {spec.format} product is made from {spec.kind}")
+    if isinstance(pixels, HalfLayers):
+        if spec.format != "exr" or spec.pixel_type == "float":
+            raise ValueError("half floats are for an exr that may hold them")
+        return encode_exr(spec, pixels, provenance)
     if isinstance(pixels, RadianceLayers):
         if spec.format == "exr":
             return encode_exr(spec, pixels, provenance)

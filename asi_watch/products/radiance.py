@@ -1,16 +1,9 @@
-"""Radiance products: linear relative irradiance per millisecond, from ln E per microsecond.
-
-The merge works in ln E with exposure times in microseconds; files carry E × 1000, which puts
-daylight all-sky radiances into the middle of what half floats resolve. Work goes block by block
-of rows, so that only the file's own planes are image-sized.
-"""
+"""Radiance products: linear relative irradiance per millisecond, as files of three formats."""
 
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,85 +12,34 @@ from numpy.typing import NDArray
 from asi_watch.products.embedding import EXR_ATTRIBUTE, into_hdr
 from asi_watch.products.exif import describe
 from asi_watch.products.provenance import Provenance, Scalar
+from asi_watch.products.radiance_layers import (
+    CHANNEL_NAMES,
+    HALF_RANGE,
+    RADIANCE_SCALE,
+    HalfLayers,
+    RadianceLayers,
+    blocks,
+    float_planes,
+    half_planes,
+)
 from asi_watch.products.spec import ProductSpec
 
-__all__ = [
-    "RADIANCE_SCALE",
-    "RadianceLayers",
-    "encode_exr",
-    "encode_hdr",
-    "encode_tiff",
-    "round_to_half",
-]
-
-RADIANCE_SCALE = 1000.0
-"""Radiance in files = exp(lnE) × this: per millisecond, where lnE is per microsecond."""
+__all__ = ["encode_exr", "encode_hdr", "encode_tiff"]
 
 VALIDITY_CODE = "sum over channels, B first, of state * 4**i; 0 valid, 1 under, 2 over"
 """How the validity channel of an EXR packs the channels: three planes would cost thrice as much."""
 
-_LN_SCALE = np.float32(math.log(RADIANCE_SCALE))
-# Smallest normal and largest half float: below, precision fades; above, there is only infinity.
-_HALF_MIN, _HALF_MAX = 2.0**-14, 65504.0
-_BLOCK_VALUES = 48 << 10
-_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RadianceLayers:
-    """What a radiance product holds.
-
-    Parameters
-    ----------
-    ln_radiance : ndarray, shape (H, W, C), float32
-        ln E, E in 1/µs of exposure; BGR or one channel; finite.
-    validity : ndarray, shape (H, W, C), uint8, optional
-        0 valid, 1 too dark in every exposure, 2 saturated in every exposure.
-    uncertainty : ndarray, shape (H, W, C), float, optional
-        Standard deviation of ln E.
-
-    Raises
-    ------
-    ValueError
-        If shapes or types differ from that.
-    """
-
-    ln_radiance: NDArray[np.float32]
-    validity: NDArray[np.uint8] | None = None
-    uncertainty: NDArray[np.floating[Any]] | None = None
-
-    def __post_init__(self) -> None:
-        ln = self.ln_radiance
-        if ln.dtype != np.float32 or ln.ndim != 3 or ln.shape[2] not in _NAMES or ln.size == 0:
-            raise ValueError(f"ln_radiance is float32 (H, W, 1 or 3); got {ln.dtype} {ln.shape}")
-        for name, layer in (("validity", self.validity), ("uncertainty", self.uncertainty)):
-            if layer is not None and layer.shape != ln.shape:
-                raise ValueError(f"{name} has shape {layer.shape}, ln_radiance {ln.shape}")
-        if self.validity is not None and self.validity.dtype != np.uint8:
-            raise ValueError(f"validity is uint8; got {self.validity.dtype}")
-
-    def bounds(self) -> tuple[float, float]:
-        """Return the smallest and largest radiance, in the file's unit.
-
-        Raises
-        ------
-        ValueError
-            If a value is not finite.
-        """
-        low, high = float(self.ln_radiance.min()), float(self.ln_radiance.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError("ln_radiance holds values that are not finite")
-        return _exp(low), _exp(high)
-
-
-def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance) -> memoryview:
+def encode_exr(
+    spec: ProductSpec, layers: RadianceLayers | HalfLayers, provenance: Provenance
+) -> memoryview:
     """Encode an OpenEXR file: channels B, G, R (or Y), half or float, and the layers there are.
 
     Parameters
     ----------
     spec : ProductSpec
         `compression`, `pixel_type`, `validity` and `uncertainty` are heeded.
-    layers : RadianceLayers
+    layers : RadianceLayers or HalfLayers
         The radiance.
     provenance : Provenance
         Stored as the string attribute ``asiWatchProvenance``.
@@ -114,13 +56,13 @@ def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
     """
     import OpenEXR
 
-    half = _is_half(spec, layers)
-    names = _NAMES[layers.ln_radiance.shape[2]]
-    planes = dict(zip(names, _half_planes(layers) if half else _float_planes(layers), strict=True))
+    half, radiance, validity = _exr_planes(spec, layers)
+    names = CHANNEL_NAMES[len(radiance)]
+    planes: dict[str, NDArray[Any]] = dict(zip(names, radiance, strict=True))
     kept = []
-    if spec.validity and layers.validity is not None:
+    if spec.validity and validity is not None:
         kept.append("validity")
-        planes["validity"] = _packed_validity(layers.validity)
+        planes["validity"] = _packed_validity(validity)
     if spec.uncertainty and layers.uncertainty is not None:
         kept.append("uncertainty")
         for i, name in enumerate(names):
@@ -170,7 +112,7 @@ def encode_tiff(layers: RadianceLayers, provenance: Provenance) -> memoryview:
     layers.bounds()
     height, width, channels = layers.ln_radiance.shape
     pixels = np.empty((height, width, channels), np.float32)
-    for rows, block in _blocks(layers.ln_radiance):
+    for rows, block in blocks(layers.ln_radiance):
         pixels[rows] = block[:, :, ::-1]
     stream = io.BytesIO()
     tifffile.imwrite(
@@ -209,7 +151,7 @@ def encode_hdr(layers: RadianceLayers, provenance: Provenance) -> bytes:
     layers.bounds()
     height, width, _ = layers.ln_radiance.shape
     pixels = np.empty((height, width, 3), np.float32)
-    for rows, block in _blocks(layers.ln_radiance):
+    for rows, block in blocks(layers.ln_radiance):
         pixels[rows] = block
     done, data = cv2.imencode(".hdr", pixels)
     if not done:
@@ -223,21 +165,35 @@ def _exr_compression(spec: ProductSpec, *, half: bool) -> str:
     return {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}[name] + "_COMPRESSION"
 
 
+def _exr_planes(
+    spec: ProductSpec, layers: RadianceLayers | HalfLayers
+) -> tuple[bool, NDArray[Any], NDArray[np.uint8] | None]:
+    """Whether it is half floats, the radiance and the validity, both (C, H, W)."""
+    if isinstance(layers, HalfLayers):
+        return True, layers.planes, layers.validity
+    half = _is_half(spec, layers)
+    planes = half_planes(layers) if half else float_planes(layers)
+    validity = layers.validity
+    return half, planes, None if validity is None else validity.transpose(2, 0, 1)
+
+
 def _packed_validity(validity: NDArray[np.uint8]) -> NDArray[np.float16]:
-    code = validity[:, :, 0].copy()
-    for i in range(1, validity.shape[2]):
-        code += validity[:, :, i] << (2 * i)
-    return np.arange(256).astype(np.float16)[code]
+    """Pack planes of shape (C, H, W) into one."""
+    import cv2
 
-
-def _exp(ln_value: float) -> float:
-    return math.inf if ln_value > 700 else math.exp(ln_value) * RADIANCE_SCALE
+    code = validity[0].copy()
+    for i, plane in enumerate(validity[1:], 1):
+        code += plane << (2 * i)
+    numbers = np.arange(256).astype(np.float16).view(np.uint16)
+    # A fifth of the time of numpy's look-up, whose indices are eight bytes long.
+    packed: NDArray[np.uint16] = np.asarray(cv2.LUT(code, numbers), np.uint16)
+    return packed.view(np.float16).reshape(code.shape)
 
 
 def _is_half(spec: ProductSpec, layers: RadianceLayers) -> bool:
     low, high = layers.bounds()
     # A hair inside the range, as exp in float32 may round outwards.
-    fits = low >= _HALF_MIN * 1.001 and high <= _HALF_MAX * 0.999
+    fits = low >= HALF_RANGE[0] * 1.001 and high <= HALF_RANGE[1] * 0.999
     return spec.pixel_type == "half" or (spec.pixel_type == "auto" and fits)
 
 
@@ -249,57 +205,3 @@ def _noted(provenance: Provenance, number: str, kept: list[str]) -> Provenance:
         "layers": " ".join(kept),
     }
     return replace(provenance, pixels=pixels)
-
-
-def _blocks(ln: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield radiance in cache-sized blocks of rows; the block's memory is used again."""
-    height, width, channels = ln.shape
-    rows = max(1, _BLOCK_VALUES // (width * channels))
-    scratch = np.empty((rows, width, channels), np.float32)
-    for top in range(0, height, rows):
-        part = ln[top : top + rows]
-        block = scratch[: len(part)]
-        np.add(part, _LN_SCALE, out=block)
-        np.exp(block, out=block)
-        yield slice(top, top + len(part)), block
-
-
-def _float_planes(layers: RadianceLayers) -> NDArray[np.float32]:
-    height, width, channels = layers.ln_radiance.shape
-    planes = np.empty((channels, height, width), np.float32)
-    for rows, block in _blocks(layers.ln_radiance):
-        planes[:, rows] = block.transpose(2, 0, 1)
-    return planes
-
-
-def _half_planes(layers: RadianceLayers) -> NDArray[np.float16]:
-    height, width, channels = layers.ln_radiance.shape
-    planes = np.empty((channels, height, width), np.float16)
-    for rows, block in _blocks(layers.ln_radiance):
-        planes[:, rows] = round_to_half(block).transpose(2, 0, 1)
-    return planes
-
-
-def round_to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Round positive numbers to half floats by integer arithmetic, nearest, ties to even.
-
-    Takes a third of the time of NumPy's conversion, because values are first held to the normal
-    range of half floats.
-
-    Parameters
-    ----------
-    values : ndarray, float32
-        Overwritten.
-
-    Returns
-    -------
-    ndarray of the same shape, float16
-    """
-    np.clip(values, np.float32(_HALF_MIN), np.float32(_HALF_MAX), out=values)
-    bits = values.view(np.uint32)
-    odd = (bits >> 13) & 1
-    # Shift the exponent's bias from 127 to 15 and round off the 13 bits that go.
-    bits += odd
-    bits -= np.uint32((112 << 23) - 0xFFF)
-    bits >>= 13
-    return bits.astype(np.uint16).view(np.float16)

@@ -131,14 +131,15 @@ def _digest(kernel, monkeypatch, how, shape, times):
         merge = open_merge(how, curve(shape[2]), shape, mask=mask)
         for pixels, time in zip(frames, times, strict=True):
             merge.add(pixels, time)
-        radiance = merge.radiance()
+        radiance, half = merge.radiance(), merge.radiance_half(1000.0)
         arrays = (
             merge.picture(np.uint8),
             merge.picture(np.uint16),
-            merge.radiance_half(1000.0),
             radiance.ln_radiance,
             radiance.validity,
         )
+        if half is not None:
+            arrays += (half.planes, half.validity)
         digests += [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
     return digests
 
@@ -289,19 +290,37 @@ def test_outside_the_mask(engine):
         radiance = merge.radiance()
         assert (radiance.validity[~mask] == UNDER).all()
         assert np.isinf(merge.uncertainty()[~mask]).all()
-        assert (merge.radiance_half(1.0)[~mask] == 0).all()
+        half = merge.radiance_half(1000.0)
+        np.testing.assert_array_equal(half.validity, radiance.validity.transpose(2, 0, 1))
+        lowest = np.exp(radiance.ln_radiance.transpose(2, 0, 1)[:, ~mask].astype(float)) * 1000
+        np.testing.assert_allclose(half.planes[:, ~mask], lowest, rtol=5e-4)
     assert whole.any()
 
 
-def test_half_floats_are_the_radiance(engine):
+@pytest.mark.parametrize("shape", [(23, 41, 3), (9, 30, 1), (3, 50001, 3)])
+def test_half_floats_are_the_radiance_and_its_flags(engine, shape):
+    frames = shoot(TIMES, shape=shape)
+    merge = open_merge(settings(algorithm="debevec_exact"), curve(shape[2]), shape)
+    for pixels, time in zip(frames, TIMES, strict=True):
+        merge.add(pixels, time)
+    radiance = merge.radiance()
+    wanted = np.exp(radiance.ln_radiance.astype(float)).transpose(2, 0, 1) * 1000.0
+    half = merge.radiance_half(1000.0)
+    assert half.planes.dtype == np.float16
+    np.testing.assert_allclose(half.planes, wanted, rtol=8e-4)
+    np.testing.assert_array_equal(half.validity, radiance.validity.transpose(2, 0, 1))
+    assert set(np.unique(half.validity)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e9])
+def test_half_floats_are_given_only_where_they_can_hold_everything(factor):
     frames = shoot(TIMES)
     merge = open_merge(settings(algorithm="debevec_exact"), curve(), frames[0].shape)
     for pixels, time in zip(frames, TIMES, strict=True):
         merge.add(pixels, time)
-    wanted = np.exp(merge.radiance().ln_radiance.astype(float)) * 1000.0
-    half = merge.radiance_half(1000.0)
-    assert half.dtype == np.float16
-    np.testing.assert_allclose(half, wanted, rtol=8e-4)
+    assert merge.radiance_half(factor) is None
+    with pytest.raises(ValueError, match="factor"):
+        merge.radiance_half(0.0)
 
 
 def test_uncertainty_falls_with_light_and_exposures(engine):

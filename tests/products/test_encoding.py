@@ -15,6 +15,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.settings import MergeSettings
 from asi_watch.products import (
     ProductSpec,
     ProvenanceError,
@@ -25,7 +27,8 @@ from asi_watch.products import (
     find_provenance,
     read_provenance,
 )
-from asi_watch.products.radiance import round_to_half
+from asi_watch.products.radiance_layers import HalfLayers, round_to_half
+from tests.hdr.brackets import TIMES, curve, shoot
 from tests.products.making import FORMATS, layers, picture, pixels_for, provenance
 
 SHAPE = (67, 90, 3)
@@ -276,6 +279,44 @@ def test_every_compression_keeps_every_bit(compression: Any, pixel_type: Any) ->
         assert np.array_equal(pixels, plain[name]), name
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_half_floats_straight_from_a_merge_are_the_radiance(channels: int) -> None:
+    shape = (40, 30, channels)
+    frames = shoot(TIMES, shape=shape)
+    how = MergeSettings("debevec_custom", "triangle", 5, 250, 2.2, None, 255, True)
+    merge = open_merge(how, curve(channels), shape)
+    for pixels, time in zip(frames, TIMES, strict=True):
+        merge.add(pixels, time)
+    radiance = merge.radiance()
+    made = RadianceLayers(radiance.ln_radiance, radiance.validity)
+    wanted = exr(encode(ProductSpec("exr"), made, provenance()))[1]
+    data = encode_merge(ProductSpec("exr"), merge, provenance())
+    found = exr(data)[1]
+    assert set(found) == set(wanted)
+    assert np.array_equal(found["validity"], wanted["validity"])
+    for name in set(found) - {"validity"}:
+        assert found[name].dtype == np.float16
+        steps = found[name].view(np.uint16).astype(int) - wanted[name].view(np.uint16)
+        assert np.abs(steps).max() <= 1
+    assert find_provenance(bytes(data)).pixels["number"] == "half"
+    full = exr(encode_merge(ProductSpec("exr", pixel_type="float"), merge, provenance()))[1]
+    assert {pixels.dtype for name, pixels in full.items() if name != "validity"} == {
+        np.dtype(np.float32)
+    }
+
+
+def test_half_layers_are_checked() -> None:
+    planes = np.ones((3, 4, 5), np.float16)
+    made = HalfLayers(planes, np.zeros(planes.shape, np.uint8))
+    for spec in (ProductSpec("tiff"), ProductSpec("exr", pixel_type="float"), ProductSpec("png")):
+        with pytest.raises(ValueError, match=r"half|made from"):
+            encode(spec, made, provenance())
+    with pytest.raises(ValueError, match="float16"):
+        HalfLayers(planes.astype(np.float32), made.validity)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="validity"):
+        HalfLayers(planes, made.validity[:1])
+
+
 def test_layers_are_left_out_on_request_or_where_there_are_none() -> None:
     spec = ProductSpec("exr", validity=False, uncertainty=False)
     assert set(exr(encode(spec, layers(SHAPE), provenance()))[1]) == {"B", "G", "R"}
@@ -376,14 +417,19 @@ def test_a_merge_is_asked_only_for_what_is_needed() -> None:
             asked.append("radiance")
             return layers(SHAPE)
 
+        def radiance_half(self, factor: float) -> None:
+            asked.append(f"half × {factor:g}")
+
         def uncertainty(self) -> NDArray[np.float32]:
             asked.append("uncertainty")
             return np.ones(SHAPE, np.float32)
 
     for format_ in FORMATS:
         encode_merge(ProductSpec(format_), Merge(), provenance())  # type: ignore[arg-type]
-    assert asked == ["uint8", "uint16", "uint16", "radiance", "radiance", "radiance"]
-    spec = ProductSpec("exr", uncertainty=True)
+    pictures = ["uint8", "uint16", "uint16"]
+    assert asked == [*pictures, "half × 1000", "radiance", "radiance", "radiance"]
+    asked.clear()
+    spec = ProductSpec("exr", uncertainty=True, pixel_type="float")
     data = encode_merge(spec, Merge(), provenance())  # type: ignore[arg-type]
-    assert asked[-1] == "uncertainty"
+    assert asked == ["uncertainty", "radiance"]
     assert find_provenance(bytes(data)).pixels["layers"] == "validity uncertainty"
