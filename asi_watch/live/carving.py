@@ -20,7 +20,7 @@ Value = int | float | str | bytes | None
 
 _MAGIC = b"SQLite format 3\0"
 _TABLE_LEAF, _INDEX_LEAF, _INDEX_INTERIOR = 0x0D, 0x0A, 0x02
-_LONGEST_RECORD = 16 << 20
+_LONGEST_RECORD = 2 << 20
 _PAGE_SIZES = [1 << n for n in range(9, 17)]
 _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
 
@@ -155,7 +155,9 @@ def _payload(pages: _Pages, page: bytes, kind: int, at: int, length: int) -> byt
         local = local if local <= most else least
         payload = page[at : at + local]
         (following,) = struct.unpack_from(">I", page, at + local)
-        while len(payload) < length and 1 < following <= pages.count:
+        seen: set[int] = set()
+        while len(payload) < length and 1 < following <= pages.count and following not in seen:
+            seen.add(following)
             overflow = pages.page(following)
             (following,) = struct.unpack_from(">I", overflow)
             payload += overflow[4 : 4 + length - len(payload)]

@@ -79,6 +79,9 @@ class LedgerFile:
         self._db.execute("PRAGMA synchronous = FULL")
         # Single rows are looked up; pages kept would only be memory held for good.
         self._db.execute("PRAGMA cache_size = -512")
+        # A file that may only be read is opened without a word: better told now than row by row.
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("ROLLBACK")
         self._migrate()
         self._check_tables()
         self._check(_CHECK_SECONDS)
