@@ -80,8 +80,8 @@ class LedgerFile:
         # Single rows are looked up; pages kept would only be memory held for good.
         self._db.execute("PRAGMA cache_size = -512")
         # A file that may only be read is opened without a word: better told now than row by row.
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute("ROLLBACK")
+        if not os.access(self.path, os.W_OK):
+            raise self._opening_error(sqlite3.OperationalError("is read-only"))
         self._migrate()
         self._check_tables()
         self._check(_CHECK_SECONDS)

@@ -108,7 +108,7 @@ def test_a_product_of_any_year_is_no_reason_to_fail(
     real = Path.stat
 
     def stat(self: Path, **options: bool) -> os.stat_result:
-        found = real(self, **options)  # type: ignore[arg-type]
+        found = real(self, **options)
         if self.name != path.name:
             return found
         return os.stat_result((*found[:8], int(seconds), found[9]), {"st_mtime": seconds})
