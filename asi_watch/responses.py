@@ -17,6 +17,16 @@ from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
 
 # A response file holds 3 KB of numbers and a page of metadata; more is not one.
 _MAX_FILE_BYTES = 16 * 1024 * 1024
+# What a file that is made to harm can bring forth: MemoryError by an array that claims to be huge.
+_NONSENSE = (
+    ValueError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
 # Files without the key come from asi_core, which sampled its images in this order.
 _ORDER_WITHOUT_KEY: ChannelOrder = "RGB"
 
@@ -46,6 +56,7 @@ def read_response_file(path: str | Path) -> tuple[NDArray[np.float32], dict[str,
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ResponseFileError(f"{path}: larger than any response file; is it the right one?")
         raw = path.read_bytes()
+        _refuse_bombs(path, raw)
         with np.load(BytesIO(raw), allow_pickle=False) as archive:
             response = as_log_response(archive["response"])
             metadata = json.loads(str(archive["metadata"])) if "metadata" in archive else {}
@@ -57,7 +68,7 @@ def read_response_file(path: str | Path) -> tuple[NDArray[np.float32], dict[str,
         raise ResponseFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except KeyError:
         raise ResponseFileError(f"{path}: holds no array named 'response'") from None
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _NONSENSE as error:
         if isinstance(error, ResponseFileError):
             raise
         raise ResponseFileError(f"{path}: not a response file: {error}") from error
@@ -67,6 +78,12 @@ def read_response_file(path: str | Path) -> tuple[NDArray[np.float32], dict[str,
     if order not in ("BGR", "RGB"):
         raise ResponseFileError(f"{path}: channel_order is {order!r}; it is 'BGR' or 'RGB'")
     return response, metadata
+
+
+def _refuse_bombs(path: Path, raw: bytes) -> None:
+    with zipfile.ZipFile(BytesIO(raw)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _MAX_FILE_BYTES:
+            raise ResponseFileError(f"{path}: unpacks to more than any response file holds")
 
 
 def load_curve(path: str | Path) -> ResponseCurve:

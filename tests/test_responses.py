@@ -66,6 +66,13 @@ def bad_files() -> dict[str, bytes]:
 
     empty_zip = io.BytesIO()
     zipfile.ZipFile(empty_zip, "w").close()
+    huge, bomb = io.BytesIO(), io.BytesIO()
+    claim = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}"
+    with zipfile.ZipFile(huge, "w") as archive:
+        header = b"\x93NUMPY\x01\x00" + len(claim + b"\n").to_bytes(2, "little")
+        archive.writestr("response.npy", header + claim + b"\n")
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("response.npy", bytes(20_000_000))
     return {
         "empty": b"",
         "text": b"response",
@@ -79,6 +86,9 @@ def bad_files() -> dict[str, bytes]:
         "odd order": saved(response=CURVE, metadata=np.array('{"channel_order": "GBR"}')),
         "text array": saved(response=np.array(["a"] * 256), metadata=np.array("{}")),
         "empty zip": empty_zip.getvalue(),
+        "claims a terabyte": huge.getvalue(),
+        "unpacks to much": bomb.getvalue(),
+        "deep json": saved(response=CURVE, metadata=np.array("[" * 100_000)),
     }
 
 

@@ -30,13 +30,19 @@ def command(config_path: str, as_json: bool) -> None:
     code 1 when no daemon answers.
     """
     from asi_watch.config.loading import load_config
-    from asi_watch.live.control import ask
+    from asi_watch.live.control import NotRunningError, ask
 
     snapshot = ask(load_config(config_path).state_dir)
     if as_json:
         click.echo(json.dumps(snapshot, indent=2))
         return
-    _show(snapshot)
+    try:
+        _show(snapshot)
+    except (KeyError, TypeError) as error:
+        raise NotRunningError(
+            f"the daemon answers as another version ({shown(str(snapshot.get('version')))}) does;"
+            " restart it after an upgrade, or ask with --json"
+        ) from error
 
 
 def _show(snapshot: dict[str, Any]) -> None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from asi_watch.errors import AsiWatchError
+from asi_watch.logs import failure
+
+log = logging.getLogger(__name__)
 
 SOCKET_NAME = "control.sock"
 PROTOCOL = 1
@@ -90,11 +95,14 @@ class ControlServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(_REQUEST_TIMEOUT)
-                answer = self._answer_to(_read_line(connection))
-                connection.settimeout(_TIMEOUT)
-                connection.sendall(json.dumps(answer).encode())
+            try:
+                with connection, contextlib.suppress(OSError):
+                    answer = self._answer_to(_read_line(connection))
+                    connection.settimeout(_TIMEOUT)
+                    connection.sendall(json.dumps(answer).encode())
+            # The one boundary of this thread: whoever asks next is answered.
+            except Exception as error:  # noqa: BLE001
+                failure(log, "request crashed", error)
 
     def _answer_to(self, line: bytes) -> Answer:
         try:
@@ -105,16 +113,23 @@ class ControlServer:
 
 def _read_line(connection: socket.socket) -> bytes:
     line = bytearray()
+    # For the whole request: who sends it byte by byte keeps the others waiting no longer.
+    deadline = time.monotonic() + _REQUEST_TIMEOUT
+
+    def receive() -> bytes:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        return connection.recv(4096)
+
     with contextlib.suppress(TimeoutError):
         while b"\n" not in line and len(line) <= _MAX_REQUEST:
-            chunk = connection.recv(4096)
+            chunk = receive()
             if not chunk:
                 return bytes(line)
             line += chunk
         if b"\n" not in line:
             # Heard out, up to a point: whoever is cut off in mid-sentence hears no answer.
             for _ in range(_MAX_REQUEST // 256):
-                if not connection.recv(4096):
+                if not receive():
                     break
     return bytes(line)
 

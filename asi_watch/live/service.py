@@ -40,6 +40,7 @@ from asi_watch.live.requests import RequestDesk, RetryRequest
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.settings import CameraSettings, DaemonSettings
 from asi_watch.logs import event
+from asi_watch.products import sweep_temporaries
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ class Daemon:
         with ExitStack() as stack:
             lock = StateLock(self._settings.state_dir)
             stack.callback(lock.release)
+            # Left behind by a process that was killed; the folder is ours alone now.
+            sweep_temporaries(self._settings.state_dir, recursive=True)
             self._take_signals()
             if not self._wait_for_room():
                 return 0

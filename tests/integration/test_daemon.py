@@ -157,13 +157,19 @@ def test_sigterm_during_a_merge_finishes_it(make_site: Callable[..., Site]) -> N
         assert site.until_published(number).revision == 1
 
 
-def test_nothing_is_open_to_everyone_whatever_the_umask(site: Site) -> None:
+def test_state_is_swept_and_nothing_is_open_to_everyone_whatever_the_umask(site: Site) -> None:
+    half = site.state / "curves/roof/.asi-watch-0123456789abcdef.tmp"
+    half.parent.mkdir(parents=True)
+    half.touch()
     command = ["sh", "-c", 'umask 000; exec "$@"', "sh", *site.command("run")]
     with site.log.open("wb") as log:
         site.process = subprocess.Popen(command, stdout=log, stderr=log)
     site.until(lambda: "msg=ready" in site.log_text(), "ready")
     site.take(0)
     site.until_published(0)
+    assert not half.exists()
+    half.parent.rmdir()
+    half.parent.parent.rmdir()
     made = [*site.state.rglob("*"), *site.output.rglob("*")]
     assert {p.name for p in made} >= {"ledger.sqlite3", "ledger.sqlite3-wal", "at-work", "lock"}
     assert [p for p in made if p.stat().st_mode & 0o007] == []
