@@ -5,9 +5,6 @@ mount -t proc proc /proc 2>/dev/null
 mount -t sysfs sysfs /sys 2>/dev/null
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 for place in /run /tmp /mnt /var/lib/nfs; do mount -t tmpfs tmpfs $place; done
-case "$(cat /proc/cmdline)" in
-*asi.code=rw*) mount -t ext4 LABEL=asi-code /code ;;
-*) mount -t ext4 -o ro LABEL=asi-code /code ;;
-esac
+mount -t ext4 -o ro LABEL=asi-code /code
 modprobe virtio_console
 exec /usr/bin/python3 -S -u /code/tests/machine/agent.py

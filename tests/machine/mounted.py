@@ -1,9 +1,9 @@
 """This computer in place of a machine: only the disk loses its power.
 
 Where no machine can be run at full speed, the data disk alone is real: a `VolatileDisk`, mounted
-here by way of FUSE and a loop device. At the cut all programs are stopped, the disk takes nothing
-more, the programs are killed, and what the kernel still holds for the disk is thrown away with the
-mount. What is left is what the same programs would have left in a machine.
+here by way of FUSE (nbdfuse, of libnbd-bin) and a loop device. At the cut all programs are stopped,
+the disk takes nothing more, the programs are killed, and what the kernel still holds for the disk
+is thrown away with the mount. What is left is what the same programs would leave in a machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.machine.image import REPOSITORY
 from tests.machine.vm import MachineError
 from tests.machine.volatile_disk import VolatileDisk
 
-TOOLS = ("qemu-storage-daemon", "losetup", "mkfs.ext4", "e2fsck")
+TOOLS = ("nbdfuse", "losetup", "mkfs.ext4", "e2fsck")
 
 
 def missing() -> list[str]:
@@ -71,19 +71,17 @@ class MountedDisk:
         self.logs.append(self._folder / f"programs-{len(self.logs)}.log")
         export = self._folder / "export"
         export.touch()
-        self._server = subprocess.Popen(
-            [
-                "qemu-storage-daemon",
-                "--blockdev", "driver=nbd,node-name=disk,server.type=unix,"
-                f"server.path={self._medium.address}",
-                "--export", f"type=fuse,id=disk,node-name=disk,mountpoint={export},writable=on",
-            ],
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        with (self._folder / "nbdfuse.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                ["nbdfuse", str(export), "--unix", str(self._medium.address)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         deadline = time.monotonic() + 20
         while not export.stat().st_size:
             if self._server.poll() is not None or time.monotonic() > deadline:
-                raise MachineError("qemu-storage-daemon does not show the disk")
+                raise MachineError("nbdfuse does not show the disk")
             time.sleep(0.02)
         self._device = self.run("losetup", "--direct-io=on", "-f", "--show", str(export)).strip()
         self.run("mount", self._device, str(self.data))

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from asi_watch.responses import response_bytes
-from tests.machine.image import System, disk
+from tests.machine.image import System, code_disk, disk
 from tests.machine.mounted import MountedDisk
 from tests.machine.place import EXPOSURES, SIZE, Place
-from tests.machine.vm import Machine, MachineError, prepared_code
+from tests.machine.vm import Machine, MachineError
 from tests.machine.volatile_disk import VolatileDisk
 from tests.machine.writers import WAYS
 from tests.skies import sky_bracket
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 START = datetime(2026, 6, 21, 0, 0)
 DISK_BYTES = 1 << 30
-PATIENCE = 90.0
+PATIENCE = 180.0
+WORK_SECONDS = 10.0
 FAULTS = "late:0.1,duplicate:0.1,completed-later:0.1,truncated:0.05,missing:0.05"
 _PUBLISHED = re.compile(
     r'msg="bracket published".*? slot=(\S+)(?:.*? revision=(\d+))?.*? latency=(\S+)'
@@ -108,7 +109,7 @@ class PowerCuts:
     def _machine(self, medium: VolatileDisk) -> AnyMachine:
         if self._system is None:
             return MountedDisk(self._folder, medium)
-        code = prepared_code(self._system, self._folder)
+        code = code_disk(self._folder / "code.img")
         return Machine("pc", self._system, code, self._folder, data=medium.address)
 
     # -- rounds -------------------------------------------------------------------------------
@@ -126,9 +127,7 @@ class PowerCuts:
         machine.boot()
         left = self._aftermath(machine, number)
         self._start(machine, number)
-        # From the first moments of the daemon's start to far into its work.
-        early, later = self._dice.uniform(0.1, 2.5), self._dice.uniform(2.5, 12.0)
-        time.sleep(self._dice.choice([early, later, later]))
+        self._wait(machine)
         if not machine.running("daemon"):
             raise MachineError(f"the daemon ended:\n{machine.log_text()[-3000:]}")
         machine.cut()
@@ -143,6 +142,16 @@ class PowerCuts:
             time.monotonic() - began,
         )  # fmt: skip
 
+    def _wait(self, machine: AnyMachine) -> None:
+        """Let a random time pass: from the first moments of the daemon to far into its work."""
+        if self._dice.random() < 0.25:
+            time.sleep(self._dice.uniform(0.1, 3.0))
+            return
+        deadline = time.monotonic() + PATIENCE
+        while "msg=ready" not in machine.log_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(self._dice.uniform(0.2, WORK_SECONDS))
+
     def _start(self, machine: AnyMachine, number: int) -> None:
         machine.start(
             "daemon", machine.python_path, "-m", self._daemon, "run", "-c", str(self._place.config)
@@ -150,7 +159,8 @@ class PowerCuts:
         begin = START + timedelta(hours=number)
         machine.start(
             "camera", machine.python_path, "-m", "asi_watch", "simulate",
-            f"--out={self._place.watch}", "--brackets=0", "--speed=25", f"--size={SIZE}", f"--seed={self._seed + number}",
+            f"--out={self._place.watch}", "--brackets=0", "--speed=25",
+            f"--size={SIZE}", f"--seed={self._seed + number}",
             f"--start={begin:%Y-%m-%d %H:%M:%S}", "--writer=mixed", f"--faults={FAULTS}",
             f"--exposures={','.join(str(e) for e in EXPOSURES)}",
         )  # fmt: skip

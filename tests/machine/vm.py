@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from tests.machine.agent import PYTHON
-from tests.machine.image import System, code_disk
+from tests.machine.image import System
 
-BOOT_SECONDS = 120.0
+BOOT_SECONDS = 300.0
 KERNEL = "root=LABEL=asi-root rootfstype=ext4 ro init=/sbin/asi-init console=ttyS0 panic=-1"
 
 
@@ -82,21 +82,15 @@ class Machine:
 
     # -- power --------------------------------------------------------------------------------
 
-    def boot(self, *, build: bool = False) -> None:
-        """Switch it on, mount the data disk and wait for the agent.
-
-        Parameters
-        ----------
-        build : bool
-            Make the disk with the project writable.
-        """
+    def boot(self) -> None:
+        """Switch it on, wait for the agent and mount the data disk."""
         log = self._folder / f"{self.name}-{len(self.logs)}.log"
         self.logs.append(log)
         port = Path(self._short.name) / "port"
         kernel_log = (self._folder / f"{self.name}-kernel.log").open("ab")
         with kernel_log:
             self._process = subprocess.Popen(
-                self._command(port, log, build),
+                self._command(port, log),
                 stdin=subprocess.DEVNULL,
                 stdout=kernel_log,
                 stderr=kernel_log,
@@ -169,13 +163,13 @@ class Machine:
 
     # -- within -------------------------------------------------------------------------------
 
-    def _command(self, port: Path, log: Path, build: bool) -> list[str]:
-        system, code = self._system, f"file,filename={self._code}"
+    def _command(self, port: Path, log: Path) -> list[str]:
+        system = self._system
         options = [
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             "-machine", "q35", *_processor(), "-smp", "2", "-m", "1536",
             "-kernel", str(system.kernel), "-initrd", str(system.initrd),
-            "-append", KERNEL + (" asi.code=rw" if build else ""),
+            "-append", KERNEL,
             "-serial", "stdio", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=port,path={port},server=on,wait=off",
             "-device", "virtserialport,chardev=port",
@@ -183,7 +177,7 @@ class Machine:
         ]  # fmt: skip
         drives = [
             ("root", f"file,filename={system.root},read-only=on", "raw,read-only=on"),
-            ("code", code + ("" if build else ",read-only=on"), "raw" + _read_only(not build)),
+            ("code", f"file,filename={self._code},read-only=on", "raw,read-only=on"),
         ]
         if self._disk is not None and self._disk.is_socket():
             drives.append(("data", f"nbd,server.type=unix,server.path={self._disk}", "raw"))
@@ -246,10 +240,6 @@ class Machine:
         return answer["value"]
 
 
-def _read_only(yes: bool) -> str:
-    return ",read-only=on" if yes else ""
-
-
 def _processor() -> list[str]:
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
@@ -257,15 +247,3 @@ def _processor() -> list[str]:
 def _hardware_address(link: Path) -> str:
     tail = os.fsencode(link.name)[-1]
     return f"52:54:00:00:00:{tail:02x}"
-
-
-def prepared_code(system: System, folder: Path) -> Path:
-    """Make the disk with the project, and compile its merge inside a machine."""
-    code = code_disk(folder / "code.img")
-    with Machine("build", system, code, folder) as machine:
-        machine.boot(build=True)
-        build = "cd /code && exec /opt/asi/bin/python setup.py -q build_ext --inplace"
-        machine.run("sh", "-c", build, limit=300)
-        machine.python("-c", "import asi_watch.hdr._kernel")
-        machine.shut_down()
-    return code
