@@ -39,7 +39,6 @@ class OpenBracket:
     read_again: dict[str, Arrival] = field(default_factory=dict)
     early: set[str] = field(default_factory=set)
     settling: dict[str, tuple[float, Arrival]] = field(default_factory=dict)
-    required: set[str] = field(default_factory=set)
     heard_meanwhile: list[tuple[Arrival, ReadOutcome]] = field(default_factory=list)
     merging: bool = False
     overtaken: bool = False
@@ -184,7 +183,6 @@ class OpenBracket:
         self.duplicates, self.late = 0, record.late + self.late
         self.attempts = record.attempts if record.state == "failed" else 0
         earlier = [e for e in record.inputs if e.path != newly]
-        self.required.update(e.path for e in earlier)
         return [Arrival(e.path, e.timestamp, e.exposure_us) for e in earlier]
 
     def give_up_revision(self, reason: str) -> list[RejectedFile]:
@@ -196,7 +194,7 @@ class OpenBracket:
             r for r in (*usable, *self.rejected.values()) if not record.knows(r.path, r.signature)
         ]
         self.reopened = False
-        self.required.clear()
+        self.retry_at = None
         self.usable.clear()
         self.rejected.clear()
         self.recoverable.clear()

@@ -95,14 +95,14 @@ class LateFiles:
 
     def input_is_gone(self, bracket: OpenBracket, path: str, what: str) -> Iterator[Command]:
         """Give up a revision that lacks an input of the product that stands."""
-        if path not in bracket.required:
+        record = bracket.previous
+        if record is None or record.state != "published" or bracket.probing:
             return
-        bracket.required.discard(path)
-        if bracket.previous is None or bracket.previous.state != "published":
+        if all(path != e.path for e in record.inputs):
             return
         # A revision with fewer inputs would be worse than the product that stands.
         self._counters.late_ignored += 1
-        arrived = bracket.late - bracket.previous.late
+        arrived = bracket.late - record.late
         left_out = bracket.give_up_revision(
             f"late: not merged, since the earlier input {path} {what}"
         )

@@ -56,7 +56,6 @@ class TakingIn:
         return [c for arrival, outcome in heard for c in self.take(bracket, arrival, outcome)]
 
     def _admit(self, bracket: OpenBracket, exposure: Exposure) -> Iterator[Command]:
-        bracket.required.discard(exposure.path)
         if bracket.probing:
             yield from self._late.usable(bracket, exposure)
             return

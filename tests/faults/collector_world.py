@@ -234,6 +234,9 @@ class World:
             if stale:
                 return MergeFailed("has changed", stale=stale[:1])
         self.kept.pop(command.slot, None)
+        row = self.rows.get(command.slot)
+        if row is not None and row.state == "published":
+            assert len(wanted) >= len(row.inputs), "a revision with less than the product"
         self.products[command.slot] = (command.revision, wanted)
         self.made[command.slot].append(wanted)
         return Published(("x.jpg",), "c0ffee", "x", 0.1)
@@ -244,21 +247,25 @@ class World:
 
     # -- the end ----------------------------------------------------------------------------
 
+    def work_off(self) -> bool:
+        """Do what lies there to be done; tell whether there was anything new or asked for."""
+        while self.events:
+            self.event(*self.events.pop(0))
+        new = self.scan(settled=True)
+        while self.reads:
+            self.work_read(0)
+        while self.answers:
+            self.hear_read(0)
+        while self.merges:
+            self.work_merge(0)
+        while self.results:
+            self.hear_merge(0)
+        return new or bool(self.reads or self.merges)
+
     def finish(self, rounds: int = 400) -> None:
         """Let time pass without further change until nothing is left to do."""
         for _ in range(rounds):
-            while self.events:
-                self.event(*self.events.pop(0))
-            new = self.scan(settled=True)
-            while self.reads:
-                self.work_read(0)
-            while self.answers:
-                self.hear_read(0)
-            while self.merges:
-                self.work_merge(0)
-            while self.results:
-                self.hear_merge(0)
-            if not (new or self.reads or self.merges) and self.collector.is_idle():
+            if not self.work_off() and self.collector.is_idle():
                 return
             due = self.collector.next_due()
             self.advance(max(0.0, due - self.now) if due is not None else STABLE)

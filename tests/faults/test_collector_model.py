@@ -147,6 +147,12 @@ class Arrivals(RuleBasedStateMachine):
         while self.world.answers:
             self.world.hear_read(0)
 
+    @rule(seconds=st.sampled_from([0.0, 20.0]))
+    def work_off(self, seconds: float) -> None:
+        self.world.work_off()
+        self.world.advance(seconds)
+        self.world.work_off()
+
     @precondition(lambda self: self.world.merges)
     @rule(data=st.data(), failure=st.sampled_from([None, None, FULL, CRASHED, HOPELESS]))
     def merge(self, data: st.DataObject, failure: MergeFailed | None) -> None:
@@ -305,6 +311,8 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
         case "learn":
             second = timedelta(seconds=dice.randint(0, 29))
             world.learn(slot_at(dice.choice(SLOTS)) + second, dice.choice(OFFSETS))
+        case "work off":
+            walker.work_off(dice.choice([0.0, 20.0]))
         case "ask again" if dice.random() < 0.5:
             walker.ask_again()
         case "event" if world.events:
@@ -324,7 +332,7 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
             world.hear_merge(dice.randrange(len(world.results)))
         case "restart" if dice.random() < 0.2:
             world.restart()
-        case "vanish" if walker.may_vanish and world.disk and dice.random() < 0.3:
+        case "vanish" if walker.may_vanish and world.disk:
             gone = dice.choice(sorted(world.disk))
             world.vanish(gone)
             walker.vanished.add(gone)
@@ -332,7 +340,8 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
 
 _STEPS = (
     *("write", "event", "scan", "time", "read", "hear read", "merge", "hear merge") * 2,
-    *("bracket", "bracket", "event of nothing new", "learn", "ask again", "restart", "vanish"),
+    *("bracket", "work off") * 2,
+    *("event of nothing new", "learn", "ask again", "restart", "vanish"),
 )
 
 

@@ -714,3 +714,20 @@ def test_an_empty_file_is_not_looked_at_before_it_lay_still(bench: Bench) -> Non
     bench.write(whole()[0], size=0)
     bench.arrive(whole()[0], settled=False, scan=True)
     assert bench.reads == []
+
+
+def test_no_revision_is_made_when_an_earlier_input_goes_between_two_attempts(
+    bench: Bench,
+) -> None:
+    bench.arrive(*whole()[:2])
+    bench.wait(GRACE)
+    bench.fail = MergeFailed("oh")
+    bench.arrive(whole()[2])
+    assert bench.rows[slot(0)].state == "failed"
+    bench.fail = MergeFailed("has changed", stale=(whole()[0],))
+    del bench.disk[whole()[0]]
+    bench.wait(1000)
+    row = bench.rows[slot(0)]
+    assert (row.state, row.revision) == ("published", 1)
+    assert "earlier input" in row.rejected[-1].reason
+    assert bench.collector.is_idle()
