@@ -12,7 +12,7 @@ from typing import Any
 
 from asi_watch.cli import main
 
-_connect = sqlite3.connect
+_connect: Any = sqlite3.connect
 
 
 class _Hasty(sqlite3.Connection):
@@ -22,5 +22,5 @@ class _Hasty(sqlite3.Connection):
 
 if __name__ == "__main__":
     os.fsync = lambda _: None  # type: ignore[assignment]
-    sqlite3.connect = lambda *a, **k: _connect(*a, **{"factory": _Hasty, **k})  # type: ignore[assignment]
+    sqlite3.connect = lambda *a, **k: _connect(*a, **{"factory": _Hasty, **k})
     sys.exit(main())

@@ -43,14 +43,21 @@ def run(*command: str | Path, limit: float = 1800) -> None:
 def missing() -> list[str]:
     """What this computer lacks for a test machine, each with the remedy."""
     lacks = [f"{tool} is not installed" for tool in TOOLS if shutil.which(tool) is None]
-    kvm = Path("/dev/kvm")
-    if not kvm.exists():
-        lacks.append("/dev/kvm is not there: no hardware virtualisation, or not for this container")
-    elif not os.access(kvm, os.R_OK | os.W_OK):
-        lacks.append("/dev/kvm may not be used by this user")
     if not system_folder().exists() and os.geteuid() != 0:
         lacks.append("making the machine's disk needs root, once")
     return lacks
+
+
+def no_kvm() -> str | None:
+    """Say why machines do not run at full speed here, None if they do."""
+    kvm = Path("/dev/kvm")
+    if not kvm.exists():
+        return "/dev/kvm is not there: no hardware virtualisation, or not for this container"
+    if not os.access(kvm, os.R_OK | os.W_OK):
+        return "/dev/kvm may not be used by this user"
+    # Without the processor's help (nested machines) the device may be there and be of no use.
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    return None if words & {"vmx", "svm"} else "the processor shows neither vmx nor svm"
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""``python -m tests.machine.judging WHAT DATA``: looked at where the data disk is mounted.
+"""``python -m tests.machine.judging WHAT DATA [WATCH OUTPUT]``, where the data disk is mounted.
 
 Prints one JSON document. `aftermath` is asked right after a start, before the daemon runs: what a
 power cut left. `verdict` is asked at the end.
@@ -194,4 +194,4 @@ _ASKED: dict[str, Callable[[Place], dict[str, Any]]] = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(_ASKED[sys.argv[1]](Place(Path(sys.argv[2])))))
+    print(json.dumps(_ASKED[sys.argv[1]](Place(*map(Path, sys.argv[2:])))))

@@ -15,17 +15,24 @@ SIZE = 128
 
 @dataclass(frozen=True)
 class Place:
-    """Folders below the place where the data disk is mounted."""
+    """Folders of a camera and its daemon.
+
+    Parameters
+    ----------
+    data : Path
+        Where the data disk is mounted.
+    watch, output : Path
+        Default: on the data disk.
+    """
 
     data: Path
+    watch: Path = Path()
+    output: Path = Path()
 
-    @property
-    def watch(self) -> Path:
-        return self.data / "in"
-
-    @property
-    def output(self) -> Path:
-        return self.data / "out"
+    def __post_init__(self) -> None:
+        for name, folder in (("watch", "in"), ("output", "out")):
+            if getattr(self, name) == Path():
+                object.__setattr__(self, name, self.data / folder)
 
     @property
     def state(self) -> Path:

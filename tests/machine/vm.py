@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import queue
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.machine.agent import PYTHON
-from tests.machine.image import System
+from tests.machine.image import System, no_kvm
 
 BOOT_SECONDS = 300.0
 KERNEL = "root=LABEL=asi-root rootfstype=ext4 ro init=/sbin/asi-init console=ttyS0 panic=-1"
@@ -40,8 +39,6 @@ class Machine:
         n-th start.
     data : Path or None
         Image of a data disk, or socket of a `VolatileDisk`.
-    link : tuple of Path, optional
-        Own and other end of a network cable.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class Machine:
         folder: Path,
         *,
         data: Path | None = None,
-        link: tuple[Path, Path] | None = None,
     ) -> None:
         self.name = name
         self.data = Path("/data")
@@ -62,7 +58,6 @@ class Machine:
         self._code = code
         self._folder = folder
         self._disk = data
-        self._link = link
         self._process: subprocess.Popen[bytes] | None = None
         self._short = tempfile.TemporaryDirectory(prefix="asi-vm-")
         self._number = 0
@@ -189,13 +184,6 @@ class Machine:
                 "-blockdev", f"driver={kind},node-name={name},file={name}-file",
                 "-device", f"virtio-blk-pci,drive={name}",
             ]  # fmt: skip
-        if self._link is not None:
-            mine, other = self._link
-            options += [
-                "-netdev", f"dgram,id=net,local.type=unix,local.path={mine},"
-                f"remote.type=unix,remote.path={other}",
-                "-device", f"virtio-net-pci,netdev=net,mac={_hardware_address(mine)}",
-            ]  # fmt: skip
         return ["qemu-system-x86_64", *options]
 
     def _connected(self, port: Path) -> socket.socket:
@@ -241,9 +229,6 @@ class Machine:
 
 
 def _processor() -> list[str]:
+    if no_kvm() is None:
+        return ["-accel", "kvm", "-cpu", "host"]
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
-
-
-def _hardware_address(link: Path) -> str:
-    tail = os.fsencode(link.name)[-1]
-    return f"52:54:00:00:00:{tail:02x}"
