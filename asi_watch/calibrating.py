@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +17,15 @@ from asi_watch.hdr.calibration import (
     BracketSamples,
     Calibration,
     SampleTechnique,
+    SkyDisc,
+    agreed_disc,
+    find_sky_disc,
     sample_bracket,
 )
 from asi_watch.images import read_image
+
+SkyDiscChoice = Literal["auto"] | SkyDisc | None
+"""Where places are taken from: the disc that the pictures show, a given one, the whole picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ def sample_files(
     technique: SampleTechnique,
     samples_per_bracket: int,
     rng: np.random.Generator,
+    sky_disc: SkyDiscChoice = "auto",
     on_bracket: Callable[[FilesOfBracket], None] | None = None,
 ) -> list[BracketSamples]:
     """Read brackets one by one and take their samples; one bracket is in memory at a time.
@@ -45,6 +52,8 @@ def sample_files(
     brackets : iterable of FilesOfBracket
     technique, samples_per_bracket, rng
         See `asi_watch.hdr.calibration.sample_bracket`.
+    sky_disc : "auto", SkyDisc or None
+        See `in_one_disc`.
     on_bracket : callable, optional
         Called after each bracket, for a progress display.
 
@@ -63,12 +72,16 @@ def sample_files(
     for bracket in brackets:
         samples.append(
             sample_bracket_files(
-                bracket, technique=technique, samples_per_bracket=samples_per_bracket, rng=rng
+                bracket,
+                technique=technique,
+                samples_per_bracket=samples_per_bracket,
+                rng=rng,
+                sky_disc=sky_disc,
             )
         )
         if on_bracket is not None:
             on_bracket(bracket)
-    return samples
+    return in_one_disc(samples, sky_disc)
 
 
 def sample_bracket_files(
@@ -77,6 +90,7 @@ def sample_bracket_files(
     technique: SampleTechnique,
     samples_per_bracket: int,
     rng: np.random.Generator,
+    sky_disc: SkyDiscChoice = "auto",
 ) -> BracketSamples:
     """Read one bracket and take its samples.
 
@@ -85,10 +99,13 @@ def sample_bracket_files(
     bracket : FilesOfBracket
     technique, samples_per_bracket, rng
         See `asi_watch.hdr.calibration.sample_bracket`.
+    sky_disc : "auto", SkyDisc or None
+        "auto": inside the disc that this bracket shows, if it shows one.
 
     Returns
     -------
     BracketSamples
+        With the disc that was used.
 
     Raises
     ------
@@ -102,14 +119,49 @@ def sample_bracket_files(
                 f"{shown(path)}: is {image.shape}, but {shown(bracket.paths[0])} is"
                 f" {images[0].shape}; the images of a bracket must have one size"
             )
+    disc = find_sky_disc(images) if sky_disc == "auto" else sky_disc
     try:
-        return sample_bracket(
-            images, bracket.exposure_us, technique=technique, count=samples_per_bracket, rng=rng
+        samples = sample_bracket(
+            images,
+            bracket.exposure_us,
+            technique=technique,
+            count=samples_per_bracket,
+            rng=rng,
+            mask=None if disc is None else disc.mask(images[0].shape),
         )
     except ValueError as error:
         raise BracketError(
             f"{shown(bracket.paths[0])} and the rest of its bracket: {error}"
         ) from error
+    return replace(samples, disc=disc)
+
+
+def in_one_disc(samples: Sequence[BracketSamples], sky_disc: SkyDiscChoice) -> list[BracketSamples]:
+    """Keep of all brackets' samples those inside the camera's one sky disc.
+
+    Parameters
+    ----------
+    samples : sequence of BracketSamples
+        Each with the disc found in its own bracket.
+    sky_disc : "auto", SkyDisc or None
+        "auto": the disc that the brackets agree on; where they show none, all samples stay.
+
+    Returns
+    -------
+    list of BracketSamples
+        All with the same disc, or all without.
+    """
+    disc = agreed_disc([s.disc for s in samples]) if sky_disc == "auto" else sky_disc
+    if disc is None:
+        return [replace(s, disc=None) for s in samples]
+    inside = [s.inside(disc) for s in samples]
+    # A bracket with nothing inside has the camera turned or its pictures of another size.
+    return [i if i.count else replace(s, disc=disc) for i, s in zip(inside, samples, strict=True)]
+
+
+def disc_numbers(disc: SkyDisc | None) -> list[float] | None:
+    """Write a disc as [x, y, radius] in pixels, as response files do."""
+    return None if disc is None else [disc.x, disc.y, disc.radius]
 
 
 def lne_range(log_response: ArrayLike, exposure_times: ArrayLike) -> tuple[float, float]:
@@ -148,7 +200,8 @@ def curve_metadata(
     Returns
     -------
     dict
-        asi_core's keys and ours: `channel_order`, `software`, `report`.
+        asi_core's keys and ours: `channel_order`, `software`, `report`; `sky_disc` is one of the
+        settings.
     """
     return {
         "timestamp_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

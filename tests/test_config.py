@@ -201,6 +201,9 @@ cameras: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 "lnE_range": st.sampled_from([None, [-6.5, 4]]),
             },
         ),
+        "recalibrate": st.fixed_dictionaries(
+            {}, optional={"sky_disc": st.sampled_from(["auto", None, [1024, 1010.5, 980]])}
+        ),
         "products": st.lists(
             st.sampled_from(["jpg", "png", "jp2", "exr", "tiff", "hdr"]), min_size=1, unique=True
         ).map(lambda names: [{"format": name} for name in names]),

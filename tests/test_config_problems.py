@@ -101,7 +101,7 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "recalibrate: {colour: blue}",
-            "recalibrate.colour: this key is unknown; known here are every, brackets",
+            "recalibrate.colour: this key is unknown; known here are every, brackets, sky_disc",
         ),
         ('merge: {low_clip: "5"}', "merge.low_clip: '5' is wrong; it must be a whole number"),
         ("merge: {low_clip: 5.0}", "merge.low_clip: '5.0' is wrong; it must be a whole number"),
@@ -119,6 +119,14 @@ def of_camera(settings: str) -> list[str]:
         (
             "merge: {lnE_range: [3, 1]}",
             "merge.lnE_range: [3, 1]: write two numbers, the smaller first, such as [-6.5, 4.0]",
+        ),
+        *(
+            (
+                f"recalibrate: {{sky_disc: {value}}}",
+                f"recalibrate.sky_disc: {shown}: write auto, null, or column, row and radius of the"
+                " sky disc in pixels, such as [1024, 1010, 980]",
+            )
+            for value, shown in (("round", "'round'"), ("[5, 5]", "[5, 5]"), ("[5, 5, 0]", "[5, 5, 0]"))
         ),
         (
             "merge: {algorithm: mertens}\nproducts: [{format: exr}]",

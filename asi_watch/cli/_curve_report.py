@@ -44,6 +44,9 @@ def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
     report = done.calibration.report
     text = f"curve {curve_id} from {report.brackets} brackets, {report.samples} samples"
     yield text + (f"; {len(done.rejected)} brackets could not be used" if done.rejected else "")
+    if done.disc is not None:
+        disc = done.disc
+        yield f"inside the sky disc {disc.x:g},{disc.y:g},{disc.radius:g} (x, y, radius)"
     yield row("", channel_names(report.channels))
     yield row("residual (stops)", (_number(v) for v in report.residual_stops))
     used = np.asarray(report.samples_per_code)

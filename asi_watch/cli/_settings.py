@@ -71,6 +71,7 @@ def camera_settings(name: str, camera: CameraConfig) -> CameraSettings:
             without_response=camera.without_response,
             every=None if every is None else every.total_seconds(),
             brackets=camera.recalibrate.brackets,
+            sky_disc=camera.recalibrate.sky_disc,
         ),
         retention=retention_rules(camera.retention),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 import click
 
@@ -12,6 +13,22 @@ from asi_watch.files import shown
 __all__ = ["command"]
 
 _TECHNIQUES = ("flat", "random", "histogram")
+
+
+def _sky_disc(
+    _context: click.Context, _option: click.Parameter, value: str
+) -> Literal["auto"] | tuple[float, float, float] | None:
+    if value == "auto":
+        return "auto"
+    if value == "none":
+        return None
+    try:
+        x, y, radius = (float(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not auto, none or three numbers such as 1024,1010,980"
+        ) from None
+    return x, y, radius
 
 
 _EPILOG = """\b
@@ -60,6 +77,15 @@ Examples:
 @click.option("--low-clip", type=click.IntRange(0, 254), default=5, show_default=True)
 @click.option("--high-clip", type=click.IntRange(1, 255), default=250, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same curve.")
+@click.option(
+    "--sky-disc",
+    metavar="auto|none|X,Y,RADIUS",
+    callback=_sky_disc,
+    default="auto",
+    show_default=True,
+    help="Take places inside this circle only: column and row of its centre and its radius in"
+    " pixels. auto: the disc a fisheye's pictures show, if any; none: anywhere.",
+)
 @click.option("--plain", is_flag=True, help="Plain least squares, without robust weights.")
 @click.option(
     "--report",
@@ -82,6 +108,7 @@ def command(
     low_clip: int,
     high_clip: int,
     seed: int,
+    sky_disc: Literal["auto"] | tuple[float, float, float] | None,
     plain: bool,
     report: str | None,
 ) -> None:
@@ -111,6 +138,7 @@ def command(
         low_clip=low_clip,
         high_clip=high_clip,
         seed=seed,
+        sky_disc=sky_disc,
     )
     try:
         done = calibrate_archive(directory, rules, choices, robust=not plain, report_plot=report)

@@ -293,6 +293,23 @@ def read_tone_range(value: Any) -> tuple[float, float] | None:
     return float(value[0]), float(value[1])
 
 
+SkyDisc: TypeAlias = Literal["auto"] | tuple[float, float, float] | None
+
+
+def read_sky_disc(value: Any) -> SkyDisc:
+    """Read a circle as [x, y, radius], ``auto``, or nothing."""
+    if value is None or value == "auto":
+        found: Literal["auto"] | None = value
+        return found
+    three = isinstance(value, list | tuple) and len(value) == 3 and all(map(is_number, value))
+    if not three or not value[2] > 0:
+        raise refusal(
+            f"{shown(value)}: write auto, null, or column, row and radius of the sky disc in"
+            " pixels, such as [1024, 1010, 980]"
+        )
+    return float(value[0]), float(value[1]), float(value[2])
+
+
 def read_workers(value: Any) -> int | Literal["auto"]:
     """Read the number of threads, or ``auto``."""
     count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256

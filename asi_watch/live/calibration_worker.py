@@ -17,10 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from asi_watch.calibrating import FilesOfBracket, curve_metadata, sample_files
+from asi_watch.calibrating import (
+    FilesOfBracket,
+    SkyDiscChoice,
+    curve_metadata,
+    disc_numbers,
+    sample_files,
+)
 from asi_watch.errors import AsiWatchError
 from asi_watch.hdr.calibration import (
     SampleTechnique,
+    SkyDisc,
     calibrate_response,
     is_monotone,
     response_residual,
@@ -46,7 +53,8 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     ----------
     job : dict
         `brackets`: lists of [path, exposure_us]; `present`: path of the present curve or None;
-        `folder`: where the candidate's file goes; `low_clip`, `high_clip`, `weight_type`.
+        `folder`: where the candidate's file goes; `low_clip`, `high_clip`; `sky_disc`: "auto",
+        [x, y, radius] or None.
 
     Returns
     -------
@@ -67,6 +75,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         technique=_TECHNIQUE,
         samples_per_bracket=SAMPLES_PER_BRACKET,
         rng=np.random.default_rng(0),
+        sky_disc=_sky_disc(job["sky_disc"]),
     )
     low_clip, high_clip = int(job["low_clip"]), int(job["high_clip"])
     calibration = calibrate_response(samples, low_clip=low_clip, high_clip=high_clip)
@@ -83,6 +92,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         low_clip=low_clip,
         high_clip=high_clip,
         seed=0,
+        sky_disc=disc_numbers(samples[0].disc),
     )
     curve = ResponseCurve(calibration.log_response, metadata)
     residual = float(response_residual(curve.log_response, samples))
@@ -103,6 +113,14 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         "present_residual": None if present is None else round(present, 5),
         "brackets": len(brackets),
     }
+
+
+def _sky_disc(value: Any) -> SkyDiscChoice:
+    if value is None:
+        return None
+    if value == "auto":
+        return "auto"
+    return SkyDisc(*(float(number) for number in value))
 
 
 def verdict(monotone: bool, residual: float, present: float | None) -> tuple[bool, str]:

@@ -71,6 +71,7 @@ class CurveKeeper:
             inbox,
             now,
             _since_last(ledger, self._camera),
+            settings.curves.sky_disc,
         )
 
     def start(self) -> None:

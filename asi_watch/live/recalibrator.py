@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asi_watch.brackets import Exposure
 from asi_watch.hdr.merging import MergeSettings
@@ -49,6 +49,8 @@ class Recalibrator:
         Monotonic time.
     since_last : float
         Seconds since the last calibration, so that restarts do not put the next one off for ever.
+    sky_disc : "auto", (x, y, radius) or None
+        Where samples are taken from.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Recalibrator:
         inbox: Inbox,
         now: float,
         since_last: float = 0.0,
+        sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto",
     ) -> None:
         self._camera = camera
         self._root = root
@@ -69,6 +72,7 @@ class Recalibrator:
         self._every = every
         self._brackets = brackets
         self._merge = merge
+        self._sky_disc = sky_disc
         self._inbox = inbox
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -115,6 +119,7 @@ class Recalibrator:
             "folder": str(self._folder),
             "low_clip": self._merge.low_clip,
             "high_clip": self._merge.high_clip,
+            "sky_disc": self._sky_disc,
         }
         if self._every is not None:
             self._due = now + self._every

@@ -16,12 +16,16 @@ from asi_watch.products import ProductSpec
 
 @dataclass(frozen=True)
 class CurveRules:
-    """Where a camera's curve comes from and when it is judged anew; `every` in seconds or None."""
+    """Where a camera's curve comes from and when it is judged anew; `every` in seconds or None.
+
+    `sky_disc`: x, y and radius in pixels; None: samples are taken from the whole picture.
+    """
 
     response: Path | None
     without_response: Literal["mertens", "wait"]
     every: float | None
     brackets: int
+    sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto"
 
 
 @dataclass(frozen=True)

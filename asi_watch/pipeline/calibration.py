@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from asi_watch.calibrating import FilesOfBracket, curve_metadata, sample_bracket_files
+from asi_watch.calibrating import (
+    FilesOfBracket,
+    SkyDiscChoice,
+    curve_metadata,
+    disc_numbers,
+    in_one_disc,
+    sample_bracket_files,
+)
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.calibration import (
     BracketSamples,
     Calibration,
     SampleTechnique,
+    SkyDisc,
     calibrate_response,
 )
 from asi_watch.hdr.response import ResponseCurve
@@ -46,6 +54,7 @@ class CalibrationChoices:
     low_clip: int = 5
     high_clip: int = 250
     seed: int | None = None
+    sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto"
 
     def __post_init__(self) -> None:
         if self.sample_technique not in get_args(SampleTechnique):
@@ -57,6 +66,25 @@ class CalibrationChoices:
             raise ValueError(
                 f"max_processed_groups must be 1 or more; got {self.max_processed_groups}"
             )
+        self.disc()
+
+    def disc(self) -> SkyDiscChoice:
+        """Give `sky_disc` as the rooms below take it.
+
+        Raises
+        ------
+        ValueError
+            If it is none of what it may be.
+        """
+        if self.sky_disc is None or self.sky_disc == "auto":
+            return self.sky_disc
+        try:
+            x, y, radius = (float(number) for number in self.sky_disc)
+            return SkyDisc(x, y, radius)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"sky_disc is 'auto', None or (x, y, radius) in pixels; got {self.sky_disc!r}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +101,8 @@ class ArchiveCalibration:
         In the order of the report's brackets.
     rejected : tuple of str
         Why other brackets that were tried could not be used.
+    disc : SkyDisc or None
+        What the samples were taken from; None: whole pictures.
     """
 
     calibration: Calibration
@@ -80,6 +110,7 @@ class ArchiveCalibration:
     root: str
     used: tuple[ArchiveBracket, ...]
     rejected: tuple[str, ...]
+    disc: SkyDisc | None = None
 
     def curve(self, settings: dict[str, Any]) -> ResponseCurve:
         """Give the curve with the metadata of its file.
@@ -94,7 +125,7 @@ class ArchiveCalibration:
             self.calibration,
             times,
             input_directory=shown(self.root),
-            **asdict(self.choices),
+            **asdict(self.choices) | {"sky_disc": disc_numbers(self.disc)},
             **settings,
             num_groups_rejected=len(self.rejected),
             groups=[b.slot.isoformat() for b in self.used],
@@ -153,6 +184,7 @@ def calibrate_brackets(
             on_bracket()
     if not samples:
         raise BracketError(_nothing_usable(root, rejected))
+    samples = in_one_disc(samples, choices.disc())
     if rejected:
         log.warning("calibration uses %d brackets; %d could not be used", len(used), len(rejected))
     try:
@@ -166,7 +198,9 @@ def calibrate_brackets(
         )
     except ValueError as error:
         raise BracketError(f"{shown(root)}: no response curve: {error}") from error
-    return ArchiveCalibration(calibration, choices, root, tuple(used), tuple(rejected))
+    return ArchiveCalibration(
+        calibration, choices, root, tuple(used), tuple(rejected), samples[0].disc
+    )
 
 
 def _drawn(brackets: Sequence[ArchiveBracket], rng: np.random.Generator) -> list[ArchiveBracket]:
@@ -191,6 +225,7 @@ def _sampled(
         technique=cast(SampleTechnique, choices.sample_technique),
         samples_per_bracket=choices.samples_per_image,
         rng=rng,
+        sky_disc=choices.disc(),
     )
     if before and samples.channels != before[0].channels:
         raise BracketError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ def calibrate_camera(
     high_clip: int = 250,
     seed: int | None = None,
     round_ts_to: str = "30s",
+    *,
+    sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto",
 ) -> NDArray[np.float32]:
     """Calibrate a camera's response (Debevec and Malik 1997) from brackets in a directory.
 
@@ -64,6 +67,9 @@ def calibrate_camera(
         Same seed, same curve.
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``.
+    sky_disc : "auto", (x, y, radius) or None
+        Where places are taken from: inside the disc that a fisheye's pictures show (all of the
+        picture if they show none), inside a given one (pixels), or anywhere.
 
     Returns
     -------
@@ -88,6 +94,7 @@ def calibrate_camera(
         low_clip=low_clip,
         high_clip=high_clip,
         seed=seed,
+        sky_disc=sky_disc,
     )
     rules = ArchiveRules(round_to=slot_length(round_ts_to))
     done = calibrate_archive(image_dir, rules, choices)

@@ -32,6 +32,16 @@ def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
     assert ("1 brackets could not be used" in result.stdout) == (broken.name in result.stderr)
 
 
+def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a", 2)
+    for given, noted in (("40,50.5,30", [40, 50.5, 30]), ("none", None)):
+        options = ("--samples", "200", "--sky-disc", given)
+        result = calibrate(tmp_path, str(tmp_path / "r.npz"), *options)
+        assert result.exit_code == 0, result.output
+        assert load_curve(tmp_path / "r.npz").metadata["sky_disc"] == noted
+        assert ("inside the sky disc 40,50.5,30" in result.stdout) == (noted is not None)
+
+
 def test_false_exposure_times_are_named(tmp_path: Path) -> None:
     for bracket in write_archive(tmp_path / "a", 3):
         bracket[4].rename(bracket[4].with_name(bracket[4].name.replace("_1280", "_5120")))
@@ -56,5 +66,8 @@ def test_wrong_usage_ends_in_2(tmp_path: Path) -> None:
         ("--smoothness", "0"),
         ("--low-clip", "90", "--high-clip", "80"),
         ("--camera", "roof"),
+        ("--sky-disc", "1,2"),
+        ("--sky-disc", "10,10,0"),
+        ("--sky-disc", "somewhere"),
     ):
         assert calibrate(tmp_path, "r.npz", *options).exit_code == 2

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.calibration import find_sky_disc, motion, patches, sample_bracket
+from asi_watch.hdr.calibration import motion, patches, sample_bracket
 from asi_watch.hdr.calibration.choosing import _in_proportion, _in_turn
 from asi_watch.hdr.calibration.motion import follow, match_tones
 from asi_watch.hdr.calibration.patches import read_levels, read_roughness
@@ -190,17 +190,3 @@ def test_matched_tones_agree():
     one, two = match_tones(images[1][:, :, 1], images[2][:, :, 1])
     assert np.abs(one.astype(int) - two).mean() < 4
     assert np.ptp(two) > 200
-
-
-def test_sky_disc_is_found_only_where_there_is_one():
-    images = bracket(np.random.default_rng(1), size=(240, 320))
-    assert find_sky_disc(images) is None
-    rows, columns = np.mgrid[0:240, 0:320]
-    disc = np.hypot(rows - 118, columns - 165) < 100
-    for image in images:
-        image[~disc] = 4
-    found = find_sky_disc(images)
-    assert found is not None
-    assert not found[~disc].any()
-    assert found.sum() > 0.9 * disc.sum()
-    assert find_sky_disc([np.zeros((50, 50, 3), np.uint8)]) is None

@@ -38,6 +38,7 @@ KEYS = {
     "algorithm",
     "channel_order",
     "report",
+    "sky_disc",
 }
 
 
@@ -133,6 +134,66 @@ def test_complete_brackets_come_first(tmp_path: Path, drawn: list[list[BracketSa
     assert len(drawn) == 4
 
 
+def full_frame(root: Path, brackets: int) -> None:
+    """The sky of a lens that fills the frame: the middle of the disc."""
+    for paths in write_archive(root, brackets):
+        for path in paths:
+            cv2.imwrite(str(path), cv2.imread(str(path))[24:72, 24:72])
+
+
+def test_places_are_inside_the_sky_disc(
+    archive: Path, tmp_path: Path, drawn: list[list[BracketSamples]]
+) -> None:
+    calibrate_camera(archive, tmp_path / "r.npz", samples_per_image=3000, seed=1)
+    _, metadata = load_response_curve(tmp_path / "r.npz")
+    x, y, radius = metadata["sky_disc"]
+    assert abs(x - 47.5) < 3
+    assert abs(y - 47.5) < 3
+    assert 38 < radius < 48
+    for samples in drawn[0]:
+        rows, columns = samples.positions.T
+        assert np.hypot(rows - y, columns - x).max() <= radius
+        assert samples.count > 2000
+
+
+def test_a_picture_without_a_disc_is_used_whole(
+    tmp_path: Path, drawn: list[list[BracketSamples]]
+) -> None:
+    full_frame(tmp_path / "a", 2)
+    for choice in ("auto", None):
+        calibrate_camera(tmp_path / "a", tmp_path / "r.npz", seed=1, sky_disc=choice)
+        assert load_response_curve(tmp_path / "r.npz")[1]["sky_disc"] is None
+    for found, whole in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(found.positions, whole.positions)
+        assert np.ptp(found.positions, axis=0).min() > 45
+
+
+def test_one_bracket_without_a_disc_follows_the_others(
+    tmp_path: Path, drawn: list[list[BracketSamples]]
+) -> None:
+    night = write_archive(tmp_path / "a", 3)[1]
+    rng = np.random.default_rng(0)
+    for path in night:
+        cv2.imwrite(str(path), rng.integers(0, 20, (96, 96, 3)).astype(np.uint8))
+    calibrate_camera(tmp_path / "a", tmp_path / "r.npz", samples_per_image=5000, seed=1)
+    x, y, radius = load_response_curve(tmp_path / "r.npz")[1]["sky_disc"]
+    assert [s.disc for s in drawn[0]] == [drawn[0][0].disc] * 3
+    for samples in drawn[0]:
+        rows, columns = samples.positions.T
+        assert np.hypot(rows - y, columns - x).max() <= radius
+
+
+def test_a_disc_may_be_given(
+    archive: Path, tmp_path: Path, drawn: list[list[BracketSamples]]
+) -> None:
+    calibrate_camera(archive, tmp_path / "r.npz", seed=1, sky_disc=(60, 40, 12.5))
+    assert load_response_curve(tmp_path / "r.npz")[1]["sky_disc"] == [60, 40, 12.5]
+    rows, columns = drawn[0][0].positions.T
+    assert np.hypot(rows - 40, columns - 60).max() <= 12.5
+    with pytest.raises(BracketError, match="leaves no pixel"):
+        calibrate_camera(archive, tmp_path / "r.npz", sky_disc=(600, 40, 12.5))
+
+
 def make_nothing(root: Path) -> None:
     root.mkdir()
 
@@ -189,6 +250,9 @@ def test_impossible_choices_are_refused(archive: Path, tmp_path: Path) -> None:
         {"samples_per_image": 0},
         {"max_processed_groups": 0},
         {"round_ts_to": "soon"},
+        {"sky_disc": "somewhere"},
+        {"sky_disc": (1, 2)},
+        {"sky_disc": (10, 10, -1)},
     ):
         with pytest.raises(ValueError, match=next(iter(choice))):
             calibrate_camera(archive, tmp_path / "r.npz", **choice)  # type: ignore[arg-type]

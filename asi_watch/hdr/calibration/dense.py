@@ -33,7 +33,7 @@ Keep = Callable[[Which, NDArray[np.floating], NDArray[np.floating]], None]
 
 
 def read_dense(frame: Codes, places: Floats, keep: Keep) -> None:
-    """Read the level around places; a median of 3 × 3 pixels leaves out what does not belong.
+    """Read the level around places; medians of 3 × 3 pixels stand for what does not belong.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def _read_band(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
     first, last = np.clip([places[:, 0].min(), places[:, 0].max()], 0, height - 1).astype(int)
     top = max(first - _MARGIN, 0)
     strip = frame[top : last + 1 + _MARGIN]
-    calm = cv2.medianBlur(strip, 3)
+    calm = _without_strangers(strip)
     mean = np.asarray(cv2.boxFilter(calm, cv2.CV_32F, _BOX), dtype=np.float32)
     square = np.asarray(cv2.sqrBoxFilter(calm, cv2.CV_32F, _BOX), dtype=np.float32)
     share = np.asarray(cv2.blur(cv2.LUT(strip, _NOT_CLIPPED), _BOX), dtype=np.uint8)
@@ -90,6 +90,14 @@ def _read_band(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
     clipped = at_places(share) < 255.0 * (1.0 - CLIPPED_SHARE)
     np.copyto(level, np.nan, where=clipped | ~inside[:, np.newaxis])
     return level, rough
+
+
+def _without_strangers(strip: Codes) -> Codes:
+    """Put the median of 3 × 3 pixels where one is far from it, measured by those around."""
+    middle = cv2.medianBlur(strip, 3).reshape(strip.shape)
+    distance = cv2.absdiff(strip, middle).reshape(strip.shape)
+    limit = cv2.convertScaleAbs(cv2.blur(distance, _BOX), alpha=4.0, beta=6.0)
+    return np.where(distance > limit.reshape(strip.shape), middle, strip)
 
 
 def look_up(plane: Floats, places: Floats, interpolation: int) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,14 +13,64 @@ _DARKEST_SKY = 40
 _ABOVE_DARK = 20
 _CORNER = 12
 _WORK_SIDE = 512
+_LEAST_RADIUS = 0.25  # of the shorter side: the moon, lamps and windows are smaller
 _LEAST_AROUND = 0.03  # of the picture, for there to be a surround at all
 _AROUND_DARK = 0.95
 _INSIDE_BRIGHT = 0.6
+# Radii, of the disc's. At the rim of a disc it is dark at once; where a lens vignettes, bit by bit.
+_WITHIN_RIM, _BEYOND_RIM = (0.88, 0.95), (1.03, 1.12)
+_LEAST_STEP = 0.5
 _MARGIN = 0.98
-_OPENING = 31
+_OPENING = 1 / 16  # of the longer side
+_AGREEING = 0.05  # of the radius
+_LEAST_AGREEING = 1 / 3
 
 
-def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | None:
+@dataclass(frozen=True, slots=True)
+class SkyDisc:
+    """A circle in a picture.
+
+    Parameters
+    ----------
+    x, y : float
+        Column and row of the centre, pixels; may lie outside the picture.
+    radius : float
+        Pixels, positive.
+    """
+
+    x: float
+    y: float
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.x, self.y, self.radius]).all() and self.radius > 0):
+            raise ValueError(
+                f"a sky disc has a centre and a positive radius, got {self.x}, {self.y},"
+                f" {self.radius}"
+            )
+
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Tell which pixels of a picture are inside.
+
+        Parameters
+        ----------
+        shape : (H, W) or longer
+
+        Returns
+        -------
+        ndarray, shape (H, W), bool
+        """
+        rows, columns = np.ogrid[0 : shape[0], 0 : shape[1]]
+        inside: NDArray[np.bool_] = self.holds(rows, columns)
+        return inside
+
+    def holds(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which of some places are inside; rows and columns broadcast."""
+        inside: NDArray[np.bool_] = (rows - self.y) ** 2 + (columns - self.x) ** 2 <= self.radius**2
+        return inside
+
+
+def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> SkyDisc | None:
     """Find the disc that a fisheye lens draws, if the pictures show one.
 
     Parameters
@@ -29,39 +80,61 @@ def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | No
 
     Returns
     -------
-    ndarray, shape (H, W), bool, or None
-        True inside the disc, two per cent of its radius left out at the rim; None where the
-        pictures have no dark surround of a bright circle.
+    SkyDisc or None
+        The disc, two per cent of its radius left out at the rim; None where the pictures have no
+        dark surround of a bright circle.
     """
     if not images:
         return None
-    height, width = images[0].shape[:2]
-    scale = min(1.0, _WORK_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    brightest = np.zeros((size[1], size[0]), dtype=np.uint8)
-    for image in images:
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        brightest = np.maximum(brightest, small.reshape(size[1], size[0], -1).max(axis=2))
+    step = -(-max(images[0].shape[:2]) // _WORK_SIDE)
+    brightest = np.maximum.reduce([_small(image, step) for image in images])
     dark = _corner_level(brightest)
     if dark > _DARKEST_SKY:
         return None
     lit = np.asarray(brightest > dark + _ABOVE_DARK, dtype=np.uint8)
     # Opening drops labels in the corners and rays of flare that touch the rim.
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_OPENING, _OPENING))
+    opening = (int(_OPENING * max(lit.shape)) | 1,) * 2
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, opening)
     bright = np.asarray(cv2.morphologyEx(lit, cv2.MORPH_OPEN, kernel), dtype=np.uint8)
     contours, _ = cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return None
-    largest = max(contours, key=cv2.contourArea)
-    (x, y), radius = cv2.minEnclosingCircle(largest)
-    if not _is_disc(bright, x, y, radius):
+    (x, y), radius = cv2.minEnclosingCircle(max(contours, key=cv2.contourArea))
+    found = SkyDisc(x, y, radius + 1.0)
+    if not (_is_disc(bright, found) and _ends_at_its_rim(brightest, found, dark)):
         return None
-    rows, columns = np.ogrid[0:height, 0:width]
-    centre_y, centre_x = (y + 0.5) / scale - 0.5, (x + 0.5) / scale - 0.5
-    inside: NDArray[np.bool_] = (rows - centre_y) ** 2 + (columns - centre_x) ** 2 <= (
-        _MARGIN * radius / scale
-    ) ** 2
-    return inside
+    return SkyDisc((x + 0.5) * step - 0.5, (y + 0.5) * step - 0.5, _MARGIN * radius * step)
+
+
+def agreed_disc(discs: Sequence[SkyDisc | None]) -> SkyDisc | None:
+    """Give the one disc of a camera from what was found in several of its brackets.
+
+    Parameters
+    ----------
+    discs : sequence of SkyDisc or None
+
+    Returns
+    -------
+    SkyDisc or None
+        The median; None unless a third of all brackets found nearly that one. (At night none is
+        found; what is found by mistake is somewhere else each time.)
+    """
+    found = [disc for disc in discs if disc is not None]
+    if not found:
+        return None
+    numbers = np.array([(disc.x, disc.y, disc.radius) for disc in found])
+    middle = np.median(numbers, axis=0)
+    agreeing = (np.abs(numbers - middle) <= _AGREEING * middle[2]).all(axis=1).sum()
+    if agreeing < _LEAST_AGREEING * len(discs):
+        return None
+    return SkyDisc(*(round(float(number), 1) for number in middle))
+
+
+def _small(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    height, width = (max(1, side // step) for side in image.shape[:2])
+    whole = image[: height * step, : width * step]
+    small = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(small.reshape(height, width, -1).max(axis=2), dtype=np.uint8)
 
 
 def _corner_level(picture: NDArray[np.uint8]) -> int:
@@ -71,12 +144,24 @@ def _corner_level(picture: NDArray[np.uint8]) -> int:
     return int(np.median(np.concatenate(corners)))
 
 
-def _is_disc(bright: NDArray[np.uint8], x: float, y: float, radius: float) -> bool:
-    rows, columns = np.ogrid[0 : bright.shape[0], 0 : bright.shape[1]]
-    inside = (rows - y) ** 2 + (columns - x) ** 2 <= (radius + 1.0) ** 2
+def _is_disc(bright: NDArray[np.uint8], disc: SkyDisc) -> bool:
+    inside = disc.mask(bright.shape)
     around = ~inside
-    if around.mean() < _LEAST_AROUND:
+    if disc.radius < _LEAST_RADIUS * min(bright.shape) or around.mean() < _LEAST_AROUND:
         return False
     return bool(
         (bright[around] == 0).mean() >= _AROUND_DARK and bright[inside].mean() >= _INSIDE_BRIGHT
     )
+
+
+def _ends_at_its_rim(brightest: NDArray[np.uint8], disc: SkyDisc, dark: int) -> bool:
+    """Whether most of the brightness goes within a few pixels, at least where no hill is."""
+    rows, columns = np.ogrid[0 : brightest.shape[0], 0 : brightest.shape[1]]
+    distance = np.hypot(rows - disc.y, columns - disc.x) / disc.radius
+    within, beyond = (
+        brightest[(distance > near) & (distance < far)] for near, far in (_WITHIN_RIM, _BEYOND_RIM)
+    )
+    if not (within.size and beyond.size):
+        return False
+    step = np.quantile(within, 0.75) - np.median(beyond)
+    return bool(step >= _LEAST_STEP * (np.median(brightest[distance < 1.0]) - dark))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr.calibration.disc import SkyDisc
+
 CODES = 256
 # What surrounds a place is RADIUS pixels each way; it tells no level when more than a tenth of it
 # is clipped (codes up to BLACK, or from WHITE on).
@@ -36,6 +38,8 @@ class BracketSamples:
         Standard deviation of the codes around the place: the less, the safer.
     motion : ndarray, shape (N, 2), float32, optional
         Median displacement (rows, columns) of the places in each exposure, pixels.
+    disc : SkyDisc, optional
+        What the places were taken from; None: from the whole picture, or from a mask.
     """
 
     codes: NDArray[np.uint8]
@@ -44,6 +48,7 @@ class BracketSamples:
     levels: NDArray[np.float32] | None = None
     roughness: NDArray[np.float16] | None = None
     motion: NDArray[np.float32] | None = None
+    disc: SkyDisc | None = None
 
     def __post_init__(self) -> None:
         if self.codes.ndim != 3 or self.codes.dtype != np.uint8:
@@ -72,7 +77,14 @@ class BracketSamples:
 
     def every(self, stride: int) -> BracketSamples:
         """Give every stride-th place, without copying."""
-        part = slice(None, None, stride)
+        return self._part(slice(None, None, stride))
+
+    def inside(self, disc: SkyDisc) -> BracketSamples:
+        """Give the places inside a disc; they were taken from there, then."""
+        rows, columns = self.positions.T
+        return replace(self._part(disc.holds(rows, columns)), disc=disc)
+
+    def _part(self, part: slice | NDArray[np.bool_]) -> BracketSamples:
         return replace(
             self,
             codes=self.codes[part],
