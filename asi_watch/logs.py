@@ -25,6 +25,7 @@ LogFormat = Literal["logfmt", "json"]
 
 ROOT_LOGGER = "asi_watch"
 _FACTS = "asi_watch_facts"
+_log = logging.getLogger(__name__)
 
 
 def event(logger: logging.Logger, level: int, message: str, /, **facts: object) -> None:
@@ -188,6 +189,37 @@ class RepeatFilter(logging.Filter):
             return 0
         seen.suppressed += 1
         return None
+
+
+class HeldBackTeller:
+    """Tells every hour, and at the end, what a filter held back of kinds that fell silent since.
+
+    Parameters
+    ----------
+    repeats : RepeatFilter
+    every : timedelta
+    """
+
+    def __init__(self, repeats: RepeatFilter, every: timedelta = timedelta(hours=1)) -> None:
+        self._repeats = repeats
+        self._every = every.total_seconds()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="held back", daemon=True)
+
+    def __enter__(self) -> HeldBackTeller:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(self._every)
+            for message, count in self._repeats.pending().items():
+                event(_log, logging.WARNING, "held back", what=message or "various", records=count)
 
 
 class _Window:

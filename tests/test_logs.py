@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asi_watch.logfmt import VALUE_LIMIT, json_line, logfmt_line
-from asi_watch.logs import LineFormatter, LogFormat, RepeatFilter, event, failure, setup_logging
+from asi_watch.logs import (
+    HeldBackTeller,
+    LineFormatter,
+    LogFormat,
+    RepeatFilter,
+    event,
+    failure,
+    setup_logging,
+)
 
 LOG = logging.getLogger("asi_watch.live.merger")
 HOSTILE = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
@@ -215,3 +224,21 @@ def test_the_filter_forgets_old_kinds() -> None:
     for number in range(1000):
         event(LOG, logging.WARNING, "cannot decode", camera=str(number))
     assert len(held._seen) == 8
+
+
+def test_what_was_held_back_of_a_kind_that_fell_silent_is_told_in_time_and_at_the_end() -> None:
+    stream = io.StringIO()
+    repeats = RepeatFilter(burst=2)
+    setup_logging(stream=stream, journal=False, repeats=repeats)
+    log = logging.getLogger("asi_watch.test")
+    with HeldBackTeller(repeats, timedelta(milliseconds=20)):
+        for _ in range(4):
+            event(log, logging.WARNING, "cannot decode", camera="roof")
+        deadline = time.monotonic() + 10
+        while "held back" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert 'msg="held back" what="cannot decode" records=2' in stream.getvalue()
+    with HeldBackTeller(repeats):
+        event(log, logging.WARNING, "cannot decode", camera="roof")
+    assert stream.getvalue().count("records=1") == 1
+    assert repeats.pending() == {}

@@ -33,16 +33,19 @@ def command(config_path: str) -> None:
     from asi_watch.live.memory import share_arenas
     from asi_watch.live.sdnotify import Notifier
     from asi_watch.live.service import Daemon
-    from asi_watch.logs import RepeatFilter, setup_logging
+    from asi_watch.logs import HeldBackTeller, RepeatFilter, setup_logging
 
     share_arenas()
     # The ledger, its journal, curves: for the service and its group, as products are.
     os.umask(os.umask(0o027) | 0o027)
     config = load_config(config_path)
-    setup_logging(config.log.level, config.log.format, repeats=RepeatFilter(burst=60))
+    repeats = RepeatFilter(burst=60)
+    setup_logging(config.log.level, config.log.format, repeats=repeats)
     daemon = Daemon(
         daemon_settings(config),
         Notifier.from_environment(),
         lambda: daemon_settings(load_config(config_path)),
     )
-    sys.exit(daemon.run())
+    with HeldBackTeller(repeats):
+        code = daemon.run()
+    sys.exit(code)
