@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from asi_watch.live.arrivals import Arrivals
 from asi_watch.live.at_work import AtWork, CarefulWork
 from asi_watch.live.backlog import Order, WaitingFile
 from asi_watch.live.budget import MemoryBudget
+from asi_watch.live.catching_up import CatchingUp
 from asi_watch.live.collector import Collector
 from asi_watch.live.commands import (
     Command,
@@ -104,6 +105,7 @@ class Camera:
         self._held: dict[datetime, MergeBracket] = {}
         self._taking_up = True
         self._taken_up: datetime | None = None
+        self._catching_up = CatchingUp(self.name, ledger)
         self._workshop = Workshop(settings, Publisher(settings, buffers), budget, buffers)
         self._work = CarefulWork(
             self.name,
@@ -196,6 +198,7 @@ class Camera:
 
     def scan_done(self, message: ScanDone) -> None:
         """A scan ended."""
+        self._catching_up.scanned()
         if message.first or message.files:
             event(
                 log,
@@ -229,6 +232,7 @@ class Camera:
             for slot in sorted(held):
                 self._submit_merge(held[slot])
         self._curves.tick(now, may_calibrate=not paused)
+        self._catching_up.tick(now, self._arrivals.waiting, self._collector.unrecorded_slots)
 
     def retry(self, slots: Sequence[datetime], *, failed: bool, skipped: bool) -> list[datetime]:
         """Try brackets again that failed or were skipped; returns their slots.
@@ -351,19 +355,3 @@ class Camera:
             "totals": self._ledger.totals(self.name),
             "last_error": self._health.last_error,
         }
-
-
-def lookback_since(last_change: datetime | None, lookback: float) -> float:
-    """Stretch the start scan's look-back over the time the daemon was down.
-
-    Parameters
-    ----------
-    last_change : datetime or None
-        UTC time of the ledger's last row for the camera.
-    lookback : float
-        Seconds, as configured.
-    """
-    if last_change is None:
-        return lookback
-    down = datetime.now(UTC) - last_change + timedelta(hours=1)
-    return max(lookback, down.total_seconds())

@@ -177,6 +177,10 @@ class Collector:
         """Slots of the brackets that are not over."""
         return sorted(slot for slot, b in self._open.items() if not b.probing)
 
+    def unrecorded_slots(self) -> set[datetime]:
+        """Slots whose row, if there is one, does not say all that is known."""
+        return {slot for slot, b in self._open.items() if b.retry_at is None}
+
     def is_open(self, slot: datetime) -> bool:
         """Tell whether a bracket has begun and is not over."""
         return slot in self._open

@@ -1,4 +1,4 @@
-"""The ledger's smaller tables: decisions on curves, and learned offsets of the slots."""
+"""The ledger's smaller tables: decisions on curves, learned offsets of the slots, and marks."""
 
 from __future__ import annotations
 
@@ -58,6 +58,18 @@ class CurveRows(LedgerFile):
         with self._transaction():
             self._db.execute("DELETE FROM offsets WHERE camera = ?", (camera,))
             self._db.executemany("INSERT INTO offsets VALUES (?, ?, ?)", rows)
+
+    def record_caught_up(self, camera: str, moment: datetime) -> None:
+        """Note up to which time (UTC) all that was found of a camera has a row, durably."""
+        with self._transaction():
+            row = (camera, moment.isoformat(timespec="seconds"))
+            self._db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", row)
+
+    def caught_up(self, camera: str) -> datetime | None:
+        """Return the time (UTC) up to which all that was found of a camera has a row."""
+        rows = self._all("SELECT caught_up_utc FROM marks WHERE camera = ?", (camera,))
+        with self._making_sense():
+            return datetime.fromisoformat(rows[0][0]).astimezone(UTC) if rows else None
 
     def restore_curves(self, decisions: Iterable[CurveDecision]) -> None:
         """Write decisions of another ledger as they are, oldest first, save what is there."""

@@ -229,7 +229,8 @@ class Ledger(CurveRows):
             self.last_change(camera)
             self.to_retry(camera, _NEVER, limit=_NEWEST)
             self.history(camera=camera, limit=_NEWEST)
-        for table, read in (("curves", self.curves), ("offsets", self.offsets)):
+        kept = (("curves", self.curves), ("offsets", self.offsets), ("marks", self.caught_up))
+        for table, read in kept:
             for (camera,) in list(self._execute(f"SELECT DISTINCT camera FROM {table}")):
                 read(camera)
 

@@ -60,6 +60,8 @@ MIGRATIONS = (
     """,
     # The latest change is asked for at every start, of a table of years.
     "CREATE INDEX brackets_by_change ON brackets (camera, updated_utc);",
+    # Up to when all that was found has a row: how far back the next start must look.
+    "CREATE TABLE marks (camera TEXT PRIMARY KEY, caught_up_utc TEXT NOT NULL) WITHOUT ROWID;",
 )
 
 TABLES = {
@@ -73,6 +75,7 @@ TABLES = {
         "present_residual", "brackets", "decided_utc",
     ),
     "offsets": ("camera", "since", "offset_us"),
+    "marks": ("camera", "caught_up_utc"),
 }  # fmt: skip
 """Tables and their columns after all migrations."""
 

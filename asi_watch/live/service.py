@@ -17,7 +17,8 @@ from asi_watch.buffers import BufferPool
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.at_work import AtWork
 from asi_watch.live.budget import MemoryBudget
-from asi_watch.live.camera import MERGE, Camera, lookback_since
+from asi_watch.live.camera import MERGE, Camera
+from asi_watch.live.catching_up import lookback_at_start
 from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
 from asi_watch.live.disk import DiskGuard, wait_for_room
 from asi_watch.live.inbox import (
@@ -181,7 +182,7 @@ class Daemon:
         self._notifier.watchdog()
 
     def _camera(self, settings: CameraSettings, now: float) -> Camera:
-        lookback = lookback_since(self._ledger.last_change(settings.name), settings.intake.lookback)
+        lookback = lookback_at_start(self._ledger, settings.name, settings.intake.lookback)
         return Camera(
             replace(settings, intake=replace(settings.intake, lookback=lookback)),
             self._settings.order,

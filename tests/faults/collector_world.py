@@ -243,6 +243,10 @@ class World:
 
     def hear_merge(self, index: int) -> None:
         command, outcome = self.results.pop(index)
+        made = self.made[command.slot]
+        if isinstance(outcome, MergeFailed) and made and made[-1]:
+            # After a failed revision the one before it may be asked for again.
+            made.append(frozenset())
         self.carry_out(self.collector.merge_done(command.slot, outcome, self.now))
 
     # -- the end ----------------------------------------------------------------------------
