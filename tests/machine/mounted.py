@@ -93,9 +93,11 @@ class MountedDisk:
         self._medium.freeze()
         for process in self._running.values():
             _signal(process, signal.SIGKILL)
+        # The kernel finds the disk failing: that is what it should find.
+        self._medium.release()
+        for process in self._running.values():
             process.wait()
         self._running.clear()
-        # The kernel finds the disk failing: that is what it should find.
         self._detach(expected=None)
 
     def shut_down(self) -> None:

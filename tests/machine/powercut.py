@@ -130,6 +130,10 @@ class PowerCuts:
         self._wait(machine)
         if not machine.running("daemon"):
             raise MachineError(f"the daemon ended:\n{machine.log_text()[-3000:]}")
+        if self._dice.random() < 0.7:
+            # In the middle of writing, not in one of the long pauses.
+            medium.freeze(after=self._dice.randrange(100))
+            medium.frozen(5)
         machine.cut()
         unflushed, lost = medium.cut(self._dice, self._dice.choice([0.0, 0.5, 1.0]))
         self.report.cuts += 1

@@ -48,7 +48,8 @@ class VolatileDisk:
         self._cache: dict[int, bytearray] = {}
         self._idle = threading.Event()
         self._idle.set()
-        self._frozen = False
+        self._until_freeze: int | None = None
+        self._frozen, self._released = threading.Event(), threading.Event()
         self.flushes = 0
         address.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -68,9 +69,26 @@ class VolatileDisk:
         self._listener.close()
         os.close(self._image)
 
-    def freeze(self) -> None:
-        """Take nothing more until the next start: the power is gone."""
-        self._frozen = True
+    def freeze(self, after: int = 0) -> None:
+        """Do nothing more, and answer nothing more: the power is gone.
+
+        Parameters
+        ----------
+        after : int
+            So many writes and flushes are done before.
+        """
+        self._until_freeze = after
+        if not after:
+            self._frozen.set()
+
+    def frozen(self, limit: float) -> bool:
+        """Wait until that has come, for so many seconds at most."""
+        return self._frozen.wait(limit)
+
+    def release(self) -> None:
+        """Let whoever still waits for an answer hear of an error."""
+        self._frozen.set()
+        self._released.set()
 
     def cut(self, dice: random.Random, kept: float) -> tuple[int, int]:
         """Lose the cache, but for blocks that happened to reach the medium, in no order.
@@ -86,8 +104,11 @@ class VolatileDisk:
         tuple of int
             Blocks of 4 KB that were not flushed, and how many of them are lost.
         """
+        self.release()
         assert self._idle.wait(30), "the machine is still there"
-        self._frozen = False
+        self._until_freeze = None
+        self._frozen.clear()
+        self._released.clear()
         unflushed, lost = len(self._cache), 0
         for block in sorted(self._cache):
             if dice.random() < kept:
@@ -128,6 +149,17 @@ class VolatileDisk:
         self._cache.clear()
         self.flushes += 1
 
+    def _gone(self) -> bool:
+        """Tell whether the power is gone; says so only when nobody listens any more."""
+        if not self._frozen.is_set() and self._until_freeze is not None:
+            self._until_freeze -= 1
+            if self._until_freeze < 0:
+                self._frozen.set()
+        if self._frozen.is_set():
+            self._released.wait()
+            return True
+        return False
+
     # -- the protocol ---------------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -154,7 +186,7 @@ class VolatileDisk:
             if kind == _DISCONNECT:
                 return
             data = _receive(connection, length) if kind == _WRITE else b""
-            failed = self._frozen and kind != _READ
+            failed = kind != _READ and self._gone()
             if kind == _READ:
                 answer = self._read(offset, length)
             elif kind == _WRITE and not failed:
