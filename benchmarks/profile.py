@@ -83,7 +83,8 @@ def part_of(sample: Sample, roles: dict[int, str]) -> str:
     """Put one sample down to a part of the work."""
     who = roles.get(sample.thread, "strip")
     symbol, library = sample.chain[0]
-    if "simplejpeg" in library:
+    helped = library.rpartition("/")[2].startswith(("libc.", "ld-linux"))
+    if "simplejpeg" in library or (helped and any("simplejpeg" in lib for _, lib in sample.chain)):
         return "decode the exposures" if who == "worker" else "encode the picture"
     if "_kernel" in library and "kallsyms" not in library:
         adding = symbol.startswith("sum_frames")
