@@ -6,6 +6,7 @@
 VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
+ARGS ?=
 RUN := $(VENV)/bin/python
 
 # An environment whose Python is gone (upgraded system, moved folder) is made anew, with all in it.
@@ -14,10 +15,10 @@ $(shell rm -f $(VENV)/ready-* $(RUN))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak test-systemd clean
+.PHONY: help demo test lint format bench soak test-systemd test-powercut test-share clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/ready-run  ## a simulated camera, the real daemon, HDR pictures in demo/
 	@$(RUN) -m asi_watch.demo --out demo
@@ -42,6 +43,12 @@ soak: $(VENV)/ready-test  ## the long forms of the fault tests
 
 test-systemd: $(VENV)/ready-test  ## the unit and install.sh under a real systemd (root, systemd-nspawn)
 	@ASI_WATCH_BOOT_TEST=1 $(RUN) -m pytest -m systemd --timeout=1800 -v tests/systemd $(PYTEST_ARGS)
+
+test-powercut: $(VENV)/ready-test  ## the daemon under power cuts (root; KVM, or nbdfuse): ARGS="--rounds 100"
+	@$(RUN) -m tests.machine powercut $(ARGS)
+
+test-share: $(VENV)/ready-test  ## the daemon on an NFS share that goes away, in a virtual machine (root)
+	@$(RUN) -m tests.machine share $(ARGS)
 
 clean:  ## the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
