@@ -110,7 +110,8 @@ class Publisher:
         return (
             provenance.camera == self._settings.name
             and provenance.slot == command.slot
-            and provenance.revision == command.revision
+            # Higher where the row that counted the revisions is lost.
+            and provenance.revision >= command.revision
             and there == wanted
         )
 
