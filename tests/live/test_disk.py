@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.disk import DiskGuard, free_bytes
+from asi_watch.live.disk import DiskGuard, free_bytes, wait_for_room
 
 FLOOR = 1_000_000
 
@@ -58,3 +58,38 @@ def test_without_a_floor_nothing_is_asked(tmp_path: Path) -> None:
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "a" / "b") > 0
+
+
+def test_what_is_told_of_a_low_disk_is_of_now(tmp_path: Path) -> None:
+    free = {tmp_path: 900_000}
+    guard = DiskGuard(10 * FLOOR, [tmp_path], free.__getitem__)
+    assert not guard.any_low()
+    guard.look()
+    free[tmp_path] = 5_000_000
+    guard.look()
+    assert guard.any_low()
+    assert "5MB free" in (guard.low(tmp_path) or "")
+
+
+def test_a_start_waits_for_room_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asi_watch.live.disk._LOOK_AGAIN", 0.0)
+    rooms = iter([0, 0, FLOOR - 1, FLOOR])
+    signs: list[int] = []
+    assert wait_for_room(
+        tmp_path, FLOOR, lambda: False, lambda: signs.append(1), lambda _: next(rooms)
+    )
+    assert len(signs) == 3
+    assert [r.message for r in caplog.records] == [
+        "disk full: waiting to start",
+        "disk has room again",
+    ]
+    assert not wait_for_room(tmp_path, FLOOR, lambda: True, free=lambda _: 0)
+
+
+def test_a_start_does_not_wait_where_nobody_knows_how_much_room_there_is(tmp_path: Path) -> None:
+    def broken(_folder: Path) -> int:
+        raise OSError(5, "Input/output error")
+
+    assert wait_for_room(tmp_path, FLOOR, lambda: False, free=broken)

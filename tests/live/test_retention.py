@@ -196,6 +196,7 @@ def test_nothing_goes_of_a_bracket_that_is_not_over_for_good(archive: Archive) -
     outcome = archive.run(max_age=30 * DAY, max_size=0, keep_free=10**15)
     assert outcome.files == 0
     assert len(archive.files()) == 2 * PER_BRACKET + 2
+    assert archive.run(max_age=30 * DAY, require_product=False).files == 0
 
 
 def test_nothing_of_the_last_hour_goes_whatever_the_limits(archive: Archive) -> None:
