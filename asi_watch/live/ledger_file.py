@@ -61,8 +61,7 @@ class LedgerFile:
             raise self._opening_error(error) from error
         try:
             if read_only:
-                self._db.execute("PRAGMA query_only = ON")
-                self._refuse_other_versions()
+                self._read_only()
             else:
                 self._prepare()
         except sqlite3.Error as error:
@@ -71,6 +70,15 @@ class LedgerFile:
         except LedgerError:
             self._db.close()
             raise
+
+    def _read_only(self) -> None:
+        if not self._pragma("user_version") and not self._tables():
+            # The daemon is just making it. Until then a ledger without rows is read in its place.
+            self._db.close()
+            self._db = sqlite3.connect(":memory:", isolation_level=None)
+            self._migrate()
+        self._db.execute("PRAGMA query_only = ON")
+        self._refuse_other_versions()
 
     def _prepare(self) -> None:
         # Before the first table: a row of 2 KB then needs no page of its own.
@@ -135,10 +143,8 @@ class LedgerFile:
 
     def _migrate(self) -> None:
         version = self._refuse_other_versions()
-        if version == 0:
-            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            if tables:
-                raise LedgerDamagedError(f"{self.path}: a database, but no ledger")
+        if version == 0 and self._tables():
+            raise LedgerDamagedError(f"{self.path}: a database, but no ledger")
         for number in range(version, len(MIGRATIONS)):
             mark = f"PRAGMA application_id = {_UNFINISHED};" if number == 0 else ""
             try:
@@ -157,6 +163,10 @@ class LedgerFile:
             found = [name for _, name, *_ in self._db.execute(f"PRAGMA table_info({table})")]
             if found != list(columns):
                 raise LedgerDamagedError(f"{self.path}: its table {table} is not that of a ledger")
+
+    def _tables(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        return int(count)
 
     def _pragma(self, name: str) -> Any:
         (value,) = self._db.execute(f"PRAGMA {name}").fetchone()

@@ -193,3 +193,13 @@ def test_a_ledger_of_somebody_else_is_told_with_what_to_do(
     )
     assert "must be writable for user 65534" in answer.stdout
     assert (folder / FILE_NAME).exists()
+
+
+def test_a_reader_finds_no_rows_in_a_ledger_that_is_just_being_made(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch()
+
+    with Ledger(tmp_path, read_only=True) as ledger:
+        assert ledger.history() == []
+        assert ledger.get("roof", bracket(1).slot) is None
+
+    assert (tmp_path / FILE_NAME).stat().st_size == 0, "a reader leaves the file to the daemon"
