@@ -143,19 +143,25 @@ def disk(path: Path, label: str, size: int, content: Path | None = None) -> Path
     return path
 
 
-def code_disk(path: Path) -> Path:
-    """Make a disk with the project as it is now.
+def copy_code(folder: Path) -> Path:
+    """Copy the project as it is now, with its merge compiled: it may be edited meanwhile.
 
-    The merge is compiled here: by the limited interface of Python it runs with any version.
+    The compiled part uses the limited interface of Python, and runs with any version.
     """
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", ".*", "*.egg-info")
+    folder.mkdir(parents=True)
+    for name in CODE:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder)
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(build, cwd=folder, check=True, timeout=300, stdin=subprocess.DEVNULL)
+    return folder
+
+
+def code_disk(path: Path) -> Path:
+    """Make a disk with the project as it is now."""
     with tempfile.TemporaryDirectory() as folder:
-        ignored = shutil.ignore_patterns("__pycache__", "*.so", ".*", "*.egg-info")
-        for name in CODE:
-            source = REPOSITORY / name
-            if source.is_dir():
-                shutil.copytree(source, Path(folder, name), ignore=ignored)
-            else:
-                shutil.copy(source, folder)
-        build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-        subprocess.run(build, cwd=folder, check=True, timeout=300, stdin=subprocess.DEVNULL)
-        return disk(path, "asi-code", 256 << 20, Path(folder))
+        return disk(path, "asi-code", 256 << 20, copy_code(Path(folder, "code")))

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tests.machine.image import REPOSITORY
+from tests.machine.image import copy_code
 from tests.machine.vm import MachineError
 from tests.machine.volatile_disk import VolatileDisk
 
@@ -37,7 +37,7 @@ class MountedDisk:
     Parameters
     ----------
     folder : Path
-        For logs, and the place of the mount.
+        For logs, the code, and the place of the mount.
     medium : VolatileDisk
     """
 
@@ -47,6 +47,7 @@ class MountedDisk:
         self.python_path = sys.executable
         self.logs: list[Path] = []
         self._folder = folder
+        self._code = copy_code(folder / "code")
         self._medium = medium
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._server: subprocess.Popen[bytes] | None = None
@@ -118,7 +119,7 @@ class MountedDisk:
         """Run a program; `code` is the exit code it must have, None for any."""
         seen = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=limit, check=False, cwd=REPOSITORY,
+            text=True, timeout=limit, check=False, cwd=self._code,
         )  # fmt: skip
         if code is not None and seen.returncode != code:
             raise MachineError(f"{argv} gave {seen.returncode}:\n{seen.stdout}")
@@ -132,7 +133,7 @@ class MountedDisk:
         """Start a program that goes on."""
         with self.logs[-1].open("ab") as log:
             self._running[name] = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=REPOSITORY,
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._code,
                 start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
