@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +37,7 @@ from asi_watch.live.inbox import (
     ScanDone,
 )
 from asi_watch.live.intake import Intake
+from asi_watch.live.jobs import CameraJobs
 from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.pool import JobPool
 from asi_watch.live.publishing import Publisher
@@ -49,8 +49,6 @@ from asi_watch.naming import is_product_name
 from asi_watch.products import is_temporary, sweep_temporaries
 
 log = logging.getLogger(__name__)
-
-READ, MERGE = 0, 1
 
 _RETRIES_AT_ONCE = 50
 
@@ -97,12 +95,9 @@ class Camera:
         self.settings = settings
         self.name = settings.name
         self._ledger = ledger
-        self._inbox = inbox
-        self._pool = pool
         self._paused = paused
         self._health = CameraHealth()
         self._arrivals = Arrivals(settings, order, ledger, self._admit)
-        self._held: dict[datetime, MergeBracket] = {}
         self._taking_up = True
         self._taken_up: datetime | None = None
         self._catching_up = CatchingUp(self.name, ledger)
@@ -125,6 +120,16 @@ class Camera:
         self._intake = Intake(self.name, settings.intake, self._wanted, inbox)
         self._curves = CurveKeeper(
             settings, ledger, inbox, curves_dir / self.name, self._use_curve, now
+        )
+        self._jobs = CameraJobs(
+            self.name,
+            self._work,
+            self._arrivals,
+            pool,
+            inbox,
+            paused,
+            self._curves.hold,
+            self._workshop.drop,
         )
         self._curves.start()
 
@@ -198,7 +203,8 @@ class Camera:
 
     def scan_done(self, message: ScanDone) -> None:
         """A scan ended."""
-        self._catching_up.scanned()
+        if message.first:
+            self._catching_up.scanned()
         if message.first or message.files:
             event(
                 log,
@@ -227,11 +233,11 @@ class Camera:
         if self._taking_up and self._arrivals.has_room:
             self._take_up(now)
         paused = self._paused() is not None
-        if self._held and not paused:
-            held, self._held = self._held, {}
-            for slot in sorted(held):
-                self._submit_merge(held[slot])
+        if not paused:
+            self._jobs.release()
         self._curves.tick(now, may_calibrate=not paused)
+        if self._intake.reads_anew:
+            self._catching_up.scanning()
         self._catching_up.tick(now, self._arrivals.waiting, self._collector.unrecorded_slots)
 
     def retry(self, slots: Sequence[datetime], *, failed: bool, skipped: bool) -> list[datetime]:
@@ -268,44 +274,13 @@ class Camera:
         for command in commands:
             match command:
                 case ReadFile():
-                    self._submit_read(command)
+                    self._jobs.read(command)
                 case MergeBracket():
-                    self._submit_merge(command)
+                    self._jobs.merge(command)
                 case WriteRecord(record):
                     self._write(record)
                 case DropWork(slot):
                     self._workshop.drop(slot)
-
-    def _submit_read(self, command: ReadFile) -> None:
-        def job() -> None:
-            outcome = self._work.read(command)
-            self._inbox.put(ReadDone(self.name, command.slot, command.path, outcome))
-
-        def crashed(error: Exception) -> None:
-            outcome = Unusable(f"reading it crashed: {error!r}", True, None)
-            self._inbox.put(ReadDone(self.name, command.slot, command.path, outcome))
-
-        self._arrivals.reading += 1
-        self._pool.submit(self._arrivals.urgency(command.slot, READ), job, crashed)
-
-    def _submit_merge(self, command: MergeBracket) -> None:
-        if self._paused() is not None:
-            self._held[command.slot] = command
-            # What is read again when there is room need not be kept in memory meanwhile.
-            self._workshop.drop(command.slot)
-            return
-        if self._curves.hold(command):
-            return
-
-        def job() -> None:
-            outcome = self._work.merge(command, time.monotonic())
-            self._inbox.put(MergeDone(self.name, command.slot, outcome))
-
-        def crashed(error: Exception) -> None:
-            outcome = MergeFailed(f"merging crashed: {error!r}")
-            self._inbox.put(MergeDone(self.name, command.slot, outcome))
-
-        self._pool.submit(self._arrivals.urgency(command.slot, MERGE), job, crashed)
 
     def _write(self, record: BracketRecord) -> None:
         self._ledger.record(record)
@@ -331,7 +306,7 @@ class Camera:
         for command in waited:
             # What was begun without a curve is begun again.
             self._workshop.drop(command.slot)
-            self._submit_merge(command)
+            self._jobs.merge(command)
 
     # -- what is shown ----------------------------------------------------------------------
 
@@ -347,7 +322,7 @@ class Camera:
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
-            "waiting_for_room": len(self._held),
+            "waiting_for_room": self._jobs.held,
             "backlog": self._arrivals.waiting,
             "offset": self._arrivals.offset,
             **self._curves.snapshot(),

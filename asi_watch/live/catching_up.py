@@ -44,8 +44,12 @@ class CatchingUp:
         self._moment: datetime | None = None
         self._open: set[datetime] = set()
 
+    def scanning(self) -> None:
+        """Take note that the whole folder is being read."""
+        self._scanned, self._moment = False, None
+
     def scanned(self) -> None:
-        """Take note that the first scan has handed over all it found."""
+        """Take note that the whole folder has been read, and what was found handed over."""
         self._scanned = True
 
     def tick(self, now: float, waiting: int, unrecorded: Callable[[], set[datetime]]) -> None:

@@ -104,6 +104,11 @@ class Intake:
         """What `status` shows: events, polling and why, or what is wrong with the folder."""
         return self._root.lost or self._guard.state
 
+    @property
+    def reads_anew(self) -> bool:
+        """True until the whole folder has been read: at start, or since it was replaced."""
+        return self._first
+
     def start(self) -> None:
         """Begin watching and scanning."""
         self._thread.start()
@@ -219,7 +224,7 @@ class Intake:
         pause = self._interval() if first else max(self._interval(), _SCAN_SHARE * self._scan_took)
         self._next_scan = now + (_AFTER_NEW_WATCHES if new_watches else min(pause, _LONGEST_PAUSE))
         self.counters.scans += 1
-        self._inbox.put(ScanDone(self._camera, self._scan_took, files, first))
+        self._inbox.put(ScanDone(self._camera, self._scan_took, files, first and scanner.rooted))
 
     def _lookback(self, now: float) -> float:
         """Reach back to where files were last seen to come, however long the root was away."""

@@ -17,7 +17,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.at_work import AtWork
 from asi_watch.live.budget import MemoryBudget
-from asi_watch.live.camera import MERGE, Camera
+from asi_watch.live.camera import Camera
 from asi_watch.live.catching_up import lookback_at_start
 from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
 from asi_watch.live.disk import DiskGuard, wait_for_room
@@ -33,6 +33,7 @@ from asi_watch.live.inbox import (
     Stop,
 )
 from asi_watch.live.janitor import Janitor, JanitorMemory
+from asi_watch.live.jobs import MERGE
 from asi_watch.live.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.pool import JobPool

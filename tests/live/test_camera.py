@@ -18,9 +18,10 @@ from asi_watch.live import arrivals
 from asi_watch.live.at_work import AtWork
 from asi_watch.live.backlog import BACKLOG, LIVE, Order
 from asi_watch.live.budget import MemoryBudget
-from asi_watch.live.camera import MERGE, READ, Camera
+from asi_watch.live.camera import Camera
 from asi_watch.live.commands import Published, ReadFile, ReadOk
 from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
+from asi_watch.live.jobs import MERGE, READ
 from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.pool import JobPool, Urgency
 from asi_watch.live.records import BracketRecord

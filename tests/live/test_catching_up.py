@@ -44,6 +44,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def test_nothing_is_caught_up_before_the_first_scan_is_over(bench: Bench) -> None:
     assert bench.tick() is None
     bench.catching_up.scanned()
+    first = bench.tick()
+    assert first == bench.wall
+    # Another folder in its place.
+    bench.catching_up.scanning()
+    assert bench.tick(1000) == first
+    bench.catching_up.scanned()
     assert bench.tick() == bench.wall
 
 
