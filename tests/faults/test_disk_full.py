@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launching import launch
+from tests.faults.launching import launch, start_sabotaged
 from tests.faults.verdict import check, crashes_in, decode_strictly, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, Site
 
@@ -112,6 +112,45 @@ def test_publishing_pauses_below_the_floor_and_goes_on_by_itself(
     finish(site)
     (row,) = site.rows().values()
     assert (row.revision, row.attempts) == (1, 0)
+
+
+AT_ONCE = {
+    "asi_watch.live.shelf._YOUNGEST": 0.0,
+    "asi_watch.live.janitor._LOOK_EVERY": 0.1,
+    "asi_watch.live.janitor._MORE_AFTER": 0.1,
+}
+
+
+def test_retention_makes_room_and_publishing_goes_on(
+    make_site: Callable[..., Site], mounted: Callable[[Path], None]
+) -> None:
+    retention = {"products": {"keep_free": "1500KiB"}, "dry_run": False}
+    site = make_site(bracket=BRACKET, scan={"every": "1s"}, retention=retention)
+    site.configure(disk={"keep_free": "1MiB"})
+    mounted(site.output)
+    # Room for a handful of products above the floor, never as much as retention would like.
+    fill(site.output, (1 << 20) + (100 << 10))
+    start_sabotaged(site, {"constants": AT_ONCE})
+    for number in range(30):
+        site.take(number)
+    site.until(lambda: "publishing and calibrating pause" in site.log_text(), "paused")
+    for number in range(30, 40):
+        site.take(number)
+    site.until(lambda: len(site.rows()) == 40, "all recorded")
+    site.until(lambda: all(r.state == "published" for r in site.rows().values()), "published")
+    log = site.log_text()
+    assert "retention deleted" in log
+    assert len(list(site.watch.rglob("*.jpg"))) == 40 * len(EXPOSURES)
+    gone = [s for s, row in site.rows().items() if not (site.output / row.products[0]).exists()]
+    assert gone
+    assert site.leftovers() == []
+    assert site.stop() == 0
+    assert crashes_in(site.log_text().splitlines()) == []
+    # What retention deleted is not made again.
+    site.start()
+    site.until(lambda: "scan done" in site.log_text(len(log)), "scanned")
+    assert {r.revision for r in site.rows().values()} == {1}
+    assert site.stop() == 0
 
 
 def test_a_full_state_dir_costs_no_row(
