@@ -10,7 +10,6 @@ from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.after_merge import MAX_ATTEMPTS
 from asi_watch.live.arrivals import Arrivals
 from asi_watch.live.at_work import AtWork, CarefulWork
 from asi_watch.live.backlog import Order, WaitingFile
@@ -43,14 +42,13 @@ from asi_watch.live.pool import JobPool
 from asi_watch.live.publishing import Publisher
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.settings import CameraSettings
+from asi_watch.live.taking_up import TakingUp
 from asi_watch.live.workshop import Workshop
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name
 from asi_watch.products import is_temporary, sweep_temporaries
 
 log = logging.getLogger(__name__)
-
-_RETRIES_AT_ONCE = 50
 
 
 class Camera:
@@ -98,8 +96,7 @@ class Camera:
         self._paused = paused
         self._health = CameraHealth()
         self._arrivals = Arrivals(settings, order, ledger, self._admit)
-        self._taking_up = True
-        self._taken_up: datetime | None = None
+        self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
         self._workshop = Workshop(settings, Publisher(settings, buffers), budget, buffers)
         self._work = CarefulWork(
@@ -143,7 +140,7 @@ class Camera:
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, 5)):
             self._collector.expected.observe(e.exposure_us for e in record.inputs)
-        self._take_up(now)
+        self._taking_up.step(now)
         self._intake.start()
 
     def inherit(self, earlier: Camera) -> None:
@@ -230,8 +227,8 @@ class Camera:
         """Time has passed."""
         self._execute(self._collector.due(now))
         self._arrivals.feed()
-        if self._taking_up and self._arrivals.has_room:
-            self._take_up(now)
+        if self._arrivals.has_room:
+            self._taking_up.step(now)
         paused = self._paused() is not None
         if not paused:
             self._jobs.release()
@@ -248,21 +245,13 @@ class Camera:
         LedgerError
             If the wish cannot be written down.
         """
-        asked = self._ledger.ask_again(self.name, slots=slots, failed=failed, skipped=skipped)
-        self._taking_up, self._taken_up = True, None
-        return asked
+        return self._taking_up.ask_again(slots, failed=failed, skipped=skipped)
 
-    def _take_up(self, now: float) -> None:
-        records = self._ledger.to_retry(
-            self.name, MAX_ATTEMPTS, after=self._taken_up, limit=_RETRIES_AT_ONCE
-        )
-        for record in records:
-            if record.attempts == 0:
-                # Somebody asked for it: a bracket that has never been tried waits for no retry.
-                self._work.forgive(record.slot)
-            self._execute(self._collector.resume(record, now))
-            self._taken_up = record.slot
-        self._taking_up = len(records) == _RETRIES_AT_ONCE
+    def _resume(self, record: BracketRecord, now: float) -> None:
+        if record.attempts == 0:
+            # Somebody asked for it: a bracket that has never been tried waits for no retry.
+            self._work.forgive(record.slot)
+        self._execute(self._collector.resume(record, now))
 
     def next_due(self) -> float | None:
         """Monotonic time at which `tick` has something to do."""
