@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from asi_watch.brackets import Exposure
 from asi_watch.live.records import BracketRecord, RejectedFile
@@ -47,10 +47,11 @@ def products_of(camera: CameraSettings) -> Iterator[FoundProducts]:
     youngest = float("-inf")
     for folder, stem, names in _product_groups(root):
         found: dict[str, tuple[Provenance, float]] = {}
+        # Texts, not paths: of an archive of 100,000 products these take a third of the time.
         for name in names:
-            path = Path(root, folder, name)
+            path = f"{root}/{folder}{name}"
             try:
-                found[name] = read_provenance(path), path.stat().st_mtime
+                found[name] = read_provenance(path), os.lstat(path).st_mtime
             except (OSError, ProvenanceError):
                 continue
         changed = max((made for _, made in found.values()), default=float("-inf"))
@@ -123,18 +124,19 @@ def _with_details(product: BracketRecord, present: BracketRecord) -> BracketReco
 
 
 def _product_groups(root: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Give folder (with its slash), stem and names of the products of each bracket."""
     pending = [("", 0)]
     while pending:
         folder, depth = pending.pop()
         subfolders: list[str] = []
         groups: dict[str, list[str]] = {}
         try:
-            with os.scandir(Path(root, folder)) as entries:
+            with os.scandir(f"{root}/{folder}") as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        subfolders.append(str(Path(folder, entry.name)))
+                        subfolders.append(f"{folder}{entry.name}/")
                     elif is_product_name(entry.name) and entry.is_file(follow_symlinks=False):
-                        groups.setdefault(Path(entry.name).stem, []).append(entry.name)
+                        groups.setdefault(entry.name.rpartition(".")[0], []).append(entry.name)
         except OSError as error:
             event(log, logging.DEBUG, "folder not read", folder=folder, reason=str(error))
             continue
@@ -189,7 +191,7 @@ def _row(
             _rejected(camera, one, changed) for one in newest.unusable if _is_inside(one.path)
         ),
         products=tuple(
-            str(Path(folder, name))
+            f"{folder}{name}"
             for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))
         ),
         curve_id=newest.curve_id,
@@ -201,8 +203,7 @@ def _row(
 
 
 def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path)
-    return bool(parts.parts) and not parts.is_absolute() and ".." not in parts.parts
+    return path != "" and path[0] != "/" and ".." not in path.split("/")
 
 
 def _rejected(camera: CameraSettings, one: Unusable, changed: float) -> RejectedFile:

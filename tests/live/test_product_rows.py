@@ -105,17 +105,19 @@ def test_a_product_of_any_year_is_no_reason_to_fail(
     camera: CameraSettings, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = product(camera, 0)
-    real = Path.stat
+    real = os.lstat
 
-    def stat(self: Path, **options: bool) -> os.stat_result:
-        found = real(self, **options)
-        if self.name != path.name:
+    def lstat(one: str | Path) -> os.stat_result:
+        found = real(one)
+        if str(one) != str(path):
             return found
         return os.stat_result((*found[:8], int(seconds), found[9]), {"st_mtime": seconds})
 
-    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(os, "lstat", lstat)
     (row,) = rows(camera)
-    assert datetime.fromisoformat(row.updated_utc).tzinfo == UTC
+    changed = datetime.fromisoformat(row.updated_utc)
+    assert changed.tzinfo == UTC
+    assert changed.timestamp() == (seconds if seconds == 4e9 else 0)
 
 
 # -- a row and a product ----------------------------------------------------------------------

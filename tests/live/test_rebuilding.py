@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 
-from asi_watch.live.ledger import FILE_NAME, CurveDecision, Ledger, LedgerFullError
+from asi_watch.cli._settings import daemon_settings
+from asi_watch.config import parse_config
+from asi_watch.live.ledger import (
+    FILE_NAME,
+    CurveDecision,
+    Ledger,
+    LedgerDamagedError,
+    LedgerFullError,
+)
 from asi_watch.live.product_rows import products_of
 from asi_watch.live.rebuilding import move_aside, open_ledger
 from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.sdnotify import Notifier
+from asi_watch.live.service import Daemon
 from asi_watch.live.settings import CameraSettings
 from asi_watch.responses import response_bytes
 from tests.live.products import NOON, STEP, camera_at, product
@@ -291,3 +301,31 @@ def test_whoever_waits_hears_that_something_goes_on(tmp_path: Path, camera: Came
     calls: list[None] = []
     opened(tmp_path, camera, alive=lambda: calls.append(None))[0].close()
     assert calls == [None]  # once a second at most
+
+
+def test_the_daemon_does_not_believe_a_ledger_again_that_failed_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    text = (
+        f"state_dir: {tmp_path}/state\nworkers: 1\ndisk: {{keep_free: null}}\n"
+        f"cameras: {{roof: {{watch: {tmp_path}/in, output: {tmp_path}/out, watch_mode: polling}}}}"
+    )
+    settings = daemon_settings(parse_config(text.encode(), "x", tmp_path).config)
+    settings.state_dir.mkdir()
+    daemon = Daemon(settings, Notifier(None), lambda: settings)
+    daemon._open()
+    daemon._begin()
+    try:
+        for number in range(1, 4):
+            daemon._ledger.record(failed(number))
+        with daemon._ledger._transaction():
+            daemon._ledger._db.execute(
+                "UPDATE brackets SET timings = '[' WHERE slot LIKE '%:01:30'"
+            )
+        with pytest.raises(LedgerDamagedError) as caught:
+            daemon._ledger.get("roof", NOON + 3 * STEP)
+        daemon._open_anew(caught.value, now=1000.0)
+        assert [r.slot for r in daemon._ledger.history()] == [NOON + STEP, NOON + 2 * STEP]
+        assert (settings.state_dir / f"{FILE_NAME}.damaged-1").exists()
+    finally:
+        daemon._finish_work()
+        daemon._close()
