@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,7 +241,7 @@ def _check_claims(data: bytes, header: Header, limits: ImageLimits) -> None:
 
 
 def _notes(name: str, header: Header) -> tuple[str, ...]:
-    suffix = PurePath(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - several times quicker
     if suffix in _SUFFIXES[header.container]:
         return ()
     return (f"content is {header.container}, suffix is {suffix or 'missing'!r}",)
