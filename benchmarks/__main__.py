@@ -15,6 +15,7 @@ ALL = (
     "archive",
     "profile",
     "tricks",
+    "calibration",
     "accuracy",
 )
 
