@@ -16,6 +16,7 @@ ALL = (
     "profile",
     "tricks",
     "calibration",
+    "calibration",
     "accuracy",
 )
 

@@ -24,7 +24,7 @@ from asi_watch.hdr.calibration import (
 )
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.kernel import peak_mb
-from benchmarks.reporting import median, save, show
+from benchmarks.reporting import save, show
 
 SIZE = 2048
 PEER_PLACES = 2000  # with more of them the peers' dense matrices outgrow the machine
@@ -57,9 +57,7 @@ def colour_hdri(frames: Frames) -> NDArray[np.float64]:
 
     stack = ImageStack()
     for image, exposure in zip(frames, EXPOSURES_US, strict=True):
-        metadata = Metadata(
-            f_number=np.array(8.0), exposure_time=np.array(exposure), iso=np.array(100.0)
-        )
+        metadata = Metadata(f_number=8.0, exposure_time=exposure, iso=100.0)
         stack.append(Image(data=image[:, :, ::-1] / 255.0, metadata=metadata))
     curves = camera_response_functions_Debevec1997(
         stack, sampling_function_kwargs={"samples": PEER_PLACES}
@@ -96,7 +94,7 @@ def measure_ours(frames: Frames, places: int, rounds: int) -> dict[str, dict[str
     for technique, rows in runs.items():
         result[f"asi-watch, {technique}"] = {
             "places": float(places),
-            **{name: median(column) for name, column in zip(names, zip(*rows), strict=True)},
+            **dict(zip(names, np.median(rows, axis=0).tolist(), strict=True)),
             "least_wall": min(row[0] + row[2] for row in rows),
             "peak_extra_mb": peak_mb(lambda chosen=technique: ours(frames, chosen, places)),  # type: ignore[misc]
             "error_stops": error[technique],

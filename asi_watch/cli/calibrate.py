@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Literal
 
@@ -25,9 +26,11 @@ def _sky_disc(
     try:
         x, y, radius = (float(number) for number in value.split(","))
     except ValueError:
+        x = y = radius = math.nan
+    if not (math.isfinite(x) and math.isfinite(y) and 0 < radius < math.inf):
         raise click.BadParameter(
             f"{value!r} is not auto, none or three numbers such as 1024,1010,980"
-        ) from None
+        )
     return x, y, radius
 
 

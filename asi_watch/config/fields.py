@@ -310,6 +310,11 @@ def read_sky_disc(value: Any) -> SkyDisc:
     return float(value[0]), float(value[1]), float(value[2])
 
 
+def write_sky_disc(value: SkyDisc) -> list[float] | str | None:
+    """Write what `read_sky_disc` reads."""
+    return list(value) if isinstance(value, tuple) else value
+
+
 def read_workers(value: Any) -> int | Literal["auto"]:
     """Read the number of threads, or ``auto``."""
     count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256

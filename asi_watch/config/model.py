@@ -188,7 +188,11 @@ class RecalibrateConfig(Section):
     every: Annotated[DurationOrNever, AfterValidator(Within("1s", "3650d"))] = timedelta(hours=24)
     """None means never."""
     brackets: int = Field(default=10, ge=1, le=1000)
-    sky_disc: Annotated[fields.SkyDisc, PlainValidator(fields.read_sky_disc)] = "auto"
+    sky_disc: Annotated[
+        fields.SkyDisc,
+        PlainValidator(fields.read_sky_disc),
+        PlainSerializer(fields.write_sky_disc),
+    ] = "auto"
     """Where samples are taken from: column, row and radius in pixels; None: anywhere."""
 
 

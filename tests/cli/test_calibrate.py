@@ -35,7 +35,7 @@ def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
 def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
     write_archive(tmp_path / "a", 2)
     for given, noted in (("40,50.5,30", [40, 50.5, 30]), ("none", None)):
-        options = ("--samples", "200", "--sky-disc", given)
+        options = ("--samples", "100", "--plain", "--sky-disc", given)
         result = calibrate(tmp_path, str(tmp_path / "r.npz"), *options)
         assert result.exit_code == 0, result.output
         assert load_curve(tmp_path / "r.npz").metadata["sky_disc"] == noted
