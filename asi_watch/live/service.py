@@ -7,40 +7,27 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
 from asi_watch import __version__
-from asi_watch.buffers import BufferPool
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.at_work import AtWork
-from asi_watch.live.budget import MemoryBudget
-from asi_watch.live.camera import Camera
-from asi_watch.live.catching_up import lookback_at_start
 from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
-from asi_watch.live.disk import DiskGuard, wait_for_room
+from asi_watch.live.disk import wait_for_room
 from asi_watch.live.inbox import (
-    CalibrationDone,
-    Found,
     Inbox,
-    MergeDone,
     Message,
-    ReadDone,
     Reload,
-    ScanDone,
     Stop,
 )
-from asi_watch.live.janitor import Janitor, JanitorMemory
-from asi_watch.live.jobs import MERGE
+from asi_watch.live.janitor import JanitorMemory
 from asi_watch.live.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.lock import StateFolderError, StateLock
-from asi_watch.live.pool import JobPool
-from asi_watch.live.rebuilding import open_ledger
 from asi_watch.live.requests import RequestDesk, RetryRequest
 from asi_watch.live.sdnotify import Notifier
-from asi_watch.live.settings import CameraSettings, DaemonSettings
+from asi_watch.live.settings import DaemonSettings
+from asi_watch.live.station import Station, status_line
 from asi_watch.logs import event
 from asi_watch.products import sweep_temporaries
 
@@ -150,81 +137,40 @@ class Daemon:
         self._inbox.put(Stop(signal.Signals(number).name))
 
     def _open(self, *, distrusted: bool = False) -> None:
-        settings = self._settings
-        opened = open_ledger(
-            settings.state_dir,
-            settings.cameras,
+        self._station = Station(
+            self._settings,
+            self._janitor_memory,
             stopping=lambda: self._asked_to_stop,
-            alive=self._still_opening,
+            alive=self._still_at_it,
             distrusted=distrusted,
         )
-        self._ledger = opened.ledger
-        self._ledgers_rebuilt += opened.rebuilt is not None and bool(
-            opened.rebuilt or opened.moved_to
-        )
-        self._disk = DiskGuard(
-            settings.keep_free, [settings.state_dir, *(c.output for c in settings.cameras)]
-        )
-        self._disk.start()
-        self._janitor = Janitor(
-            settings.state_dir, settings.cameras, self._janitor_memory, self._disk.any_low
-        )
-        self._janitor.start()
-        self._budget = MemoryBudget(settings.memory_budget)
-        self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))
-        self._pool = JobPool(settings.workers)
-        self._at_work = AtWork(settings.state_dir, settings.workers)
-        now = time.monotonic()
-        self._cameras = {c.name: self._camera(c, now) for c in settings.cameras}
+        self._ledgers_rebuilt += self._station.ledger_rebuilt
+        before, self._inbox = self._inbox, self._station.inbox
+        while (message := before.get(timeout=0)) is not None:
+            if isinstance(message, Stop | Reload):
+                self._inbox.put(message)
 
-    def _still_opening(self) -> None:
+    def _still_at_it(self) -> None:
         """Making a ledger anew takes its time: nobody may think that nothing goes on."""
         self._notifier.extend_timeout(_AFTER_WORKERS)
         self._notifier.watchdog()
 
-    def _camera(self, settings: CameraSettings, now: float) -> Camera:
-        lookback = lookback_at_start(self._ledger, settings.name, settings.intake.lookback)
-        return Camera(
-            replace(settings, intake=replace(settings.intake, lookback=lookback)),
-            self._settings.order,
-            self._ledger,
-            self._inbox,
-            self._pool,
-            self._budget,
-            self._buffers,
-            self._settings.state_dir / "curves",
-            self._at_work,
-            lambda: (
-                self._disk.low(settings.output, self._settings.state_dir) or self._ledger.why_not()
-            ),
-            now,
-        )
-
     def _close(self) -> None:
-        self._disk.stop()
-        self._janitor.stop()
-        self._at_work.close()
-        self._ledger.close()
+        self._station.close()
 
     def _begin(self) -> None:
-        self._pool.start()
-        self._start_cameras()
+        self._station.start()
         self._take_snapshot(time.monotonic())
         event(
             log,
             logging.INFO,
             "ready",
             version=__version__,
-            cameras=len(self._cameras),
+            cameras=len(self._station.cameras),
             workers=self._settings.workers,
             state_dir=self._settings.state_dir,
         )
-        self._notifier.ready(self._status_line())
-
-    def _start_cameras(self) -> None:
-        now = time.monotonic()
-        for camera in self._cameras.values():
-            camera.start(now)
+        self._notifier.ready(status_line(self._snapshot))
 
     def _main_loop(self) -> None:
         while self._stop is None:
@@ -256,18 +202,16 @@ class Daemon:
     def _start_again(self, settings: DaemonSettings, *, distrusted: bool = False) -> None:
         """Finish what is in flight, and begin with these settings; counts go on."""
         self._finish_work()
-        earlier = self._cameras
+        earlier = self._station.cameras
         self._close()
         self._settings = settings
-        self._inbox = Inbox()
+        self._open(distrusted=distrusted)
         if self._asked_to_stop:
             self._inbox.put(Stop("SIGTERM"))
-        self._open(distrusted=distrusted)
-        for name, camera in self._cameras.items():
+        for name, camera in self._station.cameras.items():
             if name in earlier:
                 camera.inherit(earlier[name])
-        self._pool.start()
-        self._start_cameras()
+        self._station.start()
 
     def _end(self) -> int:
         event(log, logging.INFO, "stopping", reason=self._stop)
@@ -278,30 +222,13 @@ class Daemon:
 
     def _finish_work(self) -> bool:
         """Take in nothing more, finish the merges in flight, record them."""
-        for camera in self._cameras.values():
-            camera.stop_intake()
-        self._pool.close(lambda urgency: urgency[2] == MERGE)
-        finished = self._wait_for_workers(self._settings.shutdown_timeout)
-        while (message := self._inbox.get(timeout=0)) is not None:
-            if isinstance(message, MergeDone):
-                # Without its row a product is adopted at the next start.
-                with suppress(LedgerError):
-                    self._handle(message, time.monotonic())
-            elif isinstance(message, Stop):
+        # The service manager hears that this is going on.
+        self._notifier.extend_timeout(self._settings.shutdown_timeout + _AFTER_WORKERS)
+        finished, unheard = self._station.finish_work(self._notifier.watchdog)
+        for message in unheard:
+            if isinstance(message, Stop):
                 self._stop = message.signal
-        with suppress(LedgerError):
-            self._ledger.settle(float("inf"))
         return finished
-
-    def _wait_for_workers(self, limit: float) -> bool:
-        """Wait for the jobs in flight; the service manager hears that this is going on."""
-        self._notifier.extend_timeout(limit + _AFTER_WORKERS)
-        deadline = time.monotonic() + limit
-        while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline:
-                return False
-            self._notifier.watchdog()
-        return True
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -311,24 +238,12 @@ class Daemon:
                 self._stop = name
             case Reload():
                 self._reload()
-            case Found():
-                self._cameras[message.camera].found(message)
-            case ReadDone():
-                self._cameras[message.camera].read_done(message, now)
-            case MergeDone():
-                self._cameras[message.camera].merge_done(message, now)
-            case ScanDone():
-                self._cameras[message.camera].scan_done(message)
-            case CalibrationDone():
-                self._cameras[message.camera].calibration_done(message)
+            case _:
+                self._station.handle(message, now)
 
     def _tick(self, now: float) -> None:
-        for camera in self._cameras.values():
-            camera.tick(now)
-        self._ledger.settle(now)
+        self._station.tick(now)
         self._desk.serve(self._retry)
-        for name, count in self._inbox.take_dropped().items():
-            self._cameras[name].events_dropped(count)
         if now - self._snapshot_at >= _SNAPSHOT_EVERY:
             self._take_snapshot(now)
         interval = self._notifier.watchdog_interval
@@ -336,7 +251,7 @@ class Daemon:
             # From here, not from a timer: only an owner that makes progress is alive.
             self._next_sign = now + interval / 2
             self._notifier.watchdog()
-        self._notifier.status(self._status_line())
+        self._notifier.status(status_line(self._snapshot))
 
     def _reload(self) -> None:
         """Read the configuration again; a wrong one changes nothing."""
@@ -347,11 +262,11 @@ class Daemon:
                 raise AsiWatchError("state_dir cannot change while the daemon runs; restart it")
         except AsiWatchError as error:
             event(log, logging.ERROR, "configuration not reloaded", reason=str(error))
-            self._notifier.ready(self._status_line())
+            self._notifier.ready(status_line(self._snapshot))
             return
         self._start_again(settings)
-        event(log, logging.INFO, "configuration reloaded", cameras=len(self._cameras))
-        self._notifier.ready(self._status_line())
+        event(log, logging.INFO, "configuration reloaded", cameras=len(self._station.cameras))
+        self._notifier.ready(status_line(self._snapshot))
 
     # -- requests ---------------------------------------------------------------------------
 
@@ -365,8 +280,8 @@ class Daemon:
 
     def _retry(self, request: RetryRequest) -> Answer:
         asked = {}
-        for name in request.asked_of(list(self._cameras)):
-            slots = self._cameras[name].retry(
+        for name in request.asked_of(list(self._station.cameras)):
+            slots = self._station.cameras[name].retry(
                 request.slots, failed=request.failed, skipped=request.skipped
             )
             asked[name] = [slot.isoformat() for slot in slots]
@@ -376,36 +291,12 @@ class Daemon:
     # -- what is shown ----------------------------------------------------------------------
 
     def _take_snapshot(self, now: float) -> None:
-        running, queued = self._pool.busy()
         self._snapshot_at = now
         self._snapshot = {
             "version": __version__,
             "pid": os.getpid(),
             "started_utc": self._started.isoformat(timespec="seconds"),
             "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "jobs_running": running,
-            "jobs_queued": queued,
-            "inbox": len(self._inbox),
-            "merge_memory": self._budget.held,
-            "crashes": self._pool.crashes,
-            "rows_owed": self._ledger.owed,
             "ledgers_rebuilt": self._ledgers_rebuilt,
-            "cameras": {name: self._camera_snapshot(name) for name in self._cameras},
+            **self._station.snapshot(),
         }
-
-    def _camera_snapshot(self, name: str) -> dict[str, Any]:
-        deleted = self._janitor.deleted(name)
-        return {
-            **self._cameras[name].snapshot(),
-            "deleted_files": deleted.files,
-            "deleted_bytes": deleted.size,
-        }
-
-    def _status_line(self) -> str:
-        cameras = self._snapshot.get("cameras", {})
-        published = sum(c["counts"]["published"] for c in cameras.values())
-        troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
-        text = f"{len(self._cameras)} cameras, {published} brackets published"
-        paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
-        text += f"; paused: {paused}" if paused else ""
-        return text + (f"; watch folder missing: {', '.join(troubled)}" if troubled else "")

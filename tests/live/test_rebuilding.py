@@ -316,15 +316,15 @@ def test_the_daemon_does_not_believe_a_ledger_again_that_failed_it(tmp_path: Pat
     daemon._begin()
     try:
         for number in range(1, 4):
-            daemon._ledger.record(failed(number))
-        with daemon._ledger._transaction():
-            daemon._ledger._db.execute(
+            daemon._station.ledger.record(failed(number))
+        with daemon._station.ledger._transaction():
+            daemon._station.ledger._db.execute(
                 "UPDATE brackets SET timings = '[' WHERE slot LIKE '%:01:30'"
             )
         with pytest.raises(LedgerDamagedError) as caught:
-            daemon._ledger.get("roof", NOON + 3 * STEP)
+            daemon._station.ledger.get("roof", NOON + 3 * STEP)
         daemon._open_anew(caught.value, now=1000.0)
-        assert [r.slot for r in daemon._ledger.history()] == [NOON + STEP, NOON + 2 * STEP]
+        assert [r.slot for r in daemon._station.ledger.history()] == [NOON + STEP, NOON + 2 * STEP]
         assert (settings.state_dir / f"{FILE_NAME}.damaged-1").exists()
     finally:
         daemon._finish_work()

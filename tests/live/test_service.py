@@ -48,14 +48,14 @@ def daemon(settings: DaemonSettings) -> Iterator[Daemon]:
 def test_a_ledger_damaged_while_running_is_rebuilt_without_ending_the_process(
     daemon: Daemon, settings: DaemonSettings
 ) -> None:
-    daemon._cameras["roof"]._collector.counters.published = 7
+    daemon._station.cameras["roof"]._collector.counters.published = 7
     path = settings.state_dir / "ledger.sqlite3"
-    daemon._ledger.close()
+    daemon._station.ledger.close()
     path.write_bytes(b"rubbish" * 1000)
     daemon._open_anew(LedgerDamagedError("malformed"), now=1000.0)
     assert (settings.state_dir / "ledger.sqlite3.damaged-1").exists()
-    assert daemon._ledger.history() == []
-    shown = daemon._camera_snapshot("roof")
+    assert daemon._station.ledger.history() == []
+    shown = daemon._station._camera_snapshot("roof")
     assert shown["counts"]["published"] == 7
     with pytest.raises(LedgerDamagedError, match="again"):
         daemon._open_anew(LedgerDamagedError("again"), now=1010.0)
@@ -72,10 +72,10 @@ def test_a_stop_that_comes_during_a_reload_is_not_lost(daemon: Daemon) -> None:
 def test_a_reload_onto_another_state_folder_is_refused(
     settings: DaemonSettings, daemon: Daemon, tmp_path: Path
 ) -> None:
-    ledger = daemon._ledger
+    ledger = daemon._station.ledger
     daemon._reload_settings = lambda: replace(settings, state_dir=tmp_path / "elsewhere")
     daemon._reload()
-    assert daemon._ledger is ledger
+    assert daemon._station.ledger is ledger
 
 
 def test_a_request_is_done_by_the_owner(daemon: Daemon) -> None:

@@ -1,0 +1,213 @@
+"""All that one life of the daemon works with: opened together, ended together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from asi_watch.buffers import BufferPool
+from asi_watch.live.at_work import AtWork
+from asi_watch.live.budget import MemoryBudget
+from asi_watch.live.camera import Camera
+from asi_watch.live.catching_up import lookback_at_start
+from asi_watch.live.disk import DiskGuard
+from asi_watch.live.inbox import (
+    CalibrationDone,
+    Found,
+    Inbox,
+    MergeDone,
+    Message,
+    ReadDone,
+    ScanDone,
+)
+from asi_watch.live.janitor import Janitor, JanitorMemory
+from asi_watch.live.jobs import MERGE
+from asi_watch.live.ledger import LedgerError
+from asi_watch.live.pool import JobPool
+from asi_watch.live.rebuilding import open_ledger
+from asi_watch.live.settings import CameraSettings, DaemonSettings
+
+_IDLE_BUFFERS = 256 << 20
+
+
+class Station:
+    """Ledger, disks, workers and cameras under one configuration. Owner thread only.
+
+    Parameters
+    ----------
+    settings : DaemonSettings
+    memory : JanitorMemory
+        What outlives a reload of what was deleted.
+    stopping : callable
+        Tells that the daemon has been asked to stop.
+    alive : callable
+        Called while opening takes its time.
+    distrusted : bool
+        The ledger was found damaged while it was in use.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: DaemonSettings,
+        memory: JanitorMemory,
+        *,
+        stopping: Callable[[], bool],
+        alive: Callable[[], None],
+        distrusted: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.inbox = Inbox()
+        opened = open_ledger(
+            settings.state_dir,
+            settings.cameras,
+            stopping=stopping,
+            alive=alive,
+            distrusted=distrusted,
+        )
+        self.ledger = opened.ledger
+        self.ledger_rebuilt = opened.rebuilt is not None and bool(opened.rebuilt or opened.moved_to)
+        self._disk = DiskGuard(
+            settings.keep_free, [settings.state_dir, *(c.output for c in settings.cameras)]
+        )
+        self._disk.start()
+        self._janitor = Janitor(settings.state_dir, settings.cameras, memory, self._disk.any_low)
+        self._janitor.start()
+        self._budget = MemoryBudget(settings.memory_budget)
+        self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))
+        self._pool = JobPool(settings.workers)
+        self._at_work = AtWork(settings.state_dir, settings.workers)
+        now = time.monotonic()
+        self.cameras = {c.name: self._camera(c, now) for c in settings.cameras}
+
+    def _camera(self, settings: CameraSettings, now: float) -> Camera:
+        lookback = lookback_at_start(self.ledger, settings.name, settings.intake.lookback)
+        return Camera(
+            replace(settings, intake=replace(settings.intake, lookback=lookback)),
+            self.settings.order,
+            self.ledger,
+            self.inbox,
+            self._pool,
+            self._budget,
+            self._buffers,
+            self.settings.state_dir / "curves",
+            self._at_work,
+            lambda: (
+                self._disk.low(settings.output, self.settings.state_dir) or self.ledger.why_not()
+            ),
+            now,
+        )
+
+    def start(self) -> None:
+        """Start workers and cameras."""
+        self._pool.start()
+        now = time.monotonic()
+        for camera in self.cameras.values():
+            camera.start(now)
+
+    def handle(self, message: Message, now: float) -> None:
+        """Give a message to its camera; others are for the daemon."""
+        match message:
+            case Found():
+                self.cameras[message.camera].found(message)
+            case ReadDone():
+                self.cameras[message.camera].read_done(message, now)
+            case MergeDone():
+                self.cameras[message.camera].merge_done(message, now)
+            case ScanDone():
+                self.cameras[message.camera].scan_done(message)
+            case CalibrationDone():
+                self.cameras[message.camera].calibration_done(message)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        for camera in self.cameras.values():
+            camera.tick(now)
+        self.ledger.settle(now)
+        for name, count in self.inbox.take_dropped().items():
+            self.cameras[name].events_dropped(count)
+
+    def finish_work(self, alive: Callable[[], object]) -> tuple[bool, list[Message]]:
+        """Take in nothing more, finish the merges in flight, record them.
+
+        Parameters
+        ----------
+        alive : callable
+            Called every second while that takes its time.
+
+        Returns
+        -------
+        finished : bool
+            False when merges had to be left unfinished.
+        unheard : list
+            Messages that are not for cameras.
+        """
+        for camera in self.cameras.values():
+            camera.stop_intake()
+        self._pool.close(lambda urgency: urgency[2] == MERGE)
+        finished = self._wait_for_workers(alive)
+        unheard: list[Message] = []
+        while (message := self.inbox.get(timeout=0)) is not None:
+            if isinstance(message, MergeDone):
+                # Without its row a product is adopted at the next start.
+                with suppress(LedgerError):
+                    self.handle(message, time.monotonic())
+            else:
+                unheard.append(message)
+        with suppress(LedgerError):
+            self.ledger.settle(float("inf"))
+        return finished, unheard
+
+    def _wait_for_workers(self, alive: Callable[[], object]) -> bool:
+        deadline = time.monotonic() + self.settings.shutdown_timeout
+        while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+            alive()
+        return True
+
+    def close(self) -> None:
+        """Close what was opened; the work must have been finished."""
+        self._disk.stop()
+        self._janitor.stop()
+        self._at_work.close()
+        self.ledger.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Give the state of workers, ledger and cameras for `status`."""
+        running, queued = self._pool.busy()
+        return {
+            "jobs_running": running,
+            "jobs_queued": queued,
+            "inbox": len(self.inbox),
+            "merge_memory": self._budget.held,
+            "crashes": self._pool.crashes,
+            "rows_owed": self.ledger.owed,
+            "cameras": {name: self._camera_snapshot(name) for name in self.cameras},
+        }
+
+    def _camera_snapshot(self, name: str) -> dict[str, Any]:
+        deleted = self._janitor.deleted(name)
+        return {
+            **self.cameras[name].snapshot(),
+            "deleted_files": deleted.files,
+            "deleted_bytes": deleted.size,
+        }
+
+
+def status_line(snapshot: dict[str, Any]) -> str:
+    """Give a daemon's state in one line, for the service manager."""
+    cameras = snapshot.get("cameras", {})
+    published = sum(c["counts"]["published"] for c in cameras.values())
+    troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
+    text = f"{len(cameras)} cameras, {published} brackets published"
+    paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
+    text += f"; paused: {paused}" if paused else ""
+    return text + (f"; watch folder missing: {', '.join(troubled)}" if troubled else "")
