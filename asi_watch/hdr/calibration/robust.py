@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr.calibration.monotone import SMALLEST_STEP, solve_monotone
 from asi_watch.hdr.calibration.observations import Observations
-from asi_watch.hdr.calibration.samples import CODES, ROUGHEST_MEAN
+from asi_watch.hdr.calibration.samples import CODES
 from asi_watch.hdr.calibration.shape import MIDDLES, gamma_steps, roughness_rows, shape_penalty
 from asi_watch.hdr.calibration.solver import ANCHOR, NormalEquations, anchored
 
@@ -25,6 +25,7 @@ _LARGEST_CHANGE = 4.0
 _LARGEST_STEP = 1.5  # ln units from one code to the next, two stops
 _CODE_NOISE = 0.25  # variance of a level, codes²
 _ROUGHNESS_SHARE = 0.09
+_LARGEST_EXCESS = np.float32(1.0)  # ln units
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,16 @@ def _accumulate(
 def between_codes(piece: Observations, curve: CurveTables) -> Table:
     """What g at the level differs from g at the nearest code, by the present curve.
 
-    The second term corrects for the mean of codes around a place lying above the code of the
-    mean exposure where the curve bends.
+    The second term turns the mean of the codes around a place into the code of their mean
+    exposure (not of its logarithm): texture scales with the exposure time either way, but sensor
+    noise has mean zero only there.
     """
     upper = np.minimum(piece.codes, CODES - 2)
     lower = np.maximum(piece.codes, 1) - 1
     slope = np.where(piece.fraction > 0, curve.steps[upper], curve.steps[lower])
-    roughness = np.where(piece.roughness > ROUGHEST_MEAN, np.float32(0.0), piece.roughness)
-    beyond: Table = (
-        piece.fraction * slope + (curve.bend * np.float32(0.5))[piece.codes] * roughness**2
-    )
+    spread = np.square(piece.roughness, dtype=np.float32)
+    excess = (np.float32(0.5) * (curve.bend + curve.slope**2))[piece.codes] * spread
+    beyond: Table = piece.fraction * slope + np.minimum(excess, _LARGEST_EXCESS)
     return np.asarray(beyond, dtype=np.float32)
 
 
