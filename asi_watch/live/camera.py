@@ -98,6 +98,7 @@ class Camera:
         self._arrivals = Arrivals(settings, order, ledger, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
+        self._inbox = inbox
         self._workshop = Workshop(settings, Publisher(settings, buffers), budget, buffers)
         self._work = CarefulWork(
             self.name,
@@ -200,8 +201,6 @@ class Camera:
 
     def scan_done(self, message: ScanDone) -> None:
         """A scan ended."""
-        if message.first:
-            self._catching_up.scanned()
         if message.first or message.files:
             event(
                 log,
@@ -233,9 +232,13 @@ class Camera:
         if not paused:
             self._jobs.release()
         self._curves.tick(now, may_calibrate=not paused)
-        if self._intake.reads_anew:
-            self._catching_up.scanning()
-        self._catching_up.tick(now, self._arrivals.waiting, self._collector.unrecorded_slots)
+        # In this order: what is owed no more has been put into the inbox before.
+        handed_over = not self._intake.owes_scan and not len(self._inbox)
+        self._catching_up.tick(
+            now,
+            handed_over and not self._arrivals.waiting,
+            self._collector.unrecorded_slots,
+        )
 
     def retry(self, slots: Sequence[datetime], *, failed: bool, skipped: bool) -> list[datetime]:
         """Try brackets again that failed or were skipped; returns their slots.

@@ -39,33 +39,24 @@ class CatchingUp:
         self._camera = camera
         self._ledger = ledger
         self._wall = wall
-        self._scanned = False
         self._next = float("-inf")
         self._moment: datetime | None = None
         self._open: set[datetime] = set()
 
-    def scanning(self) -> None:
-        """Take note that the whole folder is being read."""
-        self._scanned, self._moment = False, None
-
-    def scanned(self) -> None:
-        """Take note that the whole folder has been read, and what was found handed over."""
-        self._scanned = True
-
-    def tick(self, now: float, waiting: int, unrecorded: Callable[[], set[datetime]]) -> None:
+    def tick(self, now: float, taken_in: bool, unrecorded: Callable[[], set[datetime]]) -> None:
         """Note the time once all that had been found by then has a row.
 
         Parameters
         ----------
         now : float
             Monotonic time.
-        waiting : int
-            Files that have been found and have not even been asked to be read.
+        taken_in : bool
+            True when all that lies in the folder has been found, and asked to be read.
         unrecorded : callable
             Slots of which files are being read, or wait for others or to be merged.
         """
         if self._moment is None:
-            if not self._scanned or waiting or now < self._next:
+            if not taken_in or now < self._next:
                 return
             self._moment, self._open = self._wall(), unrecorded()
         self._open &= unrecorded()

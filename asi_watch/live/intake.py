@@ -92,7 +92,7 @@ class Intake:
         self._scan_asked = self._sweep_asked = False
         now = monotonic()
         self._root = WatchRoot(camera, rules.root)
-        self._first = True
+        self._first, self._looking = True, False
         self._last_file_at = self._stepped_at = self._next_scan = now
         self._next_sweep = now + _SWEEP_EVERY
         self._scan_took = self._sweep_took = self._waited = 0.0
@@ -105,9 +105,19 @@ class Intake:
         return self._root.lost or self._guard.state
 
     @property
-    def reads_anew(self) -> bool:
-        """True until the whole folder has been read: at start, or since it was replaced."""
-        return self._first
+    def owes_scan(self) -> bool:
+        """True while something may lie in the folder that has not been handed over.
+
+        It is lost, or new, or back, or events were; a periodic sweep counts as well.
+        """
+        return (
+            self._looking
+            or self._first
+            or self._root.lost is not None
+            or self._scan_asked
+            or self._sweep_asked
+            or self._scanner.sweeping
+        )
 
     def start(self) -> None:
         """Begin watching and scanning."""
@@ -149,6 +159,7 @@ class Intake:
 
     def _run(self) -> None:
         while not self._halt.is_set():
+            self._looking = True
             try:
                 pause = self.step()
             # The one boundary of this thread: it must not end while the daemon lives.
@@ -156,6 +167,7 @@ class Intake:
                 self.counters.crashes += 1
                 pause = _HEALTH_EVERY
                 failure(log, "scan crashed", error, camera=self._camera)
+            self._looking = False
             if self._wake.wait(pause):
                 # Folders come in bursts; one look finds them all.
                 self._halt.wait(_AFTER_WAKING)

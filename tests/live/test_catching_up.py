@@ -23,14 +23,14 @@ class Bench:
     def __init__(self, ledger: OwingLedger) -> None:
         self.ledger = ledger
         self.wall, self.now = NOW, 0.0
-        self.waiting = 0
+        self.taken_in = True
         self.open: set[datetime] = set()
         self.catching_up = CatchingUp("roof", ledger, lambda: self.wall)
 
     def tick(self, seconds: float = 1.0) -> datetime | None:
         self.now += seconds
         self.wall += timedelta(seconds=seconds)
-        self.catching_up.tick(self.now, self.waiting, lambda: set(self.open))
+        self.catching_up.tick(self.now, self.taken_in, lambda: set(self.open))
         return self.ledger.caught_up("roof")
 
 
@@ -41,23 +41,21 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     ledger.close()
 
 
-def test_nothing_is_caught_up_before_the_first_scan_is_over(bench: Bench) -> None:
+def test_nothing_is_caught_up_while_something_may_lie_in_the_folder(bench: Bench) -> None:
+    bench.taken_in = False
     assert bench.tick() is None
-    bench.catching_up.scanned()
+    bench.taken_in = True
     first = bench.tick()
     assert first == bench.wall
-    # Another folder in its place.
-    bench.catching_up.scanning()
+    # The folder is lost, or there is a backlog.
+    bench.taken_in = False
     assert bench.tick(1000) == first
-    bench.catching_up.scanned()
+    bench.taken_in = True
     assert bench.tick() == bench.wall
 
 
-def test_a_backlog_and_its_last_brackets_count_until_they_have_rows(bench: Bench) -> None:
-    bench.catching_up.scanned()
-    bench.waiting = 5
-    assert bench.tick(1000) is None
-    bench.waiting, bench.open = 0, {NOON}
+def test_the_last_brackets_of_a_backlog_count_until_they_have_rows(bench: Bench) -> None:
+    bench.open = {NOON}
     begun = bench.wall + timedelta(seconds=1)
     assert bench.tick() is None
     # What comes meanwhile, live, need not be waited for.
@@ -68,7 +66,6 @@ def test_a_backlog_and_its_last_brackets_count_until_they_have_rows(bench: Bench
 
 
 def test_it_is_noted_once_a_minute_at_most(bench: Bench) -> None:
-    bench.catching_up.scanned()
     first = bench.tick()
     assert bench.tick(30) == first
     assert bench.tick(31) == bench.wall
@@ -77,7 +74,6 @@ def test_it_is_noted_once_a_minute_at_most(bench: Bench) -> None:
 def test_a_ledger_that_is_full_or_owes_rows_notes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.catching_up.scanned()
     with monkeypatch.context() as patch:
         patch.setattr(OwingLedger, "owed", property(lambda self: 1))
         assert bench.tick() is None

@@ -504,6 +504,25 @@ def test_a_crash_is_counted_and_the_thread_goes_on(
     assert told(caplog, "scan crashed") == 1
 
 
+def test_a_scan_is_owed_until_all_that_may_have_been_missed_was_handed_over(
+    bench: Bench,
+) -> None:
+    assert bench.intake.owes_scan
+    bench.step()
+    assert not bench.intake.owes_scan
+    away = bench.root.rename(bench.root.with_name("away"))
+    bench.step()
+    assert bench.intake.owes_scan
+    away.rename(bench.root)
+    bench.step()
+    bench.steps(4)
+    assert not bench.intake.owes_scan
+    bench.intake.request_scan()
+    assert bench.intake.owes_scan
+    bench.steps(4)
+    assert not bench.intake.owes_scan
+
+
 def test_stopping_before_starting_is_harmless(bench: Bench) -> None:
     bench.intake.stop()
     assert bench.intake.state == "starting"
