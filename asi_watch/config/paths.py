@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from asi_watch.config.document import Way
+from asi_watch.patience import answered
 
 __all__ = ["folder_problems"]
+
+# Seconds that the file systems of all folders together may take to answer.
+_PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +51,14 @@ def folder_problems(data: Any, base: Path, default_state_dir: Path) -> Iterator[
     """
     if not isinstance(data, Mapping) or not isinstance(data.get("cameras"), Mapping):
         return
+    described = {n: c for n, c in data["cameras"].items() if isinstance(c, Mapping)}
+    state = data.get("state_dir", str(default_state_dir))
+    named = [state, *(c.get(key) for c in described.values() for key in ("watch", "output"))]
+    state_dir, *folders = _real(named, base)
     cameras = [
-        _Folders(
-            name,
-            _real(camera.get("watch"), base),
-            _real(camera.get("output"), base),
-            camera.get("filename"),
-        )
-        for name, camera in data["cameras"].items()
-        if isinstance(camera, Mapping)
+        _Folders(name, folders[2 * number], folders[2 * number + 1], camera.get("filename"))
+        for number, (name, camera) in enumerate(described.items())
     ]
-    state_dir = _real(data.get("state_dir", str(default_state_dir)), base)
     for camera in cameras:
         yield from _problems_of_one(camera, state_dir)
     for first, second in combinations(cameras, 2):
@@ -96,8 +98,15 @@ def _within(inner: Path | None, outer: Path | None) -> bool:
     return inner is not None and outer is not None and inner.is_relative_to(outer)
 
 
-def _real(value: object, base: Path) -> Path | None:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        return None
+def _real(values: list[object], base: Path) -> list[Path | None]:
+    """Resolve links as far as file systems answer; a dead share must not stop any command."""
+    paths = [
+        base / value if isinstance(value, str) and value.strip() and "\0" not in value else None
+        for value in values
+    ]
     # os.path.realpath follows what exists and never fails for what does not (yet).
-    return Path(os.path.realpath(base / value))
+    resolved = answered(_PATIENCE, *(partial(os.path.realpath, path or base) for path in paths))
+    return [
+        None if path is None else Path(real or os.path.normpath(path))
+        for path, real in zip(paths, resolved, strict=True)
+    ]

@@ -13,8 +13,12 @@ from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
 from asi_watch.config.problems import Problem
 from asi_watch.durations import format_duration
 from asi_watch.naming import MICROSECONDS_PER_UNIT, parse_timezone, utc_offset_changes
+from asi_watch.patience import answered
 
 __all__ = ["find_warnings"]
+
+# Seconds that a camera's folders may take to answer.
+_PATIENCE = 5.0
 
 
 def find_warnings(loaded: LoadedConfig) -> list[Problem]:
@@ -37,7 +41,7 @@ def find_warnings(loaded: LoadedConfig) -> list[Problem]:
             (("state_dir",), f"{_quoted(config.state_dir)} cannot be written by this user")
         )
     for name, camera in config.cameras.items():
-        checks = (_folders, _response, _times, _clock, _retention)
+        checks = (_folders_if_they_answer, _response, _times, _clock, _retention)
         found += [
             (("cameras", name, *way), text) for check in checks for way, text in check(camera)
         ]
@@ -45,6 +49,14 @@ def find_warnings(loaded: LoadedConfig) -> list[Problem]:
     return [
         Problem(document.file, document.line_of(way), written_way(way), text) for way, text in found
     ]
+
+
+def _folders_if_they_answer(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    (found,) = answered(_PATIENCE, lambda: list(_folders(camera)))
+    if found is None:
+        yield (), f"{_quoted(camera.watch)} or {_quoted(camera.output)} does not answer"
+    else:
+        yield from found
 
 
 def _folders(camera: CameraConfig) -> Iterator[tuple[Way, str]]:

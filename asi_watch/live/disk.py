@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from asi_watch.logs import event
+from asi_watch.patience import answered
 
 log = logging.getLogger(__name__)
 
 _EVERY = 2.0
 _LOOK_AGAIN = 1.0
+_FIRST_LOOK = 5.0
 # Writing goes on only when this much more than the floor is free, so that it does not flutter.
 _RESUME_AT = 1.05
 
@@ -108,8 +110,8 @@ class DiskGuard:
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
 
     def start(self) -> None:
-        """Look once, then keep looking."""
-        self.look()
+        """Look once, if the file systems answer, then keep looking."""
+        answered(_FIRST_LOOK, self.look)
         if self._floor is not None:
             self._thread.start()
 

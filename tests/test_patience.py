@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from asi_watch.config import parse_config
+from asi_watch.config.loading import read_config
+from asi_watch.config.warnings import find_warnings
+from asi_watch.live.disk import DiskGuard
+from asi_watch.patience import answered
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    late = threading.Event()
+
+    def slow() -> int:
+        assert late.wait(10)
+        return 1
+
+    def quick() -> int:
+        late.set()
+        return 2
+
+    assert answered(10, slow, quick) == [1, 2]
+
+
+def test_whoever_does_not_answer_is_not_waited_for(request: pytest.FixtureRequest) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    answers = answered(0.05, share_returns.wait, lambda: True)
+    assert answers == [None, True]
+
+
+def test_an_error_of_the_file_system_is_no_answer(tmp_path: Path) -> None:
+    assert answered(10, (tmp_path / "not there").stat) == [None]
+
+
+TEXT = "cameras:\n  roof:\n    watch: /share/in/../in\n    output: /share/out\n"
+
+
+def test_a_configuration_is_read_while_a_share_is_dead(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    monkeypatch.setattr("asi_watch.config.paths._PATIENCE", 0.05)
+    monkeypatch.setattr("os.path.realpath", lambda _: share_returns.wait(60))
+    config = parse_config(TEXT.encode(), "asi.yaml", Path("/base")).config
+    assert str(config.cameras["roof"].output) == "/share/out"
+
+
+def test_a_folder_watched_by_name_is_told_apart_while_a_share_is_dead(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    monkeypatch.setattr("asi_watch.config.paths._PATIENCE", 0.05)
+    monkeypatch.setattr("os.path.realpath", lambda _: share_returns.wait(60))
+    same = TEXT.replace("/share/out", "/share/in")
+    with pytest.raises(Exception, match="is the watched folder itself"):
+        parse_config(same.encode(), "asi.yaml", Path("/base"))
+
+
+def test_a_check_says_that_a_share_is_dead(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    file = tmp_path / "asi.yaml"
+    file.write_text(f"state_dir: {tmp_path}\n{TEXT}")
+    loaded = read_config(file)
+    monkeypatch.setattr("asi_watch.config.warnings._PATIENCE", 0.05)
+
+    def hanging(_: object) -> list[object]:
+        share_returns.wait(60)
+        return []
+
+    monkeypatch.setattr("asi_watch.config.warnings._folders", hanging)
+    told = [str(problem) for problem in find_warnings(loaded)]
+    assert any("'/share/out' does not answer" in line for line in told)
+
+
+def test_a_start_does_not_wait_for_the_free_space_of_a_dead_share(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    monkeypatch.setattr("asi_watch.live.disk._FIRST_LOOK", 0.05)
+
+    def free(_: Path) -> int:
+        share_returns.wait(60)
+        return 0
+
+    guard = DiskGuard(1, [tmp_path], free)
+    guard.start()
+    assert guard.low(tmp_path) is None
+    guard.stop()
