@@ -28,6 +28,8 @@ _LONGEST_PAUSE = 600.0
 # A scan may take a twentieth of the time, a sweep a hundredth.
 _SCAN_SHARE, _SWEEP_SHARE = 20.0, 100.0
 _INBOX_FULL = 1000
+# A dead share answers nothing for as long as it is away.
+_SILENCE = 15.0
 _AFTER_WAKING = 0.05
 _AFTER_NEW_WATCHES = 0.2
 
@@ -94,6 +96,8 @@ class Intake:
         self._root = WatchRoot(camera, rules.root)
         self._first, self._looking = True, False
         self._last_file_at = self._stepped_at = self._next_scan = now
+        self._asked_at: float | None = None
+        self._silence_told = False
         self._next_sweep = now + _SWEEP_EVERY
         self._scan_took = self._sweep_took = self._waited = 0.0
         self._thread = threading.Thread(target=self._run, name=f"intake-{camera}", daemon=True)
@@ -102,7 +106,18 @@ class Intake:
     @property
     def state(self) -> str:
         """What `status` shows: events, polling and why, or what is wrong with the folder."""
-        return self._root.lost or self._guard.state
+        return self._silence() or self._root.lost or self._guard.state
+
+    def take_silence(self) -> str | None:
+        """Say once that the folder gives no answer; asked by the owner, as this thread hangs."""
+        silence = self._silence()
+        told, self._silence_told = self._silence_told, silence is not None
+        return None if told else silence
+
+    def _silence(self) -> str | None:
+        asked_at = self._asked_at
+        waited = 0.0 if asked_at is None else self._monotonic() - asked_at
+        return f"watch folder has not answered for {waited:.0f} s" if waited > _SILENCE else None
 
     @property
     def owes_scan(self) -> bool:
@@ -195,7 +210,9 @@ class Intake:
         return max(0.0, min(self._next_scan - self._monotonic(), _HEALTH_EVERY))
 
     def _root_is_there(self) -> bool:
+        self._asked_at = self._monotonic()
         sight = self._root.look()
+        self._asked_at = None
         if sight in ("lost", "another"):
             self._guard.stop()
         if sight == "another":

@@ -526,3 +526,30 @@ def test_a_scan_is_owed_until_all_that_may_have_been_missed_was_handed_over(
 def test_stopping_before_starting_is_harmless(bench: Bench) -> None:
     bench.intake.stop()
     assert bench.intake.state == "starting"
+
+
+def test_a_folder_that_does_not_answer_is_told_once(tmp_path: Path) -> None:
+    now = [100.0]
+    intake = Intake(
+        "roof",
+        IntakeRules(tmp_path, "polling", DAY, 60.0, 1.0),
+        lambda _: True,
+        Inbox(),
+        monotonic=lambda: now[0],
+    )
+    asked, told = [], []
+
+    def hanging() -> str:
+        # As the owner sees it, while this thread waits for a dead share.
+        asked.append(intake.take_silence())
+        now[0] += 20
+        told.extend([intake.state, intake.take_silence(), intake.take_silence()])
+        return "lost"
+
+    intake._root.look = hanging  # type: ignore[assignment,method-assign]
+    intake.step()
+    text = "watch folder has not answered for 20 s"
+    assert asked == [None]
+    assert told == [text, text, None]
+    assert "answered" not in intake.state
+    assert intake.take_silence() is None
