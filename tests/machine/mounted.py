@@ -99,15 +99,19 @@ class MountedDisk:
         for process in self._running.values():
             process.wait()
         self._running.clear()
-        self._detach(expected=None)
+        self._detach()
 
     def shut_down(self) -> None:
         """Unmount the disk."""
-        self._detach(expected=0)
+        self._detach()
 
-    def _detach(self, expected: int | None) -> None:
-        self.run("umount", str(self.data), code=expected)
-        self.run("losetup", "-d", self._device, code=expected)
+    def _detach(self) -> None:
+        # What a killed program left running is gone in a moment, but not at once.
+        deadline = time.monotonic() + 30
+        while self.data.is_mount() and time.monotonic() < deadline:
+            self.run("umount", str(self.data), code=None)
+            time.sleep(0.05)
+        self.run("losetup", "-d", self._device)
         assert self._server is not None
         self._server.terminate()
         self._server.wait(30)
