@@ -46,9 +46,13 @@ from asi_watch.live.taking_up import TakingUp
 from asi_watch.live.workshop import Workshop
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name
+from asi_watch.patience import answered
 from asi_watch.products import is_temporary, sweep_temporaries
 
 log = logging.getLogger(__name__)
+
+# Seconds that the output folder's file system may take to answer at the start.
+_PATIENCE = 5.0
 
 
 class Camera:
@@ -136,7 +140,11 @@ class Camera:
     def start(self, now: float) -> None:
         """Clean up after an earlier life, take up what it left, begin to watch."""
         output = self.settings.output
-        swept = sweep_temporaries(output, recursive=True) if output.is_dir() else 0
+        # A dead share must not keep the other cameras waiting; what is left then goes later.
+        (swept,) = answered(
+            _PATIENCE,
+            lambda: sweep_temporaries(output, recursive=True) if output.is_dir() else 0,
+        )
         if swept:
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, 5)):
@@ -232,6 +240,9 @@ class Camera:
         if not paused:
             self._jobs.release()
         self._curves.tick(now, may_calibrate=not paused)
+        if (silence := self._intake.take_silence()) is not None:
+            self._health.error(silence)
+            event(log, logging.ERROR, "watch folder does not answer", camera=self.name)
         # In this order: what is owed no more has been put into the inbox before.
         handed_over = not self._intake.owes_scan and not len(self._inbox)
         self._catching_up.tick(
