@@ -71,13 +71,22 @@ def read_response_file(path: str | Path) -> tuple[NDArray[np.float32], dict[str,
     except _NONSENSE as error:
         if isinstance(error, ResponseFileError):
             raise
-        raise ResponseFileError(f"{path}: not a response file: {error}") from error
+        raise ResponseFileError(f"{path}: not a response file: {_plainly(error)}") from error
     if not isinstance(metadata, dict):
         raise ResponseFileError(f"{path}: its metadata is not a JSON object")
     order = metadata.setdefault("channel_order", _ORDER_WITHOUT_KEY)
     if order not in ("BGR", "RGB"):
         raise ResponseFileError(f"{path}: channel_order is {order!r}; it is 'BGR' or 'RGB'")
     return response, metadata
+
+
+def _plainly(error: Exception) -> str:
+    """Say what is wrong; never how the file could be opened all the same."""
+    if isinstance(error, zipfile.BadZipFile):
+        return "it is no .npz file; `asi-watch calibrate` makes one"
+    if "pickle" in str(error):
+        return "it holds objects of a program instead of numbers"
+    return str(error)
 
 
 def _refuse_bombs(path: Path, raw: bytes) -> None:

@@ -166,12 +166,15 @@ def _curve(
         return load_curve(response)
     if name is None or camera is None or config is None:
         return None
-    return _curve_of_daemon(name, camera, config)
+    algorithm = camera.merge.algorithm
+    return None if algorithm == "mertens" else _curve_of_daemon(name, camera, config)
 
 
 def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> ResponseCurve | None:
     """Take the curve that the daemon uses: the operator's, or the one it has adopted since."""
     from asi_watch.cli._settings import camera_settings
+    from asi_watch.errors import ResponseFileError
+    from asi_watch.files import shown
     from asi_watch.live.curves import choose_curve
     from asi_watch.live.ledger import FILE_NAME, Ledger
     from asi_watch.responses import load_curve
@@ -179,5 +182,10 @@ def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> Respons
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
         return None if camera.response is None else load_curve(camera.response)
     with Ledger(config.state_dir, read_only=True) as ledger:
-        chosen = choose_curve(name, camera_settings(name, camera).curves, ledger)
-    return None if chosen is None else chosen.curve
+        choice = choose_curve(name, camera_settings(name, camera).curves, ledger)
+    if choice.in_use is None:
+        if choice.fault is not None:
+            raise ResponseFileError(choice.fault)
+        return None
+    click.echo(f"curve {choice.in_use.curve.curve_id} {shown(choice.in_use.path)}", err=True)
+    return choice.in_use.curve

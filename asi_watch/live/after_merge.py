@@ -50,14 +50,15 @@ class AfterMerge:
     def published(self, bracket: OpenBracket, outcome: Published) -> list[Command]:
         """Record a bracket whose products are in place."""
         counters = self._counters
-        complete = self._expected.is_complete(bracket.exposures)
+        # What it teaches counts for itself: 5 of 5 are complete.
         self._expected.observe(bracket.exposures)
+        complete = self._expected.is_complete(bracket.exposures)
         counters.published += bracket.revision == 1
         counters.revisions += bracket.revision > 1
         counters.adopted += outcome.adopted
         counters.incomplete += not complete
         record = replace(
-            self._closing.record(bracket, "published", None),
+            self._closing.record(bracket, "published", outcome.remark),
             complete=complete,
             products=outcome.products,
             curve_id=outcome.curve_id,

@@ -25,13 +25,15 @@ class OpenBracket:
 
     `previous` is the ledger's row of a bracket that was over already. Until a usable new file
     has been seen, such a bracket is only *probing*: nothing of the row is touched. What is read
-    while it is being merged waits in `heard_meanwhile`. Times are monotonic.
+    while it is being merged waits in `heard_meanwhile`. With `again` an operator wants what is
+    published merged once more, though nothing new has come. Times are monotonic.
     """
 
     slot: datetime
     first_arrival: float
     previous: BracketRecord | None = None
     reopened: bool = False
+    again: bool = False
     usable: dict[str, Exposure] = field(default_factory=dict)
     rejected: dict[str, RejectedFile] = field(default_factory=dict)
     recoverable: dict[str, Arrival] = field(default_factory=dict)

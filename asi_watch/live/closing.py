@@ -81,7 +81,8 @@ class Closing:
     def _is_ready(self, bracket: OpenBracket) -> bool:
         """Tell whether a bracket need not wait for more."""
         previous = bracket.previous
-        if previous is not None and previous.state == "published" and previous.complete:
+        stands = previous is not None and previous.state == "published" and previous.complete
+        if stands and not bracket.again:
             # It was whole before: what comes now is another bracket in its slot, as when a clock
             # was set back. One revision of all of it is enough.
             return False
@@ -110,6 +111,7 @@ class Closing:
         if (
             previous is not None
             and previous.state == "published"
+            and not bracket.again
             and {(e.path, e.signature) for e in previous.inputs}
             == {(e.path, e.signature) for e in bracket.inputs}
         ):

@@ -162,6 +162,7 @@ class Collector:
                 bracket.retry_at, bracket.attempts = now, record.attempts
             return []
         bracket = self._open[record.slot] = OpenBracket(record.slot, now, previous=record)
+        bracket.again = record.state == "published"
         return list(self._late.reopen(bracket))
 
     # -- what can be asked ------------------------------------------------------------------

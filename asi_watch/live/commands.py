@@ -54,6 +54,8 @@ class Published:
     timings: dict[str, float] = field(default_factory=dict)
     adopted: bool = False
     """The products were already there, complete, from before a crash: nothing was merged."""
+    remark: str | None = None
+    """Why this is a makeshift."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from asi_watch.brackets import Exposure
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.commands import MergeBracket
-from asi_watch.live.curves import CurveInUse, choose_curve
+from asi_watch.live.curves import CurveChoice, CurveInUse, choose_curve, look_of
 from asi_watch.live.inbox import CalibrationDone, Inbox
-from asi_watch.live.ledger import CurveDecision, Ledger
+from asi_watch.live.ledger import CurveDecision, Ledger, LedgerFullError
 from asi_watch.live.recalibrator import Recalibrator
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.responses import load_curve
@@ -23,6 +24,8 @@ from asi_watch.responses import load_curve
 log = logging.getLogger(__name__)
 
 _LOOK_FOR_RESPONSE_EVERY = 2.0
+# Brackets published longer ago without a curve keep the picture they have.
+_MERGED_AGAIN = timedelta(days=2)
 
 
 class CurveKeeper:
@@ -57,6 +60,10 @@ class CurveKeeper:
         self._ledger = ledger
         self._use_curve = use
         self._curve: CurveInUse | None = None
+        self._choice = CurveChoice(None)
+        self._seen: object = None
+        self._untold: str | None = None
+        self._channels: int | None = None
         self._waiting: dict[datetime, MergeBracket] = {}
         self._told_no_curve = False
         self._looked_for_response = now
@@ -76,7 +83,30 @@ class CurveKeeper:
 
     def start(self) -> None:
         """Choose the curve to start with."""
-        self._use(choose_curve(self._camera, self._settings.curves, self._ledger))
+        self._choose()
+        self._use(self._choice.in_use)
+
+    def inherit(self, earlier: CurveKeeper) -> None:
+        """Keep the curve of before a reload where the file named now cannot take its place."""
+        kept = earlier._curve
+        if kept is None or not self._needs_curve or self._settings.curves.response is None:
+            return
+        newest = self._ledger.recent_complete(self._camera, 1)
+        if newest and newest[0].curve_id == kept.curve.curve_id:
+            # It fits this camera's images: it has merged them.
+            self._channels = kept.curve.channels
+            self._refuse_other_channels()
+        if not (self._choice.fault or self._choice.missing):
+            return
+        event(
+            log,
+            logging.WARNING,
+            "the earlier curve stays in use",
+            camera=self._camera,
+            curve=kept.curve.curve_id,
+            reason=self._choice.fault or f"{self._settings.curves.response} is not there",
+        )
+        self._use(kept)
 
     def stop(self) -> None:
         """End a calibration under way."""
@@ -99,16 +129,18 @@ class CurveKeeper:
     def bracket_over(self, record: BracketRecord) -> None:
         """Take note of a bracket's row."""
         self._complete += record.state == "published" and record.complete
+        if self._curve is not None and record.reason == WITHOUT_CURVE and self._radiance_wanted:
+            # It was being merged when the curve came.
+            self._merge_again_with_radiance()
+            self._use_curve(self._curve.curve, [])
 
     # -- time and calibrations --------------------------------------------------------------
 
     def tick(self, now: float, *, may_calibrate: bool) -> None:
         """Look for a response file that was missing; calibrate if that is due and allowed."""
-        if self._curve is None and now - self._looked_for_response > _LOOK_FOR_RESPONSE_EVERY:
+        if now - self._looked_for_response > _LOOK_FOR_RESPONSE_EVERY:
             self._looked_for_response = now
-            response = self._settings.curves.response
-            if response is not None and response.exists():
-                self._use(choose_curve(self._camera, self._settings.curves, self._ledger))
+            self._look_for_response()
         if (
             may_calibrate
             and self._needs_curve
@@ -164,14 +196,59 @@ class CurveKeeper:
             "waiting_for_curve": len(self._waiting),
             "curve": None if curve is None else curve.curve.curve_id,
             "curve_file": None if curve is None else str(curve.path),
+            "curve_fault": self._choice.fault,
             "calibrating": self._recalibrator.running,
         }
 
+    def take_fault(self) -> str | None:
+        """Return what is wrong with the operator's file, once; None if nothing new is."""
+        untold, self._untold = self._untold, None
+        return untold
+
     # -- within -----------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        rules = self._settings.curves
+        # Before it is read: what is put there meanwhile is seen the next time.
+        self._seen = None if rules.response is None else look_of(rules.response)
+        self._choice = choose_curve(self._camera, rules, self._ledger)
+        if self._choice.fault:
+            self._untold = f"response file not used: {self._choice.fault}"
+
+    def _look_for_response(self) -> None:
+        """Try a response file again that was missing or at fault, once it looks different."""
+        response = self._settings.curves.response
+        if response is None or not (self._choice.missing or self._choice.fault):
+            return
+        if look_of(response) == self._seen:
+            return
+        self._choose()
+        self._refuse_other_channels()
+        better = self._choice.in_use
+        if better is None or self._choice.missing or self._choice.fault:
+            return
+        if self._curve is None or self._curve.curve.curve_id != better.curve.curve_id:
+            self._use(better)
+
+    def _refuse_other_channels(self) -> None:
+        chosen, channels = self._choice.in_use, self._channels
+        if chosen is None or channels is None or chosen.curve.channels == channels:
+            return
+        fault = (
+            f"{chosen.path}: has {chosen.curve.channels} channels, the camera's images {channels};"
+            " restart the daemon if the images are others now"
+        )
+        event(log, logging.ERROR, "response file not used", camera=self._camera, reason=fault)
+        self._choice = CurveChoice(None, fault=fault)
+        self._untold = f"response file not used: {fault}"
 
     @property
     def _needs_curve(self) -> bool:
         return self._settings.merge.algorithm != "mertens"
+
+    @property
+    def _radiance_wanted(self) -> bool:
+        return any(spec.kind == "radiance" for spec in self._settings.products)
 
     def _tell_no_curve(self, consequence: str) -> None:
         if self._told_no_curve:
@@ -183,6 +260,7 @@ class CurveKeeper:
             f"no response curve yet: {consequence}",
             camera=self._camera,
             response=self._settings.curves.response,
+            reason=self._choice.fault,
         )
 
     def _use(self, curve: CurveInUse | None) -> None:
@@ -190,6 +268,7 @@ class CurveKeeper:
         if curve is None:
             return
         self._told_no_curve = False
+        self._merge_again_with_radiance()
         event(
             log,
             logging.INFO,
@@ -201,6 +280,22 @@ class CurveKeeper:
         waiting, self._waiting = self._waiting, {}
         # The reference is swapped whole: brackets already begun keep the curve they began with.
         self._use_curve(curve.curve, [waiting[slot] for slot in sorted(waiting)])
+
+    def _merge_again_with_radiance(self) -> None:
+        """Have brackets merged again that were published as pictures for want of a curve."""
+        if not self._needs_curve or not self._radiance_wanted:
+            return
+        # On a full disk they keep their pictures; an operator can ask for them.
+        with suppress(LedgerFullError):
+            asked = self._ledger.ask_makeshifts(self._camera, datetime.now(UTC) - _MERGED_AGAIN)
+            if asked:
+                event(
+                    log,
+                    logging.INFO,
+                    "brackets published without a curve are merged again",
+                    camera=self._camera,
+                    brackets=asked,
+                )
 
     def _calibrate(self, now: float) -> None:
         brackets = self._brackets_to_calibrate_from()

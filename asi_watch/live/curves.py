@@ -25,35 +25,81 @@ class CurveInUse:
     base_id: str | None
 
 
-def choose_curve(camera: str, rules: CurveRules, ledger: Ledger) -> CurveInUse | None:
+@dataclass(frozen=True)
+class CurveChoice:
+    """The curve to use, None for none.
+
+    `missing` says that the operator's file is not there yet, `fault` why it cannot be used.
+    """
+
+    in_use: CurveInUse | None
+    missing: bool = False
+    fault: str | None = None
+
+
+def choose_curve(camera: str, rules: CurveRules, ledger: Ledger) -> CurveChoice:
     """Choose the curve to start with.
 
     The curve adopted last stays in use over restarts, until the operator puts another file in
-    the place of the one it was derived beside; then the operator's counts.
+    the place of the one it was derived beside; then the operator's counts. While the operator's
+    file cannot be used, the curve adopted last takes its place.
 
     Returns
     -------
-    CurveInUse or None
-        None when there is no curve, or none that can be read (which is logged).
+    CurveChoice
+        Whatever the files are like; what is wrong with one is logged.
     """
-    operators = _load(camera, rules.response) if rules.response else None
+    operators, missing, fault = _operators_curve(camera, rules.response)
     base_id = operators.curve_id if operators else None
+    chosen = None
+    if operators is not None and rules.response is not None:
+        chosen = CurveInUse(operators, rules.response, base_id)
     adopted = ledger.adopted_curve(camera)
-    if adopted is not None and adopted.base_id == base_id:
-        curve = _load(camera, Path(adopted.path))
+    if adopted is not None and (adopted.base_id == base_id or missing or fault):
+        curve = _adopted_curve(camera, Path(adopted.path))
         if curve is not None:
-            return CurveInUse(curve, Path(adopted.path), base_id)
-    if operators is None or rules.response is None:
-        return None
-    return CurveInUse(operators, rules.response, base_id)
+            chosen = CurveInUse(curve, Path(adopted.path), adopted.base_id)
+    return CurveChoice(chosen, missing, fault)
 
 
-def _load(camera: str, path: Path) -> ResponseCurve | None:
-    if not path.exists():
-        event(log, logging.INFO, "response file not there yet", camera=camera, file=path)
-        return None
+def look_of(path: Path) -> object:
+    """Say what can be seen of a file without opening it; differs when it is worth another try."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _operators_curve(
+    camera: str, path: Path | None
+) -> tuple[ResponseCurve | None, bool, str | None]:
+    if path is None:
+        return None, False, None
+    try:
+        return load_curve(path), False, None
+    except ResponseFileError as error:
+        if _is_missing(path):
+            event(log, logging.INFO, "response file not there yet", camera=camera, file=path)
+            return None, True, None
+        event(log, logging.ERROR, "response file not used", camera=camera, reason=str(error))
+        return None, False, str(error)
+
+
+def _adopted_curve(camera: str, path: Path) -> ResponseCurve | None:
     try:
         return load_curve(path)
     except ResponseFileError as error:
-        event(log, logging.ERROR, "response file not used", camera=camera, reason=str(error))
+        event(log, logging.ERROR, "adopted curve not used", camera=camera, reason=str(error))
         return None
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        # A folder that may not be entered, a share that does not answer: not simply missing.
+        return False
+    return False

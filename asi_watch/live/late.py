@@ -106,6 +106,8 @@ class LateFiles:
         left_out = bracket.give_up_revision(
             f"late: not merged, since the earlier input {path} {what}"
         )
+        # A makeshift is final then: nobody need ask for it again.
+        bracket.previous = replace(record, reason=None)
         yield from _amend(bracket, *left_out, late=arrived)
 
     def _ignore(

@@ -12,13 +12,13 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 from asi_watch.live.curve_rows import CurveRows, utc_now
 from asi_watch.live.ledger_file import FILE_NAME
 from asi_watch.live.ledger_rows import COLUMNS, from_row, to_row
 from asi_watch.live.ledger_schema import LedgerDamagedError, LedgerError, LedgerFullError
-from asi_watch.live.records import BracketRecord, CurveDecision
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, CurveDecision
 
 __all__ = [
     "FILE_NAME",
@@ -27,11 +27,22 @@ __all__ = [
     "LedgerDamagedError",
     "LedgerError",
     "LedgerFullError",
+    "Which",
 ]
 
 _NAMES = ", ".join(COLUMNS)
 _NEWEST = 200
 _NEVER = 1 << 30
+
+
+class Which(TypedDict):
+    """Brackets to be tried again, see `Ledger.ask_again`."""
+
+    failed: bool
+    skipped: bool
+    published: NotRequired[bool]
+    since: NotRequired[datetime | None]
+    until: NotRequired[datetime | None]
 
 
 class Ledger(CurveRows):
@@ -103,37 +114,56 @@ class Ledger(CurveRows):
         )
 
     def ask_again(
-        self, camera: str, *, slots: Sequence[datetime] = (), failed: bool, skipped: bool
+        self, camera: str, *, slots: Sequence[datetime] = (), **which: Unpack[Which]
     ) -> list[datetime]:
-        """Mark brackets that are not published as to be tried again.
+        """Mark brackets as to be tried again.
 
         Parameters
         ----------
         camera : str
         slots : sequence of datetime
-            These, whatever their state but published.
-        failed, skipped : bool
-            All brackets of the state.
+            These, whatever their state; published ones only if `published`.
+        **which : Which
+            `failed`, `skipped`: all brackets of the state. `published`: the same of a span of
+            time, and what is published among `slots`. `since`, `until`: of these states, only
+            slots from the one on and before the other.
 
         Returns
         -------
         list of datetime
             The slots that were marked.
         """
-        marked: list[datetime] = []
-        states = [s for s, wanted in (("failed", failed), ("skipped", skipped)) if wanted]
+        since, until = which.get("since"), which.get("until")
+        span = ("" if since is None else since.isoformat(), until.isoformat() if until else "~")
+        published = which.get("published", False)
+        states = [s for s in ("failed", "skipped") if which[s]]
+        states += ["published"] * (published and (since or until) is not None)
         update = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND "
+        marked: list[str] = []
         with self._transaction():
             for state in states:
-                rows = self._db.execute(update + "state = ? RETURNING slot", (camera, state))
-                marked += [datetime.fromisoformat(slot) for (slot,) in rows]
+                found = "state = ? AND slot >= ? AND slot < ? RETURNING slot"
+                marked += [s for (s,) in self._db.execute(update + found, (camera, state, *span))]
             for slot in slots:
-                rows = self._db.execute(
-                    update + "slot = ? AND state != 'published' RETURNING slot",
-                    (camera, slot.isoformat()),
-                )
-                marked += [datetime.fromisoformat(value) for (value,) in rows]
-        return sorted(set(marked))
+                found = "slot = ? AND (state != 'published' OR ?) RETURNING slot"
+                values = (camera, slot.isoformat(), published)
+                marked += [s for (s,) in self._db.execute(update + found, values)]
+        return sorted({datetime.fromisoformat(slot) for slot in marked})
+
+    def ask_makeshifts(self, camera: str, since: datetime) -> int:
+        """Mark what was published without a curve, after a UTC time, as to be merged again.
+
+        Returns
+        -------
+        int
+            How many brackets.
+        """
+        with self._transaction():
+            return self._db.execute(
+                "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND updated_utc >= ?"
+                " AND state = 'published' AND reason = ?",
+                (camera, since.isoformat(timespec="milliseconds"), WITHOUT_CURVE),
+            ).rowcount
 
     def recent_complete(self, camera: str, limit: int) -> list[BracketRecord]:
         """Newest published complete brackets of a camera, newest first."""

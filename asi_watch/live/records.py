@@ -12,6 +12,9 @@ _EXPOSURE = [field.name for field in fields(Exposure)]
 
 RecordState = Literal["published", "skipped", "failed"]
 
+WITHOUT_CURVE = "merged by mertens, for want of a response curve"
+"""Reason in the row of a published bracket that is a makeshift."""
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedFile:
@@ -60,7 +63,7 @@ class BracketRecord:
     timings : dict
         Seconds spent per step.
     reason : str or None
-        Why it was skipped or failed.
+        Why it was skipped or failed, or why what was published is a makeshift.
     updated_utc : str
         ISO time of the row's last change.
     """

@@ -11,6 +11,8 @@ from typing import Any
 
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.control import Answer, Request, RequestRefusedError
+from asi_watch.live.ledger import Which
+from asi_watch.live.records import naive_time
 
 _PATIENCE = 4.0
 _MOST_SLOTS = 1000
@@ -18,12 +20,26 @@ _MOST_SLOTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class RetryRequest:
-    """Try these brackets again; `camera` None: of every camera."""
+    """Try these brackets again (see `Ledger.ask_again`); `camera` None: of every camera."""
 
     camera: str | None
     slots: tuple[datetime, ...]
-    failed: bool
-    skipped: bool
+    failed: bool = False
+    skipped: bool = False
+    published: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def which(self) -> Which:
+        """All but the slots, as the ledger takes it."""
+        return {
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "published": self.published,
+            "since": self.since,
+            "until": self.until,
+        }
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> RetryRequest:
@@ -39,14 +55,17 @@ class RetryRequest:
             raise RequestRefusedError("camera must be a name")
         if not isinstance(slots, list) or len(slots) > _MOST_SLOTS:
             raise RequestRefusedError(f"slots must be a list of at most {_MOST_SLOTS}")
-        flags = [request.get(name, False) for name in ("failed", "skipped")]
+        flags = [request.get(name, False) for name in ("failed", "skipped", "published")]
         if not all(isinstance(flag, bool) for flag in flags):
-            raise RequestRefusedError("failed and skipped are true or false")
+            raise RequestRefusedError("failed, skipped and published are true or false")
+        ends = [request.get(name) for name in ("since", "until")]
         try:
-            times = tuple(datetime.fromisoformat(slot) for slot in slots)
+            times = tuple(naive_time(slot) for slot in slots)
+            since, until = (None if end is None else naive_time(end) for end in ends)
         except (TypeError, ValueError):
             raise RequestRefusedError("a slot is a time such as 2026-06-21T12:00:00") from None
-        return cls(camera, times, flags[0], flags[1])
+        failed, skipped, published = flags
+        return cls(camera, times, failed, skipped, published, since, until)
 
     def asked_of(self, cameras: Sequence[str]) -> list[str]:
         """Return the names of the cameras that are meant.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Unpack
 
 from asi_watch.live.after_merge import MAX_ATTEMPTS
-from asi_watch.live.ledger import Ledger
+from asi_watch.live.ledger import Ledger, Which
 from asi_watch.live.records import BracketRecord
 
 _AT_ONCE = 50
@@ -32,19 +33,21 @@ class TakingUp:
         self._more = True
         self._last: datetime | None = None
 
-    def ask_again(
-        self, slots: Sequence[datetime], *, failed: bool, skipped: bool
-    ) -> list[datetime]:
-        """Write down that brackets are to be tried again; returns their slots.
+    def ask_again(self, slots: Sequence[datetime], **which: Unpack[Which]) -> list[datetime]:
+        """Write down that brackets are to be tried again (see `Ledger`); returns their slots.
 
         Raises
         ------
         LedgerError
             If the wish cannot be written down.
         """
-        asked = self._ledger.ask_again(self._camera, slots=slots, failed=failed, skipped=skipped)
-        self._more, self._last = True, None
+        asked = self._ledger.ask_again(self._camera, slots=slots, **which)
+        self.look_again()
         return asked
+
+    def look_again(self) -> None:
+        """Go through the rows from the first one on: others are asked for now."""
+        self._more, self._last = True, None
 
     def step(self, now: float) -> None:
         """Take up the next rows, if there are any."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from dataclasses import replace
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
@@ -33,6 +34,7 @@ from asi_watch.live.commands import (
 )
 from asi_watch.live.open_merges import OpenMerge, OpenMerges
 from asi_watch.live.publishing import Publisher
+from asi_watch.live.records import WITHOUT_CURVE
 from asi_watch.live.settings import CameraSettings
 
 # Faults of the place that products are written to, which no bracket can help.
@@ -151,7 +153,7 @@ class Workshop:
         """
         adopted = self._publisher.already_there(command)
         if adopted is not None:
-            return adopted
+            return replace(adopted, remark=self._remark(adopted.algorithm))
         timings = {"waited": round(now - command.arrived, 4)}
         started = time.monotonic()
         try:
@@ -179,7 +181,12 @@ class Workshop:
             algorithm=work.settings.algorithm,
             latency=round(time.monotonic() - command.arrived, 4),
             timings={**timings, **steps},
+            remark=self._remark(work.settings.algorithm),
         )
+
+    def _remark(self, algorithm: str) -> str | None:
+        makeshift = algorithm == "mertens" and self._settings.merge.algorithm != "mertens"
+        return WITHOUT_CURVE if makeshift else None
 
     def _finished_work(self, command: MergeBracket) -> OpenMerge:
         wanted = {(e.path, e.signature) for e in command.exposures}
