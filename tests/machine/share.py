@@ -7,6 +7,7 @@ that export. The camera writes on the server's side, where no event of the clien
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from tests.machine.image import System, code_disk, disk
 from tests.machine.place import EXPOSURES, SIZE, Place
 from tests.machine.vm import Machine
 from tests.skies import sky_bracket
+
+log = logging.getLogger(__name__)
 
 SHARE = Path("/mnt/share")
 EXPORTED = Path("/data/export")
@@ -58,7 +61,7 @@ class ShareTest:
         code = code_disk(folder / "code.img")
         self._machine = Machine("share", system, code, folder, data=image)
         self._place = Place(self._machine.data, SHARE / "in", SHARE / "out")
-        self._hours = 0
+        self._hours = self._told = 0
 
     def run(self) -> list[Outcome]:
         """Run every scenario."""
@@ -70,6 +73,7 @@ class ShareTest:
                 self._scenario("server stops, hard mount", "hard", self._server_stops),
                 self._scenario("server stops, soft mount", "soft,timeo=10,retrans=1",
                                self._server_stops),
+                self._scenario("started while the server is away", "hard", self._started_without),
                 self._scenario("unmounted and mounted again", "hard", self._unmounted),
             ]  # fmt: skip
             machine.shut_down()
@@ -126,6 +130,7 @@ class ShareTest:
         outcome.faults += verdict["faults"]
         outcome.counts.update(verdict["counts"])
         self._machine.run("umount", str(SHARE), limit=60)
+        log.info("%s: %d faults, %s", name, len(outcome.faults), dict(outcome.counts))
         return outcome
 
     def _nothing(self, _outcome: Outcome, _options: str) -> None:
@@ -139,6 +144,29 @@ class ShareTest:
         time.sleep(20)
         outcome.facts.append("away: " + self._answers(outcome))
         self._server_on()
+
+    def _started_without(self, outcome: Outcome, _options: str) -> None:
+        self._camera(BRACKETS)
+        self._server_off()
+        time.sleep(20)
+        began = time.monotonic()
+        code = self._machine.stop("daemon", limit=120)
+        outcome.facts.append(f"stopped in {time.monotonic() - began:.0f} s with code {code}")
+        if code is None:
+            outcome.faults.append("SIGTERM does not end the daemon while the share is away")
+            self._machine.stop("daemon", number=9)
+        self._start_daemon()
+        self._until("msg=ready")
+        time.sleep(20)
+        outcome.facts.append("away: " + self._answers(outcome))
+        self._server_on()
+
+    def _until(self, text: str) -> None:
+        """Wait for words of the daemon that has just been started."""
+        deadline = time.monotonic() + PATIENCE
+        before = self._told
+        while text not in self._machine.log_text()[before:] and time.monotonic() < deadline:
+            time.sleep(0.5)
 
     def _unmounted(self, outcome: Outcome, options: str) -> None:
         self._camera(BRACKETS, wait=False)
@@ -161,14 +189,19 @@ class ShareTest:
 
     @contextmanager
     def _daemon(self, outcome: Outcome) -> Iterator[None]:
-        machine, config = self._machine, str(self._place.config)
-        machine.start("daemon", machine.python_path, "-m", "asi_watch", "run", "-c", config)
+        machine = self._machine
+        self._start_daemon()
         yield
         if (code := machine.stop("daemon", limit=120)) != 0:
             outcome.faults.append(f"the daemon ended with code {code} at SIGTERM")
         for line in machine.log_text().splitlines():
             if "crashed" in line or "Traceback" in line:
                 outcome.faults.append(line)
+
+    def _start_daemon(self) -> None:
+        machine, config = self._machine, str(self._place.config)
+        self._told = len(machine.log_text())
+        machine.start("daemon", machine.python_path, "-m", "asi_watch", "run", "-c", config)
 
     def _camera(self, brackets: int, *, wait: bool = True) -> None:
         """Let the camera write brackets into the exported folder itself."""
