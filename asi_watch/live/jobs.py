@@ -8,11 +8,22 @@ from datetime import datetime
 
 from asi_watch.live.arrivals import Arrivals
 from asi_watch.live.at_work import CarefulWork
-from asi_watch.live.commands import MergeBracket, MergeFailed, ReadFile, Unusable
+from asi_watch.live.commands import (
+    MergeBracket,
+    MergeFailed,
+    MergeOutcome,
+    ReadFile,
+    Unusable,
+)
 from asi_watch.live.inbox import Inbox, MergeDone, ReadDone
 from asi_watch.live.pool import JobPool
 
 READ, MERGE = 0, 1
+
+# So many merges in a row that found no place for their products: from then on only one is tried at
+# a time. After a day without the output folder, thousands would be made every few minutes in vain.
+_BLOCKED_IN_A_ROW = 20
+_TRY_EVERY = 10.0
 
 
 class CameraJobs:
@@ -55,11 +66,18 @@ class CameraJobs:
         self._needs_curve = needs_curve
         self._drop = drop
         self._held: dict[datetime, MergeBracket] = {}
+        self._blocked = 0
+        self._try_at = float("-inf")
 
     @property
     def held(self) -> int:
         """How many merges wait until something may be published again."""
         return len(self._held)
+
+    @property
+    def is_blocked(self) -> bool:
+        """True while products find no place."""
+        return self._blocked >= _BLOCKED_IN_A_ROW
 
     def read(self, command: ReadFile) -> None:
         """Have a file read."""
@@ -77,14 +95,31 @@ class CameraJobs:
 
     def merge(self, command: MergeBracket) -> None:
         """Have a bracket merged, as soon as that may be."""
-        if self._paused() is not None:
+        if self.is_blocked or self._paused() is not None:
             self._held[command.slot] = command
             # What is read again when there is room need not be kept in memory meanwhile.
             self._drop(command.slot)
-            return
-        if self._needs_curve(command):
-            return
+        elif not self._needs_curve(command):
+            self._submit_merge(command)
 
+    def merge_ended(self, outcome: MergeOutcome) -> None:
+        """Take note of whether products find a place."""
+        blocked = isinstance(outcome, MergeFailed) and outcome.blocked
+        self._blocked = self._blocked + 1 if blocked else 0
+
+    def release(self, now: float) -> None:
+        """Go on with the merges that were held; with the newest alone while that may be in vain."""
+        if not self.is_blocked:
+            held, self._held = self._held, {}
+            for slot in sorted(held):
+                self.merge(held[slot])
+        elif self._held and now >= self._try_at:
+            self._try_at = now + _TRY_EVERY
+            command = self._held.pop(max(self._held))
+            if not self._needs_curve(command):
+                self._submit_merge(command)
+
+    def _submit_merge(self, command: MergeBracket) -> None:
         def job() -> None:
             outcome = self._work.merge(command, time.monotonic())
             self._inbox.put(MergeDone(self._camera, command.slot, outcome))
@@ -94,9 +129,3 @@ class CameraJobs:
             self._inbox.put(MergeDone(self._camera, command.slot, outcome))
 
         self._pool.submit(self._arrivals.urgency(command.slot, MERGE), job, crashed)
-
-    def release(self) -> None:
-        """Go on with the merges that were held."""
-        held, self._held = self._held, {}
-        for slot in sorted(held):
-            self.merge(held[slot])

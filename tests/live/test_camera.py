@@ -19,7 +19,7 @@ from asi_watch.live.at_work import AtWork
 from asi_watch.live.backlog import BACKLOG, LIVE, Order
 from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.camera import Camera
-from asi_watch.live.commands import Published, ReadFile, ReadOk
+from asi_watch.live.commands import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
 from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
 from asi_watch.live.jobs import MERGE, READ
 from asi_watch.live.owed_rows import OwingLedger
@@ -180,6 +180,36 @@ def test_on_a_full_disk_merges_wait_and_go_on_in_order(tmp_path: Path) -> None:
     bench.camera.tick(2.0)
     bench.work()
     assert len(bench.rows()) == 3
+
+
+def test_when_products_find_no_place_one_bracket_is_tried_at_a_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    merged: list[datetime] = []
+    full = True
+
+    def merge(command: MergeBracket, now: float) -> Published | MergeFailed:
+        merged.append(command.slot)
+        if full:
+            return MergeFailed("the folder is gone", blocked=True)
+        return Published((f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1)
+
+    bench.camera._work.merge = merge  # type: ignore[method-assign]
+    for number in range(100):
+        bench.scan(number, at=30.0 * number)
+        bench.work(30.0 * number)
+    for second in range(3000, 6000, 5):
+        bench.camera.tick(float(second))
+        bench.work(float(second))
+    # Not 100 brackets every five minutes.
+    assert len(merged) < 3000 / 10 + 40
+    assert bench.camera.snapshot()["waiting_for_room"] > 50
+    full = False
+    merged.clear()
+    for second in range(6000, 6700, 5):
+        bench.camera.tick(float(second))
+        bench.work(float(second))
+    assert {row.state for row in bench.rows()} == {"published"}
+    assert len(bench.rows()) == len(merged) == 100
 
 
 def test_many_brackets_asked_for_are_taken_up_a_part_at_a_time(tmp_path: Path) -> None:
