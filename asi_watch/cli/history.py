@@ -71,7 +71,40 @@ def command(
         for record in records:
             click.echo(json.dumps(_as_json(record)))
         return
+    if not records:
+        click.echo(_nothing(config.state_dir, camera, since))
+        return
     _show(records)
+
+
+def _nothing(state_dir: Path, camera: str | None, since: datetime | None) -> str:
+    from asi_watch.live.ledger import Ledger
+
+    with Ledger(state_dir, read_only=True) as ledger:
+        latest = ledger.history(camera=camera, limit=1)
+    if not latest:
+        return "no brackets in the ledger yet"
+    return (
+        f"no brackets since {since:%Y-%m-%d %H:%M:%S} in the clock of the file names; the latest"
+        f" slot is {latest[0].slot:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def _remark(record: BracketRecord) -> str:
+    """Say what became of a bracket: its product, and what is wanting; or why there is none."""
+    if record.state != "published":
+        return record.reason or ""
+    product = Path(record.products[0]).name if record.products else ""
+    product += f" (revision {record.revision})" if record.revision > 1 else ""
+    wanting = [record.reason] if record.reason else []
+    if record.rejected and not record.complete:
+        first = record.rejected[0]
+        wanting.append(f"without {Path(first.path).name}: {first.reason}")
+        if len(record.rejected) > 1:
+            wanting.append(f"and {len(record.rejected) - 1} more")
+    elif record.expected and len(record.inputs) < record.expected:
+        wanting.append(f"{record.expected - len(record.inputs)} never came")
+    return f"{product}; {'; '.join(wanting)}" if wanting else product
 
 
 def _as_json(record: BracketRecord) -> dict[str, Any]:
@@ -93,15 +126,11 @@ def _show(records: list[BracketRecord]) -> None:
 
     from asi_watch.files import shown
 
-    if not records:
-        click.echo("no brackets in the ledger for that choice")
-        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("slot", "camera", "state", "frames", "latency", "curve", "product, or why not"):
         table.add_column(title, overflow="fold", no_wrap=title == "slot")
     for r in records:
         style = {"published": "", "skipped": "yellow", "failed": "red"}[r.state]
-        revision = f" (revision {r.revision})" if r.revision > 1 else ""
         cells = (
             f"{r.slot:%Y-%m-%d %H:%M:%S}",
             r.camera,
@@ -109,7 +138,7 @@ def _show(records: list[BracketRecord]) -> None:
             f"{len(r.inputs)}/{r.expected or '?'}",
             "" if r.latency is None else f"{r.latency:.2f} s",
             (r.curve_id or r.algorithm or "")[:8],
-            shown(r.reason or (Path(r.products[0]).name if r.products else "")) + revision,
+            shown(_remark(r)),
         )
         table.add_row(*(Text(cell, style) for cell in cells))
     # A pipe has no width: give the rows room there.

@@ -19,22 +19,30 @@ _EPILOG = """\b
 Examples:
   asi-watch retry -c asi-watch.yaml --all-failed
   asi-watch retry -c asi-watch.yaml --camera roof --slot 2026-06-21T12:00:30
+  asi-watch retry -c asi-watch.yaml --camera roof --published --since 2026-06-21 --until 2026-06-22
 """
 
 
 def _slots(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[datetime, ...]:
+    return tuple(map(_time, values))
+
+
+def _end(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
+    return None if value is None else _time(value)
+
+
+def _time(value: str) -> datetime:
     try:
-        slots = tuple(datetime.fromisoformat(value) for value in values)
+        slot = datetime.fromisoformat(value)
     except ValueError as error:
         raise click.BadParameter(f"{error}; write one such as 2026-06-21T12:00:00") from None
-    for slot in slots:
-        if slot.tzinfo is not None:
-            raise click.BadParameter(
-                f"{slot.isoformat()}: a slot is a time of the camera's clock, without a zone"
-            )
-    return slots
+    if slot.tzinfo is not None:
+        raise click.BadParameter(
+            f"{slot.isoformat()}: a slot is a time of the camera's clock, without a zone"
+        )
+    return slot
 
 
 @click.command(epilog=_EPILOG)
@@ -50,27 +58,44 @@ def _slots(
 )
 @click.option("--all-failed", is_flag=True, help="All brackets that failed.")
 @click.option("--skipped", is_flag=True, help="All brackets that were skipped.")
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Brackets that are published: those named by --slot, or all from --since on. Each becomes"
+    " a new revision, with the curve and the settings of now.",
+)
+@click.option("--since", callback=_end, metavar="TIME", help="Only slots from this one on.")
+@click.option("--until", callback=_end, metavar="TIME", help="Only slots before this one.")
 def command(
     config_path: str,
     camera: str | None,
     slots: tuple[datetime, ...],
     all_failed: bool,
     skipped: bool,
+    published: bool,
+    since: datetime | None,
+    until: datetime | None,
 ) -> None:
-    """Try brackets again that failed or were skipped.
+    """Try brackets again that failed or were skipped, or merge published ones anew.
 
     A running daemon takes them up at once, otherwise the next start does. Every file the ledger
-    knows of them is looked at anew. Published brackets are left alone. Exit code 1 when a slot
-    that was named cannot be tried again.
+    knows of them is looked at anew. Published brackets are left alone, save with --published;
+    where an exposure of theirs is gone, the product stays as it is. Exit code 1 when a slot that
+    was named cannot be tried again.
     """
     from asi_watch.config.loading import load_config
     from asi_watch.live.control import NotRunningError, ask
     from asi_watch.live.requests import RetryRequest
 
-    if not (slots or all_failed or skipped):
-        raise click.UsageError("say which: --slot TIME, --all-failed or --skipped")
+    if not (slots or all_failed or skipped or published):
+        raise click.UsageError("say which: --slot TIME, --all-failed, --skipped or --published")
+    if published and not (slots or since):
+        raise click.UsageError("--published needs --slot TIME or --since TIME")
     config = load_config(config_path)
-    request = RetryRequest(camera, slots, all_failed, skipped)
+    request = RetryRequest(camera, slots, all_failed, skipped, published, since, until)
+    if camera is not None and camera not in config.cameras:
+        known = ", ".join(config.cameras)
+        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
     names = request.asked_of(list(config.cameras))
     try:
         asked = ask(
@@ -80,6 +105,9 @@ def command(
             slots=[slot.isoformat() for slot in slots],
             failed=all_failed,
             skipped=skipped,
+            published=published,
+            since=since.isoformat() if since else None,
+            until=until.isoformat() if until else None,
         )["asked"]
         when = "the daemon tries them again now"
     except NotRunningError:
@@ -89,9 +117,8 @@ def command(
         for slot in marked:
             click.echo(f"{name} {slot.replace('T', ' ')}")
     count = sum(map(len, asked.values()))
-    click.echo(
-        f"{count} brackets: {when}" if count else "no such bracket has failed or was skipped"
-    )
+    nothing = "no such bracket" if published else "no such bracket has failed or was skipped"
+    click.echo(f"{count} bracket{'s' * (count != 1)}: {when}" if count else nothing)
     done = {slot for marked in asked.values() for slot in marked}
     left_out = [slot for slot in slots if slot.isoformat() not in done]
     for slot in left_out:
@@ -106,7 +133,7 @@ def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
     with Ledger(state_dir, read_only=True) as ledger:
         published = [name for name in names if ledger.get(name, slot) is not None]
     if published:
-        return f"published by {', '.join(published)}, and left alone"
+        return f"published by {', '.join(published)}, and left alone; --published merges it anew"
     return "no such bracket in the ledger; `asi-watch history` names them"
 
 
@@ -123,9 +150,7 @@ def _mark(state_dir: Path, names: list[str], request: RetryRequest) -> dict[str,
             return {
                 name: [
                     slot.isoformat()
-                    for slot in ledger.ask_again(
-                        name, slots=request.slots, failed=request.failed, skipped=request.skipped
-                    )
+                    for slot in ledger.ask_again(name, slots=request.slots, **request.which)
                 ]
                 for name in names
             }

@@ -128,6 +128,7 @@ def _waiting(camera: dict[str, Any]) -> str:
 
 def _curve(camera: dict[str, Any]) -> str:
     calibrating = " (calibrating)" if camera["calibrating"] else ""
+    fault = f"; not used: {camera['curve_fault']}" if camera["curve_fault"] else ""
     if camera["curve"] is None:
-        return f"none yet{calibrating}"
-    return f"{camera['curve']} {camera['curve_file']}{calibrating}"
+        return f"none yet{calibrating}{fault}"
+    return f"{camera['curve']} {camera['curve_file']}{calibrating}{fault}"

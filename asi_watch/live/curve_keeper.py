@@ -24,6 +24,7 @@ from asi_watch.responses import load_curve
 log = logging.getLogger(__name__)
 
 _LOOK_FOR_RESPONSE_EVERY = 2.0
+_LOOK_AT_DEAD_EVERY = 600.0
 # Brackets published longer ago without a curve keep the picture they have.
 _MERGED_AGAIN = timedelta(days=2)
 
@@ -140,7 +141,7 @@ class CurveKeeper:
         """Look for a response file that was missing; calibrate if that is due and allowed."""
         if now - self._looked_for_response > _LOOK_FOR_RESPONSE_EVERY:
             self._looked_for_response = now
-            self._look_for_response()
+            self._look_for_response(now)
         if (
             may_calibrate
             and self._needs_curve
@@ -215,12 +216,16 @@ class CurveKeeper:
         if self._choice.fault:
             self._untold = f"response file not used: {self._choice.fault}"
 
-    def _look_for_response(self) -> None:
+    def _look_for_response(self, now: float) -> None:
         """Try a response file again that was missing or at fault, once it looks different."""
         response = self._settings.curves.response
         if response is None or not (self._choice.missing or self._choice.fault):
             return
-        if look_of(response) == self._seen:
+        seen = look_of(response)
+        if seen is None:
+            # Each look at a dead share costs a thread.
+            self._looked_for_response = now + _LOOK_AT_DEAD_EVERY
+        if seen is None or seen == self._seen:
             return
         self._choose()
         self._refuse_other_channels()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from asi_watch.errors import ResponseFileError
@@ -11,9 +12,13 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.ledger import Ledger
 from asi_watch.live.settings import CurveRules
 from asi_watch.logs import event
+from asi_watch.patience import answered
 from asi_watch.responses import load_curve
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 3.0
+_MISSING = ""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,19 @@ def choose_curve(camera: str, rules: CurveRules, ledger: Ledger) -> CurveChoice:
     return CurveChoice(chosen, missing, fault)
 
 
-def look_of(path: Path) -> object:
-    """Say what can be seen of a file without opening it; differs when it is worth another try."""
+def look_of(path: Path) -> tuple[int, ...] | None:
+    """Say what can be seen of a file without opening it; differs when it is worth another try.
+
+    None where its file system does not answer.
+    """
+    return answered(_PATIENCE, partial(_look, path))[0]
+
+
+def _look(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError as error:
-        return error.errno
+        return (error.errno or 0,)
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -76,14 +88,24 @@ def _operators_curve(
 ) -> tuple[ResponseCurve | None, bool, str | None]:
     if path is None:
         return None, False, None
+    # On a share that is dead this camera does without, and holds up no other.
+    (found,) = answered(_PATIENCE, partial(_read, path))
+    if isinstance(found, ResponseCurve):
+        return found, False, None
+    if found == _MISSING:
+        event(log, logging.INFO, "response file not there yet", camera=camera, file=path)
+        return None, True, None
+    fault = found or f"{path}: its file system does not answer"
+    event(log, logging.ERROR, "response file not used", camera=camera, reason=fault)
+    return None, False, fault
+
+
+def _read(path: Path) -> ResponseCurve | str:
+    """Return the curve, or what is wrong with the file."""
     try:
-        return load_curve(path), False, None
+        return load_curve(path)
     except ResponseFileError as error:
-        if _is_missing(path):
-            event(log, logging.INFO, "response file not there yet", camera=camera, file=path)
-            return None, True, None
-        event(log, logging.ERROR, "response file not used", camera=camera, reason=str(error))
-        return None, False, str(error)
+        return _MISSING if _is_missing(path) else str(error)
 
 
 def _adopted_curve(camera: str, path: Path) -> ResponseCurve | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.cli import main
 from asi_watch.cli.status import _show
 from asi_watch.live.ledger import Ledger
-from asi_watch.live.records import BracketRecord, RecordState
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RecordState, RejectedFile
 
 NOON = datetime(2026, 6, 21, 12)
 HOSTILE = "a\x1b[2J\u202e\udcff\n2026 fine"
@@ -82,6 +83,46 @@ def test_a_slot_that_is_not_there_is_an_error_that_says_why(place: Place) -> Non
     assert "published by roof, and left alone" in answer.output
 
 
+def test_published_brackets_are_merged_anew_only_when_that_is_said(place: Place) -> None:
+    place.row(30, "published")
+    answer = place.run("retry", "--published", "--slot", "2026-06-21T12:00")
+    assert (answer.exit_code, place.asked()) == (0, [0])
+    answer = place.run("retry", "--published", "--since", "2026-06-21T12:01")
+    assert (answer.exit_code, place.asked()) == (0, [0, 30])
+    answer = place.run("retry", "--all-failed", "--until", "2026-06-21T12:02")
+    assert (answer.exit_code, place.asked()) == (0, [0, 1, 30])
+    answer = place.run("retry", "--published")
+    assert (answer.exit_code, "--since" in answer.output) == (2, True)
+
+
+def test_history_says_what_a_product_lacks_and_where_the_latest_slot_is(place: Place) -> None:
+    one = Exposure("x_80.jpg", NOON, 80.0, 1, 2)
+    cut = RejectedFile("y/x_160.jpg", 1, 1, "ends before its end mark")
+    short = BracketRecord(
+        "roof",
+        NOON.replace(minute=40),
+        "published",
+        inputs=(one,),
+        expected=2,
+        rejected=(cut,),
+        products=("p/a_hdr.jpg",),
+        updated_utc=datetime.now(UTC).isoformat(),
+    )
+    made = replace(
+        short, slot=NOON.replace(minute=41), complete=True, expected=1, reason=WITHOUT_CURVE
+    )
+    gap = replace(short, slot=NOON.replace(minute=42), rejected=())
+    with Ledger(place.state) as ledger:
+        ledger.record_all([short, replace(made, rejected=()), gap])
+    answer = place.run("history", "--since", "2026-06-21T12:40")
+    lines = [line.rstrip() for line in answer.output.splitlines()[1:]]
+    assert lines[0].endswith("a_hdr.jpg; without x_160.jpg: ends before its end mark")
+    assert lines[1].endswith(f"a_hdr.jpg; {WITHOUT_CURVE}")
+    assert lines[2].endswith("a_hdr.jpg; 1 never came")
+    answer = place.run("history", "--since", "2h")
+    assert "the latest slot is 2026-06-21 12:42:00" in answer.output
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -123,6 +164,7 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "backlog": 0,
         "paused": HOSTILE,
         "curve": None,
+        "curve_fault": HOSTILE,
         "calibrating": False,
         "deleted_files": 0,
         "last_error": {"at": "now", "what": HOSTILE},

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from asi_watch.live.ledger import Ledger
+from asi_watch.live.records import WITHOUT_CURVE
 from asi_watch.responses import load_curve
 from tests.integration.daemon import Site
 
@@ -19,11 +20,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrated(
     make_site: Callable[..., Site],
 ) -> None:
-    site = make_site(response=None, recalibrate={"every": "never", "brackets": 3})
+    site = make_site(
+        response=None,
+        recalibrate={"every": "never", "brackets": 3},
+        products=[{"format": "jpg"}, {"format": "exr"}],
+    )
     site.start()
     for number in range(3):
         site.take(number)
-        assert site.until_published(number).algorithm == "mertens"
+        row = site.until_published(number)
+        assert (row.algorithm, row.reason, len(row.products)) == ("mertens", WITHOUT_CURVE, 1)
     assert "merging by mertens meanwhile" in site.log_text()
     site.until(lambda: "curve adopted" in site.log_text(), "calibrated", CALIBRATING)
     site.take(3)
@@ -31,6 +37,11 @@ def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrat
     assert row.algorithm == "debevec_custom"
     curve = load_curve(site.state / "curves" / "roof" / f"{row.curve_id}.npz")
     assert curve.curve_id == row.curve_id
+    # What was a picture only, for want of a curve, has its radiance now.
+    for number in range(3):
+        row = site.until_published(number, revision=2)
+        assert (row.curve_id, row.reason, len(row.products)) == (curve.curve_id, None, 2)
+        assert (site.output / row.products[1]).suffix == ".exr"
     site.stop()
     site.start()
     site.take(4)

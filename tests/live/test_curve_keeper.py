@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
+from asi_watch.live import curves
 from asi_watch.live.commands import MergeBracket
 from asi_watch.live.curve_keeper import CurveKeeper
 from asi_watch.live.inbox import Inbox
@@ -241,3 +243,28 @@ def test_without_a_curve_a_bracket_is_held_only_if_that_is_wanted(place: Place) 
     command = MergeBracket(NOON, (), (), 5, True, 1, (), 0.0)
     assert not place.keeper(None, "[jpg, exr]").hold(command)
     assert place.keeper(None, "[exr]").hold(command)
+
+
+def test_a_share_that_is_dead_costs_the_curve_and_little_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curves, "_PATIENCE", 0.05)
+    place.file.write_bytes(curve_bytes())
+    server_is_back = threading.Event()
+    looks: list[Path] = []
+
+    def hanging(path: Path, **_: bool) -> object:
+        looks.append(path)
+        server_is_back.wait(30)
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", hanging)
+        keeper = place.keeper(place.file)
+        for second in range(10, 500, 10):
+            keeper.tick(float(second), may_calibrate=False)
+        assert "does not answer" in str(keeper.snapshot()["curve_fault"])
+        assert len(looks) <= 3
+        server_is_back.set()
+    keeper.tick(1000.0, may_calibrate=False)
+    assert keeper.snapshot()["curve"] is not None
