@@ -1,7 +1,6 @@
 """The ledger: one durable row per bracket that is over, one per curve a camera has used.
 
-Only the daemon's owner thread writes; commands read beside it (SQLite in WAL mode). A row is on
-the disk when `record` returns.
+Only the daemon's owner thread writes, commands read; a row is on the disk when `record` returns.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from asi_watch.brackets import Exposure
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name, slot_stem
@@ -196,10 +196,15 @@ def _row(
         ),
         curve_id=newest.curve_id,
         algorithm=newest.algorithm,
+        reason=WITHOUT_CURVE if _is_makeshift(camera, newest) else None,
         # Every revision had an exposure that came late.
         late=newest.revision - 1,
         updated_utc=_as_utc(changed).isoformat(timespec="milliseconds"),
     )
+
+
+def _is_makeshift(camera: CameraSettings, one: Provenance) -> bool:
+    return one.algorithm == "mertens" != camera.merge.algorithm
 
 
 def _is_inside(path: str) -> bool:

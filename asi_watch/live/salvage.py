@@ -48,6 +48,7 @@ def salvage(damaged: Path, ledger: Ledger, progress: Callable[[], None]) -> int:
     brackets: list[tuple[BracketRecord, bool]] = []
     curves: dict[int, CurveDecision] = {}
     offsets: dict[tuple[str, datetime], timedelta] = {}
+    marks: dict[str, datetime] = {}
     for record in carve(damaged, PAGE_SIZE, progress):
         with contextlib.suppress(*_NONSENSE):
             if record.rowid is not None:
@@ -55,6 +56,8 @@ def salvage(damaged: Path, ledger: Ledger, progress: Callable[[], None]) -> int:
                     curves.setdefault(record.rowid, curve_from_row(record.values[1:]))
             elif len(record.values) == 3:
                 _take_offset(record.values, offsets)
+            elif len(record.values) == 2:
+                _take_mark(record.values, marks)
             else:
                 brackets.append(_bracket(record))
         if len(brackets) >= _ROWS_AT_ONCE:
@@ -64,6 +67,8 @@ def salvage(damaged: Path, ledger: Ledger, progress: Callable[[], None]) -> int:
     ledger.restore_curves(curves[number] for number in sorted(curves))
     for (camera, since), offset in offsets.items():
         ledger.record_offset(camera, since, offset)
+    for camera, moment in marks.items():
+        ledger.record_caught_up(camera, moment)
     return found
 
 
@@ -88,3 +93,13 @@ def _take_offset(values: tuple[Value, ...], offsets: dict[tuple[str, datetime], 
         offset = timedelta(microseconds=microseconds)
         if abs(offset) <= _LONGEST_OFFSET:
             offsets.setdefault((camera, naive_time(since)), offset)
+
+
+def _take_mark(values: tuple[Value, ...], marks: dict[str, datetime]) -> None:
+    camera, text = values
+    if isinstance(camera, str) and isinstance(text, str):
+        moment = datetime.fromisoformat(text)
+        # Without a zone it is a slot, of an index. Of several the oldest: to look back too far
+        # costs a moment only.
+        if moment.tzinfo is not None:
+            marks[camera] = min(marks.get(camera, moment), moment)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asi_watch.live.product_rows import FoundProducts, products_of, reconciled
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.settings import CameraSettings
 from asi_watch.products import ProductSpec, Source, Unusable
 from tests.live.products import NOON, STEP, camera_at, product
@@ -79,7 +79,9 @@ def test_fusion_gives_no_radiance_and_is_whole_without(camera: CameraSettings) -
     both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("exr")))
     product(both, 0, algorithm="mertens")
     product(both, 1)
-    assert [r.slot for r in rows(both)] == [NOON]
+    assert [(r.slot, r.reason) for r in rows(both)] == [(NOON, WITHOUT_CURVE)]
+    fusing = replace(both, merge=replace(both.merge, algorithm="mertens"))
+    assert [r.reason for r in rows(fusing)] == [None]
 
 
 def test_files_left_out_are_known_again_unless_they_changed_since(camera: CameraSettings) -> None:

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from asi_watch.live.salvage import salvage
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)
 ROWS = 400
+CAUGHT_UP = datetime(2026, 6, 21, 12, 30, tzinfo=UTC)
 WRITTEN = "2026-06-21T12:00:40.000+00:00"
 
 
@@ -57,6 +58,7 @@ def write(state: Path, numbers: range, exposures: int = 5) -> None:
         ledger.record_all(bracket(n, exposures) for n in numbers)
         ledger.record_offset("roof", NOON, timedelta(seconds=3))
         ledger.restore_curves([CURVE])
+        ledger.record_caught_up("roof", CAUGHT_UP)
 
 
 def salvaged(state: Path, folder: Path) -> list[BracketRecord]:
@@ -83,6 +85,7 @@ def test_a_sound_ledger_is_read_as_sqlite_reads_it(tmp_path: Path) -> None:
             assert [r.slot for r in ledger.to_retry("roof", 0)] == [NOON]
             assert ledger.offsets("roof") == [(NOON, timedelta(seconds=3))]
             assert ledger.curves("roof") == [CURVE]
+            assert ledger.caught_up("roof") == CAUGHT_UP
 
 
 def overwrite_page(path: Path, dice: random.Random) -> None:
