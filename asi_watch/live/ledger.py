@@ -177,7 +177,7 @@ class Ledger(CurveRows):
     def finished(
         self, camera: str, *, after: datetime | None = None, limit: int
     ) -> list[BracketRecord]:
-        """Published and skipped brackets of a camera in the order of their slots.
+        """Brackets of a camera that nothing is to be done for, in the order of their slots.
 
         Parameters
         ----------
@@ -190,7 +190,8 @@ class Ledger(CurveRows):
         since = "" if after is None else after.isoformat()
         return list(
             self._select(
-                "WHERE camera = ? AND slot > ? AND state != 'failed' ORDER BY slot LIMIT ?",
+                "WHERE camera = ? AND slot > ? AND state != 'failed' AND asked = 0"
+                " ORDER BY slot LIMIT ?",
                 (camera, since, limit),
             )
         )

@@ -74,7 +74,7 @@ def test_a_failed_bracket_is_parked_and_retried_on_demand(site: Site) -> None:
     site.until(lambda: site.row(2) is not None, "skipped")
     before = site.row(2)
     answer = site.run("retry", "--skipped")
-    assert "1 brackets: the daemon tries them again now" in answer.stdout
+    assert "1 bracket: the daemon tries them again now" in answer.stdout
 
     def again() -> bool:
         row = site.row(2)

@@ -199,6 +199,15 @@ def test_nothing_goes_of_a_bracket_that_is_not_over_for_good(archive: Archive) -
     assert archive.run(max_age=30 * DAY, require_product=False).files == 0
 
 
+def test_nothing_goes_of_a_bracket_that_somebody_wants_merged_again(archive: Archive) -> None:
+    archive.bracket(45)
+    archive.bracket(40)
+    # As `asi-watch retry` leaves it, until the row is written anew.
+    archive.ledger._db.execute("UPDATE brackets SET asked = 1 WHERE slot LIKE '2024-05-07%'")
+    assert archive.run(max_age=30 * DAY).files == PER_BRACKET
+    assert {name[:8] for name in archive.files()} == {"20240507"}
+
+
 def test_nothing_of_the_last_hour_goes_whatever_the_limits(archive: Archive) -> None:
     archive.bracket(0.02)
     assert archive.run(max_size=1, keep_free=10**15, max_age=3600).files == 0
