@@ -47,7 +47,7 @@ def measure(load: Load) -> dict[str, Any]:
     with running(frames, load.cameras) as daemon, HostWatch() as host:
         used = daemon.cpu()
         closed = daemon.drive(schedule(load), floor)
-        published = daemon.wait(list(closed), 120)
+        published = daemon.wait(list(closed), 600)
         used = daemon.cpu() - used
         peak, steps = daemon.peak_rss(), daemon.steps()
     floor.sample(_EDGE_SAMPLES)

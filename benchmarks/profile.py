@@ -26,7 +26,7 @@ from benchmarks.reporting import RESULTS, save, show
 
 _RATE = 997
 _WARM_ROUNDS = 2
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 PARTS = (
     ("decode the exposures", "#2b6cb0"),
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m benchmarks.profile", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--cameras", type=int, default=4, help="[%(default)s]")
-    parser.add_argument("--interval", type=float, default=2.0, help="[%(default)s s]")
+    parser.add_argument("--interval", type=float, default=4.0, help="[%(default)s s]")
     parser.add_argument("--seconds", type=float, default=60.0, help="[%(default)s]")
     parser.add_argument("--size", type=int, default=2048, help="pixels along a side [%(default)s]")
     parser.add_argument("--symbols", type=int, default=0, metavar="N", help="also the N hottest")

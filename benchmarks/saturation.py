@@ -24,7 +24,7 @@ CAMERAS = 16
 _CAMERA_INTERVAL = 30.0
 # Brackets not yet published when the last was written, in seconds' worth of arrivals.
 _BEHIND = 1.5
-_PATIENCE = 300.0
+_PATIENCE = 900.0
 
 
 def offered(rate: float, seconds: float, first: int) -> list[Step]:
