@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,12 @@ from asi_watch.hdr.calibration.floor import responsive_from
 from asi_watch.hdr.calibration.monotone import is_monotone, solve_monotone
 from asi_watch.hdr.calibration.observations import Observations, observe
 from asi_watch.hdr.calibration.prediction import (
+    HALF_SATURATED,
     is_still,
     leave_one_out_error,
     straight_on,
     thinned,
-    with_data_driven_ends,
+    with_mean_ends,
 )
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
 from asi_watch.hdr.calibration.residuals import (
@@ -39,10 +42,15 @@ _STRENGTH = 5e-5
 _SUSPECT_STOPS = 0.25
 _LEAST_SHARE = 0.03  # of a bracket's observations, for an exposure to be judged
 # Far fewer already leave the noise below every systematic error; an even share is taken of more.
-_MOST_PLACES = 200_000
+_MOST_PLACES = 60_000
 _IMPOSSIBLE_STOPS = 0.4
-_PLAIN_FACTORS = (1.0, 3.0, 10.0)
-_CLEARLY_BETTER = 0.97
+# By this much must predict better than straight ends: means up to high_clip, means up to 255 (a
+# jump there scales whole pictures), and the plain curve than what was best so far. It is fitted
+# to the noise of the very codes it is judged by, which alone is worth a twentieth.
+_BETTER_CODES, _BETTER_ENDS, _BETTER_CURVE = 0.95, 0.8, 0.9
+# The plain curve is only asked where it cannot wiggle: smoother than usual, with exposures enough.
+_PLAIN_FACTOR = 10.0
+_PLAIN_EXPOSURES = 5
 
 Vector = NDArray[np.float64]
 Estimate = tuple[Vector, int]  # g of one channel and the steps its monotone constraint held up
@@ -68,8 +76,10 @@ def calibrate_response(
         penalty is scaled so that it weighs the same against the data. The robust estimate has its
         own measure of simplicity, whose strength is in proportion to smoothness².
     weight_type : {"triangle", "sine"}
-        Trust in a code by its place in the range, in the plain equations; the robust estimate
-        takes its weights from the noise instead.
+        Trust in a code by its place in the range. The plain equations are weighted with it. The
+        robust estimate weighs by the noise instead, whatever the type, and takes this as the way
+        merges will weigh: by it the dark and bright ends of g, which such merges still use, are
+        derived and judged.
     low_clip, high_clip : int
         Observations with codes outside low_clip…high_clip are not used.
     robust : bool
@@ -94,23 +104,28 @@ def calibrate_response(
     if robust and places > _MOST_PLACES:
         samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
     channels = range(_common_channels(samples))
-    floors = [responsive_from(samples, c, low_clip) if robust else low_clip for c in channels]
-    tables = [_usable_table(samples, c, (floors[c], high_clip), fine=robust) for c in channels]
-    method = "plain"
-    if robust:
-        estimate = _fit_robust(tables, smoothness)
-        estimate, method = _best_predicting(
-            samples, estimate, weight, smoothness, floors, high_clip
-        )
-    else:
-        estimate = [_fit_plain(table, weight, smoothness) for table in tables]
-    log_response = np.stack([curve for curve, _ in estimate], axis=1).astype(np.float32)
-    if not is_monotone(log_response):
-        raise ValueError("the samples hold too little information for a response curve")
-    residuals = [
-        channel_residuals(samples, log_response[:, c], c, (floors[c], high_clip), fine=robust)
-        for c in channels
-    ]
+
+    def fit(channel: int) -> tuple[Observations, int, Estimate]:
+        floor = responsive_from(samples, channel, low_clip) if robust else low_clip
+        table = _usable_table(samples, channel, (floor, high_clip), fine=robust)
+        if robust:
+            return table, floor, fit_robust(table, strength)
+        return table, floor, _fit_plain(table, weight, smoothness)
+
+    strength = _STRENGTH * (smoothness / REFERENCE_SMOOTHNESS) ** 2
+    with ThreadPoolExecutor(len(channels)) as pool:  # numpy works outside the interpreter's lock
+        tables, floors, estimate = map(list, zip(*pool.map(fit, channels), strict=True))
+        method = "plain"
+        if robust:
+            estimate, method = _best_predicting(
+                samples, estimate, weight, smoothness, floors, high_clip
+            )
+        log_response = np.stack([curve for curve, _ in estimate], axis=1).astype(np.float32)
+        if not is_monotone(log_response):
+            raise ValueError("the samples hold too little information for a response curve")
+        columns = [log_response[:, c] for c in channels]
+        residuals = list(pool.map(partial(channel_residuals, len(samples)), tables, columns))
+        cloud = tuple(pool.map(data_cloud, tables, columns))
     settings = {
         "smoothness": smoothness,
         "weight_type": weight_type,
@@ -123,7 +138,6 @@ def calibrate_response(
     }
     repairs = tuple(repaired for _, repaired in estimate)
     report = _report(samples, places, residuals, repairs, settings)
-    cloud = tuple(data_cloud(table, log_response[:, c]) for c, table in enumerate(tables))
     return Calibration(log_response, report, cloud)
 
 
@@ -155,15 +169,13 @@ def response_residual(
     if curve.shape != (CODES, channels):
         raise ValueError(f"a curve of shape {curve.shape} for samples of {channels} channels")
     hat(weight_type)
-    values = [
-        channel_residuals(
-            samples,
-            curve[:, channel],
-            channel,
-            (responsive_from(samples, channel, low_clip), high_clip),
-        ).spread()
-        for channel in range(channels)
-    ]
+
+    def spread(channel: int) -> float:
+        clips = (responsive_from(samples, channel, low_clip), high_clip)
+        table = observe(samples, channel, *clips, fine=True)
+        return channel_residuals(len(samples), table, curve[:, channel]).spread()
+
+    values = [spread(channel) for channel in range(channels)]
     if np.isnan(values).all():
         raise ValueError("no usable samples: every place is too dark or saturated")
     return float(np.nanmax(values))
@@ -190,11 +202,6 @@ def _usable_table(
     return table
 
 
-def _fit_robust(tables: Sequence[Observations], smoothness: float) -> list[Estimate]:
-    strength = _STRENGTH * (smoothness / REFERENCE_SMOOTHNESS) ** 2
-    return [fit_robust(table, strength) for table in tables]
-
-
 def _best_predicting(
     samples: Sequence[BracketSamples],
     robust: list[Estimate],
@@ -203,32 +210,45 @@ def _best_predicting(
     floors: Sequence[int],
     high_clip: int,
 ) -> tuple[list[Estimate], str]:
-    """Give the robust curves their ends; prefer plain ones where they predict clearly better.
+    """Give the robust curves their ends; prefer plain ones where they predict far better.
 
     They do where the images break the model for most places (flare, a film's base); of scenes
-    that moved the bare codes cannot judge, there the robust curves stand.
+    that moved the bare codes cannot judge, there the robust curves stand with straight ends.
     """
     few = thinned(samples)
     judges = [observe(few, channel, 0, CODES - 1, fine=False) for channel in range(len(robust))]
-    best = [
-        (with_data_driven_ends(curve, judge, floor, high_clip), repairs)
-        for (curve, repairs), judge, floor in zip(robust, judges, floors, strict=True)
-    ]
-    method, error = "robust", _joint_error(best, judges) * _CLEARLY_BETTER
+    last = min(HALF_SATURATED, high_clip)
+    best, to_clip, to_white = [], [], []
+    for (curve, repairs), judge, floor in zip(robust, judges, floors, strict=True):
+        ended = with_mean_ends(curve, judge, weight, floor, last)
+        dark = np.where(np.arange(CODES) <= last, ended, curve)
+        best.append((straight_on(dark, high_clip), repairs))
+        to_clip.append((straight_on(ended, high_clip), repairs))
+        to_white.append((ended, repairs))
+    method = "robust"
     if not is_still(samples):
         return best, method
-    for factor in _PLAIN_FACTORS:
-        fits = [_fit_plain(judge, weight, smoothness * factor) for judge in judges]
+    straight_error = error = _joint_error(best, judges, weight)
+    for candidate, name, share in (
+        (to_clip, "robust, mean bright codes", _BETTER_CODES),
+        (to_white, "robust, mean white", _BETTER_ENDS),
+    ):
+        candidate_error = _joint_error(candidate, judges, weight)
+        if candidate_error < min(share * straight_error, error):
+            best, method, error = candidate, name, candidate_error
+    if min(len(s.exposure_times) for s in samples) >= _PLAIN_EXPOSURES:
+        fits = [_fit_plain(judge, weight, smoothness * _PLAIN_FACTOR) for judge in judges]
         plain = [(straight_on(curve, high_clip), repairs) for curve, repairs in fits]
-        plain_error = _joint_error(plain, judges)
-        if plain_error < error:
-            best, method, error = plain, f"plain, smoothness × {factor:g}", plain_error
+        if _joint_error(plain, judges, weight) < _BETTER_CURVE * error:
+            best, method = plain, f"plain, smoothness × {_PLAIN_FACTOR:g}"
     return best, method
 
 
-def _joint_error(estimate: Sequence[Estimate], judges: Sequence[Observations]) -> float:
+def _joint_error(
+    estimate: Sequence[Estimate], judges: Sequence[Observations], weight: Vector
+) -> float:
     errors = [
-        leave_one_out_error(curve, judge)
+        leave_one_out_error(curve, judge, weight)
         for (curve, _), judge in zip(estimate, judges, strict=True)
     ]
     return float(np.sqrt(np.mean(np.square(errors))))

@@ -1,9 +1,8 @@
 """How well a curve predicts an exposure from the others, and what that asks of its ends.
 
 A merge uses g where no better code is at hand, also at dark codes that were left out of the fit,
-so there g is set to what such codes mean on average. And where a camera breaks the model (flare,
-a film's base, an exposure-dependent tone curve) the curve that predicts best is the better one to
-merge with.
+so there g is set to what such codes mean on average, and at bright codes where that predicts
+better than going straight on.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.monotone import solve_monotone
+from asi_watch.hdr.calibration.monotone import SMALLEST_STEP, solve_monotone
 from asi_watch.hdr.calibration.observations import Observations
 from asi_watch.hdr.calibration.samples import CODES, BracketSamples
 from asi_watch.hdr.calibration.solver import ANCHOR, smoothness_matrix
-from asi_watch.hdr.calibration.weighting import hat
 
 Vector = NDArray[np.float64]
 
@@ -27,6 +25,8 @@ _FIXED = 1e9
 _JUDGED = (10, 245)
 _STILL_PIXELS = 0.75
 _SLOPE_CODES = 8
+# Codes above may be set to what they mean on average: pixels there are half saturated already.
+HALF_SATURATED = 240
 
 
 def thinned(samples: Sequence[BracketSamples]) -> list[BracketSamples]:
@@ -43,7 +43,7 @@ def is_still(samples: Sequence[BracketSamples]) -> bool:
     )
 
 
-def leave_one_out_error(curve: Vector, table: Observations) -> float:
+def leave_one_out_error(curve: Vector, table: Observations, weight: Vector) -> float:
     """Predict each observation from the other exposures of its place.
 
     Parameters
@@ -52,13 +52,15 @@ def leave_one_out_error(curve: Vector, table: Observations) -> float:
         Rising.
     table : Observations
         Of bare codes, all of them usable.
+    weight : ndarray, shape (256,)
+        With which a merge would count each code.
 
     Returns
     -------
     float
         RMS difference in codes where the observed code is neither dark nor bright; NaN if none.
     """
-    weights = hat("triangle")[table.codes] * table.usable
+    weights = weight[table.codes] * table.usable
     exposure = weights * (curve[table.codes] - table.log_times)
     others = weights.sum(axis=1, keepdims=True) - weights
     total = exposure.sum(axis=1, keepdims=True) - exposure
@@ -71,33 +73,32 @@ def leave_one_out_error(curve: Vector, table: Observations) -> float:
     return float(np.sqrt(np.mean((predicted - table.codes[judged]) ** 2)))
 
 
-def with_data_driven_ends(
-    curve: Vector, table: Observations, low_clip: int, high_clip: int
+def with_mean_ends(
+    curve: Vector, table: Observations, weight: Vector, first: int, last: int
 ) -> Vector:
-    """Give g a meaning at the codes outside low_clip…high_clip.
-
-    Below, it is what those codes mean on average. Above, the curve goes straight on: what clipped
-    codes mean on average depends on the scene, and a jump there would scale whole pictures.
+    """Set g at the codes outside first…last to what they mean on average beside better ones.
 
     Parameters
     ----------
     curve : ndarray, shape (256,)
     table : Observations
         Of bare codes, all of them usable.
-    low_clip, high_clip : int
+    weight : ndarray, shape (256,)
+        With which a merge would count each code.
+    first, last : int
 
     Returns
     -------
     ndarray, shape (256,)
-        The same inside the clips; rising.
+        The same inside, up to the free constant; rising; g(128) = 0.
     """
     codes = np.arange(CODES)
-    inside = (codes >= low_clip) & (codes <= high_clip)
-    weights = (hat("triangle") * inside)[table.codes] * table.usable
+    inside = (codes >= first) & (codes <= last)
+    weights = (weight * inside)[table.codes] * table.usable
     total = weights.sum(axis=1, keepdims=True)
     known = (weights * (curve[table.codes] - table.log_times)).sum(axis=1, keepdims=True)
     exposure = known / np.where(total > 0, total, 1.0) + table.log_times
-    seen = table.usable & ~inside[table.codes] & (total > hat("triangle")[low_clip])
+    seen = table.usable & ~inside[table.codes] & (total > weight[first])
     counts = np.bincount(table.codes[seen], minlength=CODES).astype(np.float64)
     sums = np.bincount(table.codes[seen], weights=exposure[seen], minlength=CODES)
     strength = np.where(inside, _FIXED, counts + _PRIOR_COUNT)
@@ -105,12 +106,14 @@ def with_data_driven_ends(
     matrix = smoothness_matrix(np.sqrt(np.where(inside, 0.0, 10.0 * _PRIOR_COUNT)))
     matrix[np.diag_indices(CODES)] += strength
     ended, _ = solve_monotone(matrix, wanted)
-    # The inside is kept to the last digit; only a rise across the seam is left to ensure.
+    # The inside is kept to the last digit; only a rise across the seams is left to ensure.
     ended[inside] = curve[inside]
-    ended[:low_clip] = np.minimum(
-        ended[:low_clip], curve[low_clip] - 1e-4 * np.arange(low_clip, 0, -1)
-    )
-    return straight_on(ended - ended[ANCHOR], high_clip)
+    below = curve[first] - SMALLEST_STEP * np.arange(first, 0, -1)
+    above = curve[last] + SMALLEST_STEP * np.arange(1, CODES - last)
+    ended[:first] = np.minimum(ended[:first], below)
+    ended[last + 1 :] = np.maximum(ended[last + 1 :], above)
+    rooted: Vector = ended - ended[ANCHOR]
+    return rooted
 
 
 def straight_on(curve: Vector, high_clip: int) -> Vector:

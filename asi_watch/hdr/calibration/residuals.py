@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.observations import Observations, observe
+from asi_watch.hdr.calibration.observations import Observations
 from asi_watch.hdr.calibration.robust import (
     CurveTables,
     base_weights,
@@ -16,7 +15,7 @@ from asi_watch.hdr.calibration.robust import (
     centred,
     chunks,
 )
-from asi_watch.hdr.calibration.samples import CODES, BracketSamples
+from asi_watch.hdr.calibration.samples import CODES
 
 LN2 = float(np.log(2.0))
 # Residuals are binned this fine, so that medians of any number of samples need no memory.
@@ -62,30 +61,22 @@ CENTRES = (np.arange(_BINS) - _BINS // 2) * _BIN_STOPS
 
 
 def channel_residuals(
-    samples: Sequence[BracketSamples],
-    curve: NDArray[np.floating],
-    channel: int,
-    clips: tuple[int, int],
-    *,
-    fine: bool = True,
+    brackets: int, table: Observations, curve: NDArray[np.floating]
 ) -> ChannelResiduals:
     """Collect the residuals of one channel against a rising curve.
 
     Parameters
     ----------
-    samples : sequence of BracketSamples
+    brackets : int
+        Number of brackets.
+    table : Observations
+        Of that channel.
     curve : ndarray, shape (256,)
-    channel : int
-    clips : tuple of int
-        Lowest and highest code used.
-    fine : bool
-        Use the samples' local levels where they have them.
     """
-    table = observe(samples, channel, *clips, fine=fine)
     counts = np.bincount(table.codes[table.usable], minlength=CODES)
     few = table.part(slice(None, None, -(-len(table.codes) // _PLACES)))
     exposures = table.codes.shape[1]
-    histograms = np.zeros(len(samples) * exposures * _BINS, dtype=np.int64)
+    histograms = np.zeros(brackets * exposures * _BINS, dtype=np.int64)
     squares, seen = np.zeros(CODES), np.zeros(CODES)
     tables = CurveTables.of(np.maximum(np.diff(curve.astype(np.float64)), 1e-6))
     for piece in chunks(few):
@@ -99,7 +90,7 @@ def channel_residuals(
         squares += np.bincount(codes, weights=stops[near] ** 2, minlength=CODES)
         seen += np.bincount(codes, minlength=CODES)
     by_code = np.sqrt(squares / np.where(seen > 0, seen, np.nan))
-    return ChannelResiduals(histograms.reshape(len(samples), exposures, _BINS), by_code, counts)
+    return ChannelResiduals(histograms.reshape(brackets, exposures, _BINS), by_code, counts)
 
 
 def data_cloud(table: Observations, curve: NDArray[np.floating]) -> NDArray[np.float32]:
