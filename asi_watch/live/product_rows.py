@@ -41,7 +41,9 @@ def products_of(camera: CameraSettings) -> Iterator[FoundProducts]:
     """Read the products of a camera, newest folder and name first.
 
     A bracket of which a product is missing because the daemon died between two formats, or of
-    which the products are of different revisions, gives no row: it is merged again when found.
+    which the products are of different revisions, gives no row: it is merged again when found. If
+    its exposures went with the power, as files do that nobody forced to the disk, what there is
+    gives the row.
     """
     root = os.path.realpath(camera.output)
     youngest = float("-inf")
@@ -57,7 +59,7 @@ def products_of(camera: CameraSettings) -> Iterator[FoundProducts]:
         changed = max((made for _, made in found.values()), default=float("-inf"))
         youngest = max(youngest, changed)
         whole = bool(found) and _wanted(camera, stem, found) <= set(found)
-        if whole or changed < youngest - _JUST_MADE:
+        if whole or changed < youngest - _JUST_MADE or not _can_be_made_again(camera, found):
             yield FoundProducts(_row(camera, folder, stem, found), changed, whole)
         else:
             yield FoundProducts(None, changed, whole)
@@ -157,6 +159,15 @@ def _wanted(camera: CameraSettings, stem: str, found: Provenances) -> set[str]:
         for spec in camera.products
         if newest.algorithm != "mertens" or spec.kind != "radiance"
     }
+
+
+def _can_be_made_again(camera: CameraSettings, found: Provenances) -> bool:
+    sources = _newest(found).sources if found else ()
+    try:
+        there = [os.lstat(camera.intake.root / source.path) for source in sources]
+    except (OSError, ValueError):
+        return False
+    return [(s.st_size, s.st_mtime_ns) for s in there] == [(s.size, s.mtime_ns) for s in sources]
 
 
 def _newest(found: Provenances) -> Provenance:

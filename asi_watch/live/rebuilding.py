@@ -22,12 +22,14 @@ from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.salvage import salvage
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
+from asi_watch.patience import answered
 
 log = logging.getLogger(__name__)
 
 # The newest products come first: what is left out at the end is history only, and is adopted
 # should its exposures be found again.
 _TIME_LIMIT = 60.0
+_PATIENCE = 5.0
 _ASIDE = re.compile(re.escape(FILE_NAME) + r"\.damaged-(\d+)")
 _MOST_ASIDE = 5
 _PARTS = ("-wal", "-shm", "")
@@ -135,15 +137,24 @@ def _complete(
     if damaged is not None:
         # Also where an earlier start was cut short after moving it.
         rows += _salvage(damaged, ledger, asking.alive)
-    rows += sum(ask_products(ledger, camera, asking) for camera in cameras)
+    answering = [camera for camera in cameras if _answers(camera.output)]
+    rows += sum(ask_products(ledger, camera, asking) for camera in answering)
     if not asking.everything:
         return None
-    if not asking.stopping():
+    if not asking.stopping() and len(answering) == len(cameras):
         ledger.finish()
         _drop_oldest_aside(asking.state_dir)
     if rows or moved_to:
         event(log, logging.WARNING, "ledger rebuilt from the products", rows=rows)
     return rows
+
+
+def _answers(folder: Path) -> bool:
+    """Tell whether a folder can be asked: a dead share must keep no other camera waiting."""
+    (there,) = answered(_PATIENCE, lambda: folder.is_dir() or True)
+    if not there:
+        event(log, logging.ERROR, "products not read: no answer", folder=folder)
+    return bool(there)
 
 
 def _every_second(call: Callable[[], None]) -> Callable[[], None]:

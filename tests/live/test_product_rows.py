@@ -10,7 +10,7 @@ import pytest
 from asi_watch.live.product_rows import FoundProducts, products_of, reconciled
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.settings import CameraSettings
-from asi_watch.products import ProductSpec, Source, Unusable
+from asi_watch.products import ProductSpec, Source, Unusable, read_provenance
 from tests.live.products import NOON, STEP, camera_at, product
 
 HOUR = 3600.0
@@ -51,7 +51,7 @@ def test_a_bracket_that_just_lacked_a_format_is_left_to_be_merged_again(
     camera: CameraSettings,
 ) -> None:
     both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("png")))
-    product(both, 0)
+    write_sources(both, product(both, 0))
     product(both, 1)
     product(both, 1, suffix="png")
     product(both, 2, revision=2)
@@ -61,11 +61,42 @@ def test_a_bracket_that_just_lacked_a_format_is_left_to_be_merged_again(
     assert len(row.products) == 2
 
 
+@pytest.mark.parametrize("left", ["nothing", "empty", "older"])
+def test_a_bracket_whose_exposures_went_with_the_power_keeps_the_formats_it_has(
+    camera: CameraSettings, left: str
+) -> None:
+    both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("png")))
+    made = product(both, 0)
+    first = write_sources(both, made)[0]
+    if left == "nothing":
+        first.unlink()
+    elif left == "empty":
+        first.write_bytes(b"")
+        os.utime(first, ns=(7, 7))
+    else:
+        os.utime(first, ns=(6, 6))
+    (row,) = rows(both)
+    assert row.products == (str(made.relative_to(both.output)),)
+    assert len(row.inputs) == 3
+    assert row.state == "published"
+
+
+def write_sources(camera: CameraSettings, made: Path) -> list[Path]:
+    """Write files that look like the exposures a product names."""
+    paths = []
+    for source in read_provenance(made).sources:
+        paths.append(camera.intake.root / source.path)
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_bytes(bytes(source.size))
+        os.utime(paths[-1], ns=(source.mtime_ns, source.mtime_ns))
+    return paths
+
+
 def test_a_format_that_was_asked_for_later_does_not_undo_the_archive(
     camera: CameraSettings,
 ) -> None:
     for number in range(3):
-        product(camera, number, age=(3 - number) * HOUR)
+        write_sources(camera, product(camera, number, age=(3 - number) * HOUR))
     both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("png")))
     # The newest could have been in the making when the daemon died; the others were not.
     assert [r.slot for r in rows(both)] == [NOON + STEP, NOON]
@@ -78,7 +109,7 @@ def test_a_format_that_was_asked_for_later_does_not_undo_the_archive(
 def test_fusion_gives_no_radiance_and_is_whole_without(camera: CameraSettings) -> None:
     both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("exr")))
     product(both, 0, algorithm="mertens")
-    product(both, 1)
+    write_sources(both, product(both, 1))
     assert [(r.slot, r.reason) for r in rows(both)] == [(NOON, WITHOUT_CURVE)]
     fusing = replace(both, merge=replace(both.merge, algorithm="mertens"))
     assert [r.reason for r in rows(fusing)] == [None]

@@ -329,3 +329,17 @@ def test_the_daemon_does_not_believe_a_ledger_again_that_failed_it(tmp_path: Pat
     finally:
         daemon._finish_work()
         daemon._close()
+
+
+def test_the_products_of_a_dead_share_are_read_when_it_is_back(
+    tmp_path: Path, camera: CameraSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product(camera, 0)
+    monkeypatch.setattr("asi_watch.live.rebuilding.answered", lambda *_: [None])
+    opened = open_ledger(tmp_path, (camera,))
+    opened.ledger.close()
+    assert opened.rebuilt == 0
+    monkeypatch.undo()
+    opened = open_ledger(tmp_path, (camera,))
+    opened.ledger.close()
+    assert opened.rebuilt == 1
