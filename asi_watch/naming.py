@@ -46,6 +46,8 @@ PRODUCT_SUFFIX: Final = "_hdr"
 
 _MAX_EXPOSURE_DIGITS: Final = 10
 
+_LABEL = re.compile(r"_(0[0-9]{0,2})$")
+
 
 class ParsedName(NamedTuple):
     """What a file name says about its exposure."""
@@ -290,6 +292,23 @@ def is_product_name(name: str) -> bool:
         True for ``..._hdr.<any extension>``.
     """
     return _stem(name).endswith(PRODUCT_SUFFIX)
+
+
+def label_like(name: str) -> str | None:
+    """Find a label at the end of a file name that could be taken for an exposure time.
+
+    Parameters
+    ----------
+    name : str
+        A file name with its extension; folders before it are ignored.
+
+    Returns
+    -------
+    str or None
+        Up to three digits with a leading zero after an underscore: nobody writes times so.
+    """
+    match = _LABEL.search(_stem(name))
+    return None if match is None else match[1]
 
 
 def _stem(name: str) -> str:

@@ -396,3 +396,14 @@ def test_any_values_are_read_or_refused(value: object) -> None:
 def test_any_bytes_are_read_or_refused(text: bytes) -> None:
     with pytest.raises(ConfigError):
         parse_config(text, "asi.yaml", Path("/"))
+
+
+def test_variables_in_paths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="variables are not replaced"):
+        parse_config(b"cameras: {roof: {watch: /in, output: $HOME/out}}", "x", tmp_path)
+
+
+def test_an_age_without_a_unit_is_likely_one_of_days(tmp_path: Path) -> None:
+    text = b"cameras: {r: {watch: /i, output: /o, retention: {exposures: {max_age: 30}}}}"
+    with pytest.raises(ConfigError, match="did you mean 30d"):
+        parse_config(text, "x", tmp_path)

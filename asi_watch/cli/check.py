@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.config.loading import dump_config, read_config
+from asi_watch.config.document import Way, written_way
+from asi_watch.config.loading import LoadedConfig, dump_config, read_config
+from asi_watch.config.problems import ConfigError, Problem
 from asi_watch.config.warnings import find_warnings
 
 __all__ = ["command"]
@@ -17,9 +19,32 @@ def command(config_path: str) -> None:
     """Check a configuration file and print it with every default.
 
     The complete configuration goes to standard output as YAML. Problems go to standard error,
-    all of them at once, and end in exit code 2; warnings go there too and change nothing.
+    all of them at once, and end in exit code 2; warnings go there too and change nothing. A
+    response file that cannot be used is a problem. What the names of each camera's newest files
+    are taken for is told as well.
     """
+    from asi_watch.cli._looking import look_into, name_warnings, names_as_read, response_fault
+
     loaded = read_config(config_path)
-    for warning in find_warnings(loaded):
+    warnings, problems = find_warnings(loaded), []
+    for name, camera in loaded.config.cameras.items():
+        found = look_into(camera)
+        for line in names_as_read(name, found):
+            click.echo(line, err=True)
+        warnings += [
+            _problem(loaded, ("cameras", name, *way), text)
+            for way, text in name_warnings(camera, found)
+        ]
+        fault = response_fault(camera, found)
+        if fault is not None:
+            problems.append(_problem(loaded, ("cameras", name, "response"), fault))
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+    if problems:
+        raise ConfigError(problems)
     click.echo(dump_config(loaded.config), nl=False)
+
+
+def _problem(loaded: LoadedConfig, way: Way, text: str) -> Problem:
+    document = loaded.document
+    return Problem(document.file, document.line_of(way), written_way(way), text)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from asi_watch.cli import config_option
+
+if TYPE_CHECKING:
+    from asi_watch.config.model import Config
+    from asi_watch.live.lock import StateFolderError
 
 __all__ = ["command"]
 
@@ -30,6 +35,7 @@ def command(config_path: str) -> None:
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._settings import daemon_settings
     from asi_watch.config.loading import load_config
+    from asi_watch.live.lock import StateFolderError
     from asi_watch.live.memory import share_arenas
     from asi_watch.live.sdnotify import Notifier
     from asi_watch.live.service import Daemon
@@ -47,5 +53,21 @@ def command(config_path: str) -> None:
         lambda: daemon_settings(load_config(config_path)),
     )
     with HeldBackTeller(repeats):
-        code = daemon.run()
+        try:
+            code = daemon.run()
+        except StateFolderError as error:
+            raise _explained(error, config_path, config) from error
     sys.exit(code)
+
+
+def _explained(error: StateFolderError, config_path: str, config: Config) -> StateFolderError:
+    from asi_watch.live.lock import StateFolderError
+
+    explained = StateFolderError(
+        f"{config_path}: state_dir: {error}; name a folder that user {os.geteuid()} may write,"
+        f" or make {config.state_dir} and give it to that user"
+    )
+    if isinstance(error.__cause__, PermissionError):
+        # No other start helps: the service stays down, as for what else is wrong in the file.
+        explained.exit_code = 2
+    return explained

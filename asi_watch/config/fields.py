@@ -7,6 +7,7 @@ with. They raise `refusal`, whose text reaches the operator unchanged.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -72,6 +73,13 @@ def read_duration(value: Any) -> timedelta:
 def read_duration_or_never(value: Any) -> timedelta | None:
     """Read a duration, or ``never`` as None."""
     return None if value is None or value == NEVER else read_duration(value)
+
+
+def read_age_or_never(value: Any) -> Any:
+    """Refuse a bare number as an age: days are meant, but a unit must stand there."""
+    if is_number(value):
+        raise refusal(f"{shown(value)} has no unit; did you mean {value:g}d?")
+    return value
 
 
 def _write_duration_or_never(value: timedelta | None) -> str:
@@ -163,6 +171,8 @@ def read_path(value: Any, info: ValidationInfo) -> Path:
         raise refusal(f"{shown(value)} is no path; write it in full, such as /srv/asi/roof")
     if value.startswith("~"):
         raise refusal(f"{shown(value)}: '~' is not replaced here; write the path in full")
+    if re.search(r"\$[A-Za-z_{]", value):
+        raise refusal(f"{shown(value)}: variables are not replaced here; write the path in full")
     base = info.context.get("base") if isinstance(info.context, Mapping) else None
     return Path(base if base is not None else Path.cwd(), value)
 

@@ -199,7 +199,11 @@ class RecalibrateConfig(Section):
 class LimitsConfig(Section):
     """What is kept of one kind of files; None means no limit."""
 
-    max_age: Annotated[DurationOrNever, AfterValidator(Within("1h", "36500d"))] = None
+    max_age: Annotated[
+        DurationOrNever,
+        AfterValidator(Within("1h", "36500d")),
+        BeforeValidator(fields.read_age_or_never),
+    ] = None
     max_size: OptionalSize = None
     keep_free: OptionalSize = None
 

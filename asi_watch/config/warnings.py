@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from asi_watch.config.document import Way, written_way
@@ -19,6 +21,7 @@ __all__ = ["find_warnings"]
 
 # Seconds that a camera's folders may take to answer.
 _PATIENCE = 5.0
+_MISSING, _READABLE = "is missing", "can be read"
 
 
 def find_warnings(loaded: LoadedConfig) -> list[Problem]:
@@ -61,12 +64,17 @@ def _folders_if_they_answer(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
 
 def _folders(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     watch, output = camera.watch, camera.output
-    if not watch.exists():
+    try:
+        kind = watch.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         yield ("watch",), f"{_quoted(watch)} does not exist yet; the daemon waits for it"
-    elif not watch.is_dir():
-        yield ("watch",), f"{_quoted(watch)} is no folder"
-    elif not os.access(watch, os.R_OK | os.X_OK):
-        yield ("watch",), f"{_quoted(watch)} cannot be read by this user"
+    except OSError as error:
+        yield ("watch",), f"{_quoted(watch)} cannot be read by this user: {error.strerror}"
+    else:
+        if not stat.S_ISDIR(kind):
+            yield ("watch",), f"{_quoted(watch)} is no folder"
+        elif not os.access(watch, os.R_OK | os.X_OK):
+            yield ("watch",), f"{_quoted(watch)} cannot be read by this user"
     if not _writable(output):
         yield ("output",), f"{_quoted(output)} cannot be written by this user"
     if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(watch)):
@@ -80,10 +88,13 @@ def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
         if camera.response is not None:
             yield ("response",), "mertens uses no response curve"
         return
-    if camera.response is not None and camera.response.is_file():
-        if not os.access(camera.response, os.R_OK):
-            yield ("response",), f"{_quoted(camera.response)} cannot be read by this user"
-        return
+    if camera.response is not None:
+        (state,) = answered(_PATIENCE, partial(_state, camera.response))
+        if state != _MISSING:
+            if state != _READABLE:
+                text = f"{_quoted(camera.response)} {state or 'is on a share that gives no answer'}"
+                yield ("response",), text
+            return
     state = "is given" if camera.response is None else f"is at {_quoted(camera.response)} yet"
     waiting = camera.without_response == "wait"
     then = "brackets wait for it" if waiting else "brackets are merged by mertens meanwhile"
@@ -93,8 +104,19 @@ def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     )
     radiance = [p.format for p in camera.products if p.format in RADIANCE_FORMATS]
     if radiance and not waiting:
-        text = f"no {' and no '.join(radiance)} is written before there is a response curve"
+        text = f"no {' and no '.join(radiance)} is written before there is a response curve;"
+        text += " brackets of the last two days are then merged again"
         yield ("products",), text
+
+
+def _state(file: Path) -> str:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    except OSError as error:
+        return f"cannot be read by this user: {error.strerror}"
+    return _READABLE if os.access(file, os.R_OK) else "cannot be read by this user"
 
 
 def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:

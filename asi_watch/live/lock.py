@@ -21,6 +21,8 @@ class AlreadyRunningError(AsiWatchError):
 class StateFolderError(AsiWatchError):
     """The state folder cannot be used."""
 
+    exit_code = 1
+
 
 class StateLock:
     """Holds a state folder until released; the kernel releases it when the process dies.

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from asi_watch.cli import main
 from asi_watch.config import load_config
+from asi_watch.responses import response_bytes
 
 HOME = Path(__file__).parent.parent.parent
 FILES = [HOME / "config/asi-watch.yaml", *sorted((HOME / "config/examples").glob("*.yaml"))]
@@ -79,3 +83,90 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     subprocess.run(
         [sys.executable, "-c", code, str(FILES[0])], check=True, cwd=HOME, capture_output=True
     )
+
+
+# -- what lies in the camera's folders ---------------------------------------------------------
+
+
+def place(folder: Path, names: list[str], **camera: object) -> Path:
+    """A camera with these files, some grey pixels each, and a configuration for it."""
+    for name in names:
+        path = folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes())
+    config = folder / "asi.yaml"
+    described = {"watch": "in", "output": "out", **camera}
+    config.write_text(yaml.safe_dump({"state_dir": "state", "cameras": {"roof": described}}))
+    return config
+
+
+def test_it_says_what_the_newest_names_are_taken_for(tmp_path: Path) -> None:
+    names = [f"2026/06/{day}/202606{day}120000_{t}.png" for day in (20, 21) for t in (80, 1280)]
+    result = check(place(tmp_path, [*names, "2026/06/20/thumb.jpg", "x_hdr.jpg", "notes.txt"]))
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert lines[0] == "roof: 4 of the 5 newest files fit `filename`"
+    assert lines[1].split()[0].startswith("2026/06/21/20260621120000_")
+    assert lines[1].endswith(("exposed 80 µs", "exposed 1280 µs"))
+    assert "1 of the 5 newest files do not fit" in result.stderr
+    assert "'thumb.jpg'" in result.stderr
+    yaml.safe_load(result.stdout)
+
+
+def test_names_of_another_kind_are_told_with_the_pattern_that_fits(tmp_path: Path) -> None:
+    result = check(place(tmp_path, ["20260621_120000_80.png", "20260621_120003_160.png"]))
+    assert "none of the 2 newest files fits '{timestamp:%Y%m%d%H%M%S}_{exposure}'" in result.stderr
+    assert "did you mean '{timestamp:%Y%m%d_%H%M%S}_{exposure}'?" in result.stderr
+
+
+def test_labels_are_not_taken_for_times_in_silence(tmp_path: Path) -> None:
+    names = [f"20260621120000_{label}.png" for label in ("11", "02", "0")]
+    result = check(place(tmp_path, names))
+    assert "exposure_labels: the newest names end in '0', '02': labels" in result.stderr
+    labels = {"0": 2000, "02": 500, "11": 125}
+    assert "labels, it seems" not in check(place(tmp_path, names, exposure_labels=labels)).stderr
+
+
+def test_exposures_that_nobody_expects(tmp_path: Path) -> None:
+    config = place(tmp_path, ["20260621120000_5.png"], bracket={"exposures": [80, 160, 320]})
+    result = check(config)
+    assert "none of them is in the newest files' names, which say 5 µs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x89PNG", "it is no .npz file"),
+        (
+            response_bytes(np.zeros((256, 3))),
+            "a curve of 3 channels, and the camera's images have 1",
+        ),
+    ],
+)
+def test_a_response_file_that_cannot_be_used_is_an_error(
+    tmp_path: Path, content: bytes, says: str
+) -> None:
+    (tmp_path / "roof.npz").write_bytes(content)
+    config = place(tmp_path, ["20260621120000_80.png"], response="roof.npz")
+    result = check(config)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{config}:4: cameras.roof.response: " in result.stderr
+    assert says in result.stderr
+    assert "pickle" not in result.stderr
+
+
+def test_a_folder_that_may_not_be_entered_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = place(tmp_path, ["20260621120000_80.png"], response="secret/roof.npz")
+    stat = Path.stat
+
+    def refusing(path: Path, **options: bool) -> os.stat_result:
+        if "secret" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    result = check(config)
+    assert result.exit_code == 0
+    assert "cannot be read by this user: Permission denied" in result.stderr
