@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
@@ -37,6 +37,7 @@ from asi_watch.live.inbox import (
 )
 from asi_watch.live.intake import Intake
 from asi_watch.live.jobs import CameraJobs
+from asi_watch.live.ledger import Which
 from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.pool import JobPool
 from asi_watch.live.publishing import Publisher
@@ -156,6 +157,7 @@ class Camera:
         """Go on counting where the camera of the same name stopped, over a reload."""
         self._collector.counters.take_over(earlier._collector.counters)
         self._health = earlier._health
+        self._curves.inherit(earlier._curves)
 
     def stop_intake(self) -> None:
         """Take in nothing more."""
@@ -241,6 +243,8 @@ class Camera:
         if not paused:
             self._jobs.release(now)
         self._curves.tick(now, may_calibrate=not paused)
+        if (fault := self._curves.take_fault()) is not None:
+            self._health.error(fault)
         if (silence := self._intake.take_silence()) is not None:
             self._health.error(silence)
             event(log, logging.ERROR, "watch folder does not answer", camera=self.name)
@@ -252,15 +256,15 @@ class Camera:
             self._collector.unrecorded_slots,
         )
 
-    def retry(self, slots: Sequence[datetime], *, failed: bool, skipped: bool) -> list[datetime]:
-        """Try brackets again that failed or were skipped; returns their slots.
+    def retry(self, slots: Sequence[datetime], **which: Unpack[Which]) -> list[datetime]:
+        """Try brackets again (see `Ledger.ask_again`); returns their slots.
 
         Raises
         ------
         LedgerError
             If the wish cannot be written down.
         """
-        return self._taking_up.ask_again(slots, failed=failed, skipped=skipped)
+        return self._taking_up.ask_again(slots, **which)
 
     def _resume(self, record: BracketRecord, now: float) -> None:
         if record.attempts == 0:
@@ -303,6 +307,7 @@ class Camera:
 
     def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
         self._workshop.use_curve(curve)
+        self._taking_up.look_again()
         for command in waited:
             # What was begun without a curve is begun again.
             self._workshop.drop(command.slot)

@@ -281,9 +281,7 @@ class Daemon:
     def _retry(self, request: RetryRequest) -> Answer:
         asked = {}
         for name in request.asked_of(list(self._station.cameras)):
-            slots = self._station.cameras[name].retry(
-                request.slots, failed=request.failed, skipped=request.skipped
-            )
+            slots = self._station.cameras[name].retry(request.slots, **request.which)
             asked[name] = [slot.isoformat() for slot in slots]
         event(log, logging.INFO, "asked to try again", brackets=sum(map(len, asked.values())))
         return {"asked": asked}
