@@ -176,7 +176,7 @@ def report(result: dict[str, Any]) -> None:
                 name,
                 f"{factor * line['slope']:.3g} {unit}, {each}",
                 f"{factor * line['intercept']:.3g}",
-                f"{line['r2']:.6f}",
+                f"{line['r2']:.4f}",
                 f"{100 * line['worst']:.1f} %",
             )
         )
@@ -214,7 +214,7 @@ def plot(result: dict[str, Any], path: Path) -> Path:
             fitted = factor * (line["slope"] * ends + line["intercept"])
             axes.plot(ends, fitted, color="#a0aec0", lw=1.2)
             axes.plot(x, [factor * y for y in values.values()], "o", color="#2b6cb0", ms=4)
-            axes.text(0.04, 0.88, f"r² = {line['r2']:.6f}", transform=axes.transAxes, fontsize=9)
+            axes.text(0.04, 0.88, f"r² = {line['r2']:.4f}", transform=axes.transAxes, fontsize=9)
             axes.set(
                 ylabel=unit if way == "CPU" else f"instructions, {unit}",
                 xlim=(0, None),
