@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ from asi_watch.live.inbox import (
 from asi_watch.live.intake import Intake
 from asi_watch.live.jobs import CameraJobs
 from asi_watch.live.ledger import Which
+from asi_watch.live.oddities import Oddities
 from asi_watch.live.owed_rows import OwingLedger
 from asi_watch.live.pool import JobPool
 from asi_watch.live.publishing import Publisher
@@ -100,6 +102,7 @@ class Camera:
         self._ledger = ledger
         self._paused = paused
         self._health = CameraHealth()
+        self._oddities = Oddities(self.name, settings.pattern.template)
         self._arrivals = Arrivals(settings, order, ledger, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
@@ -157,6 +160,8 @@ class Camera:
         """Go on counting where the camera of the same name stopped, over a reload."""
         self._collector.counters.take_over(earlier._collector.counters)
         self._health = earlier._health
+        if earlier.settings.pattern.template == self.settings.pattern.template:
+            self._oddities = earlier._oddities
         self._curves.inherit(earlier._curves)
 
     def stop_intake(self) -> None:
@@ -177,6 +182,9 @@ class Camera:
     def found(self, message: Found) -> None:
         """Files were seen."""
         self._arrivals.found(message, self._collector)
+        for file in message.files:
+            if self._collector.slot_of_name(file.path) is None:
+                self._oddities.name_ignored(file.path, message.at)
 
     def _admit(self, file: WaitingFile) -> None:
         self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))
@@ -290,6 +298,7 @@ class Camera:
         self._ledger.record(record)
         self._health.bracket_over(record)
         self._curves.bracket_over(record)
+        self._oddities.bracket_over(record, time.monotonic())
         event(
             log,
             logging.INFO if record.state == "published" else logging.WARNING,

@@ -12,7 +12,7 @@ from typing import Literal
 from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
-from asi_watch.naming import ParsedName, is_product_name
+from asi_watch.naming import ParsedName, is_product_name, label_like
 from asi_watch.pipeline.naming import parse_name
 
 __all__ = ["IMAGE_EXTENSIONS", "ArchiveBracket", "ArchiveRules", "find_brackets", "walk_images"]
@@ -171,8 +171,11 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}
     nameless: list[str] = []
+    labelled: str | None = None
     for path in walk_images(root, rules.extensions):
         parsed = rules.parse(path.rpartition("/")[2])
+        if labelled is None and _takes_label_for_time(path, parsed):
+            labelled = path
         if parsed is None:
             nameless.append(path)
             continue
@@ -180,6 +183,13 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
         exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
         slots.setdefault(slot, []).append(exposure)
     log_nameless(nameless, "timestamp and exposure")
+    if labelled is not None:
+        log.warning(
+            "%s ends in %r: a label, it seems, and no exposure time; exposure_labels in a"
+            " configuration file says what labels mean, to be given with -c",
+            shown(labelled),
+            label_like(labelled),
+        )
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
     return _judged(brackets, ExpectedExposures(rules.expected))
 
@@ -202,6 +212,14 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
         )
     rising = tuple(chosen[t] for t in sorted(chosen))
     return ArchiveBracket(slot, rising, len(exposures))
+
+
+def _takes_label_for_time(path: str, parsed: ParsedName | None) -> bool:
+    label = label_like(path)
+    if label is None:
+        return False
+    number = int(label)
+    return parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6)
 
 
 def log_nameless(paths: Sequence[str], what: str) -> None:

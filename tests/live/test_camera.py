@@ -281,3 +281,27 @@ def test_settings_keep_what_the_file_says(tmp_path: Path) -> None:
     rules = bench.camera.settings.rules
     assert rules.learn_offset
     assert replace(rules, learn_offset=False).offset == timedelta(0)
+
+
+def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+
+    def told(text: str) -> list[str]:
+        return [r.getMessage() for r in caplog.records if text in r.getMessage()]
+
+    def strange(at: float) -> None:
+        file = FoundFile("20260621_120000_80.jpg", (1, 1), True)
+        bench.camera.found(Found("roof", (file, file), at))
+
+    strange(0.0)
+    strange(3000.0)
+    assert len(told("do not fit")) == 1
+    strange(4000.0)
+    assert len(told("do not fit")) == 2
+    bench.scan(0)
+    copies = [FoundFile(f"copy/{NOON:%Y%m%d%H%M%S}_80.jpg", (1, 1), True)]
+    bench.camera.found(Found("roof", tuple(copies), 0.0))
+    bench.work()
+    assert len(told("two files have one exposure time")) == 1

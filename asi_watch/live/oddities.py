@@ -1,0 +1,63 @@
+"""What an operator should hear of though nothing fails: names that do not fit, doubled files."""
+
+from __future__ import annotations
+
+import logging
+
+from asi_watch.live.records import BracketRecord
+from asi_watch.logs import event
+
+log = logging.getLogger(__name__)
+
+_EVERY = 3600.0
+
+
+class Oddities:
+    """Tells them at most once an hour each, with an example. Owner thread only.
+
+    Parameters
+    ----------
+    camera : str
+    template : str
+        The pattern of the camera's names.
+    """
+
+    def __init__(self, camera: str, template: str) -> None:
+        self._camera = camera
+        self._template = template
+        self._next_name = self._next_double = float("-inf")
+        self._names = self._doubles = 0
+
+    def name_ignored(self, path: str, now: float) -> None:
+        """Take note of a file whose name is no exposure's."""
+        self._names += 1
+        if now < self._next_name:
+            return
+        event(
+            log,
+            logging.WARNING,
+            "file names do not fit the pattern, such files are ignored",
+            camera=self._camera,
+            example=path,
+            filename=self._template,
+            names=self._names,
+        )
+        self._next_name, self._names = now + _EVERY, 0
+
+    def bracket_over(self, record: BracketRecord, now: float) -> None:
+        """Look for files of one exposure time in a bracket that is over."""
+        doubles = [r for r in record.rejected if r.reason.startswith("superseded")]
+        self._doubles += len(doubles)
+        if not doubles or now < self._next_double:
+            return
+        event(
+            log,
+            logging.WARNING,
+            "two files have one exposure time in one bracket, the newer is merged",
+            camera=self._camera,
+            slot=record.slot,
+            file=doubles[0].path,
+            reason=doubles[0].reason,
+            files=self._doubles,
+        )
+        self._next_double, self._doubles = now + _EVERY, 0
