@@ -2,7 +2,7 @@
 
 A decoder that crashes, or a merge that the kernel ends for its memory, takes the whole daemon
 along, and would again after every restart. Whatever was in work when the process died is suspect;
-suspects are worked on one at a time, and after `MOST_DEATHS` deaths not again. Whatever is got
+suspects are worked on alone, and after `MOST_DEATHS` deaths not again. Whatever is got
 through is suspect no more, so that a process killed from outside leaves no trace.
 """
 
@@ -28,6 +28,7 @@ from asi_watch.live.commands import (
     ReadOutcome,
     Unusable,
 )
+from asi_watch.live.turns import Turns
 from asi_watch.logs import event
 from asi_watch.products import publish
 
@@ -64,7 +65,7 @@ class AtWork:
     def __init__(self, state_dir: Path, workers: int) -> None:
         self._deaths_file = state_dir / DEATHS_NAME
         self._lock = threading.Lock()
-        self._one_by_one = threading.Lock()
+        self._turns = Turns()
         self._free = list(range(min(workers, _MOST_RECORDS)))
         self._suspects = _read_deaths(self._deaths_file)
         self._notes: int | None = None
@@ -105,11 +106,12 @@ class AtWork:
     def doing(self, task: Task) -> Iterator[None]:
         """Note a task for as long as it takes."""
         if not self.deaths(task.key):
-            with self._noted(task):
+            with self._turns.beside_others(), self._noted(task):
                 yield
             return
-        # Of several suspects one is guilty: the others are not to be there when it strikes again.
-        with self._one_by_one, self._noted(task):
+        # Of several suspects one is guilty, if any is: nobody else is to be there when it strikes
+        # again, nor is it to be blamed for what others do.
+        with self._turns.alone(), self._noted(task):
             yield
         with self._lock:
             if self._suspects.pop(task.key, None) is not None:
@@ -151,12 +153,15 @@ class AtWork:
         self._notes = notes
 
     def _blame(self, notes: bytes) -> None:
-        for start in range(0, len(notes), _RECORD):
-            found = _task(notes[start : start + _RECORD].partition(b"\0")[0])
-            if found is None:
-                continue
+        records = (
+            notes[n : n + _RECORD].partition(b"\0")[0] for n in range(0, len(notes), _RECORD)
+        )
+        in_work = [task for task in map(_task, records) if task is not None]
+        for found in in_work:
             before = self._suspects.get(found.key, found).deaths
-            task = self._suspects[found.key] = replace(found, deaths=before + 1)
+            # Beside others it is suspect, but only what was alone is surely to blame.
+            deaths = before + 1 if len(in_work) == 1 else max(before, 1)
+            task = self._suspects[found.key] = replace(found, deaths=deaths)
             event(
                 log,
                 logging.ERROR if task.deaths >= MOST_DEATHS else logging.WARNING,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from asi_watch.live.at_work import DEATHS_NAME, MOST_DEATHS, NOTES_NAME, AtWork, Task
+from asi_watch.live.turns import Turns
 
 SLOT = datetime(2026, 6, 21, 12)
 ONE = Task("1" * 64, "roof", SLOT.isoformat(), "merging")
@@ -22,6 +23,7 @@ _KILLED: list[Any] = []
 def die_at(folder: Path, *tasks: Task) -> None:
     """Leave the notes of a process that was killed at these tasks."""
     notes = AtWork(folder, 4)
+    notes._turns = Turns(patience=0.0)
     for task in tasks:
         _KILLED.append(notes.doing(task))
         _KILLED[-1].__enter__()
@@ -62,23 +64,40 @@ def test_an_orderly_end_blames_nothing_that_is_still_in_work(tmp_path: Path) -> 
     assert AtWork(tmp_path, 4).deaths(ONE.key) == 0
 
 
-def test_suspects_are_worked_on_one_at_a_time_and_others_beside_them(tmp_path: Path) -> None:
+def test_suspects_are_worked_on_alone(tmp_path: Path) -> None:
     die_at(tmp_path, ONE, TWO)
     notes = AtWork(tmp_path, 4)
-    entered: list[str] = []
+    other = Task("3" * 64, "roof", "", "reading")
+    entered: list[Task] = []
 
-    def work() -> None:
-        with notes.doing(TWO):
-            entered.append("two")
+    def work(task: Task) -> None:
+        with notes.doing(task):
+            entered.append(task)
 
+    threads = [threading.Thread(target=work, args=(task,)) for task in (TWO, other)]
     with notes.doing(ONE):
-        thread = threading.Thread(target=work)
-        thread.start()
-        with notes.doing(Task("3" * 64, "roof", "", "reading")):
-            thread.join(0.2)
-            assert entered == []
-    thread.join(10)
-    assert entered == ["two"]
+        for thread in threads:
+            thread.start()
+            thread.join(0.1)
+        assert entered == []
+    for thread in threads:
+        thread.join(10)
+    # Who has to be alone goes first.
+    assert entered == [TWO, other]
+
+
+def test_what_only_happens_to_be_in_work_when_others_die_is_never_given_up(tmp_path: Path) -> None:
+    for number in range(MOST_DEATHS + 1):
+        die_at(tmp_path, ONE, Task(f"{number + 3}" * 64, "roof", "", "merging"))
+    assert AtWork(tmp_path, 4).deaths(ONE.key) == 1
+
+
+def test_what_hangs_alone_does_not_stop_the_others_for_ever(tmp_path: Path) -> None:
+    die_at(tmp_path, ONE)
+    notes = AtWork(tmp_path, 4)
+    notes._turns = Turns(patience=0.05)
+    with notes.doing(ONE), notes.doing(TWO):
+        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 2
 
 
 def test_a_bracket_somebody_asks_for_is_forgiven(tmp_path: Path) -> None:
