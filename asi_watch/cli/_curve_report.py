@@ -47,6 +47,7 @@ def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
     if done.disc is not None:
         disc = done.disc
         yield f"inside the sky disc {disc.x:g},{disc.y:g},{disc.radius:g} (x, y, radius)"
+    yield f"method: {report.settings['method']}"
     yield row("", channel_names(report.channels))
     yield row("residual (stops)", (_number(v) for v in report.residual_stops))
     used = np.asarray(report.samples_per_code)

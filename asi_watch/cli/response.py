@@ -136,6 +136,9 @@ def _residuals(meta: Mapping[str, Any]) -> Iterator[str]:
     report = meta.get("report")
     if not isinstance(report, dict):
         return
+    settings = report.get("settings")
+    if isinstance(settings, dict) and isinstance(settings.get("method"), str):
+        yield f"{'method':<24}{shown(settings['method'])}"
     residuals = report.get("residual_stops")
     if isinstance(residuals, list):
         cells = (f"{v:.4f}" if isinstance(v, int | float) else "unknown" for v in residuals)

@@ -26,7 +26,14 @@ def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
     assert (meta["num_groups_used"], meta["sample_technique"], meta["seed"]) == (3, "flat", 3)
     assert (meta["smoothness"], meta["low_clip"], meta["high_clip"]) == (40, 8, 245)
     assert f"curve {curve.curve_id} from 3 brackets" in result.stdout
-    for words in ("blue", "residual (stops)", "extrapolated codes", "1280", "fits × stated"):
+    for words in (
+        "method: robust",
+        "blue",
+        "residual (stops)",
+        "extrapolated codes",
+        "1280",
+        "fits × stated",
+    ):
         assert words in result.stdout
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert ("1 brackets could not be used" in result.stdout) == (broken.name in result.stderr)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,11 @@ def response(*arguments: str) -> Result:
 
 def test_show_tells_what_a_file_holds(tmp_path: Path) -> None:
     path, plot = tmp_path / "r.npz", tmp_path / "r.png"
-    report = {"residual_stops": [0.01, None, 0.03], "warnings": ["exposure time 80 looks wrong"]}
+    report = {
+        "residual_stops": [0.01, None, 0.03],
+        "warnings": ["exposure time 80 looks wrong"],
+        "settings": {"method": "robust, mean white"},
+    }
     metadata = {"seed": 4, "lnE_range": [-15.0, -2.5], "report": report}
     save_response_curve(path, G, metadata, save_plot=False)
     result = response("show", str(path), "--plot", str(plot))
@@ -28,13 +33,14 @@ def test_show_tells_what_a_file_holds(tmp_path: Path) -> None:
         assert words in result.stdout
     assert "0.0100         unknown          0.0300" in result.stdout
     assert "warning: exposure time 80 looks wrong" in result.stdout
+    assert re.search(r"method +robust, mean white", result.stdout)
     assert plot.stat().st_size > 1000
 
 
 def test_show_survives_strange_metadata(tmp_path: Path) -> None:
     metadata = {
         "lnE_range": "wide",
-        "report": {"residual_stops": 3, "warnings": 4},
+        "report": {"residual_stops": 3, "warnings": 4, "settings": {"method": 5}},
         "seed": "\ud800",
     }
     np.savez(tmp_path / "r.npz", response=G, metadata=json.dumps(metadata))
