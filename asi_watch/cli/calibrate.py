@@ -91,6 +91,9 @@ Examples:
 )
 @click.option("--plain", is_flag=True, help="Plain least squares, without robust weights.")
 @click.option(
+    "--force", is_flag=True, help="Write the curve even where it cannot explain the images."
+)
+@click.option(
     "--report",
     metavar="PLOT",
     type=click.Path(dir_okay=False),
@@ -113,12 +116,14 @@ def command(
     seed: int,
     sky_disc: Literal["auto"] | tuple[float, float, float] | None,
     plain: bool,
+    force: bool,
     report: str | None,
 ) -> None:
     """Derive a camera's response curve from brackets in DIR and write it to RESPONSE.npz.
 
     Brackets are drawn from all of DIR, complete ones first; damaged ones are named and replaced.
     Prints how well the curve explains the images, and names exposure times that cannot be true.
+    Where no curve can explain them, none is written without --force.
 
     Exit codes: 0 a curve was written, 1 none could be made, 2 wrong usage.
     """
@@ -128,6 +133,8 @@ def command(
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 
     echo_log()
+    if not response.endswith(".npz"):
+        raise click.UsageError(f"{shown(response)}: a response file is named .npz")
     if low_clip >= high_clip:
         raise click.UsageError(f"--low-clip {low_clip} must be below --high-clip {high_clip}")
     found = camera_of(config_path, camera)
@@ -150,7 +157,22 @@ def command(
             raise
         raise click.UsageError(str(error)) from error
     curve = done.curve({"robust": not plain})
-    save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     for line in report_lines(done, curve.curve_id):
         click.echo(line)
-    click.echo(f"written to {shown(response)}" + (f", plot in {shown(report)}" if report else ""))
+    plot = f", plot in {shown(report)}" if report else ""
+    if not (done.calibration.report.fits or force):
+        click.echo(f"{shown(response)}: not written, see above; --force writes it{plot}", err=True)
+        raise click.exceptions.Exit(1)
+    instead = _curve_there(response)
+    save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
+    click.echo(f"written to {shown(response)}{instead}{plot}")
+
+
+def _curve_there(response: str) -> str:
+    from asi_watch.errors import ResponseFileError
+    from asi_watch.responses import load_curve
+
+    try:
+        return f", in place of curve {load_curve(response).curve_id}"
+    except ResponseFileError:
+        return ""

@@ -26,6 +26,8 @@ __all__ = ["ArchiveSummary", "BracketOutcome", "default_workers", "merge_all", "
 
 log = logging.getLogger(__name__)
 
+_WARNINGS_SHOWN = 6
+
 
 @dataclass(frozen=True, slots=True)
 class BracketOutcome:
@@ -243,4 +245,10 @@ def _calibrated(
         high_clip=settings.high_clip,
         seed=0,
     )
-    return calibrate_brackets(brackets, root, choices).curve({})
+    done = calibrate_brackets(brackets, root, choices)
+    warnings = done.calibration.report.warnings
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        log.warning("the curve calibrated from %s: %s", shown(root), warning)
+    if len(warnings) > _WARNINGS_SHOWN:
+        log.warning("and %d warnings more; calibrate shows all", len(warnings) - _WARNINGS_SHOWN)
+    return done.curve({})

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+IMPOSSIBLE_STOPS = 0.4
+
 
 @dataclass(frozen=True)
 class ExposureCheck:
@@ -79,6 +81,12 @@ class CalibrationReport:
     def suspected_times(self) -> tuple[ExposureCheck, ...]:
         """The exposures whose stated time cannot be true."""
         return tuple(check for check in self.exposures if check.suspect)
+
+    @property
+    def fits(self) -> bool:
+        """False where no curve can be right: the times are false, or no bracket is one scene."""
+        worst = max((v for v in self.residual_stops if np.isfinite(v)), default=0.0)
+        return worst <= IMPOSSIBLE_STOPS
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values that JSON can hold; NaN becomes None."""

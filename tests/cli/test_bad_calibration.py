@@ -1,0 +1,64 @@
+"""Images that no response curve can explain: `calibrate` writes none, `merge` says so."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from asi_watch.cli import main
+from asi_watch.responses import load_curve
+from tests.pipeline.making import files_of, slot, write_archive, write_curve
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def same_frame_twice(tmp_path: Path) -> Path:
+    (tmp_path / "a").mkdir()
+    for seconds, us in ((0, 80), (1, 160)):
+        name = f"{slot(0) + timedelta(seconds=seconds):%Y%m%d%H%M%S}_{us}.jpg"
+        (tmp_path / "a" / name).write_bytes(files_of(0)[320])
+    return tmp_path / "a"
+
+
+def test_a_curve_that_explains_nothing_is_not_written_unless_forced(
+    same_frame_twice: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "r.npz"
+    refused = run("calibrate", same_frame_twice, target, "--samples", "300", "--plain")
+    assert (refused.exit_code, target.exists()) == (1, False)
+    assert "no response curve fits these images" in refused.stdout
+    assert "r.npz: not written, see above; --force writes it" in refused.stderr
+    forced = run("calibrate", same_frame_twice, target, "--samples", "300", "--plain", "--force")
+    assert (forced.exit_code, target.exists()) == (0, True)
+
+
+def test_merge_tells_what_calibrate_would(same_frame_twice: Path, tmp_path: Path) -> None:
+    result = run("merge", same_frame_twice, tmp_path / "out")
+    assert "no response curve fits these images" in result.stderr
+
+
+def test_merge_tells_of_labels(tmp_path: Path) -> None:
+    curve = tmp_path / "r.npz"
+    write_curve(curve)
+    for seconds, label in enumerate(("11", "02", "0")):
+        path = tmp_path / "a" / f"{slot(0) + timedelta(seconds=seconds):%Y%m%d%H%M%S}_{label}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(list(files_of(0).values())[seconds])
+    result = run("merge", tmp_path / "a", tmp_path / "out", "--response", curve)
+    assert "a label, it seems, and no exposure time" in result.stderr
+
+
+def test_a_response_file_has_its_true_name_and_tells_what_it_replaces(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a", 1)
+    assert run("calibrate", tmp_path / "a", tmp_path / "r.txt").exit_code == 2
+    target = tmp_path / "r.npz"
+    earlier = write_curve(target)
+    result = run("calibrate", tmp_path / "a", target, "--samples", "200")
+    assert f"r.npz, in place of curve {earlier.curve_id}" in result.stdout
+    assert load_curve(target).curve_id != earlier.curve_id
