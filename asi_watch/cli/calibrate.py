@@ -129,6 +129,7 @@ def command(
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._curve_report import report_lines
+    from asi_watch.cli._scale import scale_line
     from asi_watch.errors import AsiWatchError
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 
@@ -159,6 +160,8 @@ def command(
     curve = done.curve({"robust": not plain})
     for line in report_lines(done, curve.curve_id):
         click.echo(line)
+    if (scale := scale_line(curve)) is not None:
+        click.echo(scale)
     plot = f", plot in {shown(report)}" if report else ""
     if not (done.calibration.report.fits or force):
         click.echo(f"{shown(response)}: not written, see above; --force writes it{plot}", err=True)

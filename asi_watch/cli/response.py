@@ -103,6 +103,7 @@ def compare(first: str, second: str, plot: str | None) -> None:
 
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
     from asi_watch.cli._curve_report import channel_names, row
+    from asi_watch.cli._scale import scale_line
     from asi_watch.pipeline.comparing import falling_steps
 
     meta = curve.metadata
@@ -113,6 +114,8 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
     if _is_pair(meta.get("lnE_range")):
         low, high = meta["lnE_range"]
         yield f"{'lnE_range':<24}{low:.4f} … {high:.4f}"
+    if (scale := scale_line(curve)) is not None:
+        yield scale
     yield row("", channel_names(curve.channels))
     for code in _CODES:
         yield row(f"g({code})", (f"{v:.4f}" for v in curve.log_response[code]))
