@@ -25,7 +25,7 @@ import yaml
 
 from asi_watch.hdr.merging import merge_frames
 from asi_watch.hdr.settings import MergeSettings
-from asi_watch.live.ledger import Ledger
+from asi_watch.live.bookkeeping.ledger import Ledger
 from asi_watch.responses import response_bytes
 from benchmarks.frames import EXPOSURES_US, decoded, log_response
 from benchmarks.reporting import interleaved, median

@@ -15,7 +15,6 @@ from asi_watch.config.model import (
     RetentionConfig,
 )
 from asi_watch.hdr.merging import MergeSettings
-from asi_watch.live.intake import IntakeRules
 from asi_watch.live.settings import (
     CameraSettings,
     CurveRules,
@@ -23,6 +22,7 @@ from asi_watch.live.settings import (
     RetentionLimits,
     RetentionRules,
 )
+from asi_watch.live.watching.intake import IntakeRules
 from asi_watch.products import ProductSpec
 
 

@@ -59,7 +59,7 @@ def command(
 ) -> None:
     """Show what became of past brackets, from the ledger; no daemon need be running."""
     from asi_watch.config.loading import load_config
-    from asi_watch.live.ledger import Ledger
+    from asi_watch.live.bookkeeping.ledger import Ledger
 
     config = load_config(config_path)
     if camera is not None and camera not in config.cameras:
@@ -78,7 +78,7 @@ def command(
 
 
 def _nothing(state_dir: Path, camera: str | None, since: datetime | None) -> str:
-    from asi_watch.live.ledger import Ledger
+    from asi_watch.live.bookkeeping.ledger import Ledger
 
     with Ledger(state_dir, read_only=True) as ledger:
         latest = ledger.history(camera=camera, limit=1)

@@ -11,7 +11,7 @@ import click
 from asi_watch.cli import config_option
 
 if TYPE_CHECKING:
-    from asi_watch.live.requests import RetryRequest
+    from asi_watch.live.operating.requests import RetryRequest
 
 __all__ = ["command"]
 
@@ -84,8 +84,8 @@ def command(
     was named cannot be tried again.
     """
     from asi_watch.config.loading import load_config
-    from asi_watch.live.control import NotRunningError, ask
-    from asi_watch.live.requests import RetryRequest
+    from asi_watch.live.operating.control import NotRunningError, ask
+    from asi_watch.live.operating.requests import RetryRequest
 
     if not (slots or all_failed or skipped or published):
         raise click.UsageError("say which: --slot TIME, --all-failed, --skipped or --published")
@@ -128,7 +128,7 @@ def command(
 
 
 def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
-    from asi_watch.live.ledger import Ledger
+    from asi_watch.live.bookkeeping.ledger import Ledger
 
     with Ledger(state_dir, read_only=True) as ledger:
         published = [name for name in names if ledger.get(name, slot) is not None]
@@ -139,8 +139,8 @@ def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
 
 def _mark(state_dir: Path, names: list[str], request: RetryRequest) -> dict[str, list[str]]:
     """Write the wish into the ledger; the lock makes sure that no daemon uses it meanwhile."""
-    from asi_watch.live.ledger import FILE_NAME, Ledger, LedgerError
-    from asi_watch.live.lock import StateLock
+    from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger, LedgerError
+    from asi_watch.live.operating.lock import StateLock
 
     if not (state_dir / FILE_NAME).exists():
         raise LedgerError(f"{state_dir / FILE_NAME}: no ledger yet; has the daemon run here?")

@@ -30,7 +30,7 @@ def command(config_path: str, as_json: bool) -> None:
     code 1 when no daemon answers.
     """
     from asi_watch.config.loading import load_config
-    from asi_watch.live.control import NotRunningError, ask
+    from asi_watch.live.operating.control import NotRunningError, ask
 
     snapshot = ask(load_config(config_path).state_dir)
     if as_json:

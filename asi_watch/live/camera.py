@@ -11,12 +11,12 @@ from typing import Any, Unpack
 
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.arrivals import Arrivals
-from asi_watch.live.at_work import AtWork, CarefulWork
-from asi_watch.live.backlog import Order, WaitingFile
-from asi_watch.live.budget import MemoryBudget
-from asi_watch.live.catching_up import CatchingUp
-from asi_watch.live.collector import Collector
+from asi_watch.live.bookkeeping.catching_up import CatchingUp
+from asi_watch.live.bookkeeping.ledger import Which
+from asi_watch.live.bookkeeping.owed_rows import OwingLedger
+from asi_watch.live.collecting.collector import Collector
+from asi_watch.live.collecting.oddities import Oddities
+from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.commands import (
     Command,
     DropWork,
@@ -26,8 +26,6 @@ from asi_watch.live.commands import (
     Unusable,
     WriteRecord,
 )
-from asi_watch.live.curve_keeper import CurveKeeper
-from asi_watch.live.health import CameraHealth
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
@@ -36,17 +34,19 @@ from asi_watch.live.inbox import (
     ReadDone,
     ScanDone,
 )
-from asi_watch.live.intake import Intake
-from asi_watch.live.jobs import CameraJobs
-from asi_watch.live.ledger import Which
-from asi_watch.live.oddities import Oddities
-from asi_watch.live.owed_rows import OwingLedger
-from asi_watch.live.pool import JobPool
-from asi_watch.live.publishing import Publisher
+from asi_watch.live.operating.health import CameraHealth
 from asi_watch.live.records import BracketRecord
+from asi_watch.live.response.curve_keeper import CurveKeeper
 from asi_watch.live.settings import CameraSettings
-from asi_watch.live.taking_up import TakingUp
-from asi_watch.live.workshop import Workshop
+from asi_watch.live.watching.intake import Intake
+from asi_watch.live.working.arrivals import Arrivals
+from asi_watch.live.working.at_work import AtWork, CarefulWork
+from asi_watch.live.working.backlog import Order, WaitingFile
+from asi_watch.live.working.budget import MemoryBudget
+from asi_watch.live.working.jobs import CameraJobs
+from asi_watch.live.working.pool import JobPool
+from asi_watch.live.working.publishing import Publisher
+from asi_watch.live.working.workshop import Workshop
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name
 from asi_watch.patience import answered

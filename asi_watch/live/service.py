@@ -13,21 +13,21 @@ from typing import Any
 
 from asi_watch import __version__
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.control import Answer, ControlServer, Request, RequestRefusedError
-from asi_watch.live.disk import wait_for_room
+from asi_watch.live.bookkeeping.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.inbox import (
     Inbox,
     Message,
     Reload,
     Stop,
 )
-from asi_watch.live.janitor import JanitorMemory
-from asi_watch.live.ledger import LedgerDamagedError, LedgerError
-from asi_watch.live.lock import StateFolderError, StateLock
-from asi_watch.live.requests import RequestDesk, RetryRequest
-from asi_watch.live.sdnotify import Notifier
+from asi_watch.live.operating.control import Answer, ControlServer, Request, RequestRefusedError
+from asi_watch.live.operating.lock import StateFolderError, StateLock
+from asi_watch.live.operating.requests import RequestDesk, RetryRequest
+from asi_watch.live.operating.sdnotify import Notifier
 from asi_watch.live.settings import DaemonSettings
 from asi_watch.live.station import Station, status_line
+from asi_watch.live.storage.disk import wait_for_room
+from asi_watch.live.storage.janitor import JanitorMemory
 from asi_watch.logs import event
 from asi_watch.products import sweep_temporaries
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from asi_watch.buffers import BufferPool
-from asi_watch.live.at_work import AtWork
-from asi_watch.live.budget import MemoryBudget
+from asi_watch.live.bookkeeping.catching_up import lookback_at_start
+from asi_watch.live.bookkeeping.ledger import LedgerError
+from asi_watch.live.bookkeeping.rebuilding import open_ledger
 from asi_watch.live.camera import Camera
-from asi_watch.live.catching_up import lookback_at_start
-from asi_watch.live.disk import DiskGuard
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
@@ -23,12 +22,13 @@ from asi_watch.live.inbox import (
     ReadDone,
     ScanDone,
 )
-from asi_watch.live.janitor import Janitor, JanitorMemory
-from asi_watch.live.jobs import MERGE
-from asi_watch.live.ledger import LedgerError
-from asi_watch.live.pool import JobPool
-from asi_watch.live.rebuilding import open_ledger
 from asi_watch.live.settings import CameraSettings, DaemonSettings
+from asi_watch.live.storage.disk import DiskGuard
+from asi_watch.live.storage.janitor import Janitor, JanitorMemory
+from asi_watch.live.working.at_work import AtWork
+from asi_watch.live.working.budget import MemoryBudget
+from asi_watch.live.working.jobs import MERGE
+from asi_watch.live.working.pool import JobPool
 
 _IDLE_BUFFERS = 256 << 20
 

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from asi_watch.brackets import BracketRules, Exposure
-from asi_watch.live.after_merge import MAX_ATTEMPTS
-from asi_watch.live.collector import Collector
+from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
+from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.commands import (
     Command,
     DropWork,

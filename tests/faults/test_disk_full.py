@@ -115,9 +115,9 @@ def test_publishing_pauses_below_the_floor_and_goes_on_by_itself(
 
 
 AT_ONCE = {
-    "asi_watch.live.shelf._YOUNGEST": 0.0,
-    "asi_watch.live.janitor._LOOK_EVERY": 0.1,
-    "asi_watch.live.janitor._MORE_AFTER": 0.1,
+    "asi_watch.live.storage.shelf._YOUNGEST": 0.0,
+    "asi_watch.live.storage.janitor._LOOK_EVERY": 0.1,
+    "asi_watch.live.storage.janitor._MORE_AFTER": 0.1,
 }
 
 

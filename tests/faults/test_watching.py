@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live import guard, intake, liveness
 from asi_watch.live.inbox import Found, FoundFile, Inbox
-from asi_watch.live.intake import Intake, IntakeRules
+from asi_watch.live.watching import guard, intake, liveness
+from asi_watch.live.watching.intake import Intake, IntakeRules
 from tests.faults.watching import Watching
 
 PATIENCE = 30.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asi_watch.live.inbox import Found, Inbox
-from asi_watch.live.intake import Intake, IntakeRules
+from asi_watch.live.watching.intake import Intake, IntakeRules
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0

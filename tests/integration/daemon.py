@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from asi_watch.live.ledger import Ledger
+from asi_watch.live.bookkeeping.ledger import Ledger
 from asi_watch.live.records import BracketRecord
 from asi_watch.responses import response_bytes
 from tests.skies import EXPOSURES_US, jpeg_bracket, sky_bracket

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from asi_watch.live.ledger import Ledger
+from asi_watch.live.bookkeeping.ledger import Ledger
 from asi_watch.live.records import WITHOUT_CURVE
 from asi_watch.responses import load_curve
 from tests.integration.daemon import Site

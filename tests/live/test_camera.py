@@ -14,17 +14,17 @@ from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live import arrivals
-from asi_watch.live.at_work import AtWork
-from asi_watch.live.backlog import BACKLOG, LIVE, Order
-from asi_watch.live.budget import MemoryBudget
+from asi_watch.live.bookkeeping.owed_rows import OwingLedger
 from asi_watch.live.camera import Camera
 from asi_watch.live.commands import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
 from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
-from asi_watch.live.jobs import MERGE, READ
-from asi_watch.live.owed_rows import OwingLedger
-from asi_watch.live.pool import JobPool, Urgency
 from asi_watch.live.records import BracketRecord
+from asi_watch.live.working import arrivals
+from asi_watch.live.working.at_work import AtWork
+from asi_watch.live.working.backlog import BACKLOG, LIVE, Order
+from asi_watch.live.working.budget import MemoryBudget
+from asi_watch.live.working.jobs import MERGE, READ
+from asi_watch.live.working.pool import JobPool, Urgency
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)

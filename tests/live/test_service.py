@@ -13,13 +13,13 @@ import pytest
 from asi_watch.cli._settings import daemon_settings
 from asi_watch.config import parse_config
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.control import RequestRefusedError
-from asi_watch.live.curve_keeper import CurveKeeper
+from asi_watch.live.bookkeeping.ledger import CurveDecision, Ledger, LedgerDamagedError
 from asi_watch.live.inbox import Inbox
-from asi_watch.live.ledger import CurveDecision, Ledger, LedgerDamagedError
-from asi_watch.live.recalibrator import Recalibrator
-from asi_watch.live.requests import RequestDesk, RetryRequest
-from asi_watch.live.sdnotify import Notifier
+from asi_watch.live.operating.control import RequestRefusedError
+from asi_watch.live.operating.requests import RequestDesk, RetryRequest
+from asi_watch.live.operating.sdnotify import Notifier
+from asi_watch.live.response.curve_keeper import CurveKeeper
+from asi_watch.live.response.recalibrator import Recalibrator
 from asi_watch.live.service import Daemon
 from asi_watch.live.settings import DaemonSettings
 
@@ -81,7 +81,7 @@ def test_a_reload_onto_another_state_folder_is_refused(
 def test_a_request_is_done_by_the_owner(daemon: Daemon) -> None:
     desk = RequestDesk()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asi_watch.live.requests._PATIENCE", 0.01)
+        patch.setattr("asi_watch.live.operating.requests._PATIENCE", 0.01)
         with pytest.raises(RequestRefusedError, match="busy"):
             desk.retry({"do": "retry", "failed": True})
     done: list[RetryRequest] = []

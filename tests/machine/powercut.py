@@ -50,6 +50,8 @@ class Report:
     states: dict[str, Counter[str]] = field(default_factory=dict)
     rounds_seen: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     counts: Counter[str] = field(default_factory=Counter)
+    torn: set[str] = field(default_factory=set)
+    rows_lost: int = 0
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -176,8 +178,9 @@ class PowerCuts:
         left = _asked(machine, "aftermath")
         report = self.report
         for product, flaw in left["flaws"].items():
-            report.faults.append(f"after cut {number}: {product}: {flaw}")
-            report.counts["torn_products"] += 1
+            if product not in report.torn:
+                report.faults.append(f"after cut {number}: {product}: {flaw}")
+            report.torn.add(product)
         report.counts["empty_inputs"] = max(report.counts["empty_inputs"], left["empty_inputs"])
         report.counts["temporaries_seen"] += left["temporaries"]
         if left["ledger"] not in {"ok", "none"}:
@@ -189,8 +192,9 @@ class PowerCuts:
         for slot, revision in self.report.promised.items():
             if published.get(slot, 0) < revision:
                 self.report.faults.append(f"{when}: row of {slot} revision {revision} is lost")
-                self.report.counts["rows_lost"] += 1
-        self.report.promised.update(published)
+                self.report.rows_lost += 1
+        # What is lost is told once.
+        self.report.promised = published
 
     def _hear(self, machine: AnyMachine) -> None:
         """Take note of what the daemon and the control said they had done."""

@@ -12,10 +12,10 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import load_config
-from asi_watch.live.budget import MemoryBudget
 from asi_watch.live.commands import MergeBracket, Published, ReadFile
-from asi_watch.live.publishing import Publisher
-from asi_watch.live.workshop import Workshop
+from asi_watch.live.working.budget import MemoryBudget
+from asi_watch.live.working.publishing import Publisher
+from asi_watch.live.working.workshop import Workshop
 from asi_watch.pipeline.naming import parse_name
 from asi_watch.responses import load_curve
 from tests.pipeline.making import products, slot, write_bracket, write_curve

@@ -1,0 +1,125 @@
+"""What follows from a merge that has ended: a row, another attempt, or being parked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from asi_watch.brackets import ExpectedExposures
+from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
+from asi_watch.live.collecting.closing import Closing
+from asi_watch.live.collecting.taking_in import TakingIn
+from asi_watch.live.commands import Command, DropWork, MergeFailed, Published, WriteRecord
+from asi_watch.live.counters import Counters
+from asi_watch.live.records import BracketRecord
+
+MAX_ATTEMPTS = 8
+_FIRST_BACKOFF = 2.0
+_LONGEST_BACKOFF = 300.0
+
+
+class AfterMerge:
+    """Draws the consequences of published and failed merges. Owner thread only.
+
+    Parameters
+    ----------
+    expected : ExpectedExposures
+        Learns from what was published.
+    closing : Closing
+    taking_in : TakingIn
+        Takes what was read meanwhile.
+    counters : Counters
+    brackets : dict
+        All open brackets by their slots, shared with the collector.
+    """
+
+    def __init__(
+        self,
+        expected: ExpectedExposures,
+        closing: Closing,
+        taking_in: TakingIn,
+        counters: Counters,
+        brackets: dict[datetime, OpenBracket],
+    ) -> None:
+        self._expected = expected
+        self._closing = closing
+        self._taking_in = taking_in
+        self._counters = counters
+        self._open = brackets
+
+    def published(self, bracket: OpenBracket, outcome: Published) -> list[Command]:
+        """Record a bracket whose products are in place."""
+        counters = self._counters
+        # What it teaches counts for itself: 5 of 5 are complete.
+        self._expected.observe(bracket.exposures)
+        complete = self._expected.is_complete(bracket.exposures)
+        counters.published += bracket.revision == 1
+        counters.revisions += bracket.revision > 1
+        counters.adopted += outcome.adopted
+        counters.incomplete += not complete
+        record = replace(
+            self._closing.record(bracket, "published", outcome.remark),
+            complete=complete,
+            products=outcome.products,
+            curve_id=outcome.curve_id,
+            algorithm=outcome.algorithm,
+            latency=outcome.latency,
+            timings=outcome.timings,
+        )
+        del self._open[bracket.slot]
+        commands: list[Command] = [WriteRecord(record), DropWork(bracket.slot)]
+        return commands + self._carry_over(bracket, record)
+
+    def failed(self, bracket: OpenBracket, outcome: MergeFailed, now: float) -> list[Command]:
+        """Take in what came meanwhile, then read again, try again later, or park the bracket."""
+        self._counters.merge_failures += 1
+        commands: list[Command] = [DropWork(bracket.slot)]
+        commands += self._taking_in.take_heard(bracket, bracket)
+        if bracket.probing:
+            # Of what it was to be a revision from, something is gone: the product stands.
+            return commands + self._closing.settle_up(bracket)
+        if outcome.stale:
+            return commands + _read_stale(bracket, outcome.stale)
+        return commands + self._try_again_later(bracket, outcome, now)
+
+    def _carry_over(self, bracket: OpenBracket, record: BracketRecord) -> list[Command]:
+        """Files that came while the bracket was being merged are late arrivals to it."""
+        if not (bracket.heard_meanwhile or bracket.busy):
+            return []
+        successor = OpenBracket(bracket.slot, bracket.last_arrival, previous=record)
+        successor.reading, successor.read_again = bracket.reading, bracket.read_again
+        successor.settling = bracket.settling
+        self._open[bracket.slot] = successor
+        commands = self._taking_in.take_heard(successor, bracket)
+        return commands + self._closing.settle_up(successor)
+
+    def _try_again_later(
+        self, bracket: OpenBracket, outcome: MergeFailed, now: float
+    ) -> list[Command]:
+        if outcome.permanent:
+            bracket.attempts = MAX_ATTEMPTS
+        elif outcome.blocked:
+            # Tried for ever, ever more rarely, and never parked.
+            bracket.blocked += 1
+        else:
+            bracket.attempts += 1
+        record = self._closing.record(bracket, "failed", outcome.reason)
+        commands: list[Command] = [WriteRecord(record)]
+        if bracket.attempts >= MAX_ATTEMPTS:
+            self._counters.parked += 1
+            del self._open[bracket.slot]
+            return commands + self._carry_over(bracket, record)
+        tries = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
+        bracket.retry_at = now + min(_FIRST_BACKOFF * 2**tries, _LONGEST_BACKOFF)
+        return commands
+
+
+def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> list[Command]:
+    """Inputs changed between being read and being merged: read them again first."""
+    commands: list[Command] = []
+    for exposure in list(bracket.exposures.values()):
+        if exposure.path in stale:
+            bracket.drop(exposure.path)
+            arrival = Arrival(exposure.path, exposure.timestamp, exposure.exposure_us)
+            commands += bracket.look_at(arrival)
+    return commands

@@ -1,0 +1,322 @@
+"""One camera's response curve: which is in use, what waits for one, when the next is derived."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from asi_watch.brackets import Exposure
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.bookkeeping.ledger import CurveDecision, Ledger, LedgerFullError
+from asi_watch.live.commands import MergeBracket
+from asi_watch.live.inbox import CalibrationDone, Inbox
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
+from asi_watch.live.response.curves import CurveChoice, CurveInUse, choose_curve, look_of
+from asi_watch.live.response.recalibrator import Recalibrator
+from asi_watch.live.settings import CameraSettings
+from asi_watch.logs import event
+from asi_watch.responses import load_curve
+
+log = logging.getLogger(__name__)
+
+_LOOK_FOR_RESPONSE_EVERY = 2.0
+_LOOK_AT_DEAD_EVERY = 600.0
+# Brackets published longer ago without a curve keep the picture they have.
+_MERGED_AGAIN = timedelta(days=2)
+
+
+class CurveKeeper:
+    """Holds the curve that a camera's brackets are merged with. Owner thread only.
+
+    Parameters
+    ----------
+    settings : CameraSettings
+    ledger : Ledger
+    inbox : Inbox
+        Where calibrations report to.
+    folder : Path
+        Where this camera's adopted curves are kept.
+    use : callable
+        Told the curve that brackets begun from now on are merged with, and the merges that had
+        waited for it.
+    now : float
+        Monotonic time.
+    """
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        ledger: Ledger,
+        inbox: Inbox,
+        folder: Path,
+        use: Callable[[ResponseCurve, list[MergeBracket]], None],
+        now: float,
+    ) -> None:
+        self._settings = settings
+        self._camera = settings.name
+        self._ledger = ledger
+        self._use_curve = use
+        self._curve: CurveInUse | None = None
+        self._choice = CurveChoice(None)
+        self._seen: object = None
+        self._untold: str | None = None
+        self._channels: int | None = None
+        self._waiting: dict[datetime, MergeBracket] = {}
+        self._told_no_curve = False
+        self._looked_for_response = now
+        self._complete = len(ledger.recent_complete(self._camera, settings.curves.brackets))
+        self._recalibrator = Recalibrator(
+            self._camera,
+            settings.intake.root,
+            folder,
+            settings.curves.every,
+            settings.curves.brackets,
+            settings.merge,
+            inbox,
+            now,
+            _since_last(ledger, self._camera),
+            settings.curves.sky_disc,
+        )
+
+    def start(self) -> None:
+        """Choose the curve to start with."""
+        self._choose()
+        self._use(self._choice.in_use)
+
+    def inherit(self, earlier: CurveKeeper) -> None:
+        """Keep the curve of before a reload where the file named now cannot take its place."""
+        kept = earlier._curve
+        if kept is None or not self._needs_curve or self._settings.curves.response is None:
+            return
+        newest = self._ledger.recent_complete(self._camera, 1)
+        if newest and newest[0].curve_id == kept.curve.curve_id:
+            # It fits this camera's images: it has merged them.
+            self._channels = kept.curve.channels
+            self._refuse_other_channels()
+        if not (self._choice.fault or self._choice.missing):
+            return
+        event(
+            log,
+            logging.WARNING,
+            "the earlier curve stays in use",
+            camera=self._camera,
+            curve=kept.curve.curve_id,
+            reason=self._choice.fault or f"{self._settings.curves.response} is not there",
+        )
+        self._use(kept)
+
+    def stop(self) -> None:
+        """End a calibration under way."""
+        self._recalibrator.stop()
+
+    # -- merges -----------------------------------------------------------------------------
+
+    def hold(self, command: MergeBracket) -> bool:
+        """Keep a merge until there is a curve, if it needs one; tell whether it is kept."""
+        if self._curve is not None or not self._needs_curve:
+            return False
+        only_radiance = all(spec.kind == "radiance" for spec in self._settings.products)
+        if self._settings.curves.without_response == "wait" or only_radiance:
+            self._tell_no_curve("brackets wait until one is calibrated")
+            self._waiting[command.slot] = command
+            return True
+        self._tell_no_curve("merging by mertens meanwhile")
+        return False
+
+    def bracket_over(self, record: BracketRecord) -> None:
+        """Take note of a bracket's row."""
+        self._complete += record.state == "published" and record.complete
+        if self._curve is not None and record.reason == WITHOUT_CURVE and self._radiance_wanted:
+            # It was being merged when the curve came.
+            self._merge_again_with_radiance()
+            self._use_curve(self._curve.curve, [])
+
+    # -- time and calibrations --------------------------------------------------------------
+
+    def tick(self, now: float, *, may_calibrate: bool) -> None:
+        """Look for a response file that was missing; calibrate if that is due and allowed."""
+        if now - self._looked_for_response > _LOOK_FOR_RESPONSE_EVERY:
+            self._looked_for_response = now
+            self._look_for_response(now)
+        if (
+            may_calibrate
+            and self._needs_curve
+            and self._recalibrator.wants(
+                self._curve is not None, self._complete + len(self._waiting), now
+            )
+        ):
+            self._calibrate(now)
+
+    def calibration_done(self, message: CalibrationDone) -> str | None:
+        """Swap the curve, or say why not; returns what went wrong, None if nothing did."""
+        self._recalibrator.finished()
+        report: dict[str, Any] | None = message.report
+        if report is None:
+            event(
+                log,
+                logging.ERROR,
+                "calibration failed",
+                camera=self._camera,
+                reason=message.reason,
+            )
+            return f"calibration failed: {message.reason}"
+        decision = CurveDecision(
+            camera=self._camera,
+            curve_id=str(report["curve_id"]),
+            path=str(report["path"]),
+            base_id=self._curve.base_id if self._curve else None,
+            verdict="adopted" if report["accepted"] else "rejected",
+            reason=message.reason,
+            residual=report["residual"],
+            present_residual=report["present_residual"],
+            brackets=int(report["brackets"]),
+        )
+        self._ledger.record_curve(decision)
+        event(
+            log,
+            logging.INFO if report["accepted"] else logging.WARNING,
+            f"curve {decision.verdict}",
+            camera=self._camera,
+            curve=decision.curve_id,
+            reason=decision.reason,
+            brackets=decision.brackets,
+        )
+        if report["accepted"]:
+            path = Path(decision.path)
+            self._use(CurveInUse(load_curve(path), path, decision.base_id))
+        return None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Give the curve's part of the camera's state."""
+        curve = self._curve
+        return {
+            "waiting_for_curve": len(self._waiting),
+            "curve": None if curve is None else curve.curve.curve_id,
+            "curve_file": None if curve is None else str(curve.path),
+            "curve_fault": self._choice.fault,
+            "calibrating": self._recalibrator.running,
+        }
+
+    def take_fault(self) -> str | None:
+        """Return what is wrong with the operator's file, once; None if nothing new is."""
+        untold, self._untold = self._untold, None
+        return untold
+
+    # -- within -----------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        rules = self._settings.curves
+        # Before it is read: what is put there meanwhile is seen the next time.
+        self._seen = None if rules.response is None else look_of(rules.response)
+        self._choice = choose_curve(self._camera, rules, self._ledger)
+        if self._choice.fault:
+            self._untold = f"response file not used: {self._choice.fault}"
+
+    def _look_for_response(self, now: float) -> None:
+        """Try a response file again that was missing or at fault, once it looks different."""
+        response = self._settings.curves.response
+        if response is None or not (self._choice.missing or self._choice.fault):
+            return
+        seen = look_of(response)
+        if seen is None:
+            # Each look at a dead share costs a thread.
+            self._looked_for_response = now + _LOOK_AT_DEAD_EVERY
+        if seen is None or seen == self._seen:
+            return
+        self._choose()
+        self._refuse_other_channels()
+        better = self._choice.in_use
+        if better is None or self._choice.missing or self._choice.fault:
+            return
+        if self._curve is None or self._curve.curve.curve_id != better.curve.curve_id:
+            self._use(better)
+
+    def _refuse_other_channels(self) -> None:
+        chosen, channels = self._choice.in_use, self._channels
+        if chosen is None or channels is None or chosen.curve.channels == channels:
+            return
+        fault = (
+            f"{chosen.path}: has {chosen.curve.channels} channels, the camera's images {channels};"
+            " restart the daemon if the images are others now"
+        )
+        event(log, logging.ERROR, "response file not used", camera=self._camera, reason=fault)
+        self._choice = CurveChoice(None, fault=fault)
+        self._untold = f"response file not used: {fault}"
+
+    @property
+    def _needs_curve(self) -> bool:
+        return self._settings.merge.algorithm != "mertens"
+
+    @property
+    def _radiance_wanted(self) -> bool:
+        return any(spec.kind == "radiance" for spec in self._settings.products)
+
+    def _tell_no_curve(self, consequence: str) -> None:
+        if self._told_no_curve:
+            return
+        self._told_no_curve = True
+        event(
+            log,
+            logging.WARNING,
+            f"no response curve yet: {consequence}",
+            camera=self._camera,
+            response=self._settings.curves.response,
+            reason=self._choice.fault,
+        )
+
+    def _use(self, curve: CurveInUse | None) -> None:
+        self._curve = curve
+        if curve is None:
+            return
+        self._told_no_curve = False
+        self._merge_again_with_radiance()
+        event(
+            log,
+            logging.INFO,
+            "curve in use",
+            camera=self._camera,
+            curve=curve.curve.curve_id,
+            file=curve.path,
+        )
+        waiting, self._waiting = self._waiting, {}
+        # The reference is swapped whole: brackets already begun keep the curve they began with.
+        self._use_curve(curve.curve, [waiting[slot] for slot in sorted(waiting)])
+
+    def _merge_again_with_radiance(self) -> None:
+        """Have brackets merged again that were published as pictures for want of a curve."""
+        if not self._needs_curve or not self._radiance_wanted:
+            return
+        # On a full disk they keep their pictures; an operator can ask for them.
+        with suppress(LedgerFullError):
+            asked = self._ledger.ask_makeshifts(self._camera, datetime.now(UTC) - _MERGED_AGAIN)
+            if asked:
+                event(
+                    log,
+                    logging.INFO,
+                    "brackets published without a curve are merged again",
+                    camera=self._camera,
+                    brackets=asked,
+                )
+
+    def _calibrate(self, now: float) -> None:
+        brackets = self._brackets_to_calibrate_from()
+        if brackets:
+            present = self._curve.path if self._curve else None
+            self._recalibrator.start(brackets, present, now)
+
+    def _brackets_to_calibrate_from(self) -> list[tuple[Exposure, ...]]:
+        wanted = self._recalibrator.brackets_wanted
+        waiting = [m.exposures for _, m in sorted(self._waiting.items()) if m.complete]
+        recent = [r.inputs for r in self._ledger.recent_complete(self._camera, wanted)]
+        return (waiting[::-1] + recent)[:wanted]
+
+
+def _since_last(ledger: Ledger, camera: str) -> float:
+    decisions = ledger.curves(camera)
+    if not decisions:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(decisions[-1].decided_utc)).total_seconds()

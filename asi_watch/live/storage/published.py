@@ -1,0 +1,97 @@
+"""What has to be true before anything is deleted: the products say it, not only the ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from asi_watch.images import looks_complete
+from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.commands import Signature
+from asi_watch.live.records import BracketRecord
+from asi_watch.live.settings import CameraSettings
+from asi_watch.phases import Slots
+from asi_watch.products import Provenance, ProvenanceError, read_provenance
+
+
+class Witness:
+    """Answers for one camera; one run's, not to be kept.
+
+    Parameters
+    ----------
+    camera : CameraSettings
+    cameras : iterable of CameraSettings
+        All there are.
+    ledger : Ledger
+        Only read.
+    """
+
+    def __init__(
+        self, camera: CameraSettings, cameras: Iterable[CameraSettings], ledger: Ledger
+    ) -> None:
+        self._camera = camera
+        self._ledger = ledger
+        self._root = root = Path(os.path.realpath(camera.intake.root))
+        self._others = [
+            (other, there, _slots(other, ledger))
+            for other in cameras
+            if other.name != camera.name
+            for there in [Path(os.path.realpath(other.intake.root))]
+            if there.is_relative_to(root) or root.is_relative_to(there)
+        ]
+
+    def products_stand(self, record: BracketRecord) -> bool:
+        """Tell whether every product of a bracket is there, whole, and made of its inputs."""
+        inputs = {(e.path, e.size, e.mtime_ns) for e in record.inputs}
+        for path in record.products:
+            provenance = self._provenance(record, path)
+            if provenance is None or not looks_complete(self._camera.output / path):
+                return False
+            if not inputs <= {(s.path, s.size, s.mtime_ns) for s in provenance.sources}:
+                return False
+        return bool(record.products)
+
+    def is_product_of(self, record: BracketRecord, path: str) -> bool:
+        """Tell whether a file says itself that it is this bracket's product."""
+        return self._provenance(record, path) is not None
+
+    def others_want(self, path: str, signature: Signature) -> bool:
+        """Tell whether the file is an exposure of another camera's too, not yet published there."""
+        here = self._root / path
+        return any(
+            not _is_published(other, there, slots, self._ledger, here, signature)
+            for other, there, slots in self._others
+            if here.is_relative_to(there)
+        )
+
+    def _provenance(self, record: BracketRecord, path: str) -> Provenance | None:
+        try:
+            found = read_provenance(self._camera.output / path)
+        except (OSError, ProvenanceError):
+            return None
+        return found if (found.camera, found.slot) == (record.camera, record.slot) else None
+
+
+def _slots(camera: CameraSettings, ledger: Ledger) -> Slots:
+    rules = camera.rules
+    history = ledger.offsets(camera.name) if rules.learn_offset else []
+    return Slots(rules.round_to, rules.offset, history)
+
+
+def _is_published(
+    camera: CameraSettings,
+    root: Path,
+    slots: Slots,
+    ledger: Ledger,
+    path: Path,
+    signature: Signature,
+) -> bool:
+    parsed = camera.pattern.parse(path.name)
+    if parsed is None or path.suffix[1:].lower() not in camera.extensions:
+        return True
+    record = ledger.get(camera.name, slots.slot(parsed.timestamp))
+    if record is None or record.state != "published":
+        return False
+    relative = str(path.relative_to(root))
+    return any(e.path == relative and e.signature == signature for e in record.inputs)

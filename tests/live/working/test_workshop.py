@@ -1,0 +1,95 @@
+"""Reading and merging within the memory budget."""
+
+from __future__ import annotations
+
+import errno
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asi_watch.buffers import BufferPool
+from asi_watch.cli._settings import camera_settings
+from asi_watch.config import parse_config
+from asi_watch.live.commands import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
+from asi_watch.live.working.budget import MemoryBudget
+from asi_watch.live.working.publishing import Publisher
+from asi_watch.live.working.workshop import Workshop
+from tests.skies import EXPOSURES_US, jpeg_bracket
+
+NOON = datetime(2026, 6, 21, 12)
+SIZE = 64
+FRAME = SIZE * SIZE * 3
+
+
+class Bench:
+    def __init__(self, folder: Path, budget: int) -> None:
+        text = f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out}}}}"
+        config = parse_config(text.encode(), "x", folder).config
+        settings = camera_settings("roof", config.cameras["roof"])
+        self.folder = folder
+        (folder / "in").mkdir()
+        self.budget = MemoryBudget(budget)
+        buffers = BufferPool(0)
+        self.workshop = Workshop(settings, Publisher(settings, buffers), self.budget, buffers)
+        self.frames = jpeg_bracket(SIZE)
+
+    def read(self, number: int, exposure: float) -> ReadOk:
+        slot = NOON + number * timedelta(seconds=30)
+        path = f"{slot:%Y%m%d%H%M%S}_{int(exposure)}.jpg"
+        (self.folder / "in" / path).write_bytes(self.frames[int(exposure)])
+        outcome = self.workshop.read(ReadFile(slot, path, slot, exposure, None, True))
+        assert isinstance(outcome, ReadOk)
+        return outcome
+
+    def merge(self, number: int, read: list[ReadOk]) -> Any:
+        slot = NOON + number * timedelta(seconds=30)
+        command = MergeBracket(
+            slot, tuple(r.exposure for r in read), (), 5, True, 1, (), arrived=0.0
+        )
+        return self.workshop.merge(command, 0.0)
+
+
+def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path) -> None:
+    budget = 3 * len(EXPOSURES_US) * FRAME
+    bench = Bench(tmp_path, budget)
+    read: dict[int, list[ReadOk]] = {n: [] for n in range(12)}
+    for exposure in EXPOSURES_US:
+        for number in read:
+            read[number].append(bench.read(number, exposure))
+        # A bracket may begin while there is any room; it is charged whole.
+        assert bench.budget.held <= budget * 2
+        assert len(bench.workshop._open) <= 4
+    for number, frames in read.items():
+        assert isinstance(bench.merge(number, frames), Published)
+    assert bench.budget.held == 0
+    products = sorted((tmp_path / "out").iterdir())
+    assert len(products) == 12
+
+
+@pytest.mark.parametrize(
+    ("number", "blocked"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, True), (errno.ELOOP, False)],
+)
+def test_a_full_disk_is_no_fault_of_the_bracket_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, blocked: bool
+) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US]
+    write = os.write
+
+    def full(descriptor: int, data: Any) -> int:
+        if len(data) > 100:
+            return write(descriptor, memoryview(data)[:50])
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", full)
+    failed = bench.merge(0, read)
+    monkeypatch.undo()
+    assert isinstance(failed, MergeFailed)
+    assert failed.blocked is blocked
+    assert list((tmp_path / "out").rglob("*.*")) == []
+    assert bench.budget.held == 0
+    assert isinstance(bench.merge(0, read), Published)
