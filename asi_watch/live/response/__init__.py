@@ -1,0 +1,1 @@
+"""A camera's response curve in use, and its recalibration from recent brackets."""

@@ -1,0 +1,1 @@
+"""Room on the disks: the floor below which writing pauses, and retention."""

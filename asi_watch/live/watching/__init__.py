@@ -1,0 +1,1 @@
+"""How files are noticed: events, proof that they arrive, and scans that find what they missed."""

@@ -1,0 +1,1 @@
+"""What the worker threads do: reads, merges, products, in order and within bounds."""
