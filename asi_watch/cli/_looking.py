@@ -125,7 +125,7 @@ def _response_fault(path: Path, camera: CameraConfig, found: FilesFound) -> str 
 
 
 def _channels(path: Path) -> int | None:
-    from asi_watch.image_headers import HeaderError, read_header
+    from asi_watch.images.headers import HeaderError, read_header
 
     try:
         with path.open("rb") as file:

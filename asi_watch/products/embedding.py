@@ -12,7 +12,7 @@ import struct
 import zlib
 
 from asi_watch.files import open_regular, shown
-from asi_watch.image_headers import (
+from asi_watch.images.headers import (
     JP2_MAGIC,
     JPEG_MAGIC,
     PNG_MAGIC,

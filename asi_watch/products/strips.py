@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from asi_watch.image_headers import jpeg_segments
+from asi_watch.images.headers import jpeg_segments
 from asi_watch.products.spec import ProductSpec
 
 __all__ = ["FillRows", "encode_jpeg", "encode_jpeg_rows", "strip_bounds"]

@@ -10,8 +10,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate
-from asi_watch.image_headers import Header, HeaderError
-from asi_watch.image_integrity import check_png
+from asi_watch.images.headers import Header, HeaderError
+from asi_watch.images.integrity import check_png
 
 __all__ = ["decode_jp2", "decode_jpeg", "decode_png"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from asi_watch.image_headers import Header, HeaderError, jpeg_segments, png_chunks
+from asi_watch.images.headers import Header, HeaderError, jpeg_segments, png_chunks
 
 __all__ = ["check_png", "has_hole", "is_whole"]
 

@@ -24,19 +24,11 @@ from asi_watch.files import (
     signature,
     signature_of,
 )
-from asi_watch.image_decoding import decode_jp2, decode_jpeg, decode_png
-from asi_watch.image_headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
-from asi_watch.image_integrity import has_hole, is_whole
+from asi_watch.images.decoding import decode_jp2, decode_jpeg, decode_png
+from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
+from asi_watch.images.integrity import has_hole, is_whole
 
-__all__ = [
-    "FileSignature",
-    "Frame",
-    "ImageLimits",
-    "decode_image",
-    "looks_complete",
-    "read_image",
-    "signature",
-]
+__all__ = ["Frame", "ImageLimits", "decode_image", "looks_complete", "read_image"]
 
 _TAIL_BYTES = 65536
 # Each scan of a progressive JPEG makes the decoder walk the whole image again.

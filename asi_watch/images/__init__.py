@@ -1,0 +1,20 @@
+"""Image files that strangers write: what they claim to be, whether they are whole, their pixels."""
+
+from asi_watch.files import FileSignature, signature
+from asi_watch.images.reading import (
+    Frame,
+    ImageLimits,
+    decode_image,
+    looks_complete,
+    read_image,
+)
+
+__all__ = [
+    "FileSignature",
+    "Frame",
+    "ImageLimits",
+    "decode_image",
+    "looks_complete",
+    "read_image",
+    "signature",
+]
