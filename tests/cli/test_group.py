@@ -31,7 +31,7 @@ import sys
 from asi_watch.cli import main
 main(["--help"], standalone_mode=False)
 assert not {m for m in sys.modules if m.startswith("asi_watch.")} - {
-    "asi_watch.cli", "asi_watch.errors"
+    "asi_watch.cli", "asi_watch.errors", "asi_watch.files"
 }, sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HOME, capture_output=True)
