@@ -6,6 +6,7 @@ that importing this module costs nothing and no global state is shared between t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from asi_watch.hdr.calibration import Calibration, CalibrationReport
-from asi_watch.hdr.response import as_log_response
+from asi_watch.hdr.response import ResponseCurve, as_log_response
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +33,7 @@ def save_response_plot(
     include_mean: bool = True,
     dpi: int = 150,
     channel_order: Literal["BGR", "RGB"] = "BGR",
+    title: str = "",
 ) -> Path:
     """Draw g(z) of every channel and save the figure.
 
@@ -44,6 +46,7 @@ def save_response_plot(
         Draw the mean of the channels as well.
     dpi : int
     channel_order : {"BGR", "RGB"}
+    title : str
 
     Returns
     -------
@@ -54,6 +57,7 @@ def save_response_plot(
     figure = _figure(7.0, 5.0)
     axes = figure.add_subplot()
     _draw_curves(axes, curve, channel_order, include_mean)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     return _save(figure, out_path, dpi)
 
 
@@ -103,7 +107,7 @@ def save_comparison_plot(
 
 
 def save_calibration_report_plot(
-    calibration: Calibration, out_path: str | Path, dpi: int = 150
+    calibration: Calibration, out_path: str | Path, dpi: int = 150, title: str = ""
 ) -> Path:
     """Draw a calibration's curve, its residuals per code and exposure, and its coverage.
 
@@ -112,9 +116,12 @@ def save_calibration_report_plot(
     calibration : Calibration
     out_path : str or Path
     dpi : int
+    title : str
+        Above all: the camera, say.
     """
     report = calibration.report
     figure = _figure(12.0, 7.5)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
     grid = halves[0].subgridspec(3, 1, height_ratios=(7, 2.6, 1))
     curve_axes = figure.add_subplot(grid[0])
@@ -128,7 +135,8 @@ def save_calibration_report_plot(
     grid = halves[1].subgridspec(3, 1, height_ratios=(4, 4, 2.4))
     _draw_spread(figure.add_subplot(grid[0]), calibration)
     _draw_exposures(figure.add_subplot(grid[1]), report)
-    _write_summary(figure.add_subplot(grid[2]), report)
+    curve_id = ResponseCurve(calibration.log_response).curve_id
+    _write_summary(figure.add_subplot(grid[2]), report, curve_id)
     return _save(figure, out_path, dpi)
 
 
@@ -217,7 +225,8 @@ def _draw_exposures(axes: Axes, report: CalibrationReport) -> None:
     keys = list("BGR") if report.channels == 3 else ["grey"]
     for column, key in enumerate(keys):
         axes.plot(
-            [check.exposure_time for check in report.exposures],
+            # Side by side, or the last one drawn hides the others.
+            [check.exposure_time * 1.04 ** (column - len(keys) // 2) for check in report.exposures],
             [check.residual_stops[column] for check in report.exposures],
             "o",
             ms=5,
@@ -229,14 +238,29 @@ def _draw_exposures(axes: Axes, report: CalibrationReport) -> None:
         axes.axvline(check.exposure_time, color=_COLOURS["R"], lw=1.0, ls=":")
     axes.set_xscale("log")
     axes.set_ylim(bottom=0.0)
-    axes.set_xlabel("stated exposure time")
+    times = _apart({check.exposure_time for check in report.exposures})
+    axes.set_xticks(times, [f"{time:g}" for time in times])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("stated exposure time (µs)")
     _dress(axes, "stops", "Residual of each exposure")
 
 
-def _write_summary(axes: Axes, report: CalibrationReport) -> None:
+def _apart(times: Iterable[float]) -> list[float]:
+    """Leave out what is too near to the one before to have a label of its own, on a log scale."""
+    rising = sorted(times)
+    least = (rising[-1] / rising[0]) ** (1 / 8)
+    shown = rising[:1]
+    for time in rising[1:]:
+        if time >= shown[-1] * least:
+            shown.append(time)
+    return shown
+
+
+def _write_summary(axes: Axes, report: CalibrationReport, curve_id: str) -> None:
     axes.axis("off")
     residuals = " · ".join(f"{value:.3f}" for value in report.residual_stops)
     lines = [
+        f"curve {curve_id}",
         f"{report.brackets} bracket{'s' if report.brackets > 1 else ''}, {report.samples:,} places",
         f"residual {residuals} stops",
         f"outliers {report.outlier_share:.1%}",

@@ -65,7 +65,9 @@ def show(file: str, plot: str | None) -> None:
     if plot is not None:
         from asi_watch.pipeline import _save_response_plot
 
-        _save_response_plot(curve.log_response, plot)
+        made = str(curve.metadata.get("timestamp_utc", ""))[:10]
+        title = " · ".join(filter(None, (shown(file), f"curve {curve.curve_id}", shown(made))))
+        _save_response_plot(curve.log_response, plot, title=title)
         click.echo(f"plot in {shown(plot)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -139,8 +140,10 @@ def calibrate_archive(
     if report_plot is not None:
         from asi_watch.plots import save_calibration_report_plot
 
+        title = f"{shown(root)} · {datetime.now(UTC):%Y-%m-%d}"
         publish_plot(
-            lambda path: save_calibration_report_plot(done.calibration, path), Path(report_plot)
+            lambda path: save_calibration_report_plot(done.calibration, path, title=title),
+            Path(report_plot),
         )
     return done
 

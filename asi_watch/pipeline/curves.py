@@ -24,6 +24,7 @@ def _save_response_plot(
     include_mean: bool = True,
     dpi: int = 150,
     channel_order: ChannelOrder = "BGR",
+    title: str = "",
 ) -> Path:
     """Plot the camera log-response g(z) per channel and save the figure.
 
@@ -39,6 +40,7 @@ def _save_response_plot(
         Resolution.
     channel_order : {"BGR", "RGB"}
         Which colour each column is drawn in.
+    title : str
 
     Returns
     -------
@@ -49,7 +51,7 @@ def _save_response_plot(
     from asi_watch.plots import save_response_plot
 
     def draw(path: Path) -> None:
-        save_response_plot(response, path, include_mean, dpi, channel_order)
+        save_response_plot(response, path, include_mean, dpi, channel_order, title)
 
     return publish_plot(draw, Path(out_path))
 

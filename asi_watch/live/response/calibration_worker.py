@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     path = Path(job["folder"]) / f"{curve.curve_id}.npz"
     if accepted:
         publish(response_bytes(curve.log_response, metadata), path)
-        save_calibration_report_plot(calibration, path.with_suffix(".png"))
+        title = f"{path.parent.name} · {datetime.now(UTC):%Y-%m-%d}"
+        save_calibration_report_plot(calibration, path.with_suffix(".png"), title=title)
     return {
         "accepted": accepted,
         "reason": reason,
