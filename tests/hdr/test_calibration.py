@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,7 +20,9 @@ from tests.hdr.calibration_scenes import TIMES, bracket, error_stops, true_gamma
 def sampled(*, technique="random", count=600, brackets=2, times=TIMES, seed=3, **scene):
     rng = np.random.default_rng(seed)
     return [
-        sample_bracket(bracket(rng, **scene), times, technique=technique, count=count, rng=rng)
+        sample_bracket(
+            bracket(rng, times=times, **scene), times, technique=technique, count=count, rng=rng
+        )
         for _ in range(brackets)
     ]
 
@@ -181,6 +184,67 @@ def test_cloud_is_bounded_repeatable_and_lies_on_the_curve():
         assert np.median(np.abs(points[:, 1] - on_curve)) < 0.05
         assert np.ptp(points[:, 0]) > 200
     assert "cloud" not in one.report.to_dict()
+
+
+def test_one_false_label_on_every_bracket_is_named_and_left_out():
+    samples = sampled(technique="flat", brackets=3)
+    false = [replace(s, exposure_times=np.append(s.exposure_times[:-1], 5120.0)) for s in samples]
+    calibration = calibrate_response(false)
+    suspects = calibration.report.suspected_times
+    assert [(c.bracket, c.exposure_time) for c in suspects] == [(b, 5120.0) for b in range(3)]
+    assert all(c.time_factor == pytest.approx(0.25, abs=0.03) for c in suspects)
+    assert error_stops(calibration.log_response, true_gamma_response()) < 0.03
+
+
+def test_texture_in_the_dark_does_not_bend_the_curve():
+    """Where only rough ground is dark, its mean exposure must be what counts."""
+    rng = np.random.default_rng(5)
+    samples = []
+    for _ in range(2):
+        scene = rng.normal(-6.3, 0.4, (12, 16, 1)) + rng.normal(0.0, 0.1, (12, 16, 3))
+        scene = cv2.resize(scene, (400, 300), interpolation=cv2.INTER_CUBIC)
+        scene[180:] += rng.normal(-1.6, 0.7, (120, 400, 1))
+        images = []
+        for time in TIMES:
+            exposure = np.minimum(np.exp(scene) * time, 1.0)
+            codes = np.rint(255.0 * exposure ** (1 / 2.2)).astype(np.uint8)
+            images.append(cv2.imdecode(cv2.imencode(".jpg", codes)[1], cv2.IMREAD_COLOR))
+        samples.append(sample_bracket(images, TIMES, technique="flat", count=800, rng=rng))
+    curve = calibrate_response(samples).log_response
+    dark = (curve[18:40] - true_gamma_response()[18:40, np.newaxis]) / np.log(2)
+    green = dark[:, 1] - dark[-1, 1]  # the others are blurred over the texture by JPEG
+    assert np.abs(green).max() < 0.04
+
+
+@pytest.mark.parametrize("times", [TIMES[::2], TIMES])
+def test_clean_still_scenes_keep_the_robust_curve(times):
+    calibration = calibrate_response(sampled(technique="flat", times=times))
+    assert calibration.report.settings["method"].startswith("robust")
+    assert error_stops(calibration.log_response, true_gamma_response()) < 0.02
+
+
+def whitened(exposure):
+    """A camera that is white at 247."""
+    return exposure ** (1 / 2.2) * (247 / 255)
+
+
+def test_codes_that_are_white_below_255_get_the_mean_of_what_they_show():
+    samples = sampled(technique="flat", tone=whitened)
+    calibration = calibrate_response(samples)
+    assert "mean" in calibration.report.settings["method"]
+    curve = calibration.log_response
+    true = 2.2 * np.log(np.maximum(np.arange(256), 0.5) / 128)
+    assert error_stops(curve, true) < 0.02
+    assert (curve[250] - curve[240] > 2 * (true[250] - true[240])).all()
+
+
+def test_weight_type_decides_how_the_ends_are_judged():
+    samples = sampled(technique="flat", tone=whitened)
+    one, other = (
+        calibrate_response(samples, weight_type=name).log_response for name in ("triangle", "sine")
+    )
+    np.testing.assert_array_equal(one[10:240], other[10:240])  # noise alone weighs in the fit
+    assert not np.array_equal(one[240:], other[240:])
 
 
 def test_dark_floor_is_left_out():

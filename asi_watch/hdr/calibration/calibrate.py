@@ -81,6 +81,7 @@ def calibrate_response(
     if robust and places > _MOST_PLACES:
         samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
     channels = range(_common_channels(samples))
+    judge = len(channels) // 2
 
     strength = _STRENGTH * (smoothness / REFERENCE_SMOOTHNESS) ** 2
     with ThreadPoolExecutor(len(channels)) as pool:  # numpy works outside the interpreter's lock
@@ -98,12 +99,9 @@ def calibrate_response(
             return channel_residuals(len(samples), table, curve), data_cloud(table, curve)
 
         def spread_of(some: Sequence[BracketSamples]) -> float:
-            spreads = []
-            for channel in channels:
-                floor, (curve, _) = fitted(some, channel)
-                table = observe(some, channel, floor, high_clip, fine=True)
-                spreads.append(channel_residuals(len(some), table, curve).spread())
-            return float(np.nanmax(spreads))
+            floor, (curve, _) = fitted(some, judge)
+            table = observe(some, judge, floor, high_clip, fine=True)
+            return channel_residuals(len(some), table, curve).spread()
 
         def whole(from_samples: Sequence[BracketSamples]) -> tuple[list[int], list[Estimate], str]:
             fits = list(pool.map(partial(fitted, from_samples), channels))
@@ -118,8 +116,7 @@ def calibrate_response(
         log_response = _stacked(estimate)
         residuals, cloud = zip(*pool.map(examined, channels), strict=True)
         if robust:
-            spread = float(np.nanmax([r.spread() for r in residuals]))
-            agreeing = without_false_exposure(samples, spread, spread_of)
+            agreeing = without_false_exposure(samples, residuals[judge].spread(), spread_of)
             if agreeing is not None:
                 floors, estimate, method = whole(agreeing)
                 log_response = _stacked(estimate)
