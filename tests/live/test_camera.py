@@ -16,9 +16,16 @@ from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
 from asi_watch.live.bookkeeping.owed_rows import OwingLedger
 from asi_watch.live.camera import Camera
-from asi_watch.live.commands import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
+from asi_watch.live.commands import (
+    MergeBracket,
+    MergeFailed,
+    Published,
+    ReadFile,
+    ReadOk,
+    Vanished,
+)
 from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.working import arrivals
 from asi_watch.live.working.at_work import AtWork
 from asi_watch.live.working.backlog import BACKLOG, LIVE, Order
@@ -305,3 +312,36 @@ def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(
     bench.camera.found(Found("roof", tuple(copies), 0.0))
     bench.work()
     assert len(told("two files have one exposure time")) == 1
+
+
+def again(bench: Bench) -> BracketRecord:
+    """Ask for the published bracket of noon once more, and have it done."""
+    asked = bench.camera.retry([NOON], failed=False, skipped=False, published=True)
+    assert asked == [NOON]
+    bench.camera.tick(1.0)
+    bench.work(1.0)
+    (row,) = bench.rows()
+    assert bench.ledger.to_retry("roof", 8) == []
+    return row
+
+
+def test_what_is_published_is_merged_again_when_asked_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.scan(0)
+    bench.work()
+    assert bench.camera.retry([NOON], failed=True, skipped=True) == []
+    assert again(bench).revision == 2
+    assert again(bench).revision == 3
+
+
+def test_a_product_stands_whose_exposures_are_gone_though_more_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.scan(0)
+    bench.work()
+    bench.ledger.record(replace(bench.rows()[0], reason=WITHOUT_CURVE))
+    bench.camera._work.read = lambda command: Vanished()  # type: ignore[method-assign]
+    row = again(bench)
+    assert (row.state, row.revision, row.reason) == ("published", 1, None)
+    assert len(row.inputs) == len(EXPOSURES)
