@@ -193,6 +193,7 @@ def test_one_false_label_on_every_bracket_is_named_and_left_out():
     suspects = calibration.report.suspected_times
     assert [(c.bracket, c.exposure_time) for c in suspects] == [(b, 5120.0) for b in range(3)]
     assert all(c.time_factor == pytest.approx(0.25, abs=0.03) for c in suspects)
+    assert calibration.report.fits  # the exposures that the curve was made from
     assert error_stops(calibration.log_response, true_gamma_response()) < 0.03
 
 

@@ -15,7 +15,7 @@ from asi_watch.hdr.calibration.floor import responsive_from
 from asi_watch.hdr.calibration.monotone import is_monotone
 from asi_watch.hdr.calibration.observations import Observations, observe
 from asi_watch.hdr.calibration.plain import fit_plain
-from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, runs
+from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
 from asi_watch.hdr.calibration.residuals import ChannelResiduals, channel_residuals, data_cloud
 from asi_watch.hdr.calibration.robust import fit_robust
 from asi_watch.hdr.calibration.samples import CODES, BracketSamples
@@ -93,7 +93,9 @@ def calibrate_response(
                 return floor, fit_robust(table, strength)
             return floor, fit_plain(table, weight, smoothness)
 
-        def examined(channel: int) -> tuple[ChannelResiduals, NDArray[np.float32]]:
+        def examined(
+            samples: Sequence[BracketSamples], channel: int
+        ) -> tuple[ChannelResiduals, NDArray[np.float32]]:
             table = _usable_table(samples, channel, (floors[channel], high_clip), fine=robust)
             curve = log_response[:, channel]
             return channel_residuals(len(samples), table, curve), data_cloud(table, curve)
@@ -114,13 +116,16 @@ def calibrate_response(
 
         floors, estimate, method = whole(samples)
         log_response = _stacked(estimate)
-        residuals, cloud = zip(*pool.map(examined, channels), strict=True)
+        residuals, cloud = zip(*pool.map(partial(examined, samples), channels), strict=True)
+        of_all = residuals
+        agreeing = None
         if robust:
             agreeing = without_false_exposure(samples, residuals[judge].spread(), spread_of)
-            if agreeing is not None:
-                floors, estimate, method = whole(agreeing)
-                log_response = _stacked(estimate)
-                residuals, cloud = zip(*pool.map(examined, channels), strict=True)
+        if agreeing is not None:
+            floors, estimate, method = whole(agreeing)
+            log_response = _stacked(estimate)
+            of_all, _ = zip(*pool.map(partial(examined, samples), channels), strict=True)
+            residuals, cloud = zip(*pool.map(partial(examined, agreeing), channels), strict=True)
     settings = {
         "smoothness": smoothness,
         "weight_type": weight_type,
@@ -132,7 +137,8 @@ def calibrate_response(
         "places_used": sum(s.count for s in samples),
     }
     repairs = tuple(repaired for _, repaired in estimate)
-    report = _report(samples, places, residuals, repairs, settings)
+    checks = check_exposures(samples, of_all)
+    report = _report(len(samples), places, residuals, checks, repairs, settings)
     return Calibration(log_response, report, cloud)
 
 
@@ -205,15 +211,15 @@ def _usable_table(
 
 
 def _report(
-    samples: Sequence[BracketSamples],
+    brackets: int,
     places: int,
     residuals: Sequence[ChannelResiduals],
+    checks: Sequence[ExposureCheck],
     repairs: tuple[int, ...],
     settings: dict[str, Any],
 ) -> CalibrationReport:
-    checks = tuple(check_exposures(samples, residuals))
     return CalibrationReport(
-        brackets=len(samples),
+        brackets=brackets,
         channels=len(residuals),
         samples=places,
         samples_per_code=tuple(tuple(int(n) for n in r.counts) for r in residuals),
@@ -221,7 +227,7 @@ def _report(
         residual_stops=tuple(r.spread() for r in residuals),
         outlier_share=float(np.mean([r.outlier_share() for r in residuals])),
         monotone_repairs=repairs,
-        exposures=checks,
+        exposures=tuple(checks),
         residual_by_code=tuple(tuple(float(v) for v in r.by_code) for r in residuals),
         warnings=whole_set_warnings(residuals)
         + tuple(
