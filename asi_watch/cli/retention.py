@@ -78,4 +78,7 @@ def _show(outcomes: list[Outcome], applied: bool) -> None:
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else 160
     console.print(table)
-    click.echo("deleted" if applied else "nothing was deleted; --apply does it")
+    if not any(o.files or o.failed for o in outcomes):
+        click.echo("nothing to delete: what is within the limits or younger than 1 h stays")
+    else:
+        click.echo("deleted" if applied else "nothing was deleted; --apply does it")

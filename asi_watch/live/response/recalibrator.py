@@ -171,7 +171,8 @@ def _outcome(camera: str, code: int, output: str, errors: str) -> CalibrationDon
     try:
         answer: Any = json.loads(output)
     except ValueError:
-        last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
+        ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        last = errors.strip().splitlines()[-1:] or [ended]
         return CalibrationDone(camera, None, f"the calibration process died: {last[0]}")
     if code != 0:
         return CalibrationDone(camera, None, str(answer.get("error", f"exit code {code}")))
