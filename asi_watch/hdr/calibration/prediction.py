@@ -19,7 +19,7 @@ from asi_watch.hdr.calibration.solver import ANCHOR, smoothness_matrix
 
 Vector = NDArray[np.float64]
 
-_PLACES = 20_000
+_PLACES = 10_000
 _PRIOR_COUNT = 3.0
 _FIXED = 1e9
 _JUDGED = (10, 245)

@@ -19,7 +19,7 @@ Table = NDArray[np.float32]
 
 CHUNK = 1 << 15
 _ROUNDS = 10
-_PREVIEW = 20_000  # places that all rounds but the last work on
+_PREVIEW = 10_000  # places that all rounds but the last work on
 _OUTLIER = 2.5
 _LARGEST_CHANGE = 4.0
 _LARGEST_STEP = 1.5  # ln units from one code to the next, two stops

@@ -20,7 +20,6 @@ Vector = NDArray[np.float64]
 MIDDLES = np.arange(CODES - 1) + 0.5
 _TOE, _SHOULDER, _SHOULDER_SHARE = 8.0, 16.0, 0.5
 _ORDER = 3
-_DIFFERENCE = np.diff(np.eye(CODES), axis=0)
 
 
 def gamma_steps(exponent: float = 2.2) -> Vector:
@@ -61,6 +60,6 @@ def shape_penalty(rows: Vector, steps: Vector) -> tuple[Vector, Vector]:
     vector : ndarray, shape (256,)
         To be added to the normal equations, times the strength.
     """
-    slope_rows = rows @ (_DIFFERENCE / steps[:, np.newaxis])
+    slope_rows = -np.diff(rows / steps, axis=1, prepend=0.0, append=0.0)  # of m by g
     target = rows @ (1.0 - np.log(steps))
     return slope_rows.T @ slope_rows, slope_rows.T @ target
