@@ -80,9 +80,12 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
         equations, scale = _accumulate(data, CurveTables.of(steps), scale)
         matrix, vector = shape_penalty(rows, steps)
         weight = strength * len(data.codes)
-        curve, repairs = solve_monotone(
-            anchored(equations.matrix + weight * matrix), equations.vector + weight * vector
-        )
+        system = anchored(equations.matrix + weight * matrix)
+        target = equations.vector + weight * vector
+        if number < _ROUNDS - 1:  # the next round starts from rising steps anyway
+            curve = np.linalg.solve(system, target)
+        else:
+            curve, repairs = solve_monotone(system, target)
         changed = np.clip(np.diff(curve), steps / _LARGEST_CHANGE, steps * _LARGEST_CHANGE)
         steps = np.clip(changed, SMALLEST_STEP, _LARGEST_STEP)
     curve = np.concatenate([[0.0], np.cumsum(steps)])
