@@ -15,8 +15,6 @@ CODES = 256
 RADIUS = 2
 BLACK, WHITE = 1, 253
 CLIPPED_SHARE = 0.1
-# Codes. Where the surroundings of a place vary more, they hold an edge.
-ROUGHEST_MEAN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
