@@ -3,7 +3,8 @@
 A decoder that crashes, or a merge that the kernel ends for its memory, takes the whole daemon
 along, and would again after every restart. Whatever was in work when the process died is suspect;
 suspects are worked on alone, and after `MOST_DEATHS` deaths not again. Whatever is got
-through is suspect no more, so that a process killed from outside leaves no trace.
+through is suspect no more, so that a process killed from outside leaves no trace; nor does a
+power cut, which is told by the machine having started anew.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ NOTES_NAME, DEATHS_NAME = "at-work", "deaths.json"
 _RECORD = 2048
 _MOST_RECORDS = 1024
 _LONGEST_DEATHS = 1 << 20
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +139,18 @@ class AtWork:
         if self._notes is not None:
             # Not forced to the disk: it has to outlive the process, not the machine.
             with suppress(OSError):
-                os.pwrite(self._notes, note, place * _RECORD)
+                os.pwrite(self._notes, note, (1 + place) * _RECORD)
 
     def _open(self, path: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         notes = os.open(path, flags, 0o640)
         try:
-            self._blame(os.pread(notes, _MOST_RECORDS * _RECORD, 0))
+            boot, earlier = _boot(), os.pread(notes, (_MOST_RECORDS + 1) * _RECORD, 0)
+            if earlier[:_RECORD] == boot:
+                self._blame(earlier[_RECORD:])
             os.ftruncate(notes, 0)
             # Room that is there already cannot run out later.
-            os.pwrite(notes, bytes(len(self._free) * _RECORD), 0)
+            os.pwrite(notes, boot + bytes(len(self._free) * _RECORD), 0)
         except OSError:
             os.close(notes)
             raise
@@ -241,6 +245,15 @@ class CarefulWork:
     def _task(self, slot: datetime, what: str, files: Sequence[object]) -> Task:
         text = repr((self._camera, slot, what, files)).encode("utf-8", "backslashreplace")
         return Task(hashlib.sha256(text).hexdigest(), self._camera, slot.isoformat(), what)
+
+
+def _boot() -> bytes:
+    """Which start of the machine this is: the notes' first record."""
+    try:
+        boot = _BOOT_ID.read_bytes().strip()
+    except OSError:
+        boot = b"unknown"
+    return boot[: _RECORD - 1].ljust(_RECORD, b"\0")
 
 
 def _record(task: Task) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asi_watch.live.working import at_work
 from asi_watch.live.working.at_work import DEATHS_NAME, MOST_DEATHS, NOTES_NAME, AtWork, Task
 from asi_watch.live.working.turns import Turns
 
@@ -35,6 +36,20 @@ def test_who_dies_again_and_again_at_the_same_work_is_told(tmp_path: Path) -> No
         notes = AtWork(tmp_path, 4)
         assert (notes.deaths(ONE.key), notes.deaths(TWO.key)) == (deaths, 0)
         notes.close()
+
+
+def test_a_power_cut_is_nobodys_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "boot_id"
+    other.write_text("another start of the machine\n")
+    state = tmp_path / "state"
+    state.mkdir()
+    die_at(state, ONE)
+    monkeypatch.setattr("asi_watch.live.working.at_work._BOOT_ID", other)
+    notes = AtWork(state, 4)
+    assert notes.deaths(ONE.key) == 0
+    notes.close()
+    die_at(state, ONE)
+    assert AtWork(state, 4).deaths(ONE.key) == 1
 
 
 def test_what_is_got_through_is_suspect_no_more(tmp_path: Path) -> None:
@@ -128,7 +143,7 @@ def test_more_work_than_places_goes_on_unnoted(tmp_path: Path) -> None:
 )
 def test_notes_that_make_no_sense_are_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / DEATHS_NAME).write_bytes(text)
-    (tmp_path / NOTES_NAME).write_bytes(text)
+    (tmp_path / NOTES_NAME).write_bytes(at_work._boot() + text)
     notes = AtWork(tmp_path, 4)
     assert notes.deaths(ONE.key) == 0
 
