@@ -16,7 +16,6 @@ ALL = (
     "profile",
     "tricks",
     "calibration",
-    "calibration",
     "accuracy",
 )
 
