@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("psutil")
-
 from benchmarks.daemon import Load, schedule
 from benchmarks.growth import straight_line, undisturbed
 from benchmarks.host import HostReport
