@@ -9,29 +9,19 @@ import sys
 import numpy as np
 
 from asi_watch.hdr.merging import open_merge
-from asi_watch.hdr.settings import MergeSettings
+from benchmarks.settings import MERGE
 
 WIDTH = 2048
 
 
 def main() -> None:
     """Merge each bracket into one 8-bit picture, by one call of the kernel."""
-    settings = MergeSettings(
-        algorithm="debevec_custom",
-        weight_type="triangle",
-        low_clip=5,
-        high_clip=250,
-        gamma=2.2,
-        lnE_range=None,
-        saturation=255,
-        apply_tonemapping=True,
-    )
     curve = np.repeat(np.log((np.arange(256) + 1.0) / 129)[:, None], 3, axis=1)
     work = [tuple(map(int, word.split("x"))) for word in sys.argv[1:]]
     rows = max(height for _, height in work)
     picture = np.random.default_rng(1).integers(0, 256, (rows, WIDTH, 3), dtype=np.uint8)
     for exposures, height in work:
-        merge = open_merge(settings, curve, (height, WIDTH, 3), threads=1)
+        merge = open_merge(MERGE, curve, (height, WIDTH, 3), threads=1)
         for number in range(exposures):
             merge.add(picture[:height], 80.0 * 2**number, copy=False)
         merge.picture(out=np.empty((height, WIDTH, 3), np.uint8))

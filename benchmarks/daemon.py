@@ -24,28 +24,16 @@ import simplejpeg
 import yaml
 
 from asi_watch.hdr.merging import merge_frames
-from asi_watch.hdr.settings import MergeSettings
 from asi_watch.live.bookkeeping.ledger import Ledger
 from asi_watch.responses import response_bytes
 from benchmarks.frames import EXPOSURES_US, decoded, log_response
 from benchmarks.reporting import interleaved, median
+from benchmarks.settings import MERGE
 
 START = datetime(2026, 6, 21, 9)
 SLOT = timedelta(seconds=30)
 # A gap between two files must be this long to measure the floor in the middle of it.
 _GAP = 0.5
-
-# As the configuration has it by default.
-MERGE = MergeSettings(
-    algorithm="debevec_custom",
-    weight_type="triangle",
-    low_clip=5,
-    high_clip=250,
-    gamma=2.2,
-    lnE_range=None,
-    saturation=255,
-    apply_tonemapping=True,
-)
 
 Phase = Literal["spread", "together"]
 

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from asi_watch.hdr import _engine
 from asi_watch.hdr.merging import open_merge
 from benchmarks._count import WIDTH
-from benchmarks.daemon import MERGE
 from benchmarks.frames import decoded, jpeg_frames, log_response
 from benchmarks.reporting import RESULTS, median, save, show
+from benchmarks.settings import MERGE
 
 EXPOSURES = tuple(range(1, 13))
 FRAMES = 4

@@ -22,9 +22,9 @@ from asi_watch.hdr.merging import Merge, open_merge
 from asi_watch.products import ProductSpec, RadianceLayers
 from asi_watch.products.radiance_layers import half_planes
 from asi_watch.products.strips import encode_jpeg
-from benchmarks.daemon import MERGE
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.reporting import save, show
+from benchmarks.settings import MERGE
 
 SIZE = 2048
 MIDDLE = 2
