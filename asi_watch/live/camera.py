@@ -37,11 +37,11 @@ from asi_watch.live.inbox import (
 from asi_watch.live.operating.health import CameraHealth
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.response.curve_keeper import CurveKeeper
-from asi_watch.live.settings import CameraSettings
+from asi_watch.live.settings import CameraSettings, Order
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.working.arrivals import Arrivals
 from asi_watch.live.working.at_work import AtWork, CarefulWork
-from asi_watch.live.working.backlog import Order, WaitingFile
+from asi_watch.live.working.backlog import WaitingFile
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.jobs import CameraJobs
 from asi_watch.live.working.pool import JobPool

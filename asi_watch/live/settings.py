@@ -9,9 +9,10 @@ from typing import Literal
 from asi_watch.brackets import BracketRules
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.watching.intake import IntakeRules
-from asi_watch.live.working.backlog import Order
 from asi_watch.naming import NamePattern
 from asi_watch.products import ProductSpec
+
+Order = Literal["newest", "oldest"]
 
 
 @dataclass(frozen=True)

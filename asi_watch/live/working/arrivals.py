@@ -9,13 +9,12 @@ from typing import Protocol
 
 from asi_watch.live.bookkeeping.owed_rows import OwingLedger
 from asi_watch.live.inbox import Found
-from asi_watch.live.settings import CameraSettings
+from asi_watch.live.settings import CameraSettings, Order
 from asi_watch.live.working.backlog import (
     BACKLOG,
     LIVE,
     Backlog,
     LiveEdge,
-    Order,
     WaitingFile,
     urgency_key,
 )

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
-Order = Literal["newest", "oldest"]
+from asi_watch.live.settings import Order
+
 Signature = tuple[int, int]
 
 LIVE, BACKLOG = 0, 1
