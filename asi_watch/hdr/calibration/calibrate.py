@@ -8,16 +8,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from asi_watch.hdr.calibration.ends import Estimate, best_predicting
+from asi_watch.hdr.calibration.fitting import Fitting
 from asi_watch.hdr.calibration.floor import responsive_from
-from asi_watch.hdr.calibration.monotone import is_monotone
-from asi_watch.hdr.calibration.observations import Observations, observe
-from asi_watch.hdr.calibration.plain import fit_plain
+from asi_watch.hdr.calibration.observations import observe
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
-from asi_watch.hdr.calibration.residuals import ChannelResiduals, channel_residuals, data_cloud
-from asi_watch.hdr.calibration.robust import fit_robust
+from asi_watch.hdr.calibration.residuals import ChannelResiduals, channel_residuals
 from asi_watch.hdr.calibration.samples import CODES, BracketSamples
 from asi_watch.hdr.calibration.times import (
     check_exposures,
@@ -26,9 +23,6 @@ from asi_watch.hdr.calibration.times import (
 )
 from asi_watch.hdr.calibration.weighting import check_clips, hat
 
-REFERENCE_SMOOTHNESS = 50.0
-# Strength of the shape prior per place at the reference smoothness; chosen by cross-validation.
-_STRENGTH = 5e-5
 # Far fewer already leave the noise below every systematic error; an even share is taken of more.
 _MOST_PLACES = 60_000
 
@@ -76,77 +70,39 @@ def calibrate_response(
     check_clips(low_clip, high_clip)
     if not 0 < smoothness < np.inf:
         raise ValueError(f"smoothness must be positive, got {smoothness}")
-    weight = hat(weight_type)
+    fitting = Fitting(hat(weight_type), smoothness, low_clip, high_clip, robust)
     places = sum(s.count for s in samples)
     if robust and places > _MOST_PLACES:
         samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
     channels = range(_common_channels(samples))
     judge = len(channels) // 2
 
-    strength = _STRENGTH * (smoothness / REFERENCE_SMOOTHNESS) ** 2
-    with ThreadPoolExecutor(len(channels)) as pool:  # numpy works outside the interpreter's lock
-
-        def fitted(samples: Sequence[BracketSamples], channel: int) -> tuple[int, Estimate]:
-            floor = responsive_from(samples, channel, low_clip) if robust else low_clip
-            table = _usable_table(samples, channel, (floor, high_clip), fine=robust)
-            if robust:
-                return floor, fit_robust(table, strength)
-            return floor, fit_plain(table, weight, smoothness)
-
-        def examined(
-            samples: Sequence[BracketSamples], channel: int
-        ) -> tuple[ChannelResiduals, NDArray[np.float32]]:
-            table = _usable_table(samples, channel, (floors[channel], high_clip), fine=robust)
-            curve = log_response[:, channel]
-            return channel_residuals(len(samples), table, curve), data_cloud(table, curve)
-
-        def spread_of(some: Sequence[BracketSamples]) -> float:
-            floor, (curve, _) = fitted(some, judge)
-            table = observe(some, judge, floor, high_clip, fine=True)
-            return channel_residuals(len(some), table, curve).spread()
-
-        def whole(from_samples: Sequence[BracketSamples]) -> tuple[list[int], list[Estimate], str]:
-            fits = list(pool.map(partial(fitted, from_samples), channels))
-            floors, estimate = [floor for floor, _ in fits], [curve for _, curve in fits]
-            if not robust:
-                return floors, estimate, "plain"
-            return floors, *best_predicting(
-                from_samples, estimate, weight, smoothness, floors, high_clip
-            )
-
-        floors, estimate, method = whole(samples)
-        log_response = _stacked(estimate)
-        residuals, cloud = zip(*pool.map(partial(examined, samples), channels), strict=True)
-        of_all = residuals
-        agreeing = None
+    with ThreadPoolExecutor(len(channels)) as pool:
+        fit = fitting.fit(samples, channels, pool)
+        residuals, cloud = fitting.examine(samples, fit, pool)
+        of_all, agreeing = residuals, None
         if robust:
-            agreeing = without_false_exposure(samples, residuals[judge].spread(), spread_of)
+            agreeing = without_false_exposure(
+                samples, residuals[judge].spread(), partial(fitting.spread, judge)
+            )
         if agreeing is not None:
-            floors, estimate, method = whole(agreeing)
-            log_response = _stacked(estimate)
-            of_all, _ = zip(*pool.map(partial(examined, samples), channels), strict=True)
-            residuals, cloud = zip(*pool.map(partial(examined, agreeing), channels), strict=True)
+            fit = fitting.fit(agreeing, channels, pool)
+            of_all, _ = fitting.examine(samples, fit, pool)
+            residuals, cloud = fitting.examine(agreeing, fit, pool)
     settings = {
         "smoothness": smoothness,
         "weight_type": weight_type,
         "low_clip": low_clip,
         "high_clip": high_clip,
         "robust": robust,
-        "method": method,
-        "lowest_responsive_codes": floors,
+        "method": fit.method,
+        "lowest_responsive_codes": fit.floors,
         "places_used": sum(s.count for s in samples),
     }
-    repairs = tuple(repaired for _, repaired in estimate)
+    repairs = tuple(repaired for _, repaired in fit.estimate)
     checks = check_exposures(samples, of_all)
     report = _report(len(samples), places, residuals, checks, repairs, settings)
-    return Calibration(log_response, report, cloud)
-
-
-def _stacked(estimate: Sequence[Estimate]) -> NDArray[np.float32]:
-    log_response = np.stack([curve for curve, _ in estimate], axis=1).astype(np.float32)
-    if not is_monotone(log_response):
-        raise ValueError("the samples hold too little information for a response curve")
-    return log_response
+    return Calibration(fit.log_response, report, cloud)
 
 
 def response_residual(
@@ -196,18 +152,6 @@ def _common_channels(samples: Sequence[BracketSamples]) -> int:
     if len(channels) != 1:
         raise ValueError(f"brackets differ in their number of channels: {sorted(channels)}")
     return channels.pop()
-
-
-def _usable_table(
-    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int], *, fine: bool
-) -> Observations:
-    table = observe(samples, channel, *clips, fine=fine)
-    if not table.usable.any():
-        raise ValueError(
-            f"no usable samples in channel {channel}: every place is too dark or saturated "
-            "in all exposures but one"
-        )
-    return table
 
 
 def _report(
