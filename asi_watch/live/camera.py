@@ -100,6 +100,7 @@ class Camera:
         self.settings = settings
         self.name = settings.name
         self._ledger = ledger
+        self._at_work = at_work
         self._paused = paused
         self._health = CameraHealth()
         self._oddities = Oddities(self.name, settings.pattern.template)
@@ -295,7 +296,8 @@ class Camera:
                     self._workshop.drop(slot)
 
     def _write(self, record: BracketRecord) -> None:
-        self._ledger.record(record)
+        with self._at_work.recording(self.name, record.slot):
+            self._ledger.record(record)
         self._health.bracket_over(record)
         self._curves.bracket_over(record)
         self._oddities.bracket_over(record, time.monotonic())

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MOST_DEATHS = 3
 NOTES_NAME, DEATHS_NAME = "at-work", "deaths.json"
+_RECORDING = "recording"
 _RECORD = 2048
 _MOST_RECORDS = 1024
 _LONGEST_DEATHS = 1 << 20
@@ -68,7 +69,8 @@ class AtWork:
         self._deaths_file = state_dir / DEATHS_NAME
         self._lock = threading.Lock()
         self._turns = Turns()
-        self._free = list(range(min(workers, _MOST_RECORDS)))
+        # One place more than workers: rows are written beside them.
+        self._free = list(range(min(workers + 1, _MOST_RECORDS)))
         self._suspects = _read_deaths(self._deaths_file)
         self._notes: int | None = None
         try:
@@ -103,6 +105,12 @@ class AtWork:
                 del self._suspects[key]
             if guilty:
                 self._save()
+
+    @contextmanager
+    def recording(self, camera: str, slot: datetime) -> Iterator[None]:
+        """Note that a row is being written: what dies of that is no worker's fault."""
+        with self._noted(Task(_RECORDING, camera, slot.isoformat(), _RECORDING)):
+            yield
 
     @contextmanager
     def doing(self, task: Task) -> Iterator[None]:
@@ -161,7 +169,7 @@ class AtWork:
             notes[n : n + _RECORD].partition(b"\0")[0] for n in range(0, len(notes), _RECORD)
         )
         in_work = [task for task in map(_task, records) if task is not None]
-        for found in in_work:
+        for found in (task for task in in_work if task.key != _RECORDING):
             before = self._suspects.get(found.key, found).deaths
             # Beside others it is suspect, but only what was alone is surely to blame.
             deaths = before + 1 if len(in_work) == 1 else max(before, 1)

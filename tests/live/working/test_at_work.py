@@ -107,6 +107,17 @@ def test_what_only_happens_to_be_in_work_when_others_die_is_never_given_up(tmp_p
     assert AtWork(tmp_path, 4).deaths(ONE.key) == 1
 
 
+def test_who_dies_while_a_row_is_written_died_of_no_work(tmp_path: Path) -> None:
+    for _ in range(MOST_DEATHS + 1):
+        notes = AtWork(tmp_path, 4)
+        _KILLED.append(notes.recording("roof", SLOT))
+        _KILLED[-1].__enter__()
+        _KILLED.append(notes.doing(TWO))
+        _KILLED[-1].__enter__()
+    assert AtWork(tmp_path, 4).deaths(TWO.key) == 1
+    assert AtWork(tmp_path, 4).deaths(at_work._RECORDING) == 0
+
+
 def test_what_hangs_alone_does_not_stop_the_others_for_ever(tmp_path: Path) -> None:
     die_at(tmp_path, ONE)
     notes = AtWork(tmp_path, 4)
@@ -134,8 +145,8 @@ def test_without_a_place_for_notes_work_goes_on(tmp_path: Path) -> None:
 
 def test_more_work_than_places_goes_on_unnoted(tmp_path: Path) -> None:
     notes = AtWork(tmp_path, 1)
-    with notes.doing(ONE), notes.doing(TWO):
-        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 1
+    with notes.recording("roof", SLOT), notes.doing(ONE), notes.doing(TWO):
+        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 2
 
 
 @pytest.mark.parametrize(
