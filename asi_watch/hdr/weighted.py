@@ -33,7 +33,7 @@ from asi_watch.hdr.settings import (
 )
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
-_BANDS_PER_THREAD = 4
+_BANDS_PER_THREAD = 8
 
 
 class WeightedMerge:

@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 
 # Seconds that the output folder's file system may take to answer at the start.
 _PATIENCE = 5.0
+# The owner looks five times a second; when it has not for so long, it was kept from it.
+_HELD_UP = 0.5
 
 
 class Camera:
@@ -101,6 +103,7 @@ class Camera:
         self.name = settings.name
         self._ledger = ledger
         self._at_work = at_work
+        self._ticked_at = float("inf")
         self._paused = paused
         self._health = CameraHealth()
         self._oddities = Oddities(self.name, settings.pattern.template)
@@ -244,6 +247,11 @@ class Camera:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
+        away, self._ticked_at = now - self._ticked_at, now
+        if away > _HELD_UP:
+            # A host that took the cores away, a disk that hung: the camera may have been as still,
+            # and what it wrote lies in queues. That is no waiting in vain.
+            self._collector.held_up(away)
         self._execute(self._collector.due(now))
         self._arrivals.feed()
         if self._arrivals.has_room:

@@ -7,7 +7,6 @@ the files.
 """
 
 from asi_watch.hdr.calibration.calibrate import calibrate_response, response_residual
-from asi_watch.hdr.calibration.disc import SkyDisc, agreed_disc, find_sky_disc
 from asi_watch.hdr.calibration.monotone import is_monotone
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck
 from asi_watch.hdr.calibration.samples import BracketSamples
@@ -19,10 +18,7 @@ __all__ = [
     "CalibrationReport",
     "ExposureCheck",
     "SampleTechnique",
-    "SkyDisc",
-    "agreed_disc",
     "calibrate_response",
-    "find_sky_disc",
     "is_monotone",
     "response_residual",
     "sample_bracket",

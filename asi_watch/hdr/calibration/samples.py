@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.disc import SkyDisc
+from asi_watch.hdr.disc import SkyDisc
 
 CODES = 256
 # What surrounds a place is RADIUS pixels each way; it tells no level when more than a tenth of it

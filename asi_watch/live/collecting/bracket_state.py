@@ -26,7 +26,8 @@ class OpenBracket:
     `previous` is the ledger's row of a bracket that was over already. Until a usable new file
     has been seen, such a bracket is only *probing*: nothing of the row is touched. What is read
     while it is being merged waits in `heard_meanwhile`. With `again` an operator wants what is
-    published merged once more, though nothing new has come. Times are monotonic.
+    published merged once more, though nothing new has come. Times are monotonic; `excused` are the
+    seconds since the last arrival in which nothing could have been heard.
     """
 
     slot: datetime
@@ -52,6 +53,7 @@ class OpenBracket:
     duplicates: int = 0
     late: int = 0
     last_arrival: float = field(init=False)
+    excused: float = 0.0
 
     def __post_init__(self) -> None:
         self.last_arrival = self.first_arrival

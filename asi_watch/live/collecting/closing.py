@@ -56,7 +56,8 @@ class Closing:
             return float("inf")
         if bracket.retry_at is not None:
             return bracket.retry_at
-        return bracket.last_arrival + (0.0 if bracket.overtaken else self._rules.grace)
+        grace = 0.0 if bracket.overtaken else self._rules.grace + bracket.excused
+        return bracket.last_arrival + grace
 
     def close(self, bracket: OpenBracket) -> list[Command]:
         """End a bracket with what is there."""

@@ -30,6 +30,8 @@ from asi_watch.live.counters import Counters
 from asi_watch.live.records import BracketRecord
 from asi_watch.phases import Slots
 
+_MOST_EXCUSED = 60.0
+
 
 class Collector:
     """Bracket state of one camera.
@@ -98,7 +100,8 @@ class Collector:
         if bracket is None or (signature is not None and bracket.known(path) == signature):
             return []
         self.counters.files_found += 1
-        bracket.last_arrival = max(bracket.last_arrival, now)
+        if now > bracket.last_arrival:
+            bracket.last_arrival, bracket.excused = now, 0.0
         if path in bracket.reading or settled:
             return [*bracket.look_at(arrival)]
         if signature is not None and signature[0] > 0 and bracket.may_look_early(path):
@@ -149,6 +152,15 @@ class Collector:
             if self._closing.over_at(bracket) <= now:
                 commands += self._closing.close(bracket)
         return commands
+
+    def held_up(self, seconds: float) -> None:
+        """So long nothing could be heard: what came meanwhile has yet to be taken in.
+
+        Open brackets wait for so much longer, up to a limit: where the owner is always late, they
+        must end nevertheless.
+        """
+        for bracket in self._open.values():
+            bracket.excused = min(bracket.excused + seconds, _MOST_EXCUSED)
 
     def resume(self, record: BracketRecord, now: float) -> list[Command]:
         """Take up a bracket that failed before a restart, or that is to be tried again.
