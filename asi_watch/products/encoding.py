@@ -181,7 +181,7 @@ def encode_rows(
     provenance: Provenance,
     out: NDArray[np.uint8] | None = None,
 ) -> bytes:
-    """Encode a jpg product whose rows are made strip by strip, in `spec.strips` threads.
+    """Encode a jpg product whose rows are made strip by strip, in two threads.
 
     Parameters
     ----------

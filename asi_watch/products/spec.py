@@ -36,7 +36,7 @@ class ProductSpec:
     subsampling : str
         jpg: chroma subsampling. 4:2:0 encodes in two thirds of the time of 4:4:4.
     strips : int
-        jpg: encode so many strips in parallel threads.
+        jpg: encode as so many strips, in two threads.
     lossless : bool
         jp2: keep every bit; else errors stay within some 0.2 % of full scale, in 40 % of the
         bytes. Both take seconds.
@@ -57,7 +57,7 @@ class ProductSpec:
     format: Format
     quality: int = 95
     subsampling: Subsampling = "420"
-    strips: int = 2
+    strips: int = 8
     lossless: bool = False
     compression: Compression = "piz"
     pixel_type: PixelType = "auto"

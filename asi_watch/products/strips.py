@@ -29,6 +29,8 @@ FillRows = Callable[[int, int, NDArray[np.uint8]], None]
 
 _DRI, _SOF0, _SOS = 0xDD, 0xC0, 0xDA
 _MAX_INTERVAL = 65535
+# More strips than threads: a thread whose core is busy with something else leaves them to the other.
+_THREADS = 2
 # Width and height of a minimum coded unit, in pixels.
 _UNITS = {"Gray": (8, 8), "444": (8, 8), "422": (16, 8), "420": (16, 16)}
 
@@ -61,7 +63,7 @@ def encode_jpeg(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
     bounds = strip_bounds(spec, picture.shape)
     if len(bounds) == 1:
         return _encode(spec, picture)
-    with ThreadPoolExecutor(len(bounds)) as pool:
+    with ThreadPoolExecutor(min(_THREADS, len(bounds))) as pool:
         strips = list(pool.map(lambda rows: _encode(spec, picture[slice(*rows)]), bounds))
     return _joined(strips, bounds, _interval(spec, picture.shape, bounds))
 
@@ -107,7 +109,7 @@ def encode_jpeg_rows(
 
     if len(bounds) == 1:
         return strip(bounds[0])
-    with ThreadPoolExecutor(len(bounds)) as pool:
+    with ThreadPoolExecutor(min(_THREADS, len(bounds))) as pool:
         strips = list(pool.map(strip, bounds))
     return _joined(strips, bounds, _interval(spec, shape, bounds))
 
