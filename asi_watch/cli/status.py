@@ -57,7 +57,7 @@ def _show(snapshot: dict[str, Any]) -> None:
         click.echo()
         click.secho(name, bold=True)
         for title, text in _lines(camera):
-            colour = "yellow" if title in ("last error", "paused") else None
+            colour = "yellow" if title in ("last error", "paused", "hanging") else None
             click.secho(f"  {title:<13} {shown(text)}", fg=colour)
 
 
@@ -68,6 +68,7 @@ def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
         ("latency", _latency(camera["latency"])),
         ("since start", _counts(camera["counts"])),
         ("open", f"{camera['open_count']} brackets{_waiting(camera)}"),
+        *([("hanging", camera["hanging"])] if camera["hanging"] else []),
         *([("paused", camera["paused"])] if camera["paused"] else []),
         ("curve", _curve(camera)),
     ]

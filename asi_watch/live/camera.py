@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +14,12 @@ from asi_watch.live.bookkeeping.catching_up import CatchingUp
 from asi_watch.live.bookkeeping.ledger import Which
 from asi_watch.live.bookkeeping.owed_rows import OwingLedger
 from asi_watch.live.collecting.collector import Collector
-from asi_watch.live.collecting.oddities import Oddities
 from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.commands import (
     Command,
     DropWork,
     MergeBracket,
-    MergeFailed,
     ReadFile,
-    Unusable,
     WriteRecord,
 )
 from asi_watch.live.inbox import (
@@ -34,7 +30,7 @@ from asi_watch.live.inbox import (
     ReadDone,
     ScanDone,
 )
-from asi_watch.live.operating.health import CameraHealth
+from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.response.curve_keeper import CurveKeeper
 from asi_watch.live.settings import CameraSettings, Order
@@ -105,8 +101,8 @@ class Camera:
         self._at_work = at_work
         self._ticked_at = float("inf")
         self._paused = paused
-        self._health = CameraHealth()
-        self._oddities = Oddities(self.name, settings.pattern.template)
+        self._pool = pool
+        self._telling = Telling(self.name, settings.pattern.template)
         self._arrivals = Arrivals(settings, order, ledger, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
@@ -163,9 +159,7 @@ class Camera:
     def inherit(self, earlier: Camera) -> None:
         """Go on counting where the camera of the same name stopped, over a reload."""
         self._collector.counters.take_over(earlier._collector.counters)
-        self._health = earlier._health
-        if earlier.settings.pattern.template == self.settings.pattern.template:
-            self._oddities = earlier._oddities
+        self._telling.inherit(earlier._telling)
         self._curves.inherit(earlier._curves)
 
     def stop_intake(self) -> None:
@@ -188,7 +182,7 @@ class Camera:
         self._arrivals.found(message, self._collector)
         for file in message.files:
             if self._collector.slot_of_name(file.path) is None:
-                self._oddities.name_ignored(file.path, message.at)
+                self._telling.name_ignored(file.path, message.at)
 
     def _admit(self, file: WaitingFile) -> None:
         self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))
@@ -196,53 +190,27 @@ class Camera:
     def read_done(self, message: ReadDone, now: float) -> None:
         """A file was read."""
         self._arrivals.reading -= 1
-        if isinstance(message.outcome, Unusable):
-            event(
-                log,
-                logging.INFO if message.outcome.may_recover else logging.WARNING,
-                "exposure not usable" + (" yet" if message.outcome.may_recover else ""),
-                camera=self.name,
-                file=message.path,
-                reason=message.outcome.reason,
-            )
+        self._telling.read_done(message)
         self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
         self._arrivals.feed()
 
     def merge_done(self, message: MergeDone, now: float) -> None:
         """A merge ended."""
-        if isinstance(message.outcome, MergeFailed):
-            event(
-                log,
-                logging.ERROR,
-                "merge failed",
-                camera=self.name,
-                slot=message.slot,
-                reason=message.outcome.reason,
-            )
+        self._telling.merge_done(message.slot, message.outcome)
         self._jobs.merge_ended(message.outcome)
         self._execute(self._collector.merge_done(message.slot, message.outcome, now))
 
     def scan_done(self, message: ScanDone) -> None:
         """A scan ended."""
-        if message.first or message.files:
-            event(
-                log,
-                logging.INFO if message.first else logging.DEBUG,
-                "scan done",
-                camera=self.name,
-                files=message.files,
-                seconds=round(message.seconds, 3),
-            )
+        self._telling.scan_done(message)
 
     def calibration_done(self, message: CalibrationDone) -> None:
         """A calibration ended: swap the curve, or say why not."""
-        fault = self._curves.calibration_done(message)
-        if fault is not None:
-            self._health.error(fault)
+        self._telling.fault(self._curves.calibration_done(message))
 
     def events_dropped(self, count: int) -> None:
         """Events were lost for want of room: look at the folder itself."""
-        event(log, logging.WARNING, "events dropped, scanning", camera=self.name, events=count)
+        self._telling.events_dropped(count)
         self._intake.request_scan()
 
     def tick(self, now: float) -> None:
@@ -260,11 +228,9 @@ class Camera:
         if not paused:
             self._jobs.release(now)
         self._curves.tick(now, may_calibrate=not paused)
-        if (fault := self._curves.take_fault()) is not None:
-            self._health.error(fault)
-        if (silence := self._intake.take_silence()) is not None:
-            self._health.error(silence)
-            event(log, logging.ERROR, "watch folder does not answer", camera=self.name)
+        self._telling.fault(self._curves.take_fault())
+        self._telling.silence(self._intake.take_silence())
+        self._telling.hanging(self._pool.hanging(self.name, now))
         # In this order: what is owed no more has been put into the inbox before.
         handed_over = not self._intake.owes_scan and not len(self._inbox)
         self._catching_up.tick(
@@ -298,31 +264,16 @@ class Camera:
                     self._jobs.read(command)
                 case MergeBracket():
                     self._jobs.merge(command)
-                case WriteRecord(record):
-                    self._write(record)
+                case WriteRecord(record, next_try):
+                    self._write(record, next_try)
                 case DropWork(slot):
                     self._workshop.drop(slot)
 
-    def _write(self, record: BracketRecord) -> None:
+    def _write(self, record: BracketRecord, next_try: float | None) -> None:
         with self._at_work.recording(self.name, record.slot):
             self._ledger.record(record)
-        self._health.bracket_over(record)
         self._curves.bracket_over(record)
-        self._oddities.bracket_over(record, time.monotonic())
-        event(
-            log,
-            logging.INFO if record.state == "published" else logging.WARNING,
-            f"bracket {record.state}",
-            camera=self.name,
-            slot=record.slot,
-            exposures=len(record.inputs),
-            expected=record.expected,
-            revision=record.revision if record.revision > 1 else None,
-            product=record.products[0] if record.products else None,
-            curve=record.curve_id,
-            latency=record.latency,
-            reason=record.reason,
-        )
+        self._telling.bracket_over(record, next_try)
 
     def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
         self._workshop.use_curve(curve)
@@ -341,8 +292,6 @@ class Camera:
             "output": str(self.settings.output),
             "watching": self._intake.state,
             "intake": self._intake.facts(),
-            "last_bracket": self._health.last,
-            "latency": self._health.latency(),
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
@@ -352,5 +301,5 @@ class Camera:
             **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
             "totals": self._ledger.totals(self.name),
-            "last_error": self._health.last_error,
+            **self._telling.snapshot(),
         }

@@ -109,9 +109,10 @@ class MergeBracket:
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """Put this row into the ledger."""
+    """Put this row into the ledger; what failed is tried again in `next_try` seconds, if ever."""
 
     record: BracketRecord
+    next_try: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class Station:
         self._budget = MemoryBudget(settings.memory_budget)
         self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))
         self._pool = JobPool(settings.workers)
-        self._at_work = AtWork(settings.state_dir, settings.workers)
+        self._at_work = AtWork(settings.state_dir, self._pool.most_jobs(len(settings.cameras)))
         now = time.monotonic()
         self.cameras = {c.name: self._camera(c, now) for c in settings.cameras}
 
@@ -128,6 +128,7 @@ class Station:
 
     def tick(self, now: float) -> None:
         """Time has passed."""
+        self._pool.look_after(now)
         for camera in self.cameras.values():
             camera.tick(now)
         self.ledger.settle(now)

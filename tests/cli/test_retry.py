@@ -157,6 +157,7 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "watching": "events",
         "last_bracket": None,
         "latency": None,
+        "hanging": HOSTILE,
         "counts": counts,
         "open_count": 0,
         "waiting_for_curve": 0,

@@ -45,7 +45,7 @@ def test_every_call_of_publishing_fails_once_in_every_way(make_site: Callable[..
     start_sabotaged(site, {"products": faults})
     site.until(lambda: len(site.rows()) == len(CASES), "each tried")
     settle(site)
-    failed = site.log_text().count('msg="merge failed"')
+    failed = site.log_text().count('msg="bracket failed"')
     assert failed == len(CASES)
     for reason in ERRORS.values():
         assert reason in site.log_text()

@@ -47,7 +47,11 @@ class SlowPool(JobPool):
         self.jobs: list[tuple[Urgency, Callable[[], None]]] = []
 
     def submit(
-        self, urgency: Urgency, job: Callable[[], None], crashed: Callable[[Exception], None]
+        self,
+        camera: str,
+        urgency: Urgency,
+        job: Callable[[], None],
+        crashed: Callable[[Exception], None],
     ) -> None:
         self.jobs.append((urgency, job))
 
@@ -282,6 +286,23 @@ def test_learned_slots_are_kept_over_a_restart_and_told_in_the_log(
     assert len(again.rows()) == rows
     assert caplog.messages.count("slots moved: their edge fell within brackets") == 1
     assert abs(again.camera.snapshot()["offset"]) == 15
+
+
+def test_a_bracket_is_not_over_because_the_machine_stood_still(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, grace="1s", min_exposures=2)
+    bench.camera.tick(0.0)
+    bench.scan(0, at=0.1, which=EXPOSURES[:2])
+    bench.work(0.1)
+    # What the camera writes after these seconds has not been heard of yet.
+    bench.camera.tick(8.0)
+    assert bench.pool.jobs == []
+    for tenths in range(1, 9):
+        bench.camera.tick(8.0 + tenths / 10)
+        assert bench.pool.jobs == []
+    for tenths in range(9, 12):
+        bench.camera.tick(8.0 + tenths / 10)
+    bench.work(9.2)
+    assert [row.complete for row in bench.rows()] == [False]
 
 
 def test_settings_keep_what_the_file_says(tmp_path: Path) -> None:

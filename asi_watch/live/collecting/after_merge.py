@@ -104,14 +104,14 @@ class AfterMerge:
         else:
             bracket.attempts += 1
         record = self._closing.record(bracket, "failed", outcome.reason)
-        commands: list[Command] = [WriteRecord(record)]
         if bracket.attempts >= MAX_ATTEMPTS:
             self._counters.parked += 1
             del self._open[bracket.slot]
-            return commands + self._carry_over(bracket, record)
+            return [WriteRecord(record), *self._carry_over(bracket, record)]
         tries = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
-        bracket.retry_at = now + min(_FIRST_BACKOFF * 2**tries, _LONGEST_BACKOFF)
-        return commands
+        pause = min(_FIRST_BACKOFF * 2**tries, _LONGEST_BACKOFF)
+        bracket.retry_at = now + pause
+        return [WriteRecord(record, pause)]
 
 
 def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> list[Command]:

@@ -91,7 +91,7 @@ class CameraJobs:
             self._inbox.put(ReadDone(self._camera, command.slot, command.path, outcome))
 
         self._arrivals.reading += 1
-        self._pool.submit(self._arrivals.urgency(command.slot, READ), job, crashed)
+        self._pool.submit(self._camera, self._arrivals.urgency(command.slot, READ), job, crashed)
 
     def merge(self, command: MergeBracket) -> None:
         """Have a bracket merged, as soon as that may be."""
@@ -128,4 +128,4 @@ class CameraJobs:
             outcome = MergeFailed(f"merging crashed: {error!r}")
             self._inbox.put(MergeDone(self._camera, command.slot, outcome))
 
-        self._pool.submit(self._arrivals.urgency(command.slot, MERGE), job, crashed)
+        self._pool.submit(self._camera, self._arrivals.urgency(command.slot, MERGE), job, crashed)
