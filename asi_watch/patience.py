@@ -11,6 +11,8 @@ __all__ = ["answered"]
 
 _T = TypeVar("_T")
 
+_SLICE = 0.05
+
 
 def answered(seconds: float, *calls: Callable[[], _T]) -> list[_T | None]:
     """Make calls that a dead network share may hold up for ever, and wait only so long.
@@ -21,7 +23,8 @@ def answered(seconds: float, *calls: Callable[[], _T]) -> list[_T | None]:
     Parameters
     ----------
     seconds : float
-        How long all of them may take together; they are made side by side.
+        How long all of them may take together; they are made side by side. Time in which this
+        process was kept from running does not count.
     *calls : callable
         Without arguments; must not raise anything but OSError.
 
@@ -43,9 +46,13 @@ def answered(seconds: float, *calls: Callable[[], _T]) -> list[_T | None]:
 
     for number, call in enumerate(calls):
         threading.Thread(target=ask, args=(number, call), name="question", daemon=True).start()
-    deadline = time.monotonic() + seconds
+    left = seconds
     for _ in calls:
-        if not done.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            break
+        came = False
+        while not came and left > 0:
+            began = time.monotonic()
+            came = done.acquire(timeout=min(left, _SLICE))
+            # Who was stopped meanwhile finds the wait over, and nobody had time to answer.
+            left -= min(time.monotonic() - began, _SLICE)
     # A late answer must not change what the caller holds.
     return answers.copy()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+
+# A machine that is slow, or stands still for seconds, is no fault of what is tested.
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 # The same examples in every run: a failure seen once is seen again. The soak runs draw new ones.
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.register_profile("soak", deadline=None, max_examples=2000)
+settings.register_profile("steady", derandomize=True, database=None, **PATIENT)
+settings.register_profile("soak", max_examples=2000, **PATIENT)
 settings.load_profile("steady")

@@ -23,8 +23,13 @@ from tests.skies import EXPOSURES_US, jpeg_bracket, sky_bracket
 START = datetime(2026, 6, 21, 9, 0, 0)
 STEP = timedelta(seconds=30)
 SIZE = 96
-PATIENCE = 40.0
+# Only how long a test that fails takes to say so.
+PATIENCE = 100.0
 EXPOSURES = [int(t) for t in EXPOSURES_US]
+# Longer than a disk or a host may keep a test from writing the rest of a bracket.
+GRACE = "10min"
+# For brackets that end without being complete.
+SHORT = {"exposures": EXPOSURES, "grace": "2s"}
 
 Writer = Callable[[Path, bytes], None]
 
@@ -84,7 +89,7 @@ class Site:
             "watch": str(self.watch),
             "output": str(self.output),
             "response": str(self.response()),
-            "bracket": {"exposures": EXPOSURES, "grace": "2s"},
+            "bracket": {"exposures": EXPOSURES, "grace": GRACE},
             "scan": {"every": "2s"},
             "stable_for": "200ms",
             "recalibrate": {"every": "never"},
@@ -138,10 +143,19 @@ class Site:
         )
 
     def status(self) -> dict[str, Any]:
-        answer = self.run("status", "--json")
-        assert answer.returncode == 0, answer.stderr
-        camera: dict[str, Any] = json.loads(answer.stdout)["cameras"]["roof"]
-        return camera
+        return self.until_answered()["cameras"]["roof"]
+
+    def until_answered(self) -> dict[str, Any]:
+        """Ask for the state until the daemon answers: it may be kept from it for seconds."""
+        answers: list[subprocess.CompletedProcess[str]] = []
+
+        def answered() -> bool:
+            answers.append(self.run("status", "--json"))
+            return answers[-1].returncode == 0
+
+        self.until(answered, "answering")
+        state: dict[str, Any] = json.loads(answers[-1].stdout)
+        return state
 
     def log_text(self, start: int = 0) -> str:
         return self.log.read_bytes()[start:].decode()
@@ -186,6 +200,18 @@ class Site:
             return row is not None and row.state == "published" and row.revision >= revision
 
         self.until(published, f"bracket {number} revision {revision} published")
+        row = self.row(number)
+        assert row is not None
+        return row
+
+    def until_made_of(self, number: int, count: int) -> BracketRecord:
+        """Wait until a bracket's product has so many inputs: a writer may be held up meanwhile."""
+
+        def made() -> bool:
+            row = self.row(number)
+            return row is not None and row.state == "published" and len(row.inputs) == count
+
+        self.until(made, f"bracket {number} made of {count}")
         row = self.row(number)
         assert row is not None
         return row

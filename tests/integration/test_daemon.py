@@ -20,6 +20,7 @@ from asi_watch.hdr.merging import merge_exposure_series
 from asi_watch.products import read_provenance
 from tests.integration.daemon import (
     EXPOSURES,
+    SHORT,
     Site,
     file_name,
     frames,
@@ -207,24 +208,28 @@ def test_a_wrong_configuration_is_refused_with_all_its_errors(site: Site) -> Non
         assert word in answer.stderr
 
 
-def test_a_short_bracket_is_merged_and_a_late_exposure_merges_it_again(site: Site) -> None:
+def test_a_short_bracket_is_merged_and_a_late_exposure_merges_it_again(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(bracket=SHORT)
     site.start()
     site.take(0, range(4))
-    first = site.until_published(0)
+    first = site.until_made_of(0, 4)
     assert not first.complete
     before = site.product(0).read_bytes()
     site.take(0, range(4, 5))
-    second = site.until_published(0, revision=2)
+    second = site.until_made_of(0, 5)
     assert second.complete
-    assert second.late == 1
+    assert (second.revision, second.late) == (first.revision + 1, first.late + 1)
     assert site.product(0).read_bytes() != before
     assert len(list(site.output.rglob("*_hdr.jpg"))) == 1
 
 
 def test_a_late_exposure_is_ignored_if_so_configured(make_site: Callable[..., Site]) -> None:
-    site = make_site(bracket={"exposures": EXPOSURES, "grace": "1s", "late": "ignore"})
-    site.start()
+    site = make_site(bracket=SHORT | {"late": "ignore"})
+    # What is there before the start is of one scan: nothing of it is late.
     site.take(0, range(4))
+    site.start()
     site.until_published(0)
     site.take(0, range(4, 5))
 
@@ -236,9 +241,12 @@ def test_a_late_exposure_is_ignored_if_so_configured(make_site: Callable[..., Si
     assert site.until_published(0).revision == 1
 
 
-def test_a_bracket_with_too_few_exposures_is_skipped_with_its_reason(site: Site) -> None:
-    site.start()
+def test_a_bracket_with_too_few_exposures_is_skipped_with_its_reason(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(bracket=SHORT)
     site.take(0, range(2))
+    site.start()
     site.until(lambda: site.row(0) is not None, "recorded")
     row = site.row(0)
     assert row is not None
@@ -261,7 +269,8 @@ def test_a_half_file_waits_until_it_is_whole(site: Site) -> None:
     assert site.until_published(0).complete
 
 
-def test_bad_files_are_counted_and_do_no_harm(site: Site) -> None:
+def test_bad_files_are_counted_and_do_no_harm(make_site: Callable[..., Site]) -> None:
+    site = make_site(bracket=SHORT)
     site.start()
     folder = site.watch / f"{slot(0):%Y/%m/%d/%H}"
     folder.mkdir(parents=True)
@@ -269,7 +278,7 @@ def test_bad_files_are_counted_and_do_no_harm(site: Site) -> None:
     subprocess.run(["mkfifo", str(folder / file_name(1, 0))], check=True)
     (folder / "20260621090030_x.jpg").write_bytes(b"")
     site.take(0, range(4))
-    row = site.until_published(0)
+    row = site.until_made_of(0, 4)
     assert [Path(r.path).name for r in row.rejected] == [file_name(0, 4)]
     site.until(lambda: site.row(1) is not None, "the pipe recorded")
     counts = site.status()["counts"]
@@ -285,8 +294,8 @@ def test_status_and_history(site: Site) -> None:
     site.take(0)
     site.until_published(0)
     site.until(lambda: site.status()["counts"]["published"] == 1, "shown")
+    site.until(lambda: site.status()["watching"] == "events", "watching by events")
     shown = site.status()
-    assert shown["watching"] == "events"
     assert shown["last_bracket"]["slot"] == slot(0).isoformat()
     assert shown["latency"]["p50"] > 0
     table = site.run("status")

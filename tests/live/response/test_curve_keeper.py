@@ -248,17 +248,17 @@ def test_without_a_curve_a_bracket_is_held_only_if_that_is_wanted(place: Place) 
 def test_a_share_that_is_dead_costs_the_curve_and_little_time(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(curves, "_PATIENCE", 0.05)
     place.file.write_bytes(curve_bytes())
     server_is_back = threading.Event()
     looks: list[Path] = []
 
     def hanging(path: Path, **_: bool) -> object:
         looks.append(path)
-        server_is_back.wait(30)
+        server_is_back.wait(60)
         raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patch:
+        patch.setattr(curves, "_PATIENCE", 0.05)
         patch.setattr(Path, "stat", hanging)
         keeper = place.keeper(place.file)
         for second in range(10, 500, 10):

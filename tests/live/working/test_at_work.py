@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,14 @@ def test_suspects_are_worked_on_alone(tmp_path: Path) -> None:
 
     threads = [threading.Thread(target=work, args=(task,)) for task in (TWO, other)]
     with notes.doing(ONE):
-        for thread in threads:
-            thread.start()
-            thread.join(0.1)
+        threads[0].start()
+        while not notes._turns._want_alone:
+            time.sleep(0.001)
+        threads[1].start()
+        threads[1].join(0.05)
         assert entered == []
     for thread in threads:
-        thread.join(10)
+        thread.join()
     # Who has to be alone goes first.
     assert entered == [TWO, other]
 
