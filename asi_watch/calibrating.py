@@ -17,11 +17,9 @@ from asi_watch.hdr.calibration import (
     BracketSamples,
     Calibration,
     SampleTechnique,
-    SkyDisc,
-    agreed_disc,
-    find_sky_disc,
     sample_bracket,
 )
+from asi_watch.hdr.disc import SkyDisc, agreed_disc, find_sky_disc
 from asi_watch.images import read_image
 
 SkyDiscChoice = Literal["auto"] | SkyDisc | None

@@ -23,9 +23,9 @@ from asi_watch.hdr.calibration import (
     BracketSamples,
     Calibration,
     SampleTechnique,
-    SkyDisc,
     calibrate_response,
 )
+from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.finding import ArchiveBracket
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from asi_watch.hdr.calibration import SkyDisc, agreed_disc, find_sky_disc
+from asi_watch.hdr.disc import SkyDisc, agreed_disc, find_sky_disc
 from tests.hdr.calibration_scenes import bracket
 
 DISC = SkyDisc(330.0, 236.0, 200.0)

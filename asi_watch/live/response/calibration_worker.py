@@ -28,11 +28,11 @@ from asi_watch.calibrating import (
 from asi_watch.errors import AsiWatchError
 from asi_watch.hdr.calibration import (
     SampleTechnique,
-    SkyDisc,
     calibrate_response,
     is_monotone,
     response_residual,
 )
+from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import publish
