@@ -14,11 +14,11 @@ import pytest
 
 from tests.faults.launching import launch, start_sabotaged
 from tests.faults.verdict import check, crashes_in, decode_strictly, files_by_slot, unsettled
-from tests.integration.daemon import EXPOSURES, Site
+from tests.integration.daemon import EXPOSURES, GRACE, Site
 
 pytestmark = pytest.mark.integration
 
-BRACKET = {"exposures": EXPOSURES, "grace": "1s", "min_exposures": 3}
+BRACKET = {"exposures": EXPOSURES, "grace": GRACE, "min_exposures": 3}
 SIZE = 4 << 20
 
 

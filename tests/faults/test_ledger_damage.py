@@ -25,7 +25,7 @@ LATE, SKIPPED, HALF = 1, 2, 3
 @pytest.fixture
 def site(make_site: Callable[..., Site]) -> Site:
     return make_site(
-        bracket={"exposures": EXPOSURES, "grace": "1s", "min_exposures": 3}, scan={"every": "1s"}
+        bracket={"exposures": EXPOSURES, "grace": "2s", "min_exposures": 3}, scan={"every": "1s"}
     )
 
 

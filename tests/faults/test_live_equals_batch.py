@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.camera import WRITERS, scene
 from tests.faults.tally import SAME, Tally
-from tests.integration.daemon import EXPOSURES, Site, file_name, slot
+from tests.integration.daemon import EXPOSURES, GRACE, Site, file_name, slot
 
 pytestmark = pytest.mark.integration
 
@@ -84,12 +84,12 @@ def settings(grace: str) -> dict[str, object]:
 
 
 def test_the_same_bytes_whatever_the_order(make_site: Callable[..., Site]) -> None:
-    same, alike = live_and_batch(make_site(**settings("30s")), brackets=6, late=0, seed=1)
+    same, alike = live_and_batch(make_site(**settings(GRACE)), brackets=6, late=0, seed=1)
     assert (same, alike) == (24, 0)
 
 
 @pytest.mark.soak
 def test_the_same_bytes_of_many_brackets(make_site: Callable[..., Site], tally: Tally) -> None:
-    same, alike = live_and_batch(make_site(**settings("30s")), brackets=200, late=0, seed=2)
+    same, alike = live_and_batch(make_site(**settings(GRACE)), brackets=200, late=0, seed=2)
     more, revised = live_and_batch(make_site(**settings("3s")), brackets=40, late=20, seed=3)
     tally.add(SAME, products=same + more, revisions=alike + revised, differences=0)

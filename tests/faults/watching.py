@@ -19,7 +19,7 @@ from asi_watch.live.inbox import Found, Inbox
 from asi_watch.live.watching.intake import Intake, IntakeRules
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 100.0
 
 
 def main(folder: str, mode: Any = "auto", every: str = "60") -> None:

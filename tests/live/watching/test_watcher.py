@@ -14,7 +14,7 @@ import pytest
 
 from asi_watch.live.watching.watcher import MAX_WATCHES, Watcher, WatchError
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Log:
@@ -214,7 +214,7 @@ def test_dead_threads_are_a_fault(root: Path, watcher: Watcher) -> None:
     next(iter(observer.emitters)).stop()
     until(lambda: watcher.fault() == "an emitter's thread has ended")
     observer.stop()
-    observer.join(10)
+    observer.join(PATIENCE)
     assert watcher.fault() == "the observer's thread has ended"
 
 
