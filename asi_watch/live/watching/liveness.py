@@ -83,6 +83,7 @@ class EventProof:
         self._told: set[int] = set()
         self._told_before: set[int] = set()
         self._pending: dict[str, float] = {}
+        self._overdue = False
         self._overran = False
         self._heard_at = self._sent_at = now - _CANARY_EVERY
 
@@ -126,7 +127,10 @@ class EventProof:
         self._pending = {p: at for p, at in self._pending.items() if not self._was_told(p)}
         # While events stream in, the one that is missing may still be on its way.
         patience = _PATIENCE_IN_A_FLOOD if now - self._heard_at < 1.0 else PATIENCE
-        if any(now - at >= patience for at in self._pending.values()):
+        overdue = any(now - at >= patience for at in self._pending.values())
+        overdue_before, self._overdue = self._overdue, overdue
+        # A process that was stopped gets a second look, as with the canary.
+        if overdue and overdue_before:
             return f"{len(self._pending)} new files came without an event"
         if self._canary.is_silent(now):
             return f"no event of our own test file within {PATIENCE:g} s"

@@ -395,6 +395,22 @@ def test_without_the_right_to_write_files_found_are_compared_with_events(
 
 
 @pytest.mark.usefixtures("read_only")
+def test_events_that_waited_while_the_process_was_stopped_are_no_fault(bench: Bench) -> None:
+    bench.put("d/a.jpg")
+    for _ in range(10):
+        bench.step()
+    bench.put("d/b.jpg")
+    while "d/b.jpg" not in bench.step():
+        pass
+    bench.now += 100.0
+    bench.step()
+    bench.watcher.tell("d/b.jpg", True)
+    for _ in range(10):
+        bench.step()
+    assert bench.facts["rebuilds"] == 0
+
+
+@pytest.mark.usefixtures("read_only")
 def test_files_in_a_folder_that_has_just_been_made_need_no_event(bench: Bench) -> None:
     for n in range(30):
         bench.put(f"{n}/a.jpg")
