@@ -12,9 +12,9 @@ from asi_watch.responses import load_curve
 from tests.integration.daemon import Site
 
 # A calibration runs at low priority: beside other tests it is given little.
-CALIBRATING = 200.0
+CALIBRATING = 400.0
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrated(
