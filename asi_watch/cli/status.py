@@ -120,6 +120,7 @@ def _waiting(camera: dict[str, Any]) -> str:
         for key, what in (
             ("waiting_for_curve", "waiting for a curve"),
             ("waiting_for_room", "waiting for room on the disk"),
+            ("waiting_in_ledger", "waiting in the ledger"),
             ("backlog", "files of a backlog to come"),
         )
         if camera[key]

@@ -31,7 +31,7 @@ from asi_watch.live.inbox import (
     ScanDone,
 )
 from asi_watch.live.operating.telling import Telling
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import PUT_OFF, BracketRecord
 from asi_watch.live.response.curve_keeper import CurveKeeper
 from asi_watch.live.settings import CameraSettings, Order
 from asi_watch.live.watching.intake import Intake
@@ -44,14 +44,11 @@ from asi_watch.live.working.pool import JobPool
 from asi_watch.live.working.publishing import Publisher
 from asi_watch.live.working.workshop import Workshop
 from asi_watch.logs import event
-from asi_watch.naming import is_product_name
-from asi_watch.patience import answered
-from asi_watch.products import is_temporary, sweep_temporaries
 
 log = logging.getLogger(__name__)
 
-# Seconds that the output folder's file system may take to answer at the start.
-_PATIENCE = 5.0
+# With so many brackets open none is taken up from the ledger.
+_MOST_OPEN = 1000
 # The owner looks five times a second; when it has not for so long, it was kept from it.
 _HELD_UP = 0.5
 
@@ -107,7 +104,8 @@ class Camera:
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
         self._inbox = inbox
-        self._workshop = Workshop(settings, Publisher(settings, buffers), budget, buffers)
+        self._publisher = Publisher(settings, buffers)
+        self._workshop = Workshop(settings, self._publisher, budget, buffers)
         self._work = CarefulWork(
             self.name,
             settings.intake.root,
@@ -123,7 +121,7 @@ class Camera:
             settings.intake.stable_for,
             self._arrivals.slots,
         )
-        self._intake = Intake(self.name, settings.intake, self._wanted, inbox)
+        self._intake = Intake(self.name, settings.intake, settings.wants, inbox)
         self._curves = CurveKeeper(
             settings, ledger, inbox, curves_dir / self.name, self._use_curve, now
         )
@@ -135,6 +133,8 @@ class Camera:
             inbox,
             paused,
             self._curves.hold,
+            self._curves.spare,
+            self._put_off,
             self._workshop.drop,
         )
         self._curves.start()
@@ -143,13 +143,7 @@ class Camera:
 
     def start(self, now: float) -> None:
         """Clean up after an earlier life, take up what it left, begin to watch."""
-        output = self.settings.output
-        # A dead share must not keep the other cameras waiting; what is left then goes later.
-        (swept,) = answered(
-            _PATIENCE,
-            lambda: sweep_temporaries(output, recursive=True) if output.is_dir() else 0,
-        )
-        if swept:
+        if swept := self._publisher.clean_up():
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, 5)):
             self._collector.expected.observe(e.exposure_us for e in record.inputs)
@@ -166,14 +160,6 @@ class Camera:
         """Take in nothing more."""
         self._intake.stop()
         self._curves.stop()
-
-    def _wanted(self, name: str) -> bool:
-        suffix = name.rpartition(".")[2].lower()
-        return (
-            suffix in self.settings.extensions
-            and not is_product_name(name)
-            and not is_temporary(name)
-        )
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -222,11 +208,13 @@ class Camera:
             self._collector.held_up(away)
         self._execute(self._collector.due(now))
         self._arrivals.feed()
-        if self._arrivals.has_room:
+        waiting_room = self._jobs.has_room and self._curves.has_room
+        if waiting_room and self._arrivals.has_room and len(self._collector) < _MOST_OPEN:
             self._taking_up.step(now)
         paused = self._paused() is not None
-        if not paused:
-            self._jobs.release(now)
+        if not paused and self._jobs.release(now):
+            self._taking_up.look_again()
+        self._hold_back(not waiting_room and self._ledger.owed > 0)
         self._curves.tick(now, may_calibrate=not paused)
         self._telling.fault(self._curves.take_fault())
         self._telling.silence(self._intake.take_silence())
@@ -249,10 +237,24 @@ class Camera:
         """
         return self._taking_up.ask_again(slots, **which)
 
+    def _put_off(self, command: MergeBracket, why: str) -> bool:
+        """Leave a bracket that waits to its row; False if no row can be written either."""
+        if self._ledger.owed:
+            return False
+        self._execute(self._collector.put_off(command.slot, PUT_OFF + why))
+        return True
+
+    def _hold_back(self, held_back: bool) -> None:
+        """Take in nothing more while nothing can be merged nor even written down."""
+        self._intake.held_back = held_back
+        if missed := self._arrivals.hold_back(held_back):
+            self.events_dropped(missed)
+
     def _resume(self, record: BracketRecord, now: float) -> None:
         if record.attempts == 0:
             # Somebody asked for it: a bracket that has never been tried waits for no retry.
             self._work.forgive(record.slot)
+        self._telling.taken_up(record)
         self._execute(self._collector.resume(record, now))
 
     # -- commands ---------------------------------------------------------------------------
@@ -296,6 +298,7 @@ class Camera:
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
             "waiting_for_room": self._jobs.held,
+            "waiting_in_ledger": self._telling.put_off,
             "backlog": self._arrivals.waiting,
             "offset": self._arrivals.offset,
             **self._curves.snapshot(),

@@ -15,6 +15,9 @@ RecordState = Literal["published", "skipped", "failed"]
 WITHOUT_CURVE = "merged by mertens, for want of a response curve"
 """Reason in the row of a published bracket that is a makeshift."""
 
+PUT_OFF = "waits: "
+"""How the reason begins in the row of a bracket that could not be merged yet, nor failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedFile:

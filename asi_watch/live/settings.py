@@ -9,8 +9,8 @@ from typing import Literal
 from asi_watch.brackets import BracketRules
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.watching.intake import IntakeRules
-from asi_watch.naming import NamePattern
-from asi_watch.products import ProductSpec
+from asi_watch.naming import NamePattern, is_product_name
+from asi_watch.products import ProductSpec, is_temporary
 
 Order = Literal["newest", "oldest"]
 
@@ -70,6 +70,11 @@ class CameraSettings:
     products: tuple[ProductSpec, ...]
     curves: CurveRules
     retention: RetentionRules = RetentionRules()
+
+    def wants(self, name: str) -> bool:
+        """Tell by its name whether a file may be an exposure."""
+        suffix = name.rpartition(".")[2].lower()
+        return suffix in self.extensions and not is_product_name(name) and not is_temporary(name)
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "open_count": 0,
         "waiting_for_curve": 0,
         "waiting_for_room": 0,
+        "waiting_in_ledger": 0,
         "backlog": 0,
         "paused": HOSTILE,
         "curve": None,

@@ -82,6 +82,13 @@ class AfterMerge:
             return commands + _read_stale(bracket, outcome.stale)
         return commands + self._try_again_later(bracket, outcome, now)
 
+    def put_off(self, bracket: OpenBracket, reason: str) -> list[Command]:
+        """Leave a merge that could not begin to the ledger: it is taken up from there."""
+        record = self._closing.record(bracket, "failed", reason)
+        del self._open[bracket.slot]
+        commands: list[Command] = [WriteRecord(record), DropWork(bracket.slot)]
+        return commands + self._carry_over(bracket, record)
+
     def _carry_over(self, bracket: OpenBracket, record: BracketRecord) -> list[Command]:
         """Files that came while the bracket was being merged are late arrivals to it."""
         if not (bracket.heard_meanwhile or bracket.busy):

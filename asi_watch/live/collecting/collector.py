@@ -142,6 +142,14 @@ class Collector:
             return self._after.failed(bracket, outcome, now)
         return self._after.published(bracket, outcome)
 
+    def put_off(self, slot: datetime, reason: str) -> list[Command]:
+        """A merge that was asked for cannot begin for long: its bracket waits in the ledger."""
+        bracket = self._open.get(slot)
+        if bracket is None or not bracket.merging:
+            return []
+        bracket.merging = False
+        return self._after.put_off(bracket, reason)
+
     def due(self, now: float) -> list[Command]:
         """Time has passed: files that lay still, brackets whose grace is over, retries."""
         commands: list[Command] = []
@@ -185,6 +193,10 @@ class Collector:
         times += [when for b in self._open.values() for when, _ in b.settling.values()]
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else soonest
+
+    def __len__(self) -> int:
+        """How many brackets are not over, or are being looked at again."""
+        return len(self._open)
 
     def open_slots(self) -> list[datetime]:
         """Slots of the brackets that are not over."""

@@ -10,7 +10,7 @@ from asi_watch.live.collecting.oddities import Oddities
 from asi_watch.live.commands import MergeFailed, MergeOutcome, Unusable
 from asi_watch.live.inbox import ReadDone, ScanDone
 from asi_watch.live.operating.health import CameraHealth
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import PUT_OFF, BracketRecord
 from asi_watch.live.working.pool import Hanging
 from asi_watch.logs import event
 
@@ -39,6 +39,8 @@ class Telling:
         self._template = template
         self._health = CameraHealth()
         self._oddities = Oddities(camera, template)
+        self.put_off = 0
+        """How many brackets were put off until there is room, or a curve."""
         self._hanging: str | None = None
         self._hanging_told = False
 
@@ -102,6 +104,9 @@ class Telling:
 
         One line says all of it: also why a product lacks an exposure.
         """
+        if _is_put_off(record):
+            self._bracket_put_off(record)
+            return
         self._health.bracket_over(record)
         self._oddities.bracket_over(record, time.monotonic())
         failed = record.state == "failed"
@@ -124,6 +129,21 @@ class Telling:
             left_out=_left_out(record),
             reason=record.reason,
         )
+
+    def taken_up(self, record: BracketRecord) -> None:
+        """A bracket of the ledger is tried again."""
+        self.put_off = max(0, self.put_off - _is_put_off(record))
+
+    def _bracket_put_off(self, record: BracketRecord) -> None:
+        event(
+            log,
+            logging.DEBUG if self.put_off else logging.WARNING,
+            "brackets wait in the ledger",
+            camera=self._camera,
+            slot=record.slot,
+            reason=record.reason,
+        )
+        self.put_off += 1
 
     # -- what goes wrong --------------------------------------------------------------------
 
@@ -169,6 +189,10 @@ class Telling:
             "hanging": self._hanging,
             "last_error": self._health.last_error,
         }
+
+
+def _is_put_off(record: BracketRecord) -> bool:
+    return record.state == "failed" and (record.reason or "").startswith(PUT_OFF)
 
 
 def _left_out(record: BracketRecord) -> str | None:

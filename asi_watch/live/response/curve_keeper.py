@@ -27,6 +27,8 @@ _LOOK_FOR_RESPONSE_EVERY = 2.0
 _LOOK_AT_DEAD_EVERY = 600.0
 # Brackets published longer ago without a curve keep the picture they have.
 _MERGED_AGAIN = timedelta(days=2)
+# So many wait for a curve in memory; it is calibrated from them.
+_MOST_WAITING = 200
 
 
 class CurveKeeper:
@@ -66,6 +68,7 @@ class CurveKeeper:
         self._untold: str | None = None
         self._channels: int | None = None
         self._waiting: dict[datetime, MergeBracket] = {}
+        self._most_waiting = max(_MOST_WAITING, settings.curves.brackets)
         self._told_no_curve = False
         self._looked_for_response = now
         self._complete = len(ledger.recent_complete(self._camera, settings.curves.brackets))
@@ -126,6 +129,16 @@ class CurveKeeper:
             return True
         self._tell_no_curve("merging by mertens meanwhile")
         return False
+
+    @property
+    def has_room(self) -> bool:
+        """True while more merges may come to wait in memory."""
+        return len(self._waiting) < self._most_waiting
+
+    def spare(self) -> MergeBracket | None:
+        """Give back the oldest merge that waits, if they are too many; the ledger takes it."""
+        spare = len(self._waiting) > self._most_waiting
+        return self._waiting.pop(min(self._waiting)) if spare else None
 
     def bracket_over(self, record: BracketRecord) -> None:
         """Take note of a bracket's row."""

@@ -101,6 +101,8 @@ class Intake:
         self._next_sweep = now + _SWEEP_EVERY
         self._scan_took = self._sweep_took = self._waited = 0.0
         self._thread = threading.Thread(target=self._run, name=f"intake-{camera}", daemon=True)
+        self.held_back = False
+        """Set by the owner while it can take nothing more: scans wait where they are."""
         self.counters = IntakeCounters()
 
     @property
@@ -295,8 +297,9 @@ class Intake:
         files, self._waited = 0, 0.0
         for found in groups:
             began = self._monotonic()
-            while len(self._inbox) > _INBOX_FULL and not self._halt.wait(_AFTER_WAKING):
-                pass
+            while self.held_back or len(self._inbox) > _INBOX_FULL:
+                if self._halt.wait(_AFTER_WAKING):
+                    break
             if self._halt.is_set():
                 break
             now = self._last_file_at = self._monotonic()

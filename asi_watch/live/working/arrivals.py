@@ -78,6 +78,8 @@ class Arrivals:
         self._learner = PhaseLearner(rules.round_to) if rules.learn_offset else None
         history = ledger.offsets(self._camera) if rules.learn_offset else []
         self.slots = Slots(rules.round_to, rules.offset, history)
+        self._held_back = False
+        self._missed = 0
         self.reading = 0
         """Files asked to be read and not yet read; the camera counts them here."""
 
@@ -96,8 +98,20 @@ class Arrivals:
         """Offset of the slots now, in seconds."""
         return self.slots.offset_at(self._edge.newest).total_seconds()
 
+    def hold_back(self, held_back: bool) -> int:
+        """Take in nothing more, or go on; returns how many events were passed over meanwhile."""
+        self._held_back = held_back
+        if held_back:
+            return 0
+        missed, self._missed = self._missed, 0
+        return missed
+
     def found(self, message: Found, brackets: Brackets) -> None:
         """Files were seen."""
+        if self._held_back and all(file.signature is None for file in message.files):
+            # The files are there. What a scan told of would not be told again.
+            self._missed += len(message.files)
+            return
         named = [(file, brackets.slot_of_name(file.path)) for file in message.files]
         slots = [name[1] for _, name in named if name is not None]
         if slots:
@@ -119,6 +133,8 @@ class Arrivals:
 
     def feed(self) -> None:
         """Hand on what has waited, if few enough files are being read."""
+        if self._held_back:
+            return
         if self._backlog and self.reading < 2 * MOST_READS:
             for slot in self._edge.live_slots():
                 for file in self._backlog.take(slot):

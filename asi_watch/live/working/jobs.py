@@ -24,6 +24,8 @@ READ, MERGE = 0, 1
 # a time. After a day without the output folder, thousands would be made every few minutes in vain.
 _BLOCKED_IN_A_ROW = 20
 _TRY_EVERY = 10.0
+MOST_HELD = 200
+"""So many merges wait in memory, about 3 KB each; the others wait in the ledger."""
 
 
 class CameraJobs:
@@ -42,6 +44,10 @@ class CameraJobs:
         Says why nothing may be published now; None if it may.
     needs_curve : callable
         Keeps a merge until there is a curve, if it needs one; tells whether it is kept.
+    spare : callable
+        Gives back a merge of those that wait for a curve, if they are too many.
+    put_off : callable
+        Leaves a merge to the ledger, with the reason; tells whether that was possible.
     drop : callable
         Forgets what the workers keep of a bracket.
     """
@@ -55,6 +61,8 @@ class CameraJobs:
         inbox: Inbox,
         paused: Callable[[], str | None],
         needs_curve: Callable[[MergeBracket], bool],
+        spare: Callable[[], MergeBracket | None],
+        put_off: Callable[[MergeBracket, str], bool],
         drop: Callable[[datetime], None],
     ) -> None:
         self._camera = camera
@@ -64,8 +72,11 @@ class CameraJobs:
         self._inbox = inbox
         self._paused = paused
         self._needs_curve = needs_curve
+        self._spare = spare
+        self._put_off = put_off
         self._drop = drop
         self._held: dict[datetime, MergeBracket] = {}
+        self._owed_look = False
         self._blocked = 0
         self._try_at = float("-inf")
 
@@ -73,6 +84,11 @@ class CameraJobs:
     def held(self) -> int:
         """How many merges wait until something may be published again."""
         return len(self._held)
+
+    @property
+    def has_room(self) -> bool:
+        """True while more merges may come to wait in memory."""
+        return len(self._held) < MOST_HELD
 
     @property
     def is_blocked(self) -> bool:
@@ -96,28 +112,52 @@ class CameraJobs:
     def merge(self, command: MergeBracket) -> None:
         """Have a bracket merged, as soon as that may be."""
         if self.is_blocked or self._paused() is not None:
-            self._held[command.slot] = command
-            # What is read again when there is room need not be kept in memory meanwhile.
+            self._hold(command)
+        elif self._needs_curve(command):
+            # What is begun without a curve is begun again.
             self._drop(command.slot)
-        elif not self._needs_curve(command):
+            oldest = self._spare()
+            if oldest is not None and not self._put_off(oldest, "for a response curve"):
+                self._needs_curve(oldest)
+        else:
             self._submit_merge(command)
+
+    def _hold(self, command: MergeBracket) -> None:
+        self._held[command.slot] = command
+        # What is read again when there is room need not be kept in memory meanwhile.
+        self._drop(command.slot)
+        if len(self._held) > MOST_HELD:
+            oldest = self._held.pop(min(self._held))
+            if self._put_off(oldest, self._paused() or "products find no place"):
+                self._owed_look = True
+            else:
+                self._held[oldest.slot] = oldest
 
     def merge_ended(self, outcome: MergeOutcome) -> None:
         """Take note of whether products find a place."""
         blocked = isinstance(outcome, MergeFailed) and outcome.blocked
         self._blocked = self._blocked + 1 if blocked else 0
 
-    def release(self, now: float) -> None:
-        """Go on with the merges that were held; with the newest alone while that may be in vain."""
+    def release(self, now: float) -> bool:
+        """Go on with the merges that were held; with the newest alone while that may be in vain.
+
+        Returns
+        -------
+        bool
+            True if those may go on, too, that wait in the ledger.
+        """
         if not self.is_blocked:
             held, self._held = self._held, {}
             for slot in sorted(held):
                 self.merge(held[slot])
-        elif self._held and now >= self._try_at:
+            owed, self._owed_look = self._owed_look, False
+            return owed
+        if self._held and now >= self._try_at:
             self._try_at = now + _TRY_EVERY
             command = self._held.pop(max(self._held))
             if not self._needs_curve(command):
                 self._submit_merge(command)
+        return False
 
     def _submit_merge(self, command: MergeBracket) -> None:
         def job() -> None:

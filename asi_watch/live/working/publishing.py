@@ -13,6 +13,7 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.commands import MergeBracket, Published
 from asi_watch.live.settings import CameraSettings
 from asi_watch.naming import slot_stem
+from asi_watch.patience import answered
 from asi_watch.products import (
     Provenance,
     ProvenanceError,
@@ -21,7 +22,11 @@ from asi_watch.products import (
     encode_merge,
     publish,
     read_provenance,
+    sweep_temporaries,
 )
+
+# Seconds that the output folder's file system may take to answer at the start.
+_PATIENCE = 5.0
 
 
 class Publisher:
@@ -37,6 +42,16 @@ class Publisher:
     def __init__(self, settings: CameraSettings, buffers: BufferPool) -> None:
         self._settings = settings
         self._buffers = buffers
+
+    def clean_up(self) -> int:
+        """Remove what an earlier life left half-written; returns how many files were removed."""
+        output = self._settings.output
+        # A dead share must not keep the other cameras waiting; what is left then goes later.
+        (swept,) = answered(
+            _PATIENCE,
+            lambda: sweep_temporaries(output, recursive=True) if output.is_dir() else 0,
+        )
+        return swept or 0
 
     def already_there(self, command: MergeBracket) -> Published | None:
         """Find this very product on disk, from before a crash that lost its ledger row."""

@@ -1,0 +1,205 @@
+"""Brackets that wait for room, or for a curve, for weeks: in the ledger, not in memory."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from asi_watch.live.commands import MergeBracket, MergeFailed, Published
+from asi_watch.live.inbox import Found, FoundFile
+from asi_watch.live.records import BracketRecord
+from asi_watch.live.working import jobs
+from tests.live.test_camera import EXPOSURES, NOON, STEP, Bench
+
+
+class WaitingBench(Bench):
+    """A camera whose merges are counted."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        # Nothing is to outlive this test.
+        self.ledger._db.execute("PRAGMA synchronous = OFF")
+        self.merged: Counter[datetime] = Counter()
+        self.full = False
+        self.camera._work.merge = self._merge  # type: ignore[method-assign]
+        self.now = 0.0
+
+    def _merge(self, command: MergeBracket, now: float) -> Published | MergeFailed:
+        if self.full:
+            return MergeFailed("the folder is gone", blocked=True)
+        self.merged[command.slot] += 1
+        return Published((f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1)
+
+    def night(self, brackets: range) -> None:
+        """Take brackets one after the other, time going by."""
+        for number in brackets:
+            self.now += 30.0
+            self.scan(number, at=self.now)
+            self.work(self.now)
+            self.camera.tick(self.now)
+
+    def catch_up(self) -> int:
+        """Let time go by until nothing is left; the most brackets that were open meanwhile."""
+        most = 0
+        for _ in range(100_000):
+            self.now += 0.2
+            self.camera.tick(self.now)
+            most = max(most, len(self.camera._collector))
+            if not self.pool.jobs and not self.camera._taking_up._more:
+                break
+            self.work(self.now)
+        return most
+
+
+def open_brackets(bench: Bench) -> int:
+    return len(bench.camera._collector)
+
+
+def waits(bench: WaitingBench, brackets: int) -> None:
+    """Let so many wait on a full disk, and then be merged: all, each once."""
+    bench.paused = "full"
+    bench.night(range(brackets))
+    assert open_brackets(bench) <= jobs.MOST_HELD + 1
+    shown = bench.camera.snapshot()
+    assert shown["waiting_for_room"] + shown["waiting_in_ledger"] == brackets
+    assert shown["totals"] == {"failed": brackets - jobs.MOST_HELD}
+    assert not bench.merged
+    bench.paused = None
+    assert bench.catch_up() <= jobs.MOST_HELD + 110
+    assert len(bench.merged) == brackets
+    assert set(bench.merged.values()) == {1}
+    shown = bench.camera.snapshot()
+    assert shown["totals"] == {"published": brackets}
+    assert (shown["waiting_in_ledger"], shown["open_count"]) == (0, 0)
+
+
+def test_a_full_disk_makes_brackets_wait_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    waits(WaitingBench(tmp_path), 400)
+    told = [r.levelname for r in caplog.records if "wait in the ledger" in r.getMessage()]
+    assert told == ["WARNING"]
+
+
+@pytest.mark.soak
+def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
+    bench = WaitingBench(tmp_path)
+    bench.paused = "full"
+    bench.night(range(2_000))
+    gc.collect()
+    tracemalloc.start()
+    bench.night(range(2_000, 50_000))
+    gc.collect()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print(f"memory grown by {grown / 1e6:.2f} MB over 48,000 waiting brackets")
+    assert grown < 2_000_000
+    bench.paused = None
+    bench.catch_up()
+    assert len(bench.merged) == 50_000
+    assert set(bench.merged.values()) == {1}
+    assert bench.camera.snapshot()["totals"] == {"published": 50_000}
+
+
+def test_a_restart_while_brackets_wait_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    bench = WaitingBench(tmp_path)
+    bench.paused = "full"
+    bench.night(range(300))
+    bench.ledger.close()
+    again = WaitingBench(tmp_path)
+    again.paused = "full"
+    for second in range(60):
+        again.camera.tick(float(second))
+        again.work(float(second))
+    assert open_brackets(again) <= jobs.MOST_HELD + 1
+    again.now = 60.0
+    again.scan(*range(300))
+    again.paused = None
+    again.catch_up()
+    assert len(again.merged) == 300
+    assert set(again.merged.values()) == {1}
+
+
+def test_an_output_folder_that_is_away_makes_brackets_wait_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    bench = WaitingBench(tmp_path)
+    bench.full = True
+    bench.night(range(400))
+    # Those that were tried wait for their turn in memory, up to five minutes each.
+    assert open_brackets(bench) <= jobs.MOST_HELD + 60
+    bench.full = False
+    for _ in range(100):
+        bench.now += 10.0
+        bench.camera.tick(bench.now)
+        bench.work(bench.now)
+    bench.catch_up()
+    assert len(bench.merged) == 400
+    assert set(bench.merged.values()) == {1}
+
+
+def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    bench = WaitingBench(tmp_path)
+    scans: list[int] = []
+    monkeypatch.setattr(bench.camera._intake, "request_scan", lambda: scans.append(1))
+    bench.paused = "full"
+    bench.night(range(20))
+    bench.ledger._owed["elsewhere", NOON] = BracketRecord("elsewhere", NOON, "skipped")
+    monkeypatch.setattr(bench.ledger, "settle", lambda now: None)
+    bench.camera.tick(bench.now)
+    assert bench.camera._intake.held_back
+    for number in range(20, 400):
+        files = tuple(
+            FoundFile(f"{NOON + number * STEP:%Y%m%d%H%M%S}_{e}.jpg", None, True) for e in EXPOSURES
+        )
+        for file in files:
+            bench.camera.found(Found("roof", (file,), bench.now))
+        bench.work(bench.now)
+        bench.camera.tick(bench.now)
+    assert open_brackets(bench) == 20
+    assert scans == []
+    bench.ledger._owed.clear()
+    bench.paused = None
+    bench.camera.tick(bench.now)
+    # What was passed over lies in the folder: a scan is owed.
+    assert scans == [1]
+    assert not bench.camera._intake.held_back
+
+
+def test_a_revision_that_waits_is_made_from_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_HELD", 1)
+    bench = WaitingBench(tmp_path)
+    bench.scan(0, which=EXPOSURES[:2])
+    bench.work()
+    bench.camera.tick(100.0)
+    assert bench.rows()[0].state in ("published", "skipped")
+    bench.ledger.record(replace(bench.rows()[0], state="published", revision=1))
+    bench.merged.clear()
+    bench.paused = "full"
+    bench.scan(0, at=200.0)
+    bench.scan(1, at=200.0)
+    bench.work(200.0)
+    (row,) = bench.rows()
+    assert (row.state, row.revision, len(row.inputs)) == ("failed", 2, 3)
+    bench.paused = None
+    bench.now = 300.0
+    bench.catch_up()
+    row, _ = bench.rows()
+    assert (row.state, row.revision, len(row.inputs)) == ("published", 2, 3)
+    assert bench.merged == {NOON: 1, NOON + STEP: 1}
