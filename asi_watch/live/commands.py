@@ -73,7 +73,19 @@ class MergeFailed:
     blocked: bool = False
 
 
-MergeOutcome = Published | MergeFailed
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """Nothing was merged: what is published has more exposures. `record` is its row."""
+
+    record: BracketRecord
+
+
+@dataclass(frozen=True, slots=True)
+class TooFew:
+    """Nothing was merged: the exposures are too few, and nothing is published that could stand."""
+
+
+MergeOutcome = Published | MergeFailed | Stands | TooFew
 
 
 # -- what the collector asks for ------------------------------------------------------------
@@ -105,6 +117,8 @@ class MergeBracket:
     """Where the earlier revision lies; empty for the first."""
     arrived: float
     """Monotonic time of the last input's arrival."""
+    fewest: int = 1
+    """With fewer exposures nothing is merged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from asi_watch.live.commands import (
     ReadOk,
     ReadOutcome,
     Signature,
+    Stands,
+    TooFew,
     Unchanged,
     Unusable,
     Vanished,
@@ -96,6 +98,7 @@ class World:
         self.disk: dict[str, Content] = {}
         self.rows: dict[datetime, BracketRecord] = {}
         self.products: dict[datetime, tuple[int, frozenset[Key]]] = {}
+        self.standing: dict[datetime, BracketRecord] = {}
         self.made: dict[datetime, list[frozenset[Key]]] = defaultdict(list)
         self.once_whole: set[str] = set()
         self.offsets: list[tuple[datetime, timedelta]] = []
@@ -222,6 +225,11 @@ class World:
         wanted = frozenset((e.path, e.signature) for e in command.exposures)
         if self.products.get(command.slot) == (command.revision, wanted):
             return Published(("x.jpg",), "c0ffee", "x", None, {}, adopted=True)
+        standing = self.standing.get(command.slot)
+        if standing is not None and len(standing.inputs) > len(command.exposures):
+            return Stands(standing)
+        if len(command.exposures) < command.fewest:
+            return TooFew()
         kept = self.kept.get(command.slot)
         if kept is None or kept.spoiled or kept.absorbed != wanted:
             stale = tuple(
@@ -237,6 +245,18 @@ class World:
         row = self.rows.get(command.slot)
         if row is not None and row.state == "published":
             assert len(wanted) >= len(row.inputs), "a revision with less than the product"
+        _, stood = self.products.get(command.slot, (0, frozenset()))
+        assert len(wanted) >= max(len(stood), command.fewest), "less than the product that stood"
+        self.standing[command.slot] = BracketRecord(
+            "roof",
+            command.slot,
+            "published",
+            revision=command.revision,
+            expected=command.expected,
+            complete=command.complete,
+            inputs=command.exposures,
+            products=("x.jpg",),
+        )
         self.products[command.slot] = (command.revision, wanted)
         self.made[command.slot].append(wanted)
         return Published(("x.jpg",), "c0ffee", "x", 0.1)

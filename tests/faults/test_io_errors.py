@@ -65,3 +65,38 @@ def test_an_exposure_that_cannot_be_read_for_a_while_is_not_lost(
     settle(site)
     assert all(site.rows()[slot(n)].complete for n in range(len(errors)))
     assert len(re.findall("cannot be read", site.log_text())) >= len(errors)
+
+
+@pytest.mark.parametrize("left", [4, 1])
+def test_a_revision_that_failed_before_a_restart_is_never_made_of_less(
+    make_site: Callable[..., Site], left: int
+) -> None:
+    """Its row does not know any more what the product is made of; the product does."""
+    site = make_site(bracket=BRACKET, scan={"every": "1s"})
+    site.start()
+    site.take(0, range(4))
+    made = site.until_published(0)
+    assert site.stop() == 0
+    before = site.product(0).read_bytes()
+    name = site.product(0).name
+    site.take(0, [4])
+    fault = {"file": name, "call": "replace", "errno": "EROFS", "times": 1000}
+    start_sabotaged(site, {"products": [fault]})
+    site.until(lambda: site.rows()[slot(0)].state == "failed", "revision failed")
+    site.close()
+    for index in range(5 - left):
+        (site.watch / f"{slot(0):%Y/%m/%d/%H}" / file_name(0, index)).unlink()
+    site.start()
+    if left == 4:
+        # As many as the product has, with the late one: that is no less.
+        row = site.until_published(0, revision=2)
+        assert len(row.inputs) == 4
+    else:
+        row = site.until_published(0)
+        assert row.revision == 1
+        assert {e.path for e in row.inputs} == {e.path for e in made.inputs}
+        assert site.product(0).read_bytes() == before
+        late = [r for r in row.rejected if r.path.endswith(file_name(0, 4))]
+        assert "the product that stands has more exposures" in late[0].reason
+    site.until(lambda: site.status()["open_count"] == 0, "idle")
+    assert site.stop() == 0

@@ -89,6 +89,7 @@ def test_a_full_disk_makes_brackets_wait_in_the_ledger(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
     bench = WaitingBench(tmp_path)
     bench.paused = "full"

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from asi_watch.brackets import Exposure
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
@@ -97,6 +97,32 @@ def reconciled(present: BracketRecord | None, found: FoundProducts) -> BracketRe
     else:
         wins = _in_its_place(product) and not _in_its_place(present)
     return _with_details(product, present) if wins else None
+
+
+def row_of_products(
+    camera: CameraSettings, folder: PurePosixPath, found: dict[str, Provenance]
+) -> BracketRecord | None:
+    """Give the row that products of one bracket and one revision make; None if they make none.
+
+    Parameters
+    ----------
+    camera : CameraSettings
+    folder : PurePosixPath
+        Relative to the output folder.
+    found : dict
+        Provenances by the names of the files.
+    """
+    prefix = "" if folder == PurePosixPath() else f"{folder}/"
+    made = {name: (p, _changed(camera.output / folder / name)) for name, p in found.items()}
+    stem = min(made).rpartition(".")[0]
+    return _row(camera, prefix, stem, made)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _contents(record: BracketRecord) -> set[tuple[str, tuple[int, int]]]:

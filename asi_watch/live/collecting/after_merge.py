@@ -11,7 +11,7 @@ from asi_watch.live.collecting.closing import Closing
 from asi_watch.live.collecting.taking_in import TakingIn
 from asi_watch.live.commands import Command, DropWork, MergeFailed, Published, WriteRecord
 from asi_watch.live.counters import Counters
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import BracketRecord, RejectedFile
 
 MAX_ATTEMPTS = 8
 _FIRST_BACKOFF = 2.0
@@ -81,6 +81,34 @@ class AfterMerge:
         if outcome.stale:
             return commands + _read_stale(bracket, outcome.stale)
         return commands + self._try_again_later(bracket, outcome, now)
+
+    def stands(self, bracket: OpenBracket, record: BracketRecord) -> list[Command]:
+        """Keep a product that has more exposures than could be merged now; its row says so."""
+        self._counters.late_ignored += 1
+        reason = "late: not merged, since the product that stands has more exposures"
+        usable = [RejectedFile(e.path, *e.signature, reason) for e in bracket.usable.values()]
+        left_out = {
+            r.path: r
+            for r in (*record.rejected, *bracket.rejected.values(), *usable)
+            if not (r in usable and record.knows(r.path, r.signature))
+        }
+        row = replace(
+            record,
+            rejected=tuple(left_out.values()),
+            duplicates=bracket.duplicates,
+            late=max(record.late, bracket.late),
+        )
+        del self._open[bracket.slot]
+        commands: list[Command] = [WriteRecord(row), DropWork(bracket.slot)]
+        return commands + self._carry_over(bracket, row)
+
+    def nothing_stands(self, bracket: OpenBracket) -> list[Command]:
+        """Go on with a bracket of too few exposures: the product that its row names is gone."""
+        assert bracket.previous is not None
+        bracket.previous = replace(bracket.previous, products=())
+        commands: list[Command] = [DropWork(bracket.slot)]
+        commands += self._taking_in.take_heard(bracket, bracket)
+        return commands + self._closing.settle_up(bracket)
 
     def put_off(self, bracket: OpenBracket, reason: str) -> list[Command]:
         """Leave a merge that could not begin to the ledger: it is taken up from there."""

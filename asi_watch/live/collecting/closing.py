@@ -70,7 +70,7 @@ class Closing:
             for arrival in list(bracket.recoverable.values()):
                 again += bracket.look_at(arrival)
             return [*again]
-        if len(bracket.exposures) >= self._rules.min_exposures:
+        if len(bracket.exposures) >= self._rules.min_exposures or _may_stand(bracket):
             return self._merge(bracket)
         return self._skip(bracket)
 
@@ -129,6 +129,7 @@ class Closing:
                 revision=bracket.revision,
                 products=previous.products if previous else (),
                 arrived=bracket.last_arrival,
+                fewest=self._rules.min_exposures,
             )
         ]
 
@@ -154,3 +155,9 @@ class Closing:
         del self._open[bracket.slot]
         record = replace(self.record(bracket, "skipped", reason), revision=bracket.revision - 1)
         return [WriteRecord(record), DropWork(bracket.slot)]
+
+
+def _may_stand(bracket: OpenBracket) -> bool:
+    """Tell whether a product may be there, of which the row says only that its revision failed."""
+    previous = bracket.previous
+    return previous is not None and previous.state == "failed" and bool(previous.products)

@@ -22,8 +22,11 @@ from asi_watch.live.commands import (
     Command,
     MergeFailed,
     MergeOutcome,
+    Published,
     ReadOutcome,
     Signature,
+    Stands,
+    TooFew,
     Unusable,
 )
 from asi_watch.live.counters import Counters
@@ -138,9 +141,15 @@ class Collector:
         if bracket is None or not bracket.merging:
             return []
         bracket.merging = False
-        if isinstance(outcome, MergeFailed):
-            return self._after.failed(bracket, outcome, now)
-        return self._after.published(bracket, outcome)
+        match outcome:
+            case Published():
+                return self._after.published(bracket, outcome)
+            case MergeFailed():
+                return self._after.failed(bracket, outcome, now)
+            case Stands(record):
+                return self._after.stands(bracket, record)
+            case TooFew():
+                return self._after.nothing_stands(bracket)
 
     def put_off(self, slot: datetime, reason: str) -> list[Command]:
         """A merge that was asked for cannot begin for long: its bracket waits in the ledger."""

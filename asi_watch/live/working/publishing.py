@@ -10,7 +10,9 @@ from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.merging import Merge, MergeSettings
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.commands import MergeBracket, Published
+from asi_watch.live.bookkeeping.product_rows import row_of_products
+from asi_watch.live.commands import MergeBracket, Published, Stands
+from asi_watch.live.records import BracketRecord
 from asi_watch.live.settings import CameraSettings
 from asi_watch.naming import slot_stem
 from asi_watch.patience import answered
@@ -53,9 +55,16 @@ class Publisher:
         )
         return swept or 0
 
-    def already_there(self, command: MergeBracket) -> Published | None:
-        """Find this very product on disk, from before a crash that lost its ledger row."""
+    def already_there(self, command: MergeBracket) -> Published | Stands | None:
+        """Find this very product on disk, or a better one.
+
+        This very one is there after a crash that lost its ledger row. Better is one of more
+        exposures: some may have vanished since, and the row that counted them may be that of a
+        revision which failed, or may be lost. The product itself knows.
+        """
         there = {t: self._provenance_at(t) for t in self._targets(command, None)}
+        if (better := self._better(there, command)) is not None:
+            return Stands(better)
         found = next((p for p in there.values() if p is not None), None)
         if found is None or not self._same(found, command):
             return None
@@ -63,6 +72,21 @@ class Publisher:
         if any(there[t] is None or not self._same(there[t], command) for t in targets):
             return None
         return Published(targets, found.curve_id, found.algorithm, None, {}, adopted=True)
+
+    def _better(
+        self, there: dict[str, Provenance | None], command: MergeBracket
+    ) -> BracketRecord | None:
+        ours = {
+            PurePosixPath(target): p
+            for target, p in there.items()
+            if p is not None and (p.camera, p.slot) == (self._settings.name, command.slot)
+        }
+        newest = max((p.revision for p in ours.values()), default=0)
+        found = {t: p for t, p in ours.items() if p.revision == newest}
+        if all(len(p.sources) <= len(command.exposures) for p in found.values()):
+            return None
+        folder = next(iter(found)).parent
+        return row_of_products(self._settings, folder, {t.name: p for t, p in found.items()})
 
     def publish(
         self,

@@ -27,6 +27,7 @@ from asi_watch.live.commands import (
     ReadFile,
     ReadOk,
     ReadOutcome,
+    TooFew,
     Unchanged,
     Unusable,
     Vanished,
@@ -151,9 +152,13 @@ class Workshop:
         now : float
             Monotonic time at which the job began.
         """
-        adopted = self._publisher.already_there(command)
-        if adopted is not None:
-            return replace(adopted, remark=self._remark(adopted.algorithm))
+        there = self._publisher.already_there(command)
+        if isinstance(there, Published):
+            return replace(there, remark=self._remark(there.algorithm))
+        if there is not None:
+            return there
+        if len(command.exposures) < command.fewest:
+            return TooFew()
         timings = {"waited": round(now - command.arrived, 4)}
         started = time.monotonic()
         try:

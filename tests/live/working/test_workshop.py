@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ import pytest
 from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live.commands import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
+from asi_watch.live.commands import (
+    MergeBracket,
+    MergeFailed,
+    Published,
+    ReadFile,
+    ReadOk,
+    Stands,
+    TooFew,
+)
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.publishing import Publisher
 from asi_watch.live.working.workshop import Workshop
@@ -44,12 +53,12 @@ class Bench:
         assert isinstance(outcome, ReadOk)
         return outcome
 
-    def merge(self, number: int, read: list[ReadOk]) -> Any:
+    def merge(self, number: int, read: list[ReadOk], **more: Any) -> Any:
         slot = NOON + number * timedelta(seconds=30)
         command = MergeBracket(
             slot, tuple(r.exposure for r in read), (), 5, True, 1, (), arrived=0.0
         )
-        return self.workshop.merge(command, 0.0)
+        return self.workshop.merge(replace(command, **more), 0.0)
 
 
 def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path) -> None:
@@ -93,3 +102,32 @@ def test_a_full_disk_is_no_fault_of_the_bracket_and_leaves_nothing_behind(
     assert list((tmp_path / "out").rglob("*.*")) == []
     assert bench.budget.held == 0
     assert isinstance(bench.merge(0, read), Published)
+
+
+def test_a_product_stands_that_has_more_exposures(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US]
+    first = bench.merge(0, read)
+    assert isinstance(first, Published)
+    product = tmp_path / "out" / first.products[0]
+    before = product.read_bytes()
+    # Whatever the row says: that of a revision which failed, or none at all.
+    for more in ({"revision": 2, "products": first.products}, {"revision": 1}):
+        outcome = bench.merge(0, read[1:], **more)
+        assert isinstance(outcome, Stands)
+        assert outcome.record.inputs == tuple(replace(r.exposure, inode=0) for r in read)
+        assert (outcome.record.state, outcome.record.revision) == ("published", 1)
+        assert outcome.record.products == first.products
+        assert product.read_bytes() == before
+    assert isinstance(bench.merge(0, [], products=first.products), Stands)
+    product.unlink()
+    assert isinstance(bench.merge(0, read[3:], products=first.products, fewest=3), TooFew)
+    assert isinstance(bench.merge(0, read[1:], revision=2), Published)
+
+
+def test_the_product_of_another_camera_keeps_nothing_from_being_merged(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US]
+    bench.merge(0, read)
+    bench.workshop._publisher._settings = replace(bench.workshop._settings, name="lab")
+    assert isinstance(bench.merge(0, read[1:]), Published)
