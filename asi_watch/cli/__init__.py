@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -41,6 +42,9 @@ class LazyGroup(click.Group):
         """Import one command."""
         if cmd_name not in self.list_commands(ctx):
             return None
+        # Before NumPy is there: the matrices here are small, and on cores that others use as well
+        # its threads wait for one another, twenty times as long as one of them takes for it all.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 

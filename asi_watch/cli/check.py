@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from asi_watch.cli import config_option
@@ -25,8 +23,6 @@ def command(config_path: str) -> None:
     response file that cannot be used is a problem. What the names of each camera's newest files
     are taken for is told as well.
     """
-    # Starting NumPy's threads costs a tenth of a second, and nothing here has a use for them.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from asi_watch.cli._looking import look_into, name_warnings, names_as_read, response_fault
 
     loaded = read_config(config_path)

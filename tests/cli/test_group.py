@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,16 @@ def test_an_error_for_the_operator_is_told_without_a_traceback(
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == expected
     assert result.stderr == "the disk caf\\udce9 is full\n"
+
+
+def test_numpy_is_loaded_without_threads_of_its_own_unless_they_are_asked_for() -> None:
+    code = """
+import os, sys
+from asi_watch.cli import main
+main(["merge", "--help"], standalone_mode=False)
+assert os.environ["OPENBLAS_NUM_THREADS"] == sys.argv[1]
+"""
+    for given, then in (({}, "1"), ({"OPENBLAS_NUM_THREADS": "2"}, "2")):
+        others = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+        command = [sys.executable, "-c", code, then]
+        subprocess.run(command, check=True, cwd=HOME, capture_output=True, env=others | given)
