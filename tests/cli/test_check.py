@@ -34,7 +34,9 @@ def test_files_we_ship_pass(path: Path, tmp_path: Path) -> None:
 
 def test_the_effective_configuration_has_every_default(tmp_path: Path) -> None:
     path = tmp_path / "asi.yaml"
-    path.write_text("cameras: {roof: {watch: /in, output: /out}}")
+    # The default state folder is not everybody's to make.
+    state = f"state_dir: {tmp_path}"
+    path.write_text(f"{{{state}, cameras: {{roof: {{watch: /in, output: /out}}}}}}")
     result = check(path)
     assert result.exit_code == 0
     roof = yaml.safe_load(result.stdout)["cameras"]["roof"]

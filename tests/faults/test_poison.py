@@ -48,7 +48,8 @@ def test_a_file_that_kills_the_decoder_is_given_up_and_its_bracket_is_not(
     site = make_site(bracket=BRACKET, scan={"every": "1s"})
     for number in range(3):
         site.take(number)
-    assert live_through(site, [file_name(1, 2)]) == MOST_DEATHS
+    # A death while another's row is being written counts for nobody.
+    assert live_through(site, [file_name(1, 2)]) >= MOST_DEATHS
     rows = site.rows()
     assert {row.state for row in rows.values()} == {"published"}
     assert [len(rows[slot(n)].inputs) for n in range(3)] == [5, 4, 5]
@@ -65,7 +66,7 @@ def test_a_bracket_that_kills_the_merge_is_parked_until_somebody_asks(
     site = make_site(bracket=BRACKET, scan={"every": "1s"})
     for number in range(3):
         site.take(number)
-    assert live_through(site, [f"{slot(1):%Y%m%d%H%M%S}_hdr"]) == MOST_DEATHS
+    assert live_through(site, [f"{slot(1):%Y%m%d%H%M%S}_hdr"]) >= MOST_DEATHS
     rows = site.rows()
     assert [rows[slot(n)].state for n in range(3)] == ["published", "failed", "published"]
     assert rows[slot(1)].reason == f"the daemon died {MOST_DEATHS} times while merging it"

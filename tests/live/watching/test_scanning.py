@@ -260,7 +260,7 @@ def test_folders_are_watched_before_they_are_listed(tmp_path: Path, scans: Scans
     scans.entered.clear()
 
     def write(folder: str) -> None:
-        put(tmp_path, f"{folder}/{len(scans.entered)}.jpg")
+        put(tmp_path / folder, f"{len(scans.entered)}.jpg")
         scans.entered.append(folder)
 
     scans.scanner = TreeScanner(str(tmp_path), lambda name: name.endswith(".jpg"), entering=write)
