@@ -53,6 +53,9 @@ def _show(snapshot: dict[str, Any]) -> None:
     )
     if snapshot["rows_owed"]:
         click.secho(f"{snapshot['rows_owed']} rows wait for the ledger's disk", fg="yellow")
+    if snapshot["state_made_anew"]:
+        text = f"the state folder was taken away, and made anew at {snapshot['state_made_anew']}"
+        click.secho(text, fg="yellow")
     for name, camera in snapshot["cameras"].items():
         click.echo()
         click.secho(name, bold=True)

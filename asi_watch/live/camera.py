@@ -156,6 +156,10 @@ class Camera:
         self._telling.inherit(earlier._telling)
         self._curves.inherit(earlier._curves)
 
+    def save_curve(self) -> None:
+        """Write the curve in use again whose file was deleted."""
+        self._curves.save()
+
     def stop_intake(self) -> None:
         """Take in nothing more."""
         self._intake.stop()

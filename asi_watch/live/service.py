@@ -20,16 +20,14 @@ from asi_watch.live.inbox import (
     Reload,
     Stop,
 )
-from asi_watch.live.operating.control import Answer, ControlServer, Request, RequestRefusedError
-from asi_watch.live.operating.lock import StateFolderError, StateLock
+from asi_watch.live.operating.control import Answer, Request, RequestRefusedError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.operating.sdnotify import Notifier
+from asi_watch.live.operating.state_folder import StateFolder
 from asi_watch.live.settings import DaemonSettings
 from asi_watch.live.station import Station, status_line
-from asi_watch.live.storage.disk import wait_for_room
 from asi_watch.live.storage.janitor import JanitorMemory
 from asi_watch.logs import event
-from asi_watch.products import sweep_temporaries
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +35,6 @@ _TICK = 0.2
 _SNAPSHOT_EVERY = 1.0
 # What stopping may take beside the workers: ending threads, settling the ledger.
 _AFTER_WORKERS = 20.0
-_IDLE_BUFFERS = 256 << 20
-# An empty ledger with its journal.
-_ROOM_TO_START = 512 << 10
 # A ledger that fails twice within so many seconds is not helped by opening it anew.
 _REOPEN_AGAIN = 60.0
 
@@ -75,6 +70,7 @@ class Daemon:
         self._asked_to_stop = False
         self._desk = RequestDesk()
         self._ledgers_rebuilt = 0
+        self._state_made_anew: str | None = None
         self._janitor_memory = JanitorMemory()
         self._reopened_at = float("-inf")
 
@@ -93,36 +89,18 @@ class Daemon:
         AlreadyRunningError, StateFolderError, LedgerError
             If the state folder cannot be used.
         """
-        try:
-            self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-        except OSError as error:
-            reason = error.strerror or error
-            raise StateFolderError(f"{self._settings.state_dir}: {reason}") from error
         with ExitStack() as stack:
-            lock = StateLock(self._settings.state_dir)
-            stack.callback(lock.release)
-            # Left behind by a process that was killed; the folder is ours alone now.
-            sweep_temporaries(self._settings.state_dir, recursive=True)
+            self._folder = StateFolder(self._settings.state_dir)
+            stack.callback(self._folder.release)
             self._take_signals()
-            if not self._wait_for_room():
+            if not self._folder.wait_for_room(lambda: self._asked_to_stop, self._still_at_it):
                 return 0
             self._open()
             stack.callback(self._close)
-            control = ControlServer(self._settings.state_dir, self._answer)
-            stack.callback(control.stop)
-            control.start()
+            self._folder.serve(self._answer)
             self._begin()
             self._main_loop()
             return self._end()
-
-    def _wait_for_room(self) -> bool:
-        """Without room for a ledger there is no daemon; it starts when there is some."""
-        return wait_for_room(
-            self._settings.state_dir,
-            _ROOM_TO_START,
-            lambda: self._asked_to_stop,
-            lambda: self._notifier.extend_timeout(_AFTER_WORKERS),
-        )
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -199,9 +177,37 @@ class Daemon:
         self._reopened_at = now
         self._start_again(self._settings, distrusted=isinstance(error, LedgerDamagedError))
 
-    def _start_again(self, settings: DaemonSettings, *, distrusted: bool = False) -> None:
+    def _look_after_folder(self) -> None:
+        """Somebody may delete the state folder: make it anew of what is in memory.
+
+        Raises
+        ------
+        AlreadyRunningError, StateFolderError
+            If another process was quicker, or it cannot be made.
+        """
+        lost = self._station.lost() if self._folder.is_ours else "the folder or its lock is gone"
+        if lost is None:
+            return
+        event(
+            log,
+            logging.ERROR,
+            "state folder was taken away, making it anew",
+            state_dir=self._settings.state_dir,
+            reason=lost,
+        )
+        self._state_made_anew = datetime.now(UTC).isoformat(timespec="seconds")
+        self._start_again(self._settings, taken_away=True)
+        self._folder.serve(self._answer)
+        event(log, logging.WARNING, "state folder made anew", state_dir=self._settings.state_dir)
+
+    def _start_again(
+        self, settings: DaemonSettings, *, distrusted: bool = False, taken_away: bool = False
+    ) -> None:
         """Finish what is in flight, and begin with these settings; counts go on."""
         self._finish_work()
+        if taken_away:
+            self._folder.make_anew()
+            self._station.rescue()
         earlier = self._station.cameras
         self._close()
         self._settings = settings
@@ -245,6 +251,7 @@ class Daemon:
         self._station.tick(now)
         self._desk.serve(self._retry)
         if now - self._snapshot_at >= _SNAPSHOT_EVERY:
+            self._look_after_folder()
             self._take_snapshot(now)
         interval = self._notifier.watchdog_interval
         if interval is not None and now >= self._next_sign:
@@ -296,5 +303,6 @@ class Daemon:
             "started_utc": self._started.isoformat(timespec="seconds"),
             "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "ledgers_rebuilt": self._ledgers_rebuilt,
+            "state_made_anew": self._state_made_anew,
             **self._station.snapshot(),
         }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.live.bookkeeping.catching_up import lookback_at_start
-from asi_watch.live.bookkeeping.ledger import LedgerError
+from asi_watch.live.bookkeeping.ledger import FILE_NAME, LedgerError
 from asi_watch.live.bookkeeping.rebuilding import open_ledger
 from asi_watch.live.camera import Camera
 from asi_watch.live.inbox import (
@@ -29,6 +31,9 @@ from asi_watch.live.working.at_work import AtWork
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.jobs import MERGE
 from asi_watch.live.working.pool import JobPool
+from asi_watch.logs import event
+
+log = logging.getLogger(__name__)
 
 _IDLE_BUFFERS = 256 << 20
 
@@ -65,6 +70,7 @@ class Station:
     ) -> None:
         self.settings = settings
         self.inbox = Inbox()
+        self._saved: Path | None = None
         opened = open_ledger(
             settings.state_dir,
             settings.cameras,
@@ -174,12 +180,38 @@ class Station:
             alive()
         return True
 
+    def lost(self) -> str | None:
+        """Say if the ledger does not lie in its place any more."""
+        place = self.ledger.place
+        return None if place == "there" else f"the file of the ledger is {place}"
+
+    def rescue(self) -> None:
+        """Save what is in memory of a state folder that was deleted; work must be finished.
+
+        Curves are written again; the rows wait in a file that `close` puts into its place.
+        """
+        for camera in self.cameras.values():
+            camera.save_curve()
+        if self.ledger.place != "gone":
+            return
+        saved = self.settings.state_dir / f"{FILE_NAME}.saved"
+        try:
+            saved.unlink(missing_ok=True)
+            self.ledger.copy_to(saved)
+        except (LedgerError, OSError) as error:
+            event(log, logging.ERROR, "rows not saved, asking the products", reason=str(error))
+        else:
+            self._saved = saved
+
     def close(self) -> None:
         """Close what was opened; the work must have been finished."""
         self._disk.stop()
         self._janitor.stop()
         self._at_work.close()
         self.ledger.close()
+        if self._saved is not None:
+            # Not before: SQLite deletes the journal of a name when its ledger is closed.
+            self._saved.replace(self.ledger.path)
 
     def snapshot(self) -> dict[str, Any]:
         """Give the state of workers, ledger and cameras for `status`."""

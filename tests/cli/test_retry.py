@@ -172,7 +172,7 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "last_error": {"at": "now", "what": HOSTILE},
     }
     top = {"version": "1", "pid": 1, "started_utc": "", "jobs_running": 0, "jobs_queued": 0}
-    _show({**top, "rows_owed": 0, "cameras": {"roof": camera}})
+    _show({**top, "rows_owed": 0, "state_made_anew": None, "cameras": {"roof": camera}})
     out = capsys.readouterr().out
     assert "a\\x1b[2J\\u202e\\udcff\\n2026 fine" in out
     assert all(line.isprintable() for line in out.splitlines())

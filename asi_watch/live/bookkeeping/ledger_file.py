@@ -6,9 +6,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from asi_watch.live.bookkeeping.ledger_schema import (
     MIGRATIONS,
@@ -27,6 +27,7 @@ Rows = Generator[tuple[Any, ...], None, None]
 # How long the check of the whole file may take at start; a large ledger is then trusted.
 _CHECK_SECONDS = 5.0
 _CHECK_STEPS = 20_000
+_LEFT_OPEN: list[sqlite3.Connection] = []
 
 
 class LedgerFile:
@@ -51,6 +52,7 @@ class LedgerFile:
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
         self.path = state_dir / FILE_NAME
+        self._file: tuple[int, int] | None = None
         if read_only and not self.path.exists():
             raise LedgerError(f"{self.path}: no ledger yet; has the daemon run here?")
         if self.path.exists() and not self.path.is_file():
@@ -93,6 +95,8 @@ class LedgerFile:
         self._migrate()
         self._check_tables()
         self._check(_CHECK_SECONDS)
+        status = self.path.stat()
+        self._file = (status.st_dev, status.st_ino)
 
     @property
     def unfinished(self) -> bool:
@@ -104,8 +108,37 @@ class LedgerFile:
         with self._transaction():
             self._db.execute("PRAGMA application_id = 0")
 
+    @property
+    def place(self) -> Literal["there", "gone", "another"]:
+        """Where the file is that is open: in its place, or gone, or replaced by another."""
+        try:
+            there = self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return "gone"
+        except OSError:
+            return "there"  # nobody can tell
+        return "there" if self._file in (None, (there.st_dev, there.st_ino)) else "another"
+
+    def copy_to(self, path: Path) -> None:
+        """Write all rows to a new file, also when this one has lost its name.
+
+        Raises
+        ------
+        LedgerError
+            If that is not possible.
+        """
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                self._db.backup(copy)
+        except sqlite3.Error as error:
+            raise ledger_error(path, error) from error
+
     def close(self) -> None:
         """Close the connection."""
+        if self.place == "another":
+            # Closed, SQLite would delete the journal of that name: by now it is the other's.
+            _LEFT_OPEN.append(self._db)
+            return
         self._db.close()
 
     def __enter__(self) -> Self:

@@ -36,7 +36,7 @@ class StateLock:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        path = state_dir / LOCK_NAME
+        path = self._path = state_dir / LOCK_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._file = os.open(path, flags, 0o640)
@@ -55,6 +55,17 @@ class StateLock:
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
             os.write(self._file, f"{os.getpid()}\n".encode())
+
+    @property
+    def is_in_place(self) -> bool:
+        """True while the lock lies where others look for it."""
+        try:
+            there = os.lstat(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # nobody can tell
+        return os.path.samestat(there, os.fstat(self._file))
 
     def release(self) -> None:
         """Let go of the folder."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asi_watch.brackets import Exposure
+from asi_watch.errors import PublishError
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.bookkeeping.ledger import CurveDecision, Ledger, LedgerFullError
 from asi_watch.live.commands import MergeBracket
@@ -19,7 +20,8 @@ from asi_watch.live.response.curves import CurveChoice, CurveInUse, choose_curve
 from asi_watch.live.response.recalibrator import Recalibrator
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
-from asi_watch.responses import load_curve
+from asi_watch.products import publish
+from asi_watch.responses import load_curve, response_bytes
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +113,15 @@ class CurveKeeper:
             reason=self._choice.fault or f"{self._settings.curves.response} is not there",
         )
         self._use(kept)
+
+    def save(self) -> None:
+        """Write the curve in use again, if it is one of the daemon's own and was deleted."""
+        used = self._curve
+        if used is None or used.path == self._settings.curves.response or used.path.exists():
+            return
+        metadata = {**used.curve.metadata, "channel_order": "BGR"}
+        with suppress(PublishError):  # it will be missed, and told, at the next start
+            publish(response_bytes(used.curve.log_response, metadata), used.path)
 
     def stop(self) -> None:
         """End a calibration under way."""

@@ -19,6 +19,7 @@ from asi_watch.live.response import curve_keeper
 from asi_watch.live.response.curve_keeper import CurveKeeper
 from asi_watch.live.response.curves import CurveInUse
 from asi_watch.live.working.jobs import CameraJobs
+from asi_watch.responses import load_curve
 from tests.live.response.test_curve_keeper import Place
 
 NOON = datetime(2026, 6, 21, 12)
@@ -97,3 +98,17 @@ def test_the_newest_wait_in_memory_and_the_oldest_in_the_ledger(keeper: CurveKee
     assert [m.slot for m in cast(Any, keeper).place.used] == [
         merge_of(n).slot for n in range(500 - most, 501)
     ]
+
+
+def test_a_curve_whose_file_was_deleted_is_written_again(
+    keeper: CurveKeeper, tmp_path: Path
+) -> None:
+    slopes = np.linspace(-4, 2, 256, dtype=np.float32)[:, None] * np.float32([1.0, 1.1, 1.2])
+    curve = ResponseCurve(slopes, {"channel_order": "RGB", "method": "robust"})
+    path = tmp_path / "state" / "curves" / "roof" / f"{curve.curve_id}.npz"
+    keeper.save()
+    keeper._use(CurveInUse(curve, path, None))
+    keeper.save()
+    again = load_curve(path)
+    assert again.curve_id == curve.curve_id
+    assert again.metadata["method"] == "robust"
