@@ -129,6 +129,17 @@ def of_camera(settings: str) -> list[str]:
             for value, shown in (("round", "'round'"), ("[5, 5]", "[5, 5]"), ("[5, 5, 0]", "[5, 5, 0]"))
         ),
         (
+            "merge: {sky_disc: [5, 5]}",
+            "merge.sky_disc: [5, 5]: write null, or column, row and radius of the sky disc in"
+            " pixels, such as [1024, 1010, 980]",
+        ),
+        (
+            "merge: {sky_disc: auto}",
+            "merge.sky_disc: 'auto' is for recalibrate.sky_disc alone: products need a circle that"
+            " never changes; `asi-watch calibrate` and `asi-watch response show` tell the one that"
+            " it finds",
+        ),
+        (
             "merge: {algorithm: mertens}\nproducts: [{format: exr}]",
             "merge.algorithm: mertens gives no radiance for exr; choose debevec_custom",
         ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Literal
 
 from asi_watch.brackets import BracketRules
+from asi_watch.config.fields import Circle
 from asi_watch.config.model import (
     CameraConfig,
     Config,
@@ -14,6 +16,7 @@ from asi_watch.config.model import (
     ProductConfig,
     RetentionConfig,
 )
+from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.settings import (
     CameraSettings,
@@ -71,10 +74,16 @@ def camera_settings(name: str, camera: CameraConfig) -> CameraSettings:
             without_response=camera.without_response,
             every=None if every is None else every.total_seconds(),
             brackets=camera.recalibrate.brackets,
-            sky_disc=camera.recalibrate.sky_disc,
+            sky_disc=calibration_disc(camera),
         ),
         retention=retention_rules(camera.retention),
     )
+
+
+def calibration_disc(camera: CameraConfig) -> Circle | Literal["auto"] | None:
+    """Say where a camera's curve is calibrated: where its brackets are merged, if not told else."""
+    asked = camera.recalibrate.sky_disc
+    return camera.merge.sky_disc or asked if asked == "auto" else asked
 
 
 def retention_rules(retention: RetentionConfig) -> RetentionRules:
@@ -107,6 +116,7 @@ def merge_settings(merge: MergeConfig) -> MergeSettings:
         lnE_range=merge.lnE_range,
         saturation=merge.saturation,
         apply_tonemapping=True,
+        sky_disc=as_sky_disc(merge.sky_disc),
     )
 
 

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from asi_watch.cli._archive import archive_rules, camera_of, echo_log, names_options
+from asi_watch.cli._sky_disc import Circle, disc_or_auto_of
 from asi_watch.files import shown
+
+if TYPE_CHECKING:
+    from asi_watch.config.model import CameraConfig, Config
 
 __all__ = ["command"]
 
 _TECHNIQUES = ("flat", "random", "histogram")
-
-
-def _sky_disc(
-    _context: click.Context, _option: click.Parameter, value: str
-) -> Literal["auto"] | tuple[float, float, float] | None:
-    if value == "auto":
-        return "auto"
-    if value == "none":
-        return None
-    try:
-        x, y, radius = (float(number) for number in value.split(","))
-    except ValueError:
-        x = y = radius = math.nan
-    if not (math.isfinite(x) and math.isfinite(y) and 0 < radius < math.inf):
-        raise click.BadParameter(
-            f"{value!r} is not auto, none or three numbers such as 1024,1010,980"
-        )
-    return x, y, radius
 
 
 _EPILOG = """\b
@@ -83,11 +68,10 @@ Examples:
 @click.option(
     "--sky-disc",
     metavar="auto|none|X,Y,RADIUS",
-    callback=_sky_disc,
-    default="auto",
-    show_default=True,
+    callback=disc_or_auto_of,
     help="Take places inside this circle only: column and row of its centre and its radius in"
-    " pixels. auto: the disc a fisheye's pictures show, if any; none: anywhere.",
+    " pixels. auto: the disc a fisheye's pictures show, if any; none: anywhere  [default: auto,"
+    " or the configuration's].",
 )
 @click.option("--plain", is_flag=True, help="Plain least squares, without robust weights.")
 @click.option(
@@ -114,7 +98,7 @@ def command(
     low_clip: int,
     high_clip: int,
     seed: int,
-    sky_disc: Literal["auto"] | tuple[float, float, float] | None,
+    sky_disc: Circle | Literal["auto", "none"] | None,
     plain: bool,
     force: bool,
     report: str | None,
@@ -149,7 +133,7 @@ def command(
         low_clip=low_clip,
         high_clip=high_clip,
         seed=seed,
-        sky_disc=sky_disc,
+        sky_disc=_disc(found, sky_disc),
     )
     try:
         done = calibrate_archive(directory, rules, choices, robust=not plain, report_plot=report)
@@ -169,6 +153,18 @@ def command(
     instead = _curve_there(response)
     save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     click.echo(f"written to {shown(response)}{instead}{plot}")
+
+
+def _disc(
+    found: tuple[str, CameraConfig, Config] | None, given: Circle | Literal["auto", "none"] | None
+) -> Circle | Literal["auto"] | None:
+    if given is not None:
+        return None if given == "none" else given
+    if found is None:
+        return "auto"
+    from asi_watch.cli._settings import calibration_disc
+
+    return calibration_disc(found[1])
 
 
 def _curve_there(response: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from asi_watch.cli._archive import archive_rules, camera_of, echo_log, names_options
+from asi_watch.cli._sky_disc import Circle, disc_of
 
 if TYPE_CHECKING:
     from asi_watch.config.model import CameraConfig, Config
@@ -65,6 +66,14 @@ Examples:
     help="ln E shown as black and white, for one scale over all brackets.",
 )
 @click.option(
+    "--sky-disc",
+    metavar="none|X,Y,RADIUS",
+    callback=disc_of,
+    help="Merge only what is inside this circle: column and row of its centre and its radius in"
+    " pixels; outside pictures are black. calibrate tells the disc that it finds  [default: none,"
+    " or the configuration's].",
+)
+@click.option(
     "--min-exposures",
     type=click.IntRange(2),
     help="Brackets with fewer are not merged  [default: 2, or the configuration's].",
@@ -81,6 +90,7 @@ def command(
     round_to: timedelta | None,
     exposure_unit: str | None,
     response: str | None,
+    sky_disc: Circle | Literal["none"] | None,
     formats: tuple[str, ...],
     quality: int | None,
     min_exposures: int | None,
@@ -98,6 +108,7 @@ def command(
     read, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
+    from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import merge_archive
 
     echo_log()
@@ -105,6 +116,8 @@ def command(
     name, camera_config, config = found or (None, None, None)
     rules = archive_rules(found, round_to, exposure_unit, min_exposures)
     given = {key: value for key, value in merge_options.items() if value is not None}
+    if sky_disc is not None:
+        given["sky_disc"] = None if sky_disc == "none" else as_sky_disc(sky_disc)
     try:
         summary = merge_archive(
             directory,

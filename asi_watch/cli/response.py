@@ -113,9 +113,12 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
     for key, title in _KEYS.items():
         if meta.get(key) is not None:
             yield f"{title:<24}{shown(str(meta[key]))}"
-    if _is_pair(meta.get("lnE_range")):
+    if _are_numbers(meta.get("lnE_range"), 2):
         low, high = meta["lnE_range"]
         yield f"{'lnE_range':<24}{low:.4f} … {high:.4f}"
+    if _are_numbers(meta.get("sky_disc"), 3):
+        x, y, radius = meta["sky_disc"]
+        yield f"{'sky disc':<24}{x:g},{y:g},{radius:g} (x, y, radius)"
     if (scale := scale_line(curve)) is not None:
         yield scale
     yield row("", channel_names(curve.channels))
@@ -127,10 +130,10 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
     yield from _residuals(meta)
 
 
-def _is_pair(value: Any) -> bool:
+def _are_numbers(value: Any, count: int) -> bool:
     return (
         isinstance(value, list)
-        and len(value) == 2
+        and len(value) == count
         and all(isinstance(v, int | float) for v in value)
     )
 

@@ -303,25 +303,38 @@ def read_tone_range(value: Any) -> tuple[float, float] | None:
     return float(value[0]), float(value[1])
 
 
-SkyDisc: TypeAlias = Literal["auto"] | tuple[float, float, float] | None
+Circle: TypeAlias = tuple[float, float, float]
 
 
-def read_sky_disc(value: Any) -> SkyDisc:
+def read_sky_disc(value: Any) -> Circle | Literal["auto"] | None:
     """Read a circle as [x, y, radius], ``auto``, or nothing."""
-    if value is None or value == "auto":
-        found: Literal["auto"] | None = value
-        return found
+    return "auto" if value == "auto" else _read_circle(value, "auto, null")
+
+
+def read_given_disc(value: Any) -> Circle | None:
+    """Read a circle as [x, y, radius], or nothing."""
+    if value == "auto":
+        raise refusal(
+            "'auto' is for recalibrate.sky_disc alone: products need a circle that never changes;"
+            " `asi-watch calibrate` and `asi-watch response show` tell the one that it finds"
+        )
+    return _read_circle(value, "null")
+
+
+def _read_circle(value: Any, choices: str) -> Circle | None:
+    if value is None:
+        return None
     three = isinstance(value, list | tuple) and len(value) == 3 and all(map(is_number, value))
     if not three or not value[2] > 0:
         raise refusal(
-            f"{shown(value)}: write auto, null, or column, row and radius of the sky disc in"
+            f"{shown(value)}: write {choices}, or column, row and radius of the sky disc in"
             " pixels, such as [1024, 1010, 980]"
         )
     return float(value[0]), float(value[1]), float(value[2])
 
 
-def write_sky_disc(value: SkyDisc) -> list[float] | str | None:
-    """Write what `read_sky_disc` reads."""
+def write_sky_disc(value: Circle | Literal["auto"] | None) -> list[float] | str | None:
+    """Write what `read_sky_disc` and `read_given_disc` read."""
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -132,6 +132,12 @@ class MergeConfig(Section):
         tuple[float, float] | None, BeforeValidator(fields.read_tone_range)
     ] = None
     saturation: int = Field(default=255, ge=1, le=255)
+    sky_disc: Annotated[
+        fields.Circle | None,
+        PlainValidator(fields.read_given_disc),
+        PlainSerializer(fields.write_sky_disc),
+    ] = None
+    """What is merged: column, row and radius in pixels; None: all of the picture."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -189,11 +195,14 @@ class RecalibrateConfig(Section):
     """None means never."""
     brackets: int = Field(default=10, ge=1, le=1000)
     sky_disc: Annotated[
-        fields.SkyDisc,
+        fields.Circle | Literal["auto"] | None,
         PlainValidator(fields.read_sky_disc),
         PlainSerializer(fields.write_sky_disc),
     ] = "auto"
-    """Where samples are taken from: column, row and radius in pixels; None: anywhere."""
+    """Where samples are taken from: column, row and radius in pixels; None: anywhere.
+
+    ``auto``: from `MergeConfig.sky_disc` if there is one, else from the disc that pictures show.
+    """
 
 
 class LimitsConfig(Section):

@@ -44,7 +44,7 @@ class RowSpans:
         some = wanted.any(axis=1)
         first = np.where(some, wanted.argmax(axis=1), 0)
         last = np.where(some, shape[1] - wanted[:, ::-1].argmax(axis=1), 0)
-        whole = bool((wanted.sum(axis=1) == last - first).all())
+        whole = bool((np.count_nonzero(wanted, axis=1) == last - first).all())
         spans = np.ascontiguousarray(np.stack([first, last], axis=1) * shape[2], dtype=np.int32)
         return cls(spans, None if whole else wanted, shape[2])
 

@@ -1,9 +1,10 @@
-"""Finding the sky disc of a fisheye picture: bright inside a circle, dark around it."""
+"""The sky disc of a fisheye picture: bright inside a circle, dark around it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -59,15 +60,51 @@ class SkyDisc:
         Returns
         -------
         ndarray, shape (H, W), bool
+            Read-only: the same array for the same disc and shape.
+
+        Raises
+        ------
+        ValueError
+            If no pixel is inside.
         """
-        rows, columns = np.ogrid[0 : shape[0], 0 : shape[1]]
-        inside: NDArray[np.bool_] = self.holds(rows, columns)
-        return inside
+        height, width = shape[:2]
+        return _mask(self, int(height), int(width))
 
     def holds(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Tell which of some places are inside; rows and columns broadcast."""
         inside: NDArray[np.bool_] = (rows - self.y) ** 2 + (columns - self.x) ** 2 <= self.radius**2
         return inside
+
+
+def as_sky_disc(disc: SkyDisc | Sequence[float] | None) -> SkyDisc | None:
+    """Read a disc that is given as such or as (x, y, radius).
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or no circle.
+    """
+    if disc is None or isinstance(disc, SkyDisc):
+        return disc
+    try:
+        x, y, radius = (float(number) for number in disc)
+        return SkyDisc(x, y, radius)
+    except (TypeError, ValueError):
+        raise ValueError(f"sky_disc is (x, y, radius) in pixels, or None; got {disc!r}") from None
+
+
+# A camera's brackets are all of one size: making the mask anew took as long as merging a quarter.
+@lru_cache(maxsize=8)
+def _mask(disc: SkyDisc, height: int, width: int) -> NDArray[np.bool_]:
+    rows, columns = np.ogrid[0:height, 0:width]
+    inside = disc.holds(rows, columns)
+    if not inside.any():
+        raise ValueError(
+            f"sky_disc {disc.x:g}, {disc.y:g}, {disc.radius:g} lies outside of pictures of"
+            f" {width}×{height}; give column and row of its centre and its radius in their pixels"
+        )
+    inside.flags.writeable = False
+    return inside
 
 
 def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> SkyDisc | None:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr._mask import RowSpans
 from asi_watch.hdr.exposure_fusion import fuse_exposures
 from asi_watch.hdr.reference import remap_codes
 from asi_watch.hdr.response import as_log_response
@@ -44,11 +45,13 @@ class OpencvMerge:
         g(z) for `debevec`; None calibrates from the bracket itself (OpenCV's CalibrateDebevec).
     shape : (int, int, int)
         (H, W, C).
+    mask : ndarray, shape (H, W), bool, or None
+        False: black, and under-exposed.
 
     Raises
     ------
     ValueError
-        If the response has another channel count.
+        If the response has another channel count, or the mask another shape.
     """
 
     def __init__(
@@ -56,9 +59,12 @@ class OpencvMerge:
         settings: MergeSettings,
         log_response: ArrayLike | None,
         shape: tuple[int, int, int],
+        mask: NDArray[np.bool_] | None = None,
     ) -> None:
         self._settings = settings
         self._shape = shape
+        self._spans = RowSpans.of(mask, shape)
+        self._outside = None if mask is None else ~mask
         self._response = None if log_response is None else as_log_response(log_response)
         if self._response is not None and self._response.shape[1] != shape[2]:
             raise ValueError(
@@ -107,7 +113,9 @@ class OpencvMerge:
         else:
             level = self._debevec_level()
         level *= np.float32(maximum)
-        return level.astype(dtype)
+        codes = level.astype(dtype)
+        self._spans.clear(codes, 0)
+        return codes
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
         """Write rows first:last of the picture into `out`; computes the whole picture."""
@@ -129,6 +137,7 @@ class OpencvMerge:
         under = remap[np.maximum.reduce(frames)] == 0
         over = remap[np.minimum.reduce(frames)] == 255
         validity = np.where(over, OVER, np.where(under, UNDER, VALID)).astype(np.uint8)
+        self._spans.clear(validity, 0, UNDER)
         tiny = np.finfo(np.float32).tiny
         ln = np.log(np.maximum(irradiance, tiny)) + np.float32(np.log(REFERENCE_TIME / mean_time))
         return Radiance(ln.astype(np.float32), validity)
@@ -186,8 +195,12 @@ class OpencvMerge:
         merged = cv2.createMergeDebevec().process(
             frames, times, self._linear_response(frames, times)
         )
-        irradiance = np.nan_to_num(np.asarray(merged, dtype=np.float32))
-        return irradiance.reshape(self._shape), mean_time
+        irradiance = np.nan_to_num(np.asarray(merged, dtype=np.float32)).reshape(self._shape)
+        if self._outside is not None:
+            # What is outside must not set the scale: it takes the darkest there is inside.
+            inside = irradiance[~self._outside]
+            irradiance[self._outside] = inside.min(axis=0) if len(inside) else 0.0
+        return irradiance, mean_time
 
     def _linear_response(self, frames: list[Pixels], times: NDArray[np.float32]) -> Any:
         """MergeDebevec takes the logarithm of its response itself, so it is handed exp(g)."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.fusion import OpencvMerge
 from asi_watch.hdr.settings import (
     ALGORITHMS,
@@ -61,8 +62,9 @@ def open_merge(
     threads : int
         Threads that one call may use; OpenCV's merges use OpenCV's own.
     mask : ndarray, shape (H, W), bool, optional
-        Pixels outside (False) are not merged: code 0, validity 1. The weighted means leave them
-        out of the work; OpenCV's merges know no mask and refuse it.
+        Pixels outside (False) are not merged: code 0, validity 1; `settings.sky_disc` is such a
+        mask too, and both count. The weighted means leave these pixels out of the work, OpenCV's
+        merges blacken them afterwards.
 
     Returns
     -------
@@ -71,13 +73,15 @@ def open_merge(
     Raises
     ------
     ValueError
-        If the response is missing or does not fit, or a value is out of range.
+        If the response, the mask or the disc is missing or does not fit, or a value is out of
+        range.
     """
     sides = check_shape(shape)
+    if settings.sky_disc is not None:
+        inside = settings.sky_disc.mask(sides)
+        mask = inside if mask is None else inside & mask
     if settings.algorithm in ("debevec", "mertens"):
-        if mask is not None:
-            raise ValueError(f"'{settings.algorithm}' is merged by OpenCV, which takes no mask")
-        return OpencvMerge(settings, log_response, sides)
+        return OpencvMerge(settings, log_response, sides, mask)
     return WeightedMerge(settings, log_response, sides, threads, mask)
 
 
@@ -139,6 +143,8 @@ def merge_exposure_series(
     apply_tonemapping: bool = True,
     gamma: float = 2.2,
     filetype: str = ".jpg",
+    *,
+    sky_disc: SkyDisc | tuple[float, float, float] | None = None,
 ) -> Picture:
     """Merge one bracket of decoded images into the picture of one file type.
 
@@ -154,6 +160,8 @@ def merge_exposure_series(
         g(z) in the ln domain, in the channel order of the images.
     filetype : str
         `.jpg`/`.jpeg` gives 8 bit; `.png`, `.jp2` and the rest 16 bit.
+    sky_disc : SkyDisc or (x, y, radius), optional
+        Column, row and radius, pixels: only what is inside is merged, the rest is black.
 
     Returns
     -------
@@ -173,6 +181,7 @@ def merge_exposure_series(
         lnE_range=None if lnE_range is None else (float(lnE_range[0]), float(lnE_range[1])),
         saturation=saturation,
         apply_tonemapping=apply_tonemapping,
+        sky_disc=as_sky_disc(sky_disc),
     )
     kind: Any = np.uint8 if filetype.lower() in (".jpg", ".jpeg") else np.uint16
     frames, times = list(img_series), [float(time) for time in exposure_times]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.weights import WEIGHT_TYPES
 
 Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
@@ -44,6 +45,9 @@ class MergeSettings:
         1 … 255, for `debevec`: the camera's own white code.
     apply_tonemapping : bool
         False leaves the picture linear.
+    sky_disc : SkyDisc or None
+        Only what is inside is merged; outside pictures are black and radiance is invalid
+        (under-exposed). None: all of the picture.
 
     Raises
     ------
@@ -59,6 +63,7 @@ class MergeSettings:
     lnE_range: tuple[float, float] | None  # noqa: N815 - the field's own name
     saturation: int
     apply_tonemapping: bool
+    sky_disc: SkyDisc | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -82,6 +87,8 @@ class MergeSettings:
     def parameters(self) -> dict[str, str | int | float | bool | None]:
         """Name what shaped a merge besides its algorithm, for the product's provenance."""
         low, high = self.lnE_range or (None, None)
+        disc = self.sky_disc
+        shape = {} if disc is None else {f"sky_{key}": value for key, value in asdict(disc).items()}
         return {
             "weight_type": self.weight_type,
             "low_clip": self.low_clip,
@@ -91,6 +98,7 @@ class MergeSettings:
             "lnE_max": high,
             "saturation": self.saturation,
             "tonemapping": self.apply_tonemapping,
+            **shape,
         }
 
     @property

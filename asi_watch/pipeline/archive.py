@@ -244,6 +244,7 @@ def _calibrated(
         low_clip=settings.low_clip,
         high_clip=settings.high_clip,
         seed=0,
+        sky_disc=settings.sky_disc or "auto",
     )
     done = calibrate_brackets(brackets, root, choices)
     warnings = done.calibration.report.warnings

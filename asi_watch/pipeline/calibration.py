@@ -25,7 +25,7 @@ from asi_watch.hdr.calibration import (
     SampleTechnique,
     calibrate_response,
 )
-from asi_watch.hdr.disc import SkyDisc
+from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.finding import ArchiveBracket
 
@@ -54,7 +54,7 @@ class CalibrationChoices:
     low_clip: int = 5
     high_clip: int = 250
     seed: int | None = None
-    sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto"
+    sky_disc: Literal["auto"] | tuple[float, float, float] | SkyDisc | None = "auto"
 
     def __post_init__(self) -> None:
         if self.sample_technique not in get_args(SampleTechnique):
@@ -76,12 +76,11 @@ class CalibrationChoices:
         ValueError
             If it is none of what it may be.
         """
-        if self.sky_disc is None or self.sky_disc == "auto":
-            return self.sky_disc
+        if self.sky_disc == "auto":
+            return "auto"
         try:
-            x, y, radius = (float(number) for number in self.sky_disc)
-            return SkyDisc(x, y, radius)
-        except (TypeError, ValueError):
+            return as_sky_disc(self.sky_disc)
+        except ValueError:
             raise ValueError(
                 f"sky_disc is 'auto', None or (x, y, radius) in pixels; got {self.sky_disc!r}"
             ) from None

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
 from asi_watch.products import ProductSpec
@@ -42,13 +43,14 @@ def merge_choices(
     gamma: float = 2.2,
     filetype: str | None = None,
     channel_order: Literal["BGR", "RGB"] = "BGR",
+    sky_disc: SkyDisc | Sequence[float] | None = None,
 ) -> MergeChoices:
     """Check the keywords of a merge.
 
     Parameters
     ----------
     algorithm, response, saturation, low_clip, high_clip, weight_type, lnE_range, \
-apply_tonemapping, gamma, filetype
+apply_tonemapping, gamma, filetype, sky_disc
         As in `asi_watch.hdr.merging.merge_exposure_series`.
     channel_order : {"BGR", "RGB"}
         Order of the columns of `response`.
@@ -80,6 +82,7 @@ apply_tonemapping, gamma, filetype
         lnE_range=bounds,
         saturation=saturation,
         apply_tonemapping=apply_tonemapping,
+        sky_disc=as_sky_disc(sky_disc),
     )
     return MergeChoices(settings, _curve(response, channel_order), filetype)
 

@@ -49,6 +49,26 @@ def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
         assert ("inside the sky disc 40,50.5,30" in result.stdout) == (noted is not None)
 
 
+def test_the_disc_of_the_configuration_counts(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a", 2)
+    config = tmp_path / "c.yaml"
+
+    def disc(more: str, *options: str) -> object:
+        roof = f"watch: {tmp_path}/a, output: {tmp_path}/b"
+        config.write_text(f"cameras: {{roof: {{{roof}{more}}}}}")
+        quick = ("--samples", "100", "--plain", "-c", str(config))
+        result = calibrate(tmp_path, str(tmp_path / "r.npz"), *quick, *options)
+        assert result.exit_code == 0, result.output
+        return load_curve(tmp_path / "r.npz").metadata["sky_disc"]
+
+    merged = ", merge: {sky_disc: [40, 50, 31]}"
+    own = ", recalibrate: {sky_disc: [44, 44, 22]}"
+    assert disc(merged) == [40, 50, 31]
+    assert disc(merged + own) == disc(own) == [44, 44, 22]
+    assert disc(merged + ", recalibrate: {sky_disc: null}") is None
+    assert disc(merged + own, "--sky-disc", "none") is None
+
+
 def test_false_exposure_times_are_named(tmp_path: Path) -> None:
     for bracket in write_archive(tmp_path / "a", 3):
         bracket[4].rename(bracket[4].with_name(bracket[4].name.replace("_1280", "_5120")))

@@ -56,6 +56,29 @@ def test_options_reach_the_merge(archive: Path, tmp_path: Path) -> None:
     assert (noted.parameters["gamma"], noted.parameters["lnE_min"]) == (1.5, -12.0)
 
 
+def test_a_disc_of_the_option_or_of_the_configuration(archive: Path, tmp_path: Path) -> None:
+    def radius(*options: str) -> object:
+        result = with_curve(archive, *options)
+        assert result.exit_code == 0, result.output
+        path = tmp_path / "b" / products(tmp_path / "b")[0]
+        return read_provenance(path).parameters.get("sky_radius")
+
+    assert radius() is None
+    assert radius("--sky-disc", "40,50.5,30") == 30
+    (tmp_path / "c.yaml").write_text(
+        f"cameras: {{roof: {{watch: {archive}, output: {tmp_path}/b,"
+        " merge: {sky_disc: [48, 48, 33]}}}"
+    )
+    configured = ("-c", str(tmp_path / "c.yaml"))
+    assert radius(*configured) == 33
+    assert radius(*configured, "--sky-disc", "12,24,8") == 8
+    assert radius(*configured, "--sky-disc", "none") is None
+    for wrong in ("auto", "1,2", "1,2,0"):
+        result = with_curve(archive, "--sky-disc", wrong)
+        reason = f"'{wrong}' is not none or three numbers"
+        assert (result.exit_code, reason in result.stderr) == (2, True), result.output
+
+
 def test_what_failed_is_named_and_ends_in_1(archive: Path, tmp_path: Path) -> None:
     for path in write_bracket(archive, 2)[1:]:
         path.unlink()

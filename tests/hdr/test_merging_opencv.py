@@ -124,6 +124,30 @@ def test_fixed_range_and_linear_picture():
     assert np.abs(auto.astype(int) - ranged).max() <= 1
 
 
+def test_outside_the_mask():
+    shape = (40, 50, 3)
+    frames = shoot(TIMES, shape=shape)
+    frames[0][:5] = 255  # what is outside must not set the scale
+    mask = np.zeros(shape[:2], bool)
+    mask[8:30, 5:44] = True
+    for algorithm, g in (("mertens", None), ("debevec", curve())):
+        merge = open_merge(settings(algorithm=algorithm), g, shape, mask=mask)
+        plain = open_merge(settings(algorithm=algorithm), g, shape)
+        for pixels, time in zip(frames, TIMES, strict=True):
+            merge.add(pixels, time)
+            plain.add(pixels, time)
+        whole = np.where(mask[..., None], plain.picture(), 0)
+        np.testing.assert_array_equal(merge.picture(), whole)
+    radiance = merge.radiance()
+    assert (radiance.validity[~mask] == UNDER).all()
+    lowest = radiance.ln_radiance[mask].min(axis=0)
+    assert (radiance.ln_radiance[~mask] == lowest).all()
+    nothing = open_merge(settings(algorithm="debevec"), curve(), shape, mask=np.zeros_like(mask))
+    for pixels, time in zip(frames, TIMES, strict=True):
+        nothing.add(pixels, time)
+    assert not nothing.picture().any()
+
+
 def test_rows_and_refusals():
     frames = shoot(TIMES, shape=(12, 14, 3))
     merge = _merged("debevec", frames, TIMES, curve())
@@ -134,7 +158,7 @@ def test_rows_and_refusals():
     with pytest.raises(ValueError, match="uncertainty"):
         merge.uncertainty()
     with pytest.raises(ValueError, match="mask"):
-        open_merge(settings(algorithm="mertens"), None, (4, 4), mask=np.ones((4, 4), bool))
+        open_merge(settings(algorithm="mertens"), None, (4, 4), mask=np.ones((4, 5), bool))
     with pytest.raises(ValueError, match="two exposures"):
         _merged("debevec", frames[:1], TIMES[:1], curve()).picture()
     with pytest.raises(ValueError, match="no exposure"):

@@ -142,6 +142,27 @@ def test_wrong_choices_are_told(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_the_sky_disc_is_merged(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", **CUSTOM, sky_disc=(50, 45, 20))
+    save(tmp_path / "whole.png", **CUSTOM)
+    part, whole = (
+        cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED) for name in ("a.png", "whole.png")
+    )
+    rows, columns = np.ogrid[0:96, 0:96]
+    inside = (rows - 45) ** 2 + (columns - 50) ** 2 <= 20**2
+    np.testing.assert_array_equal(part, np.where(inside[..., None], whole, 0))
+    assert read_provenance(tmp_path / "a.png").parameters["sky_radius"] == 20
+    expected = merge_exposure_series(
+        SKY.images, SKY.exposures_us, **CUSTOM, filetype=".png", sky_disc=(50, 45, 20)
+    )
+    np.testing.assert_array_equal(part, expected)
+    for disc, reason in ((("auto"), "sky_disc"), ((1, 2), "sky_disc"), ((0, 0, -1), "sky_disc")):
+        with pytest.raises(ValueError, match=reason):
+            save(tmp_path / "b.png", **CUSTOM, sky_disc=disc)
+    with pytest.raises(BracketError, match=r"sky_disc 500, 45, 20 lies outside .* 96×96; give"):
+        save(tmp_path / "b.png", **CUSTOM, sky_disc=(500, 45, 20))
+
+
 def test_an_unknown_keyword_is_an_error_of_python(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="gama"):
         save(tmp_path / "a.jpg", **CUSTOM, gama=2.0)

@@ -20,7 +20,6 @@ import numpy as np
 
 from asi_watch.calibrating import (
     FilesOfBracket,
-    SkyDiscChoice,
     curve_metadata,
     disc_numbers,
     sample_files,
@@ -32,7 +31,7 @@ from asi_watch.hdr.calibration import (
     is_monotone,
     response_residual,
 )
-from asi_watch.hdr.disc import SkyDisc
+from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import publish
@@ -76,7 +75,7 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         technique=_TECHNIQUE,
         samples_per_bracket=SAMPLES_PER_BRACKET,
         rng=np.random.default_rng(0),
-        sky_disc=_sky_disc(job["sky_disc"]),
+        sky_disc="auto" if job["sky_disc"] == "auto" else as_sky_disc(job["sky_disc"]),
     )
     low_clip, high_clip = int(job["low_clip"]), int(job["high_clip"])
     calibration = calibrate_response(samples, low_clip=low_clip, high_clip=high_clip)
@@ -115,14 +114,6 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
         "present_residual": None if present is None else round(present, 5),
         "brackets": len(brackets),
     }
-
-
-def _sky_disc(value: Any) -> SkyDiscChoice:
-    if value is None:
-        return None
-    if value == "auto":
-        return "auto"
-    return SkyDisc(*(float(number) for number in value))
 
 
 def verdict(monotone: bool, residual: float, present: float | None) -> tuple[bool, str]:
