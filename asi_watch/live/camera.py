@@ -270,16 +270,20 @@ class Camera:
                     self._jobs.read(command)
                 case MergeBracket():
                     self._jobs.merge(command)
-                case WriteRecord(record, next_try):
-                    self._write(record, next_try)
+                case WriteRecord():
+                    self._write(command)
                 case DropWork(slot):
                     self._workshop.drop(slot)
 
-    def _write(self, record: BracketRecord, next_try: float | None) -> None:
+    def _write(self, command: WriteRecord) -> None:
+        record = command.record
         with self._at_work.recording(self.name, record.slot):
             self._ledger.record(record)
+        if command.amended:
+            self._telling.row_amended(record)
+            return
         self._curves.bracket_over(record)
-        self._telling.bracket_over(record, next_try)
+        self._telling.bracket_over(record, command.next_try)
 
     def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
         self._workshop.use_curve(curve)

@@ -123,10 +123,14 @@ class MergeBracket:
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """Put this row into the ledger; what failed is tried again in `next_try` seconds, if ever."""
+    """Put this row into the ledger; what failed is tried again in `next_try` seconds, if ever.
+
+    `amended`: the bracket stays as it was, the row says more of its files.
+    """
 
     record: BracketRecord
     next_try: float | None = None
+    amended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

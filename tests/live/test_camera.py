@@ -22,6 +22,7 @@ from asi_watch.live.commands import (
     Published,
     ReadFile,
     ReadOk,
+    Unusable,
     Vanished,
 )
 from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
@@ -303,6 +304,25 @@ def test_a_bracket_is_not_over_because_the_machine_stood_still(tmp_path: Path) -
         bench.camera.tick(8.0 + tenths / 10)
     bench.work(9.2)
     assert [row.complete for row in bench.rows()] == [False]
+
+
+def test_a_bracket_is_told_of_once_whatever_of_it_comes_afterwards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    bench = Bench(tmp_path)
+    bench.scan(0)
+    bench.work()
+    outcome = Unusable("ends before its end mark", True, (1, 1))
+    bench.camera._work.read = lambda command: outcome  # type: ignore[method-assign]
+    late = f"{NOON + timedelta(seconds=9):%Y%m%d%H%M%S}_80.jpg"
+    bench.camera.found(Found("roof", (FoundFile(late, (1, 1), True),), 1.0))
+    bench.work()
+    assert [r.path for r in bench.rows()[0].rejected] == [late]
+    told = [r.getMessage() for r in caplog.records]
+    assert told.count("bracket published") == 1
+    assert told.count("row amended") == 1
+    assert bench.camera._curves._complete == 1
 
 
 def test_settings_keep_what_the_file_says(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ class Closing:
             duplicates=bracket.duplicates,
             late=bracket.late,
         )
-        return [WriteRecord(amended), DropWork(bracket.slot)]
+        return [WriteRecord(amended, amended=True), DropWork(bracket.slot)]
 
     def _skip(self, bracket: OpenBracket) -> list[Command]:
         self._counters.skipped += 1

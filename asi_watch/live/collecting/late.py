@@ -135,4 +135,4 @@ def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iter
     paths = {r.path for r in rejected}
     kept = tuple(r for r in record.rejected if r.path not in paths)
     bracket.previous = replace(record, rejected=kept + rejected, late=record.late + late)
-    yield WriteRecord(bracket.previous)
+    yield WriteRecord(bracket.previous, amended=True)

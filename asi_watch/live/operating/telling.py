@@ -130,6 +130,17 @@ class Telling:
             reason=record.reason,
         )
 
+    def row_amended(self, record: BracketRecord) -> None:
+        """A bracket that is over stays as it is, but another file of it was seen."""
+        event(
+            log,
+            logging.INFO,
+            "row amended",
+            camera=self._camera,
+            slot=record.slot,
+            left_out=_left_out(record),
+        )
+
     def taken_up(self, record: BracketRecord) -> None:
         """A bracket of the ledger is tried again."""
         self.put_off = max(0, self.put_off - _is_put_off(record))
