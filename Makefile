@@ -24,7 +24,7 @@ demo: $(VENV)/ready-run  ## a simulated camera, the real daemon, HDR pictures in
 	@$(RUN) -m asi_watch.demo --out demo
 
 test: $(VENV)/ready-test  ## the tests
-	@$(RUN) -m pytest -n auto -m 'not soak' $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n auto --dist worksteal -m 'not soak' $(PYTEST_ARGS)
 
 lint: $(VENV)/ready-dev  ## ruff and mypy, as the commit hooks run them
 	$(VENV)/bin/ruff check .
