@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Literal
 
@@ -16,6 +15,7 @@ from asi_watch.config.model import (
     ProductConfig,
     RetentionConfig,
 )
+from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.settings import (
@@ -31,7 +31,7 @@ from asi_watch.products import ProductSpec
 
 def daemon_settings(config: Config) -> DaemonSettings:
     """Translate a checked configuration for the daemon."""
-    workers = config.workers if isinstance(config.workers, int) else os.cpu_count() or 1
+    workers = config.workers if isinstance(config.workers, int) else usable_cores()
     return DaemonSettings(
         state_dir=config.state_dir,
         workers=workers,

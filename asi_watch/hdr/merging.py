@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.fusion import OpencvMerge
 from asi_watch.hdr.settings import (
@@ -37,7 +38,7 @@ __all__ = [
     "open_merge",
 ]
 
-DEFAULT_THREADS = 2
+_MOST_THREADS = 2
 
 
 def open_merge(
@@ -45,7 +46,7 @@ def open_merge(
     log_response: ArrayLike | None,
     shape: tuple[int, ...],
     *,
-    threads: int = DEFAULT_THREADS,
+    threads: int | None = None,
     mask: NDArray[np.bool_] | None = None,
 ) -> Merge:
     """Open a merge to which exposures are added as they arrive, in any order.
@@ -59,8 +60,9 @@ def open_merge(
         the bracket without it.
     shape : (int, int) or (int, int, int)
         (H, W) or (H, W, C), C 1 or 3.
-    threads : int
-        Threads that one call may use; OpenCV's merges use OpenCV's own.
+    threads : int, optional
+        Threads that one call may use, by default two where there are cores for them; OpenCV's
+        merges use OpenCV's own.
     mask : ndarray, shape (H, W), bool, optional
         Pixels outside (False) are not merged: code 0, validity 1; `settings.sky_disc` is such a
         mask too, and both count. The weighted means leave these pixels out of the work, OpenCV's
@@ -82,6 +84,8 @@ def open_merge(
         mask = inside if mask is None else inside & mask
     if settings.algorithm in ("debevec", "mertens"):
         return OpencvMerge(settings, log_response, sides, mask)
+    if threads is None:
+        threads = min(_MOST_THREADS, usable_cores())
     return WeightedMerge(settings, log_response, sides, threads, mask)
 
 
@@ -92,7 +96,7 @@ def merge_frames(
     log_response: ArrayLike | None,
     dtype: PictureType = np.uint8,
     *,
-    threads: int = DEFAULT_THREADS,
+    threads: int | None = None,
     mask: NDArray[np.bool_] | None = None,
     out: Picture | None = None,
 ) -> Picture:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown
+from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.calibration import CalibrationChoices, calibrate_brackets
@@ -22,7 +23,7 @@ from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress
 from asi_watch.products import ProductSpec
 
-__all__ = ["ArchiveSummary", "BracketOutcome", "default_workers", "merge_all", "merge_archive"]
+__all__ = ["ArchiveSummary", "BracketOutcome", "merge_all", "merge_archive"]
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def merge_archive(
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
     if curve is None and settings.algorithm != "mertens":
         curve = _calibrated(brackets, root, settings)
-    count = default_workers() if workers is None else workers
+    count = usable_cores() if workers is None else workers
     plan = MergePlan(
         root=root,
         output=Path(save_dir),
@@ -158,7 +159,7 @@ def merge_archive(
         to_utc=rules.to_utc,
         min_exposures=rules.min_exposures,
         leave_out_unreadable=leave_out_unreadable,
-        threads=1 if count > 1 else default_workers(),
+        threads=1 if count > 1 else usable_cores(),
     )
     summary = ArchiveSummary(len(brackets))
     started = time.monotonic()
@@ -205,11 +206,6 @@ def merge_all(
         yield from map(one, brackets)
         return
     yield from _in_threads(one, brackets, workers)
-
-
-def default_workers() -> int:
-    """One thread per core that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _in_threads(

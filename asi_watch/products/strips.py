@@ -19,6 +19,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from asi_watch.hdr.cores import usable_cores
 from asi_watch.images.headers import jpeg_segments
 from asi_watch.products.spec import ProductSpec
 
@@ -29,8 +30,8 @@ FillRows = Callable[[int, int, NDArray[np.uint8]], None]
 
 _DRI, _SOF0, _SOS = 0xDD, 0xC0, 0xDA
 _MAX_INTERVAL = 65535
-# More strips than threads: a thread whose core is busy with something else leaves them to the other.
-_THREADS = 2
+# Fewer than strips: a thread whose core is busy with something else leaves them to the other.
+_MOST_THREADS = 2
 # Width and height of a minimum coded unit, in pixels.
 _UNITS = {"Gray": (8, 8), "444": (8, 8), "422": (16, 8), "420": (16, 16)}
 
@@ -63,7 +64,7 @@ def encode_jpeg(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
     bounds = strip_bounds(spec, picture.shape)
     if len(bounds) == 1:
         return _encode(spec, picture)
-    with ThreadPoolExecutor(min(_THREADS, len(bounds))) as pool:
+    with ThreadPoolExecutor(_threads(bounds)) as pool:
         strips = list(pool.map(lambda rows: _encode(spec, picture[slice(*rows)]), bounds))
     return _joined(strips, bounds, _interval(spec, picture.shape, bounds))
 
@@ -109,9 +110,13 @@ def encode_jpeg_rows(
 
     if len(bounds) == 1:
         return strip(bounds[0])
-    with ThreadPoolExecutor(min(_THREADS, len(bounds))) as pool:
+    with ThreadPoolExecutor(_threads(bounds)) as pool:
         strips = list(pool.map(strip, bounds))
     return _joined(strips, bounds, _interval(spec, shape, bounds))
+
+
+def _threads(bounds: Sequence[tuple[int, int]]) -> int:
+    return min(_MOST_THREADS, usable_cores(), len(bounds))
 
 
 def strip_bounds(spec: ProductSpec, shape: Sequence[int]) -> list[tuple[int, int]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from asi_watch.hdr.cores import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +30,7 @@ def together(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
         The results in the order of the items.
     """
     todo = list(items)
-    threads = min(len(todo), _usable_cores(), _MOST_THREADS)
+    threads = min(len(todo), usable_cores(), _MOST_THREADS)
     if threads <= 1:
         return [work(item) for item in todo]
     with ThreadPoolExecutor(threads, thread_name_prefix="calibration") as pool:
@@ -39,9 +40,3 @@ def together(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
 def blocks(count: int, size: int) -> list[slice]:
     """Cut `count` rows into slices of at most `size`."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
