@@ -123,7 +123,7 @@ class Telling:
             product=record.products[0] if record.products else None,
             curve=record.curve_id,
             latency=record.latency,
-            attempts=record.attempts if failed else None,
+            attempts=record.attempts if next_try is not None else None,
             next_try=None if next_try is None else f"{next_try:.0f}s",
             given_up="until asked for with: asi-watch retry" if given_up else None,
             left_out=_left_out(record),
@@ -207,8 +207,8 @@ def _is_put_off(record: BracketRecord) -> bool:
 
 
 def _left_out(record: BracketRecord) -> str | None:
-    """Name a file that a product lacks, and why."""
-    if record.state != "published" or record.complete:
+    """Name a file that a bracket lacks, and why."""
+    if record.state == "failed" or record.complete:
         return None
     unusable = (r for r in record.rejected if not r.reason.startswith("superseded"))
     return next((f"{r.path}: {r.reason}" for r in unusable), None)

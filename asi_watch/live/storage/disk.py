@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from asi_watch.logs import event
@@ -82,9 +83,9 @@ def wait_for_room(
 
 
 class DiskGuard:
-    """Looks at the free space every two seconds, in a thread of its own.
+    """Looks at the free space every two seconds, in a thread for each folder.
 
-    A share that hangs then stops this thread, not the daemon.
+    A share that hangs then stops its own thread alone: not the daemon, nor the look at others.
 
     Parameters
     ----------
@@ -107,13 +108,18 @@ class DiskGuard:
         self._free = free
         self._low: dict[Path, str] = {}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(folder,), name="disk", daemon=True)
+            for folder in self._folders
+        ]
 
     def start(self) -> None:
         """Look once, if the file systems answer, then keep looking."""
-        answered(_FIRST_LOOK, self.look)
-        if self._floor is not None:
-            self._thread.start()
+        if self._floor is None:
+            return
+        answered(_FIRST_LOOK, *(partial(self._look_at, folder) for folder in self._folders))
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -129,16 +135,19 @@ class DiskGuard:
 
     def look(self) -> None:
         """Compare the free space of every folder with the floor."""
+        for folder in self._folders:
+            self._look_at(folder)
+
+    def _look_at(self, folder: Path) -> None:
         if self._floor is None:
             return
-        for folder in self._folders:
-            try:
-                free = self._free(folder)
-            except OSError as error:
-                # Not answering is another fault than being full: writing will tell.
-                event(log, logging.DEBUG, "free space unknown", folder=folder, reason=str(error))
-                continue
-            self._judge(folder, free, self._floor)
+        try:
+            free = self._free(folder)
+        except OSError as error:
+            # Not answering is another fault than being full: writing will tell.
+            event(log, logging.DEBUG, "free space unknown", folder=folder, reason=str(error))
+            return
+        self._judge(folder, free, self._floor)
 
     def _judge(self, folder: Path, free: int, floor: int) -> None:
         text = f"{_megabytes(free)} free for {folder}, disk.keep_free is {_megabytes(floor)}"
@@ -159,9 +168,9 @@ class DiskGuard:
         else:
             self._low[folder] = text
 
-    def _run(self) -> None:
+    def _run(self, folder: Path) -> None:
         while not self._stop.wait(_EVERY):
-            self.look()
+            self._look_at(folder)
 
 
 def _megabytes(size: int) -> str:

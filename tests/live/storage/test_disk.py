@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,27 @@ def test_a_start_does_not_wait_where_nobody_knows_how_much_room_there_is(tmp_pat
         raise OSError(5, "Input/output error")
 
     assert wait_for_room(tmp_path, FLOOR, lambda: False, free=broken)
+
+
+def test_a_dead_share_keeps_nobody_from_looking_at_the_other_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asi_watch.live.storage.disk._EVERY", 0.01)
+    monkeypatch.setattr("asi_watch.live.storage.disk._FIRST_LOOK", 0.2)
+    back, looked = threading.Event(), threading.Semaphore(0)
+    dead, full = tmp_path / "dead", tmp_path / "full"
+
+    def free(folder: Path) -> int:
+        if folder == dead:
+            back.wait(60)
+        looked.release()
+        return 0
+
+    guard = DiskGuard(FLOOR, [dead, full], free)
+    guard.start()
+    assert guard.low(full) is not None
+    for _ in range(5):
+        assert looked.acquire(timeout=10)
+    assert guard.low(dead) is None
+    guard.stop()
+    back.set()
