@@ -39,8 +39,7 @@ class BufferPool:
     @property
     def idle_bytes(self) -> int:
         """Bytes kept and unused at this moment."""
-        with self._lock:
-            return sum(buffer.nbytes for buffer in self._idle)
+        return sum(buffer.nbytes for buffer in self._idle)
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
         """Return a flat uint8 buffer of at least `nbytes`: the smallest idle one, or a new one."""
@@ -80,6 +79,5 @@ class BufferPool:
             return
         with self._lock:
             known = any(buffer is owner for buffer in self._idle)
-            total = sum(buffer.nbytes for buffer in self._idle) + owner.nbytes
-            if not known and total <= self._max_idle_bytes:
+            if not known and self.idle_bytes + owner.nbytes <= self._max_idle_bytes:
                 self._idle.append(owner)

@@ -16,7 +16,6 @@ SKYLINE_STEPS = 4096
 BAND = 128
 TREE_GREEN = np.array([0.022, 0.050, 0.036], np.float32)
 WALL_GREY = np.array([0.060, 0.066, 0.072], np.float32)
-GROUND = np.array([0.045, 0.060, 0.058], np.float32)
 
 
 def draw_horizon(lens: Lens, rng: np.random.Generator) -> tuple[Floats, Floats]:

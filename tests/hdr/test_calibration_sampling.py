@@ -111,12 +111,19 @@ def reading(request, monkeypatch):
     return request.param
 
 
+def levels_at(frame, places):
+    levels = np.empty((len(places), frame.shape[2]), np.float32)
+    roughness = np.empty_like(levels)
+    read_levels(frame, places, levels, roughness)
+    return levels, roughness
+
+
 def test_levels_are_finer_than_codes_and_ignore_wrong_pixels(reading):
     columns = np.arange(60)[np.newaxis].repeat(60, axis=0)
     frame = np.repeat(np.rint(60 + 0.3 * columns)[:, :, np.newaxis], 3, axis=2).astype(np.uint8)
     frame[30, 30] = 255
     places = np.array([[30.0, 31.0], [20.4, 40.5], [0.0, 0.0]], dtype=np.float32)
-    levels, _ = read_levels(frame, places)
+    levels, _ = levels_at(frame, places)
     np.testing.assert_allclose(levels[0], 60 + 0.3 * 31, atol=0.4)
     np.testing.assert_allclose(levels[1], 60 + 0.3 * 40.5, atol=0.25)
     assert np.isnan(levels[2]).all()
@@ -131,7 +138,7 @@ def test_each_channel_and_place_gets_its_own_level(reading):
     places = rng.uniform((4, 4), (695, 85), (6000, 2)).astype(np.float32)
     at_places = 120 + (places - (350, 45)) @ slopes.T
     for order in (np.arange(6000), np.argsort(places[:, 0])):  # any order will do
-        levels, roughness = read_levels(frame, places[order])
+        levels, roughness = levels_at(frame, places[order])
         np.testing.assert_allclose(levels, at_places[order], atol=0.3)
         expected = np.sqrt(2 * (slopes**2).sum(axis=1))  # of a plane over 5 × 5 pixels
         np.testing.assert_allclose(np.median(roughness, axis=0), expected, atol=0.1)
@@ -145,7 +152,7 @@ def test_clipped_surroundings_tell_no_level(reading):
     frame[28:33, 30, 1] = 255  # a fifth of the pixels
     frame[10, 10, 2] = 0  # one of 25
     places = np.array([[30.0, 30.0], [10.0, 10.0]], dtype=np.float32)
-    levels, _ = read_levels(frame, places)
+    levels, _ = levels_at(frame, places)
     np.testing.assert_array_equal(np.isnan(levels), [[False, True, False], [False] * 3])
     np.testing.assert_array_equal(levels[1], 100.0)
 
@@ -153,7 +160,7 @@ def test_clipped_surroundings_tell_no_level(reading):
 def test_the_mean_stands_for_rough_surroundings_too(reading):
     frame = np.random.default_rng(4).integers(60, 141, (60, 60, 1)).astype(np.uint8)
     places = np.stack(np.mgrid[10:50:8, 10:50:8], axis=-1).reshape(-1, 2).astype(np.float32)
-    levels, roughness = read_levels(frame, places)
+    levels, roughness = levels_at(frame, places)
     means = [frame[r - 2 : r + 3, c - 2 : c + 3].mean() for r, c in places.astype(int)]
     assert np.abs(levels[:, 0] - means).mean() < 3.0
     assert roughness.min() > (15.0 if reading == "few places" else 3.0)

@@ -20,7 +20,9 @@ Codes = NDArray[np.uint8]
 Reals = NDArray[np.float64]
 
 
-def read_levels(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
+def read_levels(
+    frame: Codes, places: Floats, levels: Floats, roughness: NDArray[np.floating]
+) -> None:
     """Read the level around places that may lie between pixels.
 
     Pixels far from the median of their surroundings (hot pixels, glints, birds) are left out, and
@@ -31,24 +33,12 @@ def read_levels(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
     frame : ndarray, shape (H, W, C), uint8
     places : ndarray, shape (P, 2), float32
         Row and column.
-
-    Returns
-    -------
     levels : ndarray, shape (P, C), float32
-        NaN where the surroundings leave the picture or are clipped.
-    roughness : ndarray, shape (P, C), float32
-        Standard deviation of the pixels used.
+        Written: the level, NaN where the surroundings leave the picture or are clipped. It need
+        not be contiguous.
+    roughness : ndarray, shape (P, C), floating
+        Written: standard deviation of the pixels used.
     """
-    levels = np.empty((len(places), frame.shape[2]), dtype=np.float32)
-    roughness = np.empty_like(levels)
-    read_levels_into(frame, places, levels, roughness)
-    return levels, roughness
-
-
-def read_levels_into(
-    frame: Codes, places: Floats, levels: Floats, roughness: NDArray[np.floating]
-) -> None:
-    """Do what `read_levels` does, into arrays of shape (P, C) that need not be contiguous."""
 
     def keep(which: Which, level: NDArray[np.floating], rough: NDArray[np.floating]) -> None:
         levels[which], roughness[which] = level, rough

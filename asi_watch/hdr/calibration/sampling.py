@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.calibration.choosing import by_chance, by_flatness, by_histogram
 from asi_watch.hdr.calibration.motion import follow
-from asi_watch.hdr.calibration.patches import read_levels_into
+from asi_watch.hdr.calibration.patches import read_levels
 from asi_watch.hdr.calibration.samples import BracketSamples, check_times
 
 SampleTechnique = Literal["random", "histogram", "flat"]
@@ -87,7 +87,7 @@ def sample_bracket(
     few = slice(None, None, max(1, len(places) // _MOTION_PLACES))
     for n, track in follow(frames, places):
         codes[:, n] = frames[n].reshape(-1, shape[2]).take(chosen, axis=0)
-        read_levels_into(frames[n], track, levels[:, n], roughness[:, n])
+        read_levels(frames[n], track, levels[:, n], roughness[:, n])
         motion[n] = np.median(track[few] - places[few], axis=0)
     return BracketSamples(
         codes=codes,

@@ -53,11 +53,6 @@ class Notifier:
         return cls(env.get("NOTIFY_SOCKET"), _watchdog_us(env))
 
     @property
-    def enabled(self) -> bool:
-        """Whether there is a service manager to talk to."""
-        return self._address is not None
-
-    @property
     def watchdog_interval(self) -> float | None:
         """Seconds between two signs of life (half the manager's limit), or None for no watchdog."""
         return None if self._watchdog_us is None else self._watchdog_us / 2e6

@@ -31,7 +31,6 @@ def heard(sock: socket.socket) -> list[str]:
 def test_the_whole_life(manager: tuple[socket.socket, str]) -> None:
     sock, address = manager
     notify = Notifier.from_environment({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
-    assert notify.enabled
     assert notify.ready("2 cameras")
     assert heard(sock) == ["READY=1", "STATUS=2 cameras"]
     assert notify.status("roof: 12:00:30")
@@ -63,7 +62,6 @@ def test_a_status_is_sent_once_and_is_one_line(manager: tuple[socket.socket, str
 @pytest.mark.parametrize("address", [None, "", "vsock:2:1234", "relative/path"])
 def test_without_a_manager_nothing_happens(address: str | None) -> None:
     notify = Notifier(address, 1_000_000)
-    assert not notify.enabled
     assert not any((notify.ready(), notify.status("a"), notify.watchdog(), notify.stopping()))
 
 
