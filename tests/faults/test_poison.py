@@ -73,7 +73,7 @@ def test_a_bracket_that_kills_the_merge_is_parked_until_somebody_asks(
     assert site.stop() == 0
     site.start()
     assert site.row(1) == rows[slot(1)]
-    assert "1 bracket: " in site.run("retry", "--all-failed").stdout
+    site.until(lambda: "1 bracket: " in site.run("retry", "--all-failed").stdout, "asked")
     row = site.until_published(1)
     assert (len(row.inputs), row.revision) == (5, 1)
     assert site.stop() == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.verdict import crashes_in
-from tests.integration.daemon import EXPOSURES, Site, slot
+from tests.integration.daemon import SHORT, Site, slot
 
 pytestmark = pytest.mark.integration
 
-BRACKET = {"exposures": EXPOSURES, "grace": "1s", "min_exposures": 3}
+BRACKET = {**SHORT, "min_exposures": 3}
 
 
 def everything(state: Path) -> None:
@@ -77,10 +76,9 @@ def test_a_state_folder_that_is_taken_away_is_made_anew(
     assert {at: (r.state, r.revision, r.inputs) for at, r in rows.items() if at in kept} == {
         at: (r.state, r.revision, r.inputs) for at, r in kept.items()
     }
-    answer = json.loads(site.run("status", "--json").stdout)
-    assert answer["state_made_anew"] is not None
+    assert site.until_answered()["state_made_anew"] is not None
     if take_away is everything:
-        assert "made anew at" in site.run("status").stdout
+        site.until(lambda: "made anew at" in site.run("status").stdout, "told")
         # One daemon a folder, as before.
         assert site.run("run").returncode == 3
     site.take(5)

@@ -146,16 +146,20 @@ class Site:
         return self.until_answered()["cameras"]["roof"]
 
     def until_answered(self) -> dict[str, Any]:
-        """Ask for the state until the daemon answers: it may be kept from it for seconds."""
+        """Ask for the state until the daemon answers."""
+        state: dict[str, Any] = json.loads(self.run_until_answered("status", "--json").stdout)
+        return state
+
+    def run_until_answered(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command until the daemon answers it: it may be kept from it for seconds."""
         answers: list[subprocess.CompletedProcess[str]] = []
 
         def answered() -> bool:
-            answers.append(self.run("status", "--json"))
+            answers.append(self.run(*arguments))
             return answers[-1].returncode == 0
 
-        self.until(answered, "answering")
-        state: dict[str, Any] = json.loads(answers[-1].stdout)
-        return state
+        self.until(answered, f"answering {arguments}")
+        return answers[-1]
 
     def log_text(self, start: int = 0) -> str:
         return self.log.read_bytes()[start:].decode()

@@ -298,7 +298,7 @@ def test_status_and_history(site: Site) -> None:
     shown = site.status()
     assert shown["last_bracket"]["slot"] == slot(0).isoformat()
     assert shown["latency"]["p50"] > 0
-    table = site.run("status")
+    table = site.run_until_answered("status")
     assert "roof" in table.stdout
     site.stop()
     history = site.run("history", "--json")

@@ -46,7 +46,7 @@ def test_publishing_pauses_on_a_full_disk_and_goes_on_by_itself(site: Site) -> N
     site.start()
     site.take(0)
     site.until(lambda: site.status()["waiting_for_room"] == 1, "waiting")
-    shown = site.run("status").stdout
+    shown = site.run_until_answered("status").stdout
     assert "disk.keep_free" in shown
     assert site.row(0) is None
     assert not site.product(0).exists()
@@ -109,8 +109,7 @@ def test_a_name_that_is_no_text_in_a_reason_harms_nobody(site: Site) -> None:
     site.take(1)
     site.until_published(1)
     for command in ("status", "history"):
-        answer = site.run(command)
-        assert answer.returncode == 0
+        answer = site.run_until_answered(command)
         assert all(line.isprintable() for line in answer.stdout.splitlines())
     assert site.stop() == 0
     assert "Traceback" not in site.log_text()
