@@ -75,9 +75,10 @@ class MergeFailed:
 
 @dataclass(frozen=True, slots=True)
 class Stands:
-    """Nothing was merged: what is published has more exposures. `record` is its row."""
+    """Nothing was merged: what is published is better. `record` is its row, `why` says how."""
 
     record: BracketRecord
+    why: str = "the product that stands has more exposures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class MergeBracket:
     """Monotonic time of the last input's arrival."""
     fewest: int = 1
     """With fewer exposures nothing is merged."""
+    earlier: tuple[Exposure, ...] = ()
+    """What its row was made of, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)

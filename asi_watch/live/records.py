@@ -18,6 +18,9 @@ WITHOUT_CURVE = "merged by mertens, for want of a response curve"
 PUT_OFF = "waits: "
 """How the reason begins in the row of a bracket that could not be merged yet, nor failed."""
 
+TAKEN = "its place is taken: "
+"""How the reason begins in the row of a bracket where another camera's product stands."""
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedFile:

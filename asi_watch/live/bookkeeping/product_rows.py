@@ -15,7 +15,7 @@ from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name, slot_stem
-from asi_watch.products import Provenance, ProvenanceError, Unusable, read_provenance
+from asi_watch.products import Provenance, ProvenanceError, Source, Unusable, read_provenance
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,10 @@ def _wanted(camera: CameraSettings, stem: str, found: Provenances) -> set[str]:
 
 
 def _can_be_made_again(camera: CameraSettings, found: Provenances) -> bool:
-    sources = _newest(found).sources if found else ()
+    return bool(found) and _sources_are_there(camera, _newest(found).sources)
+
+
+def _sources_are_there(camera: CameraSettings, sources: tuple[Source, ...]) -> bool:
     try:
         there = [os.lstat(camera.intake.root / source.path) for source in sources]
     except (OSError, ValueError):
@@ -207,7 +210,8 @@ def _row(
         return None
     newest = _newest(found)
     changed = max(made for _, made in found.values())
-    ours = newest.camera == camera.name and stem == slot_stem(newest.slot)
+    ours = newest.camera == camera.name or _was_ours(camera, folder, newest)
+    ours = ours and stem == slot_stem(newest.slot)
     alike = all(one.revision == newest.revision for one, _ in found.values())
     # A name is turned into a path: none that leads out of the watch folder.
     safe = newest.sources and all(_is_inside(s.path) for s in newest.sources)
@@ -238,6 +242,21 @@ def _row(
         late=newest.revision - 1,
         updated_utc=_as_utc(changed).isoformat(timespec="milliseconds"),
     )
+
+
+def _was_ours(camera: CameraSettings, folder: str, one: Provenance) -> bool:
+    """Tell whether a product was made of this camera's files, under another name of the camera."""
+    if not one.sources or not all(_is_inside(s.path) for s in one.sources):
+        return False
+    first = min(one.sources, key=lambda s: (s.timestamp, s.path)).path
+    in_its_place = str(PurePosixPath(first).parent / "x") == f"{folder}x"
+    fit = all(_time_in_name(camera, s.path) == s.timestamp for s in one.sources)
+    return in_its_place and fit and _sources_are_there(camera, one.sources)
+
+
+def _time_in_name(camera: CameraSettings, path: str) -> datetime | None:
+    parsed = camera.pattern.parse(PurePosixPath(path).name)
+    return None if parsed is None else parsed.timestamp
 
 
 def _is_makeshift(camera: CameraSettings, one: Provenance) -> bool:

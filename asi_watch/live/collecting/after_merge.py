@@ -9,7 +9,7 @@ from asi_watch.brackets import ExpectedExposures
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.collecting.closing import Closing
 from asi_watch.live.collecting.taking_in import TakingIn
-from asi_watch.live.commands import Command, DropWork, MergeFailed, Published, WriteRecord
+from asi_watch.live.commands import Command, DropWork, MergeFailed, Published, Stands, WriteRecord
 from asi_watch.live.counters import Counters
 from asi_watch.live.records import BracketRecord, RejectedFile
 
@@ -82,10 +82,10 @@ class AfterMerge:
             return commands + _read_stale(bracket, outcome.stale)
         return commands + self._try_again_later(bracket, outcome, now)
 
-    def stands(self, bracket: OpenBracket, record: BracketRecord) -> list[Command]:
-        """Keep a product that has more exposures than could be merged now; its row says so."""
+    def stands(self, bracket: OpenBracket, outcome: Stands) -> list[Command]:
+        """Keep a product that is better than what could be merged now; its row says so."""
         self._counters.late_ignored += 1
-        reason = "late: not merged, since the product that stands has more exposures"
+        record, reason = outcome.record, f"late: not merged, since {outcome.why}"
         usable = [RejectedFile(e.path, *e.signature, reason) for e in bracket.usable.values()]
         left_out = {
             r.path: r

@@ -130,6 +130,7 @@ class Closing:
                 products=previous.products if previous else (),
                 arrived=bracket.last_arrival,
                 fewest=self._rules.min_exposures,
+                earlier=previous.inputs if previous else (),
             )
         ]
 

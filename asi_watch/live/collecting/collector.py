@@ -146,8 +146,8 @@ class Collector:
                 return self._after.published(bracket, outcome)
             case MergeFailed():
                 return self._after.failed(bracket, outcome, now)
-            case Stands(record):
-                return self._after.stands(bracket, record)
+            case Stands():
+                return self._after.stands(bracket, outcome)
             case TooFew():
                 return self._after.nothing_stands(bracket)
 

@@ -1,4 +1,4 @@
-"""What an operator should hear of though nothing fails: names that do not fit, doubled files."""
+"""What an operator should hear of once, not for every file: odd names, doubled files, strangers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Oddities:
     def __init__(self, camera: str, template: str) -> None:
         self._camera = camera
         self._template = template
-        self._next_name = self._next_double = float("-inf")
-        self._names = self._doubles = 0
+        self._next_name = self._next_double = self._next_taken = float("-inf")
+        self._names = self._doubles = self._taken = 0
 
     def name_ignored(self, path: str, now: float) -> None:
         """Take note of a file whose name is no exposure's."""
@@ -61,3 +61,19 @@ class Oddities:
             files=self._doubles,
         )
         self._next_double, self._doubles = now + _EVERY, 0
+
+    def place_taken(self, record: BracketRecord, now: float) -> None:
+        """Take note of a bracket in whose place another camera's product stands."""
+        self._taken += 1
+        if now < self._next_taken:
+            return
+        event(
+            log,
+            logging.WARNING,
+            "another camera's products stand in the output folder, they are left alone",
+            camera=self._camera,
+            slot=record.slot,
+            reason=record.reason,
+            brackets=self._taken,
+        )
+        self._next_taken, self._taken = now + _EVERY, 0

@@ -10,7 +10,7 @@ from asi_watch.live.collecting.oddities import Oddities
 from asi_watch.live.commands import MergeFailed, MergeOutcome, Unusable
 from asi_watch.live.inbox import ReadDone, ScanDone
 from asi_watch.live.operating.health import CameraHealth
-from asi_watch.live.records import PUT_OFF, BracketRecord
+from asi_watch.live.records import PUT_OFF, TAKEN, BracketRecord
 from asi_watch.live.working.pool import Hanging
 from asi_watch.logs import event
 
@@ -108,6 +108,9 @@ class Telling:
             self._bracket_put_off(record)
             return
         self._health.bracket_over(record)
+        if (record.reason or "").startswith(TAKEN):
+            self._oddities.place_taken(record, time.monotonic())
+            return
         self._oddities.bracket_over(record, time.monotonic())
         failed = record.state == "failed"
         given_up = failed and next_try is None

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asi_watch.images import looks_complete
+from asi_watch.live.bookkeeping.kinship import is_product_of
 from asi_watch.live.bookkeeping.ledger import Ledger
 from asi_watch.live.commands import Signature
 from asi_watch.live.records import BracketRecord
@@ -70,7 +71,8 @@ class Witness:
             found = read_provenance(self._camera.output / path)
         except (OSError, ProvenanceError):
             return None
-        return found if (found.camera, found.slot) == (record.camera, record.slot) else None
+        ours = is_product_of(found, record.camera, record.slot, record.inputs)
+        return found if ours else None
 
 
 def _slots(camera: CameraSettings, ledger: Ledger) -> Slots:

@@ -10,20 +10,17 @@ from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.merging import Merge, MergeSettings
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.bookkeeping.product_rows import row_of_products
-from asi_watch.live.commands import MergeBracket, Published, Stands
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.commands import MergeBracket
 from asi_watch.live.settings import CameraSettings
+from asi_watch.live.working.standing import Standing
 from asi_watch.naming import slot_stem
 from asi_watch.patience import answered
 from asi_watch.products import (
     Provenance,
-    ProvenanceError,
     Source,
     Unusable,
     encode_merge,
     publish,
-    read_provenance,
     sweep_temporaries,
 )
 
@@ -55,38 +52,9 @@ class Publisher:
         )
         return swept or 0
 
-    def already_there(self, command: MergeBracket) -> Published | Stands | None:
-        """Find this very product on disk, or a better one.
-
-        This very one is there after a crash that lost its ledger row. Better is one of more
-        exposures: some may have vanished since, and the row that counted them may be that of a
-        revision which failed, or may be lost. The product itself knows.
-        """
-        there = {t: self._provenance_at(t) for t in self._targets(command, None)}
-        if (better := self._better(there, command)) is not None:
-            return Stands(better)
-        found = next((p for p in there.values() if p is not None), None)
-        if found is None or not self._same(found, command):
-            return None
-        targets = self._targets(command, found.algorithm)
-        if any(there[t] is None or not self._same(there[t], command) for t in targets):
-            return None
-        return Published(targets, found.curve_id, found.algorithm, None, {}, adopted=True)
-
-    def _better(
-        self, there: dict[str, Provenance | None], command: MergeBracket
-    ) -> BracketRecord | None:
-        ours = {
-            PurePosixPath(target): p
-            for target, p in there.items()
-            if p is not None and (p.camera, p.slot) == (self._settings.name, command.slot)
-        }
-        newest = max((p.revision for p in ours.values()), default=0)
-        found = {t: p for t, p in ours.items() if p.revision == newest}
-        if all(len(p.sources) <= len(command.exposures) for p in found.values()):
-            return None
-        folder = next(iter(found)).parent
-        return row_of_products(self._settings, folder, {t.name: p for t, p in found.items()})
+    def standing(self, command: MergeBracket) -> Standing:
+        """Look at what stands already where a bracket's products are to be."""
+        return Standing(self._settings, command, self._targets)
 
     def publish(
         self,
@@ -134,25 +102,6 @@ class Publisher:
             folder = PurePosixPath(_first(command)).parent
         stem = slot_stem(command.slot)
         return tuple(str(folder / f"{stem}{spec.suffix}") for spec in wanted)
-
-    def _provenance_at(self, target: str) -> Provenance | None:
-        try:
-            return read_provenance(self._settings.output / target)
-        except (OSError, ProvenanceError):
-            return None
-
-    def _same(self, provenance: Provenance | None, command: MergeBracket) -> bool:
-        if provenance is None:
-            return False
-        there = {(s.path, s.size, s.mtime_ns, s.exposure_us) for s in provenance.sources}
-        wanted = {(e.path, e.size, e.mtime_ns, e.exposure_us) for e in command.exposures}
-        return (
-            provenance.camera == self._settings.name
-            and provenance.slot == command.slot
-            # Higher where the row that counted the revisions is lost.
-            and provenance.revision >= command.revision
-            and there == wanted
-        )
 
     def _provenance(
         self, command: MergeBracket, curve: ResponseCurve | None, merged_by: MergeSettings

@@ -152,7 +152,8 @@ class Workshop:
         now : float
             Monotonic time at which the job began.
         """
-        there = self._publisher.already_there(command)
+        standing = self._publisher.standing(command)
+        there = standing.verdict()
         if isinstance(there, Published):
             return replace(there, remark=self._remark(there.algorithm))
         if there is not None:
@@ -170,6 +171,11 @@ class Workshop:
             return MergeFailed(str(error), stale=(relative,))
         except ValueError as error:
             return MergeFailed(str(error), permanent=True)
+        if self._is_makeshift(work.settings.algorithm) and (
+            better := standing.outranks_makeshift()
+        ):
+            self.drop(command.slot)
+            return better
         self._open.usual_frames = len(command.exposures)
         timings["read"] = round(time.monotonic() - started, 4)
         try:
@@ -190,8 +196,10 @@ class Workshop:
         )
 
     def _remark(self, algorithm: str) -> str | None:
-        makeshift = algorithm == "mertens" and self._settings.merge.algorithm != "mertens"
-        return WITHOUT_CURVE if makeshift else None
+        return WITHOUT_CURVE if self._is_makeshift(algorithm) else None
+
+    def _is_makeshift(self, algorithm: str) -> bool:
+        return algorithm == "mertens" and self._settings.merge.algorithm != "mertens"
 
     def _finished_work(self, command: MergeBracket) -> OpenMerge:
         wanted = {(e.path, e.signature) for e in command.exposures}

@@ -10,6 +10,7 @@ import pytest
 from asi_watch.live.bookkeeping.product_rows import FoundProducts, products_of, reconciled
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.settings import CameraSettings
+from asi_watch.naming import NamePattern
 from asi_watch.products import ProductSpec, Source, Unusable, read_provenance
 from tests.live.products import NOON, STEP, camera_at, product
 
@@ -90,6 +91,21 @@ def write_sources(camera: CameraSettings, made: Path) -> list[Path]:
         paths[-1].write_bytes(bytes(source.size))
         os.utime(paths[-1], ns=(source.mtime_ns, source.mtime_ns))
     return paths
+
+
+def test_products_of_a_camera_that_was_renamed_give_its_rows(camera: CameraSettings) -> None:
+    for number in range(3):
+        write_sources(camera, product(camera, number, name="rof"))
+    # Of other files, or elsewhere, it may be anybody's.
+    rewritten = camera.intake.root / "2026/06/21/20260621120030_80.jpg"
+    os.utime(rewritten, ns=(8, 8))
+    write_sources(camera, product(camera, 3, name="rof", folder="lab/2026/06/21"))
+    found = rows(camera)
+    assert [r.slot for r in found] == [NOON + 2 * STEP, NOON]
+    assert {r.camera for r in found} == {"roof"}
+    filename = "{timestamp:%Y%m%d_%H%M%S}_{exposure}"
+    pattern = NamePattern(filename, "us", {}, "UTC")
+    assert rows(replace(camera, pattern=pattern)) == []
 
 
 def test_a_format_that_was_asked_for_later_does_not_undo_the_archive(

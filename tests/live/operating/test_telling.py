@@ -10,7 +10,7 @@ import pytest
 
 from asi_watch.live.commands import MergeFailed
 from asi_watch.live.operating.telling import Telling
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.records import TAKEN, BracketRecord, RejectedFile
 from asi_watch.live.working.pool import Hanging
 from asi_watch.logs import LineFormatter
 
@@ -88,3 +88,16 @@ def test_a_moment_of_waiting_is_no_news(told: pytest.LogCaptureFixture) -> None:
     assert telling.snapshot()["hanging"] is not None
     telling.hanging(None)
     assert lines(told) == []
+
+
+def test_a_place_that_is_taken_is_one_warning_for_all_brackets(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    telling = Telling("roof", "x")
+    taken = replace(FAILED, attempts=8, reason=f"{TAKEN}a.jpg was made by camera 'lab'")
+    for _ in range(3):
+        telling.bracket_over(taken, None)
+    ((level, line),) = lines(told)
+    assert level == "WARNING"
+    assert "'lab'" in line
+    assert "'lab'" in telling.snapshot()["last_error"]["what"]

@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
+from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.commands import (
     MergeBracket,
     MergeFailed,
@@ -26,6 +28,7 @@ from asi_watch.live.commands import (
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.publishing import Publisher
 from asi_watch.live.working.workshop import Workshop
+from asi_watch.products import read_provenance
 from tests.skies import EXPOSURES_US, jpeg_bracket
 
 NOON = datetime(2026, 6, 21, 12)
@@ -125,9 +128,73 @@ def test_a_product_stands_that_has_more_exposures(tmp_path: Path) -> None:
     assert isinstance(bench.merge(0, read[1:], revision=2), Published)
 
 
-def test_the_product_of_another_camera_keeps_nothing_from_being_merged(tmp_path: Path) -> None:
+def rename(bench: Bench, name: str, **more: Any) -> None:
+    """Give the camera another name, as an edit of its configuration would."""
+    settings = replace(bench.workshop._settings, name=name, **more)
+    publisher = Publisher(settings, BufferPool(0))
+    bench.workshop = Workshop(settings, publisher, bench.budget, BufferPool(0))
+
+
+def test_a_renamed_camera_keeps_its_products(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US[:4]]
+    product = tmp_path / "out" / bench.merge(0, read).products[0]
+    before = product.read_bytes()
+    rename(bench, "lab")
+    adopted = bench.merge(0, read)
+    assert isinstance(adopted, Published)
+    assert adopted.adopted
+    fewer = bench.merge(0, read[1:])
+    assert isinstance(fewer, Stands)
+    assert fewer.record.camera == "lab"
+    assert product.read_bytes() == before
+    # And what comes late to it makes a revision: it is this camera's own.
+    late = [*read, bench.read(0, EXPOSURES_US[4])]
+    assert isinstance(bench.merge(0, late), Published)
+    assert read_provenance(product).camera == "lab"
+
+
+def test_the_product_of_another_camera_is_never_overwritten(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 1 << 24)
     read = [bench.read(0, exposure) for exposure in EXPOSURES_US]
-    bench.merge(0, read)
-    bench.workshop._publisher._settings = replace(bench.workshop._settings, name="lab")
-    assert isinstance(bench.merge(0, read[1:]), Published)
+    product = tmp_path / "out" / bench.merge(0, read).products[0]
+    before = product.read_bytes()
+    rename(bench, "lab")
+    # The same names, other files.
+    others = [bench.read(0, exposure) for exposure in EXPOSURES_US]
+    for merged in (others, others[1:]):
+        refused = bench.merge(0, merged)
+        assert isinstance(refused, MergeFailed)
+        assert refused.permanent
+        assert product.name in refused.reason
+        assert "'roof'" in refused.reason
+        assert "asi-watch retry" in refused.reason
+        assert product.read_bytes() == before
+    # Once adopted it is ours, though its exposures were copied anew since.
+    adopted = {"earlier": tuple(r.exposure for r in read), "revision": 2}
+    assert isinstance(bench.merge(0, others, **adopted), Published)
+
+
+@pytest.mark.parametrize("name", ["roof", "lab"])
+def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: str) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    linear = np.repeat(np.log(np.arange(1, 257) / 129.0)[:, None], 3, axis=1)
+    bench.workshop.use_curve(ResponseCurve(linear.astype(np.float32), {}))
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US[:4]]
+    first = bench.merge(0, read)
+    assert first.curve_id is not None
+    product = tmp_path / "out" / first.products[0]
+    before = product.read_bytes()
+    rename(bench, name)
+    late = [*read, bench.read(0, EXPOSURES_US[4])]
+    for merged, revision in ((read, 2), (late, 1), (late, 2)):
+        kept = bench.merge(0, merged, revision=revision, products=first.products)
+        assert isinstance(kept, Stands)
+        assert kept.record.curve_id == first.curve_id
+        assert "response curve" in kept.why
+        assert product.read_bytes() == before
+        assert bench.budget.held == 0
+    # Where the camera is to merge so, it is no makeshift.
+    mertens = replace(bench.workshop._settings.merge, algorithm="mertens")
+    rename(bench, name, merge=mertens)
+    assert isinstance(bench.merge(0, late), Published)
