@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Literal
 
 from asi_watch.brackets import BracketRules
-from asi_watch.config.fields import Circle
 from asi_watch.config.model import (
     CameraConfig,
     Config,
@@ -15,6 +14,7 @@ from asi_watch.config.model import (
     ProductConfig,
     RetentionConfig,
 )
+from asi_watch.config.values import Circle
 from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.merging import MergeSettings

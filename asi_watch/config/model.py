@@ -13,22 +13,36 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     model_validator,
 )
 
-from asi_watch.config import fields
-from asi_watch.config.fields import (
+from asi_watch.config.amounts import (
     Duration,
     DurationOrNever,
-    Exposures,
     Offset,
-    OptionalPath,
     OptionalSize,
-    PathField,
     Size,
     Within,
+    read_age_or_never,
+)
+from asi_watch.config.names import (
+    CameraName,
+    Extensions,
+    OptionalPath,
+    PathField,
+    Template,
+    TimeZone,
+)
+from asi_watch.config.refusals import refusals
+from asi_watch.config.values import (
+    Disc,
+    DiscOrAuto,
+    Exposures,
+    ExposuresField,
+    Labels,
+    Subsampling,
+    ToneRange,
+    Workers,
 )
 from asi_watch.durations import format_duration
 from asi_watch.naming import MICROSECONDS_PER_UNIT, ExposureUnit, NamePattern
@@ -84,11 +98,7 @@ class BracketConfig(Section):
     round_to: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=30)
     offset: Offset = timedelta(0)
     """Or ``auto``: learned from the camera's stream."""
-    exposures: Annotated[
-        Exposures,
-        PlainValidator(fields.read_exposures),
-        PlainSerializer(fields.write_exposures),
-    ] = "auto"
+    exposures: ExposuresField = "auto"
     """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
     min_exposures: int = Field(default=3, ge=2, le=64)
     grace: Annotated[Duration, AfterValidator(Within("0s", "24h"))] = timedelta(seconds=10)
@@ -116,7 +126,7 @@ class BracketConfig(Section):
             text = f"{self.min_exposures} can never be reached; a bracket has {count} exposures"
             found.append(("min_exposures", text))
         if found:
-            raise fields.refusals(found)
+            raise refusals(found)
         return self
 
 
@@ -128,22 +138,16 @@ class MergeConfig(Section):
     low_clip: int = Field(default=5, ge=0, le=254)
     high_clip: int = Field(default=250, ge=1, le=255)
     gamma: float = Field(default=2.2, ge=0.1, le=10)
-    lnE_range: Annotated[  # noqa: N815 - the field's own name, and the response file's
-        tuple[float, float] | None, BeforeValidator(fields.read_tone_range)
-    ] = None
+    lnE_range: ToneRange = None  # noqa: N815 - the field's own name, and the response file's
     saturation: int = Field(default=255, ge=1, le=255)
-    sky_disc: Annotated[
-        fields.Circle | None,
-        PlainValidator(fields.read_given_disc),
-        PlainSerializer(fields.write_sky_disc),
-    ] = None
+    sky_disc: Disc = None
     """What is merged: column, row and radius in pixels; None: all of the picture."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.low_clip >= self.high_clip:
             text = f"{self.low_clip} must be smaller than high_clip, which is {self.high_clip}"
-            raise fields.refusals([("low_clip", text)])
+            raise refusals([("low_clip", text)])
         return self
 
 
@@ -156,9 +160,7 @@ class ProductConfig(Section):
 
     format: Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
     quality: int | None = Field(default=None, ge=1, le=100)
-    subsampling: Annotated[
-        Literal["420", "422", "444"] | None, BeforeValidator(fields.read_subsampling)
-    ] = None
+    subsampling: Subsampling = None
     lossless: bool | None = None
     compression: Literal["none", "zip", "piz", "htj2k"] | None = None
     pixel_type: Literal["auto", "half", "float"] | None = None
@@ -184,7 +186,7 @@ class ProductConfig(Section):
             text = f"is an option of {owner}, not of {self.format}; remove it"
             found += [(name, text) for name in sorted(given)]
         if found:
-            raise fields.refusals(found)
+            raise refusals(found)
         return self
 
 
@@ -194,11 +196,7 @@ class RecalibrateConfig(Section):
     every: Annotated[DurationOrNever, AfterValidator(Within("1s", "3650d"))] = timedelta(hours=24)
     """None means never."""
     brackets: int = Field(default=10, ge=1, le=1000)
-    sky_disc: Annotated[
-        fields.Circle | Literal["auto"] | None,
-        PlainValidator(fields.read_sky_disc),
-        PlainSerializer(fields.write_sky_disc),
-    ] = "auto"
+    sky_disc: DiscOrAuto = "auto"
     """Where samples are taken from: column, row and radius in pixels; None: anywhere.
 
     ``auto``: from `MergeConfig.sky_disc` if there is one, else from the disc that pictures show.
@@ -211,7 +209,7 @@ class LimitsConfig(Section):
     max_age: Annotated[
         DurationOrNever,
         AfterValidator(Within("1h", "36500d")),
-        BeforeValidator(fields.read_age_or_never),
+        BeforeValidator(read_age_or_never),
     ] = None
     max_size: OptionalSize = None
     keep_free: OptionalSize = None
@@ -242,20 +240,11 @@ class CameraConfig(Section):
     output: PathField
     response: OptionalPath = None
     without_response: Literal["mertens", "wait"] = "mertens"
-    filename: Annotated[str, PlainValidator(fields.read_template)] = (
-        "{timestamp:%Y%m%d%H%M%S}_{exposure}"
-    )
-    extensions: Annotated[tuple[str, ...], BeforeValidator(fields.read_extensions)] = (
-        "jpg",
-        "jpeg",
-        "png",
-        "jp2",
-    )
+    filename: Template = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
+    extensions: Extensions = ("jpg", "jpeg", "png", "jp2")
     exposure_unit: ExposureUnit = "us"
-    exposure_labels: Annotated[dict[str, float], PlainValidator(fields.read_labels)] = Field(
-        default_factory=dict
-    )
-    timezone: Annotated[str, BeforeValidator(fields.read_timezone)] = "UTC"
+    exposure_labels: Labels = Field(default_factory=dict)
+    timezone: TimeZone = "UTC"
     watch_mode: Literal["auto", "events", "polling"] = "auto"
     scan: ScanConfig = ScanConfig()
     stable_for: Annotated[Duration, AfterValidator(Within("0s", "1h"))] = timedelta(seconds=1)
@@ -297,7 +286,7 @@ class CameraConfig(Section):
             text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"
             found.append(("merge.algorithm", text))
         if found:
-            raise fields.refusals(found)
+            raise refusals(found)
         return self
 
 
@@ -306,7 +295,7 @@ class Config(Section):
 
     state_dir: PathField = Path("/var/lib/asi-watch")
     log: LogConfig = LogConfig()
-    workers: Annotated[int | Literal["auto"], PlainValidator(fields.read_workers)] = "auto"
+    workers: Workers = "auto"
     """Threads that decode and merge; auto is one for each core."""
     memory_budget: Size = 512_000_000
     """Bytes of decoded exposures kept at once."""
@@ -316,6 +305,4 @@ class Config(Section):
     shutdown_timeout: Annotated[Duration, AfterValidator(Within("1s", "10min"))] = timedelta(
         seconds=20
     )
-    cameras: dict[Annotated[str, AfterValidator(fields.read_camera_name)], CameraConfig] = Field(
-        min_length=1
-    )
+    cameras: dict[CameraName, CameraConfig] = Field(min_length=1)

@@ -9,7 +9,6 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from asi_watch.config.document import Document, Way
-from asi_watch.config.fields import REFUSED, shown
 from asi_watch.config.model import (
     BracketConfig,
     CameraConfig,
@@ -23,6 +22,7 @@ from asi_watch.config.model import (
     RetentionConfig,
     ScanConfig,
 )
+from asi_watch.config.refusals import REFUSED, shown
 
 __all__ = ["record"]
 
