@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Unpack
 
-from asi_watch.buffers import BufferPool
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.bookkeeping.catching_up import CatchingUp
 from asi_watch.live.bookkeeping.ledger import Which
-from asi_watch.live.bookkeeping.owed_rows import OwingLedger
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.commands import (
@@ -25,7 +22,6 @@ from asi_watch.live.commands import (
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
-    Inbox,
     MergeDone,
     ReadDone,
     ScanDone,
@@ -33,15 +29,14 @@ from asi_watch.live.inbox import (
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import PUT_OFF, BracketRecord
 from asi_watch.live.response.curve_keeper import CurveKeeper
-from asi_watch.live.settings import CameraSettings, Order
+from asi_watch.live.settings import CameraSettings
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.working.arrivals import Arrivals
-from asi_watch.live.working.at_work import AtWork, CarefulWork
+from asi_watch.live.working.at_work import CarefulWork
 from asi_watch.live.working.backlog import WaitingFile
-from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.jobs import CameraJobs
-from asi_watch.live.working.pool import JobPool
 from asi_watch.live.working.publishing import Publisher
+from asi_watch.live.working.workplace import Workplace
 from asi_watch.live.working.workshop import Workshop
 from asi_watch.logs import event
 
@@ -61,17 +56,7 @@ class Camera:
     Parameters
     ----------
     settings : CameraSettings
-    order : {"newest", "oldest"}
-        Which brackets of a backlog go first.
-    ledger : OwingLedger
-    inbox : Inbox
-    pool : JobPool
-    budget : MemoryBudget
-    buffers : BufferPool
-    curves_dir : Path
-        Where adopted curves are kept.
-    at_work : AtWork
-        Notes what the workers are at.
+    place : Workplace
     paused : callable
         Says why nothing may be published or calibrated now; None if it may.
     now : float
@@ -81,35 +66,28 @@ class Camera:
     def __init__(
         self,
         settings: CameraSettings,
-        order: Order,
-        ledger: OwingLedger,
-        inbox: Inbox,
-        pool: JobPool,
-        budget: MemoryBudget,
-        buffers: BufferPool,
-        curves_dir: Path,
-        at_work: AtWork,
+        place: Workplace,
         paused: Callable[[], str | None],
         now: float,
     ) -> None:
         self.settings = settings
         self.name = settings.name
-        self._ledger = ledger
-        self._at_work = at_work
+        self._ledger = ledger = place.ledger
+        self._at_work = place.at_work
         self._ticked_at = float("inf")
         self._paused = paused
-        self._pool = pool
+        self._pool = place.pool
         self._telling = Telling(self.name, settings.pattern.template)
-        self._arrivals = Arrivals(settings, order, ledger, self._admit)
+        self._arrivals = Arrivals(settings, place.order, ledger, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
-        self._inbox = inbox
-        self._publisher = Publisher(settings, buffers)
-        self._workshop = Workshop(settings, self._publisher, budget, buffers)
+        self._inbox = inbox = place.inbox
+        self._publisher = Publisher(settings, place.buffers)
+        self._workshop = Workshop(settings, self._publisher, place.budget, place.buffers)
         self._work = CarefulWork(
             self.name,
             settings.intake.root,
-            at_work,
+            place.at_work,
             self._workshop.read,
             self._workshop.merge,
         )
@@ -123,13 +101,13 @@ class Camera:
         )
         self._intake = Intake(self.name, settings.intake, settings.wants, inbox)
         self._curves = CurveKeeper(
-            settings, ledger, inbox, curves_dir / self.name, self._use_curve, now
+            settings, ledger, inbox, place.curves_dir / self.name, self._use_curve, now
         )
         self._jobs = CameraJobs(
             self.name,
             self._work,
             self._arrivals,
-            pool,
+            place.pool,
             inbox,
             paused,
             self._curves.hold,

@@ -31,6 +31,7 @@ from asi_watch.live.working.at_work import AtWork
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.jobs import MERGE
 from asi_watch.live.working.pool import JobPool
+from asi_watch.live.working.workplace import Workplace
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,18 @@ class Station:
         self._janitor = Janitor(settings.state_dir, settings.cameras, memory, self._disk.any_low)
         self._janitor.start()
         self._budget = MemoryBudget(settings.memory_budget)
-        self._buffers = BufferPool(min(_IDLE_BUFFERS, settings.memory_budget))
         self._pool = JobPool(settings.workers)
         self._at_work = AtWork(settings.state_dir, self._pool.most_jobs(len(settings.cameras)))
+        self._place = Workplace(
+            self.ledger,
+            self.inbox,
+            self._pool,
+            self._budget,
+            BufferPool(min(_IDLE_BUFFERS, settings.memory_budget)),
+            self._at_work,
+            settings.order,
+            settings.state_dir / "curves",
+        )
         now = time.monotonic()
         self.cameras = {c.name: self._camera(c, now) for c in settings.cameras}
 
@@ -97,14 +107,7 @@ class Station:
         lookback = lookback_at_start(self.ledger, settings.name, settings.intake.lookback)
         return Camera(
             replace(settings, intake=replace(settings.intake, lookback=lookback)),
-            self.settings.order,
-            self.ledger,
-            self.inbox,
-            self._pool,
-            self._budget,
-            self._buffers,
-            self.settings.state_dir / "curves",
-            self._at_work,
+            self._place,
             lambda: (
                 self._disk.low(settings.output, self.settings.state_dir) or self.ledger.why_not()
             ),

@@ -34,6 +34,7 @@ from asi_watch.live.working.backlog import BACKLOG, LIVE
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.jobs import MERGE, READ
 from asi_watch.live.working.pool import JobPool, Urgency
+from asi_watch.live.working.workplace import Workplace
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)
@@ -71,14 +72,16 @@ class Bench:
         self.paused: str | None = None
         self.camera = Camera(
             camera_settings("roof", config.cameras["roof"]),
-            order,
-            self.ledger,
-            self.inbox,
-            self.pool,
-            MemoryBudget(1 << 20),
-            BufferPool(1 << 20),
-            folder / "curves",
-            AtWork(folder, 1),
+            Workplace(
+                self.ledger,
+                self.inbox,
+                self.pool,
+                MemoryBudget(1 << 20),
+                BufferPool(1 << 20),
+                AtWork(folder, 1),
+                order,
+                folder / "curves",
+            ),
             lambda: self.paused,
             0.0,
         )
