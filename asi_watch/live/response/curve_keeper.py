@@ -16,7 +16,8 @@ from asi_watch.live.bookkeeping.ledger import CurveDecision, Ledger, LedgerFullE
 from asi_watch.live.commands import MergeBracket
 from asi_watch.live.inbox import CalibrationDone, Inbox
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
-from asi_watch.live.response.curves import CurveChoice, CurveInUse, choose_curve, look_of
+from asi_watch.live.response.choosing import CurveChooser
+from asi_watch.live.response.curves import CurveInUse
 from asi_watch.live.response.recalibrator import Recalibrator
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
@@ -25,8 +26,6 @@ from asi_watch.responses import load_curve, response_bytes
 
 log = logging.getLogger(__name__)
 
-_LOOK_FOR_RESPONSE_EVERY = 2.0
-_LOOK_AT_DEAD_EVERY = 600.0
 # Brackets published longer ago without a curve keep the picture they have.
 _MERGED_AGAIN = timedelta(days=2)
 # So many wait for a curve in memory; it is calibrated from them.
@@ -65,14 +64,10 @@ class CurveKeeper:
         self._ledger = ledger
         self._use_curve = use
         self._curve: CurveInUse | None = None
-        self._choice = CurveChoice(None)
-        self._seen: object = None
-        self._untold: str | None = None
-        self._channels: int | None = None
+        self._chooser = CurveChooser(self._camera, settings.curves, ledger, now)
         self._waiting: dict[datetime, MergeBracket] = {}
         self._most_waiting = max(_MOST_WAITING, settings.curves.brackets)
         self._told_no_curve = False
-        self._looked_for_response = now
         self._complete = len(ledger.recent_complete(self._camera, settings.curves.brackets))
         self._recalibrator = Recalibrator(
             self._camera,
@@ -89,8 +84,7 @@ class CurveKeeper:
 
     def start(self) -> None:
         """Choose the curve to start with."""
-        self._choose()
-        self._use(self._choice.in_use)
+        self._use(self._chooser.choose())
 
     def inherit(self, earlier: CurveKeeper) -> None:
         """Keep the curve of before a reload where the file named now cannot take its place."""
@@ -100,9 +94,8 @@ class CurveKeeper:
         newest = self._ledger.recent_complete(self._camera, 1)
         if newest and newest[0].curve_id == kept.curve.curve_id:
             # It fits this camera's images: it has merged them.
-            self._channels = kept.curve.channels
-            self._refuse_other_channels()
-        if not (self._choice.fault or self._choice.missing):
+            self._chooser.expect_channels(kept.curve.channels)
+        if self._chooser.why_not is None:
             return
         event(
             log,
@@ -110,7 +103,7 @@ class CurveKeeper:
             "the earlier curve stays in use",
             camera=self._camera,
             curve=kept.curve.curve_id,
-            reason=self._choice.fault or f"{self._settings.curves.response} is not there",
+            reason=self._chooser.why_not,
         )
         self._use(kept)
 
@@ -163,9 +156,11 @@ class CurveKeeper:
 
     def tick(self, now: float, *, may_calibrate: bool) -> None:
         """Look for a response file that was missing; calibrate if that is due and allowed."""
-        if now - self._looked_for_response > _LOOK_FOR_RESPONSE_EVERY:
-            self._looked_for_response = now
-            self._look_for_response(now)
+        better = self._chooser.look_again(now)
+        if better is not None and (
+            self._curve is None or self._curve.curve.curve_id != better.curve.curve_id
+        ):
+            self._use(better)
         if (
             may_calibrate
             and self._needs_curve
@@ -221,55 +216,15 @@ class CurveKeeper:
             "waiting_for_curve": len(self._waiting),
             "curve": None if curve is None else curve.curve.curve_id,
             "curve_file": None if curve is None else str(curve.path),
-            "curve_fault": self._choice.fault,
+            "curve_fault": self._chooser.fault,
             "calibrating": self._recalibrator.running,
         }
 
     def take_fault(self) -> str | None:
         """Return what is wrong with the operator's file, once; None if nothing new is."""
-        untold, self._untold = self._untold, None
-        return untold
+        return self._chooser.take_fault()
 
     # -- within -----------------------------------------------------------------------------
-
-    def _choose(self) -> None:
-        rules = self._settings.curves
-        # Before it is read: what is put there meanwhile is seen the next time.
-        self._seen = None if rules.response is None else look_of(rules.response)
-        self._choice = choose_curve(self._camera, rules, self._ledger)
-        if self._choice.fault:
-            self._untold = f"response file not used: {self._choice.fault}"
-
-    def _look_for_response(self, now: float) -> None:
-        """Try a response file again that was missing or at fault, once it looks different."""
-        response = self._settings.curves.response
-        if response is None or not (self._choice.missing or self._choice.fault):
-            return
-        seen = look_of(response)
-        if seen is None:
-            # Each look at a dead share costs a thread.
-            self._looked_for_response = now + _LOOK_AT_DEAD_EVERY
-        if seen is None or seen == self._seen:
-            return
-        self._choose()
-        self._refuse_other_channels()
-        better = self._choice.in_use
-        if better is None or self._choice.missing or self._choice.fault:
-            return
-        if self._curve is None or self._curve.curve.curve_id != better.curve.curve_id:
-            self._use(better)
-
-    def _refuse_other_channels(self) -> None:
-        chosen, channels = self._choice.in_use, self._channels
-        if chosen is None or channels is None or chosen.curve.channels == channels:
-            return
-        fault = (
-            f"{chosen.path}: has {chosen.curve.channels} channels, the camera's images {channels};"
-            " restart the daemon if the images are others now"
-        )
-        event(log, logging.ERROR, "response file not used", camera=self._camera, reason=fault)
-        self._choice = CurveChoice(None, fault=fault)
-        self._untold = f"response file not used: {fault}"
 
     @property
     def _needs_curve(self) -> bool:
@@ -289,7 +244,7 @@ class CurveKeeper:
             f"no response curve yet: {consequence}",
             camera=self._camera,
             response=self._settings.curves.response,
-            reason=self._choice.fault,
+            reason=self._chooser.fault,
         )
 
     def _use(self, curve: CurveInUse | None) -> None:
