@@ -21,6 +21,7 @@ from asi_watch.live.inbox import (
     Stop,
 )
 from asi_watch.live.operating.control import Answer, Request, RequestRefusedError
+from asi_watch.live.operating.lock import StateFolderError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.operating.sdnotify import Notifier
 from asi_watch.live.operating.state_folder import StateFolder
@@ -196,7 +197,10 @@ class Daemon:
             reason=lost,
         )
         self._state_made_anew = datetime.now(UTC).isoformat(timespec="seconds")
-        self._start_again(self._settings, taken_away=True)
+        try:
+            self._start_again(self._settings, taken_away=True)
+        except LedgerError as error:
+            raise StateFolderError(f"the state folder cannot be made anew: {error}") from error
         self._folder.serve(self._answer)
         event(log, logging.WARNING, "state folder made anew", state_dir=self._settings.state_dir)
 

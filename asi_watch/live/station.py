@@ -180,6 +180,8 @@ class Station:
         while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
             if time.monotonic() >= deadline:
                 return False
+            # What hangs must not keep the merges of other cameras from being finished.
+            self._pool.look_after(time.monotonic())
             alive()
         return True
 
