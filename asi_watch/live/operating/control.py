@@ -104,14 +104,15 @@ class ControlServer:
             except Exception as error:  # noqa: BLE001
                 failure(log, "request crashed", error)
 
-    def _answer_to(self, line: bytes) -> Answer:
+    def _answer_to(self, line: bytes | None) -> Answer:
         try:
             return self._answer(_request(line))
         except AsiWatchError as error:
             return {"error": str(error)}
 
 
-def _read_line(connection: socket.socket) -> bytes:
+def _read_line(connection: socket.socket) -> bytes | None:
+    """Read a request; None from whoever says nothing in time, and does not hang up either."""
     line = bytearray()
     # For the whole request: who sends it byte by byte keeps the others waiting no longer.
     deadline = time.monotonic() + _REQUEST_TIMEOUT
@@ -131,10 +132,12 @@ def _read_line(connection: socket.socket) -> bytes:
             for _ in range(_MAX_REQUEST // 256):
                 if not receive():
                     break
-    return bytes(line)
+    return bytes(line) or None
 
 
-def _request(line: bytes) -> Request:
+def _request(line: bytes | None) -> Request:
+    if line is None:
+        raise RequestRefusedError(f"nothing was asked within {_REQUEST_TIMEOUT:g} s; ask again")
     if not line.strip():
         return {"do": "status"}
     if len(line) > _MAX_REQUEST or not line.endswith(b"\n"):

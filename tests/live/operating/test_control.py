@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -61,6 +62,12 @@ def test_who_sends_byte_by_byte_keeps_nobody_waiting(state: Path) -> None:
         over.set()
         for thread in threads:
             thread.join()
+
+
+def test_who_is_late_with_a_request_is_not_answered_another(state: Path) -> None:
+    with connected(state) as connection:
+        heard = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert set(json.loads(heard)) == {"error"}
 
 
 def test_a_request_that_nobody_foresaw_costs_one_answer(state: Path) -> None:
