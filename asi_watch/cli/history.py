@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import click
 from asi_watch.cli import config_option
 
 if TYPE_CHECKING:
+    from asi_watch.cli._running import RunningConfig
+    from asi_watch.live.bookkeeping.ledger import Ledger
     from asi_watch.live.records import BracketRecord
 
 __all__ = ["command"]
@@ -24,7 +27,11 @@ Examples:
 """
 
 
-def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
+Since = datetime | timedelta
+"""A time in the clock of the file names, or how long ago."""
+
+
+def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Since | None:
     if value is None:
         return None
     from asi_watch.durations import parse_duration
@@ -38,7 +45,9 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
         ago: timedelta = parse_duration(value)
     except ValueError as error:
         raise click.BadParameter(f"{error} (or a time such as 2026-06-21T09:00)") from None
-    return datetime.now() - ago
+    if ago < timedelta(0):
+        raise click.BadParameter(f"{value!r} lies in the future; write how long ago, such as 2h")
+    return ago
 
 
 @click.command(epilog=_EPILOG)
@@ -55,38 +64,59 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> d
     "--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many rows."
 )
 def command(
-    config_path: str, as_json: bool, since: datetime | None, camera: str | None, limit: int
+    config_path: str, as_json: bool, since: Since | None, camera: str | None, limit: int
 ) -> None:
-    """Show what became of past brackets, from the ledger; no daemon need be running."""
-    from asi_watch.config.loading import load_config
+    """Show what became of past brackets, from the ledger; no daemon need be running.
+
+    A span such as 2h counts back from now in the clock of each camera's file names (its
+    `timezone`). While the configuration is wrong, the state folder it names is shown all the same.
+    """
+    from asi_watch.cli._running import running_config
     from asi_watch.live.bookkeeping.ledger import Ledger
 
-    config = load_config(config_path)
-    if camera is not None and camera not in config.cameras:
-        known = ", ".join(config.cameras)
-        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
+    config = running_config(config_path)
     with Ledger(config.state_dir, read_only=True) as ledger:
-        records = ledger.history(camera=camera, since=since, limit=limit)
+        there = ledger.cameras()
+        # One that was renamed has rows under its earlier name.
+        known = list(dict.fromkeys([*config.clocks, *there]))
+        if camera is not None and camera not in known and config.whole:
+            text = f"no camera {camera!r}; there is {', '.join(known)}"
+            raise click.BadParameter(text, param_hint="--camera")
+        names = there if camera is None else [camera]
+        spans = {name: _from(config, name, since) for name in names}
+        records = _newest(ledger, spans, limit)
+        latest = ledger.history(camera=camera, limit=1) if not records else []
     if as_json:
         for record in records:
             click.echo(json.dumps(_as_json(record)))
-        return
-    if not records:
-        click.echo(_nothing(config.state_dir, camera, since))
-        return
-    _show(records)
+    elif records:
+        _show(records)
+    elif latest:
+        click.echo(_nothing(latest[0], spans[latest[0].camera]))
+    else:
+        click.echo("no brackets in the ledger yet")
 
 
-def _nothing(state_dir: Path, camera: str | None, since: datetime | None) -> str:
-    from asi_watch.live.bookkeeping.ledger import Ledger
+def _from(config: RunningConfig, camera: str, since: Since | None) -> datetime | None:
+    return config.ago(camera, since) if isinstance(since, timedelta) else since
 
-    with Ledger(state_dir, read_only=True) as ledger:
-        latest = ledger.history(camera=camera, limit=1)
-    if not latest:
-        return "no brackets in the ledger yet"
+
+def _newest(
+    ledger: Ledger, spans: Mapping[str, datetime | None], limit: int
+) -> list[BracketRecord]:
+    rows = [
+        record
+        for name, since in spans.items()
+        for record in ledger.history(camera=name, since=since, limit=limit)
+    ]
+    rows.sort(key=lambda record: (record.slot, record.camera))
+    return rows[-limit:]
+
+
+def _nothing(latest: BracketRecord, since: datetime | None) -> str:
     return (
         f"no brackets since {since:%Y-%m-%d %H:%M:%S} in the clock of the file names; the latest"
-        f" slot is {latest[0].slot:%Y-%m-%d %H:%M:%S}"
+        f" slot is {latest.slot:%Y-%m-%d %H:%M:%S}"
     )
 
 

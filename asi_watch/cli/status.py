@@ -29,10 +29,10 @@ def command(config_path: str, as_json: bool) -> None:
     the durable product, counts since the daemon started, the curve, and the latest error. Exit
     code 1 when no daemon answers.
     """
-    from asi_watch.config.loading import load_config
+    from asi_watch.cli._running import running_config
     from asi_watch.live.operating.control import NotRunningError, ask
 
-    snapshot = ask(load_config(config_path).state_dir)
+    snapshot = ask(running_config(config_path).state_dir)
     if as_json:
         click.echo(json.dumps(snapshot, indent=2))
         return

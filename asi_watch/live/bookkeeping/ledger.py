@@ -204,7 +204,7 @@ class Ledger(CurveRows):
         self, *, camera: str | None = None, since: datetime | None = None, limit: int | None = None
     ) -> list[BracketRecord]:
         """Rows of the ledger in the order of their slots, the newest `limit` of them."""
-        cameras = self._cameras() if camera is None else [camera]
+        cameras = self.cameras() if camera is None else [camera]
         most = -1 if limit is None else limit
         # Camera by camera: there is an order by slot only within each.
         rows = [
@@ -218,7 +218,8 @@ class Ledger(CurveRows):
         rows.sort(key=lambda record: (record.slot, record.camera))
         return rows if limit is None else rows[max(0, len(rows) - limit) :]
 
-    def _cameras(self) -> list[str]:
+    def cameras(self) -> list[str]:
+        """Give the names of all cameras that have rows."""
         # From one to the next: the rows of a camera need not be looked through.
         rows = self._execute(
             "WITH RECURSIVE found (name) AS (SELECT min(camera) FROM brackets UNION ALL SELECT"
@@ -259,7 +260,7 @@ class Ledger(CurveRows):
         LedgerDamagedError
             If anything makes no sense.
         """
-        for camera in self._cameras():
+        for camera in self.cameras():
             self.last_change(camera)
             self.to_retry(camera, _NEVER, limit=_NEWEST)
             self.history(camera=camera, limit=_NEWEST)
