@@ -55,10 +55,8 @@ def decode_png(data: bytes, header: Header) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    data : bytes
-        The whole file.
-    header : Header
-        What `read_header` found in it.
+    data, header
+        As for `decode_jpeg`.
 
     Returns
     -------
@@ -84,10 +82,8 @@ def decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    data : bytes
-        The whole file.
-    header : Header
-        What `read_header` found in it.
+    data, header
+        As for `decode_jpeg`.
 
     Returns
     -------
