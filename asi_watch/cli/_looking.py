@@ -8,13 +8,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.files import shown
 from asi_watch.naming import NamePattern, ParsedName, is_product_name, label_like
 
-__all__ = ["FilesFound", "look_into", "name_warnings", "names_as_read", "response_fault"]
+if TYPE_CHECKING:
+    from asi_watch.images.headers import Header
+
+__all__ = [
+    "FilesFound",
+    "disc_warnings",
+    "look_into",
+    "name_warnings",
+    "names_as_read",
+    "response_fault",
+]
 
 _MOST_FILES = 200
 _MOST_OF_A_FOLDER = 50
@@ -90,6 +101,26 @@ def name_warnings(camera: CameraConfig, found: FilesFound) -> Iterator[tuple[Way
         yield ("bracket", "exposures"), text
 
 
+def disc_warnings(camera: CameraConfig, found: FilesFound) -> Iterator[tuple[Way, str]]:
+    """Find sky discs that have nothing of the newest picture inside."""
+    given = {"merge": camera.merge.sky_disc, "recalibrate": camera.recalibrate.sky_disc}
+    discs = {section: disc for section, disc in given.items() if isinstance(disc, tuple)}
+    if not discs or not found.fitting:
+        return
+    from asi_watch.hdr.disc import SkyDisc
+    from asi_watch.patience import answered
+
+    path = camera.watch / found.fitting[0][0]
+    (header,) = answered(_PATIENCE, partial(_header, path))
+    if header is None:
+        return
+    for section, disc in discs.items():
+        try:
+            SkyDisc(*disc).mask((header.height, header.width))
+        except ValueError as error:
+            yield (section, "sky_disc"), f"{error} ({shown(found.fitting[0][0])})"
+
+
 def response_fault(camera: CameraConfig, found: FilesFound) -> str | None:
     """Say why the response file cannot be used; None if it can, or is not there, or not read.
 
@@ -115,21 +146,21 @@ def _response_fault(path: Path, camera: CameraConfig, found: FilesFound) -> str 
     except ResponseFileError as error:
         return str(error)
     for name, _ in found.fitting[:1]:
-        channels = _channels(camera.watch / name)
-        if channels is not None and channels != curve.channels:
+        header = _header(camera.watch / name)
+        if header is not None and header.channels != curve.channels:
             return (
                 f"{path}: is a curve of {curve.channels} channels, and the camera's images have"
-                f" {channels} ({shown(name)})"
+                f" {header.channels} ({shown(name)})"
             )
     return None
 
 
-def _channels(path: Path) -> int | None:
+def _header(path: Path) -> Header | None:
     from asi_watch.images.headers import HeaderError, read_header
 
     try:
         with path.open("rb") as file:
-            return read_header(file.read(_MOST_HEADER)).channels
+            return read_header(file.read(_MOST_HEADER))
     except (OSError, HeaderError):
         return None
 

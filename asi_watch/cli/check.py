@@ -23,7 +23,13 @@ def command(config_path: str) -> None:
     response file that cannot be used is a problem. What the names of each camera's newest files
     are taken for is told as well.
     """
-    from asi_watch.cli._looking import look_into, name_warnings, names_as_read, response_fault
+    from asi_watch.cli._looking import (
+        disc_warnings,
+        look_into,
+        name_warnings,
+        names_as_read,
+        response_fault,
+    )
 
     loaded = read_config(config_path)
     warnings, problems = find_warnings(loaded), []
@@ -33,7 +39,8 @@ def command(config_path: str) -> None:
             click.echo(line, err=True)
         warnings += [
             _problem(loaded, ("cameras", name, *way), text)
-            for way, text in name_warnings(camera, found)
+            for check in (name_warnings, disc_warnings)
+            for way, text in check(camera, found)
         ]
         fault = response_fault(camera, found)
         if fault is not None:

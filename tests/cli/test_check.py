@@ -157,6 +157,19 @@ def test_a_response_file_that_cannot_be_used_is_an_error(
     assert "pickle" not in result.stderr
 
 
+def test_a_disc_outside_of_the_pictures(tmp_path: Path) -> None:
+    def told(**camera: object) -> list[str]:
+        lines = check(place(tmp_path, ["20260621120000_80.png"], **camera)).stderr.splitlines()
+        return [line for line in lines if "sky_disc" in line]
+
+    (line,) = told(merge={"sky_disc": [500, 4, 5]})
+    assert "cameras.roof.merge.sky_disc: sky_disc 500, 4, 5 lies outside of pictures of " in line
+    assert line.endswith("in their pixels (20260621120000_80.png)")
+    (line,) = told(recalibrate={"sky_disc": [500, 4, 5]})
+    assert "cameras.roof.recalibrate.sky_disc: " in line
+    assert not told(merge={"sky_disc": [4, 4, 500]})
+
+
 def test_a_folder_that_may_not_be_entered_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
