@@ -57,7 +57,7 @@ def save_comparison_plot(
     result = compare_curves(first, second)
     figure = Figure(figsize=(7.0, 7.0), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    _draw_curves(above, first, second, result, (shown(names[0]), shown(names[1])))
+    _draw_curves(above, first, result, (shown(names[0]), shown(names[1])))
     _draw_difference(below, result)
     return publish_plot(lambda path: figure.savefig(path, dpi=dpi), Path(out_path))
 
@@ -65,7 +65,6 @@ def save_comparison_plot(
 def _draw_curves(
     axes: Axes,
     first: ResponseCurve,
-    second: ResponseCurve,
     result: CurveComparison,
     names: tuple[str, str],
 ) -> None:

@@ -47,6 +47,8 @@ def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         assert load_curve(tmp_path / "r.npz").metadata["sky_disc"] == noted
         assert ("inside the sky disc 40,50.5,30" in result.stdout) == (noted is not None)
+        lines = CliRunner().invoke(main, ["response", "show", f"{tmp_path}/r.npz"]).stdout
+        assert ("40,50.5,30 (x, y, radius)" in lines) == (noted is not None)
 
 
 def test_the_disc_of_the_configuration_counts(tmp_path: Path) -> None:
