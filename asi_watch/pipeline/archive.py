@@ -18,6 +18,7 @@ from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.calibration import CalibrationChoices, calibrate_brackets
+from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
 from asi_watch.pipeline.finding import ArchiveBracket, ArchiveRules, find_brackets
 from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress
@@ -62,7 +63,13 @@ class ArchiveSummary:
     failures : list of (datetime, str)
         Slots without product and the reason.
     seconds : float
-        Wall time.
+        Wall time of merging.
+    too_long : str or None
+        Where slots held several brackets: how many, and what helps.
+    clash : tuple of str or None
+        Two folders with the same exposures of the same brackets, if there are any.
+    calibrating : float or None
+        Wall time of the calibration before, if there was one.
     """
 
     brackets: int
@@ -71,6 +78,9 @@ class ArchiveSummary:
     left_out: int = 0
     failures: list[tuple[datetime, str]] = field(default_factory=list)
     seconds: float = 0.0
+    too_long: str | None = None
+    clash: tuple[str, str] | None = None
+    calibrating: float | None = None
 
     def add(self, outcome: BracketOutcome) -> None:
         """Count one bracket."""
@@ -82,19 +92,26 @@ class ArchiveSummary:
 
     @property
     def flawless(self) -> bool:
-        """Whether every bracket was merged from all of its exposures."""
-        return not self.failures and not self.left_out
+        """Whether every bracket was merged from all of its exposures, and none hid another."""
+        return not (self.failures or self.left_out or self.too_long or self.clash)
 
     def sentence(self) -> str:
         """Say it in one sentence."""
         text = f"{self.merged} of {self.brackets} brackets merged in {self.seconds:.1f} s"
         if self.merged and self.seconds > 0:
             text += f" ({self.merged / self.seconds:.1f} per second)"
-        text += f", {self.products} files written"
+        if self.calibrating is not None:
+            text += f", after {self.calibrating:.1f} s of calibration"
+        text += f", {_count(self.products, 'file')} written"
         if self.failures:
-            text += f"; {len(self.failures)} brackets not merged"
+            text += f"; {_count(len(self.failures), 'bracket')} not merged"
         if self.left_out:
-            text += f"; {self.left_out} unreadable exposures left out"
+            text += f"; {_count(self.left_out, 'unreadable exposure')} left out"
+        if self.too_long:
+            text += f"; {self.too_long}"
+        if self.clash:
+            ours, theirs = (shown(folder) for folder in self.clash)
+            text += f"; {ours} and {theirs} hold the same exposures: one folder per camera"
         return text
 
 
@@ -146,8 +163,11 @@ def merge_archive(
     brackets = find_brackets(root, rules)
     if not brackets:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
+    calibrating = None
     if curve is None and settings.algorithm != "mertens":
+        started = time.monotonic()
         curve = _calibrated(brackets, root, settings)
+        calibrating = time.monotonic() - started
     count = usable_cores() if workers is None else workers
     plan = MergePlan(
         root=root,
@@ -161,7 +181,13 @@ def merge_archive(
         leave_out_unreadable=leave_out_unreadable,
         threads=1 if count > 1 else usable_cores(),
     )
-    summary = ArchiveSummary(len(brackets))
+    too_long = slots_too_long(brackets)
+    summary = ArchiveSummary(
+        len(brackets),
+        too_long=None if too_long is None else too_long[1],
+        clash=folders_that_clash(brackets),
+        calibrating=calibrating,
+    )
     started = time.monotonic()
     with progress("merging", len(brackets)) as advance:
         for outcome in merge_all(brackets, BracketMerger(plan), count):
@@ -249,3 +275,7 @@ def _calibrated(
     if len(warnings) > _WARNINGS_SHOWN:
         log.warning("and %d warnings more; calibrate shows all", len(warnings) - _WARNINGS_SHOWN)
     return done.curve({})
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -7,15 +7,25 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Literal
 
 from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
+from asi_watch.duplicates import brackets_among, chosen_files
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.naming import ParsedName, is_product_name, label_like
+from asi_watch.pipeline.doubles import log_superseded
 from asi_watch.pipeline.naming import parse_name
 
-__all__ = ["IMAGE_EXTENSIONS", "ArchiveBracket", "ArchiveRules", "find_brackets", "walk_images"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "ArchiveBracket",
+    "ArchiveRules",
+    "bracket_of",
+    "find_brackets",
+    "walk_images",
+]
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +90,10 @@ class ArchiveBracket:
         Exposures of a complete bracket, where known.
     complete : bool
         Whether all of them are there.
+    superseded : tuple of (Exposure, Exposure)
+        Files that are not used, and the one of the same exposure time that is.
+    intervals : tuple of timedelta
+        Between the beginnings of the brackets in this slot, where it holds several.
     """
 
     slot: datetime
@@ -87,6 +101,8 @@ class ArchiveBracket:
     files: int
     expected: int | None = None
     complete: bool = False
+    superseded: tuple[tuple[Exposure, Exposure], ...] = ()
+    intervals: tuple[timedelta, ...] = ()
 
     @property
     def first(self) -> Exposure:
@@ -160,8 +176,9 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
     Returns
     -------
     list of ArchiveBracket
-        Rising slots. Of several files of one exposure time in a slot, the one written last
-        counts. Files whose name is not an exposure's are counted in the log.
+        Rising slots. Of several files of one exposure time in a slot, one counts
+        (`asi_watch.duplicates.chosen_files`), and the log names the others. Files whose name is
+        not an exposure's are counted there.
 
     Raises
     ------
@@ -191,27 +208,27 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
             label_like(labelled),
         )
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
+    log_superseded(brackets)
     return _judged(brackets, ExpectedExposures(rules.expected))
 
 
 def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
     """Build one bracket, deciding between files of the same exposure time."""
-    chosen: dict[float, Exposure] = {}
-    for exposure in exposures:
-        other = chosen.get(exposure.exposure_us)
-        if other is None:
-            chosen[exposure.exposure_us] = exposure
-            continue
-        a, b = _dated(exposure, root), _dated(other, root)
-        newer, older = (a, b) if a.newer_than(b) else (b, a)
-        chosen[exposure.exposure_us] = newer
-        log.warning(
-            "%s is not used: %s has the same exposure time and was written later",
-            shown(older.path),
-            shown(newer.path),
-        )
-    rising = tuple(chosen[t] for t in sorted(chosen))
-    return ArchiveBracket(slot, rising, len(exposures))
+    if len({e.exposure_us for e in exposures}) == len(exposures):
+        rising = sorted(exposures, key=lambda e: e.exposure_us)
+        return ArchiveBracket(slot, tuple(rising), len(exposures))
+    dated = [_dated(exposure, root) for exposure in exposures]
+    chosen = chosen_files(dated)
+    starts = [bracket[0].timestamp for bracket in brackets_among(dated)]
+    return ArchiveBracket(
+        slot,
+        tuple(chosen[t] for t in sorted(chosen)),
+        len(exposures),
+        superseded=tuple(
+            (e, winner) for e in dated if (winner := chosen[e.exposure_us]).path != e.path
+        ),
+        intervals=tuple(b - a for a, b in pairwise(starts)),
+    )
 
 
 def _takes_label_for_time(path: str, parsed: ParsedName | None) -> bool:

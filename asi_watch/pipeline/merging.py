@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from asi_watch import __version__
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
+from asi_watch.duplicates import why_superseded
 from asi_watch.errors import BracketError, ImageError, ResponseFileError
 from asi_watch.files import shown
 from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
@@ -217,6 +218,7 @@ class BracketMerger:
     ) -> Provenance:
         plan = self._plan
         curve = plan.curve if plan.settings.algorithm != "mertens" else None
+        superseded = (Unusable(e.path, why_superseded(e, other)) for e, other in bracket.superseded)
         return Provenance(
             camera=self._plan.camera,
             slot=bracket.slot,
@@ -229,7 +231,7 @@ class BracketMerger:
             complete=bracket.complete and not left_out,
             revision=1,
             software=f"asi-watch {__version__}",
-            unusable=left_out,
+            unusable=tuple(sorted((*left_out, *superseded), key=lambda u: u.path)),
         )
 
     def _shown(self, exposure: Exposure) -> str:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from asi_watch.brackets import BracketRules, Exposure
+from asi_watch.duplicates import chosen_files
 from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.commands import (
@@ -302,16 +303,15 @@ class World:
         return self.slots.slot(_parsed(path).timestamp)
 
     def batch(self, slot: datetime) -> frozenset[Key]:
-        """What a run over the folder would merge: of each exposure the newest usable file."""
-        newest: dict[float, Exposure] = {}
+        """What a run over the folder would merge."""
+        usable = []
         for path, content in self.files_of(slot).items():
             if content.kind == "whole":
                 named = _parsed(path)
-                one = Exposure(path, named.timestamp, named.exposure_us, *content.signature)
-                other = newest.get(one.exposure_us)
-                if other is None or one.newer_than(other):
-                    newest[one.exposure_us] = one
-        return frozenset((e.path, e.signature) for e in newest.values())
+                usable.append(
+                    Exposure(path, named.timestamp, named.exposure_us, *content.signature)
+                )
+        return frozenset((e.path, e.signature) for e in chosen_files(usable).values())
 
 
 def _parsed(path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Callable
@@ -86,6 +87,37 @@ def settings(grace: str) -> dict[str, object]:
 def test_the_same_bytes_whatever_the_order(make_site: Callable[..., Site]) -> None:
     same, alike = live_and_batch(make_site(**settings(GRACE)), brackets=6, late=0, seed=1)
     assert (same, alike) == (24, 0)
+
+
+def test_the_same_of_slots_that_hold_two_brackets(make_site: Callable[..., Site]) -> None:
+    bracket = {"exposures": EXPOSURES, "grace": "2s", "round_to": "60s"}
+    site = make_site(**settings("2s") | {"bracket": bracket})
+    dice = random.Random(4)
+    frames = [(number, index) for number in range(4) for index in range(5)]
+    dice.shuffle(frames)
+    site.start()
+    for number, index in frames:
+        # What was written when says nothing: an archive that was copied.
+        aside = site.folder / "aside.part"
+        aside.write_bytes(scene(number)[index])
+        os.utime(aside, (1e9, 1e9 + dice.randint(0, 99)))
+        target = site.watch / file_name(number, index)
+        aside.rename(target)
+
+    def all_have_a_row() -> bool:
+        rows = site.rows()
+        known = [len(r.inputs) + len(r.rejected) for r in rows.values() if r.state == "published"]
+        return known == [10, 10]
+
+    site.until(all_have_a_row, "all files in a row")
+    assert site.stop() == 0
+    for row in site.rows().values():
+        assert {e.timestamp.second for e in row.inputs} == {30, 31, 32, 33, 34}
+    batch = site.folder / "batch"
+    answer = site.run("merge", str(site.watch), str(batch))
+    assert answer.returncode == 1, answer.stderr
+    assert "2 slots held two brackets" in answer.stdout
+    compare(site, batch)
 
 
 @pytest.mark.soak

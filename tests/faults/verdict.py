@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from asi_watch.brackets import Exposure, slot_of
+from asi_watch.duplicates import chosen_files
 from asi_watch.errors import ImageError
 from asi_watch.images import read_image
 from asi_watch.live.records import BracketRecord
@@ -28,11 +29,16 @@ class OnDisk:
     """The files of one slot as they lie in the watch folder."""
 
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
-    newest: dict[float, Exposure] = field(default_factory=dict)
+    usable: list[Exposure] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> dict[float, Exposure]:
+        """What is to be merged."""
+        return chosen_files(self.usable)
 
 
 def files_by_slot(watch: Path) -> dict[datetime, OnDisk]:
-    """All exposures of a watch folder, with the newest whole file of each exposure time."""
+    """All exposures of a watch folder, and which of them are whole."""
     slots: dict[datetime, OnDisk] = defaultdict(OnDisk)
     for path in sorted(watch.rglob("*.jpg")):
         named = PATTERN.parse(path.name)
@@ -46,10 +52,9 @@ def files_by_slot(watch: Path) -> dict[datetime, OnDisk]:
             read_image(path)
         except ImageError:
             continue
-        one = Exposure(name, named.timestamp, named.exposure_us, status.st_size, status.st_mtime_ns)
-        other = there.newest.get(one.exposure_us)
-        if other is None or one.newer_than(other):
-            there.newest[one.exposure_us] = one
+        there.usable.append(
+            Exposure(name, named.timestamp, named.exposure_us, status.st_size, status.st_mtime_ns)
+        )
     return dict(slots)
 
 
@@ -68,7 +73,7 @@ def check(site: Site, slots: dict[datetime, OnDisk], *, min_exposures: int) -> C
     """Compare folder, ledger and products; returns counts for the table.
 
     Every exposure on disk is in its bracket's row. Every bracket with enough exposures has one
-    product, whole, made from the newest file of each exposure, and its row says the same. No
+    product, whole, made from the files that are to be chosen, and its row says the same. No
     revision came without a late exposure. Nothing was merged twice. Nothing lies about.
     """
     rows = site.rows()
@@ -76,12 +81,12 @@ def check(site: Site, slots: dict[datetime, OnDisk], *, min_exposures: int) -> C
     counts = Counter(brackets=len(slots), exposures=sum(len(s.files) for s in slots.values()))
     for slot, there in slots.items():
         row = rows[slot]
-        if len(there.newest) < min_exposures:
+        if len(there.chosen) < min_exposures:
             assert row.state == "skipped", row
             counts["skipped"] += 1
             continue
         assert row.state == "published", row
-        wanted = {(e.path, e.size, e.mtime_ns) for e in there.newest.values()}
+        wanted = {(e.path, e.size, e.mtime_ns) for e in there.chosen.values()}
         assert {(e.path, e.size, e.mtime_ns) for e in row.inputs} == wanted
         check_products(site, row)
         assert row.revision - 1 <= row.late, f"revised without a late exposure: {row}"

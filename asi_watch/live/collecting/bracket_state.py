@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
+from asi_watch.duplicates import chosen_files, why_superseded
 from asi_watch.live.commands import ReadFile, ReadOutcome, Signature, Unusable
 from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
@@ -70,13 +71,8 @@ class OpenBracket:
 
     @property
     def exposures(self) -> dict[float, Exposure]:
-        """Of each exposure time the newest usable file."""
-        newest: dict[float, Exposure] = {}
-        for exposure in self.usable.values():
-            present = newest.get(exposure.exposure_us)
-            if present is None or exposure.newer_than(present):
-                newest[exposure.exposure_us] = exposure
-        return newest
+        """Of each exposure time the file that is merged, by the rule of `chosen_files`."""
+        return chosen_files(self.usable.values())
 
     @property
     def inputs(self) -> tuple[Exposure, ...]:
@@ -86,14 +82,15 @@ class OpenBracket:
 
     @property
     def left_out(self) -> tuple[RejectedFile, ...]:
-        """The bracket's other files: what cannot be used, and what is older than an input."""
+        """The bracket's other files: what cannot be used, and those in whose place an input is."""
         exposures = self.exposures
         superseded = (
-            RejectedFile(e.path, *e.signature, f"superseded by the newer {winner.path}")
+            RejectedFile(e.path, *e.signature, why_superseded(e, winner))
             for e in self.usable.values()
             if (winner := exposures[e.exposure_us]).path != e.path
         )
-        return (*self.rejected.values(), *superseded)
+        # In an order that says nothing of arrival: products note them, live and batch the same.
+        return tuple(sorted((*self.rejected.values(), *superseded), key=lambda r: r.path))
 
     def known(self, path: str) -> Signature | None:
         """Signature under which this file has had its turn, None if it has not."""

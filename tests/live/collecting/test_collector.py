@@ -218,13 +218,31 @@ def test_an_earlier_complete_bracket_does_not_flush_a_later_one(bench: Bench) ->
 
 
 def test_of_two_files_with_one_exposure_the_newest_wins(bench: Bench) -> None:
-    first, second = bench.write(name(0, 80, 0), 5), bench.write(name(0, 80, 9), 7)
+    first, second = bench.write(name(0, 80, 0), 5), bench.write(name(0, 80, 1), 7)
     bench.arrive(second, first, *whole()[1:])
     row = bench.rows[slot(0)]
     assert row.inputs[0].path == second
     assert row.duplicates == 1
     assert row.rejected[0].path == first
     assert "superseded" in row.rejected[0].reason
+
+
+def test_of_two_brackets_in_a_slot_one_is_merged_whatever_comes_when(bench: Bench) -> None:
+    early = [bench.write(path, 9) for path in whole()]
+    late = [bench.write(name(0, int(time), 20 + n), 5) for n, time in enumerate(EXPOSURES)]
+    bench.arrive(early[0], late[0], late[1])
+    bench.wait(GRACE)
+    # The fuller one goes first; the other lends what it lacks, as long as that is so.
+    assert {e.path for e in bench.rows[slot(0)].inputs} == {late[0], late[1]}
+    bench.arrive(early[1], early[2])
+    bench.wait(GRACE)
+    assert [e.path for e in bench.rows[slot(0)].inputs] == early
+    bench.arrive(late[2])
+    bench.wait(GRACE)
+    row = bench.rows[slot(0)]
+    assert [e.path for e in row.inputs] == late
+    assert {r.path for r in row.rejected} == set(early)
+    assert all("holds two brackets" in r.reason for r in row.rejected)
 
 
 def test_a_file_only_created_is_read_when_it_lay_still(bench: Bench) -> None:
