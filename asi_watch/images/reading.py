@@ -115,7 +115,7 @@ def read_image(
     except NotRegularFileError as error:
         raise ImageError(name, str(error)) from None
     except FileNotFoundError:
-        raise ImageError(name, "is gone", may_recover=True) from None
+        raise ImageError(name, "no such file", may_recover=True) from None
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error

@@ -24,7 +24,7 @@ from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress
 from asi_watch.products import ProductSpec
 
-__all__ = ["ArchiveSummary", "BracketOutcome", "merge_all", "merge_archive"]
+__all__ = ["ArchiveSummary", "BracketOutcome", "check_workers", "merge_all", "merge_archive"]
 
 log = logging.getLogger(__name__)
 
@@ -226,12 +226,23 @@ def merge_all(
             log.warning("bracket %s merged without %s: %s", bracket.slot, name, unusable.reason)
         return BracketOutcome(bracket.slot, merged.products, len(merged.left_out), None)
 
-    if workers < 0:
-        raise ValueError(f"the number of workers must not be negative; got {workers}")
+    check_workers(workers)
     if workers <= 1:
         yield from map(one, brackets)
         return
     yield from _in_threads(one, brackets, workers)
+
+
+def check_workers(workers: int) -> None:
+    """Refuse what is no number of threads.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number, or negative.
+    """
+    if not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"the number of workers is 0 or more, a whole number; got {workers!r}")
 
 
 def _in_threads(

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from asi_watch.brackets import Exposure
-from asi_watch.errors import AsiWatchError, BracketError
-from asi_watch.files import shown
-from asi_watch.pipeline.archive import ArchiveSummary, merge_all, merge_archive
-from asi_watch.pipeline.finding import ArchiveBracket, ArchiveRules, bracket_of
+from asi_watch.errors import AsiWatchError
+from asi_watch.pipeline.archive import (
+    ArchiveSummary,
+    check_workers,
+    merge_all,
+    merge_archive,
+)
+from asi_watch.pipeline.doubles import log_superseded
+from asi_watch.pipeline.finding import ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.grouping import slot_length
 from asi_watch.pipeline.merging import BracketMerger, MergePlan
-from asi_watch.pipeline.naming import parse_timestamp
 from asi_watch.pipeline.progress import progress
 from asi_watch.pipeline.settings import MergeChoices, merge_choices, product_of
+from asi_watch.pipeline.tables import (
+    bracket_of_group,
+    check_table,
+    group_of,
+    slot_of_timestamp,
+)
 from asi_watch.responses import load_curve
 
 __all__ = ["process_directory", "process_hdr_series", "process_timestamp"]
@@ -57,9 +65,14 @@ def process_timestamp(
     ------
     ImageError, BracketError, ResponseFileError, PublishError
         Why there is no picture, with the file.
+    TypeError
+        If `timestamp_group` is something else.
     """
+    timestamp, group = group_of(timestamp_group)
     merger = BracketMerger(_series_plan(root_dir, target_dir, kwargs_merging))
-    merger.merge(_bracket_of_series(*timestamp_group, os.fspath(Path(root_dir))))
+    bracket = bracket_of_group(timestamp, group, os.fspath(Path(root_dir)))
+    log_superseded([bracket])
+    merger.merge(bracket)
     return True
 
 
@@ -75,7 +88,9 @@ def process_hdr_series(
     Parameters
     ----------
     asi_files : Series
-        Index (timestamp, exposure time in microseconds), values paths relative to `root_dir`.
+        Index (timestamp, exposure time in microseconds), values paths relative to `root_dir`. A
+        row without a path is named in the log, and its bracket merged without it; a row without a
+        timestamp is named and left out.
     root_dir, target_dir : str or Path
         Sub-folders below `root_dir` are kept below `target_dir`.
     n_workers : int
@@ -93,29 +108,32 @@ def process_hdr_series(
 
     Raises
     ------
+    TypeError
+        If `asi_files` is no Series.
     ValueError
         If the index has no two levels, or an argument does not fit.
     """
-    if asi_files.index.nlevels != 2:
-        raise ValueError("asi_files needs an index of two levels: timestamp and exposure time")
+    table = check_table(asi_files)
+    check_workers(n_workers)
     root = os.fspath(Path(root_dir))
     merger = BracketMerger(_series_plan(root_dir, target_dir, kwargs_merging))
     timestamps: list[Any] = []
     made: dict[datetime, str] = {}
     brackets: list[ArchiveBracket] = []
-    for timestamp, group in asi_files.groupby(level=0):
+    for timestamp, group in table.groupby(level=0):
         timestamps.append(timestamp)
         try:
-            brackets.append(_bracket_of_series(timestamp, group, root))
+            brackets.append(bracket_of_group(timestamp, group, root))
         except AsiWatchError as error:
             log.warning("bracket %s not merged: %s", timestamp, error)
+    log_superseded(brackets)
     with progress("merging", len(brackets)) as advance:
         for outcome in merge_all(brackets, merger, n_workers):
             if outcome.products:
                 made[outcome.slot] = os.fspath(outcome.products[0])
             advance()
-    index = pd.Index(timestamps, name=asi_files.index.names[0])
-    paths = [made.get(_slot(timestamp)) for timestamp in timestamps]
+    index = pd.Index(timestamps, name=table.index.names[0])
+    paths = [made.get(slot_of_timestamp(timestamp)) for timestamp in timestamps]
     return pd.Series(paths, index=index, name="created_hdr", dtype=object)
 
 
@@ -161,6 +179,8 @@ def process_directory(
         If an argument does not fit.
     """
     workers = kwargs.pop("n_workers", None)
+    if workers is not None:
+        check_workers(workers)
     leave_out = kwargs.pop("leave_out_unreadable", False)
     choices = _choices(kwargs, response_file, "debevec_custom")
     summary = merge_archive(
@@ -210,37 +230,3 @@ def _series_plan(
         camera=Path(root_dir).resolve().name,
         to_utc=lambda slot: slot.replace(tzinfo=UTC),
     )
-
-
-def _bracket_of_series(timestamp: Any, group: pd.Series[Any], root: str) -> ArchiveBracket:
-    slot = _slot(timestamp)
-    exposures = list(_exposures_of_series(slot, group))
-    if not exposures:
-        raise BracketError(f"{timestamp}: no images")
-    return bracket_of(slot, exposures, root)
-
-
-def _exposures_of_series(slot: datetime, group: pd.Series[Any]) -> Iterator[Exposure]:
-    times = group.index.get_level_values(-1)
-    for time, path in zip(times, group.to_numpy(dtype=object), strict=True):
-        if isinstance(path, str | os.PathLike):
-            name = os.fspath(path)
-            exposure_us = _exposure_us(time, name)
-            yield Exposure(name, parse_timestamp(name) or slot, exposure_us)
-
-
-def _exposure_us(value: Any, name: str) -> float:
-    try:
-        time = float(value)
-    except (TypeError, ValueError):
-        time = float("nan")
-    if not (np.isfinite(time) and time > 0):
-        raise BracketError(f"{shown(name)}: {value!r} is no exposure time in microseconds")
-    return time
-
-
-def _slot(timestamp: Any) -> datetime:
-    stamp = pd.Timestamp(timestamp)
-    if pd.isna(stamp):
-        raise BracketError(f"{timestamp!r} is no timestamp")
-    return stamp.tz_localize(None).floor("us").to_pydatetime()

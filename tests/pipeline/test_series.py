@@ -71,3 +71,59 @@ def test_wrong_tables_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert "'short' is no exposure time" in caplog.text
     empty = process_hdr_series(files.iloc[:0], tmp_path / "a", tmp_path / "b")
     assert (len(empty), empty.name) == (0, "created_hdr")
+
+
+def merged_from(path: str) -> list[float]:
+    provenance = read_provenance(path)
+    assert provenance is not None
+    return [source.exposure_us for source in provenance.sources]
+
+
+def test_no_row_is_lost_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = series_of(write_archive(tmp_path / "a", 3), tmp_path / "a")
+    stamps = files.index.get_level_values(0).to_list()
+    stamps[-1] = pd.NaT
+    files.index = pd.MultiIndex.from_arrays([stamps, files.index.get_level_values(1)])
+    files.iloc[1], files.iloc[7] = None, float("nan")
+    created = process_hdr_series(files, tmp_path / "a", tmp_path / "b")
+    assert [len(merged_from(path)) for path in created] == [4, 4, 4]
+    told = [m for m in caplog.messages if "no file for the exposure time" in m]
+    assert [m.partition(": no file")[0][-8:] for m in told] == ["08:59:30", "09:00:00"]
+    assert "1 rows without a timestamp are left out, e.g. 2026/06/21/09/2026" in caplog.text
+
+
+def test_what_is_no_table_is_an_error_that_says_what_is_wanted(tmp_path: Path) -> None:
+    root, out = tmp_path / "a", tmp_path / "b"
+    files = series_of(write_archive(root, 1), root)
+    with pytest.raises(TypeError, match=r"Series of paths is wanted; got DataFrame; take one of"):
+        process_hdr_series(files.to_frame(), root, out)
+    with pytest.raises(TypeError, match="Series of paths is wanted; got list"):
+        process_hdr_series(list(files), root, out)
+    with pytest.raises(TypeError, match=r"timestamp_group is \(timestamp, Series\).*got Series"):
+        process_timestamp(files, root, out)
+    with pytest.raises(TypeError, match="got DataFrame"):
+        process_timestamp((slot(0), files.to_frame()), root, out)
+    with pytest.raises(ValueError, match=r"levels of the index are swapped.*swaplevel"):
+        process_hdr_series(files.swaplevel(), root, out)
+    for wrong in (None, 1.5, -1):
+        with pytest.raises(ValueError, match="workers is 0 or more"):
+            process_hdr_series(files, root, out, n_workers=wrong)
+    assert not out.exists()
+
+
+def test_absolute_paths_and_rows_that_come_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, out = tmp_path / "a", tmp_path / "b"
+    files = series_of(write_archive(root, 1), root)
+    absolute = pd.concat([files, files.iloc[:2]]).map(lambda path: str(root / path))
+    created = process_hdr_series(absolute, root, out)
+    assert products(out) == NAMES[:1]
+    assert merged_from(created.iloc[0]) == [80, 160, 320, 640, 1280]
+    assert "not used" not in caplog.text
+    elsewhere = process_hdr_series(absolute, tmp_path / "c", out)
+    assert elsewhere.iloc[0] is None
+    assert "is not below root_dir" in caplog.text
+    nowhere = process_hdr_series(files.map(lambda path: f"x/{path}"), root, out)
+    assert nowhere.iloc[0] is None
+    assert "no such file" in caplog.text
