@@ -142,11 +142,14 @@ class OpenBracket:
 
     def refuse(self, arrival: Arrival, outcome: Unusable) -> None:
         """Note a file that cannot be used, and whether looking again is worth it."""
+        before = self.rejected.get(arrival.path)
         self._forget(arrival.path)
         self.reject(arrival.path, outcome.signature or (0, 0), outcome.reason)
         if outcome.may_recover:
             self.recoverable[arrival.path] = arrival
-            self.looked_last = False
+            # What is as it was is not worth another last look: a file that nobody may read would
+            # be looked at for ever.
+            self.looked_last &= before == self.rejected[arrival.path]
 
     def reject(self, path: str, signature: Signature, reason: str) -> None:
         """Note that a file is not part of the product."""
