@@ -118,6 +118,7 @@ AT_ONCE = {
     "asi_watch.live.storage.shelf._YOUNGEST": 0.0,
     "asi_watch.live.storage.janitor._LOOK_EVERY": 0.1,
     "asi_watch.live.storage.janitor._MORE_AFTER": 0.1,
+    "asi_watch.live.storage.janitor._SEARCH_EVERY": 0.5,
 }
 
 

@@ -21,6 +21,7 @@ _EVERY = 3600.0
 _MORE_AFTER = 60.0
 _LOOK_EVERY = 5.0
 _THOROUGH_EVERY = 86_400.0
+_SEARCH_EVERY = 600.0
 _MOST_FILES = 5000
 # A lower priority would not do: who waits for a processor while it holds the interpreter's lock
 # makes all others wait, a quarter of a second at times.
@@ -122,6 +123,7 @@ class Janitor:
         self._rows = Memory()
         self._pressed = pressed
         self._thorough_at = float("-inf")
+        self._searched_at, self._in_vain = float("-inf"), False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -159,7 +161,9 @@ class Janitor:
             due_if_pressed = time.monotonic() + _MORE_AFTER
 
     def run_once(self) -> bool:
-        """Go through all cameras once; once a day also through all that nothing was expected of.
+        """Go through all cameras once; at times also through all that nothing was expected of.
+
+        That is once a day, and where the disk stays full though nothing is found to delete.
 
         Returns
         -------
@@ -171,15 +175,21 @@ class Janitor:
         LedgerError
             If the ledger cannot be read.
         """
-        thorough = time.monotonic() - self._thorough_at >= _THOROUGH_EVERY
+        began = time.monotonic()
+        daily = began - self._thorough_at >= _THOROUGH_EVERY
+        # A backlog is published in no order: what came behind an earlier run makes room as well.
+        thorough = daily or (self._in_vain and began - self._searched_at >= _SEARCH_EVERY)
         with Ledger(self._state_dir, read_only=True) as ledger:
             now, trusted = self._memory.clock.look(self._last_change(ledger))
             outcomes = self._retain(ledger, now, trusted, thorough=thorough, dry=False)
-            if thorough:
+            if daily:
                 # What would be deleted is told once a day.
                 self._retain(ledger, now, trusted, thorough=True, dry=True)
-        if thorough and not any(outcome.more for outcome in outcomes):
+        if thorough and not daily:
+            self._searched_at = time.monotonic()
+        if daily and not any(outcome.more for outcome in outcomes):
             self._thorough_at = time.monotonic()
+        self._in_vain = self._pressed() and not any(outcome.files for outcome in outcomes)
         return any(outcome.more for outcome in outcomes)
 
     def _retain(

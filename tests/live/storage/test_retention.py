@@ -374,6 +374,24 @@ def test_a_full_disk_does_not_wait_for_the_hour(
         assert (archive.files() == []) is pressed
 
 
+def test_on_a_full_disk_what_was_published_behind_the_last_run_goes_too(archive: Archive) -> None:
+    archive.bracket(40)
+    settings = archive.settings("exposures", keep_free=10**18)
+    janitor = Janitor(archive.state, [settings], trusting(), lambda: True)
+    janitor.run_once()
+    assert archive.files() == []
+    # Of a backlog, worked off newest first.
+    archive.bracket(50)
+    for _ in range(3):
+        janitor.run_once()
+    assert archive.files() == []
+    # Not again and again: a long ledger takes its time.
+    archive.bracket(60)
+    for _ in range(3):
+        janitor.run_once()
+    assert len(archive.files()) == PER_BRACKET
+
+
 def test_the_command_shows_a_table_and_deletes_when_asked(archive: Archive) -> None:
     archive.bracket(40)
     answer = CliRunner().invoke(main, ["retention", "-c", str(archive.config)])
