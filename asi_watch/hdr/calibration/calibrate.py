@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from asi_watch.hdr.calibration.answering import highest_answering, lowest_answering
 from asi_watch.hdr.calibration.fitting import Fitting
-from asi_watch.hdr.calibration.floor import responsive_from
 from asi_watch.hdr.calibration.observations import observe
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
 from asi_watch.hdr.calibration.residuals import ChannelResiduals, channel_residuals
@@ -96,7 +96,9 @@ def calibrate_response(
         "high_clip": high_clip,
         "robust": robust,
         "method": fit.method,
-        "lowest_responsive_codes": fit.floors,
+        "lowest_responsive_codes": [basis.low for basis in fit.bases],
+        "highest_responsive_codes": [basis.high for basis in fit.bases],
+        "made_from": ["levels" if basis.fine else "codes" for basis in fit.bases],
         "places_used": sum(s.count for s in samples),
     }
     repairs = tuple(repaired for _, repaired in fit.estimate)
@@ -135,8 +137,9 @@ def response_residual(
     hat(weight_type)
 
     def spread(channel: int) -> float:
-        clips = (responsive_from(samples, channel, low_clip), high_clip)
-        table = observe(samples, channel, *clips, fine=True)
+        low = lowest_answering(samples, channel, low_clip)
+        high = highest_answering(samples, channel, high_clip)
+        table = observe(samples, channel, low, high, fine=True)
         return channel_residuals(len(samples), table, curve[:, channel]).spread()
 
     values = [spread(channel) for channel in range(channels)]

@@ -14,7 +14,6 @@ from asi_watch.hdr.calibration.samples import (
     CLIPPED_SHARE,
     CODES,
     RADIUS,
-    WHITE,
 )
 from asi_watch.hdr.calibration.workers import blocks, together
 
@@ -23,8 +22,6 @@ _TALLEST = 3 * _BAND
 _MARGIN = RADIUS + 3  # half a row to the nearest, the box, the median, the interpolation's next row
 _BOX = (2 * RADIUS + 1,) * 2
 _REMAP_WIDTH = 1 << 12  # OpenCV's remap takes maps of at most 32767 in either direction
-_NOT_CLIPPED = np.zeros(CODES, dtype=np.uint8)
-_NOT_CLIPPED[BLACK + 1 : WHITE] = 255
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -32,7 +29,7 @@ Which = slice | NDArray[np.int64]
 Keep = Callable[[Which, NDArray[np.floating], NDArray[np.floating]], None]
 
 
-def read_dense(frame: Codes, places: Floats, keep: Keep) -> None:
+def read_dense(frame: Codes, places: Floats, white: Codes, keep: Keep) -> None:
     """Read the level around places; medians of 3 × 3 pixels stand for what does not belong.
 
     Parameters
@@ -41,6 +38,8 @@ def read_dense(frame: Codes, places: Floats, keep: Keep) -> None:
         Contiguous.
     places : ndarray, shape (P, 2), float32
         Row and column.
+    white : ndarray, shape (C,), uint8
+        Codes from which on pixels are clipped.
     keep : callable
         Takes, from several threads, the places that were read (a slice or indices) and their
         levels and roughness, shape (places, C), as `patches.read_levels` defines them.
@@ -51,17 +50,17 @@ def read_dense(frame: Codes, places: Floats, keep: Keep) -> None:
     def work(part: slice) -> None:
         rows = places[part, 0]
         if rows.max() - rows.min() <= _TALLEST:
-            keep(part, *_read_band(frame, places[part]))
+            keep(part, *_read_band(frame, places[part], white))
             return
         band = np.clip(rows / _BAND, 0, frame.shape[0] // _BAND).astype(np.int64)
         for number in np.unique(band):
             which = part.start + np.flatnonzero(band == number)
-            keep(which, *_read_band(frame, places[which]))
+            keep(which, *_read_band(frame, places[which], white))
 
     together(work, blocks(len(places), size))
 
 
-def _read_band(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
+def _read_band(frame: Codes, places: Floats, white: Codes) -> tuple[Floats, Floats]:
     """Read places that lie close together in rows."""
     height, width, channels = frame.shape
     first, last = np.clip([places[:, 0].min(), places[:, 0].max()], 0, height - 1).astype(int)
@@ -70,7 +69,7 @@ def _read_band(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
     calm = _without_strangers(strip)
     mean = np.asarray(cv2.boxFilter(calm, cv2.CV_32F, _BOX), dtype=np.float32)
     square = np.asarray(cv2.sqrBoxFilter(calm, cv2.CV_32F, _BOX), dtype=np.float32)
-    share = np.asarray(cv2.blur(cv2.LUT(strip, _NOT_CLIPPED), _BOX), dtype=np.uint8)
+    share = np.asarray(cv2.blur(cv2.LUT(strip, _not_clipped(white)), _BOX), dtype=np.uint8)
     nearest = np.rint(places)
     rows, columns = nearest.T
     inside = (rows >= RADIUS) & (rows < height - RADIUS)
@@ -90,6 +89,12 @@ def _read_band(frame: Codes, places: Floats) -> tuple[Floats, Floats]:
     clipped = at_places(share) < 255.0 * (1.0 - CLIPPED_SHARE)
     np.copyto(level, np.nan, where=clipped | ~inside[:, np.newaxis])
     return level, rough
+
+
+def _not_clipped(white: Codes) -> Codes:
+    codes = np.arange(CODES)[:, np.newaxis]
+    table: Codes = np.where((codes > BLACK) & (codes < white), 255, 0).astype(np.uint8)
+    return table[np.newaxis]
 
 
 def _without_strangers(strip: Codes) -> Codes:

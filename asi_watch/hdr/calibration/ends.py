@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr.calibration.basis import Estimate
 from asi_watch.hdr.calibration.observations import Observations, observe
 from asi_watch.hdr.calibration.plain import fit_plain
 from asi_watch.hdr.calibration.prediction import (
@@ -28,7 +29,6 @@ _PLAIN_FACTOR = 10.0
 _PLAIN_EXPOSURES = 5
 
 Vector = NDArray[np.float64]
-Estimate = tuple[Vector, int]  # g of one channel and the steps its monotone constraint held up
 
 
 def best_predicting(
@@ -36,8 +36,7 @@ def best_predicting(
     robust: list[Estimate],
     weight: Vector,
     smoothness: float,
-    floors: Sequence[int],
-    high_clip: int,
+    clips: Sequence[tuple[int, int]],
 ) -> tuple[list[Estimate], str]:
     """Give the robust curves their ends; prefer plain ones where they predict far better.
 
@@ -53,10 +52,8 @@ def best_predicting(
         With which a merge would count each code.
     smoothness : float
         Of a plain curve.
-    floors : sequence of int
-        Lowest code that each robust curve was fitted to.
-    high_clip : int
-        Highest one.
+    clips : sequence of (int, int)
+        Lowest and highest code that each robust curve was fitted to.
 
     Returns
     -------
@@ -65,13 +62,13 @@ def best_predicting(
     """
     few = thinned(samples)
     judges = [observe(few, channel, 0, CODES - 1, fine=False) for channel in range(len(robust))]
-    last = min(HALF_SATURATED, high_clip)
     best, to_clip, to_white = [], [], []
-    for (curve, repairs), judge, floor in zip(robust, judges, floors, strict=True):
-        ended = with_mean_ends(curve, judge, weight, floor, last)
+    for (curve, repairs), judge, (low, high) in zip(robust, judges, clips, strict=True):
+        last = min(HALF_SATURATED, high)
+        ended = with_mean_ends(curve, judge, weight, low, last)
         dark = np.where(np.arange(CODES) <= last, ended, curve)
-        best.append((straight_on(dark, high_clip), repairs))
-        to_clip.append((straight_on(ended, high_clip), repairs))
+        best.append((straight_on(dark, high), repairs))
+        to_clip.append((straight_on(ended, high), repairs))
         to_white.append((ended, repairs))
     method = "robust"
     if not is_still(samples):
@@ -86,7 +83,10 @@ def best_predicting(
             best, method, error = candidate, name, candidate_error
     if min(len(s.exposure_times) for s in samples) >= _PLAIN_EXPOSURES:
         fits = [fit_plain(judge, weight, smoothness * _PLAIN_FACTOR) for judge in judges]
-        plain = [(straight_on(curve, high_clip), repairs) for curve, repairs in fits]
+        plain = [
+            (straight_on(curve, high), repairs)
+            for (curve, repairs), (_, high) in zip(fits, clips, strict=True)
+        ]
         if _joint_error(plain, judges, weight) < _BETTER_CURVE * error:
             best, method = plain, f"plain, smoothness × {_PLAIN_FACTOR:g}"
     return best, method

@@ -10,13 +10,11 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.ends import Estimate, best_predicting
-from asi_watch.hdr.calibration.floor import responsive_from
+from asi_watch.hdr.calibration.basis import Basis, Estimate, fit_best, table_of
+from asi_watch.hdr.calibration.ends import best_predicting
 from asi_watch.hdr.calibration.monotone import is_monotone
-from asi_watch.hdr.calibration.observations import Observations, observe
 from asi_watch.hdr.calibration.plain import fit_plain
 from asi_watch.hdr.calibration.residuals import ChannelResiduals, channel_residuals, data_cloud
-from asi_watch.hdr.calibration.robust import fit_robust
 from asi_watch.hdr.calibration.samples import BracketSamples
 
 REFERENCE_SMOOTHNESS = 50.0
@@ -30,15 +28,15 @@ class Fit:
 
     Parameters
     ----------
-    floors : list of int
-        The lowest code of each channel that answers to exposure.
+    bases : list of Basis
+        Of each channel.
     estimate : list of (ndarray, int)
         Curve and repairs of each channel.
     method : str
         How they came about.
     """
 
-    floors: list[int]
+    bases: list[Basis]
     estimate: list[Estimate]
     method: str
 
@@ -72,13 +70,12 @@ class Fitting:
     def fit(self, samples: Sequence[BracketSamples], channels: range, pool: Executor) -> Fit:
         """Fit all channels, each in a thread: numpy works outside the interpreter's lock."""
         fits = list(pool.map(partial(self._fit_channel, samples), channels))
-        floors, estimate = [floor for floor, _ in fits], [curve for _, curve in fits]
+        bases, estimate = [basis for basis, _ in fits], [curve for _, curve in fits]
         if not self.robust:
-            return Fit(floors, estimate, "plain")
-        estimate, method = best_predicting(
-            samples, estimate, self.weight, self.smoothness, floors, self.high_clip
-        )
-        return Fit(floors, estimate, method)
+            return Fit(bases, estimate, "plain")
+        clips = [(basis.low, basis.high) for basis in bases]
+        estimate, method = best_predicting(samples, estimate, self.weight, self.smoothness, clips)
+        return Fit(bases, estimate, method)
 
     def examine(
         self, samples: Sequence[BracketSamples], fit: Fit, pool: Executor
@@ -87,7 +84,7 @@ class Fitting:
         curves = fit.log_response
 
         def examined(channel: int) -> tuple[ChannelResiduals, NDArray[np.float32]]:
-            table, curve = self._table(samples, channel, fit.floors[channel]), curves[:, channel]
+            table, curve = table_of(samples, channel, fit.bases[channel]), curves[:, channel]
             return channel_residuals(len(samples), table, curve), data_cloud(table, curve)
 
         residuals, cloud = zip(*pool.map(examined, range(curves.shape[1])), strict=True)
@@ -95,25 +92,16 @@ class Fitting:
 
     def spread(self, channel: int, samples: Sequence[BracketSamples]) -> float:
         """Fit one channel alone; what it leaves unexplained, in stops."""
-        floor, (curve, _) = self._fit_channel(samples, channel)
-        table = observe(samples, channel, floor, self.high_clip, fine=True)
+        basis, (curve, _) = self._fit_channel(samples, channel)
+        table = table_of(samples, channel, basis)
         return channel_residuals(len(samples), table, curve).spread()
 
-    def _fit_channel(self, samples: Sequence[BracketSamples], channel: int) -> tuple[int, Estimate]:
-        floor = self.low_clip
-        if self.robust:
-            floor = responsive_from(samples, channel, self.low_clip)
-        table = self._table(samples, channel, floor)
+    def _fit_channel(
+        self, samples: Sequence[BracketSamples], channel: int
+    ) -> tuple[Basis, Estimate]:
         if self.robust:
             strength = _STRENGTH * (self.smoothness / REFERENCE_SMOOTHNESS) ** 2
-            return floor, fit_robust(table, strength)
-        return floor, fit_plain(table, self.weight, self.smoothness)
-
-    def _table(self, samples: Sequence[BracketSamples], channel: int, floor: int) -> Observations:
-        table = observe(samples, channel, floor, self.high_clip, fine=self.robust)
-        if not table.usable.any():
-            raise ValueError(
-                f"no usable samples in channel {channel}: every place is too dark or saturated "
-                "in all exposures but one"
-            )
-        return table
+            return fit_best(samples, channel, (self.low_clip, self.high_clip), strength)
+        basis = Basis(self.low_clip, self.high_clip, fine=False)
+        table = table_of(samples, channel, basis)
+        return basis, fit_plain(table, self.weight, self.smoothness)

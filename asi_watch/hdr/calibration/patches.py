@@ -21,7 +21,11 @@ Reals = NDArray[np.float64]
 
 
 def read_levels(
-    frame: Codes, places: Floats, levels: Floats, roughness: NDArray[np.floating]
+    frame: Codes,
+    places: Floats,
+    levels: Floats,
+    roughness: NDArray[np.floating],
+    white: Codes | None = None,
 ) -> None:
     """Read the level around places that may lie between pixels.
 
@@ -38,12 +42,14 @@ def read_levels(
         not be contiguous.
     roughness : ndarray, shape (P, C), floating
         Written: standard deviation of the pixels used.
+    white : ndarray, shape (C,), uint8, optional
+        Codes from which on pixels are clipped; without it only those near 255.
     """
 
     def keep(which: Which, level: NDArray[np.floating], rough: NDArray[np.floating]) -> None:
         levels[which], roughness[which] = level, rough
 
-    _read(frame, places, keep)
+    _read(frame, places, white, keep)
 
 
 def read_roughness(frame: Codes, places: Floats) -> NDArray[np.float16]:
@@ -66,26 +72,31 @@ def read_roughness(frame: Codes, places: Floats) -> NDArray[np.float16]:
             roughest = np.maximum(roughest, rough[:, channel])
         roughness[which] = roughest
 
-    _read(frame, places, keep)
+    _read(frame, places, None, keep)
     return roughness
 
 
-def _read(frame: Codes, places: Floats, keep: Keep) -> None:
+def _read(frame: Codes, places: Floats, white: Codes | None, keep: Keep) -> None:
     height, width, channels = frame.shape
+    if white is None:
+        white = np.full(channels, WHITE, dtype=np.uint8)
     if min(height, width) < _SIDE:
         nothing = np.full((len(places), channels), np.nan)
         keep(slice(None), nothing, np.zeros_like(nothing))
         return
     frame = np.ascontiguousarray(frame)
     if len(places) * _DENSE > height * width:
-        read_dense(frame, places, keep)
+        read_dense(frame, places, white, keep)
         return
     together(
-        lambda part: keep(part, *_read_chunk(frame, places[part])), blocks(len(places), _CHUNK)
+        lambda part: keep(part, *_read_chunk(frame, places[part], white)),
+        blocks(len(places), _CHUNK),
     )
 
 
-def _read_chunk(frame: Codes, places: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _read_chunk(
+    frame: Codes, places: Floats, white: Codes
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     height, width, channels = frame.shape
     nearest = np.rint(places).astype(np.int64)
     centre = np.clip(nearest, RADIUS, np.array([height, width]) - 1 - RADIUS)
@@ -106,7 +117,8 @@ def _read_chunk(frame: Codes, places: Floats) -> tuple[NDArray[np.float64], NDAr
     offset = np.repeat(places - centre, channels, axis=0)
     level = mean + (down_total - mean * down_number) / spread * offset[:, 0]
     level += (right_total - mean * right_number) / spread * offset[:, 1]
-    clipped = ((patches >= WHITE) | (patches <= BLACK)).sum(axis=(0, 1), dtype=np.uint8)
+    unusable = (patches >= np.tile(white, len(places))) | (patches <= BLACK)
+    clipped = unusable.sum(axis=(0, 1), dtype=np.uint8)
     level[(clipped > CLIPPED_SHARE * _SIDE**2) | np.repeat(outside, channels)] = np.nan
     shape = (len(places), channels)
     return level.reshape(shape), roughness.reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,13 @@ from numpy.typing import NDArray
 from asi_watch.hdr.calibration.monotone import SMALLEST_STEP, solve_monotone
 from asi_watch.hdr.calibration.observations import Observations
 from asi_watch.hdr.calibration.samples import CODES
-from asi_watch.hdr.calibration.shape import MIDDLES, gamma_steps, roughness_rows, shape_penalty
+from asi_watch.hdr.calibration.shape import (
+    MIDDLES,
+    gamma_steps,
+    roughness_rows,
+    shape_penalty,
+    typical_rows,
+)
 from asi_watch.hdr.calibration.solver import ANCHOR, NormalEquations, anchored
 
 Vector = NDArray[np.float64]
@@ -25,6 +32,12 @@ _LARGEST_CHANGE = 4.0
 _LARGEST_STEP = 1.5  # ln units from one code to the next, two stops
 _CODE_NOISE = 0.25  # variance of a level, codes²
 _ROUGHNESS_SHARE = 0.09
+# How much more the prior weighs where the data are noisier than assumed: their errors are not all
+# chance, and with the noise grows what of them no number of places takes away.
+_DOUBT = 8.0
+# Share of the pull to a typical camera: nothing where the exposures determine the curve, and it
+# decides where they do not: two or three, far apart, of a scene of few tones.
+_TYPICAL = 4.0
 _LARGEST_EXCESS = np.float32(1.0)  # ln units
 
 
@@ -73,15 +86,19 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
     if places > _PREVIEW:
         preview = table.part(slice(None, None, -(-places // _PREVIEW)))
     rows = roughness_rows()
+    towards, typical = typical_rows()
+    # Of many exposures each code is beside others at many distances: there is little to decide.
+    doubt, typical_share = (k / (table.codes.shape[1] - 1) for k in (_DOUBT, _TYPICAL))
     steps = gamma_steps()
     scale, repairs = np.inf, 0
     for number in range(_ROUNDS):
         data = preview if number < _ROUNDS - 1 else table
         equations, scale = _accumulate(data, CurveTables.of(steps), scale)
         matrix, vector = shape_penalty(rows, steps)
-        weight = strength * len(data.codes)
-        system = anchored(equations.matrix + weight * matrix)
-        target = equations.vector + weight * vector
+        pull, pulled = shape_penalty(towards, steps, typical)
+        weight = strength * len(data.codes) * (1.0 + doubt * scale**2)
+        system = anchored(equations.matrix + weight * (matrix + typical_share * pull))
+        target = equations.vector + weight * (vector + typical_share * pulled)
         if number < _ROUNDS - 1:  # the next round starts from rising steps anyway
             curve = np.linalg.solve(system, target)
         else:
@@ -107,6 +124,18 @@ def _accumulate(
         equations.add(piece.codes, targets, weights)
     spread = 1.4826 * float(np.median(np.concatenate(sizes)))
     return equations, max(spread, 1e-3)
+
+
+def code_noise(table: Observations, curve: Vector) -> float:
+    """Robust standard deviation of the observations about a rising curve, in codes."""
+    tables = CurveTables.of(np.maximum(np.diff(curve), SMALLEST_STEP))
+    sizes = []
+    for piece in chunks(table):
+        weights = base_weights(piece, tables)
+        exposure = tables.g[piece.codes] + between_codes(piece, tables) - piece.log_times
+        sizes.append((np.abs(centred(exposure, weights)) * np.sqrt(weights))[piece.usable])
+    spread = 1.4826 * float(np.median(np.concatenate(sizes)))
+    return spread * math.sqrt(_CODE_NOISE)
 
 
 def between_codes(piece: Observations, curve: CurveTables) -> Table:

@@ -36,6 +36,8 @@ class BracketSamples:
         Standard deviation of the codes around the place: the less, the safer.
     motion : ndarray, shape (N, 2), float32, optional
         Median displacement (rows, columns) of the places in each exposure, pixels.
+    white : ndarray, shape (C,), uint8, optional
+        Codes from which on the pictures are white.
     disc : SkyDisc, optional
         What the places were taken from; None: from the whole picture, or from a mask.
     """
@@ -46,6 +48,7 @@ class BracketSamples:
     levels: NDArray[np.float32] | None = None
     roughness: NDArray[np.float16] | None = None
     motion: NDArray[np.float32] | None = None
+    white: NDArray[np.uint8] | None = None
     disc: SkyDisc | None = None
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.calibration.answering import white_codes
 from asi_watch.hdr.calibration.choosing import by_chance, by_flatness, by_histogram
 from asi_watch.hdr.calibration.motion import follow
 from asi_watch.hdr.calibration.patches import read_levels
@@ -84,10 +85,11 @@ def sample_bracket(
     levels = np.empty(shape, dtype=np.float32)
     roughness = np.empty(shape, dtype=np.float16)
     motion = np.empty((len(frames), 2), dtype=np.float32)
+    white = white_codes(frames, times[order])
     few = slice(None, None, max(1, len(places) // _MOTION_PLACES))
     for n, track in follow(frames, places):
         codes[:, n] = frames[n].reshape(-1, shape[2]).take(chosen, axis=0)
-        read_levels(frames[n], track, levels[:, n], roughness[:, n])
+        read_levels(frames[n], track, levels[:, n], roughness[:, n], white)
         motion[n] = np.median(track[few] - places[few], axis=0)
     return BracketSamples(
         codes=codes,
@@ -96,6 +98,7 @@ def sample_bracket(
         levels=levels,
         roughness=roughness,
         motion=motion,
+        white=white,
     )
 
 

@@ -28,6 +28,13 @@ def gamma_steps(exponent: float = 2.2) -> Vector:
     return steps
 
 
+def _axis() -> Vector:
+    axis: Vector = np.log(MIDDLES + _TOE) - _SHOULDER_SHARE * np.log(
+        CODES - 1 + _SHOULDER - MIDDLES
+    )
+    return axis
+
+
 def roughness_rows() -> Vector:
     """Rows R with |R·m|² = ∫ (dⁿm/dqⁿ)² dq for the log slope m at the 255 steps.
 
@@ -35,7 +42,7 @@ def roughness_rows() -> Vector:
     -------
     ndarray, shape (255 − n, 255), n = 3
     """
-    axis = np.log(MIDDLES + _TOE) - _SHOULDER_SHARE * np.log(CODES - 1 + _SHOULDER - MIDDLES)
+    axis = _axis()
     rows = np.eye(CODES - 1)
     for _ in range(_ORDER):
         rows = np.diff(rows, axis=0) / np.diff(axis)[:, np.newaxis]
@@ -44,15 +51,33 @@ def roughness_rows() -> Vector:
     return scaled
 
 
-def shape_penalty(rows: Vector, steps: Vector) -> tuple[Vector, Vector]:
+def typical_rows() -> tuple[Vector, Vector]:
+    """Rows T and what they give for a typical camera: |T·m − t|² = ∫ (d(m − typical)/dq)² dq.
+
+    Returns
+    -------
+    rows : ndarray, shape (254, 255)
+    target : ndarray, shape (254,)
+    """
+    axis = _axis()
+    distance = np.diff(axis)
+    rows = np.diff(np.eye(CODES - 1), axis=0) / np.sqrt(distance)[:, np.newaxis]
+    return rows, rows @ np.log(gamma_steps())
+
+
+def shape_penalty(
+    rows: Vector, steps: Vector, wanted: Vector | float = 0.0
+) -> tuple[Vector, Vector]:
     """Quadratic form of the roughness of m, linearised at the curve with the given steps.
 
     Parameters
     ----------
     rows : ndarray
-        From `roughness_rows`.
+        From `roughness_rows` or `typical_rows`.
     steps : ndarray, shape (255,)
         Positive steps of the present curve.
+    wanted : ndarray, optional
+        What R·m is to be.
 
     Returns
     -------
@@ -61,5 +86,5 @@ def shape_penalty(rows: Vector, steps: Vector) -> tuple[Vector, Vector]:
         To be added to the normal equations, times the strength.
     """
     slope_rows = -np.diff(rows / steps, axis=1, prepend=0.0, append=0.0)  # of m by g
-    target = rows @ (1.0 - np.log(steps))
+    target = rows @ (1.0 - np.log(steps)) + wanted
     return slope_rows.T @ slope_rows, slope_rows.T @ target
