@@ -137,13 +137,23 @@ def _remark(record: BracketRecord) -> str:
     return f"{product}; {'; '.join(wanting)}" if wanting else product
 
 
+def _span(seconds: float) -> str:
+    """Write a latency; after an outage it may be hours."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.2f} s"
+
+
 def _as_json(record: BracketRecord) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from asi_watch.live.collecting.after_merge import tries
     from asi_watch.live.records import exposure_to_json
 
     return {
         **asdict(record),
+        "attempts": tries(record.attempts),
         "slot": record.slot.isoformat(),
         "inputs": [exposure_to_json(e) for e in record.inputs],
     }
@@ -166,7 +176,7 @@ def _show(records: list[BracketRecord]) -> None:
             r.camera,
             r.state,
             f"{len(r.inputs)}/{r.expected or '?'}",
-            "" if r.latency is None else f"{r.latency:.2f} s",
+            "" if r.latency is None else _span(r.latency),
             (r.curve_id or r.algorithm or "")[:8],
             shown(_remark(r)),
         )

@@ -150,7 +150,8 @@ class Camera:
         self._arrivals.found(message, self._collector)
         for file in message.files:
             if self._collector.slot_of_name(file.path) is None:
-                self._telling.name_ignored(file.path, message.at)
+                ignored = self._collector.counters.names_ignored
+                self._telling.name_ignored(file.path, ignored, message.at)
 
     def _admit(self, file: WaitingFile) -> None:
         self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))

@@ -117,11 +117,13 @@ class MergeBracket:
     products: tuple[str, ...]
     """Where the earlier revision lies; empty for the first."""
     arrived: float
-    """Monotonic time of the last input's arrival."""
+    """Monotonic time at which the last input was seen."""
     fewest: int = 1
     """With fewer exposures nothing is merged."""
     earlier: tuple[Exposure, ...] = ()
     """What its row was made of, if it has one."""
+    told: bool = False
+    """An event told of the last input as it came; otherwise it may have come long before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ class BracketRecord:
     revision : int
         1 for the first product; counts every replacement by `late: remerge`. 0: no product.
     attempts : int
-        How often merging was tried for this revision.
+        How often merging was tried for this revision; more than it may be tried for what was
+        given up before (see `collecting.after_merge.tries`).
     expected : int or None
         How many exposures a complete bracket has; None while that is not known.
     complete : bool
@@ -65,7 +66,7 @@ class BracketRecord:
     duplicates, late : int
         How many exposures came twice; how many came after publication.
     latency : float or None
-        Seconds from the last input's arrival to the product being durably in place.
+        Seconds from the last input being there to the first product being durably in place.
     timings : dict
         Seconds spent per step.
     reason : str or None

@@ -10,7 +10,7 @@ from asi_watch.brackets import BracketRules
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.watching.intake import IntakeRules
 from asi_watch.naming import NamePattern, is_product_name
-from asi_watch.products import ProductSpec, is_temporary
+from asi_watch.products import ProductSpec
 
 Order = Literal["newest", "oldest"]
 
@@ -72,9 +72,9 @@ class CameraSettings:
     retention: RetentionRules = RetentionRules()
 
     def wants(self, name: str) -> bool:
-        """Tell by its name whether a file may be an exposure."""
+        """Tell by its name whether a file may be an exposure; uploads are hidden until done."""
         suffix = name.rpartition(".")[2].lower()
-        return suffix in self.extensions and not is_product_name(name) and not is_temporary(name)
+        return suffix in self.extensions and not name.startswith(".") and not is_product_name(name)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,21 @@ def test_a_camera_that_was_renamed_is_shown_under_its_old_name(place: Place) -> 
     assert "wst" in answer.output
 
 
+def test_attempts_are_those_that_were_made(place: Place) -> None:
+    for minute, attempts in enumerate((9, 8, 3, 11)):
+        place.row("plain", timedelta(minutes=minute), state="failed", attempts=attempts)
+    lines = place.run("history", "--json").stdout.splitlines()
+    assert [json.loads(line)["attempts"] for line in lines] == [3, 3, 8, 1]
+
+
+def test_a_latency_of_hours_is_told_in_hours(place: Place) -> None:
+    for minute, latency in enumerate((0.123, 90.0, 150.0, 9000.0, 300_000.0)):
+        place.row("plain", timedelta(minutes=minute), latency=latency)
+    shown = place.run("history").stdout
+    for text in ("0.12 s", "90.00 s", "2.5 min", "2.5 h", "3.5 d"):
+        assert text in shown
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "told"),
     [

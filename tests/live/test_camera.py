@@ -245,7 +245,8 @@ def test_many_brackets_asked_for_are_taken_up_a_part_at_a_time(tmp_path: Path) -
     bench.camera.tick(200.0)
     changed = [row.updated_utc for row in bench.rows()]
     assert len(changed) == 120
-    assert bench.camera.snapshot()["counts"]["skipped"] == 240
+    counts = bench.camera.snapshot()["counts"]
+    assert (counts["exposures_read"], counts["skipped"]) == (2 * 240, 120)
 
 
 def test_counts_go_on_over_a_reload(tmp_path: Path) -> None:
@@ -344,14 +345,16 @@ def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(
         return [r.getMessage() for r in caplog.records if text in r.getMessage()]
 
     def strange(at: float) -> None:
-        file = FoundFile("20260621_120000_80.jpg", (1, 1), True)
+        file = FoundFile(f"20260621_12{at:04.0f}_80.jpg", (1, 1), True)
         bench.camera.found(Found("roof", (file, file), at))
 
     strange(0.0)
     strange(3000.0)
     assert len(told("do not fit")) == 1
     strange(4000.0)
+    strange(0.0)
     assert len(told("do not fit")) == 2
+    assert bench.camera.snapshot()["counts"]["names_ignored"] == 3
     bench.scan(0)
     copies = [FoundFile(f"copy/{NOON:%Y%m%d%H%M%S}_80.jpg", (1, 1), True)]
     bench.camera.found(Found("roof", tuple(copies), 0.0))

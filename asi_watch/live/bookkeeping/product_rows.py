@@ -148,6 +148,7 @@ def _with_details(product: BracketRecord, present: BracketRecord) -> BracketReco
         rejected=tuple(rejected.values()),
         duplicates=present.duplicates,
         late=max(present.late, product.late),
+        latency=present.latency,
     )
 
 

@@ -18,6 +18,11 @@ _FIRST_BACKOFF = 2.0
 _LONGEST_BACKOFF = 300.0
 
 
+def tries(attempts: int) -> int:
+    """Say how often a merge was tried; a row of what cannot succeed counts from `MAX_ATTEMPTS`."""
+    return attempts - MAX_ATTEMPTS if attempts > MAX_ATTEMPTS else attempts
+
+
 class AfterMerge:
     """Draws the consequences of published and failed merges. Owner thread only.
 
@@ -56,14 +61,17 @@ class AfterMerge:
         counters.published += bracket.revision == 1
         counters.revisions += bracket.revision > 1
         counters.adopted += outcome.adopted
+        counters.take_back("skipped", bracket.slot)
+        counters.take_back("parked", bracket.slot)
         counters.incomplete += not complete
+        record = self._closing.record(bracket, "published", outcome.remark)
         record = replace(
-            self._closing.record(bracket, "published", outcome.remark),
+            record,
             complete=complete,
             products=outcome.products,
             curve_id=outcome.curve_id,
             algorithm=outcome.algorithm,
-            latency=outcome.latency,
+            latency=outcome.latency if bracket.revision == 1 else record.latency,
             timings=outcome.timings,
         )
         del self._open[bracket.slot]
@@ -85,7 +93,8 @@ class AfterMerge:
     def stands(self, bracket: OpenBracket, outcome: Stands) -> list[Command]:
         """Keep a product that is better than what could be merged now; its row says so."""
         self._counters.late_ignored += 1
-        record, reason = outcome.record, f"late: not merged, since {outcome.why}"
+        previous, record = bracket.previous, outcome.record
+        reason = f"late: not merged, since {outcome.why}"
         usable = [RejectedFile(e.path, *e.signature, reason) for e in bracket.usable.values()]
         left_out = {
             r.path: r
@@ -97,9 +106,14 @@ class AfterMerge:
             rejected=tuple(left_out.values()),
             duplicates=bracket.duplicates,
             late=max(record.late, bracket.late),
+            latency=previous.latency if previous else None,
         )
         del self._open[bracket.slot]
-        commands: list[Command] = [WriteRecord(row), DropWork(bracket.slot)]
+        no_news = previous is not None and previous.state == "published"
+        commands: list[Command] = [
+            WriteRecord(row, amended=no_news),
+            DropWork(bracket.slot),
+        ]
         return commands + self._carry_over(bracket, row)
 
     def nothing_stands(self, bracket: OpenBracket) -> list[Command]:
@@ -132,7 +146,8 @@ class AfterMerge:
         self, bracket: OpenBracket, outcome: MergeFailed, now: float
     ) -> list[Command]:
         if outcome.permanent:
-            bracket.attempts = MAX_ATTEMPTS
+            # Given up at once, though not tried so often: see `tries`.
+            bracket.attempts = MAX_ATTEMPTS + tries(bracket.attempts) + 1
         elif outcome.blocked:
             # Tried for ever, ever more rarely, and never parked.
             bracket.blocked += 1
@@ -140,11 +155,13 @@ class AfterMerge:
             bracket.attempts += 1
         record = self._closing.record(bracket, "failed", outcome.reason)
         if bracket.attempts >= MAX_ATTEMPTS:
-            self._counters.parked += 1
+            counters = self._counters
+            counters.count_once("parked", bracket.slot)
+            counters.take_back("skipped", bracket.slot)
             del self._open[bracket.slot]
             return [WriteRecord(record), *self._carry_over(bracket, record)]
-        tries = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
-        pause = min(_FIRST_BACKOFF * 2**tries, _LONGEST_BACKOFF)
+        failures = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
+        pause = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
         bracket.retry_at = now + pause
         return [WriteRecord(record, pause)]
 

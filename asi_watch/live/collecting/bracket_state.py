@@ -28,7 +28,8 @@ class OpenBracket:
     has been seen, such a bracket is only *probing*: nothing of the row is touched. What is read
     while it is being merged waits in `heard_meanwhile`. With `again` an operator wants what is
     published merged once more, though nothing new has come. Times are monotonic; `excused` are the
-    seconds since the last arrival in which nothing could have been heard.
+    seconds since the last arrival in which nothing could have been heard. `told` if an event told
+    of the last arrival as it happened; a scan finds what has long been there.
     """
 
     slot: datetime
@@ -55,6 +56,7 @@ class OpenBracket:
     late: int = 0
     last_arrival: float = field(init=False)
     excused: float = 0.0
+    told: bool = False
 
     def __post_init__(self) -> None:
         self.last_arrival = self.first_arrival

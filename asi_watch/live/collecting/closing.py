@@ -77,7 +77,9 @@ class Closing:
     def record(self, bracket: OpenBracket, state: RecordState, reason: str | None) -> BracketRecord:
         """Give a bracket as a row of the ledger."""
         complete = self._expected.is_complete(bracket.exposures)
-        return bracket.record(self._camera, state, reason, self._expected.count(), complete)
+        record = bracket.record(self._camera, state, reason, self._expected.count(), complete)
+        # That of the first publication stays, whatever comes of a revision.
+        return replace(record, latency=bracket.previous.latency if bracket.previous else None)
 
     def _is_ready(self, bracket: OpenBracket) -> bool:
         """Tell whether a bracket need not wait for more."""
@@ -129,6 +131,7 @@ class Closing:
                 revision=bracket.revision,
                 products=previous.products if previous else (),
                 arrived=bracket.last_arrival,
+                told=bracket.told,
                 fewest=self._rules.min_exposures,
                 earlier=previous.inputs if previous else (),
             )
@@ -146,7 +149,8 @@ class Closing:
         return [WriteRecord(amended, amended=True), DropWork(bracket.slot)]
 
     def _skip(self, bracket: OpenBracket) -> list[Command]:
-        self._counters.skipped += 1
+        self._counters.count_once("skipped", bracket.slot)
+        self._counters.take_back("parked", bracket.slot)
         self._expected.observe(bracket.exposures)
         present, expected = len(bracket.exposures), self._expected.count()
         of = f"{present} of {expected}" if expected else f"{present}"

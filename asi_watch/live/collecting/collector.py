@@ -96,7 +96,7 @@ class Collector:
         """
         parsed = self._parse(PurePosixPath(path).name)
         if parsed is None:
-            self.counters.names_ignored += 1
+            self.counters.count_once("names_ignored", path)
             return []
         arrival = Arrival(path, parsed.timestamp, parsed.exposure_us)
         bracket = self._bracket_for(arrival, signature, now)
@@ -105,6 +105,8 @@ class Collector:
         self.counters.files_found += 1
         if now > bracket.last_arrival:
             bracket.last_arrival, bracket.excused = now, 0.0
+        if now == bracket.last_arrival:
+            bracket.told = signature is None
         if path in bracket.reading or settled:
             return [*bracket.look_at(arrival)]
         if signature is not None and signature[0] > 0 and bracket.may_look_early(path):

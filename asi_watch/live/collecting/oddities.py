@@ -26,12 +26,13 @@ class Oddities:
         self._camera = camera
         self._template = template
         self._next_name = self._next_double = self._next_taken = float("-inf")
-        self._names = self._doubles = self._taken = 0
+        self._doubles = self._taken = 0
+        self.names_told = 0
+        """How many of the names that do not fit have been told of."""
 
-    def name_ignored(self, path: str, now: float) -> None:
-        """Take note of a file whose name is no exposure's."""
-        self._names += 1
-        if now < self._next_name:
+    def name_ignored(self, path: str, count: int, now: float) -> None:
+        """Take note of a file whose name is no exposure's; `count` of them have been so far."""
+        if now < self._next_name or count == self.names_told:
             return
         event(
             log,
@@ -40,9 +41,9 @@ class Oddities:
             camera=self._camera,
             example=path,
             filename=self._template,
-            names=self._names,
+            names=count - self.names_told,
         )
-        self._next_name, self._names = now + _EVERY, 0
+        self._next_name, self.names_told = now + _EVERY, count
 
     def bracket_over(self, record: BracketRecord, now: float) -> None:
         """Look for files of one exposure time in a bracket that is over."""

@@ -49,12 +49,14 @@ class Telling:
         self._health = earlier._health
         if earlier._template == self._template:
             self._oddities = earlier._oddities
+        else:
+            self._oddities.names_told = earlier._oddities.names_told
 
     # -- files ------------------------------------------------------------------------------
 
-    def name_ignored(self, path: str, now: float) -> None:
-        """A file's name is no exposure's."""
-        self._oddities.name_ignored(path, now)
+    def name_ignored(self, path: str, count: int, now: float) -> None:
+        """A file's name is no exposure's; `count` of them have been so far."""
+        self._oddities.name_ignored(path, count, now)
 
     def read_done(self, message: ReadDone) -> None:
         """A file was read."""
@@ -107,11 +109,12 @@ class Telling:
         if _is_put_off(record):
             self._bracket_put_off(record)
             return
-        self._health.bracket_over(record)
+        now = time.monotonic()
+        self._health.bracket_over(record, now)
         if (record.reason or "").startswith(TAKEN):
-            self._oddities.place_taken(record, time.monotonic())
+            self._oddities.place_taken(record, now)
             return
-        self._oddities.bracket_over(record, time.monotonic())
+        self._oddities.bracket_over(record, now)
         failed = record.state == "failed"
         given_up = failed and next_try is None
         event(
@@ -219,5 +222,6 @@ def _left_out(record: BracketRecord) -> str | None:
 
 def _level(record: BracketRecord, given_up: bool) -> int:
     if record.state == "published":
-        return logging.INFO
+        # What came and cannot be used needs a look; what never came is the camera's habit.
+        return logging.INFO if _left_out(record) is None else logging.WARNING
     return logging.ERROR if given_up else logging.WARNING

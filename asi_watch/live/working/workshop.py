@@ -55,6 +55,10 @@ _BLOCKED = {
 }
 
 
+# A file's time may be so much before the time in its name: names may follow another clock.
+_OLDER_THAN_ITS_SLOT = 3 * 3600.0
+
+
 class SizesDifferError(Exception):
     """The exposures of one bracket are not of one size."""
 
@@ -190,10 +194,21 @@ class Workshop:
             products=products,
             curve_id=work.curve.curve_id if work.curve else None,
             algorithm=work.settings.algorithm,
-            latency=round(time.monotonic() - command.arrived, 4),
+            latency=round(self._latency(command), 4),
             timings={**timings, **steps},
             remark=self._remark(work.settings.algorithm),
         )
+
+    def _latency(self, command: MergeBracket) -> float:
+        """Seconds since the last exposure was there, as far as anything tells."""
+        since_seen = time.monotonic() - command.arrived
+        if command.told:
+            return since_seen
+        written = max(e.mtime_ns for e in command.exposures) / 1e9
+        age = time.time() - written
+        slot = self._settings.pattern.to_utc(command.slot).timestamp()
+        # A clock that is wrong says nothing; neither does a file that is older than its content.
+        return age if age > 0 and written > slot - _OLDER_THAN_ITS_SLOT else since_seen
 
     def _remark(self, algorithm: str) -> str | None:
         return WITHOUT_CURVE if self._is_makeshift(algorithm) else None

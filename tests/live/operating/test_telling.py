@@ -61,8 +61,14 @@ def test_the_line_of_a_product_that_lacks_an_exposure_says_why(
     telling = Telling("roof", "x")
     telling.bracket_over(record, None)
     telling.bracket_over(replace(record, complete=True), None)
-    assert "b.jpg: ends before its end mark" in lines(told)[-2][1]
-    assert "end mark" not in lines(told)[-1][1]
+    telling.bracket_over(replace(record, rejected=(older,)), None)
+    (level, line), (_, whole), (_, never_came) = [
+        line for line in lines(told) if "slot=" in line[1]
+    ][-3:]
+    assert level == "WARNING"
+    assert "b.jpg: ends before its end mark" in line
+    assert "end mark" not in whole
+    assert "left_out" not in never_came
 
 
 def test_workers_that_wait_are_told_once_and_shown_while_they_do(
@@ -101,3 +107,17 @@ def test_a_place_that_is_taken_is_one_warning_for_all_brackets(
     assert level == "WARNING"
     assert "'lab'" in line
     assert "'lab'" in telling.snapshot()["last_error"]["what"]
+
+
+def test_names_that_are_ignored_are_told_once_and_counted_once(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    telling = Telling("roof", "x")
+    telling.name_ignored("a.jpg", 1, 0.0)
+    telling.name_ignored("a.jpg", 1, 5000.0)
+    telling.name_ignored("b.jpg", 2, 6000.0)
+    telling.name_ignored("c.jpg", 3, 6001.0)
+    after = Telling("roof", "y")
+    after.inherit(telling)
+    after.name_ignored("d.jpg", 4, 6002.0)
+    assert [line.rpartition("names=")[2] for _, line in lines(told)] == ["1", "1", "2"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +199,43 @@ def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: 
     mertens = replace(bench.workshop._settings.merge, algorithm="mertens")
     rename(bench, name, merge=mertens)
     assert isinstance(bench.merge(0, late), Published)
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("written_ago", "slot_ago", "told", "expected"),
+    [
+        (8 * HOUR, 8 * HOUR, False, 8 * HOUR),
+        (8 * HOUR, 8 * HOUR, True, 20.0),
+        (5.0, 8 * HOUR, False, 5.0),
+        # Clocks that are wrong: of the computer that wrote, or a copy that looks older than it is.
+        (-60.0, 0.0, False, 20.0),
+        (400 * HOUR, 8 * HOUR, False, 20.0),
+        (10 * HOUR, 8 * HOUR, False, 10 * HOUR),
+    ],
+)
+def test_a_latency_counts_from_when_the_last_exposure_was_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    written_ago: float,
+    slot_ago: float,
+    told: bool,
+    expected: float,
+) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US[:3]]
+    now = NOON.replace(tzinfo=UTC).timestamp() + slot_ago
+    stamps = [now - written_ago - seconds for seconds in (2.0, 0.0, 1.0)]
+    for one, stamp in zip(read, stamps, strict=True):
+        os.utime(tmp_path / "in" / one.exposure.path, (stamp, stamp))
+    read = [
+        ReadOk(replace(r.exposure, mtime_ns=(tmp_path / "in" / r.exposure.path).stat().st_mtime_ns))
+        for r in read
+    ]
+    monkeypatch.setattr(time, "time", lambda: now)
+    made = bench.merge(0, read, told=told, arrived=time.monotonic() - 20.0)
+    assert isinstance(made, Published)
+    assert made.latency == pytest.approx(expected, abs=15.0)
+    assert (made.latency < 20.0) == (expected < 20.0)
