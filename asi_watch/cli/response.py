@@ -39,9 +39,25 @@ Examples:
   asi-watch response compare spring.npz autumn.npz
   asi-watch response compare spring.npz autumn.npz --plot drift.png
 """
+
+
+def _plot_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a name without a format before anything is shown."""
+    if value is None:
+        return None
+    from asi_watch.pipeline.curves import check_plot_name
+
+    try:
+        check_plot_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 _plot_option = click.option(
     "--plot",
     metavar="PLOT",
+    callback=_plot_name,
     type=click.Path(dir_okay=False),
     help="Draw it; the suffix chooses the format (png, jpg, svg, pdf).",
 )
@@ -107,6 +123,7 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
     from asi_watch.cli._curve_report import channel_names, row
     from asi_watch.cli._scale import scale_line
     from asi_watch.pipeline.comparing import falling_steps
+    from asi_watch.pipeline.curves import looks_linear
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
@@ -126,6 +143,8 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
         yield row(f"g({code})", (f"{v:.4f}" for v in curve.log_response[code]))
     span = (curve.log_response[254] - curve.log_response[1]) / 0.6931472
     yield row("range 1 … 254 (stops)", (f"{v:.2f}" for v in span))
+    if looks_linear(curve.log_response):
+        yield "warning: every value is positive: exposures, it seems, not their logarithm g(z)"
     yield row("falling steps", (str(n) for n in falling_steps(curve)))
     yield from _residuals(meta)
 

@@ -25,6 +25,7 @@ from asi_watch.hdr.calibration import (
     SampleTechnique,
     calibrate_response,
 )
+from asi_watch.hdr.calibration.weighting import check_clips, hat
 from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.finding import ArchiveBracket
@@ -60,12 +61,18 @@ class CalibrationChoices:
         if self.sample_technique not in get_args(SampleTechnique):
             names = ", ".join(get_args(SampleTechnique))
             raise ValueError(f"sample_technique is one of {names}; got {self.sample_technique!r}")
-        if self.samples_per_image < 1:
-            raise ValueError(f"samples_per_image must be 1 or more; got {self.samples_per_image}")
-        if self.max_processed_groups < 1:
-            raise ValueError(
-                f"max_processed_groups must be 1 or more; got {self.max_processed_groups}"
-            )
+        for name, least in (
+            ("samples_per_image", 1),
+            ("max_processed_groups", 1),
+            ("low_clip", 0),
+            ("high_clip", 0),
+            ("seed", 0),
+        ):
+            _check_whole(name, getattr(self, name), least)
+        check_clips(self.low_clip, self.high_clip)
+        hat(self.weight_type)
+        if not (isinstance(self.smoothness, int | float) and 0 < self.smoothness < np.inf):
+            raise ValueError(f"smoothness must be a positive number; got {self.smoothness!r}")
         self.disc()
 
     def disc(self) -> SkyDiscChoice:
@@ -200,6 +207,13 @@ def calibrate_brackets(
     return ArchiveCalibration(
         calibration, choices, root, tuple(used), tuple(rejected), samples[0].disc
     )
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if value is None and name == "seed":
+        return
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
 
 
 def _drawn(brackets: Sequence[ArchiveBracket], rng: np.random.Generator) -> list[ArchiveBracket]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from asi_watch.pipeline.calibration import (
     CalibrationChoices,
     calibrate_brackets,
 )
-from asi_watch.pipeline.curves import publish_plot, save_response_curve
+from asi_watch.pipeline.curves import check_plot_name, publish_plot, save_response_curve
 from asi_watch.pipeline.finding import ArchiveRules, find_brackets, walk_images
 from asi_watch.pipeline.grouping import slot_length
 from asi_watch.pipeline.naming import parse_name
@@ -26,6 +27,10 @@ from asi_watch.pipeline.progress import progress
 from asi_watch.responses import read_response_file
 
 __all__ = ["calibrate_archive", "calibrate_camera", "get_lne_range"]
+
+log = logging.getLogger(__name__)
+
+_WARNINGS_SHOWN = 6
 
 
 def calibrate_camera(
@@ -99,6 +104,8 @@ def calibrate_camera(
     )
     rules = ArchiveRules(round_to=slot_length(round_ts_to))
     done = calibrate_archive(image_dir, rules, choices)
+    for warning in done.calibration.report.warnings[:_WARNINGS_SHOWN]:
+        log.warning("the curve calibrated from %s: %s", shown(os.fspath(image_dir)), warning)
     curve = done.curve({"round_ts_to": round_ts_to})
     save_response_curve(response_file, curve.log_response, dict(curve.metadata))
     return np.array(curve.log_response)[:, np.newaxis, :]
@@ -134,6 +141,8 @@ def calibrate_archive(
         As `calibrate_camera`.
     """
     root = os.fspath(Path(image_dir))
+    if report_plot is not None:
+        check_plot_name(report_plot)
     brackets = find_brackets(root, rules)
     with progress("reading brackets", min(len(brackets), choices.max_processed_groups)) as advance:
         done = calibrate_brackets(brackets, root, choices, robust=robust, on_bracket=advance)

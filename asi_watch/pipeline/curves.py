@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, as_log_response
 from asi_watch.pipeline.merging import user_modes
 from asi_watch.products import publish
 from asi_watch.responses import read_response_file, response_bytes
 
-__all__ = ["_save_response_plot", "load_response_curve", "publish_plot", "save_response_curve"]
+__all__ = [
+    "_save_response_plot",
+    "check_plot_name",
+    "load_response_curve",
+    "looks_linear",
+    "publish_plot",
+    "save_response_curve",
+]
+
+log = logging.getLogger(__name__)
 
 
 def _save_response_plot(
@@ -78,25 +90,32 @@ def save_response_curve(
     save_plot : bool
         Also plot the curve into the folder of the file.
     plot_filename : str
-        Name of the plot.
+        Name of the plot, or where it goes; its suffix chooses the format.
 
     Raises
     ------
     ValueError
-        If the array is no response curve.
+        If the array is no response curve, or there is no such format; nothing is written then.
     PublishError
         If the file cannot be written.
     """
+    if save_plot:
+        check_plot_name(plot_filename)
     target = Path(path)
     if target.suffix != ".npz":
         target = target.with_name(f"{target.name}.npz")
     mode, folder_mode = user_modes()
     data = response_bytes(response, metadata)
+    if looks_linear(response):
+        log.warning(
+            "%s: every value is positive: exposures, it seems, not their logarithm g(z)",
+            shown(target),
+        )
     publish(data, target, mode=mode, folder_mode=folder_mode)
     if save_plot:
         order = (metadata or {}).get("channel_order", "BGR")
         curve = as_log_response(response)
-        _save_response_plot(curve, target.with_name(plot_filename), channel_order=order)
+        _save_response_plot(curve, target.parent / plot_filename, channel_order=order)
 
 
 def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -122,6 +141,30 @@ def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str
     return read_response_file(path)
 
 
+def looks_linear(response: ArrayLike) -> bool:
+    """Tell whether a response holds exp(g) in place of g, whose codes lie about zero."""
+    return bool(np.min(as_log_response(response)) > 0)
+
+
+def check_plot_name(path: str | Path) -> None:
+    """Refuse a plot whose suffix names no format, before any work is done for it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in known:
+        raise ValueError(
+            f"{shown(os.fspath(path))}: the suffix of a plot chooses its format, such as .png,"
+            f" .jpg, .svg or .pdf; {f'.{suffix} is none' if suffix else 'this name has none'}"
+        )
+
+
 def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
     """Draw into a temporary folder and put the figure in its place, whole.
 
@@ -135,7 +178,13 @@ def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
     -------
     Path
         `target`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format.
     """
+    check_plot_name(target)
     mode, folder_mode = user_modes()
     with tempfile.TemporaryDirectory(prefix="asi-watch-") as folder:
         drawn = Path(folder) / f"plot{target.suffix}"

@@ -73,3 +73,17 @@ def test_what_cannot_be_shown_or_compared(tmp_path: Path) -> None:
     assert (result.exit_code, "3 and 1 channels" in result.stderr) == (1, True)
     result = response("show", str(tmp_path / "none.npz"))
     assert (result.exit_code, "no such response file" in result.stderr) == (1, True)
+
+
+def test_a_plot_of_no_format_is_wrong_usage(tmp_path: Path) -> None:
+    write_curve(tmp_path / "a.npz")
+    a = str(tmp_path / "a.npz")
+    for arguments in (("show", a), ("compare", a, a)):
+        result = response(*arguments, "--plot", str(tmp_path / "foo.xyz"))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert ".png, .jpg, .svg or .pdf; .xyz is none" in " ".join(result.stderr.split())
+
+
+def test_show_tells_exposures_in_place_of_their_logarithm(tmp_path: Path) -> None:
+    save_response_curve(tmp_path / "e.npz", np.exp(G), save_plot=False)
+    assert "not their logarithm" in response("show", str(tmp_path / "e.npz")).stdout

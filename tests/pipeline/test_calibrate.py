@@ -250,12 +250,21 @@ def test_impossible_choices_are_refused(archive: Path, tmp_path: Path) -> None:
         {"samples_per_image": 0},
         {"max_processed_groups": 0},
         {"round_ts_to": "soon"},
+        {"samples_per_image": 1.5},
+        {"low_clip": None},
+        {"low_clip": 200, "high_clip": 100},
+        {"smoothness": 0},
+        {"smoothness": "much"},
+        {"weight_type": "foo"},
+        {"seed": -3},
         {"sky_disc": "somewhere"},
         {"sky_disc": (1, 2)},
         {"sky_disc": (10, 10, -1)},
     ):
-        with pytest.raises(ValueError, match=next(iter(choice))):
+        with pytest.raises(ValueError, match=next(iter(choice)).replace("_type", ".type")) as told:
             calibrate_camera(archive, tmp_path / "r.npz", **choice)  # type: ignore[arg-type]
+        # An argument is wrong, not a bracket: nothing was read.
+        assert not isinstance(told.value, BracketError)
 
 
 def test_the_range_of_ln_e_covers_all_exposures(archive: Path, tmp_path: Path) -> None:

@@ -95,3 +95,29 @@ def test_falling_steps_are_counted() -> None:
     bent = np.array(G)
     bent[100, 1] += 5
     assert falling_steps(type(true_curve())(bent, {})) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("name", ["noext", "foo.xyz"])
+def test_a_plot_without_a_format_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: the suffix of a plot chooses its format"):
+        save_response_curve(tmp_path / "r.npz", G, plot_filename=name)
+    with pytest.raises(ValueError, match="chooses its format"):
+        _save_response_plot(G, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    save_response_curve(tmp_path / "r.npz", G, plot_filename=name, save_plot=False)
+
+
+def test_a_plot_may_go_anywhere(tmp_path: Path) -> None:
+    save_response_curve(tmp_path / "r.npz", G, plot_filename=str(tmp_path / "plots/g.png"))
+    assert size_of(tmp_path / "plots/g.png") == (1050, 750)
+
+
+def test_exposures_in_place_of_their_logarithm_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_response_curve(tmp_path / "g.npz", G, save_plot=False)
+    assert caplog.text == ""
+    save_response_curve(tmp_path / "r.npz", np.exp(G), save_plot=False)
+    assert "not their logarithm" in caplog.text
