@@ -16,11 +16,13 @@ from asi_watch.files import shown
 from asi_watch.naming import NamePattern, ParsedName, is_product_name, label_like
 
 if TYPE_CHECKING:
+    from asi_watch.hdr.response import ResponseCurve
     from asi_watch.images.headers import Header
 
 __all__ = [
     "FilesFound",
     "disc_warnings",
+    "hints",
     "look_into",
     "name_warnings",
     "names_as_read",
@@ -133,6 +135,28 @@ def response_fault(camera: CameraConfig, found: FilesFound) -> str | None:
         return None
     (fault,) = answered(_PATIENCE, partial(_response_fault, path, camera, found))
     return fault
+
+
+def hints(camera: CameraConfig) -> list[str]:
+    """Say what the settings leave to be wished for (`merge_hints`), by the response file."""
+    from asi_watch.cli._scale import merge_hints
+    from asi_watch.patience import answered
+
+    merge, path = camera.merge, camera.response
+    curve = None if path is None else answered(_PATIENCE, partial(_usable_curve, path))[0]
+    formats = [product.format for product in camera.products]
+    scaled = merge.lnE_range is not None
+    return list(merge_hints(merge.algorithm, scaled=scaled, curve=curve, formats=formats))
+
+
+def _usable_curve(path: Path) -> ResponseCurve | None:
+    from asi_watch.errors import ResponseFileError
+    from asi_watch.responses import load_curve
+
+    try:
+        return load_curve(path)
+    except ResponseFileError:
+        return None
 
 
 def _response_fault(path: Path, camera: CameraConfig, found: FilesFound) -> str | None:

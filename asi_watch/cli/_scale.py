@@ -1,13 +1,17 @@
-"""A scale for pictures that an operator can copy: which ln E is black, and which is white."""
+"""What an operator can set for better products: a scale for pictures, the radiance's algorithm."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from asi_watch.hdr.response import ResponseCurve
 
-__all__ = ["picture_range", "scale_line"]
+__all__ = ["merge_hints", "picture_range", "scale_line"]
+
+_RADIANCE = ("exr", "tiff", "hdr")
 
 
 def picture_range(curve: ResponseCurve) -> tuple[float, float] | None:
@@ -39,3 +43,42 @@ def scale_line(curve: ResponseCurve) -> str | None:
         return None
     low, high = found
     return f"for pictures as bright as the middle exposure: lnE_range: [{low}, {high}]"
+
+
+def merge_hints(
+    algorithm: str, *, scaled: bool, curve: ResponseCurve | None, formats: Sequence[str]
+) -> Iterator[str]:
+    """Say what the settings of a merge leave to be wished for, a line each.
+
+    Parameters
+    ----------
+    algorithm : str
+    scaled : bool
+        Whether `lnE_range` is given.
+    curve : ResponseCurve or None
+        What is merged with, where it is known.
+    formats : sequence of str
+        Of the products.
+
+    Yields
+    ------
+    str
+    """
+    radiance = [name for name in formats if name in _RADIANCE]
+    if algorithm == "debevec_custom" and radiance:
+        yield (
+            f"radiance ({', '.join(radiance)}) by debevec_custom: codes are stretched between the"
+            " clips as in asi_core, which bends it by up to a tenth of a stop; debevec_exact keeps"
+            " it linear"
+        )
+    only_radiance = len(radiance) == len(formats)
+    if only_radiance or scaled or curve is None or not algorithm.startswith("debevec_"):
+        return
+    found = picture_range(curve)
+    if found is not None:
+        low, high = found
+        yield (
+            "pictures show all that the exposures can tell, up to the sun, and are dark for that;"
+            f" as bright as the middle exposure: lnE_range: [{low}, {high}]"
+            f" (--lne-range {low} {high})"
+        )

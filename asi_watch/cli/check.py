@@ -25,6 +25,7 @@ def command(config_path: str) -> None:
     """
     from asi_watch.cli._looking import (
         disc_warnings,
+        hints,
         look_into,
         name_warnings,
         names_as_read,
@@ -45,6 +46,8 @@ def command(config_path: str) -> None:
         fault = response_fault(camera, found)
         if fault is not None:
             problems.append(_problem(loaded, ("cameras", name, "response"), fault))
+        for hint in hints(camera):
+            click.echo(f"{name}: {hint}", err=True)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if problems:

@@ -81,6 +81,11 @@ Examples:
 @click.option(
     "--strict", is_flag=True, help="Do not merge what is left of a bracket with damaged images."
 )
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Merge even with a curve, calibrated from DIR, that cannot explain the images.",
+)
 @click.option("--workers", type=click.IntRange(0), help="Threads  [default: one per core].")
 def command(
     directory: str,
@@ -95,6 +100,7 @@ def command(
     quality: int | None,
     min_exposures: int | None,
     strict: bool,
+    force: bool,
     workers: int | None,
     **merge_options: Any,
 ) -> None:
@@ -105,9 +111,10 @@ def command(
     daemon would, with the curve that it uses.
 
     Exit codes: 0 every bracket merged from all its exposures, 1 something could not be merged or
-    read, 2 wrong usage.
+    read, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
+    from asi_watch.cli._scale import merge_hints
     from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import merge_archive
 
@@ -118,17 +125,20 @@ def command(
     given = {key: value for key, value in merge_options.items() if value is not None}
     if sky_disc is not None:
         given["sky_disc"] = None if sky_disc == "none" else as_sky_disc(sky_disc)
+    products = _products(camera_config, formats, quality)
     try:
+        settings = _settings(camera_config, given)
         summary = merge_archive(
             directory,
             output,
             rules=rules,
-            settings=_settings(camera_config, given),
+            settings=settings,
             curve=_curve(name, camera_config, config, response),
-            products=_products(camera_config, formats, quality),
+            products=products,
             camera=name,
             workers=workers,
             leave_out_unreadable=not strict,
+            force=force,
         )
     except ValueError as error:
         from asi_watch.errors import AsiWatchError
@@ -137,6 +147,12 @@ def command(
             raise
         raise click.UsageError(str(error)) from error
     click.echo(summary.sentence())
+    written = [str(spec.format) for spec in products]
+    scaled = settings.lnE_range is not None
+    for line in merge_hints(
+        settings.algorithm, scaled=scaled, curve=summary.curve, formats=written
+    ):
+        click.echo(line, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)
 

@@ -70,6 +70,8 @@ class ArchiveSummary:
         Two folders with the same exposures of the same brackets, if there are any.
     calibrating : float or None
         Wall time of the calibration before, if there was one.
+    curve : ResponseCurve or None
+        What was merged with.
     """
 
     brackets: int
@@ -81,6 +83,7 @@ class ArchiveSummary:
     too_long: str | None = None
     clash: tuple[str, str] | None = None
     calibrating: float | None = None
+    curve: ResponseCurve | None = None
 
     def add(self, outcome: BracketOutcome) -> None:
         """Count one bracket."""
@@ -126,6 +129,7 @@ def merge_archive(
     camera: str | None = None,
     workers: int | None = None,
     leave_out_unreadable: bool = False,
+    force: bool = False,
 ) -> ArchiveSummary:
     """Merge every bracket of a folder or an archive.
 
@@ -145,6 +149,8 @@ def merge_archive(
         Threads; 0 merges in the calling thread, None takes one per core.
     leave_out_unreadable : bool
         See `asi_watch.pipeline.merging.BracketMerger`.
+    force : bool
+        Merge even with a calibrated curve that cannot explain the images.
 
     Returns
     -------
@@ -155,7 +161,7 @@ def merge_archive(
     NotADirectoryError
         If there is no such folder.
     BracketError
-        If it holds no exposures, or no curve could be calibrated.
+        If it holds no exposures, or no curve could be calibrated that explains them.
     ValueError
         If settings and products do not go together.
     """
@@ -166,7 +172,7 @@ def merge_archive(
     calibrating = None
     if curve is None and settings.algorithm != "mertens":
         started = time.monotonic()
-        curve = _calibrated(brackets, root, settings)
+        curve = _calibrated(brackets, root, settings, force)
         calibrating = time.monotonic() - started
     count = usable_cores() if workers is None else workers
     plan = MergePlan(
@@ -187,6 +193,7 @@ def merge_archive(
         too_long=None if too_long is None else too_long[1],
         clash=folders_that_clash(brackets),
         calibrating=calibrating,
+        curve=curve,
     )
     started = time.monotonic()
     with progress("merging", len(brackets)) as advance:
@@ -267,7 +274,7 @@ def _in_threads(
 
 
 def _calibrated(
-    brackets: Sequence[ArchiveBracket], root: str, settings: MergeSettings
+    brackets: Sequence[ArchiveBracket], root: str, settings: MergeSettings, force: bool
 ) -> ResponseCurve:
     log.warning(
         "no response curve given: calibrating one from %s itself, for this run only", shown(root)
@@ -285,6 +292,11 @@ def _calibrated(
         log.warning("the curve calibrated from %s: %s", shown(root), warning)
     if len(warnings) > _WARNINGS_SHOWN:
         log.warning("and %d warnings more; calibrate shows all", len(warnings) - _WARNINGS_SHOWN)
+    if not (done.calibration.report.fits or force):
+        raise BracketError(
+            f"{shown(root)}: not merged: the curve calibrated from it cannot explain the images,"
+            " see the warnings; give a response curve, or --force (force=True)"
+        )
     return done.curve({})
 
 

@@ -165,7 +165,8 @@ def process_directory(
         Keywords of `asi_watch.hdr.merging.merge_exposure_series`, with
         `algorithm="debevec_custom"` unless given; `filetype` may also be ``.exr``, ``.tiff`` or
         ``.hdr``. Further: `channel_order` of `response`, `n_workers` (threads; default one per
-        core), `leave_out_unreadable` (merge what is left of a bracket with an unreadable image).
+        core), `leave_out_unreadable` (merge what is left of a bracket with an unreadable image),
+        `force` (merge even with a calibrated curve that cannot explain the images).
 
     Raises
     ------
@@ -182,6 +183,7 @@ def process_directory(
     if workers is not None:
         check_workers(workers)
     leave_out = kwargs.pop("leave_out_unreadable", False)
+    force = kwargs.pop("force", False)
     choices = _choices(kwargs, response_file, "debevec_custom")
     summary = merge_archive(
         directory,
@@ -192,6 +194,7 @@ def process_directory(
         products=(product_of(choices.filetype or ".jpg"),),
         workers=workers,
         leave_out_unreadable=leave_out,
+        force=force,
     )
     log_summary(summary)
 

@@ -1,4 +1,4 @@
-"""Images that no response curve can explain: `calibrate` writes none, `merge` says so."""
+"""Images that no response curve can explain: `calibrate` writes none, `merge` takes none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from asi_watch.cli import main
+from asi_watch.errors import BracketError
+from asi_watch.pipeline import process_directory
 from asi_watch.responses import load_curve
 from tests.pipeline.making import files_of, slot, write_archive, write_curve
 
@@ -38,9 +40,17 @@ def test_a_curve_that_explains_nothing_is_not_written_unless_forced(
     assert (forced.exit_code, target.exists()) == (0, True)
 
 
-def test_merge_tells_what_calibrate_would(same_frame_twice: Path, tmp_path: Path) -> None:
-    result = run("merge", same_frame_twice, tmp_path / "out")
-    assert "no response curve fits these images" in result.stderr
+def test_merge_refuses_what_calibrate_does(same_frame_twice: Path, tmp_path: Path) -> None:
+    refused = run("merge", same_frame_twice, tmp_path / "out")
+    assert (refused.exit_code, (tmp_path / "out").exists()) == (1, False)
+    assert "no response curve fits these images" in refused.stderr
+    assert "not merged: the curve calibrated from it cannot explain the images" in refused.stderr
+    forced = run("merge", same_frame_twice, tmp_path / "out", "--force")
+    assert (forced.exit_code, (tmp_path / "out").exists()) == (0, True)
+    with pytest.raises(BracketError, match="cannot explain the images"):
+        process_directory(same_frame_twice, tmp_path / "batch")
+    process_directory(same_frame_twice, tmp_path / "batch", force=True)
+    assert (tmp_path / "batch").exists()
 
 
 def test_merge_tells_of_labels(tmp_path: Path) -> None:

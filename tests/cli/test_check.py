@@ -185,3 +185,26 @@ def test_a_folder_that_may_not_be_entered_is_a_warning(
     result = check(config)
     assert result.exit_code == 0
     assert "cannot be read by this user: Permission denied" in result.stderr
+
+
+def test_what_better_settings_would_do_is_told(tmp_path: Path) -> None:
+    g = np.linspace(-5.0, 2.0, 256, dtype=np.float32)[:, None].repeat(3, axis=1)
+    (tmp_path / "r.npz").write_bytes(response_bytes(g, {"lnE_range": [-12.0, -3.0]}))
+    path = tmp_path / "asi.yaml"
+
+    def hints(settings: str) -> list[str]:
+        path.write_text(
+            f"{{state_dir: {tmp_path}, cameras: {{roof: {{watch: {tmp_path}/in, response: r.npz,"
+            f" output: {tmp_path}/out, {settings}}}}}}}"
+        )
+        result = check(path)
+        assert result.exit_code == 0, result.output
+        return [line for line in result.stderr.splitlines() if line.startswith("roof: ")]
+
+    (dark,) = hints("products: [{format: jpg}]")
+    assert "dark" in dark
+    assert "lnE_range: [-12.0, " in dark
+    (radiance,) = hints("products: [{format: exr}]")
+    assert "radiance (exr) by debevec_custom" in radiance
+    assert hints("merge: {lnE_range: [-12, -4]}") == []
+    assert hints("products: [{format: exr}], merge: {algorithm: debevec_exact}") == []

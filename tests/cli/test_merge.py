@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from asi_watch.cli import main
+from asi_watch.pipeline import save_response_curve
 from asi_watch.products import read_provenance
 from tests.pipeline.making import (
     files_of,
@@ -86,7 +88,7 @@ def test_what_failed_is_named_and_ends_in_1(archive: Path, tmp_path: Path) -> No
     assert result.exit_code == 1
     assert "20260621090030_80.jpg: is the only exposure" in result.stderr
     assert "2 of 3 brackets merged" in result.stdout
-    assert "1 brackets not merged" in result.stdout
+    assert "1 bracket not merged" in result.stdout
     assert len(products(tmp_path / "b")) == 2
 
 
@@ -168,3 +170,31 @@ def test_what_is_not_there(archive: Path, tmp_path: Path) -> None:
     assert (result.exit_code, "empty: no images" in result.stderr) == (1, True)
     result = merge(archive, "--response", str(tmp_path / "none.npz"))
     assert (result.exit_code, "no such response file" in result.stderr) == (1, True)
+
+
+def test_what_better_settings_would_do_is_told_with_the_numbers(
+    archive: Path, tmp_path: Path
+) -> None:
+    curve = true_curve()
+    path = tmp_path / "ranged.npz"
+    save_response_curve(path, curve.log_response, {"lnE_range": [-12.0, 1.0]}, save_plot=False)
+
+    def hints(*options: str) -> str:
+        result = merge(archive, "--response", str(path), *options)
+        assert result.exit_code == 0, result.output
+        return str(result.stderr)
+
+    dark = re.search(r"lnE_range: \[(\S+), (\S+)\] \(--lne-range \1 \2\)", hints())
+    assert dark is not None
+    assert "debevec_exact" not in hints()
+    assert "lnE_range" not in hints("--lne-range", dark[1], dark[2])
+    radiance = hints("--format", "exr", "--format", "tiff")
+    assert "radiance (exr, tiff) by debevec_custom" in radiance
+    assert "debevec_exact keeps it linear" in radiance
+    assert "lnE_range" not in radiance
+    assert hints("--format", "exr", "--algorithm", "debevec_exact") == ""
+
+
+def test_a_calibration_for_the_run_is_timed_by_itself(archive: Path) -> None:
+    result = merge(archive)
+    assert re.search(r"merged in \S+ s .*after \S+ s of calibration", result.stdout), result.output
