@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -178,7 +179,8 @@ class OpencvMerge:
         saturated = self._saturated_in_all()
         if saturated.any():
             irradiance[saturated] = irradiance.max()
-        level = (irradiance - np.float32(low)) / np.float32(high - low)
+        with np.errstate(over="ignore"):  # what overflows is white
+            level = (irradiance - np.float32(low)) / np.float32(high - low)
         np.clip(level, 0.0, 1.0, out=level)
         return np.asarray(level ** np.float32(1.0 / self._settings.display_gamma), np.float32)
 
@@ -205,6 +207,7 @@ class OpencvMerge:
     def _linear_response(self, frames: list[Pixels], times: NDArray[np.float32]) -> Any:
         """MergeDebevec takes the logarithm of its response itself, so it is handed exp(g)."""
         if self._response is None:
+            check_information(frames)
             return cv2.createCalibrateDebevec().process(frames, times)
         linear = np.exp(self._response.astype(np.float64)).astype(np.float32)
         return linear.reshape(256, 1, self._shape[2])
@@ -217,3 +220,28 @@ class OpencvMerge:
 
     def _saturated_in_all(self) -> NDArray[np.bool_]:
         return np.asarray(np.logical_and.reduce(self._whites()), dtype=np.bool_)
+
+
+def check_information(frames: Sequence[Pixels]) -> None:
+    """Refuse frames from which no response can be calibrated: one would be invented.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray, shape (H, W, C), uint8
+        Codes stretched between the clips.
+
+    Raises
+    ------
+    ValueError
+        If no code is between black and white, or all frames are the same.
+    """
+    if all(((pixels == 0) | (pixels == 255)).all() for pixels in frames):
+        raise ValueError(
+            "no response can be calibrated from it: all that it shows is black or saturated; give"
+            " a response"
+        )
+    if all(np.array_equal(pixels, frames[0]) for pixels in frames[1:]):
+        raise ValueError(
+            "no response can be calibrated from it: all exposures are the same picture, whatever"
+            " their times; give a response"
+        )

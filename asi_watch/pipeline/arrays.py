@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +16,15 @@ from asi_watch import __version__
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.merging import open_merge
+from asi_watch.pipeline.darkening import DARKENS, darkens
 from asi_watch.pipeline.merging import check_products, user_modes
 from asi_watch.pipeline.naming import parse_timestamp
 from asi_watch.pipeline.settings import MergeChoices, merge_choices, product_of
 from asi_watch.products import Provenance, Source, encode_merge, publish
 
 __all__ = ["create_and_save_hdr"]
+
+log = logging.getLogger(__name__)
 
 _NO_TIME = datetime(1970, 1, 1)
 
@@ -65,6 +69,8 @@ def create_and_save_hdr(
     check_products(choices.settings, choices.curve, (spec,))
     images, times = list(img_series), [float(t) for t in exposure_times]
     _check_arrays(images, times, shown(target))
+    if darkens(images, times):
+        log.warning("%s: %s", shown(target), DARKENS)
     curve = choices.curve
     try:
         log_response = None if curve is None else curve.log_response

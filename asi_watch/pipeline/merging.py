@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import read_image
 from asi_watch.naming import slot_stem
+from asi_watch.pipeline.darkening import DARKENS, darkens
 from asi_watch.pipeline.finding import ArchiveBracket
 from asi_watch.products import (
     ProductSpec,
@@ -33,6 +35,8 @@ from asi_watch.products import (
 )
 
 __all__ = ["BracketMerger", "MergePlan", "MergedBracket", "check_products", "user_modes"]
+
+log = logging.getLogger(__name__)
 
 _MAX_IDLE_BYTES = 1 << 30
 
@@ -169,6 +173,8 @@ class BracketMerger:
                 f"{worst.reason}; of its bracket {len(sources)} of {len(bracket.exposures)}"
                 " exposures are usable, too few",
             )
+        if darkens(held, [source.exposure_us for source in sources]):
+            log.warning("%s and its bracket: %s", self._shown(bracket.first), DARKENS)
         return merge, tuple(sources), tuple(left_out)
 
     def _begin(self, shape: tuple[int, ...], exposure: Exposure) -> Merge:

@@ -163,6 +163,33 @@ def test_only_the_sky_disc_is_merged(tmp_path: Path) -> None:
         save(tmp_path / "b.png", **CUSTOM, sky_disc=(500, 45, 20))
 
 
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ([np.zeros_like(IMAGES[0])] * 4, "all that it shows is black or saturated"),
+        ([np.full_like(IMAGES[0], code) for code in (0, 1, 2, 255)], "all that it shows is black"),
+        ([IMAGES[2]] * 4, "all exposures are the same picture"),
+    ],
+    ids=["black", "black and white", "one picture"],
+)
+def test_no_picture_is_invented(tmp_path: Path, images: list[Any], reason: str) -> None:
+    with pytest.raises(BracketError, match=rf"no response can be calibrated from it: {reason}"):
+        create_and_save_hdr(images, TIMES[:4], tmp_path / "a.jpg")
+    assert list(tmp_path.iterdir()) == []
+    # With a response black is black.
+    create_and_save_hdr(images, TIMES[:4], tmp_path / "a.png", response=G)
+    create_and_save_hdr(images, TIMES[:4], tmp_path / "b.png", algorithm="mertens")
+
+
+def test_times_in_the_wrong_order_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path / "a.jpg", **CUSTOM)
+    assert caplog.text == ""
+    create_and_save_hdr(IMAGES, TIMES[::-1], tmp_path / "b.jpg", **CUSTOM)
+    assert "b.jpg: the images get darker as their exposure times rise" in caplog.text
+
+
 def test_an_unknown_keyword_is_an_error_of_python(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="gama"):
         save(tmp_path / "a.jpg", **CUSTOM, gama=2.0)

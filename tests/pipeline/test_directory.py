@@ -273,3 +273,20 @@ def test_a_bracket_over_two_folders_lies_in_that_of_its_first_image(tmp_path: Pa
     write_curve(tmp_path / "r.npz")
     process_directory(tmp_path / "a", tmp_path / "b", "2h", response_file=tmp_path / "r.npz")
     assert products(tmp_path / "b") == ["08/20260621080000_hdr.jpg"]
+
+
+def test_times_in_the_wrong_order_are_told(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process_directory(archive, tmp_path / "b", response_file=tmp_path / "r.npz")
+    assert "darker" not in caplog.text
+    paths = sorted(archive.rglob("20260621090000_*")) + sorted(
+        archive.rglob("2026062109000[1-4]_*")
+    )
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[::-1], strict=True):
+        path.write_bytes(content)
+    process_directory(archive, tmp_path / "b", response_file=tmp_path / "r.npz")
+    told = [m for m in caplog.messages if "get darker" in m]
+    assert len(told) == 1
+    assert "20260621090000_80.jpg and its bracket" in told[0]
