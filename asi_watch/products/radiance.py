@@ -128,7 +128,7 @@ def encode_tiff(layers: RadianceLayers, provenance: Provenance) -> memoryview:
 
 
 def encode_hdr(layers: RadianceLayers, provenance: Provenance) -> bytes:
-    """Encode a Radiance RGBE picture (one exponent per pixel: about 1 % steps).
+    """Encode a Radiance RGBE picture (one exponent per pixel: about 1 % steps, rounded).
 
     Parameters
     ----------
@@ -153,10 +153,25 @@ def encode_hdr(layers: RadianceLayers, provenance: Provenance) -> bytes:
     pixels = np.empty((height, width, 3), np.float32)
     for rows, block in blocks(layers.ln_radiance):
         pixels[rows] = block
+        pixels[rows] += _half_a_step(pixels[rows])
     done, data = cv2.imencode(".hdr", pixels)
     if not done:
         raise ValueError("the Radiance picture could not be encoded")
     return into_hdr(data.data, _noted(provenance, "rgbe", []))
+
+
+def _half_a_step(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the encoder's cutting off needs to round instead, shape (rows, W, 1)."""
+    largest = np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    # Rounded up, the largest channel may need the next exponent, and twice the step.
+    largest += _power_of_two(largest) / np.float32(256)
+    return (_power_of_two(largest) / np.float32(256))[..., np.newaxis]
+
+
+def _power_of_two(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest power of two up to each positive number: its exponent without its fraction."""
+    powers: NDArray[np.float32] = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    return powers
 
 
 def _exr_compression(spec: ProductSpec, *, half: bool) -> str:
