@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from asi_watch.hdr.calibration.answering import highest_answering, lowest_answering
+from asi_watch.hdr.calibration.consistency import TimesVerdict, judge_times
+from asi_watch.hdr.calibration.coverage import coverage_warnings
 from asi_watch.hdr.calibration.fitting import Fitting
 from asi_watch.hdr.calibration.observations import observe
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
@@ -19,7 +20,7 @@ from asi_watch.hdr.calibration.samples import CODES, BracketSamples
 from asi_watch.hdr.calibration.times import (
     check_exposures,
     whole_set_warnings,
-    without_false_exposure,
+    without_false_time,
 )
 from asi_watch.hdr.calibration.weighting import check_clips, hat
 
@@ -75,17 +76,14 @@ def calibrate_response(
     if robust and places > _MOST_PLACES:
         samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
     channels = range(_common_channels(samples))
-    judge = len(channels) // 2
 
     with ThreadPoolExecutor(len(channels)) as pool:
         fit = fitting.fit(samples, channels, pool)
         residuals, cloud = fitting.examine(samples, fit, pool)
-        of_all, agreeing = residuals, None
-        if robust:
-            agreeing = without_false_exposure(
-                samples, residuals[judge].spread(), partial(fitting.spread, judge)
-            )
-        if agreeing is not None:
+        verdict = judge_times(samples, [(basis.low, basis.high) for basis in fit.bases])
+        of_all = residuals
+        if robust and verdict.sure is not None:
+            agreeing = without_false_time(samples, verdict.sure)
             fit = fitting.fit(agreeing, channels, pool)
             of_all, _ = fitting.examine(samples, fit, pool)
             residuals, cloud = fitting.examine(agreeing, fit, pool)
@@ -102,8 +100,8 @@ def calibrate_response(
         "places_used": sum(s.count for s in samples),
     }
     repairs = tuple(repaired for _, repaired in fit.estimate)
-    checks = check_exposures(samples, of_all)
-    report = _report(len(samples), places, residuals, checks, repairs, settings)
+    checks = check_exposures(samples, of_all, verdict)
+    report = _report(len(samples), places, residuals, checks, repairs, verdict, settings)
     return Calibration(fit.log_response, report, cloud)
 
 
@@ -163,6 +161,7 @@ def _report(
     residuals: Sequence[ChannelResiduals],
     checks: Sequence[ExposureCheck],
     repairs: tuple[int, ...],
+    verdict: TimesVerdict,
     settings: dict[str, Any],
 ) -> CalibrationReport:
     return CalibrationReport(
@@ -176,7 +175,9 @@ def _report(
         monotone_repairs=repairs,
         exposures=tuple(checks),
         residual_by_code=tuple(tuple(float(v) for v in r.by_code) for r in residuals),
-        warnings=whole_set_warnings(residuals)
+        time_doubts=verdict.suspects,
+        warnings=whole_set_warnings(residuals, verdict)
+        + coverage_warnings(places, residuals)
         + tuple(
             f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
             f"the images fit {c.time_factor:.2f} times that"

@@ -90,12 +90,6 @@ class Fitting:
         residuals, cloud = zip(*pool.map(examined, range(curves.shape[1])), strict=True)
         return residuals, cloud
 
-    def spread(self, channel: int, samples: Sequence[BracketSamples]) -> float:
-        """Fit one channel alone; what it leaves unexplained, in stops."""
-        basis, (curve, _) = self._fit_channel(samples, channel)
-        table = table_of(samples, channel, basis)
-        return channel_residuals(len(samples), table, curve).spread()
-
     def _fit_channel(
         self, samples: Sequence[BracketSamples], channel: int
     ) -> tuple[Basis, Estimate]:

@@ -38,8 +38,30 @@ class ExposureCheck:
 
 
 @dataclass(frozen=True)
+class TimeDoubt:
+    """A stated exposure time that may be false.
+
+    Attributes
+    ----------
+    bracket : int or None
+        Number of the bracket; None: wherever the time is stated.
+    exposure_time : float
+        As stated.
+    time_factor : float
+        The time that fits over the stated one, if this is the false one.
+    """
+
+    bracket: int | None
+    exposure_time: float
+    time_factor: float
+
+
+@dataclass(frozen=True)
 class CalibrationReport:
     """Residuals, coverage and doubts of a calibration.
+
+    A residual is everywhere 1.4826 × the median distance from the curve (the standard deviation,
+    were it normal) of all observations that are not clipped, whatever weight they had in the fit.
 
     Attributes
     ----------
@@ -53,12 +75,15 @@ class CalibrationReport:
     residual_stops : tuple of float
         Robust residual per channel, stops.
     outlier_share : float
-        Share of usable observations that the robust weights took for something else.
+        Share of usable observations more than half a stop from the curve.
     monotone_repairs : tuple of int
         Steps between codes, per channel, held up by the monotone constraint.
     exposures : tuple of ExposureCheck
     residual_by_code : tuple of tuple of float
-        For each channel the RMS residual at each code, stops; NaN without samples.
+        For each channel the residual at each code, stops; NaN without samples.
+    time_doubts : tuple of TimeDoubt
+        Where the stated times contradict each other and it cannot be told which one is false:
+        each of these alone would explain the images. Empty otherwise.
     warnings : tuple of str
         Sentences for the operator.
     settings : dict
@@ -74,6 +99,7 @@ class CalibrationReport:
     monotone_repairs: tuple[int, ...]
     exposures: tuple[ExposureCheck, ...]
     residual_by_code: tuple[tuple[float, ...], ...]
+    time_doubts: tuple[TimeDoubt, ...]
     warnings: tuple[str, ...]
     settings: dict[str, Any]
 
@@ -86,7 +112,7 @@ class CalibrationReport:
     def fits(self) -> bool:
         """False where no curve can be right: the times are false, or no bracket is one scene."""
         worst = max((v for v in self.residual_stops if np.isfinite(v)), default=0.0)
-        return worst <= IMPOSSIBLE_STOPS
+        return worst <= IMPOSSIBLE_STOPS and not self.time_doubts
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values that JSON can hold; NaN becomes None."""

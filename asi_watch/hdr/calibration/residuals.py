@@ -38,7 +38,7 @@ class ChannelResiduals:
     histograms : ndarray, shape (B, N, bins), int64
         Per bracket and exposure, of at most 50,000 places.
     by_code : ndarray, shape (256,), float64
-        RMS residual at each code, residuals beyond half a stop left out; NaN without any.
+        Robust residual at each code, stops; NaN without any.
     counts : ndarray, shape (256,), int64
         Observations used at each code.
     """
@@ -77,7 +77,7 @@ def channel_residuals(
     few = table.part(slice(None, None, -(-len(table.codes) // _PLACES)))
     exposures = table.codes.shape[1]
     histograms = np.zeros(brackets * exposures * _BINS, dtype=np.int64)
-    squares, seen = np.zeros(CODES), np.zeros(CODES)
+    at_code = np.zeros(CODES * _BINS, dtype=np.int64)
     tables = CurveTables.of(np.maximum(np.diff(curve.astype(np.float64)), 1e-6))
     for piece in chunks(few):
         stops = _residual_stops(piece, tables)
@@ -85,11 +85,9 @@ def channel_residuals(
         cell = piece.bracket[:, np.newaxis].astype(np.int64) * exposures + np.arange(exposures)
         cell = cell[piece.usable]
         histograms += np.bincount(cell * _BINS + bins, minlength=histograms.size)
-        near = np.abs(stops) <= _OUTLIER_STOPS
-        codes = piece.codes[piece.usable][near]
-        squares += np.bincount(codes, weights=stops[near] ** 2, minlength=CODES)
-        seen += np.bincount(codes, minlength=CODES)
-    by_code = np.sqrt(squares / np.where(seen > 0, seen, np.nan))
+        own = piece.codes[piece.usable].astype(np.int64) * _BINS + bins
+        at_code += np.bincount(own, minlength=at_code.size)
+    by_code = np.array([robust_spread(h) for h in at_code.reshape(CODES, _BINS)])
     return ChannelResiduals(histograms.reshape(brackets, exposures, _BINS), by_code, counts)
 
 

@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from asi_watch.hdr.calibration.report import IMPOSSIBLE_STOPS, ExposureCheck
+from asi_watch.hdr.calibration.consistency import TimesVerdict
+from asi_watch.hdr.calibration.report import IMPOSSIBLE_STOPS, ExposureCheck, TimeDoubt
 from asi_watch.hdr.calibration.residuals import ChannelResiduals, median, robust_spread
 from asi_watch.hdr.calibration.samples import BracketSamples
 
 _SUSPECT_STOPS = 0.25
 _LEAST_SHARE = 0.03  # of a bracket's observations, for an exposure to be judged
-_DOUBTED_STOPS = 0.075
-_CLEARLY_SMALLER = 0.5
-_FEWEST = 4  # exposures, for three to be left
-_PLACES = 2_000
-
-Fit = Callable[[Sequence[BracketSamples]], float]
 
 
-def without_false_exposure(
-    samples: Sequence[BracketSamples], spread: float, spread_of: Fit
-) -> list[BracketSamples] | None:
-    """Leave out the one exposure of every bracket without which the others agree.
+def without_false_time(samples: Sequence[BracketSamples], false: TimeDoubt) -> list[BracketSamples]:
+    """Leave out the exposures with a false time, and brackets of which one exposure is left.
 
-    A curve can bend to serve one false time, and then the residual points at its neighbours.
+    Their time could be put right instead, but only as exactly as these very images tell it.
 
     Parameters
     ----------
     samples : sequence of BracketSamples
-    spread : float
-        Residual of one channel's curve made from all exposures, stops.
-    spread_of : callable
-        The same of the curve made from other samples.
+    false : TimeDoubt
 
     Returns
     -------
-    list of BracketSamples or None
-        None if nothing is doubted, or no single exposure explains the doubt.
+    list of BracketSamples
+        Nothing but the bracket itself changes its number of exposures.
     """
-    numbers = {len(s.exposure_times) for s in samples}
-    exposures = min(numbers)
-    if not spread > _DOUBTED_STOPS or len(numbers) > 1 or exposures < _FEWEST:
-        return None
-    stride = max(1, sum(s.count for s in samples) // _PLACES)
-    few = [s.every(stride) for s in samples]
-    spreads = [spread_of([without(s, n) for s in few]) for n in range(exposures)]
-    best = int(np.nanargmin(spreads))
-    if spreads[best] > _CLEARLY_SMALLER * spread:
-        return None
-    return [without(s, best) for s in samples]
+    left = []
+    for number, bracket in enumerate(samples):
+        is_false = (bracket.exposure_times == false.exposure_time) & (
+            false.bracket in (None, number)
+        )
+        kept = bracket
+        for exposure in np.flatnonzero(is_false)[::-1]:
+            kept = _without(kept, int(exposure))
+        if len(kept.exposure_times) > 1:
+            left.append(kept)
+    return left
 
 
-def without(bracket: BracketSamples, number: int) -> BracketSamples:
+def _without(bracket: BracketSamples, number: int) -> BracketSamples:
     """Give a bracket with one of its exposures left out."""
     return replace(
         bracket,
@@ -68,24 +58,43 @@ def without(bracket: BracketSamples, number: int) -> BracketSamples:
     )
 
 
-def whole_set_warnings(residuals: Sequence[ChannelResiduals]) -> tuple[str, ...]:
+def whole_set_warnings(
+    residuals: Sequence[ChannelResiduals], verdict: TimesVerdict
+) -> tuple[str, ...]:
     """Say so when no curve fits the whole set.
 
     Parameters
     ----------
     residuals : sequence of ChannelResiduals
+    verdict : TimesVerdict
     """
-    worst = float(np.nanmax([r.spread() for r in residuals]))
-    if worst <= IMPOSSIBLE_STOPS:
+    worst = max((v for r in residuals if np.isfinite(v := r.spread())), default=0.0)
+    if worst > IMPOSSIBLE_STOPS:
+        return (
+            f"no response curve fits these images within {worst:.2f} stops: the stated exposure"
+            " times cannot be true, or the exposures do not show one scene through one fixed tone"
+            " curve",
+        )
+    if not verdict.suspects:
         return ()
+    ways = [
+        f"{doubt.exposure_time:g}"
+        + ("" if doubt.bracket is None else f" of bracket {doubt.bracket}")
+        + f" were {doubt.exposure_time * doubt.time_factor:.3g}"
+        for doubt in verdict.suspects
+    ]
     return (
-        f"no response curve fits these images within {worst:.2f} stops: the stated exposure times "
-        "cannot be true, or the exposures do not show one scene through one fixed tone curve",
+        f"the stated exposure times contradict the images: {100 * verdict.misfits:.0f} % of the"
+        " observations lie more than a quarter stop from any curve. They would fit if "
+        + ", or if ".join(ways)
+        + "; which of these is false cannot be told, and the curve is not to be trusted",
     )
 
 
 def check_exposures(
-    samples: Sequence[BracketSamples], residuals: Sequence[ChannelResiduals]
+    samples: Sequence[BracketSamples],
+    residuals: Sequence[ChannelResiduals],
+    verdict: TimesVerdict,
 ) -> list[ExposureCheck]:
     """Judge every exposure of every bracket by its residuals.
 
@@ -94,6 +103,9 @@ def check_exposures(
     samples : sequence of BracketSamples
     residuals : sequence of ChannelResiduals
         Of every channel.
+    verdict : TimesVerdict
+        Where that cannot tell which one is false, nor can residuals, of which the curve has made
+        what it could.
 
     Returns
     -------
@@ -110,14 +122,21 @@ def check_exposures(
             # ln E is the mean of all exposures, so one false time shifts the others too, but all
             # alike: measured from their median the one that is false stands alone.
             shifts -= np.nanmedian(shifts)
+        large = enough & (np.abs(shifts) > _SUSPECT_STOPS) & (not verdict.suspects)
         checks += [
             ExposureCheck(
                 bracket=number,
                 exposure_time=float(time),
                 residual_stops=tuple(robust_spread(h) for h in histograms[n]),
                 time_factor=float(2.0 ** shifts[n]),
-                suspect=bool(enough[n] and abs(shifts[n]) > _SUSPECT_STOPS),
+                suspect=bool(large[n]) or _is(verdict.sure, number, time),
             )
             for n, time in enumerate(times)
         ]
     return checks
+
+
+def _is(doubt: TimeDoubt | None, bracket: int, time: float) -> bool:
+    if doubt is None or doubt.exposure_time != time:
+        return False
+    return doubt.bracket in (None, bracket)
