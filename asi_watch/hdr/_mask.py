@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from asi_watch.hdr.disc import SkyDisc
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +68,15 @@ class RowSpans:
         """Set what the mask leaves out within the spans."""
         if self.mask is not None:
             out[~self.mask[first : first + len(out)]] = value
+
+
+@lru_cache(maxsize=16)
+def disc_spans(disc: SkyDisc, shape: tuple[int, int, int]) -> RowSpans:
+    """Measure a sky disc; remembered, as every bracket of a camera asks for the same.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is inside.
+    """
+    return RowSpans.of(disc.mask(shape), shape)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr._mask import RowSpans, disc_spans
 from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.fusion import OpencvMerge
@@ -78,15 +79,25 @@ def open_merge(
         If the response, the mask or the disc is missing or does not fit, or a value is out of
         range.
     """
-    sides = check_shape(shape)
-    if settings.sky_disc is not None:
-        inside = settings.sky_disc.mask(sides)
-        mask = inside if mask is None else inside & mask
+    sides, disc = check_shape(shape), settings.sky_disc
     if settings.algorithm in ("debevec", "mertens"):
-        return OpencvMerge(settings, log_response, sides, mask)
+        return OpencvMerge(settings, log_response, sides, _inside(disc, mask, sides))
     if threads is None:
         threads = min(_MOST_THREADS, usable_cores())
-    return WeightedMerge(settings, log_response, sides, threads, mask)
+    if disc is not None and mask is None:
+        spans = disc_spans(disc, sides)
+    else:
+        spans = RowSpans.of(_inside(disc, mask, sides), sides)
+    return WeightedMerge(settings, log_response, sides, threads, spans)
+
+
+def _inside(
+    disc: SkyDisc | None, mask: NDArray[np.bool_] | None, shape: tuple[int, int, int]
+) -> NDArray[np.bool_] | None:
+    if disc is None:
+        return mask
+    inside = disc.mask(shape)
+    return inside if mask is None else inside & mask
 
 
 def merge_frames(

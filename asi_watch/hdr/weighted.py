@@ -45,7 +45,7 @@ class WeightedMerge:
         log_response: ArrayLike | None,
         shape: tuple[int, int, int],
         threads: int,
-        mask: NDArray[np.bool_] | None,
+        spans: RowSpans,
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
@@ -53,7 +53,7 @@ class WeightedMerge:
         self._mean = WeightedMean.of(settings, log_response, shape[2])
         self._shape = shape
         self._threads = threads
-        self._spans = RowSpans.of(mask, shape)
+        self._spans = spans
         self._frames: list[Pixels] = []
         self._times: list[float] = []
         self._job: engine.Job | None = None
