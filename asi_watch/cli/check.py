@@ -20,8 +20,8 @@ def command(config_path: str) -> None:
 
     The complete configuration goes to standard output as YAML. Problems go to standard error,
     all of them at once, and end in exit code 2; warnings go there too and change nothing. A
-    response file that cannot be used is a problem. What the names of each camera's newest files
-    are taken for is told as well.
+    response file that cannot be used is a problem, and a folder that is a file. What the names of
+    each camera's newest files are taken for is told as well, and whether slots fit them.
     """
     from asi_watch.cli._looking import (
         disc_warnings,
@@ -31,17 +31,23 @@ def command(config_path: str) -> None:
         names_as_read,
         response_fault,
     )
+    from asi_watch.cli._places import place_faults, strangers
+    from asi_watch.cli._slots import slot_warnings
 
     loaded = read_config(config_path)
-    warnings, problems = find_warnings(loaded), []
+    warnings = find_warnings(loaded)
+    problems = [_problem(loaded, way, text) for way, text in place_faults(loaded.config)]
     for name, camera in loaded.config.cameras.items():
         found = look_into(camera)
         for line in names_as_read(name, found):
             click.echo(line, err=True)
         warnings += [
             _problem(loaded, ("cameras", name, *way), text)
-            for check in (name_warnings, disc_warnings)
+            for check in (name_warnings, disc_warnings, slot_warnings)
             for way, text in check(camera, found)
+        ]
+        warnings += [
+            _problem(loaded, ("cameras", name, *way), text) for way, text in strangers(name, camera)
         ]
         fault = response_fault(camera, found)
         if fault is not None:

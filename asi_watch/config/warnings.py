@@ -181,7 +181,8 @@ def _writable(folder: Path) -> bool:
     """Tell whether a folder can be written, or made in the nearest one that exists."""
     for place in (folder, *folder.parents):
         if place.exists():
-            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+            # That a file is no folder is no question of who the user is.
+            return not place.is_dir() or os.access(place, os.W_OK | os.X_OK)
     return False
 
 

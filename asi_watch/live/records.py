@@ -70,7 +70,8 @@ class BracketRecord:
     timings : dict
         Seconds spent per step.
     reason : str or None
-        Why it was skipped or failed, or why what was published is a makeshift.
+        Why it was skipped or failed; of what was published, why it is a makeshift, or that its
+        slot holds other brackets as well.
     updated_utc : str
         ISO time of the row's last change.
     """

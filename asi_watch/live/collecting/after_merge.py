@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 
 from asi_watch.brackets import ExpectedExposures
+from asi_watch.duplicates import brackets_among
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.collecting.closing import Closing
 from asi_watch.live.collecting.taking_in import TakingIn
@@ -16,6 +18,8 @@ from asi_watch.live.records import BracketRecord, RejectedFile
 MAX_ATTEMPTS = 8
 _FIRST_BACKOFF = 2.0
 _LONGEST_BACKOFF = 300.0
+# One exposure that came twice is no other bracket.
+_MORE_THAN_A_REPETITION = 2
 
 
 def tries(attempts: int) -> int:
@@ -64,7 +68,9 @@ class AfterMerge:
         counters.take_back("skipped", bracket.slot)
         counters.take_back("parked", bracket.slot)
         counters.incomplete += not complete
-        record = self._closing.record(bracket, "published", outcome.remark)
+        record = self._closing.record(
+            bracket, "published", outcome.remark or _several_brackets(bracket)
+        )
         record = replace(
             record,
             complete=complete,
@@ -164,6 +170,20 @@ class AfterMerge:
         pause = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
         bracket.retry_at = now + pause
         return [WriteRecord(record, pause)]
+
+
+def _several_brackets(bracket: OpenBracket) -> str | None:
+    """Say that a slot holds more than the one bracket that was merged."""
+    if len(bracket.usable) < len(bracket.exposures) + _MORE_THAN_A_REPETITION:
+        return None
+    starts = [files[0].timestamp for files in brackets_among(bracket.usable.values())]
+    if len(starts) < 2:
+        return None
+    apart = min(b - a for a, b in pairwise(starts)).total_seconds()
+    return (
+        f"the slot holds {len(starts)} brackets, {apart:g} s apart, and one is merged: round_to is"
+        " too long, or a clock was set back"
+    )
 
 
 def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> list[Command]:

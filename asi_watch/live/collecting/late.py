@@ -12,7 +12,7 @@ from asi_watch.brackets import BracketRules, ExpectedExposures, Exposure
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.commands import Command, Unusable, WriteRecord
 from asi_watch.live.counters import Counters
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 
 _IGNORED = "late: ignored"
 
@@ -107,7 +107,8 @@ class LateFiles:
             f"late: not merged, since the earlier input {path} {what}"
         )
         # A makeshift is final then: nobody need ask for it again.
-        bracket.previous = replace(record, reason=None)
+        reason = None if record.reason == WITHOUT_CURVE else record.reason
+        bracket.previous = replace(record, reason=reason)
         yield from _amend(bracket, *left_out, late=arrived)
 
     def _ignore(
