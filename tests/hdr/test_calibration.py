@@ -288,5 +288,8 @@ def test_nothing_usable_is_an_error():
     samples = [BracketSamples(codes, np.array([1.0, 2.0, 4.0]), np.zeros((50, 2), np.int32))]
     with pytest.raises(ValueError, match="no usable samples"):
         calibrate_response(samples)
+    codes[..., 1:] = np.arange(150, dtype=np.uint8).reshape(50, 3, 1) + 50
+    with pytest.raises(ValueError, match="no usable samples in blue"):
+        calibrate_response(samples)
     with pytest.raises(ValueError, match="no bracket"):
         calibrate_response([])

@@ -27,6 +27,9 @@ _CLEARLY_LESS = 0.6
 _EXPLAINED_STOPS = 0.02
 
 
+_BGR = ("blue", "green", "red")
+
+
 @dataclass(frozen=True)
 class Basis:
     """What a channel's curve is made from.
@@ -48,9 +51,10 @@ def table_of(samples: Sequence[BracketSamples], channel: int, basis: Basis) -> O
     """Collect one channel of all brackets; ValueError if nothing of it is usable."""
     table = observe(samples, channel, basis.low, basis.high, fine=basis.fine)
     if not table.usable.any():
+        named = f" in {_BGR[channel]}" if samples[0].channels == len(_BGR) else ""
         raise ValueError(
-            f"no usable samples in channel {channel}: every place is too dark or saturated "
-            "in all exposures but one"
+            f"no usable samples{named}: every place is too dark or saturated in all exposures but"
+            " one"
         )
     return table
 

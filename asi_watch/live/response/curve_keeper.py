@@ -68,6 +68,7 @@ class CurveKeeper:
         self._waiting: dict[datetime, MergeBracket] = {}
         self._most_waiting = max(_MOST_WAITING, settings.curves.brackets)
         self._told_no_curve = False
+        self._last_failure: str | None = None
         self._complete = len(ledger.recent_complete(self._camera, settings.curves.brackets))
         self._recalibrator = Recalibrator(
             self._camera,
@@ -175,14 +176,18 @@ class CurveKeeper:
         self._recalibrator.finished()
         report: dict[str, Any] | None = message.report
         if report is None:
+            # In the dark it fails every minute, all night, for the one reason.
+            again = message.reason == self._last_failure
+            self._last_failure = message.reason
             event(
                 log,
-                logging.ERROR,
+                logging.DEBUG if again else logging.ERROR,
                 "calibration failed",
                 camera=self._camera,
                 reason=message.reason,
             )
             return f"calibration failed: {message.reason}"
+        self._last_failure = None
         decision = CurveDecision(
             camera=self._camera,
             curve_id=str(report["curve_id"]),

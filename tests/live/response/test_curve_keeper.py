@@ -17,7 +17,7 @@ from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
 from asi_watch.live.bookkeeping.ledger import CurveDecision, Ledger
 from asi_watch.live.commands import MergeBracket
-from asi_watch.live.inbox import Inbox
+from asi_watch.live.inbox import CalibrationDone, Inbox
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.response import curves
 from asi_watch.live.response.curve_keeper import CurveKeeper
@@ -268,3 +268,14 @@ def test_a_share_that_is_dead_costs_the_curve_and_little_time(
         server_is_back.set()
     keeper.tick(1000.0, may_calibrate=False)
     assert keeper.snapshot()["curve"] is not None
+
+
+def test_a_calibration_that_fails_for_one_reason_all_night_is_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = Place(tmp_path).keeper()
+    for reason in ("too dark", "too dark", "too dark", "no memory", "too dark"):
+        told = keeper.calibration_done(CalibrationDone("roof", None, reason))
+        assert told == f"calibration failed: {reason}"
+    errors = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert [r.getMessage() for r in errors] == ["calibration failed"] * 3
