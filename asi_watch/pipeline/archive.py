@@ -158,8 +158,8 @@ def merge_archive(
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     BracketError
         If it holds no exposures, or no curve could be calibrated that explains them.
     ValueError

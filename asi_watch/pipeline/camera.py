@@ -84,8 +84,8 @@ def calibrate_camera(
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     BracketError
         If no bracket can be used; gives files and reasons.
     ValueError
@@ -137,7 +137,7 @@ def calibrate_archive(
 
     Raises
     ------
-    NotADirectoryError, BracketError, ValueError
+    FileNotFoundError, NotADirectoryError, BracketError, ValueError
         As `calibrate_camera`.
     """
     root = os.fspath(Path(image_dir))
@@ -179,8 +179,8 @@ def get_lne_range(
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     BracketError
         If no name in it tells an exposure time.
     ResponseFileError

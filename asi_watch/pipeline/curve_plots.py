@@ -86,7 +86,7 @@ def _draw_difference(axes: Axes, result: CurveComparison) -> None:
         axes.plot(_CODES, result.difference[:, column], color=colour, label=label)
     reach = 1.3 * max(*result.worst, 1e-3)
     axes.axhline(0, color="black", lw=0.8)
-    axes.axvspan(0, FIRST_CODE, color="black", alpha=0.06, lw=0)
+    axes.axvspan(0, FIRST_CODE, color="black", alpha=0.06, lw=0, label="not compared")
     axes.axvspan(LAST_CODE, 255, color="black", alpha=0.06, lw=0)
     axes.set(xlabel="code z", ylabel="B − A (stops)", xlim=(0, 255), ylim=(-reach, reach))
     axes.grid(alpha=0.25)

@@ -170,8 +170,8 @@ def process_directory(
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     BracketError
         If it holds no images, or none that a curve can be calibrated from.
     ResponseFileError

@@ -150,12 +150,14 @@ def walk_images(
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     """
     root = os.fspath(directory)
-    if not os.path.isdir(root):  # noqa: PTH112 - names may hold undecodable bytes
-        raise NotADirectoryError(f"{shown(root)}: no such folder")
+    if not os.path.exists(root):  # noqa: PTH110 - names may hold undecodable bytes
+        raise FileNotFoundError(f"{shown(root)}: no such folder")
+    if not os.path.isdir(root):  # noqa: PTH112
+        raise NotADirectoryError(f"{shown(root)}: is a file, not a folder")
     for folder, subfolders, names in os.walk(root, onerror=_unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         below = folder[len(root) :].strip("/")
@@ -182,8 +184,8 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     """
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}

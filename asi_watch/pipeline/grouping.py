@@ -39,8 +39,8 @@ def _group_files_by_time(
 
     Raises
     ------
-    NotADirectoryError
-        If there is no such folder.
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
     ValueError
         If `round_ts_to` is no fixed length of time.
     """

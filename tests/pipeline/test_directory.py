@@ -247,7 +247,7 @@ def test_nothing_to_merge_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(BracketError, match="a: no images"):
         process_directory(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(NotADirectoryError, match="x: no such folder"):
+    with pytest.raises(FileNotFoundError, match="x: no such folder"):
         process_directory(tmp_path / "x", tmp_path / "b")
 
 

@@ -68,7 +68,7 @@ def test_undecodable_names_are_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError, match="nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         _group_files_by_time(tmp_path / "nowhere")
     for text in ("fortnight", "1ME", "-30s", "0s"):
         with pytest.raises(ValueError, match="round_ts_to"):
