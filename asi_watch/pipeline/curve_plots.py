@@ -90,7 +90,16 @@ def _draw_difference(axes: Axes, result: CurveComparison) -> None:
     axes.axvspan(LAST_CODE, 255, color="black", alpha=0.06, lw=0)
     axes.set(xlabel="code z", ylabel="B − A (stops)", xlim=(0, 255), ylim=(-reach, reach))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    # Above the axes: inside, it would lie on the curves.
+    axes.legend(
+        frameon=False,
+        ncols=4,
+        fontsize="small",
+        columnspacing=1.2,
+        handlelength=1.4,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )
 
 
 def _channels(curve: ResponseCurve) -> tuple[tuple[str, str], ...]:
