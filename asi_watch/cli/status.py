@@ -94,7 +94,7 @@ def _last(last: dict[str, Any] | None) -> str:
 
 def _latency(latency: dict[str, float] | None) -> str:
     if latency is None:
-        return "nothing published yet"
+        return "no live bracket published yet"
     p50, p95, worst = latency["p50"], latency["p95"], latency["max"]
     return f"p50 {p50:.3f} s, p95 {p95:.3f} s, max {worst:.3f} s (last exposure → durable product)"
 

@@ -447,6 +447,14 @@ def test_a_product_that_does_not_say_whose_it_is_stays(archive: Archive) -> None
     assert mine.products[0].endswith("_hdr.jpg")
 
 
+def test_products_of_an_earlier_name_are_the_cameras_own(archive: Archive) -> None:
+    record = archive.bracket(3)
+    archive.product(replace(record, camera="rof"), 3)
+    assert archive.run("exposures", max_age=DAY).files == PER_BRACKET
+    assert archive.run("products", max_age=DAY).files == 1
+    assert archive.files("in") == archive.files("out") == []
+
+
 def test_a_file_stays_that_another_camera_has_not_merged(archive: Archive) -> None:
     record = archive.bracket(40)
     other = replace(archive.camera, name="lab", output=archive.folder / "lab")
