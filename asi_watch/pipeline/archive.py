@@ -19,7 +19,12 @@ from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.calibration import CalibrationChoices, calibrate_brackets
 from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
-from asi_watch.pipeline.finding import ArchiveBracket, ArchiveRules, find_brackets
+from asi_watch.pipeline.finding import (
+    ArchiveBracket,
+    ArchiveRules,
+    find_brackets,
+    takes_label_for_time,
+)
 from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress
 from asi_watch.products import ProductSpec
@@ -68,6 +73,8 @@ class ArchiveSummary:
         Where slots held several brackets: how many, and what helps.
     clash : tuple of str or None
         Two folders with the same exposures of the same brackets, if there are any.
+    labelled : str or None
+        A file whose label was taken for an exposure time, it seems.
     calibrating : float or None
         Wall time of the calibration before, if there was one.
     curve : ResponseCurve or None
@@ -82,6 +89,7 @@ class ArchiveSummary:
     seconds: float = 0.0
     too_long: str | None = None
     clash: tuple[str, str] | None = None
+    labelled: str | None = None
     calibrating: float | None = None
     curve: ResponseCurve | None = None
 
@@ -95,8 +103,9 @@ class ArchiveSummary:
 
     @property
     def flawless(self) -> bool:
-        """Whether every bracket was merged from all of its exposures, and none hid another."""
-        return not (self.failures or self.left_out or self.too_long or self.clash)
+        """Whether every bracket was merged from all of its exposures, beyond doubt."""
+        doubtful = self.too_long or self.clash or self.labelled
+        return not (self.failures or self.left_out or doubtful)
 
     def sentence(self) -> str:
         """Say it in one sentence."""
@@ -115,6 +124,8 @@ class ArchiveSummary:
         if self.clash:
             ours, theirs = (shown(folder) for folder in self.clash)
             text += f"; {ours} and {theirs} hold the same exposures: one folder per camera"
+        if self.labelled:
+            text += f"; {shown(self.labelled)} ends in a label, it seems, not in an exposure time"
         return text
 
 
@@ -192,6 +203,9 @@ def merge_archive(
         len(brackets),
         too_long=None if too_long is None else too_long[1],
         clash=folders_that_clash(brackets),
+        labelled=next(
+            (e.path for b in brackets for e in b.exposures if takes_label_for_time(e.path, e)), None
+        ),
         calibrating=calibrating,
         curve=curve,
     )

@@ -24,6 +24,7 @@ __all__ = [
     "ArchiveRules",
     "bracket_of",
     "find_brackets",
+    "takes_label_for_time",
     "walk_images",
 ]
 
@@ -193,7 +194,7 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
     labelled: str | None = None
     for path in walk_images(root, rules.extensions):
         parsed = rules.parse(path.rpartition("/")[2])
-        if labelled is None and _takes_label_for_time(path, parsed):
+        if labelled is None and takes_label_for_time(path, parsed):
             labelled = path
         if parsed is None:
             nameless.append(path)
@@ -233,7 +234,8 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
     )
 
 
-def _takes_label_for_time(path: str, parsed: ParsedName | None) -> bool:
+def takes_label_for_time(path: str, parsed: ParsedName | Exposure | None) -> bool:
+    """Tell whether the label at the end of a name was read as an exposure time, or as nothing."""
     label = label_like(path)
     if label is None:
         return False
