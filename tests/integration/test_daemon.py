@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import pytest
 import simplejpeg
 
 from asi_watch.hdr.merging import merge_exposure_series
+from asi_watch.live.bookkeeping.ledger import Ledger
 from asi_watch.products import read_provenance
 from tests.integration.daemon import (
     EXPOSURES,
@@ -125,6 +127,31 @@ def test_after_kill_9_nothing_is_lost_and_nothing_merged_twice(site: Site) -> No
     assert site.until_published(1).complete
     assert site.until_published(2).complete
     assert {r.revision for r in site.rows().values()} == {1}
+
+
+def test_a_camera_that_is_renamed_keeps_its_products(site: Site) -> None:
+    site.start()
+    site.take(0)
+    made_with = site.until_published(0).curve_id
+    before = site.product(0).read_bytes()
+    renamed = {key: value for key, value in site.camera.items() if key != "response"}
+
+    def reloaded(times: int) -> bool:
+        return site.log_text().count("configuration reloaded") == times
+
+    for reload, name in enumerate(("rof", "roof"), 1):
+        site.configure(cameras={name: renamed if name == "rof" else site.camera})
+        assert site.process is not None
+        site.process.send_signal(signal.SIGHUP)
+        # A bracket taken before the reload would be the other name's.
+        site.until(partial(reloaded, reload), "reloaded")
+        site.take(reload)
+        site.until_published(reload)
+        assert site.product(0).read_bytes() == before
+    with Ledger(site.state, read_only=True) as ledger:
+        rows = {(r.camera, r.slot): r for r in ledger.history()}
+    assert rows["rof", slot(0)].curve_id == rows["roof", slot(0)].curve_id == made_with
+    assert rows["rof", slot(1)].algorithm == rows["roof", slot(1)].algorithm == "mertens"
 
 
 def test_a_product_whose_row_was_lost_in_a_crash_is_adopted(site: Site) -> None:
