@@ -6,7 +6,7 @@ that importing this module costs nothing and no global state is shared between t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
@@ -34,6 +34,7 @@ def save_response_plot(
     dpi: int = 150,
     channel_order: Literal["BGR", "RGB"] = "BGR",
     title: str = "",
+    extrapolated: Sequence[Sequence[tuple[int, int]]] = (),
 ) -> Path:
     """Draw g(z) of every channel and save the figure.
 
@@ -47,6 +48,9 @@ def save_response_plot(
     dpi : int
     channel_order : {"BGR", "RGB"}
     title : str
+    extrapolated : sequence of sequences of (int, int)
+        For each channel, in that order, first and last of each run of codes without samples: they
+        are thin and dashed.
 
     Returns
     -------
@@ -56,7 +60,14 @@ def save_response_plot(
     curve = as_log_response(log_response)
     figure = _figure(7.0, 5.0)
     axes = figure.add_subplot()
-    _draw_curves(axes, curve, channel_order, include_mean)
+    measured = np.ones(curve.shape, dtype=bool)
+    for column, runs in enumerate(extrapolated):
+        for first, last in runs:
+            measured[first : last + 1, column] = False
+    _draw_curves(axes, curve, channel_order, include_mean, measured)
+    if not measured.all():
+        axes.plot([], [], color=_COLOURS["grey"], lw=0.8, ls="--", label="no samples")
+        axes.legend(frameon=False)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     return _save(figure, out_path, dpi)
 
@@ -279,11 +290,21 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_curves(axes: Axes, curve: np.ndarray, channel_order: str, include_mean: bool) -> None:
+def _draw_curves(
+    axes: Axes,
+    curve: np.ndarray,
+    channel_order: str,
+    include_mean: bool,
+    measured: np.ndarray | None = None,
+) -> None:
     keys = _keys(curve, channel_order)
     codes = np.arange(256)
     for column, key in enumerate(keys):
-        axes.plot(codes, curve[:, column], color=_COLOURS[key], lw=1.3, label=_NAMES[key])
+        g = curve[:, column]
+        if measured is not None and not measured[:, column].all():
+            axes.plot(codes, g, color=_COLOURS[key], lw=0.8, ls="--")
+            g = np.where(measured[:, column], g, np.nan)
+        axes.plot(codes, g, color=_COLOURS[key], lw=1.3, label=_NAMES[key])
     if include_mean and curve.shape[1] > 1:
         axes.plot(codes, curve.mean(axis=1), color="black", ls="--", lw=1, label="mean")
     axes.set(xlabel="code z", ylabel="g(z) = ln(irradiance × time)", xlim=(0, 255))

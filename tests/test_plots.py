@@ -30,6 +30,18 @@ def test_response_plot(tmp_path, channels, suffix):
     assert picture.std() > 5
 
 
+def test_codes_without_samples_are_drawn_apart(tmp_path):
+    def drawn(name, runs):
+        path = save_response_plot(curve(1), tmp_path / name, False, 50, extrapolated=runs)
+        return cv2.imread(str(path)).astype(int)
+
+    plain, same, guessed = (
+        drawn(f"{n}.png", runs) for n, runs in enumerate(((), [[]], [[(0, 40), (251, 255)]]))
+    )
+    assert np.array_equal(plain, same)
+    assert (guessed.sum(axis=2) - plain.sum(axis=2) > 30).sum() > 10  # dots leave gaps
+
+
 def test_channel_order_decides_the_colour(tmp_path):
     response = curve()
     response[:, 0] += 3.0

@@ -80,10 +80,11 @@ def show(file: str, plot: str | None) -> None:
         click.echo(line)
     if plot is not None:
         from asi_watch.pipeline import _save_response_plot
+        from asi_watch.pipeline.curves import extrapolated_codes, plot_title
 
-        made = str(curve.metadata.get("timestamp_utc", ""))[:10]
-        title = " · ".join(filter(None, (shown(file), f"curve {curve.curve_id}", shown(made))))
-        _save_response_plot(curve.log_response, plot, title=title)
+        guessed = extrapolated_codes(curve.metadata, curve.channels)
+        title = plot_title(file, curve)
+        _save_response_plot(curve.log_response, plot, title=title, extrapolated=guessed)
         click.echo(f"plot in {shown(plot)}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.files import shown
-from asi_watch.hdr.response import ChannelOrder, as_log_response
+from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
 from asi_watch.pipeline.merging import user_modes
 from asi_watch.products import publish
-from asi_watch.responses import read_response_file, response_bytes
+from asi_watch.responses import read_response_file, response_bytes, to_bgr
 
 __all__ = [
     "_save_response_plot",
     "check_plot_name",
+    "extrapolated_codes",
     "load_response_curve",
     "looks_linear",
+    "plot_title",
     "publish_plot",
     "save_response_curve",
 ]
@@ -36,7 +38,8 @@ def _save_response_plot(
     include_mean: bool = True,
     dpi: int = 150,
     channel_order: ChannelOrder = "BGR",
-    title: str = "",
+    title: str = "Response of the camera",
+    extrapolated: Sequence[Sequence[tuple[int, int]]] = (),
 ) -> Path:
     """Plot the camera log-response g(z) per channel and save the figure.
 
@@ -53,6 +56,8 @@ def _save_response_plot(
     channel_order : {"BGR", "RGB"}
         Which colour each column is drawn in.
     title : str
+    extrapolated : sequence of sequences of (int, int)
+        See `asi_watch.plots.save_response_plot`.
 
     Returns
     -------
@@ -63,7 +68,7 @@ def _save_response_plot(
     from asi_watch.plots import save_response_plot
 
     def draw(path: Path) -> None:
-        save_response_plot(response, path, include_mean, dpi, channel_order, title)
+        save_response_plot(response, path, include_mean, dpi, channel_order, title, extrapolated)
 
     return publish_plot(draw, Path(out_path))
 
@@ -113,9 +118,16 @@ def save_response_curve(
         )
     publish(data, target, mode=mode, folder_mode=folder_mode)
     if save_plot:
-        order = (metadata or {}).get("channel_order", "BGR")
+        noted = dict(metadata or {})
+        order = noted.get("channel_order", "BGR")
         curve = as_log_response(response)
-        _save_response_plot(curve, target.parent / plot_filename, channel_order=order)
+        _save_response_plot(
+            curve,
+            target.parent / plot_filename,
+            channel_order=order,
+            title=plot_title(target.name, ResponseCurve(to_bgr(curve, order), noted)),
+            extrapolated=extrapolated_codes(noted, curve.shape[1]) if order == "BGR" else (),
+        )
 
 
 def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -139,6 +151,36 @@ def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str
         If the file is missing, damaged, or holds something else.
     """
     return read_response_file(path)
+
+
+def plot_title(name: str, curve: ResponseCurve) -> str:
+    """Give what a plot of a curve is called: file, curve and day, where they are known."""
+    made = str(curve.metadata.get("timestamp_utc", ""))[:10]
+    return " · ".join(filter(None, (shown(name), f"curve {curve.curve_id}", shown(made))))
+
+
+def extrapolated_codes(metadata: Mapping[str, Any], channels: int) -> list[list[tuple[int, int]]]:
+    """Read from a file's metadata which codes had no samples, for each channel (BGR).
+
+    Parameters
+    ----------
+    metadata : mapping
+        Of any origin.
+    channels : int
+
+    Returns
+    -------
+    list of list of (int, int)
+        First and last code of each run; empty where the file does not say.
+    """
+    report = metadata.get("report")
+    runs = report.get("extrapolated") if isinstance(report, dict) else None
+    try:
+        found = [[(int(first), int(last)) for first, last in channel] for channel in runs or ()]
+    except (TypeError, ValueError):
+        return []
+    inside = all(0 <= a <= b <= 255 for channel in found for a, b in channel)
+    return found if inside and len(found) == channels else []
 
 
 def looks_linear(response: ArrayLike) -> bool:

@@ -121,3 +121,25 @@ def test_exposures_in_place_of_their_logarithm_are_told(
     assert caplog.text == ""
     save_response_curve(tmp_path / "r.npz", np.exp(G), save_plot=False)
     assert "not their logarithm" in caplog.text
+
+
+def test_the_plot_beside_a_file_has_its_name_and_dots_what_was_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, object]] = []
+    monkeypatch.setattr(
+        "asi_watch.plots.save_response_plot",
+        lambda _g, path, _mean, _dpi, _order, title, guessed: (
+            told.append((title, guessed)),
+            path.write_bytes(b"x"),
+        ),
+    )
+    runs = [[[0, 4], [251, 255]], [], [[0, 1]]]
+    metadata = {"timestamp_utc": "2026-06-21T12:00:00Z", "report": {"extrapolated": runs}}
+    save_response_curve(tmp_path / "r.npz", G, metadata)
+    curve = load_curve(tmp_path / "r.npz")
+    assert told[0][0] == f"r.npz · curve {curve.curve_id} · 2026-06-21"
+    assert told[0][1] == [[(0, 4), (251, 255)], [], [(0, 1)]]
+    for strange in (3, [[1]], [["a", "b"]] * 3, [[[0, 999]], [], []], [[]]):
+        save_response_curve(tmp_path / "r.npz", G, {"report": {"extrapolated": strange}})
+        assert told.pop()[1] == []
