@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _COLOURS = {"B": "#2b6cb0", "G": "#2f855a", "R": "#c53030", "grey": "#4a5568"}
 LN2 = float(np.log(2.0))
 _SPREAD_STOPS = 0.4
+_G_LABEL = "g(z) = ln(irradiance × time), ln units"
 _NAMES = {"B": "blue", "G": "green", "R": "red", "grey": "grey"}
 
 
@@ -110,7 +111,7 @@ def save_comparison_plot(
         )
         below.plot(difference[:, column], color=colour, lw=1.4)
     below.axhline(0.0, color="#1a202c", lw=0.7)
-    _dress(above, "g(z) = ln(irradiance × time)", "Response curves")
+    _dress(above, _G_LABEL, "Response curves")
     _dress(below, f"{labels[1]} − {labels[0]}, stops", "")
     below.set_xlabel("code z")
     above.legend(frameon=False, fontsize=8, ncols=2)
@@ -136,9 +137,10 @@ def save_calibration_report_plot(
     halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
     grid = halves[0].subgridspec(3, 1, height_ratios=(7, 2.6, 1))
     curve_axes = figure.add_subplot(grid[0])
-    _draw_curves(curve_axes, calibration.log_response, "BGR", False)
+    measured = np.array(report.samples_per_code).T > 0
+    _draw_curves(curve_axes, calibration.log_response, "BGR", False, measured)
     _draw_cloud(curve_axes, calibration)
-    _dress(curve_axes, "g(z) = ln(irradiance × time)", "Response, and the samples it is made from")
+    _dress(curve_axes, _G_LABEL, "Response, and the samples it is made from")
     residual_axes = figure.add_subplot(grid[1], sharex=curve_axes)
     _draw_residual_by_code(residual_axes, calibration)
     coverage_axes = figure.add_subplot(grid[2], sharex=curve_axes)
@@ -163,7 +165,7 @@ def _dress(axes: Axes, label: str, title: str) -> None:
 
 
 def _draw_cloud(axes: Axes, calibration: Calibration) -> None:
-    """Dots under the curves; the view is of the codes that have samples and a little more."""
+    """Dots under the curves, which are thin and dashed where they have none; all of g in view."""
     curve = calibration.log_response
     for column, points in enumerate(calibration.cloud):
         axes.plot(
@@ -177,9 +179,7 @@ def _draw_cloud(axes: Axes, calibration: Calibration) -> None:
             zorder=1.5,
             rasterized=True,
         )
-    levels = [curve[points[:, 0].astype(int)] for points in calibration.cloud if len(points)]
-    if levels:
-        axes.set_ylim(min(g.min() for g in levels) - 1.0, float(curve.max()) + 0.4)
+    axes.set_ylim(float(curve.min()) - 0.4, float(curve.max()) + 0.4)
 
 
 def _draw_spread(axes: Axes, calibration: Calibration) -> None:
@@ -188,26 +188,26 @@ def _draw_spread(axes: Axes, calibration: Calibration) -> None:
     edges = np.linspace(-_SPREAD_STOPS, _SPREAD_STOPS, 81)
     for column, points in enumerate(calibration.cloud):
         on_curve = np.interp(points[:, 0], np.arange(256), curve[:, column])
+        # What lies farther off is counted in the outermost bars, which say so.
         stops = np.clip((on_curve - points[:, 1]) / LN2, edges[0], edges[-1])
         share = np.histogram(stops, edges)[0] / max(len(stops), 1)
-        colour = _COLOURS[_keys(curve)[column]]
-        axes.stairs(100.0 * share, edges, fill=True, color=colour, alpha=0.15, lw=0)
-        axes.stairs(100.0 * share, edges, color=colour, lw=1.2)
+        axes.stairs(100.0 * share, edges, color=_COLOURS[_keys(curve)[column]], lw=1.2)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0.0)
-    axes.set_xlabel("stops from the curve")
-    _dress(axes, "per cent of samples", "Spread of the samples")
+    ticks = edges[:: len(edges) // 4]
+    ends = [f"≤ −{_SPREAD_STOPS:g}", f"≥ {_SPREAD_STOPS:g}"]
+    axes.set_xticks(ticks, [ends[0], *(f"{t:.1f}" for t in ticks[1:-1]), ends[1]])
+    axes.set_xlabel("distance from the curve (stops); end bars: this far and farther")
+    _dress(axes, "share of samples (%)", "Spread of the samples")
 
 
 def _draw_residual_by_code(axes: Axes, calibration: Calibration) -> None:
     for key, values in zip(
         _keys(calibration.log_response), calibration.report.residual_by_code, strict=True
     ):
-        column = np.array(values)
-        axes.fill_between(np.arange(256), column, color=_COLOURS[key], alpha=0.15, lw=0)
-        axes.plot(column, color=_COLOURS[key], lw=1.0)
+        axes.plot(np.array(values), color=_COLOURS[key], lw=1.0)
     axes.set_ylim(bottom=0.0)
-    _dress(axes, "stops", "Residual at each code (RMS)")
+    _dress(axes, "residual (stops)", "Residual at each code")
 
 
 def _draw_coverage(axes: Axes, report: CalibrationReport) -> None:
@@ -224,7 +224,7 @@ def _draw_coverage(axes: Axes, report: CalibrationReport) -> None:
     keys = list("BGR") if len(counts) == 3 else ["grey"]
     axes.set_yticks(np.arange(len(counts)) + 0.5, [_NAMES[k] for k in keys], fontsize=8)
     axes.set_title(
-        "Samples per code (darker: more; pale red: none, extrapolated)",
+        "Samples per code (darker: more; pale red: none, g dashed above)",
         loc="left",
         fontsize=11,
         fontweight="bold",
@@ -253,7 +253,7 @@ def _draw_exposures(axes: Axes, report: CalibrationReport) -> None:
     axes.set_xticks(times, [f"{time:g}" for time in times])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("stated exposure time (µs)")
-    _dress(axes, "stops", "Residual of each exposure")
+    _dress(axes, "residual (stops)", "Residual of each exposure")
 
 
 def _apart(times: Iterable[float]) -> list[float]:
@@ -269,12 +269,15 @@ def _apart(times: Iterable[float]) -> list[float]:
 
 def _write_summary(axes: Axes, report: CalibrationReport, curve_id: str) -> None:
     axes.axis("off")
-    residuals = " · ".join(f"{value:.3f}" for value in report.residual_stops)
+    residuals = " · ".join(
+        f"{value:.3f}" if np.isfinite(value) else "unknown" for value in report.residual_stops
+    )
     lines = [
         f"curve {curve_id}",
         f"{report.brackets} bracket{'s' if report.brackets > 1 else ''}, {report.samples:,} places",
         f"residual {residuals} stops",
-        f"outliers {report.outlier_share:.1%}",
+        "(1.4826 × median distance, all observations alike)",
+        f"more than half a stop off: {report.outlier_share:.1%}",
         f"method: {report.settings.get('method', '–')}",
         "",
         *(fill(f"! {text}", 46) for text in report.warnings[:4]),
@@ -307,7 +310,7 @@ def _draw_curves(
         axes.plot(codes, g, color=_COLOURS[key], lw=1.3, label=_NAMES[key])
     if include_mean and curve.shape[1] > 1:
         axes.plot(codes, curve.mean(axis=1), color="black", ls="--", lw=1, label="mean")
-    axes.set(xlabel="code z", ylabel="g(z) = ln(irradiance × time)", xlim=(0, 255))
+    axes.set(xlabel="code z", ylabel=_G_LABEL, xlim=(0, 255))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
 

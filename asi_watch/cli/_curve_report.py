@@ -54,8 +54,9 @@ def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
     yield row("codes with samples", (f"{int((c > 0).sum())} of 256" for c in used))
     yield row("extrapolated codes", (_ranges(r) for r in report.extrapolated))
     yield row("steps held up", (str(n) for n in report.monotone_repairs))
-    yield f"observations that do not fit: {100 * report.outlier_share:.1f} %"
+    yield f"more than half a stop off: {100 * report.outlier_share:.1f} % of the observations"
     yield from _exposure_lines(report)
+    yield "(residual: 1.4826 × the median distance from the curve, all observations alike)"
     yield from _suspects(done, report)
 
 
@@ -65,9 +66,10 @@ def _exposure_lines(report: CalibrationReport) -> Iterator[str]:
     for time in times:
         checks = [c for c in report.exposures if c.exposure_time == time]
         residuals = [v for c in checks for v in c.residual_stops if np.isfinite(v)]
-        factor = float(np.median([c.time_factor for c in checks]))
+        factors = [c.time_factor for c in checks if np.isfinite(c.time_factor)]
+        factor = f"{float(np.median(factors)):.3f}" if factors else "unknown"
         residual = _number(float(np.median(residuals))) if residuals else "no samples"
-        yield f"{time:>14g}{len(checks):>10}{residual:>18}{factor:>15.3f}"
+        yield f"{time:>14g}{len(checks):>10}{residual:>18}{factor:>15}"
 
 
 def _suspects(done: ArchiveCalibration, report: CalibrationReport) -> Iterator[str]:

@@ -81,6 +81,9 @@ def calibrate_response(
         fit = fitting.fit(samples, channels, pool)
         residuals, cloud = fitting.examine(samples, fit, pool)
         verdict = judge_times(samples, [(basis.low, basis.high) for basis in fit.bases])
+        if not verdict.doubtful and any(c.suspect for c in check_exposures(samples, residuals)):
+            # False times can make codes seem not to answer to exposure.
+            verdict = judge_times(samples, [(low_clip, high_clip)] * len(channels))
         of_all = residuals
         if robust and verdict.sure is not None:
             agreeing = without_false_time(samples, verdict.sure)

@@ -8,7 +8,7 @@ parts meet; neither shows in its residual. So fits with freed times are compared
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ _MOST_SINGLES = 60  # exposures of all brackets, to be freed all at once
 _MOST_LABELS = 16
 _TRIED_SINGLES = 4
 _TRIFLE = 0.07  # stops; corrections below are what motion and nominal times do
-_DOUBTED = 0.15
+_DOUBTED = 0.1
 _EXPLAINED = 0.35  # of the loss, by one free time, for the stated ones to be doubted
 _APART = 0.15  # of what the best explains the next may lack, and still explain it
 _FEWEST_LEFT = 3
@@ -48,6 +48,11 @@ class TimesVerdict:
     sure: TimeDoubt | None = None
     suspects: tuple[TimeDoubt, ...] = ()
     misfits: float = 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """The stated times contradict each other."""
+        return self.sure is not None or bool(self.suspects)
 
 
 def judge_times(
@@ -104,44 +109,58 @@ class _Judging:
 
     def verdict(self) -> TimesVerdict:
         stated = self._freed_labels([])
-        one_by_one = self._candidates(stated)
-        if not one_by_one:
+        doubts = self._doubted()
+        if not doubts:
             return TimesVerdict()
+        one_by_one = [self._one_freed(doubt, None) for doubt in doubts]
         best = min(one_by_one, key=lambda c: c[1].loss(stated.spread()))[1]
-        stated = min(
-            (stated, fit_freed(self._table, self._labels, self._none(), best.steps)),
-            key=lambda f: f.loss(best.spread()),
-        )
+        # A fit may be caught halfway; from the curve that the best has found it may get on.
+        again = [self._one_freed(doubt, best.steps) for doubt in doubts]
+        one_by_one = [
+            min(pair, key=lambda c: c[1].loss(best.spread()))
+            for pair in zip(one_by_one, again, strict=True)
+        ]
+        stated_again = fit_freed(self._table, self._labels, self._none(), best.steps)
+        stated = min(stated, stated_again, key=lambda f: f.loss(best.spread()))
         return self._judged(stated, one_by_one)
 
-    def _candidates(self, stated: FreedFit) -> list[tuple[TimeDoubt, FreedFit]]:
-        """One time freed at a time, if all freed differ from the stated ones at all."""
-        labels = len(self._times)
-        by_label = fit_freed(self._table, self._labels, np.ones(labels, dtype=np.bool_))
+    def _doubted(self) -> list[TimeDoubt]:
+        """Times to be freed one by one: none if all freed differ in nothing."""
+        by_label = fit_freed(self._table, self._labels, ~self._none())
         size = np.abs(by_label.corrections - np.median(by_label.corrections))
         singles = np.zeros(0)
         if len(self._samples) > 1 and len(self._samples) * self._exposures <= _MOST_SINGLES:
-            count = len(self._samples) * self._exposures
-            freed = fit_freed(self._table, self._singles, np.ones(count, dtype=np.bool_))
-            singles = np.abs(freed.corrections)
+            free = np.ones(len(self._samples) * self._exposures, dtype=np.bool_)
+            singles = np.abs(fit_freed(self._table, self._singles, free).corrections)
         if max(size.max(), singles.max(initial=0.0)) < _TRIFLE:
             return []
-        found = [self._label_freed(int(n)) for n in np.argsort(-size)[:_MOST_LABELS]]
+        doubts = []
+        for label in np.argsort(-size)[:_MOST_LABELS]:
+            time = float(self._times[label])
+            brackets = self._brackets_with(time)
+            alone = int(brackets[0]) if brackets.size == 1 < len(self._samples) else None
+            doubts.append(TimeDoubt(alone, time, 1.0))
         for single in np.argsort(-singles)[:_TRIED_SINGLES]:
             bracket, exposure = divmod(int(single), self._exposures)
             times = self._samples[bracket].exposure_times
             if exposure < len(times) and self._brackets_with(times[exposure]).size > 1:
-                fit = fit_freed(self._table, self._singles, np.arange(singles.size) == single)
-                factor = float(2.0 ** fit.corrections[single])
-                found.append((TimeDoubt(bracket, float(times[exposure]), factor), fit))
-        return found
+                doubts.append(TimeDoubt(bracket, float(times[exposure]), 1.0))
+        return doubts
 
-    def _label_freed(self, label: int) -> tuple[TimeDoubt, FreedFit]:
-        fit = self._freed_labels([label])
-        time, factor = float(self._times[label]), float(2.0 ** fit.corrections[label])
-        brackets = self._brackets_with(time)
-        alone = int(brackets[0]) if brackets.size == 1 < len(self._samples) else None
-        return TimeDoubt(alone, time, factor), fit
+    def _one_freed(
+        self, doubt: TimeDoubt, start: NDArray[np.float64] | None
+    ) -> tuple[TimeDoubt, FreedFit]:
+        """The fit with that time freed, and by how much it is off then."""
+        if doubt.bracket is None:
+            groups, free = self._labels, self._times == doubt.exposure_time
+        else:
+            times = self._samples[doubt.bracket].exposure_times
+            exposure = int(np.searchsorted(times, doubt.exposure_time))
+            groups = self._singles
+            free = np.zeros(len(self._samples) * self._exposures, dtype=np.bool_)
+            free[doubt.bracket * self._exposures + exposure] = True
+        fit = fit_freed(self._table, groups, free, start)
+        return replace(doubt, time_factor=float(2.0 ** fit.corrections[free][0])), fit
 
     def _brackets_with(self, time: float) -> NDArray[np.int64]:
         return np.flatnonzero([time in s.exposure_times for s in self._samples])

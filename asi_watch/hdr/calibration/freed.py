@@ -25,7 +25,9 @@ _LARGEST_CHANGE = 3.0
 _MODEL_VARIANCE = 4e-4  # what the coarse curve may miss, ln units squared
 _LEAST_SPREAD = 0.05
 _LN2 = np.float32(np.log(2.0))
-_HOLD = 1e-3  # holds a free time at the stated one, as a share of the observations
+# What holds a free time at the stated one, as a share of the observations: where many are free,
+# and where one is.
+_HOLD, _HOLD_ONE = 1e-3, 1e-7
 _HELD_FROM = 0.02  # ln units; corrections beyond are not held the more for their size
 
 Vector = NDArray[np.float64]
@@ -100,7 +102,9 @@ def fit_freed(
         size = np.abs(_residual(table, groups, curve, corrections, weights)) * np.sqrt(weights)
         now = max(1.4826 * float(np.median(size[table.usable])), 1e-3)
         weights /= 1.0 + np.square(size / np.float32(_OUTLIER * scale))
-        hold = _HOLD / (np.abs(corrections[numbers]) + _HELD_FROM)
+        hold = (_HOLD if numbers.size > 1 else _HOLD_ONE) / (
+            np.abs(corrections[numbers]) + _HELD_FROM
+        )
         found = _solve(design, target, weights, steps, hold)
         steps, corrections[numbers] = _limited(found[: len(_KNOTS)], steps), found[len(_KNOTS) :]
         scale = now

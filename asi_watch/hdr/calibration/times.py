@@ -13,6 +13,7 @@ from asi_watch.hdr.calibration.residuals import ChannelResiduals, median, robust
 from asi_watch.hdr.calibration.samples import BracketSamples
 
 _SUSPECT_STOPS = 0.25
+_NO_DOUBT = TimesVerdict()
 _LEAST_SHARE = 0.03  # of a bracket's observations, for an exposure to be judged
 
 
@@ -68,33 +69,34 @@ def whole_set_warnings(
     residuals : sequence of ChannelResiduals
     verdict : TimesVerdict
     """
+    warnings = []
+    if verdict.suspects:
+        ways = [
+            f"{doubt.exposure_time:g}"
+            + ("" if doubt.bracket is None else f" of bracket {doubt.bracket}")
+            + f" were {_short(doubt.exposure_time * doubt.time_factor)}"
+            for doubt in verdict.suspects
+        ]
+        warnings.append(
+            f"the stated exposure times contradict the images ({100 * verdict.misfits:.0f} % of"
+            " the observations lie more than a quarter stop from any curve). They would fit if "
+            + ", or if ".join(ways)
+            + ", for example; which one is false cannot be told, and the curve is not to be trusted"
+        )
     worst = max((v for r in residuals if np.isfinite(v := r.spread())), default=0.0)
     if worst > IMPOSSIBLE_STOPS:
-        return (
+        warnings.append(
             f"no response curve fits these images within {worst:.2f} stops: the stated exposure"
             " times cannot be true, or the exposures do not show one scene through one fixed tone"
-            " curve",
+            " curve"
         )
-    if not verdict.suspects:
-        return ()
-    ways = [
-        f"{doubt.exposure_time:g}"
-        + ("" if doubt.bracket is None else f" of bracket {doubt.bracket}")
-        + f" were {doubt.exposure_time * doubt.time_factor:.3g}"
-        for doubt in verdict.suspects
-    ]
-    return (
-        f"the stated exposure times contradict the images: {100 * verdict.misfits:.0f} % of the"
-        " observations lie more than a quarter stop from any curve. They would fit if "
-        + ", or if ".join(ways)
-        + "; which of these is false cannot be told, and the curve is not to be trusted",
-    )
+    return tuple(warnings)
 
 
 def check_exposures(
     samples: Sequence[BracketSamples],
     residuals: Sequence[ChannelResiduals],
-    verdict: TimesVerdict,
+    verdict: TimesVerdict = _NO_DOUBT,
 ) -> list[ExposureCheck]:
     """Judge every exposure of every bracket by its residuals.
 
@@ -111,6 +113,9 @@ def check_exposures(
     -------
     list of ExposureCheck
     """
+    # Left without one of its exposures everywhere, a curve may be too weak to accuse others.
+    sure = verdict.sure
+    residuals_tell = not verdict.suspects and (sure is None or sure.bracket is not None)
     checks = []
     for number, bracket in enumerate(samples):
         times = bracket.exposure_times
@@ -122,21 +127,28 @@ def check_exposures(
             # ln E is the mean of all exposures, so one false time shifts the others too, but all
             # alike: measured from their median the one that is false stands alone.
             shifts -= np.nanmedian(shifts)
-        large = enough & (np.abs(shifts) > _SUSPECT_STOPS) & (not verdict.suspects)
+        large = enough & (np.abs(shifts) > _SUSPECT_STOPS) & residuals_tell
         checks += [
             ExposureCheck(
                 bracket=number,
                 exposure_time=float(time),
                 residual_stops=tuple(robust_spread(h) for h in histograms[n]),
-                time_factor=float(2.0 ** shifts[n]),
-                suspect=bool(large[n]) or _is(verdict.sure, number, time),
+                time_factor=(
+                    sure.time_factor
+                    if sure is not None and _is(sure, number, time)
+                    else float(2.0 ** shifts[n])
+                ),
+                suspect=bool(large[n]) or (sure is not None and _is(sure, number, time)),
             )
             for n, time in enumerate(times)
         ]
     return checks
 
 
-def _is(doubt: TimeDoubt | None, bracket: int, time: float) -> bool:
-    if doubt is None or doubt.exposure_time != time:
-        return False
-    return doubt.bracket in (None, bracket)
+def _is(doubt: TimeDoubt, bracket: int, time: float) -> bool:
+    return doubt.exposure_time == time and doubt.bracket in (None, bracket)
+
+
+def _short(time: float) -> str:
+    """Three digits, never a power of ten."""
+    return f"{float(f'{time:.3g}'):g}"
