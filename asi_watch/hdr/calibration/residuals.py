@@ -132,9 +132,9 @@ def robust_spread(histogram: NDArray[np.int64]) -> float:
     return 1.4826 * _quantile(folded, 0.5) * _BIN_STOPS
 
 
-def median(histogram: NDArray[np.int64]) -> float:
-    """Median of a residual histogram, stops; NaN when empty."""
-    return (_quantile(histogram, 0.5) - _BINS // 2) * _BIN_STOPS
+def quantile(histogram: NDArray[np.int64], share: float) -> float:
+    """Residual that this share of a histogram lies below, stops; NaN when empty."""
+    return (_quantile(histogram, share) - _BINS // 2) * _BIN_STOPS
 
 
 def _quantile(histogram: NDArray[np.int64], share: float) -> float:

@@ -9,10 +9,11 @@ import numpy as np
 
 from asi_watch.hdr.calibration.consistency import TimesVerdict
 from asi_watch.hdr.calibration.report import IMPOSSIBLE_STOPS, ExposureCheck, TimeDoubt
-from asi_watch.hdr.calibration.residuals import ChannelResiduals, median, robust_spread
+from asi_watch.hdr.calibration.residuals import ChannelResiduals, quantile, robust_spread
 from asi_watch.hdr.calibration.samples import BracketSamples
 
 _SUSPECT_STOPS = 0.25
+_QUARTILES = (0.25, 0.5, 0.75)
 _NO_DOUBT = TimesVerdict()
 _LEAST_SHARE = 0.03  # of a bracket's observations, for an exposure to be judged
 
@@ -122,12 +123,15 @@ def check_exposures(
         histograms = [[r.histograms[number, n] for r in residuals] for n in range(len(times))]
         pooled = np.sum(histograms, axis=1)
         enough = pooled.sum(axis=1) >= _LEAST_SHARE * pooled.sum()
-        shifts = np.array([median(h) for h in pooled])
+        lower, shifts, upper = (np.array([quantile(h, q) for h in pooled]) for q in _QUARTILES)
         if len(times) > 2 and np.isfinite(shifts).any():
             # ln E is the mean of all exposures, so one false time shifts the others too, but all
             # alike: measured from their median the one that is false stands alone.
-            shifts -= np.nanmedian(shifts)
-        large = enough & (np.abs(shifts) > _SUSPECT_STOPS) & residuals_tell
+            common = np.nanmedian(shifts)
+            lower, shifts, upper = lower - common, shifts - common, upper - common
+        # A false time shifts all that the exposure shows; noise in the dark shifts the half of it.
+        one_side = (lower > _SUSPECT_STOPS / 2) | (upper < -_SUSPECT_STOPS / 2)
+        large = enough & (np.abs(shifts) > _SUSPECT_STOPS) & one_side & residuals_tell
         checks += [
             ExposureCheck(
                 bracket=number,
