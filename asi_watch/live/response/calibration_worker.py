@@ -100,6 +100,8 @@ def judge(job: dict[str, Any]) -> dict[str, Any]:
     if job["present"] is not None:
         present = float(response_residual(load_curve(job["present"]).log_response, samples))
     accepted, reason = verdict(is_monotone(curve.log_response), residual, present)
+    if accepted and calibration.report.time_doubts:  # such a curve may be stops off
+        accepted, reason = False, calibration.report.warnings[0]
     path = Path(job["folder"]) / f"{curve.curve_id}.npz"
     if accepted:
         publish(response_bytes(curve.log_response, metadata), path)

@@ -45,3 +45,12 @@ def test_a_first_curve_from_inside_the_sky_disc(job: dict[str, Any]) -> None:
 def test_the_configured_disc_is_used(job: dict[str, Any], given: list[float] | None) -> None:
     answer = judge(json.loads(json.dumps(job | {"sky_disc": given})))
     assert load_curve(answer["path"]).metadata["sky_disc"] == given
+
+
+def test_times_that_contradict_the_images_make_no_curve(job: dict[str, Any]) -> None:
+    false = {320.0: 500.0}
+    brackets = [[[p, false.get(t, t)] for p, t in files[::2]] for files in job["brackets"]]
+    answer = judge(json.loads(json.dumps(job | {"brackets": brackets})))
+    assert not answer["accepted"]
+    assert "contradict the images" in answer["reason"]
+    assert not Path(answer["path"]).exists()
