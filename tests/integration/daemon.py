@@ -143,7 +143,8 @@ class Site:
         )
 
     def status(self) -> dict[str, Any]:
-        return self.until_answered()["cameras"]["roof"]
+        roof: dict[str, Any] = self.until_answered()["cameras"]["roof"]
+        return roof
 
     def until_answered(self) -> dict[str, Any]:
         """Ask for the state until the daemon answers."""

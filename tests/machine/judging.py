@@ -122,7 +122,7 @@ def verdict(place: Place) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     for slot, there in slots.items():
         counts["exposures"] += len(there.files)
-        counts["whole"] += len(there.newest)
+        counts["whole"] += len(there.chosen)
         if slot in rows:
             faults += _faults_of_slot(rows[slot], there, counts)
     for row in rows.values():
@@ -139,8 +139,8 @@ def verdict(place: Place) -> dict[str, Any]:
 
 def _faults_of_slot(row: BracketRecord, there: OnDisk, counts: Counter[str]) -> Iterator[str]:
     if row.state == "skipped":
-        if len(there.newest) >= MIN_EXPOSURES:
-            yield f"{row.slot} was skipped with {len(there.newest)} whole exposures: {row.reason}"
+        if len(there.chosen) >= MIN_EXPOSURES:
+            yield f"{row.slot} was skipped with {len(there.chosen)} whole exposures: {row.reason}"
         return
     if row.state != "published":
         yield f"{row.slot} is {row.state}: {row.reason}"
@@ -148,9 +148,9 @@ def _faults_of_slot(row: BracketRecord, there: OnDisk, counts: Counter[str]) -> 
     inputs = {(e.path, e.size, e.mtime_ns) for e in row.inputs}
     lost = {i for i in inputs if there.files.get(i[0]) != i[1:]}
     counts["inputs_lost_after_publishing"] += len(lost)
-    best = {_key(e) for e in there.newest.values()}
+    best = {_key(e) for e in there.chosen.values()}
     if not lost and inputs != best:
-        yield f"{row.slot} was not made of its newest whole exposures: {sorted(inputs ^ best)}"
+        yield f"{row.slot} was not made of its whole exposures: {sorted(inputs ^ best)}"
     if row.revision - 1 > row.late:
         yield f"{row.slot} has revision {row.revision}, but {row.late} late exposures"
 
