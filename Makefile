@@ -7,6 +7,8 @@ VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
 ARGS ?=
+# Two to a core: most of the time a test waits for the daemon that it watches.
+WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 RUN := $(VENV)/bin/python
 
 # An environment whose Python is gone (upgraded system, moved folder) is made anew, with all in it.
@@ -24,7 +26,7 @@ demo: $(VENV)/ready-run  ## a simulated camera, the real daemon, HDR pictures in
 	@$(RUN) -m asi_watch.demo --out demo
 
 test: $(VENV)/ready-test  ## the tests
-	@$(RUN) -m pytest -n auto --dist worksteal -m 'not soak' $(PYTEST_ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'not soak' $(PYTEST_ARGS)
 
 lint: $(VENV)/ready-dev  ## ruff and mypy, as the commit hooks run them
 	$(VENV)/bin/ruff check .
