@@ -23,7 +23,6 @@ from benchmarks.settings import MERGE
 WIDTH, HEIGHT = 3072, 2048
 TIMES = (80.0, 160.0, 320.0, 640.0)
 FRAMES = len(TIMES)
-_REST = 0.5  # seconds before each run of the second comparison
 Frames = list[NDArray[np.uint8]]
 
 
@@ -104,12 +103,10 @@ def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[
     }
     peers = {name: _bound(peer, four, times, g) for name, peer in PEERS.items()}
     quick = interleaved({**floor, **ours}, 9)
-    against = {"asi-watch, 2 threads": ours["asi-watch, 2 threads"], **peers}
-    slow, rested = interleaved(against, 3), interleaved(against, 5, warm_up=False, rest=_REST)
+    slow = interleaved({"asi-watch, 2 threads": ours["asi-watch, 2 threads"], **peers}, 3)
     medians = {name: median(values) for name, values in (slow | quick).items()}
     # Ratios come from the run in which both took turns.
-    ratio = _ratios(slow)
-    ratio_rested = _ratios(rested)
+    ratio = {name: median(slow[name]) / median(slow["asi-watch, 2 threads"]) for name in slow}
     # Work apart from waiting: what other processes take of the cores does not enter.
     cpu = {name: _process_cpu(job, 5) for name, job in ours.items()}
     cpu |= {name: _process_cpu(job, 1) for name, job in peers.items()}
@@ -120,26 +117,18 @@ def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[
         factor = ratio.get(name, medians[name] / medians["asi-watch, 2 threads"])
         extra = f"{memory[name]:.0f}" if name in memory else ""
         work = f"{1000 * cpu[name]:.0f}" if name in cpu else ""
-        calm = f"{ratio_rested[name]:.2f}" if name in ratio_rested else ""
-        rows.append((name, f"{1000 * medians[name]:.1f}", f"{factor:.2f}", calm, work, extra))
+        rows.append((name, f"{1000 * medians[name]:.1f}", f"{factor:.2f}", work, extra))
     show(
         f"{FRAMES} decoded frames, {WIDTH} x {HEIGHT} x 3 → one picture ({_engine.kernel_name()})",
-        ("", "ms (median)", "× ours", "rested", "CPU ms (least)", "peak extra MB"),
+        ("", "ms (median)", "× ours", "CPU ms (least)", "peak extra MB"),
         rows,
     )
     return {
         "seconds": medians,
-        "seconds_rested": {name: median(values) for name, values in rested.items()},
         "ratio_to_ours": ratio,
-        "ratio_to_ours_rested": ratio_rested,
         "cpu_seconds": cpu,
         "peak_extra_mb": memory,
     }
-
-
-def _ratios(times: dict[str, list[float]]) -> dict[str, float]:
-    ours = median(times["asi-watch, 2 threads"])
-    return {name: median(values) / ours for name, values in times.items()}
 
 
 def _process_cpu(job: Callable[[], object], repeats: int) -> float:

@@ -18,24 +18,15 @@ RESULTS = Path("bench-results")
 
 
 def interleaved(
-    jobs: Mapping[str, Callable[[], object]],
-    rounds: int,
-    *,
-    warm_up: bool = True,
-    rest: float = 0.0,
+    jobs: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Time several jobs in turn, A B C A B C …, after one warm-up each; seconds per run.
-
-    A rest, in seconds, comes before each run: a machine whose host lends its cores in bursts has
-    less to give to whoever comes right after a long job.
-    """
+    """Time several jobs in turn, A B C A B C …, after one warm-up each; seconds per run."""
     if warm_up:
         for job in jobs.values():
             job()
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            time.sleep(rest)
             started = time.perf_counter()
             job()
             times[name].append(time.perf_counter() - started)
