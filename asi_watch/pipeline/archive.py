@@ -17,10 +17,10 @@ from asi_watch.files import shown
 from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.pipeline.archive_bracket import ArchiveBracket
 from asi_watch.pipeline.calibration import CalibrationChoices, calibrate_brackets
 from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
 from asi_watch.pipeline.finding import (
-    ArchiveBracket,
     ArchiveRules,
     find_brackets,
     takes_label_for_time,

@@ -28,7 +28,7 @@ from asi_watch.hdr.calibration import (
 from asi_watch.hdr.calibration.weighting import check_clips, hat
 from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.pipeline.finding import ArchiveBracket
+from asi_watch.pipeline.archive_bracket import ArchiveBracket
 
 __all__ = ["ArchiveCalibration", "CalibrationChoices", "calibrate_brackets"]
 

@@ -18,8 +18,9 @@ from asi_watch.pipeline.archive import (
     merge_all,
     merge_archive,
 )
+from asi_watch.pipeline.archive_bracket import ArchiveBracket
 from asi_watch.pipeline.doubles import log_superseded
-from asi_watch.pipeline.finding import ArchiveBracket, ArchiveRules
+from asi_watch.pipeline.finding import ArchiveRules
 from asi_watch.pipeline.grouping import slot_length
 from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress

@@ -14,7 +14,7 @@ from asi_watch.files import shown
 
 if TYPE_CHECKING:
     from asi_watch.brackets import Exposure
-    from asi_watch.pipeline.finding import ArchiveBracket
+    from asi_watch.pipeline.archive_bracket import ArchiveBracket
 
 __all__ = ["folders_that_clash", "log_superseded", "slots_too_long"]
 

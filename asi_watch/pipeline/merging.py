@@ -23,8 +23,8 @@ from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import read_image
 from asi_watch.naming import slot_stem
+from asi_watch.pipeline.archive_bracket import ArchiveBracket
 from asi_watch.pipeline.darkening import DARKENS, darkens
-from asi_watch.pipeline.finding import ArchiveBracket
 from asi_watch.products import (
     ProductSpec,
     Provenance,

@@ -15,7 +15,8 @@ import pandas as pd
 from asi_watch.brackets import Exposure
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
-from asi_watch.pipeline.finding import ArchiveBracket, bracket_of
+from asi_watch.pipeline.archive_bracket import ArchiveBracket
+from asi_watch.pipeline.finding import bracket_of
 from asi_watch.pipeline.naming import parse_timestamp
 
 __all__ = ["bracket_of_group", "check_table", "group_of", "slot_of_timestamp"]
