@@ -181,12 +181,26 @@ def ask(state_dir: Path, do: str = "status", **arguments: Any) -> Answer:
     return answer
 
 
+def _connect(connection: socket.socket, address: str) -> None:
+    deadline = time.monotonic() + 2 * _TIMEOUT
+    connection.settimeout(2 * _TIMEOUT)
+    while True:
+        try:
+            connection.connect(address)
+        except BlockingIOError:
+            # Others stand in line before us; a socket with a time-out is not made to wait for that.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
 def _exchange(state_dir: Path, request: bytes) -> Answer:
     chunks = bytearray()
     try:
         with _address(state_dir) as address, socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2 * _TIMEOUT)
-            connection.connect(address)
+            _connect(connection, address)
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(request)
             while chunk := connection.recv(65536):

@@ -87,5 +87,18 @@ def test_who_hangs_up_harms_nobody(state: Path) -> None:
     assert ask(state)["did"] == "status"
 
 
+def test_who_finds_a_line_waits_in_it(state: Path) -> None:
+    waiting = [connected(state)]
+    with suppress(BlockingIOError):
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            waiting[-1].connect(os.path.relpath(state / SOCKET_NAME))
+    leaving = threading.Timer(0.2, lambda: [one.close() for one in waiting])
+    leaving.start()
+    assert ask(state)["did"] == "status"
+    leaving.join()
+
+
 def test_the_socket_is_for_owner_and_group(state: Path) -> None:
     assert (state / SOCKET_NAME).stat().st_mode & 0o777 == 0o660
