@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -88,12 +89,17 @@ def test_who_hangs_up_harms_nobody(state: Path) -> None:
 
 
 def test_who_finds_a_line_waits_in_it(state: Path) -> None:
-    waiting = [connected(state)]
-    with suppress(BlockingIOError):
-        while True:
-            waiting.append(socket.socket(socket.AF_UNIX))
-            waiting[-1].setblocking(False)
+    waiting: list[socket.socket] = []
+    full = 0
+    while full < 2:
+        waiting.append(socket.socket(socket.AF_UNIX))
+        waiting[-1].setblocking(False)
+        try:
             waiting[-1].connect(os.path.relpath(state / SOCKET_NAME))
+        except BlockingIOError:
+            full += 1
+            # The first of them is heard meanwhile, which leaves a place.
+            time.sleep(0.1)
     leaving = threading.Timer(0.2, lambda: [one.close() for one in waiting])
     leaving.start()
     assert ask(state)["did"] == "status"
