@@ -13,7 +13,10 @@ from itertools import groupby, pairwise
 
 from asi_watch.brackets import Exposure
 
-__all__ = ["brackets_among", "chosen_files", "why_superseded"]
+__all__ = ["SUPERSEDED", "brackets_among", "chosen_files", "why_superseded"]
+
+SUPERSEDED = "superseded by "
+"""How the reason of a file begins that is not used for the sake of another."""
 
 # Names count whole seconds: a gap of one may be any between nothing and two.
 _UNCERTAIN = timedelta(seconds=1)
@@ -74,8 +77,8 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
 def why_superseded(exposure: Exposure, winner: Exposure) -> str:
     """Say why a file is not used for the sake of another of the same exposure time."""
     if winner.newer_than(exposure):
-        return f"superseded by the newer {winner.path}"
-    return f"superseded by {winner.path}: the slot holds two brackets, and that one goes first"
+        return f"{SUPERSEDED}the newer {winner.path}"
+    return f"{SUPERSEDED}{winner.path}: the slot holds two brackets, and that one goes first"
 
 
 def _apart_by_pauses(moments: Sequence[list[Exposure]]) -> list[list[Exposure]] | None:

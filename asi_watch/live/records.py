@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from asi_watch.brackets import Exposure
+from asi_watch.duplicates import SUPERSEDED
 
 _EXPOSURE = [field.name for field in fields(Exposure)]
 
@@ -35,6 +36,11 @@ class RejectedFile:
     def signature(self) -> tuple[int, int]:
         """Size and modification time of the file when it was rejected."""
         return (self.size, self.mtime_ns)
+
+    @property
+    def is_superseded(self) -> bool:
+        """True where another file of the same exposure time was merged in its place."""
+        return self.reason.startswith(SUPERSEDED)
 
 
 @dataclass(frozen=True, slots=True)

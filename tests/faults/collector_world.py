@@ -290,7 +290,7 @@ class World:
     def finish(self, rounds: int = 400) -> None:
         """Let time pass without further change until nothing is left to do."""
         for _ in range(rounds):
-            if not self.work_off() and self.collector.is_idle():
+            if not self.work_off() and not len(self.collector):
                 return
             due = self.collector.next_due()
             self.advance(max(0.0, due - self.now) if due is not None else STABLE)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
-from asi_watch.products import Provenance
+from asi_watch.products import Provenance, Source
 
-__all__ = ["is_product_of"]
+__all__ = ["files_of", "is_product_of"]
 
 
 def is_product_of(
@@ -34,5 +34,9 @@ def is_product_of(
         return False
     if found.camera == camera:
         return True
-    made_of = {(s.path, s.size, s.mtime_ns, s.exposure_us) for s in found.sources}
-    return any((e.path, e.size, e.mtime_ns, e.exposure_us) in made_of for e in exposures)
+    return not files_of(found.sources).isdisjoint(files_of(exposures))
+
+
+def files_of(files: Iterable[Exposure | Source]) -> set[tuple[str, int, int, float]]:
+    """Give what tells files apart: path, size, time to the nanosecond, and exposure time."""
+    return {(f.path, f.size, f.mtime_ns, f.exposure_us) for f in files}

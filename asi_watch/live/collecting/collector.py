@@ -226,10 +226,6 @@ class Collector:
         parsed = self._parse(PurePosixPath(path).name)
         return None if parsed is None else (parsed.timestamp, self._slots.slot(parsed.timestamp))
 
-    def is_idle(self) -> bool:
-        """True when nothing is being read or merged and no bracket is waiting."""
-        return not self._open
-
     # -- arriving ---------------------------------------------------------------------------
 
     def _bracket_for(

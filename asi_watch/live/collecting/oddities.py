@@ -24,9 +24,9 @@ class Oddities:
 
     def __init__(self, camera: str, template: str) -> None:
         self._camera = camera
-        self._template = template
-        self._next_name = self._next_double = self._next_taken = float("-inf")
-        self._doubles = self._taken = 0
+        self.template = template
+        self._next_name = float("-inf")
+        self._doubles, self._taken = _Hourly(), _Hourly()
         self.names_told = 0
         """How many of the names that do not fit have been told of."""
 
@@ -40,16 +40,16 @@ class Oddities:
             "file names do not fit the pattern, such files are ignored",
             camera=self._camera,
             example=path,
-            filename=self._template,
+            filename=self.template,
             names=count - self.names_told,
         )
         self._next_name, self.names_told = now + _EVERY, count
 
     def bracket_over(self, record: BracketRecord, now: float) -> None:
         """Look for files of one exposure time in a bracket that is over."""
-        doubles = [r for r in record.rejected if r.reason.startswith("superseded")]
-        self._doubles += len(doubles)
-        if not doubles or now < self._next_double:
+        doubles = [r for r in record.rejected if r.is_superseded]
+        files = self._doubles.add(len(doubles), now)
+        if not files:
             return
         event(
             log,
@@ -59,14 +59,13 @@ class Oddities:
             slot=record.slot,
             file=doubles[0].path,
             reason=doubles[0].reason,
-            files=self._doubles,
+            files=files,
         )
-        self._next_double, self._doubles = now + _EVERY, 0
 
     def place_taken(self, record: BracketRecord, now: float) -> None:
         """Take note of a bracket in whose place another camera's product stands."""
-        self._taken += 1
-        if now < self._next_taken:
+        brackets = self._taken.add(1, now)
+        if not brackets:
             return
         event(
             log,
@@ -75,6 +74,21 @@ class Oddities:
             camera=self._camera,
             slot=record.slot,
             reason=record.reason,
-            brackets=self._taken,
+            brackets=brackets,
         )
-        self._next_taken, self._taken = now + _EVERY, 0
+
+
+class _Hourly:
+    """A count that is given out at most once an hour, when something comes to it."""
+
+    def __init__(self) -> None:
+        self._next, self._count = float("-inf"), 0
+
+    def add(self, count: int, now: float) -> int:
+        """Give what has come together since it was given out last; 0: nothing to tell now."""
+        self._count += count
+        if not count or now < self._next:
+            return 0
+        given, self._count = self._count, 0
+        self._next = now + _EVERY
+        return given

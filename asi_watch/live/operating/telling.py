@@ -36,7 +36,6 @@ class Telling:
 
     def __init__(self, camera: str, template: str) -> None:
         self._camera = camera
-        self._template = template
         self._health = CameraHealth()
         self._oddities = Oddities(camera, template)
         self.put_off = 0
@@ -47,7 +46,7 @@ class Telling:
     def inherit(self, earlier: Telling) -> None:
         """Go on where the camera of the same name stopped, over a reload."""
         self._health = earlier._health
-        if earlier._template == self._template:
+        if earlier._oddities.template == self._oddities.template:
             self._oddities = earlier._oddities
         else:
             self._oddities.names_told = earlier._oddities.names_told
@@ -216,7 +215,7 @@ def _left_out(record: BracketRecord) -> str | None:
     """Name a file that a bracket lacks, and why."""
     if record.state == "failed" or record.complete:
         return None
-    unusable = (r for r in record.rejected if not r.reason.startswith("superseded"))
+    unusable = (r for r in record.rejected if not r.is_superseded)
     return next((f"{r.path}: {r.reason}" for r in unusable), None)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from asi_watch.files import shown
-from asi_watch.live.bookkeeping.kinship import is_product_of
+from asi_watch.live.bookkeeping.kinship import files_of, is_product_of
 from asi_watch.live.bookkeeping.product_rows import row_of_products
 from asi_watch.live.commands import MergeBracket, MergeFailed, Published, Stands
 from asi_watch.live.records import TAKEN
@@ -96,10 +96,9 @@ class Standing:
         return Published(targets, found.curve_id, found.algorithm, None, {}, adopted=True)
 
     def _same(self, found: Provenance) -> bool:
-        there = {(s.path, s.size, s.mtime_ns, s.exposure_us) for s in found.sources}
-        wanted = {(e.path, e.size, e.mtime_ns, e.exposure_us) for e in self._command.exposures}
         # Higher where the row that counted the revisions is lost.
-        return found.revision >= self._command.revision and there == wanted
+        revision_fits = found.revision >= self._command.revision
+        return revision_fits and files_of(found.sources) == files_of(self._command.exposures)
 
     def _read(self, target: str) -> Provenance | None:
         try:

@@ -140,7 +140,7 @@ def test_a_bracket_is_merged_as_soon_as_it_is_complete(bench: Bench) -> None:
     assert bench.merges[0].complete
     assert bench.rows[slot(0)].state == "published"
     assert bench.rows[slot(0)].revision == 1
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_names_that_are_no_exposures_are_counted(bench: Bench) -> None:
@@ -341,7 +341,7 @@ def test_no_revision_is_made_when_an_earlier_input_is_gone(bench: Bench) -> None
     assert row.revision == 1
     assert row.late == 1
     assert "earlier input" in row.rejected[-1].reason
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_a_skipped_bracket_is_merged_when_enough_has_come(bench: Bench) -> None:
@@ -360,7 +360,7 @@ def test_after_a_restart_what_is_published_is_not_merged_again(bench: Bench) -> 
     bench.arrive(*whole())  # an event gives no signature: the file is looked at, not merged
     bench.wait(GRACE * 3)
     assert len(bench.merges) == 1
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_after_a_restart_what_was_not_published_is_merged(bench: Bench) -> None:
@@ -514,7 +514,7 @@ def test_a_retried_bracket_whose_files_are_gone_is_skipped_with_its_reason(bench
     bench.carry_out(bench.collector.resume(bench.rows[slot(0)], bench.now))
     bench.wait(GRACE)
     assert bench.rows[slot(0)].state == "skipped"
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 # -- time ---------------------------------------------------------------------------------------
@@ -560,7 +560,7 @@ def test_a_timestamp_from_the_future_does_not_hold_up_or_cut_short_the_present(
     assert bench.rows[slot(0)].complete
     bench.wait(GRACE)
     assert bench.rows[datetime(2099, 1, 1)].state == "skipped"
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_a_complete_bracket_of_the_future_ends_what_is_open_without_loss(bench: Bench) -> None:
@@ -583,7 +583,7 @@ def test_a_clock_set_back_into_a_bracket_that_is_over_makes_a_revision(bench: Be
     row = bench.rows[slot(0)]
     assert row.revision == 2
     assert {e.mtime_ns for e in row.inputs} == {99}
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_waiting_is_not_measured_by_names(bench: Bench) -> None:
@@ -594,7 +594,7 @@ def test_waiting_is_not_measured_by_names(bench: Bench) -> None:
         bench.wait(GRACE / 2)
     bench.wait(GRACE)
     assert [m.slot for m in bench.merges] == moments
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(
@@ -628,7 +628,7 @@ def test_the_row_names_what_was_merged_though_a_file_vanished_meanwhile(bench: B
     bench.carry_out(bench.collector.found(whole()[0], None, True, bench.now))
     bench.finish(bench.merges[0])
     assert bench.rows[slot(0)].inputs == bench.merges[0].exposures
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_the_row_names_what_was_merged_though_a_file_was_damaged_meanwhile(bench: Bench) -> None:
@@ -641,7 +641,7 @@ def test_the_row_names_what_was_merged_though_a_file_was_damaged_meanwhile(bench
     row = bench.rows[slot(0)]
     assert row.inputs == bench.merges[0].exposures
     assert row.knows(whole()[0], (10, 5))
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
 
 
 def test_what_vanished_during_a_merge_that_failed_is_not_asked_for_again(bench: Bench) -> None:
@@ -773,4 +773,4 @@ def test_no_revision_is_made_when_an_earlier_input_goes_between_two_attempts(
     row = bench.rows[slot(0)]
     assert (row.state, row.revision) == ("published", 1)
     assert "earlier input" in row.rejected[-1].reason
-    assert bench.collector.is_idle()
+    assert len(bench.collector) == 0
