@@ -8,9 +8,12 @@ import os
 
 from setuptools import Extension, setup
 
+SOURCES = "asi_watch/hdr/kernel"
+
 KERNEL = Extension(
     "asi_watch.hdr._kernel",
-    sources=["asi_watch/hdr/_kernel.c"],
+    sources=[f"{SOURCES}/{name}.c" for name in ("module", "outputs", "sums", "wide")],
+    depends=[f"{SOURCES}/kernel.h"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     # No contraction to fused multiply-add: the results are to be those of numpy, to the byte.
     extra_compile_args=["-O3", "-ffp-contract=off"] if os.name == "posix" else [],

@@ -35,10 +35,8 @@ _kernel: Any = _load_kernel()
 
 
 def kernel_name() -> str:
-    """What merges are computed with: "c/avx2", "c" or "numpy"."""
-    if _kernel is None:
-        return "numpy"
-    return "c/avx2" if _kernel.HAS_AVX2 else "c"
+    """What merges are computed with: "c/avx512", "c/avx2", "c/plain" or "numpy"."""
+    return "numpy" if _kernel is None else f"c/{_kernel.vectors()}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +85,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
             codes.cells,
             codes.count,
             codes.edges,
+            codes.knots,
             out.itemsize,
             out,
         )

@@ -23,6 +23,11 @@ from asi_watch.hdr.weights import log_variance, weight_table
 MAX_EXPOSURES = 64
 LANES = 3
 
+# A numerator of three bytes is looked up a quarter faster than one of four, and is taken where the
+# smallest weight alone then holds ln E this well.
+_SHORT_NUMERATOR = 2**24 - 1
+_ROUNDING = 5e-5
+
 
 @dataclass(frozen=True, eq=False)
 class WeightedMean:
@@ -142,7 +147,7 @@ def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:
     offset = mean.log_response.min(axis=0) - ln_t.max()
     span = np.ptp(mean.log_response, axis=0) + np.ptp(ln_t) + 1e-3
     weights = _whole_weights(mean.weights, ((1 << weight_bits) - 1) // count)
-    scale = (2.0**32 - 1 - count) / (count * weights.max(axis=0) * span)
+    scale = _numerator_scale(weights, span, count)
     lookup = mean.log_response - offset - ln_t[:, None, None]
     numerator = np.rint(weights * lookup * scale).astype(np.uint64)
     words = (numerator << np.uint64(32)) | weights.astype(np.uint64)
@@ -184,6 +189,18 @@ def variance_tables(
     squares = weights**2 * _lanes(mean.variance.T)
     scale = 2.0**62 / len(tables.words) / squares.max(axis=1)
     return np.rint(squares * scale[:, None]).astype(np.uint64), scale
+
+
+def _numerator_scale(
+    weights: NDArray[np.float64], span: NDArray[np.float64], count: int
+) -> NDArray[np.float64]:
+    """Units of w (g − ln t) per unit of it, so that sums fit 32 bits, or a summand 24."""
+    largest = weights.max(axis=0) * span
+    smallest = np.where(weights > 0, weights, np.inf).min(axis=0)
+    short = _SHORT_NUMERATOR / largest
+    if weights.max() <= 255 and (0.5 / (short * smallest) <= _ROUNDING).all():
+        return np.asarray(short)
+    return np.asarray((2.0**32 - 1 - count) / (count * largest))
 
 
 def _unit_where(weights: NDArray[np.float64], darkest: int, weight_bits: int) -> NDArray[np.uint64]:

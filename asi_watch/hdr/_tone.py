@@ -13,6 +13,11 @@ from asi_watch.hdr._tables import BracketTables
 from asi_watch.hdr.tonemapping import ToneCurve, code_maximum
 
 _FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
+_KNOTS = 256
+_CELLS_PER_KNOT = _FIRST_CELLS // _KNOTS
+# How far a line may be from the tone curve, in 8-bit codes: with what a cell is wide, no code is
+# off by more than one.
+_LINE_TOLERANCE = 0.5
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
 HALF_MARK = 0x8000
@@ -35,12 +40,17 @@ class CodeTable:
     edges : ndarray, shape (3, 257) or (3, 65537), float32, or None
         x where each code begins, the last +inf: lets codes be exact where cells are too coarse,
         that is in 16 bit, and in 8 bit at the steep foot of a narrow ln E range.
+    knots : ndarray, shape (3, 3, 256), uint8, or None
+        The same 8-bit codes as lines, where the curve is smooth enough: of each lane the high
+        byte, the low byte and the slope, 256 of each. The code of cell c is
+        (256 · high + low + slope · (c mod 16)) / 256, rounded down, all taken at c // 16.
     """
 
     scale: NDArray[np.float32]
     cells: NDArray[Any]
     count: int
     edges: NDArray[np.float32] | None
+    knots: NDArray[np.uint8] | None = None
 
 
 _Key = tuple[tuple[float, ...], ...]
@@ -97,12 +107,15 @@ def _picture_table(
         counts = [_smooth_count(c, lane) for c, lane in zip(curves, lanes, strict=True)]
     exact = 0 in counts
     count = max(counts) or (_FIRST_CELLS if maximum == 255 else _CELLS_16)
-    scales, rows, edges = [], [], []
+    scales, rows, edges, knots = [], [], [], []
     for curve, lane in zip(curves, lanes, strict=True):
         offset, unit, special = lane[0], lane[1], lane[4:]
         scale, step = _cell_size(lane, count)
         if not exact:
-            codes = curve.codes(offset + (np.arange(count) + 0.5) * step * unit, maximum)
+            levels = curve.levels(offset + (np.arange(count) + 0.5) * step * unit) * maximum
+            codes = levels.astype(np.uint16)
+            if count == _FIRST_CELLS:
+                knots.append(_lines(levels))
         else:
             begins = ((curve.thresholds(maximum) - offset) / unit).astype(np.float32)
             lower = np.arange(count) * step * (1 - 1e-6) - 1e-3 * step
@@ -110,7 +123,34 @@ def _picture_table(
             edges.append(begins)
         scales.append(scale)
         rows.append(np.concatenate([codes, curve.codes(special, maximum)]))
+    if knots and all(line is not None for line in knots):
+        lines = np.stack([line for line in knots if line is not None])
+        for row, line in zip(rows, lines, strict=True):
+            row[:count] = _along(line)
+        return _frozen(scales, np.stack(rows).astype(dtype), count, edges, lines)
     return _frozen(scales, np.stack(rows).astype(dtype), count, edges)
+
+
+def _lines(levels: NDArray[np.float64]) -> NDArray[np.uint8] | None:
+    """Draw a line through each knot's cells, shape (3, 256); None if one is too far from them."""
+    parts = levels.reshape(_KNOTS, _CELLS_PER_KNOT)
+    start = np.rint(parts[:, 0] * 256.0).astype(np.uint16)
+    slope = np.rint((parts[:, -1] - parts[:, 0]) * 256.0 / (_CELLS_PER_KNOT - 1))
+    if slope.max() > 255:
+        return None
+    lines = np.stack([start >> 8, start & 255, slope.astype(np.uint16)]).astype(np.uint8)
+    far = np.abs(_heights(lines) / 256.0 - levels).max()
+    return lines if far <= _LINE_TOLERANCE else None
+
+
+def _heights(lines: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """256 times the code of each cell, not rounded down, of `_lines`."""
+    high, low, slope = lines.astype(np.int64)[:, :, np.newaxis]
+    return np.asarray((256 * high + low + slope * np.arange(_CELLS_PER_KNOT)).ravel())
+
+
+def _along(lines: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    return (_heights(lines) >> 8).astype(np.uint16)
 
 
 @lru_cache(maxsize=4)
@@ -129,15 +169,20 @@ def _half_table(lanes: _Key, factor: float) -> CodeTable:
 
 
 def _frozen(
-    scales: list[np.float32], cells: NDArray[Any], count: int, edges: list[NDArray[np.float32]]
+    scales: list[np.float32],
+    cells: NDArray[Any],
+    count: int,
+    edges: list[NDArray[np.float32]],
+    knots: NDArray[np.uint8] | None = None,
 ) -> CodeTable:
     table = CodeTable(
         np.array(scales, np.float32),
         np.ascontiguousarray(cells),
         count,
         np.ascontiguousarray(np.stack(edges)) if edges else None,
+        knots,
     )
-    for array in (table.scale, table.cells, table.edges):
+    for array in (table.scale, table.cells, table.edges, table.knots):
         if array is not None:
             array.setflags(write=False)
     return table

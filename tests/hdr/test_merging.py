@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +16,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asi_watch.hdr import _engine
+from asi_watch.hdr._tables import WeightedMean, bracket_tables
+from asi_watch.hdr._tone import picture_table
 from asi_watch.hdr.merging import merge_exposure_series, merge_frames, open_merge
 from asi_watch.hdr.reference import reference_picture
 from asi_watch.hdr.settings import OVER, UNDER, VALID
+from asi_watch.hdr.tonemapping import ToneCurve
 from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
 
 KERNEL = _engine._kernel
 needs_kernel = pytest.mark.skipif(KERNEL is None, reason="the compiled kernel is not built")
+MOST = KERNEL.vectors() if KERNEL is not None else ""
+VECTORS = ("plain", "avx2", "avx512")
 
 
-@pytest.fixture(params=["numpy", pytest.param("c", marks=needs_kernel)])
+def _vectors(name: str) -> Any:
+    """Mark what this machine cannot run."""
+    there = KERNEL is not None and VECTORS.index(name) <= VECTORS.index(MOST)
+    reason = f"no compiled kernel with {name} instructions on this machine"
+    return pytest.param(name, marks=pytest.mark.skipif(not there, reason=reason))
+
+
+COMPILED = [_vectors(name) for name in VECTORS]
+
+
+@pytest.fixture(params=["numpy", *COMPILED])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(_engine, "_kernel", KERNEL if request.param == "c" else None)
+    """Merge in numpy, or in the kernel with no more than these instructions."""
+    if request.param == "numpy":
+        monkeypatch.setattr(_engine, "_kernel", None)
+        yield request.param
+        return
+    assert KERNEL is not None
+    assert KERNEL.vectors(request.param) == request.param
     yield request.param
+    KERNEL.vectors(MOST)
 
 
 @pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact"])
@@ -110,20 +133,33 @@ def test_unit_of_time_does_not_matter(engine):
         assert same.all() or algorithm == "debevec_custom"
 
 
-@needs_kernel
+@pytest.mark.parametrize("engine", COMPILED, indirect=True)
 @pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact"])
 @pytest.mark.parametrize("weight_type", ["triangle", "sine", "noise"])
-def test_kernel_and_numpy_give_the_same_bytes(monkeypatch, algorithm, weight_type):
-    how = settings(algorithm=algorithm, weight_type=weight_type, lnE_range=(-7.0, -1.0))
-    for shape, count in (((23, 41, 3), 5), ((8, 1030, 1), 3), ((6, 25, 3), 14)):
+@pytest.mark.parametrize("lnE_range", [None, (-7.0, -1.0)])
+def test_kernel_and_numpy_give_the_same_bytes(
+    engine, monkeypatch, algorithm, weight_type, lnE_range
+):
+    how = settings(algorithm=algorithm, weight_type=weight_type, lnE_range=lnE_range)
+    for shape, count in (((23, 41, 3), 5), ((8, 1030, 1), 3), ((6, 25, 3), 14), ((5, 704, 3), 4)):
         times = tuple(60.0 * 1.6**k for k in range(count))
-        assert _digest(KERNEL, monkeypatch, how, shape, times) == _digest(
-            None, monkeypatch, how, shape, times
-        )
+        here = _digest(how, shape, times)
+        with monkeypatch.context() as without:
+            without.setattr(_engine, "_kernel", None)
+            assert _digest(how, shape, times) == here
 
 
-def _digest(kernel, monkeypatch, how, shape, times):
-    monkeypatch.setattr(_engine, "_kernel", kernel)
+@pytest.mark.parametrize("engine", COMPILED, indirect=True)
+@pytest.mark.parametrize("times", [(100.0,) * 14, (100.0,) * 20, (100.0,) * 33 + (200.0,) * 31])
+def test_kernel_and_numpy_agree_on_many_equal_times(engine, monkeypatch, times):
+    """More counters than fit a byte, and sums of as many exposures as a bracket may have."""
+    shape = (3, 70, 3)
+    here = _digest(settings(), shape, times)
+    monkeypatch.setattr(_engine, "_kernel", None)
+    assert _digest(settings(), shape, times) == here
+
+
+def _digest(how, shape, times):
     frames = shoot(times, shape=shape, noise=0.4)
     rng = np.random.default_rng(5)
     digests = []
@@ -434,12 +470,8 @@ def test_series_function():
     )
 
 
-@pytest.mark.parametrize(
-    ("variable", "name"),
-    [("ASI_WATCH_NO_KERNEL", "numpy"), pytest.param("ASI_WATCH_NO_AVX2", "c", marks=needs_kernel)],
-)
-def test_paths_of_other_machines(variable, name):
-    """Without the extension, and without AVX2, the same bytes come out."""
+def test_without_the_extension():
+    """The same bytes come out where nothing was compiled."""
     program = (
         "import hashlib, sys\n"
         "from asi_watch.hdr import _engine\n"
@@ -458,12 +490,38 @@ def test_paths_of_other_machines(variable, name):
     )
     run = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, variable: "1"},
+        env={**os.environ, "ASI_WATCH_NO_KERNEL": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert run.stdout.split() == [name, hashlib.sha256(here).hexdigest()]
+    assert run.stdout.split() == ["numpy", hashlib.sha256(here).hexdigest()]
+
+
+def test_8_bit_codes_on_lines_are_the_tone_curve():
+    """The usual curve is drawn by lines; one that is too steep somewhere is not."""
+    mean = WeightedMean.of(settings(), curve(), 3)
+    tables = bracket_tables(mean, TIMES)
+    table = picture_table(tables, None, 2.2, np.uint8)
+    assert table.knots is not None
+    tone = ToneCurve(float(tables.minimum[1]), float(tables.maximum[1]), 2.2)
+    x = (np.arange(table.count) + 0.5) / table.scale[1]
+    exact = tone.levels(tables.offset[1] + x * tables.unit[1]) * 255
+    off = table.cells[1, : table.count] - exact
+    assert -1.1 < off.min() < off.max() < 0.1
+    assert picture_table(tables, (-6.0, -5.9), 2.2, np.uint8).knots is None
+
+
+@needs_kernel
+def test_vectors_are_named_and_bounded():
+    assert KERNEL is not None
+    try:
+        assert KERNEL.vectors("plain") == KERNEL.vectors() == "plain"
+        assert _engine.kernel_name() == "c/plain"
+        with pytest.raises(ValueError, match="avx2"):
+            KERNEL.vectors("sse")
+    finally:
+        assert KERNEL.vectors("avx512") == MOST
 
 
 @needs_kernel
@@ -471,7 +529,7 @@ def test_kernel_measures_its_buffers():
     words = np.zeros((1, 3, 256), np.uint64)
     scale, cells = np.ones(3, np.float32), np.zeros((3, 20), np.uint8)
     frame, out = np.zeros((2, 6), np.uint8), np.zeros((2, 6), np.uint8)
-    good = [(frame,), words, 30, None, 0, 2, 6, scale, cells, 16, None, 1, out]
+    good = [(frame,), words, 30, None, 0, 2, 6, scale, cells, 16, None, None, 1, out]
     assert KERNEL is not None
     KERNEL.merge_codes(*good)
     spans = np.array([[0, 6], [3, 7]], np.int32)
@@ -487,8 +545,9 @@ def test_kernel_measures_its_buffers():
         8: (cells[:, :19].copy(),),
         9: (0, 17),
         10: (np.zeros(4, np.float32),),
-        11: (2, 3),
-        12: (out[:1],),
+        11: (np.zeros((3, 2, 256), np.uint8),),
+        12: (2, 3),
+        13: (out[:1],),
     }
     for index, values in bad.items():
         for value in values:

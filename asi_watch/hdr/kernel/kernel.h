@@ -1,0 +1,85 @@
+/* What the parts of the kernel share; module.c says what the kernel is. */
+#ifndef ASI_WATCH_KERNEL_H
+#define ASI_WATCH_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define ON_X86 1
+#else
+#define ON_X86 0
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+enum {
+    LANES = 3,
+    MAX_FRAMES = 64,
+    CHUNK = 1536, /* samples that are worked on at a time, in the first-level cache; 8 × 192 */
+    PAD = 8,      /* what may be written beyond a chunk by whole vectors */
+    KNOT_BYTES = 3 * 256,
+};
+
+typedef const uint64_t (*tables_t)[LANES][256];
+
+/* How a sum becomes x and the index of a cell. */
+typedef struct {
+    float scale[LANES];
+    uint32_t weight_mask;
+    int weight_bits;
+    int32_t count; /* cells, before those of the counters */
+} reading_t;
+
+typedef struct {
+    const uint8_t *frames[MAX_FRAMES];
+    int count;
+    tables_t tables;
+    const int32_t *spans; /* first and last sample of each row, or NULL */
+    ptrdiff_t first, last, samples;
+    reading_t how;
+} job_t;
+
+/* Output codes over cells. */
+typedef struct {
+    const void *cells;
+    const float *edges;   /* LANES rows of 2^bits + 1, or NULL */
+    const uint8_t *knots; /* LANES rows of KNOT_BYTES, or NULL: see wide.c */
+    ptrdiff_t width;      /* entries of a row of cells */
+    int itemsize;
+    uint8_t *out;
+} codes_t;
+
+typedef struct {
+    const float *unit, *offset, *maximum; /* LANES each */
+    const float *special;                 /* LANES rows, one entry per value of the counters */
+    const uint8_t *flags;                 /* per value of the counters */
+    ptrdiff_t specials;
+    float *ln_radiance;
+    uint8_t *validity;
+} radiance_t;
+
+/* Which instructions are used, from what the machine has. */
+enum { PLAIN, AVX2, AVX512 };
+extern int vectors;
+
+/* sums.c: cells, and x unless NULL, of samples start … start + n, n ≤ CHUNK. Both have room for PAD more. */
+void sum_cells(const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell);
+
+/* wide.c: the same, 64 samples to a register; x and cell have room for whole blocks of 192. */
+typedef struct wide wide_t;
+wide_t *wide_open(const job_t *job, const codes_t *to); /* NULL: not on this machine or not for this job */
+void wide_close(wide_t *wide);
+int wide_has_codes(const wide_t *wide);
+void wide_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell);
+void wide_codes(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, uint8_t *out);
+
+/* outputs.c */
+void run_codes(const job_t *job, const codes_t *to);
+void run_radiance(const job_t *job, const radiance_t *to);
+
+#endif

@@ -1,0 +1,198 @@
+/* What becomes of cells and x: codes of 8 or 16 bits, or ln E and its validity. */
+#include <string.h>
+
+#include "kernel.h"
+
+enum { PERIOD = 8 * LANES }; /* after which lanes and vectors both begin anew */
+
+/* Cells of a chunk, on the way that the machine and the job allow. */
+static void
+find_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell)
+{
+#if ON_X86
+    if (wide) {
+        wide_cells(wide, job, start, n, x, cell);
+        return;
+    }
+#endif
+    (void)wide;
+    sum_cells(job, start, n, x, cell);
+}
+
+/* What is merged of a row, or of all rows at once where nothing parts them. */
+typedef struct {
+    ptrdiff_t row, from, end; /* samples, from the row's beginning */
+} run_t;
+
+static int
+next_run(const job_t *job, run_t *run)
+{
+    const int joined = !job->spans && job->samples % LANES == 0;
+    run->row = run->row < job->first ? job->first : joined ? job->last : run->row + 1;
+    if (run->row >= job->last) {
+        return 0;
+    }
+    run->from = job->spans ? job->spans[2 * run->row] : 0;
+    run->end = job->spans ? job->spans[2 * run->row + 1] : job->samples;
+    if (joined) {
+        run->end = (job->last - job->first) * job->samples;
+    }
+    return 1;
+}
+
+static void
+write_8(const codes_t *to, const int32_t *cell, ptrdiff_t n, uint8_t *out)
+{
+    const uint8_t *row[LANES];
+    for (int lane = 0; lane < LANES; lane++) {
+        row[lane] = (const uint8_t *)to->cells + lane * to->width;
+    }
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        out[i] = row[0][cell[i]];
+        out[i + 1] = row[1][cell[i + 1]];
+        out[i + 2] = row[2][cell[i + 2]];
+    }
+    for (int lane = 0; i < n; i++, lane++) {
+        out[i] = row[lane][cell[i]];
+    }
+}
+
+static void
+write_8_exact(const codes_t *to, const reading_t *how, const int32_t *cell, const float *x,
+              ptrdiff_t n, uint8_t *out)
+{
+    for (ptrdiff_t i = 0, lane = 0; i < n; i++) {
+        uint32_t code = ((const uint8_t *)to->cells)[lane * to->width + cell[i]];
+        if (cell[i] < how->count) {
+            const float *edge = to->edges + lane * 257;
+            while (x[i] >= edge[code + 1]) {
+                code++;
+            }
+        }
+        out[i] = (uint8_t)code;
+        lane = lane == LANES - 1 ? 0 : lane + 1;
+    }
+}
+
+static void
+write_16(const codes_t *to, const reading_t *how, const int32_t *cell, const float *x,
+         ptrdiff_t n, uint16_t *out)
+{
+    for (ptrdiff_t i = 0, lane = 0; i < n; i++) {
+        uint32_t code = ((const uint16_t *)to->cells)[lane * to->width + cell[i]];
+        if (to->edges && cell[i] < how->count) {
+            const float *edge = to->edges + lane * 65537;
+            while (x[i] >= edge[code + 1]) {
+                code++;
+            }
+        }
+        out[i] = (uint16_t)code;
+        lane = lane == LANES - 1 ? 0 : lane + 1;
+    }
+}
+
+static void
+blacken_outside(const job_t *job, const run_t *run, int itemsize, uint8_t *row)
+{
+    if (job->spans) {
+        memset(row, 0, (size_t)(run->from * itemsize));
+        memset(row + run->end * itemsize, 0, (size_t)((job->samples - run->end) * itemsize));
+    }
+}
+
+static void
+write_chunk(const wide_t *wide, const job_t *job, const codes_t *to, ptrdiff_t start, ptrdiff_t n, uint8_t *out)
+{
+    float x[CHUNK + PAD];
+    int32_t cell[CHUNK + PAD];
+    find_cells(wide, job, start, n, to->edges ? x : NULL, cell);
+    if (to->itemsize == 1 && to->edges) {
+        write_8_exact(to, &job->how, cell, x, n, out);
+    } else if (to->itemsize == 1) {
+        write_8(to, cell, n, out);
+    } else {
+        write_16(to, &job->how, cell, x, n, (uint16_t *)out);
+    }
+}
+
+void
+run_codes(const job_t *job, const codes_t *to)
+{
+    wide_t *wide = NULL;
+#if ON_X86
+    wide = wide_open(job, to);
+#endif
+    for (run_t run = {.row = -1}; next_run(job, &run);) {
+        uint8_t *row = to->out + (run.row - job->first) * job->samples * to->itemsize;
+        const ptrdiff_t begin = run.row * job->samples;
+        blacken_outside(job, &run, to->itemsize, row);
+#if ON_X86
+        if (wide && wide_has_codes(wide)) {
+            wide_codes(wide, job, begin + run.from, run.end - run.from, row + run.from);
+            continue;
+        }
+#endif
+        for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
+            const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
+            write_chunk(wide, job, to, begin + at, n, row + at * to->itemsize);
+        }
+    }
+#if ON_X86
+    wide_close(wide);
+#endif
+}
+
+static void
+write_radiance(const job_t *job, const radiance_t *to, const float *x, const int32_t *cell,
+               ptrdiff_t n, float *ln_radiance, uint8_t *validity)
+{
+    /* One period of each lane's values, so that the compiler sees plain vectors. */
+    float unit[PERIOD], offset[PERIOD], most[PERIOD];
+    for (int j = 0; j < PERIOD; j++) {
+        unit[j] = to->unit[j % LANES];
+        offset[j] = to->offset[j % LANES];
+        most[j] = to->maximum[j % LANES];
+    }
+    ptrdiff_t i = 0;
+    for (; i + PERIOD <= n; i += PERIOD) {
+        for (int j = 0; j < PERIOD; j++) {
+            const float value = x[i + j] * unit[j] + offset[j];
+            ln_radiance[i + j] = value < most[j] ? value : most[j];
+        }
+    }
+    for (int j = 0; i + j < n; j++) {
+        const float value = x[i + j] * unit[j] + offset[j];
+        ln_radiance[i + j] = value < most[j] ? value : most[j];
+    }
+    memset(validity, 0, (size_t)n);
+    for (i = 0; i < n; i++) {
+        const int32_t counters = cell[i] - job->how.count;
+        if (counters >= 0) {
+            ln_radiance[i] = to->special[(i % LANES) * to->specials + counters];
+            validity[i] = to->flags[counters];
+        }
+    }
+}
+
+void
+run_radiance(const job_t *job, const radiance_t *to)
+{
+    float x[CHUNK + PAD];
+    int32_t cell[CHUNK + PAD];
+    wide_t *wide = NULL;
+#if ON_X86
+    wide = wide_open(job, NULL);
+#endif
+    for (run_t run = {.row = -1}; next_run(job, &run);) {
+        const ptrdiff_t row = (run.row - job->first) * job->samples;
+        for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
+            const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
+            find_cells(wide, job, run.row * job->samples + at, n, x, cell);
+            write_radiance(job, to, x, cell, n, to->ln_radiance + row + at, to->validity + row + at);
+        }
+    }
+#if ON_X86
+    wide_close(wide);
+#endif
+}
