@@ -50,7 +50,9 @@ def parse_duration(text: str) -> timedelta:
         raise ValueError(f"{_shown(text)} is not a duration; {_EXAMPLES}")
     number, unit = match["number"], match["unit"]
     if not unit:
-        raise ValueError(f"{_shown(text)} has no unit; did you mean {number}s?")
+        raise ValueError(
+            f"{_shown(text)} has no unit; write it with one: {number}s, {number}min or {number}h"
+        )
     per_unit = _MICROSECONDS.get(_OTHER_SPELLINGS.get(unit, unit))
     if per_unit is None:
         known = ", ".join(_MICROSECONDS)

@@ -32,7 +32,7 @@ def of_camera(settings: str) -> list[str]:
     [
         (
             "bracket: {grace: 10}",
-            "bracket.grace: '10' has no unit; did you mean 10s?",
+            "bracket.grace: '10' has no unit; write it with one: 10s, 10min or 10h",
         ),
         ("bracket: {grace: true}", "bracket.grace: true is not a duration; write one such as 30s"),
         (
@@ -289,7 +289,7 @@ cameras:
         "asi.yaml:4: workers: 0: write auto or a whole number of threads, 1…256",
         "asi.yaml:6: cameras.roof.output: is missing; give the folder for the HDR images, such as "
         "/srv/asi/roof-hdr",
-        "asi.yaml:8: cameras.roof.bracket.round_to: '30' has no unit; did you mean 30s?",
+        "asi.yaml:8: cameras.roof.bracket.round_to: '30' has no unit; write it with one: 30s, 30min or 30h",
         "asi.yaml:8: cameras.roof.bracket.graze: this key is unknown; did you mean grace?",
         "asi.yaml:9: cameras.roof.products[0].format: 'bmp' is unknown; it must be one of jpg, png, "
         "jp2, exr, tiff, hdr",

@@ -34,8 +34,8 @@ def test_parse(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("30", "did you mean 30s"),
-        ("1.5", "did you mean 1.5s"),
+        ("30", "30s, 30min or 30h"),
+        ("1.5", "1.5s, 1.5min or 1.5h"),
         ("30 sec", "known are d, h, min, s, ms, us"),
         ("30S", "unknown unit 'S'"),
         ("", "is not a duration"),

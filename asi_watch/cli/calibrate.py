@@ -142,16 +142,19 @@ def command(
             raise
         raise click.UsageError(str(error)) from error
     curve = done.curve({"robust": not plain})
+    instead = None
+    if done.calibration.report.fits or force:
+        # Before anything is printed: whoever reads it may go away, as `head` does.
+        instead = _curve_there(response)
+        save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     for line in report_lines(done, curve.curve_id):
         click.echo(line)
     if (scale := scale_line(curve)) is not None:
         click.echo(scale)
     plot = f", plot in {shown(report)}" if report else ""
-    if not (done.calibration.report.fits or force):
+    if instead is None:
         click.echo(f"{shown(response)}: not written, see above; --force writes it{plot}", err=True)
         raise click.exceptions.Exit(1)
-    instead = _curve_there(response)
-    save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     click.echo(f"written to {shown(response)}{instead}{plot}")
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -37,6 +40,22 @@ def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
         assert words in result.stdout
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert ("1 brackets could not be used" in result.stdout) == (broken.name in result.stderr)
+
+
+def test_a_reader_that_goes_away_costs_no_curve(tmp_path: Path) -> None:
+    """As with `| head`: the pipe has no other end when the report is printed."""
+    write_archive(tmp_path / "a", 2)
+    there, here = os.pipe()
+    os.close(there)
+    options = [f"{tmp_path}/a", f"{tmp_path}/r.npz", "--samples", "100", "--plain"]
+    subprocess.run(
+        [sys.executable, "-m", "asi_watch", "calibrate", *options],
+        stdout=here,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    os.close(here)
+    assert load_curve(tmp_path / "r.npz").metadata["num_groups_used"] == 2
 
 
 def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
