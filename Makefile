@@ -10,6 +10,7 @@ ARGS ?=
 # Two to a core: most of the time a test waits for the daemon that it watches.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 RUN := $(VENV)/bin/python
+KERNEL := $(wildcard asi_watch/hdr/kernel/*.[ch])
 
 # An environment whose Python is gone (upgraded system, moved folder) is made anew, with all in it.
 ifeq ($(shell $(RUN) -c '' 2>/dev/null && echo sound),)
@@ -28,14 +29,16 @@ demo: $(VENV)/ready-run  ## a simulated camera, the real daemon, HDR pictures in
 test: $(VENV)/ready-test  ## the tests
 	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'not soak' $(PYTEST_ARGS)
 
-lint: $(VENV)/ready-dev  ## ruff and mypy, as the commit hooks run them
+lint: $(VENV)/ready-dev  ## ruff, mypy and clang-format, as the commit hooks run them
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(KERNEL)
 	$(VENV)/bin/mypy
 
 format: $(VENV)/ready-dev  ## put the sources in the house's form
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(KERNEL)
 
 bench: $(VENV)/ready-bench  ## accuracy and speed, against the peers
 	@$(RUN) -m benchmarks

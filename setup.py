@@ -4,6 +4,7 @@ The kernel is optional: where there is no compiler the package installs without 
 numpy, with the same bytes as result but slower.
 """
 
+import glob
 import os
 
 from setuptools import Extension, setup
@@ -12,8 +13,8 @@ SOURCES = "asi_watch/hdr/kernel"
 
 KERNEL = Extension(
     "asi_watch.hdr._kernel",
-    sources=[f"{SOURCES}/{name}.c" for name in ("module", "outputs", "sums", "wide")],
-    depends=[f"{SOURCES}/kernel.h"],
+    sources=sorted(glob.glob(f"{SOURCES}/*.c")),
+    depends=sorted(glob.glob(f"{SOURCES}/*.h")),
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     # No contraction to fused multiply-add: the results are to be those of numpy, to the byte.
     extra_compile_args=["-O3", "-ffp-contract=off"] if os.name == "posix" else [],

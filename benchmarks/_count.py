@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from asi_watch.hdr import _engine
 from asi_watch.hdr.merging import open_merge
 from benchmarks.settings import MERGE
 
@@ -15,7 +16,7 @@ WIDTH = 2048
 
 
 def main() -> None:
-    """Merge each bracket into one 8-bit picture, by one call of the kernel."""
+    """Merge each bracket into one 8-bit picture, by one call of the kernel; say which it is."""
     curve = np.repeat(np.log((np.arange(256) + 1.0) / 129)[:, None], 3, axis=1)
     work = [tuple(map(int, word.split("x"))) for word in sys.argv[1:]]
     rows = max(height for _, height in work)
@@ -25,6 +26,7 @@ def main() -> None:
         for number in range(exposures):
             merge.add(picture[:height], 80.0 * 2**number, copy=False)
         merge.picture(out=np.empty((height, WIDTH, 3), np.uint8))
+    print(_engine.kernel_name())
 
 
 if __name__ == "__main__":

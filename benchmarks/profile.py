@@ -30,8 +30,7 @@ _PATIENCE = 600.0
 
 PARTS = (
     ("decode the exposures", "#2b6cb0"),
-    ("merge: look up and add", "#c05621"),
-    ("merge: divide and tone", "#ed8936"),
+    ("merge", "#c05621"),
     ("encode the picture", "#d69e2e"),
     ("read files", "#63b3ed"),
     ("write and fsync products", "#2f855a"),
@@ -90,8 +89,7 @@ def part_of(sample: Sample, roles: dict[int, str]) -> str:
     if "simplejpeg" in library or (who in ("worker", "strip") and symbol.startswith(_OF_JPEG)):
         return "decode the exposures" if who == "worker" else "encode the picture"
     if "_kernel" in library and "kallsyms" not in library:
-        adding = symbol.startswith("sum_frames")
-        return "merge: look up and add" if adding else "merge: divide and tone"
+        return "merge"
     if "sqlite" in library:
         return "ledger"
     if "kernel" in library or library.startswith("["):

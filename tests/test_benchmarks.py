@@ -47,7 +47,7 @@ SCRIPT = """\
 \t   c5799 [unknown] (/site-packages/simplejpeg/_jpeg.so)
 
  99
-\t   23c0 sum_frames (/hdr/_kernel.abi3.so)
+\t   23c0 wide_codes (/hdr/_kernel.abi3.so)
 
  12
 \tffff8003 submit_bio ([kernel.kallsyms])
@@ -67,7 +67,7 @@ def test_a_sample_is_put_down_to_what_its_thread_did() -> None:
         "memory given fresh by the kernel",
         "decode the exposures",
         "encode the picture",
-        "merge: look up and add",
+        "merge",
         "ledger",
         "owner: decide, keep books",
         "watch folders",

@@ -67,15 +67,18 @@ typedef struct {
 enum { PLAIN, AVX2, AVX512 };
 extern int vectors;
 
-/* sums.c: cells, and x unless NULL, of samples start … start + n, n ≤ CHUNK. Both have room for PAD more. */
+/* sums.c: cells, and x unless NULL, of samples start … start + n, n ≤ CHUNK. Both have room for
+ * PAD more. */
 void sum_cells(const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell);
 
 /* wide.c: the same, 64 samples to a register; x and cell have room for whole blocks of 192. */
 typedef struct wide wide_t;
-wide_t *wide_open(const job_t *job, const codes_t *to); /* NULL: not on this machine or not for this job */
+/* NULL: not on this machine, or not for this job. */
+wide_t *wide_open(const job_t *job, const codes_t *to);
 void wide_close(wide_t *wide);
 int wide_has_codes(const wide_t *wide);
-void wide_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell);
+void wide_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
+                int32_t *cell);
 void wide_codes(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, uint8_t *out);
 
 /* outputs.c */

@@ -211,8 +211,8 @@ merge_radiance(PyObject *module, PyObject *args)
         !(to.maximum = take(&views, maximum, three, 0, "maximum")) ||
         !(to.special = take(&views, special, three * to.specials, 0, "special")) ||
         !(to.flags = take(&views, flags, to.specials, 0, "flags")) ||
-        !(to.ln_radiance = take(&views, ln_radiance, samples * (Py_ssize_t)sizeof(float), 1,
-                                "ln_radiance")) ||
+        !(to.ln_radiance =
+              take(&views, ln_radiance, samples * (Py_ssize_t)sizeof(float), 1, "ln_radiance")) ||
         !(to.validity = take(&views, validity, samples, 1, "validity"))) {
         goto done;
     }
@@ -244,9 +244,10 @@ best_vectors(void)
 #endif
 }
 
-PyDoc_STRVAR(vectors_doc,
-             "vectors(most=None)\n\nWhich instructions are used: 'plain', 'avx2' or 'avx512'. With an "
-             "argument no more than these are from now on.");
+PyDoc_STRVAR(
+    vectors_doc,
+    "vectors(most=None)\n\nWhich instructions are used: 'plain', 'avx2' or 'avx512'. With an "
+    "argument no more than these are from now on.");
 
 static const char *const VECTORS[] = {[PLAIN] = "plain", [AVX2] = "avx2", [AVX512] = "avx512"};
 

@@ -7,7 +7,8 @@ enum { PERIOD = 8 * LANES }; /* after which lanes and vectors both begin anew */
 
 /* Cells of a chunk, on the way that the machine and the job allow. */
 static void
-find_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell)
+find_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
+           int32_t *cell)
 {
 #if ON_X86
     if (wide) {
@@ -76,8 +77,8 @@ write_8_exact(const codes_t *to, const reading_t *how, const int32_t *cell, cons
 }
 
 static void
-write_16(const codes_t *to, const reading_t *how, const int32_t *cell, const float *x,
-         ptrdiff_t n, uint16_t *out)
+write_16(const codes_t *to, const reading_t *how, const int32_t *cell, const float *x, ptrdiff_t n,
+         uint16_t *out)
 {
     for (ptrdiff_t i = 0, lane = 0; i < n; i++) {
         uint32_t code = ((const uint16_t *)to->cells)[lane * to->width + cell[i]];
@@ -102,7 +103,8 @@ blacken_outside(const job_t *job, const run_t *run, int itemsize, uint8_t *row)
 }
 
 static void
-write_chunk(const wide_t *wide, const job_t *job, const codes_t *to, ptrdiff_t start, ptrdiff_t n, uint8_t *out)
+write_chunk(const wide_t *wide, const job_t *job, const codes_t *to, ptrdiff_t start, ptrdiff_t n,
+            uint8_t *out)
 {
     float x[CHUNK + PAD];
     int32_t cell[CHUNK + PAD];
@@ -189,7 +191,8 @@ run_radiance(const job_t *job, const radiance_t *to)
         for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
             const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
             find_cells(wide, job, run.row * job->samples + at, n, x, cell);
-            write_radiance(job, to, x, cell, n, to->ln_radiance + row + at, to->validity + row + at);
+            write_radiance(job, to, x, cell, n, to->ln_radiance + row + at,
+                           to->validity + row + at);
         }
     }
 #if ON_X86

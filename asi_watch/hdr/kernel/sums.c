@@ -138,9 +138,11 @@ float_of(__m256i value)
 }
 
 __attribute__((target("avx2"))) INLINE void
-cells_some(const int want_x, const uint64_t *sum, ptrdiff_t n, const reading_t *how, float *x, int32_t *cell)
+cells_some(const int want_x, const uint64_t *sum, ptrdiff_t n, const reading_t *how, float *x,
+           int32_t *cell)
 {
-    /* Samples 0 1 4 5 2 3 6 7: the order in which shuffles split eight words, undone at the end. */
+    /* Samples 0 1 4 5 2 3 6 7: the order in which shuffles split eight words, undone at the end.
+     */
     const float *s = how->scale;
     const __m256 scales[LANES] = {
         _mm256_setr_ps(s[0], s[1], s[1], s[2], s[2], s[0], s[0], s[1]),
