@@ -12,6 +12,7 @@ ALL = (
     "growth",
     "latency",
     "saturation",
+    "backlog",
     "archive",
     "profile",
     "tricks",

@@ -89,6 +89,12 @@ def schedule(load: Load) -> list[Step]:
     )
 
 
+def file_name(bracket: int, position: int) -> str:
+    """Name an exposure by its place in its bracket."""
+    stamp = START + SLOT * bracket + timedelta(seconds=position)
+    return f"{stamp:%Y%m%d%H%M%S}_{EXPOSURES_US[position]:.0f}.jpg"
+
+
 class Floor:
     """One decode and one encode on one core, what cannot be avoided; sampled again and again.
 
@@ -228,9 +234,7 @@ class RunningDaemon:
         slot = START + SLOT * step.bracket
         hour = self.folder / f"in{step.camera}" / f"{slot:%Y/%m/%d/%H}"
         hour.mkdir(parents=True, exist_ok=True)
-        stamp = slot + timedelta(seconds=step.position)
-        exposure = EXPOSURES_US[step.position]
-        (hour / f"{stamp:%Y%m%d%H%M%S}_{exposure:.0f}.jpg").write_bytes(self._frames[step.position])
+        (hour / file_name(step.bracket, step.position)).write_bytes(self._frames[step.position])
         return time.time()
 
     def published(self, brackets: Sequence[Bracket]) -> dict[Bracket, float]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr._half import HalfCodes, block_rows, scratch
 from asi_watch.hdr._tables import LANES, BracketTables
 from asi_watch.hdr._tone import CodeTable
 from asi_watch.hdr.settings import VALID
@@ -105,6 +106,60 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
             for row, (start, stop) in zip(target, job.spans[rows], strict=True):
                 row[:start] = 0
                 row[stop:] = 0
+
+
+def merge_half(
+    job: Job,
+    codes: HalfCodes,
+    first: int,
+    last: int,
+    planes: NDArray[np.uint16],
+    validity: NDArray[np.uint8],
+) -> None:
+    """Merge rows first:last into planes of half floats and of validity.
+
+    Parameters
+    ----------
+    job : Job
+        The bracket.
+    codes : HalfCodes
+        What x becomes.
+    first, last : int
+        Rows.
+    planes, validity : ndarray, shape (C, H, W), uint16 and uint8
+        C-contiguous, of the whole picture; these rows are written. Samples outside the spans are
+        under-exposed.
+    """
+    channels, _, width = planes.shape
+    if _kernel is not None:
+        _kernel.merge_half(
+            tuple(job.frames),
+            job.tables.words,
+            job.tables.weight_bits,
+            job.spans,
+            first,
+            last,
+            width * channels,
+            codes.table.scale,
+            codes.table.cells,
+            codes.table.count,
+            codes.under,
+            channels,
+            planes,
+            validity,
+        )
+        return
+    shape = (last - first, width, channels)
+    step, block = block_rows(shape), scratch(shape)
+    for top in range(first, last, step):
+        bottom = min(top + step, last)
+        rows = block[: bottom - top]
+        merge_codes(job, codes.table, top, bottom, rows.reshape(bottom - top, -1))
+        if job.spans is not None:
+            for row, (start, stop) in zip(rows, job.spans[top:bottom] // channels, strict=True):
+                row[:start] = codes.under[:channels]
+                row[stop:] = codes.under[:channels]
+        codes.split(rows, planes[:, top:bottom], validity[:, top:bottom])
 
 
 def merge_radiance(

@@ -52,6 +52,11 @@ class HalfCodes:
         flags = np.where(specials == under[:, np.newaxis], 1, 2)
         return cls(table, under) if (flags == tables.validity).all() else None
 
+    @property
+    def darkest(self) -> NDArray[np.uint16]:
+        """Of each lane, the half float of what is under-exposed, without its mark."""
+        return self.under & np.uint16(HALF_MARK - 1)
+
     def split(
         self,
         codes: NDArray[np.uint16],

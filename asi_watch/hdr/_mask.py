@@ -69,6 +69,11 @@ class RowSpans:
         if self.mask is not None:
             out[~self.mask[first : first + len(out)]] = value
 
+    def clear_plane_holes(self, planes: NDArray[Any], value: ArrayLike = 0) -> None:
+        """Set what the mask leaves out within the spans, in planes of shape (C, H, W)."""
+        if self.mask is not None:
+            planes[:, ~self.mask] = np.broadcast_to(value, len(planes))[:, np.newaxis]
+
 
 @lru_cache(maxsize=16)
 def disc_spans(disc: SkyDisc, shape: tuple[int, int, int]) -> RowSpans:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr import _engine as engine
-from asi_watch.hdr._half import HalfCodes, block_rows, scratch
+from asi_watch.hdr._half import HalfCodes
 from asi_watch.hdr._mask import RowSpans
 from asi_watch.hdr._tables import MAX_EXPOSURES, WeightedMean, bracket_tables, variance_tables
 from asi_watch.hdr._tone import CodeTable, picture_table
@@ -194,18 +194,13 @@ class WeightedMerge:
         height, width, channels = self._shape
         planes = np.empty((channels, height, width), np.uint16)
         validity = np.empty((channels, height, width), np.uint8)
-        step = block_rows(self._shape)
 
         def band(first: int, last: int) -> None:
-            block = scratch(self._shape)
-            for top in range(first, last, step):
-                bottom = min(top + step, last)
-                rows = block[: bottom - top]
-                engine.merge_codes(job, codes.table, top, bottom, _plane(rows))
-                self._spans.clear(rows, top, codes.under[:channels])
-                codes.split(rows, planes[:, top:bottom], validity[:, top:bottom])
+            engine.merge_half(job, codes, first, last, planes, validity)
 
         in_bands(band, height, self._threads)
+        self._spans.clear_plane_holes(planes, codes.darkest[:channels])
+        self._spans.clear_plane_holes(validity, UNDER)
         return HalfRadiance(planes.view(np.float16), validity)
 
     def uncertainty(self) -> NDArray[np.float32]:

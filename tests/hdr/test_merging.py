@@ -557,3 +557,30 @@ def test_kernel_measures_its_buffers():
     frozen.setflags(write=False)
     with pytest.raises((ValueError, BufferError)):
         KERNEL.merge_codes(*good[:-1], frozen)
+
+
+@needs_kernel
+def test_kernel_measures_its_planes():
+    words, under = np.zeros((1, 3, 256), np.uint64), np.zeros(3, np.uint16)
+    scale, cells = np.ones(3, np.float32), np.zeros((3, 20), np.uint16)
+    frame, planes = np.zeros((2, 6), np.uint8), np.zeros((3, 2, 2), np.uint16)
+    good = [(frame,), words, 30, None, 0, 2, 6, scale, cells, 16, under, 3, planes]
+    good.append(np.zeros((3, 2, 2), np.uint8))
+    assert KERNEL is not None
+    KERNEL.merge_half(*good)
+    bad = {
+        0: ((frame[:1],),),
+        6: (5, 7),
+        7: (np.ones(2, np.float32),),
+        8: (cells[:, :19].copy(),),
+        9: (0, 17),
+        10: (under[:2],),
+        11: (2, 0),
+        12: (planes[:, :1].copy(), planes[:2].copy(), np.zeros(5, np.uint8)),
+        13: (np.zeros((3, 2, 1), np.uint8),),
+    }
+    for index, values in bad.items():
+        for value in values:
+            wrong = [*good[:index], value, *good[index + 1 :]]
+            with pytest.raises((ValueError, TypeError)):
+                KERNEL.merge_half(*wrong)

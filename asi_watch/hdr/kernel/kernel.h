@@ -63,6 +63,17 @@ typedef struct {
     uint8_t *validity;
 } radiance_t;
 
+/* Half floats and their validity, each a plane of a channel. */
+typedef struct {
+    const uint16_t *cells; /* marked by the sign bit where the weight is zero */
+    const uint16_t *under; /* LANES: what is marked as under-exposed */
+    ptrdiff_t width;       /* entries of a row of cells */
+    ptrdiff_t plane;       /* entries of a plane */
+    int channels;
+    uint16_t *planes;
+    uint8_t *validity;
+} half_t;
+
 /* Which instructions are used, from what the machine has. */
 enum { PLAIN, AVX2, AVX512 };
 extern int vectors;
@@ -83,6 +94,7 @@ void wide_codes(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t
 
 /* outputs.c */
 void run_codes(const job_t *job, const codes_t *to);
+void run_half(const job_t *job, const half_t *to);
 void run_radiance(const job_t *job, const radiance_t *to);
 
 #endif

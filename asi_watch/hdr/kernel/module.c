@@ -11,103 +11,9 @@
  * Only the stable ABI of CPython 3.11 and the buffer protocol are used; no numpy headers. Every
  * buffer is measured before anything is read.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "buffers.h"
+
 #include <string.h>
-
-#include "kernel.h"
-
-enum { MAX_VIEWS = MAX_FRAMES + 12 };
-
-typedef struct {
-    Py_buffer view[MAX_VIEWS];
-    int count;
-} views_t;
-
-static void
-release(views_t *views)
-{
-    while (views->count > 0) {
-        PyBuffer_Release(&views->view[--views->count]);
-    }
-}
-
-/* Address of a contiguous buffer of exactly `bytes` bytes (any length if negative), or NULL with
- * an exception. */
-static void *
-take(views_t *views, PyObject *object, Py_ssize_t bytes, int writable, const char *what)
-{
-    Py_buffer *view = &views->view[views->count];
-    if (PyObject_GetBuffer(object, view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0) {
-        return NULL;
-    }
-    views->count++;
-    if (bytes >= 0 && view->len != bytes) {
-        PyErr_Format(PyExc_ValueError, "%s: %zd bytes where %zd are needed", what, view->len,
-                     bytes);
-        return NULL;
-    }
-    return view->buf;
-}
-
-static Py_ssize_t
-last_length(const views_t *views)
-{
-    return views->view[views->count - 1].len;
-}
-
-/* Read the arguments that both functions share. */
-static int
-take_job(views_t *views, job_t *job, PyObject *frames, PyObject *words, int weight_bits,
-         PyObject *spans)
-{
-    const Py_ssize_t count = PyTuple_Check(frames) ? PyTuple_Size(frames) : 0;
-    if (count < 1 || count > MAX_FRAMES) {
-        PyErr_SetString(PyExc_ValueError, "frames: a tuple of 1 to 64 buffers");
-        return -1;
-    }
-    if (job->first < 0 || job->last < job->first || job->samples < 1 || weight_bits < 16 ||
-        weight_bits > 31) {
-        PyErr_SetString(PyExc_ValueError, "rows, samples or weight_bits out of range");
-        return -1;
-    }
-    job->count = (int)count;
-    for (Py_ssize_t k = 0; k < count; k++) {
-        job->frames[k] = take(views, PyTuple_GetItem(frames, k), -1, 0, "frame");
-        if (!job->frames[k]) {
-            return -1;
-        }
-        if (last_length(views) / job->samples < job->last) {
-            PyErr_SetString(PyExc_ValueError, "frame: fewer rows than asked for");
-            return -1;
-        }
-    }
-    job->tables = take(views, words, count * (Py_ssize_t)sizeof(*job->tables), 0, "words");
-    if (!job->tables) {
-        return -1;
-    }
-    job->spans = NULL;
-    if (spans != Py_None) {
-        job->spans = take(views, spans, -1, 0, "spans");
-        if (!job->spans) {
-            return -1;
-        }
-        if (last_length(views) / (Py_ssize_t)(2 * sizeof(int32_t)) < job->last) {
-            PyErr_SetString(PyExc_ValueError, "spans: fewer rows than asked for");
-            return -1;
-        }
-        for (Py_ssize_t row = job->first; row < job->last; row++) {
-            const int32_t a = job->spans[2 * row], b = job->spans[2 * row + 1];
-            if (a < 0 || b < a || b > job->samples) {
-                PyErr_SetString(PyExc_ValueError, "spans: out of the row");
-                return -1;
-            }
-        }
-    }
-    job->how.weight_bits = weight_bits;
-    job->how.weight_mask = ((uint32_t)1 << weight_bits) - 1;
-    return 0;
-}
 
 PyDoc_STRVAR(merge_codes_doc,
              "merge_codes(frames, words, weight_bits, spans, first, last, samples, scale, cells, "
@@ -169,6 +75,65 @@ merge_codes(PyObject *module, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     run_codes(&job, &to);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    release(&views);
+    return result;
+}
+
+PyDoc_STRVAR(merge_half_doc,
+             "merge_half(frames, words, weight_bits, spans, first, last, samples, scale, cells, "
+             "count, under, channels, planes, validity)\n\n"
+             "Merge rows first:last into planes of half floats and of validity.");
+
+static PyObject *
+merge_half(PyObject *module, PyObject *args)
+{
+    PyObject *frames, *words, *spans, *scale, *cells, *under, *planes, *validity;
+    int weight_bits, count, channels;
+    job_t job;
+    half_t to;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOiOnnnOOiOiOO:merge_half", &frames, &words, &weight_bits, &spans,
+                          &job.first, &job.last, &job.samples, &scale, &cells, &count, &under,
+                          &channels, &planes, &validity)) {
+        return NULL;
+    }
+    if (count < 1 || (channels != 1 && channels != LANES) || job.samples % channels) {
+        PyErr_SetString(PyExc_ValueError, "count, channels or samples out of range");
+        return NULL;
+    }
+    views_t views;
+    views.count = 0;
+    PyObject *result = NULL;
+    if (take_job(&views, &job, frames, words, weight_bits, spans) < 0) {
+        goto done;
+    }
+    job.how.count = count;
+    to.channels = channels;
+    to.width = count + ((Py_ssize_t)1 << (32 - weight_bits));
+    const float *scales = take(&views, scale, sizeof(job.how.scale), 0, "scale");
+    if (!scales) {
+        goto done;
+    }
+    memcpy(job.how.scale, scales, sizeof(job.how.scale));
+    if (!(to.cells = take(&views, cells, LANES * to.width * 2, 0, "cells")) ||
+        !(to.under = take(&views, under, LANES * 2, 0, "under")) ||
+        !(to.planes = take(&views, planes, -1, 1, "planes"))) {
+        goto done;
+    }
+    const Py_ssize_t bytes = views.view[views.count - 1].len;
+    to.plane = bytes / 2 / channels;
+    if (bytes % (2 * channels) || to.plane / (job.samples / channels) < job.last) {
+        PyErr_SetString(PyExc_ValueError, "planes: fewer rows than asked for");
+        goto done;
+    }
+    if (!(to.validity = take(&views, validity, bytes / 2, 1, "validity"))) {
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    run_half(&job, &to);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 done:
@@ -274,6 +239,7 @@ name_vectors(PyObject *module, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"merge_codes", merge_codes, METH_VARARGS, merge_codes_doc},
+    {"merge_half", merge_half, METH_VARARGS, merge_half_doc},
     {"merge_radiance", merge_radiance, METH_VARARGS, merge_radiance_doc},
     {"vectors", name_vectors, METH_VARARGS, vectors_doc},
     {NULL, NULL, 0, NULL},

@@ -5,6 +5,28 @@
 
 enum { PERIOD = 8 * LANES }; /* after which lanes and vectors both begin anew */
 
+static wide_t *
+open_wide(const job_t *job, const codes_t *to)
+{
+#if ON_X86
+    return wide_open(job, to);
+#else
+    (void)job;
+    (void)to;
+    return NULL;
+#endif
+}
+
+static void
+close_wide(wide_t *wide)
+{
+#if ON_X86
+    wide_close(wide);
+#else
+    (void)wide;
+#endif
+}
+
 /* Cells of a chunk, on the way that the machine and the job allow. */
 static void
 find_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
@@ -121,10 +143,7 @@ write_chunk(const wide_t *wide, const job_t *job, const codes_t *to, ptrdiff_t s
 void
 run_codes(const job_t *job, const codes_t *to)
 {
-    wide_t *wide = NULL;
-#if ON_X86
-    wide = wide_open(job, to);
-#endif
+    wide_t *wide = open_wide(job, to);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         uint8_t *row = to->out + (run.row - job->first) * job->samples * to->itemsize;
         const ptrdiff_t begin = run.row * job->samples;
@@ -140,9 +159,58 @@ run_codes(const job_t *job, const codes_t *to)
             write_chunk(wide, job, to, begin + at, n, row + at * to->itemsize);
         }
     }
-#if ON_X86
-    wide_close(wide);
-#endif
+    close_wide(wide);
+}
+
+/* Samples of one channel; cells come in steps of `channels`. */
+static void
+write_half_channel(const half_t *to, int channel, const int32_t *cell, ptrdiff_t n,
+                   ptrdiff_t pixel)
+{
+    const uint16_t *row = to->cells + channel * to->width, under = to->under[channel];
+    uint16_t *plane = to->planes + channel * to->plane + pixel;
+    uint8_t *validity = to->validity + channel * to->plane + pixel;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const uint16_t code = row[cell[i * to->channels]];
+        plane[i] = code & 0x7fff;
+        validity[i] = (uint8_t)((code >> 15 << 1) - (code == under)); /* 2, less one if "under" */
+    }
+}
+
+static void
+darken_half(const half_t *to, ptrdiff_t pixel, ptrdiff_t n)
+{
+    for (int channel = 0; channel < to->channels; channel++) {
+        const ptrdiff_t from = channel * to->plane + pixel;
+        for (ptrdiff_t i = from; i < from + n; i++) {
+            to->planes[i] = to->under[channel] & 0x7fff;
+            to->validity[i] = 1;
+        }
+    }
+}
+
+void
+run_half(const job_t *job, const half_t *to)
+{
+    int32_t cell[CHUNK + PAD];
+    wide_t *wide = open_wide(job, NULL);
+    for (run_t run = {.row = -1}; next_run(job, &run);) {
+        const ptrdiff_t begin = run.row * job->samples, pixel = begin / to->channels;
+        if (job->spans) {
+            darken_half(to, pixel, run.from / to->channels);
+            darken_half(to, pixel + run.end / to->channels,
+                        (job->samples - run.end) / to->channels);
+        }
+        for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
+            const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
+            find_cells(wide, job, begin + at, n, NULL, cell);
+            for (int channel = 0; channel < to->channels; channel++) {
+                write_half_channel(to, channel, cell + channel, n / to->channels,
+                                   pixel + at / to->channels);
+            }
+        }
+    }
+    close_wide(wide);
 }
 
 static void
@@ -182,10 +250,7 @@ run_radiance(const job_t *job, const radiance_t *to)
 {
     float x[CHUNK + PAD];
     int32_t cell[CHUNK + PAD];
-    wide_t *wide = NULL;
-#if ON_X86
-    wide = wide_open(job, NULL);
-#endif
+    wide_t *wide = open_wide(job, NULL);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         const ptrdiff_t row = (run.row - job->first) * job->samples;
         for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
@@ -195,7 +260,5 @@ run_radiance(const job_t *job, const radiance_t *to)
                            to->validity + row + at);
         }
     }
-#if ON_X86
-    wide_close(wide);
-#endif
+    close_wide(wide);
 }
