@@ -27,7 +27,7 @@ from asi_watch.hdr import _engine
 from asi_watch.hdr.merging import open_merge
 from benchmarks._count import WIDTH
 from benchmarks.frames import decoded, jpeg_frames, log_response
-from benchmarks.reporting import RESULTS, median, save, show
+from benchmarks.reporting import median, result_path, save, show
 from benchmarks.settings import MERGE
 
 EXPOSURES = tuple(range(1, 13))
@@ -245,8 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     result = measure(options.rounds) | {"rounds": options.rounds}
     report(result)
-    RESULTS.mkdir(exist_ok=True)
-    drawn = plot(result, RESULTS / "growth.png")
+    drawn = plot(result, result_path("growth.png"))
     print("written:", save("growth", result), drawn)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.daemon import Bracket, Floor, Load, Phase, running, schedule
 from benchmarks.frames import jpeg_frames
 from benchmarks.host import HostReport, HostWatch
-from benchmarks.reporting import RESULTS, median, percentile, save, show
+from benchmarks.reporting import median, percentile, result_path, save, show
 
 # Floor samples before and after a run, for runs that leave no gaps.
 _EDGE_SAMPLES = 5
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         results.append(measure(load))
     report(results)
-    drawn = plot(results, RESULTS / f"{options.name}.png")
+    drawn = plot(results, result_path(f"{options.name}.png"))
     print("written:", save(options.name, {"runs": results}), drawn)
 
 

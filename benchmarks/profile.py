@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.daemon import Load, RunningDaemon, running, schedule
 from benchmarks.frames import jpeg_frames
-from benchmarks.reporting import RESULTS, save, show
+from benchmarks.reporting import result_path, save, show
 
 _RATE = 997
 _WARM_ROUNDS = 2
@@ -219,8 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for name, count in symbols.most_common(options.symbols):
         print(f"{100 * count / total:5.2f} %  {name}")
-    RESULTS.mkdir(exist_ok=True)
-    drawn = plot(result, RESULTS / "profile.png")
+    drawn = plot(result, result_path("profile.png"))
     print("written:", save("profile", result), drawn)
 
 

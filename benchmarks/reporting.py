@@ -56,10 +56,15 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     console.print(table)
 
 
+def result_path(name: str) -> Path:
+    """Where a result goes; its folder is made."""
+    RESULTS.mkdir(exist_ok=True)
+    return RESULTS / name
+
+
 def save(name: str, result: Mapping[str, Any]) -> Path:
     """Write a benchmark's result as JSON, with the machine it was run on."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = result_path(f"{name}.json")
     machine = {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),

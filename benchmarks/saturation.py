@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.daemon import Load, RunningDaemon, Step, running, schedule
 from benchmarks.frames import EXPOSURES_US, jpeg_frames
 from benchmarks.host import HostWatch
-from benchmarks.reporting import RESULTS, median, percentile, save, show
+from benchmarks.reporting import median, percentile, result_path, save, show
 
 SHARES = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3, 1.5)
 CAMERAS = 16
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{workers} worker(s) on {workers} core(s) …", flush=True)
         runs.append(sweep(workers, options.size, options.seconds))
     report(runs, options.size)
-    drawn = plot(runs, RESULTS / f"{options.name}.png")
+    drawn = plot(runs, result_path(f"{options.name}.png"))
     print("written:", save(options.name, {"runs": runs}), drawn)
 
 
