@@ -30,10 +30,9 @@ from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.settings import Order
 from asi_watch.live.working import arrivals
 from asi_watch.live.working.at_work import AtWork
-from asi_watch.live.working.backlog import BACKLOG, LIVE
 from asi_watch.live.working.budget import MemoryBudget
 from asi_watch.live.working.jobs import MERGE, READ
-from asi_watch.live.working.pool import JobPool, Urgency
+from asi_watch.live.working.pool import BACKLOG, LIVE, JobPool, Urgency
 from asi_watch.live.working.workplace import Workplace
 
 NOON = datetime(2026, 6, 21, 12)

@@ -11,14 +11,12 @@ from asi_watch.live.bookkeeping.owed_rows import OwingLedger
 from asi_watch.live.inbox import Found
 from asi_watch.live.settings import CameraSettings, Order
 from asi_watch.live.working.backlog import (
-    BACKLOG,
-    LIVE,
     Backlog,
     LiveEdge,
     WaitingFile,
     urgency_key,
 )
-from asi_watch.live.working.pool import Urgency
+from asi_watch.live.working.pool import BACKLOG, LIVE, Urgency
 from asi_watch.logs import event
 from asi_watch.phase_learning import PhaseLearner
 from asi_watch.phases import OffsetChange, Slots

@@ -12,8 +12,6 @@ from asi_watch.live.settings import Order
 
 Signature = tuple[int, int]
 
-LIVE, BACKLOG = 0, 1
-
 _EPOCH = datetime(1970, 1, 1)
 # So many slots before the newest are live as well: files come out of order.
 _LIVE_SLOTS = 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +83,7 @@ def test_a_dead_share_takes_the_workers_from_nobody(share: Share, workers: int) 
     share.back.set()
     until(lambda: share.answered == 100)
     assert pool.hanging("dead", time.monotonic()) is None
-    until(lambda: sum(t.is_alive() for t in pool._threads) == workers)
+    until(lambda: sum(t.is_alive() for t in pool._threads) == 2 * workers)
     pool.close(lambda urgency: True)
     assert pool.join(10)
 
@@ -101,9 +103,63 @@ def test_what_hangs_leaves_its_camera_the_other_workers(share: Share) -> None:
     assert pool.join(10)
 
 
+def test_a_live_job_does_not_wait_for_a_backlog(share: Share) -> None:
+    pool = JobPool(2)
+    pool.start()
+    for _ in range(6):
+        pool.submit("roof", LATER, share.read, no_crash)
+    until(lambda: share.asked == 2)
+    done: list[int] = []
+    pool.submit("roof", NOW, lambda: done.append(1), no_crash)
+    until(lambda: done == [1])
+    assert share.asked == 2
+    share.back.set()
+    pool.close(lambda urgency: True)
+    assert pool.join(10)
+    assert share.answered == 6
+
+
+def test_a_backlog_begins_only_where_live_jobs_leave_a_worker(share: Share) -> None:
+    pool = JobPool(2)
+    pool.start()
+    live = [Share(), Share()]
+    for one in live:
+        pool.submit("roof", NOW, one.read, no_crash)
+        until(lambda one=one: one.asked == 1)  # type: ignore[misc]
+    for _ in range(3):
+        pool.submit("gate", LATER, share.read, no_crash)
+    time.sleep(0.05)
+    assert share.asked == 0
+    live[0].back.set()
+    until(lambda: share.asked == 1)
+    time.sleep(0.05)
+    assert share.asked == 1
+    live[1].back.set()
+    until(lambda: share.asked == 2)
+    share.back.set()
+    pool.close(lambda urgency: True)
+    assert pool.join(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has its process's priority")
+def test_a_backlog_leaves_the_cores_to_live_jobs() -> None:
+    pool = JobPool(1)
+    pool.start()
+    seen: dict[str, int] = {}
+
+    def look(kind: str) -> None:
+        seen[kind] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    pool.submit("roof", NOW, lambda: look("live"), no_crash)
+    pool.submit("roof", LATER, lambda: look("backlog"), no_crash)
+    pool.close(lambda urgency: True)
+    assert pool.join(10)
+    assert seen["backlog"] == min(seen["live"] + 10, 19)
+
+
 def test_the_most_urgent_job_goes_first_whosever_it_is(share: Share) -> None:
     pool = JobPool(1)
-    pool.submit("gate", (-1, 0.0, 0), share.read, no_crash)
+    pool.submit("gate", (0, -1.0, 0), share.read, no_crash)
     done: list[tuple[str, Urgency]] = []
     jobs: list[tuple[str, Urgency]] = [
         ("roof", (1, 5.0, 0)),
