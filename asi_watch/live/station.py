@@ -29,8 +29,7 @@ from asi_watch.live.storage.disk import DiskGuard
 from asi_watch.live.storage.janitor import Janitor, JanitorMemory
 from asi_watch.live.working.at_work import AtWork
 from asi_watch.live.working.budget import MemoryBudget
-from asi_watch.live.working.jobs import MERGE
-from asi_watch.live.working.pool import JobPool
+from asi_watch.live.working.pool import MERGE, JobPool
 from asi_watch.live.working.workplace import Workplace
 from asi_watch.logs import event
 
@@ -161,7 +160,7 @@ class Station:
         """
         for camera in self.cameras.values():
             camera.stop_intake()
-        self._pool.close(lambda urgency: urgency[2] == MERGE)
+        self._pool.close(lambda urgency: urgency[1] == MERGE)
         finished = self._wait_for_workers(alive)
         unheard: list[Message] = []
         while (message := self.inbox.get(timeout=0)) is not None:

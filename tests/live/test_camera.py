@@ -31,8 +31,7 @@ from asi_watch.live.settings import Order
 from asi_watch.live.working import arrivals
 from asi_watch.live.working.at_work import AtWork
 from asi_watch.live.working.budget import MemoryBudget
-from asi_watch.live.working.jobs import MERGE, READ
-from asi_watch.live.working.pool import BACKLOG, LIVE, JobPool, Urgency
+from asi_watch.live.working.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
 from asi_watch.live.working.workplace import Workplace
 
 NOON = datetime(2026, 6, 21, 12)
@@ -109,18 +108,22 @@ class Bench:
         """Run what is most urgent until nothing is left; (class, slot, step) of each."""
         done = []
         while self.pool.jobs:
-            self.most_reads = max(self.most_reads, sum(u[2] == READ for u, _ in self.pool.jobs))
-            self.pool.jobs.sort(key=lambda item: item[0])
-            (kind, place, step), job = self.pool.jobs.pop(0)
-            seconds = abs(place) - (NOON - datetime(1970, 1, 1)).total_seconds()
-            done.append((kind, int(seconds // 30), step))
-            job()
-            while (message := self.inbox.get(timeout=0)) is not None:
-                if isinstance(message, ReadDone):
-                    self.camera.read_done(message, at)
-                elif isinstance(message, MergeDone):
-                    self.camera.merge_done(message, at)
+            done.append(self.work_once(at))
         return done
+
+    def work_once(self, at: float = 0.0) -> tuple[int, int, int]:
+        """Run what is most urgent."""
+        self.most_reads = max(self.most_reads, sum(u[1] == READ for u, _ in self.pool.jobs))
+        self.pool.jobs.sort(key=lambda item: item[0])
+        (kind, step, place), job = self.pool.jobs.pop(0)
+        seconds = abs(place) - (NOON - datetime(1970, 1, 1)).total_seconds()
+        job()
+        while (message := self.inbox.get(timeout=0)) is not None:
+            if isinstance(message, ReadDone):
+                self.camera.read_done(message, at)
+            elif isinstance(message, MergeDone):
+                self.camera.merge_done(message, at)
+        return kind, int(seconds // 30), step
 
     def rows(self) -> list[BracketRecord]:
         return self.ledger.history()
@@ -139,6 +142,18 @@ def test_a_backlog_is_read_a_part_at_a_time_and_nothing_is_lost(
     assert len(bench.rows()) == 200
     assert all(row.complete and row.revision == 1 for row in bench.rows())
     assert bench.camera.snapshot()["backlog"] == 0
+
+
+def test_a_merge_goes_before_newer_exposures_that_are_to_be_read(tmp_path: Path) -> None:
+    """It gives back the memory that they need: else each of them is decoded twice."""
+    bench = Bench(tmp_path)
+    bench.scan(1000)
+    while len(bench.pool.jobs) > 1 or bench.pool.jobs[0][0][1] == READ:
+        bench.work_once()
+    bench.scan(1001)
+    done = bench.work()
+    assert done[0] == (LIVE, 1000, MERGE)
+    assert {slot for _, slot, _ in done[1:]} == {1001}
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])

@@ -149,8 +149,8 @@ class Arrivals:
         """Give the place of a bracket's job in the queue."""
         if self._edge.is_live(slot):
             # The newest first, should a whole backlog arrive file by file as if it were live.
-            return (LIVE, urgency_key(slot, "newest"), step)
-        return (BACKLOG, urgency_key(slot, self._order), step)
+            return (LIVE, step, urgency_key(slot, "newest"))
+        return (BACKLOG, step, urgency_key(slot, self._order))
 
     def _learn(self, timestamp: datetime, brackets: Brackets) -> None:
         if self._learner is None:

@@ -16,9 +16,7 @@ from asi_watch.live.commands import (
 from asi_watch.live.inbox import Inbox, MergeDone, ReadDone
 from asi_watch.live.working.arrivals import Arrivals
 from asi_watch.live.working.at_work import CarefulWork
-from asi_watch.live.working.pool import JobPool
-
-READ, MERGE = 0, 1
+from asi_watch.live.working.pool import MERGE, READ, JobPool
 
 # So many merges in a row that found no place for their products: from then on only one is tried at
 # a time. After a day without the output folder, thousands would be made every few minutes in vain.

@@ -34,8 +34,13 @@ PATIENCE = 10.0
 _NICE_OF_BACKLOG = 10
 
 LIVE, BACKLOG = 0, 1
-Urgency = tuple[int, float, int]
-"""Kind (`LIVE` or `BACKLOG`), place of the slot, step: the smallest goes first."""
+MERGE, READ = 0, 1
+Urgency = tuple[int, int, float]
+"""Kind (`LIVE` or `BACKLOG`), step (`MERGE` or `READ`), place of the slot: the smallest goes first.
+
+A merge goes before all that is to be read: it gives back the memory of a bracket's frames. Waiting
+behind newer exposures, it would leave these no room, and they would be decoded twice.
+"""
 
 
 @dataclass(slots=True, order=True)

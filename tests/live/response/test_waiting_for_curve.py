@@ -34,8 +34,8 @@ class IdlePool:
 
 
 class Urgent:
-    def urgency(self, slot: datetime, step: int) -> tuple[int, float, int]:
-        return (0, 0.0, step)
+    def urgency(self, slot: datetime, step: int) -> tuple[int, int, float]:
+        return (0, step, 0.0)
 
 
 def merge_of(number: int) -> MergeBracket:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from asi_watch.live.working.pool import JobPool, Urgency
+from asi_watch.live.working.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
 from asi_watch.live.working.turns import Turns
 
-NOW: Urgency = (0, 0.0, 0)
-LATER: Urgency = (1, 0.0, 0)
+NOW: Urgency = (LIVE, READ, 0.0)
+LATER: Urgency = (BACKLOG, READ, 0.0)
 
 
 class Share:
@@ -159,20 +159,20 @@ def test_a_backlog_leaves_the_cores_to_live_jobs() -> None:
 
 def test_the_most_urgent_job_goes_first_whosever_it_is(share: Share) -> None:
     pool = JobPool(1)
-    pool.submit("gate", (0, -1.0, 0), share.read, no_crash)
+    pool.submit("gate", (LIVE, MERGE, -1.0), share.read, no_crash)
     done: list[tuple[str, Urgency]] = []
     jobs: list[tuple[str, Urgency]] = [
-        ("roof", (1, 5.0, 0)),
-        ("lab", (0, 9.0, 1)),
-        ("roof", (0, 9.0, 0)),
-        ("lab", (0, 9.0, 0)),
-        ("roof", (0, 1.0, 0)),
+        ("roof", (BACKLOG, MERGE, 1.0)),
+        ("lab", (LIVE, READ, 1.0)),
+        ("roof", (LIVE, MERGE, 9.0)),
+        ("lab", (LIVE, MERGE, 9.0)),
+        ("roof", (LIVE, MERGE, 1.0)),
     ]
     for one in jobs:
         pool.submit(one[0], one[1], lambda one=one: done.append(one), no_crash)  # type: ignore[misc]
     pool.start()
     share.back.set()
-    pool.close(lambda urgency: urgency[0] == 0)
+    pool.close(lambda urgency: urgency[0] == LIVE)
     assert pool.join(10)
     assert done == [jobs[4], jobs[2], jobs[3], jobs[1]]
 
