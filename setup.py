@@ -4,17 +4,17 @@ The kernel is optional: where there is no compiler the package installs without 
 numpy, with the same bytes as result but slower.
 """
 
-import glob
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
-SOURCES = "asi_watch/hdr/kernel"
+SOURCES = Path("asi_watch/hdr/kernel")
 
 KERNEL = Extension(
     "asi_watch.hdr._kernel",
-    sources=sorted(glob.glob(f"{SOURCES}/*.c")),
-    depends=sorted(glob.glob(f"{SOURCES}/*.h")),
+    sources=sorted(map(str, SOURCES.glob("*.c"))),
+    depends=sorted(map(str, SOURCES.glob("*.h"))),
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     # No contraction to fused multiply-add: the results are to be those of numpy, to the byte.
     extra_compile_args=["-O3", "-ffp-contract=off"] if os.name == "posix" else [],
