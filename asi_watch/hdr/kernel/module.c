@@ -15,6 +15,21 @@
 
 #include <string.h>
 
+/* The table of cells, and how x finds its place in it; NULL with an exception. */
+static const void *
+take_cells(views_t *views, reading_t *how, PyObject *scale, PyObject *cells, int count,
+           int itemsize, ptrdiff_t *width)
+{
+    how->count = count;
+    *width = count + ((ptrdiff_t)1 << (32 - how->weight_bits));
+    const float *scales = take(views, scale, sizeof(how->scale), 0, "scale");
+    if (!scales) {
+        return NULL;
+    }
+    memcpy(how->scale, scales, sizeof(how->scale));
+    return take(views, cells, LANES * *width * itemsize, 0, "cells");
+}
+
 PyDoc_STRVAR(merge_codes_doc,
              "merge_codes(frames, words, weight_bits, spans, first, last, samples, scale, cells, "
              "count, edges, knots, itemsize, out)\n\nMerge rows first:last into output codes.");
@@ -42,15 +57,8 @@ merge_codes(PyObject *module, PyObject *args)
     if (take_job(&views, &job, frames, words, weight_bits, spans) < 0) {
         goto done;
     }
-    job.how.count = count;
     to.itemsize = itemsize;
-    to.width = count + ((Py_ssize_t)1 << (32 - weight_bits));
-    const float *scales = take(&views, scale, sizeof(job.how.scale), 0, "scale");
-    if (!scales) {
-        goto done;
-    }
-    memcpy(job.how.scale, scales, sizeof(job.how.scale));
-    to.cells = take(&views, cells, LANES * to.width * itemsize, 0, "cells");
+    to.cells = take_cells(&views, &job.how, scale, cells, count, itemsize, &to.width);
     if (!to.cells) {
         goto done;
     }
@@ -110,15 +118,8 @@ merge_half(PyObject *module, PyObject *args)
     if (take_job(&views, &job, frames, words, weight_bits, spans) < 0) {
         goto done;
     }
-    job.how.count = count;
     to.channels = channels;
-    to.width = count + ((Py_ssize_t)1 << (32 - weight_bits));
-    const float *scales = take(&views, scale, sizeof(job.how.scale), 0, "scale");
-    if (!scales) {
-        goto done;
-    }
-    memcpy(job.how.scale, scales, sizeof(job.how.scale));
-    if (!(to.cells = take(&views, cells, LANES * to.width * 2, 0, "cells")) ||
+    if (!(to.cells = take_cells(&views, &job.how, scale, cells, count, 2, &to.width)) ||
         !(to.under = take(&views, under, LANES * 2, 0, "under")) ||
         !(to.planes = take(&views, planes, -1, 1, "planes"))) {
         goto done;
