@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import simplejpeg
 
 from asi_watch.hdr.merging import merge_frames
 from asi_watch.responses import response_bytes
+from benchmarks.daemon import file_name
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.reporting import median, save, show
 from benchmarks.settings import MERGE
@@ -23,7 +23,6 @@ from benchmarks.settings import MERGE
 SIZE = 2048
 BRACKETS = 24
 ROUNDS = 5
-START = datetime(2026, 6, 21, 9)
 _CALL = (
     "import sys; from asi_watch.pipeline import process_directory as p;"
     "p(sys.argv[1], sys.argv[2], response_file=sys.argv[3], n_workers=int(sys.argv[4]),"
@@ -35,10 +34,8 @@ def fill(folder: Path, brackets: int) -> None:
     """Write an archive of brackets."""
     frames = jpeg_frames(SIZE)
     for number in range(brackets):
-        slot = START + timedelta(seconds=30 * number)
-        for index, (frame, exposure) in enumerate(zip(frames, EXPOSURES_US, strict=True)):
-            stamp = slot + timedelta(seconds=index)
-            (folder / f"{stamp:%Y%m%d%H%M%S}_{exposure:.0f}.jpg").write_bytes(frame)
+        for position, frame in enumerate(frames):
+            (folder / file_name(number, position)).write_bytes(frame)
 
 
 def run(folder: Path, workers: int) -> tuple[float, float]:

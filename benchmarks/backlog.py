@@ -48,8 +48,6 @@ def measure(brackets: int) -> dict[str, Any]:
     """Live brackets alone, then while the backlog is there."""
     frames = jpeg_frames(SIZE)
     floor = Floor(frames)
-    floor.sample()
-    floor.times = {name: [] for name in floor.times}
     with running(frames, 1) as daemon, HostWatch() as host:
         behind = prepare(daemon.folder / "cut-off", frames, brackets)
         steps = schedule(Load(1, SIZE, INTERVAL, ALONE))

@@ -41,8 +41,6 @@ def measure(load: Load) -> dict[str, Any]:
     """Run one load and report it."""
     frames = jpeg_frames(load.size)
     floor = Floor(frames)
-    floor.sample()
-    floor.times = {name: [] for name in floor.times}
     floor.sample(_EDGE_SAMPLES)
     with running(frames, load.cameras) as daemon, HostWatch() as host:
         used = daemon.cpu()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr._half import HalfCodes, block_rows, scratch
+from asi_watch.hdr._mask import clear_outside
 from asi_watch.hdr._tables import LANES, BracketTables
 from asi_watch.hdr._tone import CodeTable
 from asi_watch.hdr.settings import VALID
@@ -75,13 +76,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
     """
     if _kernel is not None:
         _kernel.merge_codes(
-            tuple(job.frames),
-            job.tables.words,
-            job.tables.weight_bits,
-            job.spans,
-            first,
-            last,
-            out.shape[1],
+            *_asked(job, first, last, out.shape[1]),
             codes.scale,
             codes.cells,
             codes.count,
@@ -103,9 +98,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
                 _climb(looked_up, np.where(empty, np.float32(-1), x), codes.edges[lane])
             target[:, lane::LANES] = looked_up
         if job.spans is not None:
-            for row, (start, stop) in zip(target, job.spans[rows], strict=True):
-                row[:start] = 0
-                row[stop:] = 0
+            clear_outside(target, job.spans[rows])
 
 
 def merge_half(
@@ -133,13 +126,7 @@ def merge_half(
     channels, _, width = planes.shape
     if _kernel is not None:
         _kernel.merge_half(
-            tuple(job.frames),
-            job.tables.words,
-            job.tables.weight_bits,
-            job.spans,
-            first,
-            last,
-            width * channels,
+            *_asked(job, first, last, width * channels),
             codes.table.scale,
             codes.table.cells,
             codes.table.count,
@@ -156,9 +143,7 @@ def merge_half(
         rows = block[: bottom - top]
         merge_codes(job, codes.table, top, bottom, rows.reshape(bottom - top, -1))
         if job.spans is not None:
-            for row, (start, stop) in zip(rows, job.spans[top:bottom] // channels, strict=True):
-                row[:start] = codes.under[:channels]
-                row[stop:] = codes.under[:channels]
+            clear_outside(rows, job.spans[top:bottom] // channels, codes.under[:channels])
         codes.split(rows, planes[:, top:bottom], validity[:, top:bottom])
 
 
@@ -178,13 +163,7 @@ def merge_radiance(
     maximum, special = tables.maximum.astype(np.float32), tables.special.astype(np.float32)
     if _kernel is not None:
         _kernel.merge_radiance(
-            tuple(job.frames),
-            tables.words,
-            tables.weight_bits,
-            job.spans,
-            first,
-            last,
-            ln_radiance.shape[1],
+            *_asked(job, first, last, ln_radiance.shape[1]),
             unit,
             offset,
             maximum,
@@ -237,6 +216,13 @@ def merge_uncertainty(
             weight = (words[:, lane::LANES] & weight_mask).astype(np.float64)
             infinite = np.full(weight.shape, np.inf)
             target[:, lane::LANES] = np.divide(root, weight, out=infinite, where=weight > 0)
+
+
+def _asked(job: Job, first: int, last: int, samples: int) -> tuple[Any, ...]:
+    """Arguments that all merges of the kernel begin with; `samples` to a row."""
+    tables = job.tables
+    frames = tuple(job.frames)
+    return frames, tables.words, tables.weight_bits, job.spans, first, last, samples
 
 
 def _sums(job: Job, first: int, last: int) -> Iterator[tuple[slice, NDArray[np.uint64]]]:

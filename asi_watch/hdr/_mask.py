@@ -59,9 +59,7 @@ class RowSpans:
         """Set what lies outside in `out`, shape (rows, W, C), whose row 0 is row `first`."""
         if self.spans is None:
             return
-        for row, (start, stop) in zip(out, self.spans[first:] // self.channels, strict=False):
-            row[:start] = value
-            row[stop:] = value
+        clear_outside(out, self.spans[first : first + len(out)] // self.channels, value)
         self.clear_holes(out, first, value)
 
     def clear_holes(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
@@ -73,6 +71,13 @@ class RowSpans:
         """Set what the mask leaves out within the spans, in planes of shape (C, H, W)."""
         if self.mask is not None:
             planes[:, ~self.mask] = np.broadcast_to(value, len(planes))[:, np.newaxis]
+
+
+def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike = 0) -> None:
+    """Set what lies outside the spans, one span for each row."""
+    for row, (start, stop) in zip(rows, spans, strict=True):
+        row[:start] = value
+        row[stop:] = value
 
 
 @lru_cache(maxsize=16)

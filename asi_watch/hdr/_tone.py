@@ -114,8 +114,8 @@ def _picture_table(
         if not exact:
             levels = curve.levels(offset + (np.arange(count) + 0.5) * step * unit) * maximum
             codes = levels.astype(np.uint16)
-            if count == _FIRST_CELLS:
-                knots.append(_lines(levels))
+            if count == _FIRST_CELLS and (lines := _lines(levels)) is not None:
+                knots.append(lines)
         else:
             begins = ((curve.thresholds(maximum) - offset) / unit).astype(np.float32)
             lower = np.arange(count) * step * (1 - 1e-6) - 1e-3 * step
@@ -123,12 +123,12 @@ def _picture_table(
             edges.append(begins)
         scales.append(scale)
         rows.append(np.concatenate([codes, curve.codes(special, maximum)]))
-    if knots and all(line is not None for line in knots):
-        lines = np.stack([line for line in knots if line is not None])
-        for row, line in zip(rows, lines, strict=True):
-            row[:count] = _along(line)
-        return _frozen(scales, np.stack(rows).astype(dtype), count, edges, lines)
-    return _frozen(scales, np.stack(rows).astype(dtype), count, edges)
+    smooth = len(knots) == len(lanes)
+    if smooth:
+        for row, lines in zip(rows, knots, strict=True):
+            row[:count] = _along(lines)
+    cells = np.stack(rows).astype(dtype)
+    return _frozen(scales, cells, count, edges, np.stack(knots) if smooth else None)
 
 
 def _lines(levels: NDArray[np.float64]) -> NDArray[np.uint8] | None:

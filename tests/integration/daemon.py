@@ -209,14 +209,14 @@ class Site:
         assert row is not None
         return row
 
-    def until_made_of(self, number: int, *counts: int) -> BracketRecord:
+    def until_made_of(self, number: int, count: int) -> BracketRecord:
         """Wait until a bracket's product has so many inputs: a writer may be held up meanwhile."""
 
         def made() -> bool:
             row = self.row(number)
-            return row is not None and row.state == "published" and len(row.inputs) in counts
+            return row is not None and row.state == "published" and len(row.inputs) == count
 
-        self.until(made, f"bracket {number} made of {counts}")
+        self.until(made, f"bracket {number} made of {count}")
         row = self.row(number)
         assert row is not None
         return row

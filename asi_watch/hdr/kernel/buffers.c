@@ -24,7 +24,7 @@ take(views_t *views, PyObject *object, Py_ssize_t bytes, int writable, const cha
     return view->buf;
 }
 
-static Py_ssize_t
+Py_ssize_t
 last_length(const views_t *views)
 {
     return views->view[views->count - 1].len;

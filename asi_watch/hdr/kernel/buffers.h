@@ -21,6 +21,9 @@ void release(views_t *views);
  * an exception. */
 void *take(views_t *views, PyObject *object, Py_ssize_t bytes, int writable, const char *what);
 
+/* Bytes of what was taken last. */
+Py_ssize_t last_length(const views_t *views);
+
 /* Read the arguments that all merges share; -1 with an exception. */
 int take_job(views_t *views, job_t *job, PyObject *frames, PyObject *words, int weight_bits,
              PyObject *spans);

@@ -48,7 +48,7 @@ typedef struct {
 typedef struct {
     const void *cells;
     const float *edges;   /* LANES rows of 2^bits + 1, or NULL */
-    const uint8_t *knots; /* LANES rows of KNOT_BYTES, or NULL: see wide.c */
+    const uint8_t *knots; /* LANES rows of KNOT_BYTES, or NULL: see wide_codes.c */
     ptrdiff_t width;      /* entries of a row of cells */
     int itemsize;
     uint8_t *out;
@@ -82,14 +82,17 @@ extern int vectors;
  * PAD more. */
 void sum_cells(const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell);
 
-/* wide.c: the same, 64 samples to a register; x and cell have room for whole blocks of 192. */
+/* wide.c: tables for 64 samples at a time. NULL: not on this machine, or not for this job. */
 typedef struct wide wide_t;
-/* NULL: not on this machine, or not for this job. */
 wide_t *wide_open(const job_t *job, const codes_t *to);
 void wide_close(wide_t *wide);
 int wide_has_codes(const wide_t *wide);
+
+/* wide_cells.c: as sum_cells, but x and cell have room for whole blocks of 192. */
 void wide_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
                 int32_t *cell);
+
+/* wide_codes.c: 8-bit codes at once, if wide_has_codes. */
 void wide_codes(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, uint8_t *out);
 
 /* outputs.c */

@@ -124,7 +124,7 @@ merge_half(PyObject *module, PyObject *args)
         !(to.planes = take(&views, planes, -1, 1, "planes"))) {
         goto done;
     }
-    const Py_ssize_t bytes = views.view[views.count - 1].len;
+    const Py_ssize_t bytes = last_length(&views);
     to.plane = bytes / 2 / channels;
     if (bytes % (2 * channels) || to.plane / (job.samples / channels) < job.last) {
         PyErr_SetString(PyExc_ValueError, "planes: fewer rows than asked for");
