@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger
+from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
 from asi_watch.live.records import BracketRecord
 
 BRACKETS = 12

@@ -14,7 +14,7 @@ from pathlib import Path
 import simplejpeg
 
 from asi_watch.hdr.merging import merge_frames
-from asi_watch.responses import response_bytes
+from asi_watch.response_files import response_bytes
 from benchmarks.daemon import file_name
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.reporting import median, save, show

@@ -24,8 +24,8 @@ import simplejpeg
 import yaml
 
 from asi_watch.hdr.merging import merge_frames
-from asi_watch.live.bookkeeping.ledger import Ledger
-from asi_watch.responses import response_bytes
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.response_files import response_bytes
 from benchmarks.frames import EXPOSURES_US, decoded, log_response
 from benchmarks.reporting import interleaved, median
 from benchmarks.settings import MERGE

@@ -164,7 +164,7 @@ def archive_rules(
 
 def _slots(name: str, camera: CameraConfig, config: Config, round_to: timedelta | None) -> Slots:
     """Slots as the daemon has them: with a fixed offset, or with those it has learned."""
-    from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger
+    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.phases import Slots
 
     length = round_to or camera.bracket.round_to

@@ -151,7 +151,7 @@ def hints(camera: CameraConfig) -> list[str]:
 
 def _usable_curve(path: Path) -> ResponseCurve | None:
     from asi_watch.errors import ResponseFileError
-    from asi_watch.responses import load_curve
+    from asi_watch.response_files import load_curve
 
     try:
         return load_curve(path)
@@ -161,7 +161,7 @@ def _usable_curve(path: Path) -> ResponseCurve | None:
 
 def _response_fault(path: Path, camera: CameraConfig, found: FilesFound) -> str | None:
     from asi_watch.errors import ResponseFileError
-    from asi_watch.responses import load_curve
+    from asi_watch.response_files import load_curve
 
     with path.open("rb"):  # an OSError: not there, or not to be read
         pass

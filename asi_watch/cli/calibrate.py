@@ -172,7 +172,7 @@ def _disc(
 
 def _curve_there(response: str) -> str:
     from asi_watch.errors import ResponseFileError
-    from asi_watch.responses import load_curve
+    from asi_watch.response_files import load_curve
 
     try:
         return f", in place of curve {load_curve(response).curve_id}"

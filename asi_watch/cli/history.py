@@ -15,7 +15,7 @@ from asi_watch.cli import config_option
 
 if TYPE_CHECKING:
     from asi_watch.cli._running import RunningConfig
-    from asi_watch.live.bookkeeping.ledger import Ledger
+    from asi_watch.live.ledger.ledger import Ledger
     from asi_watch.live.records import BracketRecord
 
 __all__ = ["command"]
@@ -72,7 +72,7 @@ def command(
     `timezone`). While the configuration is wrong, the state folder it names is shown all the same.
     """
     from asi_watch.cli._running import running_config
-    from asi_watch.live.bookkeeping.ledger import Ledger
+    from asi_watch.live.ledger.ledger import Ledger
 
     config = running_config(config_path)
     with Ledger(config.state_dir, read_only=True) as ledger:

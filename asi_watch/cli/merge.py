@@ -189,7 +189,7 @@ def _products(
 def _curve(
     name: str | None, camera: CameraConfig | None, config: Config | None, response: str | None
 ) -> ResponseCurve | None:
-    from asi_watch.responses import load_curve
+    from asi_watch.response_files import load_curve
 
     if response is not None:
         return load_curve(response)
@@ -204,9 +204,9 @@ def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> Respons
     from asi_watch.cli._settings import camera_settings
     from asi_watch.errors import ResponseFileError
     from asi_watch.files import shown
-    from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger
-    from asi_watch.live.response.curves import choose_curve
-    from asi_watch.responses import load_curve
+    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
+    from asi_watch.live.curves.curves import choose_curve
+    from asi_watch.response_files import load_curve
 
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
         return None if camera.response is None else load_curve(camera.response)

@@ -73,7 +73,7 @@ def command() -> None:
 @_plot_option
 def show(file: str, plot: str | None) -> None:
     """Show what a response file holds and how it came about."""
-    from asi_watch.responses import load_curve
+    from asi_watch.response_files import load_curve
 
     curve = load_curve(file)
     for line in _lines(file, curve):
@@ -99,7 +99,7 @@ def compare(first: str, second: str, plot: str | None) -> None:
     """
     from asi_watch.cli._curve_report import channel_names, row
     from asi_watch.pipeline.comparing import FIRST_CODE, LAST_CODE, compare_curves
-    from asi_watch.responses import load_curve
+    from asi_watch.response_files import load_curve
 
     a, b = load_curve(first), load_curve(second)
     result = compare_curves(a, b)

@@ -34,7 +34,7 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     from asi_watch.cli._settings import camera_settings
     from asi_watch.config.loading import load_config
     from asi_watch.files import shown
-    from asi_watch.live.bookkeeping.ledger import Ledger
+    from asi_watch.live.ledger.ledger import Ledger
     from asi_watch.live.storage.retention import KINDS, retain
 
     config = load_config(config_path)

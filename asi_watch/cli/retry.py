@@ -128,7 +128,7 @@ def command(
 
 
 def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
-    from asi_watch.live.bookkeeping.ledger import Ledger
+    from asi_watch.live.ledger.ledger import Ledger
 
     with Ledger(state_dir, read_only=True) as ledger:
         published = [name for name in names if ledger.get(name, slot) is not None]
@@ -139,8 +139,8 @@ def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
 
 def _mark(state_dir: Path, names: list[str], request: RetryRequest) -> dict[str, list[str]]:
     """Write the wish into the ledger; the lock makes sure that no daemon uses it meanwhile."""
-    from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger, LedgerError
-    from asi_watch.live.operating.lock import StateLock
+    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger, LedgerError
+    from asi_watch.live.lock import StateLock
 
     if not (state_dir / FILE_NAME).exists():
         raise LedgerError(f"{state_dir / FILE_NAME}: no ledger yet; has the daemon run here?")

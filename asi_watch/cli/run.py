@@ -12,7 +12,7 @@ from asi_watch.cli import config_option
 
 if TYPE_CHECKING:
     from asi_watch.config.model import Config
-    from asi_watch.live.operating.lock import StateFolderError
+    from asi_watch.live.lock import StateFolderError
 
 __all__ = ["command"]
 
@@ -35,9 +35,9 @@ def command(config_path: str) -> None:
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._settings import daemon_settings
     from asi_watch.config.loading import load_config
-    from asi_watch.live.operating.lock import StateFolderError
+    from asi_watch.live.lock import StateFolderError
     from asi_watch.live.operating.memory import share_arenas
-    from asi_watch.live.operating.sdnotify import Notifier
+    from asi_watch.live.sdnotify import Notifier
     from asi_watch.live.service import Daemon
     from asi_watch.logs import HeldBackTeller, RepeatFilter, setup_logging
 
@@ -61,7 +61,7 @@ def command(config_path: str) -> None:
 
 
 def _explained(error: StateFolderError, config_path: str, config: Config) -> StateFolderError:
-    from asi_watch.live.operating.lock import StateFolderError
+    from asi_watch.live.lock import StateFolderError
 
     explained = StateFolderError(
         f"{config_path}: state_dir: {error}; name a folder that user {os.geteuid()} may write,"

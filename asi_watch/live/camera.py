@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.bookkeeping.catching_up import CatchingUp
-from asi_watch.live.bookkeeping.ledger import Which
+from asi_watch.live.ledger.catching_up import CatchingUp
+from asi_watch.live.ledger.ledger import Which
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.commands import (
@@ -28,16 +28,16 @@ from asi_watch.live.inbox import (
 )
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import PUT_OFF, BracketRecord
-from asi_watch.live.response.curve_keeper import CurveKeeper
+from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.settings import CameraSettings
 from asi_watch.live.watching.intake import Intake
-from asi_watch.live.working.arrivals import Arrivals
-from asi_watch.live.working.at_work import CarefulWork
-from asi_watch.live.working.backlog import WaitingFile
-from asi_watch.live.working.jobs import CameraJobs
-from asi_watch.live.working.publishing import Publisher
-from asi_watch.live.working.workplace import Workplace
-from asi_watch.live.working.workshop import Workshop
+from asi_watch.live.workers.arrivals import Arrivals
+from asi_watch.live.workers.at_work import CarefulWork
+from asi_watch.live.workers.backlog import WaitingFile
+from asi_watch.live.workers.jobs import CameraJobs
+from asi_watch.live.workers.publishing import Publisher
+from asi_watch.live.workers.workplace import Workplace
+from asi_watch.live.workers.workshop import Workshop
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from asi_watch.buffers import BufferPool
-from asi_watch.live.bookkeeping.catching_up import lookback_at_start
-from asi_watch.live.bookkeeping.ledger import FILE_NAME, LedgerError
-from asi_watch.live.bookkeeping.rebuilding import open_ledger
+from asi_watch.live.ledger.catching_up import lookback_at_start
+from asi_watch.live.ledger.ledger import FILE_NAME, LedgerError
+from asi_watch.live.ledger.rebuilding import open_ledger
 from asi_watch.live.camera import Camera
 from asi_watch.live.inbox import (
     CalibrationDone,
@@ -27,10 +27,10 @@ from asi_watch.live.inbox import (
 from asi_watch.live.settings import CameraSettings, DaemonSettings
 from asi_watch.live.storage.disk import DiskGuard
 from asi_watch.live.storage.janitor import Janitor, JanitorMemory
-from asi_watch.live.working.at_work import AtWork
-from asi_watch.live.working.budget import MemoryBudget
-from asi_watch.live.working.pool import MERGE, JobPool
-from asi_watch.live.working.workplace import Workplace
+from asi_watch.live.workers.at_work import AtWork
+from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.live.workers.pool import MERGE, JobPool
+from asi_watch.live.workers.workplace import Workplace
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)

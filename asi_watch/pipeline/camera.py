@@ -24,7 +24,7 @@ from asi_watch.pipeline.finding import ArchiveRules, find_brackets, walk_images
 from asi_watch.pipeline.grouping import slot_length
 from asi_watch.pipeline.naming import parse_name
 from asi_watch.pipeline.progress import progress
-from asi_watch.responses import read_response_file
+from asi_watch.response_files import read_response_file
 
 __all__ = ["calibrate_archive", "calibrate_camera", "get_lne_range"]
 

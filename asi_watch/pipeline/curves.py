@@ -16,7 +16,7 @@ from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
 from asi_watch.pipeline.merging import user_modes
 from asi_watch.products import publish
-from asi_watch.responses import read_response_file, response_bytes, to_bgr
+from asi_watch.response_files import read_response_file, response_bytes, to_bgr
 
 __all__ = [
     "_save_response_plot",

@@ -31,7 +31,7 @@ from asi_watch.pipeline.tables import (
     group_of,
     slot_of_timestamp,
 )
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 
 __all__ = ["process_directory", "process_hdr_series", "process_timestamp"]
 

@@ -14,7 +14,7 @@ from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
 from asi_watch.products import ProductSpec
 from asi_watch.products.spec import Format
-from asi_watch.responses import to_bgr
+from asi_watch.response_files import to_bgr
 
 __all__ = ["MergeChoices", "merge_choices", "product_of"]
 

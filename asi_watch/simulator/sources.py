@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from asi_watch.responses import response_bytes
+from asi_watch.response_files import response_bytes
 from asi_watch.simulator.faults import Frame
 from asi_watch.simulator.lens import Floats
 from asi_watch.simulator.sensor import Camera

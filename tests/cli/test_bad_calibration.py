@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from asi_watch.cli import main
 from asi_watch.errors import BracketError
 from asi_watch.pipeline import process_directory
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 from tests.pipeline.making import files_of, slot, write_archive, write_curve
 
 

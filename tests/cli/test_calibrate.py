@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from asi_watch.cli import main
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 from tests.pipeline.making import stops_apart, true_curve, write_archive
 
 

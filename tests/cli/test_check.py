@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from asi_watch.cli import main
 from asi_watch.config import load_config
-from asi_watch.responses import response_bytes
+from asi_watch.response_files import response_bytes
 
 HOME = Path(__file__).parent.parent.parent
 FILES = [HOME / "config/asi-watch.yaml", *sorted((HOME / "config/examples").glob("*.yaml"))]

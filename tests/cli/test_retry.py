@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
 from asi_watch.cli.status import _show
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RecordState, RejectedFile
 
 NOON = datetime(2026, 6, 21, 12)

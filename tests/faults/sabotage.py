@@ -22,9 +22,9 @@ from datetime import datetime
 from typing import Any
 
 import asi_watch.files
-import asi_watch.live.bookkeeping.ledger
-import asi_watch.live.working.publishing
-import asi_watch.live.working.workshop
+import asi_watch.live.ledger.ledger
+import asi_watch.live.workers.publishing
+import asi_watch.live.workers.workshop
 import asi_watch.products.publishing
 from asi_watch.cli import main
 from asi_watch.live.records import BracketRecord
@@ -43,7 +43,7 @@ def die() -> None:
 def die_at(step: str, slot: datetime, product: str) -> None:
     """Die when this bracket's product with this suffix, or its row, comes to `step`."""
     name = f"{slot_stem(slot)}{product}"
-    publish = asi_watch.live.working.publishing.publish
+    publish = asi_watch.live.workers.publishing.publish
 
     def dying_publish(data: bytes, target: Any, **options: Any) -> None:
         def checkpoint(reached: str) -> None:
@@ -52,12 +52,12 @@ def die_at(step: str, slot: datetime, product: str) -> None:
 
         publish(data, target, checkpoint=checkpoint, **options)
 
-    asi_watch.live.working.publishing.publish = dying_publish
+    asi_watch.live.workers.publishing.publish = dying_publish
     _die_around_the_row(step, slot)
 
 
 def _die_around_the_row(step: str, slot: datetime) -> None:
-    ledger = asi_watch.live.bookkeeping.ledger.Ledger
+    ledger = asi_watch.live.ledger.ledger.Ledger
     record, transaction = ledger.record, ledger._transaction
     armed: list[bool] = []
 
@@ -123,14 +123,14 @@ class FaultyOs:
 def fail_products(faults: list[dict[str, Any]]) -> None:
     """Let calls fail where products are written."""
     target = threading.local()
-    publish = asi_watch.live.working.publishing.publish
+    publish = asi_watch.live.workers.publishing.publish
 
     def noting_publish(data: bytes, path: Any, **options: Any) -> None:
         target.now = str(path)
         publish(data, path, **options)
 
     faulty: Any = FaultyOs(Faults(faults), lambda _: getattr(target, "now", ""))
-    asi_watch.live.working.publishing.publish = noting_publish
+    asi_watch.live.workers.publishing.publish = noting_publish
     asi_watch.products.publishing.os = faulty  # type: ignore[attr-defined]
 
 
@@ -142,8 +142,8 @@ def fail_inputs(faults: list[dict[str, Any]]) -> None:
 
 def kill_at(parts: list[str]) -> None:
     """Die as from a crash of a decoder or the want of memory, each time this is worked on."""
-    read_image = asi_watch.live.working.workshop.read_image
-    publisher = asi_watch.live.working.publishing.Publisher
+    read_image = asi_watch.live.workers.workshop.read_image
+    publisher = asi_watch.live.workers.publishing.Publisher
     publish = publisher.publish
 
     def strike(name: str) -> None:
@@ -158,7 +158,7 @@ def kill_at(parts: list[str]) -> None:
         strike(slot_stem(command.slot))
         return publish(self, command, *arguments)
 
-    asi_watch.live.working.workshop.read_image = deadly_read
+    asi_watch.live.workers.workshop.read_image = deadly_read
     publisher.publish = deadly_publish  # type: ignore[method-assign]
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger
+from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
 from tests.faults.verdict import check, crashes_in, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, Site, file_name, frames, slot
 

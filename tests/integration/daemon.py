@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.records import BracketRecord
-from asi_watch.responses import response_bytes
+from asi_watch.response_files import response_bytes
 from tests.skies import EXPOSURES_US, jpeg_bracket, sky_bracket
 
 START = datetime(2026, 6, 21, 9, 0, 0)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.records import WITHOUT_CURVE
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 from tests.integration.daemon import Site
 
 # A calibration runs at low priority: beside other tests it is given little.

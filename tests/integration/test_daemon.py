@@ -18,7 +18,7 @@ import pytest
 import simplejpeg
 
 from asi_watch.hdr.merging import merge_exposure_series
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.products import read_provenance
 from tests.integration.daemon import (
     EXPOSURES,

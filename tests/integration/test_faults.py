@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from tests.integration.daemon import EXPOSURES, SHORT, Site, file_name, frames, slot
 from tests.skies import jpeg_bracket
 

@@ -14,7 +14,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live.bookkeeping.owed_rows import OwingLedger
+from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.camera import Camera
 from asi_watch.live.commands import (
     MergeBracket,
@@ -28,11 +28,11 @@ from asi_watch.live.commands import (
 from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.settings import Order
-from asi_watch.live.working import arrivals
-from asi_watch.live.working.at_work import AtWork
-from asi_watch.live.working.budget import MemoryBudget
-from asi_watch.live.working.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
-from asi_watch.live.working.workplace import Workplace
+from asi_watch.live.workers import arrivals
+from asi_watch.live.workers.at_work import AtWork
+from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
+from asi_watch.live.workers.workplace import Workplace
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)

@@ -15,9 +15,9 @@ from asi_watch.cli._settings import daemon_settings
 from asi_watch.config import parse_config
 from asi_watch.live.commands import ReadFile, ReadOutcome
 from asi_watch.live.operating import telling
-from asi_watch.live.operating.sdnotify import Notifier
+from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.service import Daemon
-from asi_watch.live.working.pool import JobPool
+from asi_watch.live.workers.pool import JobPool
 from tests.skies import jpeg_bracket
 
 NOON = datetime(2026, 6, 21, 12)

@@ -12,7 +12,7 @@ import pytest
 from asi_watch.live.commands import MergeBracket, MergeFailed, Published
 from asi_watch.live.inbox import Found, FoundFile
 from asi_watch.live.records import BracketRecord
-from asi_watch.live.working import jobs
+from asi_watch.live.workers import jobs
 from tests.live.test_camera import EXPOSURES, NOON, STEP, Bench
 
 

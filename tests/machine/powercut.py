@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asi_watch.responses import response_bytes
+from asi_watch.response_files import response_bytes
 from tests.machine.image import System, code_disk, disk
 from tests.machine.mounted import MountedDisk
 from tests.machine.place import EXPOSURES, SIZE, Place

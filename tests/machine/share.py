@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asi_watch.responses import response_bytes
+from asi_watch.response_files import response_bytes
 from tests.machine.image import System, code_disk, disk
 from tests.machine.place import EXPOSURES, SIZE, Place
 from tests.machine.vm import Machine

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.bookkeeping.ledger import FILE_NAME, Ledger
-from asi_watch.live.bookkeeping.product_rows import products_of
+from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
+from asi_watch.live.ledger.product_rows import products_of
 from tests.faults.verdict import OnDisk
 from tests.live.products import camera_at, product
 from tests.machine.judging import (

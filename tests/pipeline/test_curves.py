@@ -11,7 +11,7 @@ from asi_watch.errors import ResponseFileError
 from asi_watch.pipeline import _save_response_plot, load_response_curve, save_response_curve
 from asi_watch.pipeline.comparing import compare_curves, falling_steps
 from asi_watch.pipeline.curve_plots import save_comparison_plot
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 from tests.pipeline.making import true_curve
 
 G = true_curve().log_response

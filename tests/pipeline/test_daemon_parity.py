@@ -13,11 +13,11 @@ from asi_watch.cli import main
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import load_config
 from asi_watch.live.commands import MergeBracket, Published, ReadFile
-from asi_watch.live.working.budget import MemoryBudget
-from asi_watch.live.working.publishing import Publisher
-from asi_watch.live.working.workshop import Workshop
+from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.live.workers.publishing import Publisher
+from asi_watch.live.workers.workshop import Workshop
 from asi_watch.pipeline.naming import parse_name
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 from tests.pipeline.making import products, slot, write_bracket, write_curve
 
 CONFIG = """\

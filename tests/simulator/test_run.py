@@ -12,7 +12,7 @@ import pytest
 import simplejpeg
 
 from asi_watch.naming import NamePattern
-from asi_watch.responses import load_curve
+from asi_watch.response_files import load_curve
 from asi_watch.simulator import SimulatorSettings, Summary, Written, parse_faults, simulate
 from asi_watch.simulator.sources import RenderedSource
 from asi_watch.simulator.writer import write_chunked, write_rename

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.bookkeeping.ledger import Which
+from asi_watch.live.ledger.ledger import Which
 from asi_watch.live.operating.control import Answer, Request, RequestRefusedError
 from asi_watch.live.records import naive_time
 

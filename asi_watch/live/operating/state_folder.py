@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asi_watch.live.operating.control import Answer, ControlServer, Request
-from asi_watch.live.operating.lock import StateFolderError, StateLock
+from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.storage.disk import wait_for_room
 from asi_watch.products import sweep_temporaries
 

@@ -11,7 +11,7 @@ from asi_watch.live.commands import MergeFailed, MergeOutcome, Unusable
 from asi_watch.live.inbox import ReadDone, ScanDone
 from asi_watch.live.operating.health import CameraHealth
 from asi_watch.live.records import PUT_OFF, TAKEN, BracketRecord
-from asi_watch.live.working.pool import Hanging
+from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asi_watch.live.bookkeeping.ledger import Ledger, LedgerError
+from asi_watch.live.ledger.ledger import Ledger, LedgerError
 from asi_watch.live.settings import CameraSettings
 from asi_watch.live.storage.retention import KINDS, Memory, Outcome, retain
 from asi_watch.logs import event, failure

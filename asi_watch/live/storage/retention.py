@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.settings import CameraSettings
 from asi_watch.live.storage.disk import free_bytes
 from asi_watch.live.storage.published import Witness

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.commands import Signature
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.settings import CameraSettings, RetentionLimits

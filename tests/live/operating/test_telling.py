@@ -11,7 +11,7 @@ import pytest
 from asi_watch.live.commands import MergeFailed
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import TAKEN, BracketRecord, RejectedFile
-from asi_watch.live.working.pool import Hanging
+from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import LineFormatter
 
 SLOT = datetime(2026, 6, 21, 12)

@@ -20,7 +20,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.cli import main
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import load_config
-from asi_watch.live.bookkeeping.ledger import Ledger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.records import BracketRecord, RejectedFile
 from asi_watch.live.settings import CameraSettings, RetentionLimits, RetentionRules
 from asi_watch.live.storage.deleting import Tree
