@@ -204,8 +204,8 @@ def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> Respons
     from asi_watch.cli._settings import camera_settings
     from asi_watch.errors import ResponseFileError
     from asi_watch.files import shown
-    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.live.curves.curves import choose_curve
+    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.response_files import load_curve
 
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable

@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.ledger.catching_up import CatchingUp
-from asi_watch.live.ledger.ledger import Which
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.commands import (
@@ -19,6 +17,7 @@ from asi_watch.live.commands import (
     ReadFile,
     WriteRecord,
 )
+from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.inbox import (
     CalibrationDone,
     Found,
@@ -26,9 +25,10 @@ from asi_watch.live.inbox import (
     ReadDone,
     ScanDone,
 )
+from asi_watch.live.ledger.catching_up import CatchingUp
+from asi_watch.live.ledger.ledger import Which
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import PUT_OFF, BracketRecord
-from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.settings import CameraSettings
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.arrivals import Arrivals

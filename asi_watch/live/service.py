@@ -13,18 +13,18 @@ from typing import Any
 
 from asi_watch import __version__
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.ledger.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.inbox import (
     Inbox,
     Message,
     Reload,
     Stop,
 )
-from asi_watch.live.operating.control import Answer, Request, RequestRefusedError
+from asi_watch.live.ledger.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.lock import StateFolderError
+from asi_watch.live.operating.control import Answer, Request, RequestRefusedError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
-from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.operating.state_folder import StateFolder
+from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.settings import DaemonSettings
 from asi_watch.live.station import Station, status_line
 from asi_watch.live.storage.janitor import JanitorMemory

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.curves.curves import CurveChoice, CurveInUse, choose_curve, look_of
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.settings import CurveRules
 from asi_watch.logs import event
 

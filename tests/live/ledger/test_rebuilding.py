@@ -19,8 +19,8 @@ from asi_watch.live.ledger.ledger import (
 )
 from asi_watch.live.ledger.product_rows import products_of
 from asi_watch.live.ledger.rebuilding import move_aside, open_ledger
-from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.service import Daemon
 from asi_watch.live.settings import CameraSettings
 from asi_watch.response_files import response_bytes
