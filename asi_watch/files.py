@@ -1,13 +1,26 @@
-"""Opening and identifying files that strangers write, without ever blocking or being led astray."""
+"""Files and folders that strangers write: opened without blocking or following their links."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 
-__all__ = ["FileSignature", "fsync_folder", "open_regular", "shown", "signature", "signature_of"]
+__all__ = [
+    "FileSignature",
+    "FolderChangedError",
+    "HeldFolder",
+    "NotRegularFileError",
+    "fsync_folder",
+    "open_regular",
+    "shown",
+    "signature",
+    "signature_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,9 @@ def signature(path: str | os.PathLike[str]) -> FileSignature:
     return signature_of(status)
 
 
-def open_regular(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
+def open_regular(
+    path: str | os.PathLike[str], *, dir_fd: int | None = None
+) -> tuple[int, os.stat_result]:
     """Open a regular file for reading so that nothing at that path can block the caller.
 
     The kind is judged twice: by `lstat`, so that devices are never opened (opening some has
@@ -82,6 +97,8 @@ def open_regular(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
     ----------
     path : path-like
         The file; a symbolic link as its last component is refused.
+    dir_fd : int, optional
+        Descriptor of an open folder that a relative path starts from.
 
     Returns
     -------
@@ -93,10 +110,10 @@ def open_regular(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
     OSError
         If it is not there, not a regular file, or not readable.
     """
-    _require_regular(os.lstat(path))
+    _require_regular(os.lstat(path, dir_fd=dir_fd))
     # O_NONBLOCK: a FIFO that took the file's place must not stop us.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, flags, dir_fd=dir_fd)
     try:
         status = os.fstat(descriptor)
         _require_regular(status)
@@ -117,8 +134,8 @@ def fsync_folder(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such thing for folders.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        # Some network file systems have no such thing for folders; EBADF: opened to pass through.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
 
 
@@ -141,3 +158,197 @@ def _require_regular(status: os.stat_result) -> None:
         return
     kind = next((name for test, name in _KINDS if test(status.st_mode)), "something unknown")
     raise NotRegularFileError(f"is {kind}, not a regular file")
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40
+
+
+class FolderChangedError(OSError):
+    """Another folder lies at the path of a folder that is held."""
+
+
+class HeldFolder:
+    """A folder opened once, under which everything is reached through open descriptors.
+
+    Whoever can write to the folders above may replace it by a link at any time. What is done
+    through this class stays inside the folder that was opened, and is refused as soon as the
+    path leads to another one. On the way to the folder only links of root and of this process's
+    user are followed; below it, none.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    create_mode : int, optional
+        Permissions of folders that are made if the path does not exist yet. Default: none are.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened; ELOOP if a link of another user lies on the way.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create_mode: int | None = None) -> None:
+        self.path = Path(path).absolute()
+        self._descriptor = _open_root(self.path, create_mode)
+        self.identity = _identity(os.fstat(self._descriptor))
+
+    def check(self) -> None:
+        """Raise `FolderChangedError` (ESTALE) if the path leads to another folder by now."""
+        try:
+            same = _identity(self.path.stat()) == self.identity
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise FolderChangedError(
+                errno.ESTALE, "the folder was replaced by another one", str(self.path)
+            )
+
+    @contextlib.contextmanager
+    def folder(
+        self,
+        below: str | os.PathLike[str] = ".",
+        *,
+        create_mode: int | None = None,
+        durable: bool = False,
+    ) -> Iterator[int]:
+        """Give an open descriptor of a folder below, for the ``dir_fd`` of functions of `os`.
+
+        Parameters
+        ----------
+        below : path-like
+            Relative to this folder, without ``..``; no part of it may be a link.
+        create_mode : int, optional
+            Permissions of folders that are made if missing. Default: none are.
+        durable : bool
+            Force the entries of the folders on the way to the disk.
+
+        Raises
+        ------
+        FolderChangedError
+            If the held folder is not what lies at its path any more.
+        OSError
+            If a part cannot be opened; ENOTDIR or ELOOP if it is a link.
+        ValueError
+            If `below` leads out of this folder by name.
+        """
+        self.check()
+        descriptor = os.dup(self._descriptor)
+        try:
+            for part in _parts(below):
+                inner = _open_or_make(descriptor, part, create_mode, durable=durable)
+                os.close(descriptor)
+                descriptor = inner
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def open_file(self, below: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
+        """Open a regular file below for reading, as `open_regular` does."""
+        where = PurePath(below)
+        with self.folder(where.parent) as folder:
+            return open_regular(where.name, dir_fd=folder)
+
+    def unlink(self, below: str | os.PathLike[str]) -> None:
+        """Remove a file, or a link itself, below."""
+        where = PurePath(below)
+        with self.folder(where.parent) as folder:
+            os.unlink(where.name, dir_fd=folder)
+
+    def close(self) -> None:
+        """Let go of the folder; the object must not be used any more."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> HeldFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _parts(below: str | os.PathLike[str]) -> tuple[str, ...]:
+    path = PurePath(below)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{shown(path)} is not a path below the folder")
+    return path.parts
+
+
+def _open_root(path: Path, create_mode: int | None) -> int:
+    """Open a folder step by step, so that every link on the way is judged before it is followed."""
+    descriptor, links = os.open("/", _FOLDER), 0
+    pending = [*reversed(path.parts[1:])]
+    try:
+        while pending:
+            part = pending.pop()
+            target = _trusted_link(descriptor, part, path)
+            if target is not None:
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+                pending.extend(reversed(PurePath(target).parts))
+                continue
+            # An absolute link begins with the part "/", which opens the root again.
+            inner = _open_or_make(descriptor, part, create_mode, durable=True)
+            os.close(descriptor)
+            descriptor = inner
+        return os.open(".", _FOLDER, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _trusted_link(folder: int, name: str, path: Path) -> str | None:
+    """Return where a link leads to, None if it is none (or nothing is there)."""
+    try:
+        link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(link)
+        if not stat.S_ISLNK(status.st_mode):
+            return None
+        if status.st_uid not in (0, os.geteuid()):
+            reason = f"{shown(name)} on the way is a symbolic link that belongs to another user"
+            raise OSError(errno.ELOOP, reason, str(path))
+        return os.readlink("", dir_fd=link)
+    finally:
+        os.close(link)
+
+
+def _open_or_make(parent: int, name: str, mode: int | None, *, durable: bool) -> int:
+    try:
+        return _open_folder(parent, name)
+    except FileNotFoundError:
+        if mode is None:
+            raise
+    made = True
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:  # somebody was quicker
+        made = False
+    descriptor = _open_folder(parent, name)
+    try:
+        if made:
+            # Whatever the umask; a file system with permissions of its own keeps those.
+            with contextlib.suppress(PermissionError):
+                os.fchmod(descriptor, mode)
+        if durable:
+            fsync_folder(parent)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_folder(parent: int, name: str) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    except PermissionError:
+        # It may not be read, but perhaps passed through.
+        return os.open(name, _FOLDER | os.O_PATH, dir_fd=parent)

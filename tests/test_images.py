@@ -396,7 +396,7 @@ def test_a_fifo_that_takes_the_files_place_does_not_block(
     path = tmp_path / "a.jpg"
     os.mkfifo(path)
     regular = os.lstat(put(tmp_path, jpeg(), "b.jpg"))
-    monkeypatch.setattr("asi_watch.files.os.lstat", lambda _path: regular)
+    monkeypatch.setattr("asi_watch.files.os.lstat", lambda _path, **_: regular)
     with pytest.raises(ImageError, match="is a FIFO"):
         read_image(path)
 
@@ -407,7 +407,7 @@ def test_a_link_that_takes_the_files_place_is_not_followed(
     regular = os.lstat(put(tmp_path, jpeg(), "b.jpg"))
     path = tmp_path / "a.jpg"
     path.symlink_to(tmp_path / "b.jpg")
-    monkeypatch.setattr("asi_watch.files.os.lstat", lambda _path: regular)
+    monkeypatch.setattr("asi_watch.files.os.lstat", lambda _path, **_: regular)
     with pytest.raises(ImageError, match="symbolic links"):
         read_image(path)
 

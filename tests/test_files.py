@@ -1,0 +1,122 @@
+"""Folders that strangers write: nothing done through a held folder can be led out of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from asi_watch.files import FolderChangedError, HeldFolder
+
+
+def put_file(held: HeldFolder, below: str, data: bytes) -> None:
+    where = Path(below)
+    with held.folder(where.parent, create_mode=0o750, durable=True) as folder:
+        descriptor = os.open(where.name, os.O_WRONLY | os.O_CREAT, 0o640, dir_fd=folder)
+        os.write(descriptor, data)
+        os.close(descriptor)
+
+
+def test_files_are_made_renamed_read_and_removed_below(tmp_path: Path) -> None:
+    with HeldFolder(tmp_path / "a" / "out", create_mode=0o751) as held:
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o751
+        put_file(held, "x/y/1.tmp", b"one")
+        assert stat.S_IMODE((held.path / "x").stat().st_mode) == 0o750
+        with held.folder("x/y") as here, held.folder("x") as there:
+            os.replace("1.tmp", "1.jpg", src_dir_fd=here, dst_dir_fd=there)
+        descriptor, status = held.open_file("x/1.jpg")
+        assert os.read(descriptor, 10) == b"one"
+        assert status.st_size == 3
+        os.close(descriptor)
+        held.unlink("x/1.jpg")
+        assert list((held.path / "x").iterdir()) == [held.path / "x" / "y"]
+
+
+def test_a_folder_that_is_not_there_is_made_only_if_asked(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        HeldFolder(tmp_path / "out")
+    with (
+        HeldFolder(tmp_path) as held,
+        pytest.raises(FileNotFoundError),
+        held.folder("sub"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "nothing"])
+def test_a_root_that_changed_its_identity_is_refused(tmp_path: Path, kind: str) -> None:
+    root, away = tmp_path / "out", tmp_path / "away"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with HeldFolder(root, create_mode=0o750) as held:
+        root.rename(away)
+        if kind == "link":
+            root.symlink_to(elsewhere)
+        elif kind == "folder":
+            root.mkdir()
+        with pytest.raises(FolderChangedError, match="replaced") as caught:
+            put_file(held, "1.jpg", b"")
+        assert caught.value.errno == errno.ESTALE
+        assert caught.value.filename == str(root)
+    assert not [*elsewhere.iterdir(), *away.iterdir()]
+
+
+def test_links_below_the_root_are_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "1.jpg").write_bytes(b"theirs")
+    with HeldFolder(tmp_path / "out", create_mode=0o750) as held:
+        (held.path / "sub").symlink_to(elsewhere)
+        (held.path / "file.jpg").symlink_to(elsewhere / "1.jpg")
+        for action in (
+            lambda: put_file(held, "sub/2.jpg", b"x"),
+            lambda: held.unlink("sub/1.jpg"),
+            lambda: held.open_file("file.jpg"),
+        ):
+            with pytest.raises(OSError, match=r"Not a directory|symbolic link"):
+                action()
+        for name in ("../x.jpg", "/etc/x.jpg"):
+            with pytest.raises(ValueError, match="is not a path below"):
+                held.unlink(name)
+        held.unlink("file.jpg")
+    assert (elsewhere / "1.jpg").read_bytes() == b"theirs"
+    assert len(list(elsewhere.iterdir())) == 1
+
+
+def test_links_on_the_way_to_the_root_must_be_ones_own_or_roots(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / "out").mkdir(parents=True)
+    (tmp_path / "relative").symlink_to("./real/../real")
+    (tmp_path / "absolute").symlink_to(real)
+    for name in ("relative", "absolute"):
+        with HeldFolder(tmp_path / name / "out") as held:
+            assert held.identity == ((real / "out").stat().st_dev, (real / "out").stat().st_ino)
+            held.check()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="Too many levels"):
+        HeldFolder(tmp_path / "loop")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user")
+def test_a_link_of_another_user_on_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    os.chown(tmp_path / "out", 12345, 12345, follow_symlinks=False)
+    with pytest.raises(OSError, match="belongs to another user") as caught:
+        HeldFolder(tmp_path / "out", create_mode=0o750)
+    assert caught.value.errno == errno.ELOOP
+
+
+def test_a_held_folder_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with HeldFolder(tmp_path / "out", create_mode=0o750) as held:
+        put_file(held, "a/b/c.jpg", b"x")
+        for name in ("none/x", "a/b/c.jpg/x"):
+            with pytest.raises(OSError, match=r"No such|Not a"):
+                held.unlink(name)
+    with pytest.raises(FileNotFoundError):
+        HeldFolder(tmp_path / "none" / "out")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
