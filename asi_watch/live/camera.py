@@ -10,23 +10,21 @@ from typing import Any, Unpack
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.collecting.taking_up import TakingUp
-from asi_watch.live.commands import (
-    Command,
-    DropWork,
-    MergeBracket,
-    ReadFile,
-    WriteRecord,
-)
 from asi_watch.live.curves.curve_keeper import CurveKeeper
-from asi_watch.live.inbox import (
-    CalibrationDone,
-    Found,
-    MergeDone,
-    ReadDone,
-    ScanDone,
-)
 from asi_watch.live.ledger.catching_up import CatchingUp
 from asi_watch.live.ledger.ledger import Which
+from asi_watch.live.messages import (
+    CalibrationDone,
+    Command,
+    DropWork,
+    Found,
+    MergeBracket,
+    MergeDone,
+    ReadDone,
+    ReadFile,
+    ScanDone,
+    WriteRecord,
+)
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import PUT_OFF, BracketRecord
 from asi_watch.live.settings import CameraSettings

@@ -13,14 +13,14 @@ from typing import Any
 
 from asi_watch import __version__
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.inbox import (
+from asi_watch.live.ledger.ledger import LedgerDamagedError, LedgerError
+from asi_watch.live.lock import StateFolderError
+from asi_watch.live.messages import (
     Inbox,
     Message,
     Reload,
     Stop,
 )
-from asi_watch.live.ledger.ledger import LedgerDamagedError, LedgerError
-from asi_watch.live.lock import StateFolderError
 from asi_watch.live.operating.control import Answer, Request, RequestRefusedError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.operating.state_folder import StateFolder

@@ -12,7 +12,10 @@ from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.live.camera import Camera
-from asi_watch.live.inbox import (
+from asi_watch.live.ledger.catching_up import lookback_at_start
+from asi_watch.live.ledger.ledger import FILE_NAME, LedgerError
+from asi_watch.live.ledger.rebuilding import open_ledger
+from asi_watch.live.messages import (
     CalibrationDone,
     Found,
     Inbox,
@@ -21,9 +24,6 @@ from asi_watch.live.inbox import (
     ReadDone,
     ScanDone,
 )
-from asi_watch.live.ledger.catching_up import lookback_at_start
-from asi_watch.live.ledger.ledger import FILE_NAME, LedgerError
-from asi_watch.live.ledger.rebuilding import open_ledger
 from asi_watch.live.settings import CameraSettings, DaemonSettings
 from asi_watch.live.storage.disk import DiskGuard
 from asi_watch.live.storage.janitor import Janitor, JanitorMemory

@@ -17,7 +17,7 @@ from asi_watch.brackets import BracketRules, Exposure
 from asi_watch.duplicates import chosen_files
 from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.collecting.collector import Collector
-from asi_watch.live.commands import (
+from asi_watch.live.messages import (
     Command,
     DropWork,
     MergeBracket,

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from asi_watch.live.commands import MergeFailed
+from asi_watch.live.messages import MergeFailed
 from tests.faults.collector_world import (
     EXPOSURES,
     World,

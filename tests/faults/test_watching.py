@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.inbox import Found, FoundFile, Inbox
+from asi_watch.live.messages import Found, FoundFile, Inbox
 from asi_watch.live.watching import guard, intake, liveness
 from asi_watch.live.watching.intake import Intake, IntakeRules
 from tests.faults.watching import Watching

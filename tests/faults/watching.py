@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asi_watch.live.inbox import Found, Inbox
+from asi_watch.live.messages import Found, Inbox
 from asi_watch.live.watching.intake import Intake, IntakeRules
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,17 +15,21 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
 from asi_watch.live.camera import Camera
-from asi_watch.live.commands import (
+from asi_watch.live.ledger.owed_rows import OwingLedger
+from asi_watch.live.messages import (
+    Found,
+    FoundFile,
+    Inbox,
     MergeBracket,
+    MergeDone,
     MergeFailed,
     Published,
+    ReadDone,
     ReadFile,
     ReadOk,
     Unusable,
     Vanished,
 )
-from asi_watch.live.inbox import Found, FoundFile, Inbox, MergeDone, ReadDone
-from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.settings import Order
 from asi_watch.live.workers import arrivals

@@ -13,7 +13,7 @@ import pytest
 
 from asi_watch.cli._settings import daemon_settings
 from asi_watch.config import parse_config
-from asi_watch.live.commands import ReadFile, ReadOutcome
+from asi_watch.live.messages import ReadFile, ReadOutcome
 from asi_watch.live.operating import telling
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.service import Daemon

@@ -15,8 +15,8 @@ from asi_watch.config import parse_config
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.curves.recalibrator import Recalibrator
-from asi_watch.live.inbox import Inbox
 from asi_watch.live.ledger.ledger import CurveDecision, Ledger, LedgerDamagedError
+from asi_watch.live.messages import Inbox
 from asi_watch.live.operating.control import RequestRefusedError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.sdnotify import Notifier

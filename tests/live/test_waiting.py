@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.commands import MergeBracket, MergeFailed, Published
-from asi_watch.live.inbox import Found, FoundFile
+from asi_watch.live.messages import Found, FoundFile, MergeBracket, MergeFailed, Published
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.workers import jobs
 from tests.live.test_camera import EXPOSURES, NOON, STEP, Bench

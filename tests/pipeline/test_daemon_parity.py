@@ -12,7 +12,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import load_config
-from asi_watch.live.commands import MergeBracket, Published, ReadFile
+from asi_watch.live.messages import MergeBracket, Published, ReadFile
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.publishing import Publisher
 from asi_watch.live.workers.workshop import Workshop

@@ -11,8 +11,8 @@ from asi_watch.duplicates import brackets_among
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.collecting.closing import Closing
 from asi_watch.live.collecting.taking_in import TakingIn
-from asi_watch.live.commands import Command, DropWork, MergeFailed, Published, Stands, WriteRecord
 from asi_watch.live.counters import Counters
+from asi_watch.live.messages import Command, DropWork, MergeFailed, Published, Stands, WriteRecord
 from asi_watch.live.records import BracketRecord, RejectedFile
 
 MAX_ATTEMPTS = 8

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from asi_watch.brackets import Exposure
 from asi_watch.duplicates import chosen_files, why_superseded
-from asi_watch.live.commands import ReadFile, ReadOutcome, Signature, Unusable
+from asi_watch.live.messages import ReadFile, ReadOutcome, Signature, Unusable
 from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
 

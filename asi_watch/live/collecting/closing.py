@@ -7,8 +7,8 @@ from datetime import datetime
 
 from asi_watch.brackets import BracketRules, ExpectedExposures
 from asi_watch.live.collecting.bracket_state import OpenBracket
-from asi_watch.live.commands import Command, DropWork, MergeBracket, ReadFile, WriteRecord
 from asi_watch.live.counters import Counters
+from asi_watch.live.messages import Command, DropWork, MergeBracket, ReadFile, WriteRecord
 from asi_watch.live.records import BracketRecord, RecordState
 
 

@@ -18,7 +18,8 @@ from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.collecting.closing import Closing
 from asi_watch.live.collecting.late import LateFiles, ParseName
 from asi_watch.live.collecting.taking_in import TakingIn
-from asi_watch.live.commands import (
+from asi_watch.live.counters import Counters
+from asi_watch.live.messages import (
     Command,
     MergeFailed,
     MergeOutcome,
@@ -29,7 +30,6 @@ from asi_watch.live.commands import (
     TooFew,
     Unusable,
 )
-from asi_watch.live.counters import Counters
 from asi_watch.live.records import BracketRecord
 from asi_watch.phases import Slots
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from asi_watch.brackets import BracketRules, ExpectedExposures, Exposure
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
-from asi_watch.live.commands import Command, Unusable, WriteRecord
 from asi_watch.live.counters import Counters
+from asi_watch.live.messages import Command, Unusable, WriteRecord
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 
 _IGNORED = "late: ignored"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from asi_watch.brackets import Exposure
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.collecting.late import LateFiles
-from asi_watch.live.commands import (
+from asi_watch.live.counters import Counters
+from asi_watch.live.messages import (
     Command,
     ReadOk,
     ReadOutcome,
@@ -15,7 +16,6 @@ from asi_watch.live.commands import (
     Unusable,
     Vanished,
 )
-from asi_watch.live.counters import Counters
 
 
 class TakingIn:

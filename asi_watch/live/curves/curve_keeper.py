@@ -12,12 +12,11 @@ from typing import Any
 from asi_watch.brackets import Exposure
 from asi_watch.errors import PublishError
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.commands import MergeBracket
 from asi_watch.live.curves.choosing import CurveChooser
 from asi_watch.live.curves.curves import CurveInUse
 from asi_watch.live.curves.recalibrator import Recalibrator
-from asi_watch.live.inbox import CalibrationDone, Inbox
 from asi_watch.live.ledger.ledger import CurveDecision, Ledger, LedgerFullError
+from asi_watch.live.messages import CalibrationDone, Inbox, MergeBracket
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event

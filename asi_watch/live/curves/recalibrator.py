@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from asi_watch.brackets import Exposure
 from asi_watch.hdr.merging import MergeSettings
-from asi_watch.live.inbox import CalibrationDone, Inbox
+from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ import time
 from typing import Any
 
 from asi_watch.live.collecting.oddities import Oddities
-from asi_watch.live.commands import MergeFailed, MergeOutcome, Unusable
-from asi_watch.live.inbox import ReadDone, ScanDone
+from asi_watch.live.messages import MergeFailed, MergeOutcome, ReadDone, ScanDone, Unusable
 from asi_watch.live.operating.health import CameraHealth
 from asi_watch.live.records import PUT_OFF, TAKEN, BracketRecord
 from asi_watch.live.workers.pool import Hanging

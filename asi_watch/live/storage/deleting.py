@@ -8,7 +8,7 @@ import stat
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from asi_watch.live.commands import Signature
+from asi_watch.live.messages import Signature
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DATE_FOLDER = re.compile(r"\d[\d_.\-]*")

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asi_watch.images import looks_complete
-from asi_watch.live.commands import Signature
 from asi_watch.live.ledger.kinship import is_product_of
 from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.messages import Signature
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.settings import CameraSettings
 from asi_watch.phases import Slots

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from asi_watch.live.commands import Signature
 from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.messages import Signature
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.settings import CameraSettings, RetentionLimits
 from asi_watch.live.storage.deleting import Tree

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asi_watch.live.inbox import Found, FoundFile, Inbox, ScanDone
+from asi_watch.live.messages import Found, FoundFile, Inbox, ScanDone
 from asi_watch.live.watching.guard import EventGuard, WatchMode
 from asi_watch.live.watching.scanning import TreeScanner
 from asi_watch.live.watching.tree_memory import Moment

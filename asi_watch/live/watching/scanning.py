@@ -21,8 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-from asi_watch.live.commands import Signature
-from asi_watch.live.inbox import FoundFile
+from asi_watch.live.messages import FoundFile, Signature
 from asi_watch.live.watching.tree_memory import TRACKED_FOR, Folder, Moment, TreeMemory
 from asi_watch.live.watching.unreadable import UnreadableFolders
 

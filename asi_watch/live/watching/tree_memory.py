@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from asi_watch.live.commands import Signature
+from asi_watch.live.messages import Signature
 
 HOT = 24
 """Folders looked into because they changed last, those above them not counted."""

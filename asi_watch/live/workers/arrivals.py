@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from asi_watch.live.inbox import Found
 from asi_watch.live.ledger.owed_rows import OwingLedger
+from asi_watch.live.messages import Found
 from asi_watch.live.settings import CameraSettings, Order
 from asi_watch.live.workers.backlog import (
     Backlog,

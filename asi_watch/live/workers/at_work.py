@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from asi_watch.errors import PublishError
-from asi_watch.live.commands import (
+from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
     MergeOutcome,

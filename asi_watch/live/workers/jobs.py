@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from asi_watch.live.commands import (
+from asi_watch.live.messages import (
+    Inbox,
     MergeBracket,
+    MergeDone,
     MergeFailed,
     MergeOutcome,
+    ReadDone,
     ReadFile,
     Unusable,
 )
-from asi_watch.live.inbox import Inbox, MergeDone, ReadDone
 from asi_watch.live.workers.arrivals import Arrivals
 from asi_watch.live.workers.at_work import CarefulWork
 from asi_watch.live.workers.pool import MERGE, READ, JobPool

@@ -10,7 +10,7 @@ from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.hdr.merging import Merge, MergeSettings
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.commands import MergeBracket
+from asi_watch.live.messages import MergeBracket
 from asi_watch.live.settings import CameraSettings
 from asi_watch.live.workers.standing import Standing
 from asi_watch.naming import slot_stem

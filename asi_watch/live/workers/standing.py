@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from asi_watch.files import shown
-from asi_watch.live.commands import MergeBracket, MergeFailed, Published, Stands
 from asi_watch.live.ledger.kinship import files_of, is_product_of
 from asi_watch.live.ledger.product_rows import row_of_products
+from asi_watch.live.messages import MergeBracket, MergeFailed, Published, Stands
 from asi_watch.live.records import TAKEN
 from asi_watch.live.settings import CameraSettings
 from asi_watch.products import Provenance, ProvenanceError, read_provenance

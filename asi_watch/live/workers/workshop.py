@@ -19,7 +19,7 @@ from asi_watch.errors import ImageError, PublishError
 from asi_watch.files import NotRegularFileError, shown, signature
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import ImageLimits, read_image
-from asi_watch.live.commands import (
+from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
     MergeOutcome,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from asi_watch.live.commands import Published, Stands
+from asi_watch.live.messages import Published, Stands
 from tests.live.collecting.test_collector import NOON, Bench, name, whole
 
 

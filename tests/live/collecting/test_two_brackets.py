@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from asi_watch.live.commands import Published
+from asi_watch.live.messages import Published
 from asi_watch.live.records import WITHOUT_CURVE
 from tests.live.collecting.test_collector import NOON, Bench, name, whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asi_watch.live.commands import ReadFile, Unusable
+from asi_watch.live.messages import ReadFile, Unusable
 from tests.live.collecting.test_collector import GRACE, Bench, name, slot, whole
 
 

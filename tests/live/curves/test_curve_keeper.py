@@ -15,11 +15,10 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live.commands import MergeBracket
 from asi_watch.live.curves import curves
 from asi_watch.live.curves.curve_keeper import CurveKeeper
-from asi_watch.live.inbox import CalibrationDone, Inbox
 from asi_watch.live.ledger.ledger import CurveDecision, Ledger
+from asi_watch.live.messages import CalibrationDone, Inbox, MergeBracket
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.settings import CameraSettings
 from asi_watch.response_files import load_curve, response_bytes

@@ -12,12 +12,11 @@ import pytest
 
 from asi_watch.brackets import Exposure
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.commands import MergeBracket
 from asi_watch.live.curves import curve_keeper
 from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.curves.curves import CurveInUse
-from asi_watch.live.inbox import Inbox
 from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.messages import Inbox, MergeBracket
 from asi_watch.live.workers.jobs import CameraJobs
 from asi_watch.response_files import load_curve
 from tests.live.curves.test_curve_keeper import Place

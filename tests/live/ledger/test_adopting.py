@@ -9,8 +9,8 @@ import pytest
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
-from asi_watch.live.commands import MergeBracket, Published, Stands
 from asi_watch.live.ledger.product_rows import products_of
+from asi_watch.live.messages import MergeBracket, Published, Stands
 from asi_watch.live.workers.publishing import Publisher
 from tests.live.products import camera_at, product
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from asi_watch.live.commands import MergeFailed
+from asi_watch.live.messages import MergeFailed
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import TAKEN, BracketRecord, RejectedFile
 from asi_watch.live.workers.pool import Hanging

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.inbox import Found, FoundFile, Inbox, ScanDone
+from asi_watch.live.messages import Found, FoundFile, Inbox, ScanDone
 from asi_watch.live.watching import guard, intake
 from asi_watch.live.watching.intake import Intake, IntakeRules
 from asi_watch.live.watching.liveness import Canary

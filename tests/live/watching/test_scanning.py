@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asi_watch.live.inbox import FoundFile, Inbox
+from asi_watch.live.messages import FoundFile, Inbox
 from asi_watch.live.watching.mounts import file_system_of, is_remote
 from asi_watch.live.watching.scanning import TreeScanner
 from asi_watch.live.watching.tree_memory import HOT, Moment

@@ -11,8 +11,8 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live.inbox import Found, FoundFile
 from asi_watch.live.ledger.owed_rows import OwingLedger
+from asi_watch.live.messages import Found, FoundFile
 from asi_watch.live.records import BracketRecord
 from asi_watch.live.workers import arrivals
 from asi_watch.live.workers.arrivals import Arrivals

@@ -15,7 +15,7 @@ from asi_watch.cli import main
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config.loading import parse_config
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.commands import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
+from asi_watch.live.messages import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.publishing import Publisher
 from asi_watch.live.workers.workshop import Workshop

@@ -17,7 +17,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.commands import (
+from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
     Published,

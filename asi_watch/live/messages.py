@@ -1,0 +1,299 @@
+"""Messages into the owner thread, the commands that follow from them, and the inbox between.
+
+Everything here is a plain value except `Inbox`, the one bounded queue that observers, workers and
+calibrations write to and the owner thread alone reads.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from asi_watch.brackets import Exposure
+from asi_watch.live.records import BracketRecord, RejectedFile
+
+Signature = tuple[int, int]
+"""Size and modification time (ns) of a file."""
+
+
+# -- outcomes of reads and merges -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOk:
+    """The file decoded strictly."""
+
+    exposure: Exposure
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The file is still what it was when it was last read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """The file is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """The file cannot be used; with `may_recover` it may still be growing."""
+
+    reason: str
+    may_recover: bool
+    signature: Signature | None
+
+
+ReadOutcome = ReadOk | Unchanged | Vanished | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The bracket's products are durably in place."""
+
+    products: tuple[str, ...]
+    curve_id: str | None
+    algorithm: str
+    latency: float | None
+    timings: dict[str, float] = field(default_factory=dict)
+    adopted: bool = False
+    """The products were already there, complete, from before a crash: nothing was merged."""
+    remark: str | None = None
+    """Why this is a makeshift."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFailed:
+    """Merging or publishing failed.
+
+    `stale` names inputs that changed or vanished since they were read; with `permanent`, trying
+    again with the same inputs cannot help. With `blocked` the place it is written to is at fault
+    (full, read-only, gone): that is no attempt of the bracket's.
+    """
+
+    reason: str
+    stale: tuple[str, ...] = ()
+    permanent: bool = False
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """Nothing was merged: what is published is better. `record` is its row, `why` says how."""
+
+    record: BracketRecord
+    why: str = "the product that stands has more exposures"
+
+
+@dataclass(frozen=True, slots=True)
+class TooFew:
+    """Nothing was merged: the exposures are too few, and nothing is published that could stand."""
+
+
+MergeOutcome = Published | MergeFailed | Stands | TooFew
+
+
+# -- commands of the collector --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """Read and check this file; keep its share of the merge if `absorb`."""
+
+    slot: datetime
+    path: str
+    timestamp: datetime
+    exposure_us: float
+    known: Signature | None
+    absorb: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MergeBracket:
+    """Merge these exposures and publish the products."""
+
+    slot: datetime
+    exposures: tuple[Exposure, ...]
+    rejected: tuple[RejectedFile, ...]
+    expected: int | None
+    complete: bool
+    revision: int
+    products: tuple[str, ...]
+    """Where the earlier revision lies; empty for the first."""
+    arrived: float
+    """Monotonic time at which the last input was seen."""
+    fewest: int = 1
+    """With fewer exposures nothing is merged."""
+    earlier: tuple[Exposure, ...] = ()
+    """What its row was made of, if it has one."""
+    told: bool = False
+    """An event told of the last input as it came; otherwise it may have come long before."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
+    """Put this row into the ledger; what failed is tried again in `next_try` seconds, if ever.
+
+    `amended`: the bracket stays as it was, the row says more of its files.
+    """
+
+    record: BracketRecord
+    next_try: float | None = None
+    amended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DropWork:
+    """Nothing more comes of what was kept for this slot."""
+
+    slot: datetime
+
+
+Command = ReadFile | MergeBracket | WriteRecord | DropWork
+
+
+# -- messages to the owner thread -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file seen by an event (`signature` None) or by a scan.
+
+    `new_name` is true when a scan did not know the name: an event should have told of it.
+    """
+
+    path: str
+    signature: Signature | None
+    settled: bool
+    new_name: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Files of one camera, seen at the monotonic time `at`."""
+
+    camera: str
+    files: tuple[FoundFile, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRead:
+    """A folder has been read whole; its files went ahead in `Found` messages.
+
+    `folder` is relative to the watch folder, `mtime_ns` was taken before the folder was read. With
+    `skipped` its files were not reported: it is older than the look-back of a first start.
+    """
+
+    camera: str
+    folder: str
+    mtime_ns: int
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDone:
+    """A file has been read, or could not be."""
+
+    camera: str
+    slot: datetime
+    path: str
+    outcome: ReadOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class MergeDone:
+    """A merge has ended."""
+
+    camera: str
+    slot: datetime
+    outcome: MergeOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class ScanDone:
+    """A camera's scan has ended."""
+
+    camera: str
+    seconds: float
+    files: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationDone:
+    """A calibration has ended; `report` is what the worker wrote, None if it failed."""
+
+    camera: str
+    report: dict[str, object] | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the daemon."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Read the configuration again."""
+
+
+Message = Found | FolderRead | ReadDone | MergeDone | ScanDone | CalibrationDone | Stop | Reload
+
+
+class Inbox:
+    """Queue into the owner thread; events beyond `max_events` are dropped and owed as a scan.
+
+    Everything else is bounded by what the owner itself has asked for, and never dropped.
+    `put` may be called from a signal handler.
+    """
+
+    def __init__(self, max_events: int = 100_000) -> None:
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._max_events = max_events
+        self._lock = threading.Lock()
+        self._events = 0
+        self._dropped: dict[str, int] = {}
+
+    def put(self, message: Message) -> None:
+        """Hand a message to the owner."""
+        self._queue.put(message)
+
+    def put_event(self, camera: str, path: str, settled: bool, at: float) -> None:
+        """Hand over what an event said; only counted when the queue is full."""
+        with self._lock:
+            if self._events >= self._max_events:
+                self._dropped[camera] = self._dropped.get(camera, 0) + 1
+                return
+            self._events += 1
+        self._queue.put(Found(camera, (FoundFile(path, None, settled),), at))
+
+    def get(self, timeout: float | None) -> Message | None:
+        """Take the next message; None when `timeout` seconds passed without one."""
+        try:
+            message = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if (
+            isinstance(message, Found)
+            and len(message.files) == 1
+            and not message.files[0].signature
+        ):
+            with self._lock:
+                self._events -= 1
+        return message
+
+    def take_dropped(self) -> dict[str, int]:
+        """Return how many events were dropped per camera since the last call."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, {}
+        return dropped
+
+    def __len__(self) -> int:
+        return self._queue.qsize()
