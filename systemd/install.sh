@@ -70,7 +70,9 @@ PY
 
 find_python() {
     local candidate code
-    for candidate in ${python:-/usr/bin/python3 python3 python3.13 python3.12 python3.11}; do
+    local candidates=(/usr/bin/python3 python3 python3.13 python3.12 python3.11)
+    if [[ -n $python ]]; then candidates=("$python"); fi
+    for candidate in "${candidates[@]}"; do
         code=0
         usable_python "$candidate" || code=$?
         if ((code == 0)); then
@@ -145,21 +147,20 @@ step_program() {
     fi
 }
 install_program() {
-    local interpreter=$1 tree=$2 build
+    local interpreter=$1 tree=$2
     # A Python that went away with a system upgrade leaves an environment that cannot be mended.
     if ! usable_python "$PREFIX/bin/python"; then
         "$interpreter" -m venv --clear "$PREFIX"
     fi
     # Built from a copy: the source tree may be read-only or another user's, and stays as it is.
     build=$(mktemp -d)
-    # shellcheck disable=SC2064  # the folder of now, not of when the trap runs
-    trap "rm -rf '$build'" EXIT
+    trap remove_build EXIT
     tar -C "$tree" --exclude=./.git --exclude=./.venv --exclude=./build --exclude=./demo \
         --exclude='*.so' --exclude='*.egg-info' -cf - . |
         tar -C "$build" -xf - --no-same-owner
     "$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
         --root-user-action=ignore --upgrade "$build"
-    rm -rf "$build"
+    remove_build
     trap - EXIT
     install -d -m 0755 "$SHARE"
     # The service needs no source tree later: neither for --folders nor for --uninstall.
@@ -169,6 +170,8 @@ install_program() {
     # Readable for the service whatever umask the administrator works with.
     chmod -R a+rX "$PREFIX"
 }
+build=''
+remove_build() { if [[ -n $build ]]; then rm -rf -- "$build"; fi; }
 
 step_config() {
     if [[ -f $CONFIG ]]; then
@@ -204,15 +207,16 @@ step_folders() {
         fail "the configuration is not usable yet: correct $CONFIG, then run this again"
     fi
     say "  open the cameras' folders to the service: $DROP_IN"
-    folders drop-in <<<"$effective" | install -D -m 0644 /dev/stdin "$DROP_IN"
+    local text
+    text=$(folders drop-in <<<"$effective") || fail "correct $CONFIG, then run this again"
+    install -D -m 0644 /dev/stdin "$DROP_IN" <<<"$text"
     if not_yet_yours; then return; fi
     local folder
     while IFS= read -r -d '' folder; do
         if [[ ! -e $folder ]]; then
             say "  make $folder"
-            # Only the last folder becomes the service's: those above are not ours to give away.
-            mkdir -p -- "$(dirname -- "$folder")"
-            install -d -o "$ACCOUNT" -g "$ACCOUNT" -m 0750 -- "$folder"
+            make_folder "$folder" ||
+                fail "make $folder yourself, owned by the account $ACCOUNT, then run this again"
         fi
         reachable -w "$folder" write to
     done < <(folders outputs <<<"$effective")
@@ -224,14 +228,17 @@ step_folders() {
         fi
     done < <(folders inputs <<<"$effective")
 }
-folders() { "$PREFIX/bin/python" "$SHARE/camera_folders.py" "$1" -; }
+folders() { "$PREFIX/bin/python" -I "$SHARE/camera_folders.py" "$1" -; }
+make_folder() { "$PREFIX/bin/python" -I "$SHARE/camera_folders.py" make "$1" "$ACCOUNT"; }
 reachable() {
     local test=$1 folder=$2; shift 2
     # Folders below these are mounted for the service by name, so that only their own mode counts.
     case $folder/ in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*) return ;; esac
     if ! runuser -u "$ACCOUNT" -- test "$test" "$folder" -a -x "$folder"; then
+        local rights=rX
+        if [[ $test == -w ]]; then rights=rwX; fi
         say "  WARNING: the account $ACCOUNT cannot $* $folder; for instance:"
-        say "    setfacl -R -m u:$ACCOUNT:$([[ $test == -w ]] && echo rwX || echo rX) -m d:u:$ACCOUNT:$([[ $test == -w ]] && echo rwX || echo rX) '$folder'"
+        say "    setfacl -R -m u:$ACCOUNT:$rights -m d:u:$ACCOUNT:$rights $(printf %q "$folder")"
     fi
 }
 
@@ -294,8 +301,21 @@ remove_program() {
     rm -rf "$PREFIX"
 }
 remove_rest() {
-    rm -rf "$CONFIG_DIR" "$STATE" "$CACHE" "$SYSUSERS"
+    rm -rf -- "$CONFIG_DIR" "$CACHE" "$SYSUSERS"
+    remove_state
     if getent passwd "$ACCOUNT" >/dev/null; then userdel "$ACCOUNT" || say "  the account stays"; fi
+}
+
+# Only what the daemon makes: whatever else lies there, pictures above all, is the operator's.
+remove_state() {
+    if [[ -L $STATE || ! -d $STATE ]]; then return; fi
+    (
+        cd -- "$STATE"
+        rm -f -- ledger.sqlite3* ledger-*.sqlite3* lock status.json control.sock at-work deaths.json \
+            quarantine*.json
+        rm -rf -- curves
+    )
+    rmdir -- "$STATE" 2>/dev/null || say "  $STATE holds other files and stays; look at them yourself"
 }
 
 # --- in order -----------------------------------------------------------------------------------

@@ -222,7 +222,11 @@ def the_group_may_ask() -> None:
     as_member = ("/usr/sbin/runuser", "-u", "cam", "--", "asi-watch")
     status = json.loads(call(*as_member, "status", "-c", str(CONFIG), "--json"))
     expect(sorted(status["cameras"]), ["home", "roof"], "cameras in the status")
-    assert "published" in call(*as_member, "history", "-c", str(CONFIG))
+    assert "published" in call("asi-watch", "history", "-c", str(CONFIG))
+    # Whoever may look at pictures can hold no lock on what the daemon needs.
+    for name in ("ledger.sqlite3", "ledger.sqlite3-shm", "lock"):
+        mode = (Path("/var/lib/asi-watch") / name).stat().st_mode & 0o777
+        expect(mode, 0o600, f"mode of {name}")
     said = call(
         "/usr/sbin/runuser",
         "-u",
@@ -314,13 +318,14 @@ def a_wrong_configuration_is_not_tried_again() -> None:
     CONFIG.write_text(CONFIG_TEXT)
 
 
-def crashes_at_start_come_to_an_end() -> None:
+def crashes_at_start_are_tried_again_without_end() -> None:
     override("50-test", "[Service]\nRestartSec=50ms\nExecStart=\nExecStart=/bin/false\n")
     call("systemctl", "reset-failed", SERVICE)
     call("systemctl", "start", SERVICE, code=1)
-    wait_until("the limit", lambda: show("ActiveState", "SubState") == ["failed", "failed"])
-    assert 15 <= int(show("NRestarts")[0]) <= 25, show("NRestarts", "Result")
+    wait_until("many starts", lambda: int(show("NRestarts")[0]) > 60)
     (DROP_INS / "50-test.conf").unlink()
+    call("systemctl", "daemon-reload")
+    wait_until("a start that works", is_active)
     call("/opt/asi-watch/share/asi-watch/install.sh", "--folders", "--yes")
     assert is_active()
 
@@ -339,9 +344,13 @@ def uninstall_leaves_what_is_the_operators() -> None:
 
 def purge_leaves_the_pictures() -> None:
     pictures = published(ROOF_HDR, "*")
+    own = Path("/var/lib/asi-watch/pictures/mine.jpg")
+    own.parent.mkdir()
+    own.touch()
     call("/source/systemd/install.sh", "--uninstall", "--purge", "--yes")
-    for gone in (CONFIG.parent, Path("/var/lib/asi-watch"), Path("/var/cache/asi-watch")):
+    for gone in (CONFIG.parent, Path("/var/cache/asi-watch")):
         assert not gone.exists(), gone
+    expect(list(Path("/var/lib/asi-watch").rglob("*")), [own.parent, own], "state folder")
     call("id", "asi-watch", code=1)
     assert pictures
     expect(published(ROOF_HDR, "*"), pictures, "pictures")
@@ -365,7 +374,7 @@ CHECKS = (
     a_stalled_daemon_is_replaced,
     stopping_is_clean_and_quick,
     a_wrong_configuration_is_not_tried_again,
-    crashes_at_start_come_to_an_end,
+    crashes_at_start_are_tried_again_without_end,
     uninstall_leaves_what_is_the_operators,
     purge_leaves_the_pictures,
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -132,6 +135,118 @@ def test_no_path_can_add_a_setting() -> None:
         drop_in_for({"watch": "/srv/a\nUser=root", "output": "/srv/b"})
     text = drop_in_for({"watch": '/srv/a" User=root %h \\', "output": "/srv/b"})
     assert 'ReadWritePaths="-/srv/a\\" User=root %%h \\\\"' in settings(text)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives folders away: needs root")
+OTHER = 12345
+
+
+@pytest.fixture
+def root_folder() -> Iterator[Path]:
+    """A folder that root alone reaches by folders of root's, as /srv is."""
+    with tempfile.TemporaryDirectory(dir="/var") as name:
+        yield Path(name)
+
+
+@needs_root
+def test_a_folder_is_made_for_the_account_and_its_parents_stay_roots(root_folder: Path) -> None:
+    target = root_folder / "a b" / "hdr\nnew line"
+    camera_folders.make_folder(str(target), OTHER, OTHER)
+    assert (target.stat().st_uid, target.stat().st_mode & 0o777) == (OTHER, 0o750)
+    assert target.parent.stat().st_uid == 0
+
+
+@needs_root
+def test_a_folder_that_is_there_keeps_its_owner(root_folder: Path) -> None:
+    camera_folders.make_folder(str(root_folder), OTHER, OTHER)
+    assert root_folder.stat().st_uid == 0
+
+
+@needs_root
+def test_links_of_root_are_followed(root_folder: Path) -> None:
+    (root_folder / "disk").mkdir()
+    (root_folder / "srv").symlink_to("disk")
+    camera_folders.make_folder(str(root_folder / "srv" / "hdr"), OTHER, OTHER)
+    assert (root_folder / "disk" / "hdr").stat().st_uid == OTHER
+
+
+@needs_root
+def test_links_of_others_give_nothing_away(root_folder: Path) -> None:
+    theirs, roots = root_folder / "theirs", root_folder / "roots"
+    theirs.mkdir()
+    roots.mkdir()
+    (theirs / "output").symlink_to(roots)
+    os.chown(theirs, OTHER, OTHER)
+    for path in (theirs / "output", theirs / "output" / "hdr"):
+        with pytest.raises(camera_folders.UnsafePathError, match="other than root"):
+            camera_folders.make_folder(str(path), OTHER, OTHER)
+    assert list(roots.iterdir()) == []
+    assert roots.stat().st_uid == 0
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_path_that_is_changed_meanwhile_gives_nothing_away(
+    root_folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = root_folder / "secret"
+    secret.mkdir(mode=0o700)
+    (secret / "key").touch()
+    mkdir = os.mkdir
+
+    def raced(name: str, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        (root_folder / name).rmdir()
+        if kind == "link":
+            (root_folder / name).symlink_to(secret)
+        else:
+            secret.rename(root_folder / name)
+
+    monkeypatch.setattr(os, "mkdir", raced)
+    with pytest.raises((camera_folders.UnsafePathError, OSError)):
+        camera_folders.make_folder(str(root_folder / "hdr"), OTHER, OTHER)
+    assert all(path.stat().st_uid == 0 for path in root_folder.rglob("*"))
+
+
+def script_function(name: str) -> str:
+    """Cut one function out of the script, to run it alone."""
+    found = re.search(rf"^{name}\(\) \{{.*?^\}}$", INSTALL.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def test_purging_removes_only_what_the_daemon_made(tmp_path: Path) -> None:
+    state = tmp_path / "state folder"
+    (state / "curves" / "roof").mkdir(parents=True)
+    (state / "curves" / "roof" / "a.npz").touch()
+    (state / "pictures" / "2026").mkdir(parents=True)
+    for name in (
+        "ledger.sqlite3",
+        "ledger.sqlite3-wal",
+        "lock",
+        "status.json",
+        "pictures/2026/a.jpg",
+    ):
+        (state / name).touch()
+    body = script_function("remove_state")
+    program = f"say() {{ echo \"$*\"; }}\nSTATE='{state}'\n{body}\nremove_state"
+    seen = subprocess.run(["bash", "-euc", program], capture_output=True, text=True, check=True)
+    assert "holds other files and stays" in seen.stdout
+    left = sorted(str(p.relative_to(state)) for p in state.rglob("*") if p.is_file())
+    assert left == ["pictures/2026/a.jpg"]
+
+
+def test_a_python_with_a_space_in_its_path_is_one_word(tmp_path: Path) -> None:
+    folder = tmp_path / "my python"
+    folder.mkdir()
+    wrapper = folder / "python3"
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    wrapper.chmod(0o755)
+    functions = script_function("find_python")
+    program = f"usable_python() {{ [[ $1 == '{wrapper}' ]]; }}\nfail() {{ echo \"$*\"; exit 1; }}\n"
+    program += f"python='{wrapper}'\n{functions}\nfind_python"
+    seen = subprocess.run(["bash", "-euc", program], capture_output=True, text=True, check=False)
+    assert seen.stdout.strip() == str(wrapper)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not on this machine")
