@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from asi_watch.hdr import _engine
+from asi_watch.hdr import engine
 from asi_watch.hdr.merging import open_merge
 from benchmarks.settings import MERGE
 
@@ -26,7 +26,7 @@ def main() -> None:
         for number in range(exposures):
             merge.add(picture[:height], 80.0 * 2**number, copy=False)
         merge.picture(out=np.empty((height, WIDTH, 3), np.uint8))
-    print(_engine.kernel_name())
+    print(engine.kernel_name())
 
 
 if __name__ == "__main__":

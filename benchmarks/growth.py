@@ -23,7 +23,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from asi_watch.hdr import _engine
+from asi_watch.hdr import engine
 from asi_watch.hdr.merging import open_merge
 from benchmarks._count import WIDTH
 from benchmarks.frames import decoded, jpeg_frames, log_response
@@ -47,7 +47,7 @@ def counted(points: Sequence[Point]) -> tuple[dict[Point, int], str] | None:
     None where they cannot be counted.
     """
     valgrind = shutil.which("valgrind")
-    if valgrind is None or _engine.kernel_name() == "numpy":
+    if valgrind is None or engine.kernel_name() == "numpy":
         return None
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "count"
@@ -159,7 +159,7 @@ def measure(rounds: int) -> dict[str, Any]:
         "lines": lines,
         "decode_cpu": decode_cpu(3 * rounds),
         "spread": median([max(r.sum() for r in runs) / least[p] for p, runs in times.items()]),
-        "kernel": _engine.kernel_name(),
+        "kernel": engine.kernel_name(),
         "counted_kernel": instructions[1] if instructions else None,
     }
 

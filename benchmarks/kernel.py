@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from asi_watch.hdr import _engine
+from asi_watch.hdr import engine
 from asi_watch.hdr.merging import Merge, merge_frames, open_merge
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import Sky
@@ -46,11 +46,11 @@ def opened(frames: Frames, g: NDArray[np.float32], threads: int, **options: Any)
 
 def in_numpy(merge: Merge, out: NDArray[np.uint8]) -> None:
     """Take a picture by the path of a machine without the compiled kernel."""
-    kernel, _engine._kernel = _engine._kernel, None
+    kernel, engine._kernel = engine._kernel, None
     try:
         merge.picture(out=out)
     finally:
-        _engine._kernel = kernel
+        engine._kernel = kernel
 
 
 def peak_mb(job: Callable[[], object]) -> float:
@@ -119,7 +119,7 @@ def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[
         work = f"{1000 * cpu[name]:.0f}" if name in cpu else ""
         rows.append((name, f"{1000 * medians[name]:.1f}", f"{factor:.2f}", work, extra))
     show(
-        f"{FRAMES} decoded frames, {WIDTH} x {HEIGHT} x 3 → one picture ({_engine.kernel_name()})",
+        f"{FRAMES} decoded frames, {WIDTH} x {HEIGHT} x 3 → one picture ({engine.kernel_name()})",
         ("", "ms (median)", "× ours", "CPU ms (least)", "peak extra MB"),
         rows,
     )

@@ -1,6 +1,6 @@
 """How brackets are merged in every benchmark: as the configuration has it by default."""
 
-from asi_watch.hdr.settings import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
 
 MERGE = MergeSettings(
     algorithm="debevec_custom",

@@ -15,7 +15,7 @@ from asi_watch.config.model import (
     RetentionConfig,
 )
 from asi_watch.config.values import Circle
-from asi_watch.hdr.cores import usable_cores
+from asi_watch.cores import usable_cores
 from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.live.settings import (

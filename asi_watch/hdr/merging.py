@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr._mask import RowSpans, disc_spans
-from asi_watch.hdr.cores import usable_cores
-from asi_watch.hdr.disc import SkyDisc, as_sky_disc
-from asi_watch.hdr.fusion import OpencvMerge
-from asi_watch.hdr.settings import (
+from asi_watch.hdr.disc import RowSpans, SkyDisc, as_sky_disc, disc_spans
+from asi_watch.hdr.merge_settings import (
     ALGORITHMS,
     Merge,
     MergeSettings,
@@ -27,7 +24,8 @@ from asi_watch.hdr.settings import (
     Radiance,
     check_shape,
 )
-from asi_watch.hdr.weighted import WeightedMerge
+from asi_watch.hdr.opencv_merge import OpencvMerge
+from asi_watch.hdr.weighted_merge import WeightedMerge
 
 __all__ = [
     "ALGORITHMS",
@@ -39,15 +37,13 @@ __all__ = [
     "open_merge",
 ]
 
-_MOST_THREADS = 2
-
 
 def open_merge(
     settings: MergeSettings,
     log_response: ArrayLike | None,
     shape: tuple[int, ...],
     *,
-    threads: int | None = None,
+    threads: int = 2,
     mask: NDArray[np.bool_] | None = None,
 ) -> Merge:
     """Open a merge to which exposures are added as they arrive, in any order.
@@ -62,8 +58,8 @@ def open_merge(
     shape : (int, int) or (int, int, int)
         (H, W) or (H, W, C), C 1 or 3.
     threads : int, optional
-        Threads that one call may use, by default two where there are cores for them; OpenCV's
-        merges use OpenCV's own.
+        Threads that one call may start (`asi_watch.cores.merge_threads` gives a sensible number);
+        OpenCV's merges use OpenCV's own.
     mask : ndarray, shape (H, W), bool, optional
         Pixels outside (False) are not merged: code 0, validity 1; `settings.sky_disc` is such a
         mask too, and both count. The weighted means leave these pixels out of the work, OpenCV's
@@ -82,8 +78,6 @@ def open_merge(
     sides, disc = check_shape(shape), settings.sky_disc
     if settings.algorithm in ("debevec", "mertens"):
         return OpencvMerge(settings, log_response, sides, _inside(disc, mask, sides))
-    if threads is None:
-        threads = min(_MOST_THREADS, usable_cores())
     if disc is not None and mask is None:
         spans = disc_spans(disc, sides)
     else:
@@ -107,7 +101,7 @@ def merge_frames(
     log_response: ArrayLike | None,
     dtype: PictureType = np.uint8,
     *,
-    threads: int | None = None,
+    threads: int = 2,
     mask: NDArray[np.bool_] | None = None,
     out: Picture | None = None,
 ) -> Picture:

@@ -119,3 +119,21 @@ def _noise_weights(log_response: ArrayLike) -> NDArray[np.float64]:
     weights = np.maximum(weights, _SMALLEST_NOISE_WEIGHT)
     weights[[0, 255]] = 0.0
     return weights
+
+
+def remap_codes(low_clip: int, high_clip: int) -> NDArray[np.uint8]:
+    """Stretch codes from [low_clip, high_clip] to 0 … 255.
+
+    Parameters
+    ----------
+    low_clip, high_clip : int
+        0 ≤ low < high ≤ 255.
+
+    Returns
+    -------
+    ndarray, shape (256,), uint8
+        trunc((clip(z, low, high) − low) · 255 / (high − low)), computed in float32.
+    """
+    z = np.arange(256, dtype=np.float32)
+    clipped = np.clip(z, np.float32(low_clip), np.float32(high_clip)) - np.float32(low_clip)
+    return (clipped * np.float32(255) / np.float32(high_clip - low_clip)).astype(np.uint8)

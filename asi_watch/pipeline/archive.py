@@ -12,9 +12,9 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from asi_watch.cores import usable_cores
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown
-from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.archive_bracket import ArchiveBracket

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch import __version__
+from asi_watch.cores import merge_threads
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.merging import open_merge
@@ -74,7 +75,7 @@ def create_and_save_hdr(
     curve = choices.curve
     try:
         log_response = None if curve is None else curve.log_response
-        merge = open_merge(choices.settings, log_response, images[0].shape)
+        merge = open_merge(choices.settings, log_response, images[0].shape, threads=merge_threads())
         for image, exposure_us in zip(images, times, strict=True):
             merge.add(image, exposure_us, copy=False)
         data = encode_merge(spec, merge, _provenance(target, images, times, choices))

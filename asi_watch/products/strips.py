@@ -19,7 +19,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from asi_watch.hdr.cores import usable_cores
+from asi_watch.cores import usable_cores
 from asi_watch.images.headers import jpeg_segments
 from asi_watch.products.spec import ProductSpec
 

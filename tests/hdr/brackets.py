@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.reference import ReferenceRadiance, reference_radiance
-from asi_watch.hdr.settings import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
+from tests.hdr.formula import ReferenceRadiance, reference_radiance
 
 TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
 

@@ -15,16 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asi_watch.hdr import _engine
-from asi_watch.hdr._tables import WeightedMean, bracket_tables
-from asi_watch.hdr._tone import picture_table
+from asi_watch.hdr import engine as merge_engine
+from asi_watch.hdr.merge_settings import OVER, UNDER, VALID
 from asi_watch.hdr.merging import merge_exposure_series, merge_frames, open_merge
-from asi_watch.hdr.reference import reference_picture
-from asi_watch.hdr.settings import OVER, UNDER, VALID
-from asi_watch.hdr.tonemapping import ToneCurve
+from asi_watch.hdr.packed_tables import WeightedMean, bracket_tables
+from asi_watch.hdr.tone import ToneCurve, picture_table
 from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
+from tests.hdr.formula import reference_picture
 
-KERNEL = _engine._kernel
+KERNEL = merge_engine._kernel
 needs_kernel = pytest.mark.skipif(KERNEL is None, reason="the compiled kernel is not built")
 MOST = KERNEL.vectors() if KERNEL is not None else ""
 VECTORS = ("plain", "avx2", "avx512")
@@ -44,7 +43,7 @@ COMPILED = [_vectors(name) for name in VECTORS]
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Merge in numpy, or in the kernel with no more than these instructions."""
     if request.param == "numpy":
-        monkeypatch.setattr(_engine, "_kernel", None)
+        monkeypatch.setattr(merge_engine, "_kernel", None)
         yield request.param
         return
     assert KERNEL is not None
@@ -145,7 +144,7 @@ def test_kernel_and_numpy_give_the_same_bytes(
         times = tuple(60.0 * 1.6**k for k in range(count))
         here = _digest(how, shape, times)
         with monkeypatch.context() as without:
-            without.setattr(_engine, "_kernel", None)
+            without.setattr(merge_engine, "_kernel", None)
             assert _digest(how, shape, times) == here
 
 
@@ -155,7 +154,7 @@ def test_kernel_and_numpy_agree_on_many_equal_times(engine, monkeypatch, times):
     """More counters than fit a byte, and sums of as many exposures as a bracket may have."""
     shape = (3, 70, 3)
     here = _digest(settings(), shape, times)
-    monkeypatch.setattr(_engine, "_kernel", None)
+    monkeypatch.setattr(merge_engine, "_kernel", None)
     assert _digest(settings(), shape, times) == here
 
 
@@ -474,13 +473,13 @@ def test_without_the_extension():
     """The same bytes come out where nothing was compiled."""
     program = (
         "import hashlib, sys\n"
-        "from asi_watch.hdr import _engine\n"
+        "from asi_watch.hdr.engine import kernel_name\n"
         "from asi_watch.hdr.merging import merge_frames\n"
         "from tests.hdr.brackets import *\n"
         "frames = shoot(TIMES, shape=(40, 601, 3))\n"
         "kinds = (np.uint8, np.uint16)\n"
         "bytes_ = [merge_frames(frames, TIMES, settings(), curve(), k).tobytes() for k in kinds]\n"
-        "sys.stdout.write(_engine.kernel_name() + ' ')\n"
+        "sys.stdout.write(kernel_name() + ' ')\n"
         "sys.stdout.write(hashlib.sha256(b''.join(bytes_)).hexdigest())\n"
     )
     frames = shoot(TIMES, shape=(40, 601, 3))
@@ -517,7 +516,7 @@ def test_vectors_are_named_and_bounded():
     assert KERNEL is not None
     try:
         assert KERNEL.vectors("plain") == KERNEL.vectors() == "plain"
-        assert _engine.kernel_name() == "c/plain"
+        assert merge_engine.kernel_name() == "c/plain"
         with pytest.raises(ValueError, match="avx2"):
             KERNEL.vectors("sse")
     finally:

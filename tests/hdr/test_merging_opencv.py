@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from asi_watch.hdr.exposure_fusion import fuse_exposures
+from asi_watch.hdr.merge_settings import OVER, UNDER
 from asi_watch.hdr.merging import open_merge
-from asi_watch.hdr.reference import remap_codes
-from asi_watch.hdr.settings import OVER, UNDER
+from asi_watch.hdr.weights import remap_codes
 from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
 
 

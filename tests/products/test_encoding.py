@@ -15,8 +15,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.merging import open_merge
-from asi_watch.hdr.settings import MergeSettings
 from asi_watch.products import (
     ProductSpec,
     ProvenanceError,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from asi_watch.hdr.cores import usable_cores
+from asi_watch.cores import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

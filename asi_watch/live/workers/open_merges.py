@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
+from asi_watch.cores import merge_threads
 from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.workers.budget import MemoryBudget
@@ -148,6 +149,7 @@ class OpenMerges:
         if settings.algorithm == "mertens":
             curve = None
         log_response = None if curve is None else curve.log_response
-        one = OpenMerge(open_merge(settings, log_response, shape), curve, settings)
+        merge = open_merge(settings, log_response, shape, threads=merge_threads())
+        one = OpenMerge(merge, curve, settings)
         self.charge(one)
         return one

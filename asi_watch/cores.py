@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has, where it is held to that."""
+"""How many cores this process may use: fewer than the machine has, where a limit is set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 import os
 from pathlib import Path, PurePosixPath
 
-__all__ = ["usable_cores"]
+__all__ = ["merge_threads", "usable_cores"]
 
 _OWN_GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
+_MOST_MERGE_THREADS = 2  # more gain nothing: the work is bound by memory
 
 
 def usable_cores(own_group: Path = _OWN_GROUP, groups: Path = _GROUPS) -> int:
@@ -30,6 +31,11 @@ def usable_cores(own_group: Path = _OWN_GROUP, groups: Path = _GROUPS) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, math.ceil(min(cores or 1, _quota(own_group, groups))))
+
+
+def merge_threads() -> int:
+    """Threads that one merge should start: two where there are cores for them."""
+    return min(_MOST_MERGE_THREADS, usable_cores())
 
 
 def _quota(own_group: Path, groups: Path) -> float:

@@ -11,9 +11,9 @@ import pytest
 
 from asi_watch.cli._settings import daemon_settings
 from asi_watch.config.loading import parse_config
-from asi_watch.hdr import weighted
+from asi_watch.cores import merge_threads, usable_cores
+from asi_watch.hdr import weighted_merge
 from asi_watch.hdr.calibration import workers
-from asi_watch.hdr.cores import usable_cores
 from asi_watch.hdr.merging import open_merge
 from asi_watch.products import ProductSpec, strips
 from tests.hdr.brackets import curve, settings
@@ -83,13 +83,13 @@ def test_half_a_core_starts_one_thread_everywhere(
         sizes.append(threads)
         return ThreadPoolExecutor(threads, **names)
 
-    for module in (strips, weighted, workers):
+    for module in (strips, weighted_merge, workers):
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
     config = parse_config(b"cameras: {roof: {watch: a, output: b}}", "x", machine).config
 
     def threads() -> tuple[int, list[int]]:
         sizes.clear()
-        merge = open_merge(settings(), curve(), (64, 64, 3))
+        merge = open_merge(settings(), curve(), (64, 64, 3), threads=merge_threads())
         merge.add(np.zeros((64, 64, 3), np.uint8), 1.0)
         strips.encode_jpeg(ProductSpec("jpg"), merge.picture())
         assert workers.together(abs, [-1, -2, -3]) == [1, 2, 3]

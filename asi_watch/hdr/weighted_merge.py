@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr import _engine as engine
-from asi_watch.hdr._half import HalfCodes
-from asi_watch.hdr._mask import RowSpans
-from asi_watch.hdr._tables import MAX_EXPOSURES, WeightedMean, bracket_tables, variance_tables
-from asi_watch.hdr._tone import CodeTable, picture_table
-from asi_watch.hdr.settings import (
+from asi_watch.hdr import engine as engine
+from asi_watch.hdr.disc import RowSpans
+from asi_watch.hdr.merge_settings import (
     UNDER,
     HalfRadiance,
     MergeSettings,
@@ -31,6 +28,8 @@ from asi_watch.hdr.settings import (
     Radiance,
     check_exposure,
 )
+from asi_watch.hdr.packed_tables import MAX_EXPOSURES, WeightedMean, bracket_tables, variance_tables
+from asi_watch.hdr.tone import CodeTable, HalfCodes, picture_table
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
 _BANDS_PER_THREAD = 8

@@ -1,7 +1,8 @@
-"""The merge as its formula stands, in plain float64: slow, short, and what the kernel must equal.
+"""The merge as a formula in plain float64: slow, short, and what the kernel must equal.
 
 Debevec & Malik, "Recovering high dynamic range radiance maps from photographs" (SIGGRAPH 1997),
-equation 6: ln E = Σ w(z) (g(z) − ln t) / Σ w(z), with explicit answers where no exposure counts.
+equation 6: ln E = Σ w(z) (g(z) − ln t) / Σ w(z), with fallbacks where no exposure
+has weight.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.tonemapping import ToneCurve, code_maximum
-from asi_watch.hdr.weights import weight_table
+from asi_watch.hdr.tone import ToneCurve, code_maximum
+from asi_watch.hdr.weights import remap_codes, weight_table
 
 NO_WEIGHT = 1e-12
 
@@ -38,13 +39,6 @@ class ReferenceRadiance:
     validity: NDArray[np.uint8]
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
-
-
-def remap_codes(low_clip: int, high_clip: int) -> NDArray[np.uint8]:
-    """Table of z' = trunc((clip(z, low, high) − low) · 255 / (high − low)), in float32."""
-    z = np.arange(256, dtype=np.float32)
-    clipped = np.clip(z, np.float32(low_clip), np.float32(high_clip)) - np.float32(low_clip)
-    return (clipped * np.float32(255) / np.float32(high_clip - low_clip)).astype(np.uint8)
 
 
 def reference_radiance(

@@ -10,11 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr._mask import RowSpans
+from asi_watch.hdr.disc import RowSpans
 from asi_watch.hdr.exposure_fusion import fuse_exposures
-from asi_watch.hdr.reference import remap_codes
-from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.settings import (
+from asi_watch.hdr.merge_settings import (
     OVER,
     UNDER,
     VALID,
@@ -25,7 +23,9 @@ from asi_watch.hdr.settings import (
     Radiance,
     check_exposure,
 )
-from asi_watch.hdr.tonemapping import code_maximum
+from asi_watch.hdr.response import as_log_response
+from asi_watch.hdr.tone import code_maximum
+from asi_watch.hdr.weights import remap_codes
 
 # The fixed display bounds of E suit times in µs around 320 (80 … 1280 µs, five exposures one
 # stop apart twice over); every bracket's times are scaled to that geometric mean first, so that

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr._half import HalfCodes, block_rows, scratch
-from asi_watch.hdr._mask import clear_outside
-from asi_watch.hdr._tables import LANES, BracketTables
-from asi_watch.hdr._tone import CodeTable
-from asi_watch.hdr.settings import VALID
+from asi_watch.hdr.disc import clear_outside
+from asi_watch.hdr.merge_settings import VALID
+from asi_watch.hdr.packed_tables import LANES, BracketTables
+from asi_watch.hdr.tone import HALF_MARK, CodeTable, HalfCodes
 
 _BLOCK_SAMPLES = 1 << 16
 
@@ -76,7 +75,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
     """
     if _kernel is not None:
         _kernel.merge_codes(
-            *_asked(job, first, last, out.shape[1]),
+            *_arguments(job, first, last, out.shape[1]),
             codes.scale,
             codes.cells,
             codes.count,
@@ -126,7 +125,7 @@ def merge_half(
     channels, _, width = planes.shape
     if _kernel is not None:
         _kernel.merge_half(
-            *_asked(job, first, last, width * channels),
+            *_arguments(job, first, last, width * channels),
             codes.table.scale,
             codes.table.cells,
             codes.table.count,
@@ -136,15 +135,32 @@ def merge_half(
             validity,
         )
         return
-    shape = (last - first, width, channels)
-    step, block = block_rows(shape), scratch(shape)
+    step = max(1, _BLOCK_SAMPLES // (width * channels))
+    block = np.empty((min(step, last - first), width, channels), np.uint16)
     for top in range(first, last, step):
         bottom = min(top + step, last)
         rows = block[: bottom - top]
         merge_codes(job, codes.table, top, bottom, rows.reshape(bottom - top, -1))
         if job.spans is not None:
             clear_outside(rows, job.spans[top:bottom] // channels, codes.under[:channels])
-        codes.split(rows, planes[:, top:bottom], validity[:, top:bottom])
+        _split_half(codes, rows, planes[:, top:bottom], validity[:, top:bottom])
+
+
+def _split_half(
+    codes: HalfCodes,
+    rows: NDArray[np.uint16],
+    planes: NDArray[np.uint16],
+    validity: NDArray[np.uint8],
+) -> None:
+    """Split interleaved codes, shape (rows, W, C), into planes and flags, (C, rows, W)."""
+    for channel in range(rows.shape[2]):
+        plane = planes[channel]
+        np.copyto(plane, rows[:, :, channel])
+        # Marked: 2 (over), less one where it is "under".
+        flags = (plane >> np.uint16(15)) << np.uint16(1)
+        flags -= plane == codes.under[channel]
+        np.copyto(validity[channel], flags, casting="unsafe")
+        plane &= np.uint16(HALF_MARK - 1)
 
 
 def merge_radiance(
@@ -163,7 +179,7 @@ def merge_radiance(
     maximum, special = tables.maximum.astype(np.float32), tables.special.astype(np.float32)
     if _kernel is not None:
         _kernel.merge_radiance(
-            *_asked(job, first, last, ln_radiance.shape[1]),
+            *_arguments(job, first, last, ln_radiance.shape[1]),
             unit,
             offset,
             maximum,
@@ -218,8 +234,8 @@ def merge_uncertainty(
             target[:, lane::LANES] = np.divide(root, weight, out=infinite, where=weight > 0)
 
 
-def _asked(job: Job, first: int, last: int, samples: int) -> tuple[Any, ...]:
-    """Arguments that all merges of the kernel begin with; `samples` to a row."""
+def _arguments(job: Job, first: int, last: int, samples: int) -> tuple[Any, ...]:
+    """First arguments of every merge of the kernel; a row has `samples` samples."""
     tables = job.tables
     frames = tuple(job.frames)
     return frames, tables.words, tables.weight_bits, job.spans, first, last, samples

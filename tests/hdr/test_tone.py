@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.tonemapping import ToneCurve, code_maximum
+from asi_watch.hdr.tone import ToneCurve, code_maximum
 
 
 def test_is_its_formula():

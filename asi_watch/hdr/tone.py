@@ -1,4 +1,8 @@
-"""Output codes tabled over x, so that no exp() or pow() runs per pixel."""
+"""From ln E to the codes of a picture or to half floats: formulas, and tables made of them.
+
+The tables hold the output over x (see `packed_tables.BracketTables`), so that no exp() or pow()
+runs per pixel.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr._tables import BracketTables
-from asi_watch.hdr.tonemapping import ToneCurve, code_maximum
+from asi_watch.hdr.packed_tables import BracketTables
 
 _FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
 _KNOTS = 256
@@ -20,8 +23,83 @@ _CELLS_PER_KNOT = _FIRST_CELLS // _KNOTS
 _LINE_TOLERANCE = 0.5
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
-HALF_MARK = 0x8000
-"""The sign bit of a half float."""
+HALF_MARK = 0x8000  # the sign bit of a half float: here, that the weight is zero
+# Just inside the smallest normal and the largest half float.
+_LOWEST_HALF, _HIGHEST_HALF = 2.0**-14 * 1.001, 65504.0 * 0.999
+
+
+@dataclass(frozen=True)
+class ToneCurve:
+    """The global tone curve ((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1.
+
+    Parameters
+    ----------
+    black, white : float
+        a and b: the ln E shown as black and as white.
+    gamma : float
+        γ of the display; 1 leaves the picture linear.
+
+    Raises
+    ------
+    ValueError
+        If `white` is not above `black` or `gamma` not above 0.
+    """
+
+    black: float
+    white: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.black, self.white]).all() and self.black < self.white):
+            raise ValueError(f"the ln E range must rise; got ({self.black:g}, {self.white:g})")
+        if not (np.isfinite(self.gamma) and self.gamma > 0):
+            raise ValueError(f"gamma must be above 0; got {self.gamma:g}")
+
+    def levels(self, ln_e: ArrayLike) -> NDArray[np.float64]:
+        """Display level of each ln E, 0 … 1.
+
+        Everything is measured from `white`, so that no unit of time overflows exp().
+        """
+        ln = np.asarray(ln_e, dtype=np.float64)
+        floor = np.exp(self.black - self.white)
+        linear = (np.exp(np.minimum(ln - self.white, 0.0)) - floor) / (1.0 - floor)
+        return np.asarray(np.clip(linear, 0.0, 1.0) ** (1.0 / self.gamma))
+
+    def codes(self, ln_e: ArrayLike, maximum: int) -> NDArray[np.uint16]:
+        """Display codes 0 … `maximum` (255 or 65535), truncated."""
+        return (self.levels(ln_e) * maximum).astype(np.uint16)
+
+    def thresholds(self, maximum: int) -> NDArray[np.float64]:
+        """Smallest ln E of every code: entry k is where code k begins; entry 0 is −inf.
+
+        Returns
+        -------
+        ndarray, shape (maximum + 2,), float64
+            Rising; the last entry is +inf, so that a search never runs off the end.
+        """
+        level = np.arange(1, maximum + 1, dtype=np.float64) / maximum
+        floor = np.exp(self.black - self.white)
+        linear = level**self.gamma * (1.0 - floor) + floor
+        out = np.empty(maximum + 2)
+        out[0], out[-1] = -np.inf, np.inf
+        out[1:-1] = self.white + np.log(linear)
+        return out
+
+
+def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
+    """Largest code of a picture's dtype: 255 or 65535.
+
+    Raises
+    ------
+    ValueError
+        If it is neither uint8 nor uint16.
+    """
+    kind = np.dtype(dtype)
+    if kind == np.uint8:
+        return 255
+    if kind == np.uint16:
+        return 65535
+    raise ValueError(f"a picture is uint8 or uint16; got {kind}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,3 +283,40 @@ def _smooth_count(curve: ToneCurve, lane: tuple[float, ...]) -> int:
             return count
         count *= 2
     return 0
+
+
+@dataclass(frozen=True, eq=False)
+class HalfCodes:
+    """How sums become half floats, and how marked ones are read.
+
+    Parameters
+    ----------
+    table : CodeTable
+        Half floats as uint16, marked where the weight is zero.
+    under : ndarray, shape (3,), uint16
+        Of each lane, what is marked as under-exposed; other marked codes are over-exposed.
+    """
+
+    table: CodeTable
+    under: NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, tables: BracketTables, factor: float) -> HalfCodes | None:
+        """Prepare a bracket; None if half floats cannot hold or tell apart all it can give."""
+        extremes = np.concatenate([tables.special.ravel(), tables.minimum, tables.maximum])
+        with np.errstate(over="ignore"):
+            values = np.exp(extremes) * factor
+        if not (values.min() >= _LOWEST_HALF and values.max() <= _HIGHEST_HALF):
+            return None
+        table = half_table(tables, factor)
+        specials = table.cells[:, table.count :]
+        lowest = (np.exp(tables.minimum) * factor).astype(np.float16).view(np.uint16)
+        under = lowest | np.uint16(HALF_MARK)
+        # The flags must follow from the codes alone.
+        flags = np.where(specials == under[:, np.newaxis], 1, 2)
+        return cls(table, under) if (flags == tables.validity).all() else None
+
+    @property
+    def darkest(self) -> NDArray[np.uint16]:
+        """Of each lane, the half float of what is under-exposed, without its mark."""
+        return self.under & np.uint16(HALF_MARK - 1)

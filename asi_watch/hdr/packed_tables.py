@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.reference import remap_codes
+from asi_watch.hdr.merge_settings import OVER, UNDER, MergeSettings
 from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.settings import OVER, UNDER, MergeSettings
-from asi_watch.hdr.weights import log_variance, weight_table
+from asi_watch.hdr.weights import log_variance, remap_codes, weight_table
 
 MAX_EXPOSURES = 64
 LANES = 3
