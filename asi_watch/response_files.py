@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -12,8 +13,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.errors import ResponseFileError
-from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
+from asi_watch.errors import CurveMismatchError, ResponseFileError
+from asi_watch.hdr.response import (
+    ChannelOrder,
+    CurveProblem,
+    ResponseCurve,
+    as_log_response,
+    judge_curve,
+)
+
+log = logging.getLogger(__name__)
 
 # A response file holds 3 KB of numbers and a page of metadata; more is not one.
 _MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -98,13 +107,128 @@ def _refuse_bombs(path: Path, raw: bytes) -> None:
 def load_curve(path: str | Path) -> ResponseCurve:
     """Read a response file as a curve to merge with, channels in BGR order.
 
+    What is odd about the curve but can be used is logged as a warning.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    ResponseCurve
+
+    Raises
+    ------
+    ResponseFileError
+        See `read_response_file`; also where no camera can have such a curve.
+    """
+    curve, problems = examine_curve(path)
+    return accept_curve(curve, problems, str(path))
+
+
+def examine_curve(path: str | Path) -> tuple[ResponseCurve, tuple[CurveProblem, ...]]:
+    """Read a response file and judge its curve, without logging or refusing it.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    curve : ResponseCurve
+        Channels in BGR order.
+    problems : tuple of CurveProblem
+        See `asi_watch.hdr.response.judge_curve`.
+
     Raises
     ------
     ResponseFileError
         See `read_response_file`.
     """
     response, metadata = read_response_file(path)
-    return ResponseCurve(to_bgr(response, metadata["channel_order"]), metadata)
+    curve = ResponseCurve(to_bgr(response, metadata["channel_order"]), metadata)
+    return curve, judge_curve(curve.log_response)
+
+
+def curve_of_array(response: ArrayLike, order: ChannelOrder, name: str) -> ResponseCurve:
+    """Take an array as a curve to merge with, judged as those from files are.
+
+    Parameters
+    ----------
+    response : array_like, shape (256, C) or (256, 1, C)
+        g(z) in the ln domain.
+    order : {"BGR", "RGB"}
+        Of its columns.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    ResponseFileError
+        If no camera can have such a curve.
+    """
+    try:
+        curve = ResponseCurve(to_bgr(as_log_response(np.asarray(response)), order))
+    except ValueError as error:
+        raise ResponseFileError(f"{name}: {error}") from error
+    return accept_curve(curve, judge_curve(curve.log_response), name)
+
+
+def check_channels(curve: ResponseCurve | None, channels: int, name: str) -> None:
+    """Refuse a curve whose number of channels is not that of the images.
+
+    Parameters
+    ----------
+    curve : ResponseCurve or None
+        None fits everything.
+    channels : int
+        Of the images.
+    name : str
+        What was to be merged, for the message.
+
+    Raises
+    ------
+    CurveMismatchError
+    """
+    if curve is not None and curve.channels != channels:
+        raise CurveMismatchError(name, curve.channels, channels)
+
+
+def accept_curve(
+    curve: ResponseCurve, problems: tuple[CurveProblem, ...], name: str
+) -> ResponseCurve:
+    """Let a judged curve pass, with its warnings logged.
+
+    Parameters
+    ----------
+    curve : ResponseCurve
+    problems : tuple of CurveProblem
+        From `examine_curve` or `judge_curve`.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    ResponseFileError
+        If one of the problems refuses it.
+    """
+    refused = refusal(problems, name)
+    if refused is not None:
+        raise ResponseFileError(refused)
+    for problem in problems:
+        log.warning("%s: %s", name, warning_of(problem))
+    return curve
+
+
+def refusal(problems: tuple[CurveProblem, ...], name: str) -> str | None:
+    """Give the message that refuses a curve; None if it can be used."""
+    texts = [problem.text for problem in problems if problem.severity == "refuse"]
+    return f"{name}: not a response curve: {'; '.join(texts)}" if texts else None
+
+
+def warning_of(problem: CurveProblem) -> str:
+    """Give the message about a curve that can be used."""
+    return f"the response curve looks wrong: {problem.text}"
 
 
 def to_bgr(response: NDArray[np.float32], order: ChannelOrder) -> NDArray[np.float32]:

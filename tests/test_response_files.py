@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asi_watch.errors import ResponseFileError
-from asi_watch.response_files import load_curve, read_response_file, response_bytes
+from asi_watch.errors import CurveMismatchError, ResponseFileError
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.response_files import (
+    check_channels,
+    curve_of_array,
+    examine_curve,
+    load_curve,
+    read_response_file,
+    response_bytes,
+)
 
 CURVE = np.linspace(-4, 2, 256, dtype=np.float32)[:, None] + np.array(
     [0.0, 0.1, 0.2], dtype=np.float32
@@ -103,3 +111,34 @@ def test_a_file_that_is_no_response_is_named_in_the_error(tmp_path: Path, kind: 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ResponseFileError, match="asi-watch calibrate"):
         read_response_file(tmp_path / "no.npz")
+
+
+def test_an_impossible_curve_is_refused_by_file_and_by_array(tmp_path: Path) -> None:
+    path = tmp_path / "falling.npz"
+    path.write_bytes(response_bytes(CURVE[::-1]))
+    words = "not a response curve: blue, green, red: falls"
+    with pytest.raises(ResponseFileError, match=rf"falling\.npz: {words}"):
+        load_curve(path)
+    with pytest.raises(ResponseFileError, match=f"response: {words}"):
+        curve_of_array(CURVE[::-1], "BGR", "response")
+    assert examine_curve(path)[1][0].severity == "refuse"
+
+
+def test_an_odd_curve_is_used_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dented = CURVE.copy()
+    dented[150] -= 0.2
+    (tmp_path / "dented.npz").write_bytes(response_bytes(dented))
+    load_curve(tmp_path / "dented.npz")
+    words = "the response curve looks wrong: blue, green, red: falls at 1 of 255"
+    assert f"dented.npz: {words}" in caplog.text
+
+
+def test_a_curve_of_other_channels_is_an_error_of_its_own() -> None:
+    grey = ResponseCurve(CURVE[:, :1])
+    check_channels(None, 3, "x.jpg")
+    check_channels(grey, 1, "x.jpg")
+    with pytest.raises(CurveMismatchError, match=r"x\.jpg: the image has 3 channels") as caught:
+        check_channels(grey, 3, "x.jpg")
+    assert (caught.value.curve_channels, caught.value.image_channels) == (1, 3)

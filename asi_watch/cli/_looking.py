@@ -16,7 +16,7 @@ from asi_watch.files import shown
 from asi_watch.naming import NamePattern, ParsedName, is_product_name, label_like
 
 if TYPE_CHECKING:
-    from asi_watch.hdr.response import ResponseCurve
+    from asi_watch.hdr.response import CurveProblem, ResponseCurve
     from asi_watch.images.headers import Header
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "name_warnings",
     "names_as_read",
     "response_fault",
+    "response_warnings",
 ]
 
 _MOST_FILES = 200
@@ -137,6 +138,30 @@ def response_fault(camera: CameraConfig, found: FilesFound) -> str | None:
     return fault
 
 
+def response_warnings(camera: CameraConfig, _found: FilesFound) -> Iterator[tuple[Way, str]]:
+    """Say what is odd about a response curve that can be used all the same."""
+    path = camera.response
+    if path is None or camera.merge.algorithm == "mertens":
+        return
+    from asi_watch.patience import answered
+    from asi_watch.response_files import warning_of
+
+    (problems,) = answered(_PATIENCE, partial(_curve_problems, path))
+    for problem in problems or ():
+        yield ("response",), f"{path}: {warning_of(problem)}"
+
+
+def _curve_problems(path: Path) -> tuple[CurveProblem, ...]:
+    from asi_watch.errors import ResponseFileError
+    from asi_watch.response_files import examine_curve, refusal
+
+    try:
+        _, problems = examine_curve(path)
+    except ResponseFileError:
+        return ()
+    return () if refusal(problems, "") else problems
+
+
 def hints(camera: CameraConfig) -> list[str]:
     """Say what the settings leave to be wished for (`merge_hints`), by the response file."""
     from asi_watch.cli._scale import merge_hints
@@ -151,24 +176,27 @@ def hints(camera: CameraConfig) -> list[str]:
 
 def _usable_curve(path: Path) -> ResponseCurve | None:
     from asi_watch.errors import ResponseFileError
-    from asi_watch.response_files import load_curve
+    from asi_watch.response_files import examine_curve, refusal
 
     try:
-        return load_curve(path)
+        curve, problems = examine_curve(path)
     except ResponseFileError:
         return None
+    return None if refusal(problems, "") else curve
 
 
 def _response_fault(path: Path, camera: CameraConfig, found: FilesFound) -> str | None:
     from asi_watch.errors import ResponseFileError
-    from asi_watch.response_files import load_curve
+    from asi_watch.response_files import examine_curve, refusal
 
     with path.open("rb"):  # an OSError: not there, or not to be read
         pass
     try:
-        curve = load_curve(path)
+        curve, problems = examine_curve(path)
     except ResponseFileError as error:
         return str(error)
+    if (impossible := refusal(problems, str(path))) is not None:
+        return impossible
     for name, _ in found.fitting[:1]:
         header = _header(camera.watch / name)
         if header is not None and header.channels != curve.channels:

@@ -30,6 +30,7 @@ def command(config_path: str) -> None:
         name_warnings,
         names_as_read,
         response_fault,
+        response_warnings,
     )
     from asi_watch.cli._places import place_faults, strangers
     from asi_watch.cli._slots import slot_warnings
@@ -43,7 +44,7 @@ def command(config_path: str) -> None:
             click.echo(line, err=True)
         warnings += [
             _problem(loaded, ("cameras", name, *way), text)
-            for check in (name_warnings, disc_warnings, slot_warnings)
+            for check in (name_warnings, disc_warnings, slot_warnings, response_warnings)
             for way, text in check(camera, found)
         ]
         warnings += [

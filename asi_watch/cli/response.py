@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asi_watch.errors import ResponseFileError
 from asi_watch.files import shown
 
 if TYPE_CHECKING:
@@ -73,11 +74,14 @@ def command() -> None:
 @_plot_option
 def show(file: str, plot: str | None) -> None:
     """Show what a response file holds and how it came about."""
-    from asi_watch.response_files import load_curve
+    from asi_watch.response_files import examine_curve, refusal, warning_of
 
-    curve = load_curve(file)
+    curve, problems = examine_curve(file)
     for line in _lines(file, curve):
         click.echo(line)
+    impossible = refusal(problems, shown(file))
+    for problem in problems if impossible is None else ():
+        click.echo(f"warning: {warning_of(problem)}", err=True)
     if plot is not None:
         from asi_watch.pipeline import _save_response_plot
         from asi_watch.pipeline.curves import extrapolated_codes, plot_title
@@ -86,6 +90,8 @@ def show(file: str, plot: str | None) -> None:
         title = plot_title(file, curve)
         _save_response_plot(curve.log_response, plot, title=title, extrapolated=guessed)
         click.echo(f"plot in {shown(plot)}")
+    if impossible is not None:
+        raise ResponseFileError(impossible)
 
 
 @command.command(epilog=_COMPARE_EXAMPLES)
@@ -123,8 +129,6 @@ def compare(first: str, second: str, plot: str | None) -> None:
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
     from asi_watch.cli._curve_report import channel_names, row
     from asi_watch.cli._scale import scale_line
-    from asi_watch.pipeline.comparing import falling_steps
-    from asi_watch.pipeline.curves import looks_linear
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
@@ -144,9 +148,6 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
         yield row(f"g({code})", (f"{v:.4f}" for v in curve.log_response[code]))
     span = (curve.log_response[254] - curve.log_response[1]) / 0.6931472
     yield row("range 1 … 254 (stops)", (f"{v:.2f}" for v in span))
-    if looks_linear(curve.log_response):
-        yield "warning: every value is positive: exposures, it seems, not their logarithm g(z)"
-    yield row("falling steps", (str(n) for n in falling_steps(curve)))
     yield from _residuals(meta)
 
 

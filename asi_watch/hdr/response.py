@@ -1,4 +1,4 @@
-"""The response curve g(z) of a camera as a value that never changes."""
+"""The response curve g(z) of a camera as a value that never changes, and whether it can be one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ChannelOrder = Literal["BGR", "RGB"]
+Severity = Literal["refuse", "warn"]
+
+CHANNEL_NAMES = {1: ("grey",), 3: ("blue", "green", "red")}
+"""Names of the channels of a curve, in the order of its columns."""
+
+# Codes judged for their course: beyond them noise and saturation leave a curve little to stand on.
+_FIRST, _LAST = 15, 240
+_DEEPEST_FALL = 1.0  # stops; published solvers leave dents of a few tenths
+_SMALLEST_FALL = 0.005  # stops; less is rounding
+# Known cameras cover 1.9 to 9.9 stops from code 15 to 240.
+_NO_RISE, _SMALL_RANGE, _LARGE_RANGE, _ABSURD_RANGE = 0.25, 1.5, 15.0, 40.0
+# Slope from 15 to 60 over that from 195 to 240: at least 1 for known cameras in the ln domain,
+# far below for the exposures themselves (0.1 for a power law).
+_LINEAR_BEND = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +95,84 @@ def as_log_response(response: ArrayLike) -> NDArray[np.float32]:
     if not np.isfinite(curve).all():
         raise ValueError("the response curve holds values that are not finite")
     return curve
+
+
+@dataclass(frozen=True, slots=True)
+class CurveProblem:
+    """What is wrong with a response curve.
+
+    Parameters
+    ----------
+    severity : {"refuse", "warn"}
+        "refuse": no camera can have it, and nothing is merged with it. "warn": it can be used.
+    text : str
+        One clause for the operator, without the name of the file.
+    """
+
+    severity: Severity
+    text: str
+
+
+def judge_curve(response: ArrayLike) -> tuple[CurveProblem, ...]:
+    """Judge whether an array can be the log response of a camera.
+
+    Parameters
+    ----------
+    response : array_like
+        g(z) in the ln domain, columns in BGR order; of any shape and content.
+
+    Returns
+    -------
+    tuple of CurveProblem
+        Those that refuse first; empty for a sound curve.
+    """
+    try:
+        curve = as_log_response(response).astype(np.float64)
+    except (ValueError, TypeError) as error:
+        return (CurveProblem("refuse", str(error)),)
+    named: dict[CurveProblem, list[str]] = {}
+    for column, name in enumerate(CHANNEL_NAMES[curve.shape[1]]):
+        for problem in _channel_problems(curve[:, column]):
+            named.setdefault(problem, []).append(name)
+    found = [
+        CurveProblem(problem.severity, f"{', '.join(names)}: {problem.text}")
+        for problem, names in named.items()
+    ]
+    if curve.min() >= 0 and not any(p.severity == "refuse" for p in found):
+        text = "every value is positive: exposures, it seems, not their logarithm g(z)"
+        linear = any(_looks_linear(g) for g in curve.T)
+        found.append(CurveProblem("refuse" if linear else "warn", text))
+    return tuple(sorted(found, key=lambda p: p.severity))
+
+
+def _channel_problems(g: NDArray[np.float64]) -> list[CurveProblem]:
+    stops = g / np.log(2.0)
+    rise = stops[_LAST] - stops[_FIRST]
+    between = f"from code {_FIRST} to {_LAST}"
+    if rise <= -_NO_RISE:
+        return [CurveProblem("refuse", f"falls by {-rise:.2f} stops {between}: no camera's")]
+    if rise < _NO_RISE:
+        text = f"does not rise: {rise:.2f} stops {between}, no camera's"
+        return [CurveProblem("refuse", text)]
+    if rise > _ABSURD_RANGE:
+        return [CurveProblem("refuse", f"rises by {rise:.0f} stops {between}: no camera's")]
+    found = []
+    if not _SMALL_RANGE <= rise <= _LARGE_RANGE:
+        text = f"rises by {rise:.1f} stops {between}; cameras do by 2 to 10"
+        found.append(CurveProblem("warn", text))
+    steps = np.diff(stops)
+    falling = int((steps < -_SMALLEST_FALL).sum())
+    if falling:
+        inner = stops[_FIRST : _LAST + 1]
+        deepest = float((np.maximum.accumulate(inner) - inner).max())
+        at = int(np.argmin(steps)) + 1
+        text = f"falls at {falling} of 255 steps between codes, most at code {at}"
+        if deepest > _DEEPEST_FALL:
+            text += f", in all by {deepest:.1f} stops below what it had reached: no camera's"
+            return [CurveProblem("refuse", text)]
+        found.append(CurveProblem("warn", f"{text} ({steps.min():.2f} stops)"))
+    return found
+
+
+def _looks_linear(g: NDArray[np.float64]) -> bool:
+    return bool(g[60] - g[_FIRST] < _LINEAR_BEND * (g[_LAST] - g[195]))

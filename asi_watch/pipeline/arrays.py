@@ -22,6 +22,7 @@ from asi_watch.pipeline.merging import check_products, user_modes
 from asi_watch.pipeline.naming import parse_timestamp
 from asi_watch.pipeline.settings import MergeChoices, merge_choices, product_of
 from asi_watch.products import Provenance, Source, encode_merge, publish
+from asi_watch.response_files import check_channels
 
 __all__ = ["create_and_save_hdr"]
 
@@ -72,7 +73,9 @@ def create_and_save_hdr(
     _check_arrays(images, times, shown(target))
     if darkens(images, times):
         log.warning("%s: %s", shown(target), DARKENS)
-    curve = choices.curve
+    curve = choices.curve if choices.settings.algorithm != "mertens" else None
+    channels = images[0].shape[2] if images[0].ndim == 3 else 1
+    check_channels(curve, channels, shown(target))
     try:
         log_response = None if curve is None else curve.log_response
         merge = open_merge(choices.settings, log_response, images[0].shape, threads=merge_threads())

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from asi_watch.errors import ResponseFileError
 from asi_watch.hdr.response import ResponseCurve
 
-__all__ = ["FIRST_CODE", "LAST_CODE", "CurveComparison", "compare_curves", "falling_steps"]
+__all__ = ["FIRST_CODE", "LAST_CODE", "CurveComparison", "compare_curves"]
 
 FIRST_CODE, LAST_CODE = 15, 240
 """Codes compared: beyond them noise and saturation leave a curve little to stand on."""
@@ -72,8 +72,3 @@ def compare_curves(first: ResponseCurve, second: ResponseCurve) -> CurveComparis
         worst_code=tuple(int(v) + FIRST_CODE for v in size.argmax(axis=0)),
         offset=tuple(float(v) for v in offset),
     )
-
-
-def falling_steps(curve: ResponseCurve) -> tuple[int, ...]:
-    """Count, per channel (BGR), the codes at which g falls instead of rising."""
-    return tuple(int(n) for n in (np.diff(curve.log_response, axis=0) < 0).sum(axis=0))

@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.files import shown
-from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
+from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
 from asi_watch.pipeline.merging import user_modes
 from asi_watch.products import publish
-from asi_watch.response_files import read_response_file, response_bytes, to_bgr
+from asi_watch.response_files import read_response_file, response_bytes, to_bgr, warning_of
 
 __all__ = [
     "_save_response_plot",
     "check_plot_name",
     "extrapolated_codes",
     "load_response_curve",
-    "looks_linear",
     "plot_title",
     "publish_plot",
     "save_response_curve",
@@ -111,15 +110,12 @@ def save_response_curve(
         target = target.with_name(f"{target.name}.npz")
     mode, folder_mode = user_modes()
     data = response_bytes(response, metadata)
-    if looks_linear(response):
-        log.warning(
-            "%s: every value is positive: exposures, it seems, not their logarithm g(z)",
-            shown(target),
-        )
+    order = (metadata or {}).get("channel_order", "BGR")
+    for problem in judge_curve(to_bgr(as_log_response(response), order)):
+        log.warning("%s: %s", shown(target), warning_of(problem))
     publish(data, target, mode=mode, folder_mode=folder_mode)
     if save_plot:
         noted = dict(metadata or {})
-        order = noted.get("channel_order", "BGR")
         curve = as_log_response(response)
         _save_response_plot(
             curve,
@@ -150,7 +146,10 @@ def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str
     ResponseFileError
         If the file is missing, damaged, or holds something else.
     """
-    return read_response_file(path)
+    response, metadata = read_response_file(path)
+    for problem in judge_curve(to_bgr(response, metadata["channel_order"])):
+        log.warning("%s: %s", shown(os.fspath(path)), warning_of(problem))
+    return response, metadata
 
 
 def plot_title(name: str, curve: ResponseCurve) -> str:
@@ -181,11 +180,6 @@ def extrapolated_codes(metadata: Mapping[str, Any], channels: int) -> list[list[
         return []
     inside = all(0 <= a <= b <= 255 for channel in found for a, b in channel)
     return found if inside and len(found) == channels else []
-
-
-def looks_linear(response: ArrayLike) -> bool:
-    """Tell whether a response holds exp(g) in place of g, whose codes lie about zero."""
-    return bool(np.min(as_log_response(response)) > 0)
 
 
 def check_plot_name(path: str | Path) -> None:

@@ -33,6 +33,7 @@ from asi_watch.products import (
     encode_merge,
     publish,
 )
+from asi_watch.response_files import check_channels
 
 __all__ = ["BracketMerger", "MergePlan", "MergedBracket", "check_products", "user_modes"]
 
@@ -179,11 +180,7 @@ class BracketMerger:
 
     def _begin(self, shape: tuple[int, ...], exposure: Exposure) -> Merge:
         curve = self._plan.curve if self._plan.settings.algorithm != "mertens" else None
-        if curve is not None and curve.channels != shape[2]:
-            raise ResponseFileError(
-                f"{self._shown(exposure)}: the image has {shape[2]} channels, the response curve"
-                f" {curve.channels}"
-            )
+        check_channels(curve, shape[2], self._shown(exposure))
         log_response = None if curve is None else curve.log_response
         return open_merge(self._plan.settings, log_response, shape, threads=self._plan.threads)
 

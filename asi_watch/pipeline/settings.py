@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
-from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response
+from asi_watch.hdr.response import ChannelOrder, ResponseCurve, judge_curve
 from asi_watch.products import ProductSpec
 from asi_watch.products.spec import Format
-from asi_watch.response_files import to_bgr
+from asi_watch.response_files import accept_curve, curve_of_array
 
 __all__ = ["MergeChoices", "merge_choices", "product_of"]
 
@@ -110,6 +109,9 @@ def product_of(filetype: str, **options: Any) -> ProductSpec:
 
 
 def _curve(response: ArrayLike | ResponseCurve | None, order: ChannelOrder) -> ResponseCurve | None:
-    if response is None or isinstance(response, ResponseCurve):
-        return response
-    return ResponseCurve(to_bgr(as_log_response(np.asarray(response)), order))
+    if response is None:
+        return None
+    if isinstance(response, ResponseCurve):
+        impossible = [p for p in judge_curve(response.log_response) if p.severity == "refuse"]
+        return accept_curve(response, tuple(impossible), "response")
+    return curve_of_array(response, order, "response")

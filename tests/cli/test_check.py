@@ -139,8 +139,9 @@ def test_exposures_that_nobody_expects(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (b"\x89PNG", "it is no .npz file"),
+        (response_bytes(np.zeros((256, 3))), "blue, green, red: does not rise"),
         (
-            response_bytes(np.zeros((256, 3))),
+            response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)),
             "a curve of 3 channels, and the camera's images have 1",
         ),
     ],

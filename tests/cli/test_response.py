@@ -84,6 +84,16 @@ def test_a_plot_of_no_format_is_wrong_usage(tmp_path: Path) -> None:
         assert ".png, .jpg, .svg or .pdf; .xyz is none" in " ".join(result.stderr.split())
 
 
-def test_show_tells_exposures_in_place_of_their_logarithm(tmp_path: Path) -> None:
+def test_show_says_what_is_wrong_with_a_curve(tmp_path: Path) -> None:
     save_response_curve(tmp_path / "e.npz", np.exp(G), save_plot=False)
-    assert "not their logarithm" in response("show", str(tmp_path / "e.npz")).stdout
+    result = response("show", str(tmp_path / "e.npz"))
+    assert (result.exit_code, "not their logarithm" in result.stderr) == (1, True)
+    assert "g(128)" in result.stdout
+    dented = np.array(G)
+    dented[150] -= 0.2
+    save_response_curve(tmp_path / "d.npz", dented, save_plot=False)
+    result = response("show", str(tmp_path / "d.npz"))
+    assert (result.exit_code, "warning: the response curve looks wrong" in result.stderr) == (
+        0,
+        True,
+    )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from asi_watch.errors import ResponseFileError
 from asi_watch.pipeline import _save_response_plot, load_response_curve, save_response_curve
-from asi_watch.pipeline.comparing import compare_curves, falling_steps
+from asi_watch.pipeline.comparing import compare_curves
 from asi_watch.pipeline.curve_plots import save_comparison_plot
 from asi_watch.response_files import load_curve
 from tests.pipeline.making import true_curve
@@ -89,12 +89,6 @@ def test_curves_of_unequal_channels_do_not_compare() -> None:
     grey = type(true_curve())(G[:, :1], {})
     with pytest.raises(ResponseFileError, match="3 and 1 channels"):
         compare_curves(true_curve(), grey)
-
-
-def test_falling_steps_are_counted() -> None:
-    bent = np.array(G)
-    bent[100, 1] += 5
-    assert falling_steps(type(true_curve())(bent, {})) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("name", ["noext", "foo.xyz"])

@@ -15,6 +15,7 @@ from asi_watch.cores import merge_threads
 from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.response_files import check_channels
 
 Key = tuple[str, tuple[int, int]]
 """Path and signature of a file."""
@@ -148,6 +149,7 @@ class OpenMerges:
             settings = replace(settings, algorithm="mertens")
         if settings.algorithm == "mertens":
             curve = None
+        check_channels(curve, shape[2], "the bracket")
         log_response = None if curve is None else curve.log_response
         merge = open_merge(settings, log_response, shape, threads=merge_threads())
         one = OpenMerge(merge, curve, settings)
