@@ -78,42 +78,6 @@ def slot_of(timestamp: datetime, round_to: timedelta, offset: timedelta = timede
     return _EPOCH + (ticks - ticks % step) * _MICROSECOND
 
 
-LatePolicy = Literal["remerge", "ignore"]
-
-
-@dataclass(frozen=True, slots=True)
-class BracketRules:
-    """When exposures belong together and when their bracket is over.
-
-    Parameters
-    ----------
-    round_to, offset : timedelta
-        See `slot_of`.
-    exposures : tuple of float, int or "auto"
-        Expected exposure times in microseconds, or how many, or learned from recent brackets.
-    min_exposures : int
-        An incomplete bracket with fewer is skipped.
-    grace : float
-        Seconds since the last arrival after which an incomplete bracket is over.
-    late : {"remerge", "ignore"}
-        What an exposure does that arrives after its bracket was published.
-    learn_offset : bool
-        Move the slots' edges to where they cut no bracket (`asi_watch.phases`).
-    """
-
-    round_to: timedelta
-    offset: timedelta
-    exposures: tuple[float, ...] | int | Literal["auto"]
-    min_exposures: int
-    grace: float
-    late: LatePolicy
-    learn_offset: bool = False
-
-    def slot(self, timestamp: datetime) -> datetime:
-        """Slot of a timestamp under these rules."""
-        return slot_of(timestamp, self.round_to, self.offset)
-
-
 @dataclass(slots=True)
 class ExpectedExposures:
     """What a complete bracket of one camera holds; learns it where the rules say ``auto``."""

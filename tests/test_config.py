@@ -61,7 +61,7 @@ def test_examples_read_the_names_of_their_cameras() -> None:
     for path in FILES[1:]:
         (camera,) = load_config(path).cameras.values()
         name, exposure_us = names.pop(path.stem)
-        parsed = camera.name_pattern().parse(name)
+        parsed = camera.pattern.parse(name)
         assert parsed is not None
         assert parsed.exposure_us == exposure_us
         assert isinstance(camera.expected_exposures_us, tuple)
@@ -96,7 +96,7 @@ def test_exposures_and_labels_count_in_the_exposure_unit() -> None:
         "exposure_unit: ms, exposure_labels: {a: 2}, bracket: {exposures: [0.5, 2, 8]}"
     )
     assert camera.expected_exposures_us == (500, 2000, 8000)
-    parsed = camera.name_pattern().parse("20240621103008_a.jpg")
+    parsed = camera.pattern.parse("20240621103008_a.jpg")
     assert parsed == ParsedName(datetime(2024, 6, 21, 10, 30, 8), 2000)
     assert camera.bracket.expected_count == 3
 
@@ -175,7 +175,7 @@ def test_names_that_are_not_utf8_can_be_told() -> None:
     template = r"caf\udce9_{timestamp:%Y%m%d%H%M%S}_{exposure}"
     config = config_of(SMALLEST.replace("/out", f'/out, filename: "{template}"'))
     name = os.fsdecode(b"caf\xe9_20240621103008_80.jpg")
-    assert config.cameras["roof"].name_pattern().parse(name) is not None
+    assert config.cameras["roof"].pattern.parse(name) is not None
     assert config_of(dump_config(config)) == config
 
 

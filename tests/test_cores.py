@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asi_watch.cli._settings import daemon_settings
 from asi_watch.config.loading import parse_config
 from asi_watch.cores import merge_threads, usable_cores
 from asi_watch.hdr import weighted_merge
@@ -93,7 +92,7 @@ def test_half_a_core_starts_one_thread_everywhere(
         merge.add(np.zeros((64, 64, 3), np.uint8), 1.0)
         strips.encode_jpeg(ProductSpec("jpg"), merge.picture())
         assert workers.together(abs, [-1, -2, -3]) == [1, 2, 3]
-        return daemon_settings(config).workers, list(sizes)
+        return config.worker_count, list(sizes)
 
     limited(machine, "max 100000")
     assert threads() == (8, [2, 2, 2])

@@ -147,7 +147,7 @@ def archive_rules(
         name, camera, config = found
         if exposure_unit is not None:
             raise click.UsageError("--exposure-unit: the configuration file says that already")
-        pattern = camera.name_pattern()
+        pattern = camera.pattern
         rules = ArchiveRules(
             round_to=camera.bracket.round_to,
             parse=pattern.parse,

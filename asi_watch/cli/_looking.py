@@ -59,7 +59,7 @@ def look_into(camera: CameraConfig) -> FilesFound:
     from asi_watch.patience import answered
 
     (names,) = answered(_PATIENCE, lambda: list(_newest_files(camera)))
-    pattern = camera.name_pattern()
+    pattern = camera.pattern
     fitting, misfits = [], []
     for path in names or []:
         parsed = pattern.parse(path)

@@ -165,9 +165,7 @@ def _disc(
         return None if given == "none" else given
     if found is None:
         return "auto"
-    from asi_watch.cli._settings import calibration_disc
-
-    return calibration_disc(found[1])
+    return found[1].calibration_disc
 
 
 def _curve_there(response: str) -> str:

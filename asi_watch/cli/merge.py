@@ -160,16 +160,14 @@ def command(
 def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettings:
     from dataclasses import replace
 
-    from asi_watch.cli._settings import merge_settings
     from asi_watch.config.model import MergeConfig
 
-    return replace(merge_settings(camera.merge if camera else MergeConfig()), **given)
+    return replace((camera.merge if camera else MergeConfig()).settings, **given)
 
 
 def _products(
     camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None
 ) -> list[ProductSpec]:
-    from asi_watch.cli._settings import product_spec
     from asi_watch.config.model import ProductConfig
 
     if quality is not None and formats and "jpg" not in formats:
@@ -183,7 +181,7 @@ def _products(
         configs = [
             c.model_copy(update={"quality": quality}) if c.format == "jpg" else c for c in configs
         ]
-    return [product_spec(c) for c in configs]
+    return [c.spec for c in configs]
 
 
 def _curve(
@@ -201,7 +199,6 @@ def _curve(
 
 def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> ResponseCurve | None:
     """Take the curve that the daemon uses: the operator's, or the one it has adopted since."""
-    from asi_watch.cli._settings import camera_settings
     from asi_watch.errors import ResponseFileError
     from asi_watch.files import shown
     from asi_watch.live.curves.curves import choose_curve
@@ -211,7 +208,7 @@ def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> Respons
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
         return None if camera.response is None else load_curve(camera.response)
     with Ledger(config.state_dir, read_only=True) as ledger:
-        choice = choose_curve(name, camera_settings(name, camera).curves, ledger)
+        choice = choose_curve(name, camera, ledger)
     if choice.in_use is None:
         if choice.fault is not None:
             raise ResponseFileError(choice.fault)

@@ -31,7 +31,6 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     Only files of published brackets, oldest first. The daemon does the same every hour where
     `retention` is configured and `dry_run` is false. Exit code 1 when files could not be deleted.
     """
-    from asi_watch.cli._settings import camera_settings
     from asi_watch.config.loading import load_config
     from asi_watch.files import shown
     from asi_watch.live.ledger.ledger import Ledger
@@ -41,7 +40,7 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     if camera is not None and camera not in config.cameras:
         known = ", ".join(config.cameras)
         raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
-    cameras = [camera_settings(name, c) for name, c in config.cameras.items()]
+    cameras = list(config.cameras.values())
     chosen = [c for c in cameras if camera in (None, c.name)]
     if not any(getattr(c.retention, k).any for c in chosen for k in KINDS):
         click.echo("no retention is configured: nothing is ever deleted")

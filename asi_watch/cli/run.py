@@ -33,7 +33,6 @@ def command(config_path: str) -> None:
     2 configuration refused, 3 another daemon uses the same state_dir.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli._settings import daemon_settings
     from asi_watch.config.loading import load_config
     from asi_watch.live.lock import StateFolderError
     from asi_watch.live.operating.memory import share_arenas
@@ -48,9 +47,9 @@ def command(config_path: str) -> None:
     repeats = RepeatFilter(burst=60)
     setup_logging(config.log.level, config.log.format, repeats=repeats)
     daemon = Daemon(
-        daemon_settings(config),
+        config,
         Notifier.from_environment(),
-        lambda: daemon_settings(load_config(config_path)),
+        lambda: load_config(config_path),
     )
     with HeldBackTeller(repeats):
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     model_validator,
 )
 
@@ -33,8 +35,9 @@ from asi_watch.config.names import (
     Template,
     TimeZone,
 )
-from asi_watch.config.refusals import refusals
+from asi_watch.config.refusals import refusal, refusals
 from asi_watch.config.values import (
+    Circle,
     Disc,
     DiscOrAuto,
     Exposures,
@@ -45,7 +48,11 @@ from asi_watch.config.values import (
     Workers,
 )
 from asi_watch.durations import format_duration
-from asi_watch.naming import MICROSECONDS_PER_UNIT, ExposureUnit, NamePattern
+from asi_watch.naming import MICROSECONDS_PER_UNIT, ExposureUnit, NamePattern, is_product_name
+
+if TYPE_CHECKING:
+    from asi_watch.hdr.merge_settings import MergeSettings
+    from asi_watch.products.spec import ProductSpec
 
 __all__ = [
     "BracketConfig",
@@ -55,6 +62,7 @@ __all__ = [
     "LimitsConfig",
     "LogConfig",
     "MergeConfig",
+    "Order",
     "ProductConfig",
     "RecalibrateConfig",
     "RetentionConfig",
@@ -70,6 +78,9 @@ PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "exr": {"compression": "piz", "pixel_type": "auto", "uncertainty": False},
 }
 """The options of the formats that have some, with their defaults."""
+
+
+Order = Literal["newest", "oldest"]
 
 
 class Section(BaseModel):
@@ -103,6 +114,16 @@ class BracketConfig(Section):
     min_exposures: int = Field(default=3, ge=2, le=64)
     grace: Annotated[Duration, AfterValidator(Within("0s", "24h"))] = timedelta(seconds=10)
     late: Literal["remerge", "ignore"] = "remerge"
+
+    @property
+    def learns_offset(self) -> bool:
+        """True where the offset is learned."""
+        return self.offset == "auto"
+
+    @property
+    def fixed_offset(self) -> timedelta:
+        """The offset as configured; 0 where it is learned."""
+        return self.offset if isinstance(self.offset, timedelta) else timedelta(0)
 
     @property
     def expected_count(self) -> int | None:
@@ -143,6 +164,17 @@ class MergeConfig(Section):
     sky_disc: Disc = None
     """What is merged: column, row and radius in pixels; None: all of the picture."""
 
+    @property
+    def settings(self) -> MergeSettings:
+        """The same values for `asi_watch.hdr`."""
+        # Imported here: reading a configuration must not wait for NumPy.
+        from asi_watch.hdr.disc import as_sky_disc
+        from asi_watch.hdr.merge_settings import MergeSettings
+
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values["sky_disc"] = as_sky_disc(self.sky_disc)
+        return MergeSettings(**values, apply_tonemapping=True)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.low_clip >= self.high_clip:
@@ -170,6 +202,24 @@ class ProductConfig(Section):
     def options(self) -> dict[str, Any]:
         """The options of this format, each with its value."""
         return {name: getattr(self, name) for name in PRODUCT_OPTIONS.get(self.format, {})}
+
+    @property
+    def suffix(self) -> str:
+        """File name suffix, with its dot."""
+        return f".{self.format}"
+
+    @property
+    def kind(self) -> str:
+        """Which pixels it needs: picture8, picture16 or radiance."""
+        return self.spec.kind
+
+    @property
+    def spec(self) -> ProductSpec:
+        """The same values for `asi_watch.products`."""
+        # Imported here: reading a configuration must not wait for the codecs.
+        from asi_watch.products.spec import ProductSpec
+
+        return ProductSpec(self.format, **self.options)
 
     @model_validator(mode="before")
     @classmethod
@@ -214,6 +264,11 @@ class LimitsConfig(Section):
     max_size: OptionalSize = None
     keep_free: OptionalSize = None
 
+    @property
+    def any(self) -> bool:
+        """True if there is a limit."""
+        return not (self.max_age is None and self.max_size is None and self.keep_free is None)
+
 
 class RetentionConfig(Section):
     """What is deleted of a camera's files, oldest first; without limits nothing is."""
@@ -233,9 +288,24 @@ class DiskConfig(Section):
     """Bytes; None: never."""
 
 
+def _refuse_in_file(name: str, info: ValidationInfo) -> str:
+    if info.context is not None:
+        raise refusal("this key is unknown; the name of a camera is the key of its section")
+    return name
+
+
+@lru_cache(maxsize=64)
+def _compiled(
+    template: str, unit: ExposureUnit, labels: tuple[tuple[str, float], ...], timezone: str
+) -> NamePattern:
+    return NamePattern(template, unit, dict(labels), timezone)
+
+
 class CameraConfig(Section):
     """One camera: where its files arrive, what they are named, what becomes of them."""
 
+    name: Annotated[str, BeforeValidator(_refuse_in_file)] = Field(default="", exclude=True)
+    """The key of its section in the file."""
     watch: PathField
     output: PathField
     response: OptionalPath = None
@@ -256,9 +326,23 @@ class CameraConfig(Section):
     recalibrate: RecalibrateConfig = RecalibrateConfig()
     retention: RetentionConfig = RetentionConfig()
 
-    def name_pattern(self) -> NamePattern:
-        """Compile the pattern of this camera's file names."""
-        return NamePattern(self.filename, self.exposure_unit, self.exposure_labels, self.timezone)
+    @property
+    def pattern(self) -> NamePattern:
+        """The compiled pattern of this camera's file names."""
+        labels = tuple(self.exposure_labels.items())
+        return _compiled(self.filename, self.exposure_unit, labels, self.timezone)
+
+    def wants(self, filename: str) -> bool:
+        """Tell by its name whether a file may be an exposure; uploads are hidden until done."""
+        suffix = filename.rpartition(".")[2].lower()
+        hidden = filename.startswith(".")
+        return suffix in self.extensions and not hidden and not is_product_name(filename)
+
+    @property
+    def calibration_disc(self) -> Circle | Literal["auto"] | None:
+        """Where the curve is calibrated: where brackets are merged, if nothing else is asked."""
+        asked = self.recalibrate.sky_disc
+        return self.merge.sky_disc or asked if asked == "auto" else asked
 
     @property
     def expected_exposures_us(self) -> Exposures:
@@ -272,7 +356,7 @@ class CameraConfig(Section):
     def _check(self) -> Self:
         found: list[tuple[str, str]] = []
         try:
-            self.name_pattern()
+            _ = self.pattern
         except ValueError as error:
             found.append(("filename", str(error)))
         formats = [product.format for product in self.products]
@@ -290,6 +374,10 @@ class CameraConfig(Section):
         return self
 
 
+def _named(cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
+    return {key: camera.model_copy(update={"name": key}) for key, camera in cameras.items()}
+
+
 class Config(Section):
     """The whole configuration file."""
 
@@ -299,10 +387,17 @@ class Config(Section):
     """Threads that decode and merge; auto is one for each core."""
     memory_budget: Size = 512_000_000
     """Bytes of decoded exposures kept at once."""
-    order: Literal["newest", "oldest"] = "oldest"
+    order: Order = "oldest"
     """Which brackets of a backlog go first."""
     disk: DiskConfig = DiskConfig()
     shutdown_timeout: Annotated[Duration, AfterValidator(Within("1s", "10min"))] = timedelta(
         seconds=20
     )
-    cameras: dict[CameraName, CameraConfig] = Field(min_length=1)
+    cameras: Annotated[dict[CameraName, CameraConfig], AfterValidator(_named)] = Field(min_length=1)
+
+    @property
+    def worker_count(self) -> int:
+        """Threads that decode and merge."""
+        from asi_watch.cores import usable_cores
+
+        return self.workers if isinstance(self.workers, int) else usable_cores()

@@ -117,7 +117,8 @@ def _no_choice(written: str, value: Any, expected: str) -> str:
 
 
 def _unknown_key(way: Way) -> str:
-    known = list(_section_at(way[:-1]).model_fields)
+    fields = _section_at(way[:-1]).model_fields
+    known = [name for name, field in fields.items() if not field.exclude]
     key = str(way[-1])
     near = _nearest(key, known)
     if near:

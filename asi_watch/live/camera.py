@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.collecting.taking_up import TakingUp
@@ -27,7 +28,6 @@ from asi_watch.live.messages import (
 )
 from asi_watch.live.operating.telling import Telling
 from asi_watch.live.records import PUT_OFF, BracketRecord
-from asi_watch.live.settings import CameraSettings
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.arrivals import Arrivals
 from asi_watch.live.workers.at_work import CarefulWork
@@ -53,7 +53,7 @@ class Camera:
 
     Parameters
     ----------
-    settings : CameraSettings
+    settings : CameraConfig
     place : Workplace
     paused : callable
         Says why nothing may be published or calibrated now; None if it may.
@@ -63,7 +63,7 @@ class Camera:
 
     def __init__(
         self,
-        settings: CameraSettings,
+        settings: CameraConfig,
         place: Workplace,
         paused: Callable[[], str | None],
         now: float,
@@ -84,20 +84,21 @@ class Camera:
         self._workshop = Workshop(settings, self._publisher, place.budget, place.buffers)
         self._work = CarefulWork(
             self.name,
-            settings.intake.root,
+            settings.watch,
             place.at_work,
             self._workshop.read,
             self._workshop.merge,
         )
         self._collector = Collector(
             self.name,
-            settings.rules,
+            settings.bracket,
             settings.pattern.parse,
             lambda slot: ledger.get(self.name, slot),
-            settings.intake.stable_for,
+            settings.stable_for.total_seconds(),
             self._arrivals.slots,
+            settings.expected_exposures_us,
         )
-        self._intake = Intake(self.name, settings.intake, settings.wants, inbox)
+        self._intake = Intake(self.name, settings, settings.wants, inbox)
         self._curves = CurveKeeper(
             settings, ledger, inbox, place.curves_dir / self.name, self._use_curve, now
         )
@@ -275,7 +276,7 @@ class Camera:
     def snapshot(self) -> dict[str, Any]:
         """Give the camera's state for `status`."""
         return {
-            "watch": str(self.settings.intake.root),
+            "watch": str(self.settings.watch),
             "output": str(self.settings.output),
             "watching": self._intake.state,
             "intake": self._intake.facts(),

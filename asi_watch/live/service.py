@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from asi_watch import __version__
+from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.ledger.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.lock import StateFolderError
@@ -25,7 +26,6 @@ from asi_watch.live.operating.control import Answer, Request, RequestRefusedErro
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.operating.state_folder import StateFolder
 from asi_watch.live.sdnotify import Notifier
-from asi_watch.live.settings import DaemonSettings
 from asi_watch.live.station import Station, status_line
 from asi_watch.live.storage.janitor import JanitorMemory
 from asi_watch.logs import event
@@ -45,7 +45,7 @@ class Daemon:
 
     Parameters
     ----------
-    settings : DaemonSettings
+    settings : Config
     notifier : Notifier
         Line to the service manager.
     reload_settings : callable
@@ -54,9 +54,9 @@ class Daemon:
 
     def __init__(
         self,
-        settings: DaemonSettings,
+        settings: Config,
         notifier: Notifier,
-        reload_settings: Callable[[], DaemonSettings],
+        reload_settings: Callable[[], Config],
     ) -> None:
         self._settings = settings
         self._notifier = notifier
@@ -146,7 +146,7 @@ class Daemon:
             "ready",
             version=__version__,
             cameras=len(self._station.cameras),
-            workers=self._settings.workers,
+            workers=self._settings.worker_count,
             state_dir=self._settings.state_dir,
         )
         self._notifier.ready(status_line(self._snapshot))
@@ -205,7 +205,7 @@ class Daemon:
         event(log, logging.WARNING, "state folder made anew", state_dir=self._settings.state_dir)
 
     def _start_again(
-        self, settings: DaemonSettings, *, distrusted: bool = False, taken_away: bool = False
+        self, settings: Config, *, distrusted: bool = False, taken_away: bool = False
     ) -> None:
         """Finish what is in flight, and begin with these settings; counts go on."""
         self._finish_work()
@@ -233,7 +233,9 @@ class Daemon:
     def _finish_work(self) -> bool:
         """Take in nothing more, finish the merges in flight, record them."""
         # The service manager hears that this is going on.
-        self._notifier.extend_timeout(self._settings.shutdown_timeout + _AFTER_WORKERS)
+        self._notifier.extend_timeout(
+            self._settings.shutdown_timeout.total_seconds() + _AFTER_WORKERS
+        )
         finished, unheard = self._station.finish_work(self._notifier.watchdog)
         for message in unheard:
             if isinstance(message, Stop):

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from asi_watch.buffers import BufferPool
+from asi_watch.config.model import CameraConfig, Config
 from asi_watch.live.camera import Camera
 from asi_watch.live.ledger.catching_up import lookback_at_start
 from asi_watch.live.ledger.ledger import FILE_NAME, LedgerError
@@ -24,7 +25,6 @@ from asi_watch.live.messages import (
     ReadDone,
     ScanDone,
 )
-from asi_watch.live.settings import CameraSettings, DaemonSettings
 from asi_watch.live.storage.disk import DiskGuard
 from asi_watch.live.storage.janitor import Janitor, JanitorMemory
 from asi_watch.live.workers.at_work import AtWork
@@ -43,7 +43,7 @@ class Station:
 
     Parameters
     ----------
-    settings : DaemonSettings
+    settings : Config
     memory : JanitorMemory
         What outlives a reload of what was deleted.
     stopping : callable
@@ -61,7 +61,7 @@ class Station:
 
     def __init__(
         self,
-        settings: DaemonSettings,
+        settings: Config,
         memory: JanitorMemory,
         *,
         stopping: Callable[[], bool],
@@ -73,7 +73,7 @@ class Station:
         self._saved: Path | None = None
         opened = open_ledger(
             settings.state_dir,
-            settings.cameras,
+            tuple(settings.cameras.values()),
             stopping=stopping,
             alive=alive,
             distrusted=distrusted,
@@ -81,13 +81,16 @@ class Station:
         self.ledger = opened.ledger
         self.ledger_rebuilt = opened.rebuilt is not None and bool(opened.rebuilt or opened.moved_to)
         self._disk = DiskGuard(
-            settings.keep_free, [settings.state_dir, *(c.output for c in settings.cameras)]
+            settings.disk.keep_free,
+            [settings.state_dir, *(c.output for c in settings.cameras.values())],
         )
         self._disk.start()
-        self._janitor = Janitor(settings.state_dir, settings.cameras, memory, self._disk.any_low)
+        self._janitor = Janitor(
+            settings.state_dir, tuple(settings.cameras.values()), memory, self._disk.any_low
+        )
         self._janitor.start()
         self._budget = MemoryBudget(settings.memory_budget)
-        self._pool = JobPool(settings.workers)
+        self._pool = JobPool(settings.worker_count)
         self._at_work = AtWork(settings.state_dir, self._pool.most_jobs(len(settings.cameras)))
         self._place = Workplace(
             self.ledger,
@@ -100,12 +103,15 @@ class Station:
             settings.state_dir / "curves",
         )
         now = time.monotonic()
-        self.cameras = {c.name: self._camera(c, now) for c in settings.cameras}
+        self.cameras = {c.name: self._camera(c, now) for c in settings.cameras.values()}
 
-    def _camera(self, settings: CameraSettings, now: float) -> Camera:
-        lookback = lookback_at_start(self.ledger, settings.name, settings.intake.lookback)
+    def _camera(self, settings: CameraConfig, now: float) -> Camera:
+        lookback = lookback_at_start(
+            self.ledger, settings.name, settings.scan.lookback.total_seconds()
+        )
+        scan = settings.scan.model_copy(update={"lookback": timedelta(seconds=lookback)})
         return Camera(
-            replace(settings, intake=replace(settings.intake, lookback=lookback)),
+            settings.model_copy(update={"scan": scan}),
             self._place,
             lambda: (
                 self._disk.low(settings.output, self.settings.state_dir) or self.ledger.why_not()
@@ -175,7 +181,7 @@ class Station:
         return finished, unheard
 
     def _wait_for_workers(self, alive: Callable[[], object]) -> bool:
-        deadline = time.monotonic() + self.settings.shutdown_timeout
+        deadline = time.monotonic() + self.settings.shutdown_timeout.total_seconds()
         while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
             if time.monotonic() >= deadline:
                 return False

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from asi_watch.brackets import BracketRules, Exposure
+from asi_watch.brackets import Exposure
+from asi_watch.config.model import BracketConfig
 from asi_watch.duplicates import chosen_files
 from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.collecting.collector import Collector
@@ -84,13 +85,13 @@ class World:
     """One camera; every method is one step."""
 
     def __init__(self, **rules: Any) -> None:
-        self.rules = BracketRules(
+        self.rules = BracketConfig.model_construct(
             **{
                 "round_to": STEP,
                 "offset": timedelta(0),
                 "exposures": EXPOSURES,
                 "min_exposures": 2,
-                "grace": GRACE,
+                "grace": timedelta(seconds=GRACE),
                 "late": "remerge",
                 **rules,
             }

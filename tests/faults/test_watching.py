@@ -17,8 +17,9 @@ import pytest
 
 from asi_watch.live.messages import Found, FoundFile, Inbox
 from asi_watch.live.watching import guard, intake, liveness
-from asi_watch.live.watching.intake import Intake, IntakeRules
+from asi_watch.live.watching.intake import Intake
 from tests.faults.watching import Watching
+from tests.live.intake_settings import watching
 
 PATIENCE = 100.0
 NAME = "20260621090000_80.jpg"
@@ -30,7 +31,7 @@ class Taken:
 
     def __init__(self, root: Path, mode: guard.WatchMode = "auto", every: float = 3600.0) -> None:
         self.inbox = Inbox()
-        rules = IntakeRules(root, mode, 86400.0, every, 1.0)
+        rules = watching(root, mode, every)
         self.intake = Intake("roof", rules, lambda name: name.endswith(".jpg"), self.inbox)
         self.files: dict[str, list[FoundFile]] = {}
         self.intake.start()
@@ -359,7 +360,7 @@ def test_a_root_that_may_be_read_but_not_written(
     # An event may take its time until it is to be missed.
     monkeypatch.setattr(liveness, "PATIENCE", PATIENCE)
     inbox = Inbox()
-    rules = IntakeRules(public, "auto", 86400.0, 60.0, 1.0)
+    rules = watching(public, "auto", 60.0)
     camera = Intake("roof", rules, lambda name: name.endswith(".jpg"), inbox)
     steps(camera, inbox, 10)
     assert camera.facts()["proof"] == "comparison"
@@ -391,7 +392,7 @@ def test_folders_that_may_not_be_read(public: Path, nobody: None) -> None:
 
     as_owner(closed)
     inbox = Inbox()
-    rules = IntakeRules(public, "auto", 86400.0, 1.0, 1.0)
+    rules = watching(public, "auto", 1.0)
     camera = Intake("roof", rules, lambda name: name.endswith(".jpg"), inbox)
     assert steps(camera, inbox, 3) == [f"open/{NAME}"]
     assert camera.facts()["folders_unreadable"] == 1

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from asi_watch.live.messages import Found, Inbox
-from asi_watch.live.watching.intake import Intake, IntakeRules
+from asi_watch.live.watching.intake import Intake
+from tests.live.intake_settings import watching
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 100.0
@@ -24,7 +25,7 @@ PATIENCE = 100.0
 
 def main(folder: str, mode: Any = "auto", every: str = "60") -> None:
     inbox = Inbox()
-    rules = IntakeRules(Path(folder), mode, 86400.0, float(every), 1.0)
+    rules = watching(Path(folder), mode, float(every))
     intake = Intake("roof", rules, lambda name: name.endswith(".jpg"), inbox)
     intake.start()
     found: set[str] = set()

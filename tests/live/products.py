@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
-from asi_watch.live.settings import CameraSettings
+from asi_watch.config.model import CameraConfig
 from asi_watch.products import ProductSpec, Provenance, Source, Unusable, encode, publish
 
 NOON = datetime(2026, 6, 21, 12)
@@ -19,14 +18,14 @@ STEP = timedelta(seconds=30)
 PIXELS = np.zeros((8, 8, 3), np.uint8)
 
 
-def camera_at(folder: Path) -> CameraSettings:
+def camera_at(folder: Path) -> CameraConfig:
     text = f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out}}}}"
     config = parse_config(text.encode(), "x", folder).config
-    return camera_settings("roof", config.cameras["roof"])
+    return config.cameras["roof"]
 
 
 def product(
-    camera: CameraSettings,
+    camera: CameraConfig,
     number: int,
     *,
     revision: int = 1,

@@ -12,8 +12,8 @@ import pytest
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
+from asi_watch.config.model import Order
 from asi_watch.live.camera import Camera
 from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.messages import (
@@ -31,7 +31,6 @@ from asi_watch.live.messages import (
     Vanished,
 )
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
-from asi_watch.live.settings import Order
 from asi_watch.live.workers import arrivals
 from asi_watch.live.workers.at_work import AtWork
 from asi_watch.live.workers.budget import MemoryBudget
@@ -73,7 +72,7 @@ class Bench:
         self.inbox = Inbox()
         self.paused: str | None = None
         self.camera = Camera(
-            camera_settings("roof", config.cameras["roof"]),
+            config.cameras["roof"],
             Workplace(
                 self.ledger,
                 self.inbox,
@@ -349,9 +348,9 @@ def test_a_bracket_is_told_of_once_whatever_of_it_comes_afterwards(
 
 def test_settings_keep_what_the_file_says(tmp_path: Path) -> None:
     bench = Bench(tmp_path, offset="auto")
-    rules = bench.camera.settings.rules
-    assert rules.learn_offset
-    assert replace(rules, learn_offset=False).offset == timedelta(0)
+    rules = bench.camera.settings.bracket
+    assert rules.learns_offset
+    assert rules.fixed_offset == timedelta(0)
 
 
 def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(

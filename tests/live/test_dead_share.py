@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from asi_watch.cli._settings import daemon_settings
 from asi_watch.config import parse_config
 from asi_watch.live.messages import ReadFile, ReadOutcome
 from asi_watch.live.operating import telling
@@ -41,7 +40,7 @@ class Observatory:
                 f" bracket: {{exposures: {list(EXPOSURES)}}}}}\n"
             )
         text = f"state_dir: {folder}/state\nworkers: 2\ndisk: {{keep_free: null}}\ncameras:\n"
-        settings = daemon_settings(parse_config((text + cameras).encode(), "x", folder).config)
+        settings = parse_config((text + cameras).encode(), "x", folder).config
         settings.state_dir.mkdir()
         monkeypatch.setattr(
             "asi_watch.live.station.JobPool", lambda workers: JobPool(workers, PATIENCE)

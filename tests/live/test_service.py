@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asi_watch.cli._settings import daemon_settings
 from asi_watch.config import parse_config
+from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.curves.recalibrator import Recalibrator
@@ -21,21 +20,20 @@ from asi_watch.live.operating.control import RequestRefusedError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.service import Daemon
-from asi_watch.live.settings import DaemonSettings
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> DaemonSettings:
+def settings(tmp_path: Path) -> Config:
     (tmp_path / "in").mkdir()
     text = (
         f"state_dir: {tmp_path}/state\nworkers: 1\ndisk: {{keep_free: null}}\n"
         f"cameras: {{roof: {{watch: {tmp_path}/in, output: {tmp_path}/out, watch_mode: polling}}}}"
     )
-    return daemon_settings(parse_config(text.encode(), "x", tmp_path).config)
+    return parse_config(text.encode(), "x", tmp_path).config
 
 
 @pytest.fixture
-def daemon(settings: DaemonSettings) -> Iterator[Daemon]:
+def daemon(settings: Config) -> Iterator[Daemon]:
     settings.state_dir.mkdir()
     daemon = Daemon(settings, Notifier.from_environment(), lambda: settings)
     daemon._open()
@@ -46,7 +44,7 @@ def daemon(settings: DaemonSettings) -> Iterator[Daemon]:
 
 
 def test_a_ledger_damaged_while_running_is_rebuilt_without_ending_the_process(
-    daemon: Daemon, settings: DaemonSettings
+    daemon: Daemon, settings: Config
 ) -> None:
     daemon._station.cameras["roof"]._collector.counters.published = 7
     path = settings.state_dir / "ledger.sqlite3"
@@ -70,10 +68,12 @@ def test_a_stop_that_comes_during_a_reload_is_not_lost(daemon: Daemon) -> None:
 
 
 def test_a_reload_onto_another_state_folder_is_refused(
-    settings: DaemonSettings, daemon: Daemon, tmp_path: Path
+    settings: Config, daemon: Daemon, tmp_path: Path
 ) -> None:
     ledger = daemon._station.ledger
-    daemon._reload_settings = lambda: replace(settings, state_dir=tmp_path / "elsewhere")
+    daemon._reload_settings = lambda: settings.model_copy(
+        update={"state_dir": tmp_path / "elsewhere"}
+    )
     daemon._reload()
     assert daemon._station.ledger is ledger
 
@@ -106,12 +106,12 @@ def test_requests_that_make_no_sense_are_refused(request_: dict[str, Any]) -> No
         RetryRequest.read(request_)
 
 
-def test_restarts_do_not_put_recalibration_off_for_ever(settings: DaemonSettings) -> None:
-    camera = settings.cameras[0]
+def test_restarts_do_not_put_recalibration_off_for_ever(settings: Config) -> None:
+    camera = settings.cameras["roof"]
 
     def due(since_last: float) -> bool:
         recalibrator = Recalibrator(
-            "roof", Path("/"), Path("/"), 3600.0, 3, camera.merge, Inbox(), 0.0, since_last
+            "roof", Path("/"), Path("/"), 3600.0, 3, camera.merge.settings, Inbox(), 0.0, since_last
         )
         return recalibrator.wants(True, 3, 10.0)
 
@@ -122,9 +122,7 @@ def test_restarts_do_not_put_recalibration_off_for_ever(settings: DaemonSettings
     assert not due(-1e9)  # the last one lies in the future: the clock was wrong
 
 
-def test_when_the_last_calibration_was_is_in_the_ledger(
-    settings: DaemonSettings, tmp_path: Path
-) -> None:
+def test_when_the_last_calibration_was_is_in_the_ledger(settings: Config, tmp_path: Path) -> None:
     settings.state_dir.mkdir()
     with Ledger(settings.state_dir) as ledger:
         decision = CurveDecision("roof", "aa", "/aa.npz", None, "rejected", "worse", 1.0, 0.1, 3)
@@ -133,13 +131,13 @@ def test_when_the_last_calibration_was_is_in_the_ledger(
         with ledger._transaction():
             ledger._db.execute("UPDATE curves SET decided_utc = ?", (day_ago,))
         keeper = CurveKeeper(
-            settings.cameras[0], ledger, Inbox(), tmp_path, lambda curve, waited: None, 0.0
+            settings.cameras["roof"], ledger, Inbox(), tmp_path, lambda curve, waited: None, 0.0
         )
     assert keeper._recalibrator.wants(True, 10, 1.0)
 
 
 def test_who_asks_twice_to_stop_does_not_want_to_wait(
-    settings: DaemonSettings, monkeypatch: pytest.MonkeyPatch
+    settings: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = Daemon(settings, Notifier.from_environment(), lambda: settings)
     codes: list[int] = []

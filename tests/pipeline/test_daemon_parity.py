@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import load_config
 from asi_watch.live.messages import MergeBracket, Published, ReadFile
 from asi_watch.live.workers.budget import MemoryBudget
@@ -54,7 +53,7 @@ def test_live_and_batch_write_the_same_bytes(tmp_path: Path, algorithm: str) -> 
 
 def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
     """Absorb the frames as they arrive, the longest first, then merge."""
-    settings = camera_settings("roof", load_config(config).cameras["roof"])
+    settings = load_config(config).cameras["roof"]
     buffers = BufferPool(10**8)
     workshop = Workshop(settings, Publisher(settings, buffers), MemoryBudget(10**9), buffers)
     workshop.use_curve(load_curve(root / "r.npz"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from asi_watch.brackets import BracketRules, ExpectedExposures
+from asi_watch.brackets import ExpectedExposures
+from asi_watch.config.model import BracketConfig
 from asi_watch.live.collecting.bracket_state import OpenBracket
 from asi_watch.live.counters import Counters
 from asi_watch.live.messages import Command, DropWork, MergeBracket, ReadFile, WriteRecord
@@ -18,7 +19,7 @@ class Closing:
     Parameters
     ----------
     camera : str
-    rules : BracketRules
+    rules : BracketConfig
     expected : ExpectedExposures
     counters : Counters
     brackets : dict
@@ -28,7 +29,7 @@ class Closing:
     def __init__(
         self,
         camera: str,
-        rules: BracketRules,
+        rules: BracketConfig,
         expected: ExpectedExposures,
         counters: Counters,
         brackets: dict[datetime, OpenBracket],
@@ -56,7 +57,7 @@ class Closing:
             return float("inf")
         if bracket.retry_at is not None:
             return bracket.retry_at
-        grace = 0.0 if bracket.overtaken else self._rules.grace + bracket.excused
+        grace = 0.0 if bracket.overtaken else self._rules.grace.total_seconds() + bracket.excused
         return bracket.last_arrival + grace
 
     def close(self, bracket: OpenBracket) -> list[Command]:

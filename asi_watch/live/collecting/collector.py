@@ -12,7 +12,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import PurePosixPath
 
-from asi_watch.brackets import BracketRules, ExpectedExposures
+from asi_watch.brackets import ExpectedExposures
+from asi_watch.config.model import BracketConfig
+from asi_watch.config.values import Exposures
 from asi_watch.live.collecting.after_merge import AfterMerge
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.collecting.closing import Closing
@@ -42,7 +44,7 @@ class Collector:
     Parameters
     ----------
     camera : str
-    rules : BracketRules
+    rules : BracketConfig
     parse : callable
         File name → timestamp and exposure, or None for names that are no exposures.
     lookup : callable
@@ -51,22 +53,25 @@ class Collector:
         Seconds that a file must lie still which was only seen to be created.
     slots : Slots, optional
         Slot of every timestamp; default: as the rules say.
+    exposures_us : tuple of float, int or "auto", optional
+        Expected exposures in µs; default: as the rules say.
     """
 
     def __init__(
         self,
         camera: str,
-        rules: BracketRules,
+        rules: BracketConfig,
         parse: ParseName,
         lookup: Callable[[datetime], BracketRecord | None],
         stable_for: float,
         slots: Slots | None = None,
+        exposures_us: Exposures | None = None,
     ) -> None:
-        self.expected = ExpectedExposures(rules.exposures)
+        self.expected = ExpectedExposures(exposures_us or rules.exposures)
         self._parse = parse
         self._lookup = lookup
         self._stable_for = stable_for
-        self._slots = slots or Slots(rules.round_to, rules.offset)
+        self._slots = slots or Slots(rules.round_to, rules.fixed_offset)
         self._open: dict[datetime, OpenBracket] = {}
         self.counters = counters = Counters()
         self._closing = Closing(camera, rules, self.expected, counters, self._open)

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from asi_watch.brackets import BracketRules, ExpectedExposures, Exposure
+from asi_watch.brackets import ExpectedExposures, Exposure
+from asi_watch.config.model import BracketConfig
 from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
 from asi_watch.live.counters import Counters
 from asi_watch.live.messages import Command, Unusable, WriteRecord
@@ -37,7 +38,7 @@ class LateFiles:
 
     Parameters
     ----------
-    rules : BracketRules
+    rules : BracketConfig
     expected : ExpectedExposures
         Learns from what is ignored as well.
     counters : Counters
@@ -47,7 +48,7 @@ class LateFiles:
 
     def __init__(
         self,
-        rules: BracketRules,
+        rules: BracketConfig,
         expected: ExpectedExposures,
         counters: Counters,
         parse: ParseName,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.curves.curves import CurveChoice, CurveInUse, choose_curve, look_of
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.settings import CurveRules
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
@@ -21,13 +21,13 @@ class CurveChooser:
     Parameters
     ----------
     camera : str
-    rules : CurveRules
+    rules : CameraConfig
     ledger : Ledger
     now : float
         Monotonic time.
     """
 
-    def __init__(self, camera: str, rules: CurveRules, ledger: Ledger, now: float) -> None:
+    def __init__(self, camera: str, rules: CameraConfig, ledger: Ledger, now: float) -> None:
         self._camera = camera
         self._rules = rules
         self._ledger = ledger

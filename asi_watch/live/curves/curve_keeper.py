@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asi_watch.brackets import Exposure
+from asi_watch.config.model import CameraConfig
 from asi_watch.errors import PublishError
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.curves.choosing import CurveChooser
@@ -18,7 +19,6 @@ from asi_watch.live.curves.recalibrator import Recalibrator
 from asi_watch.live.ledger.ledger import CurveDecision, Ledger, LedgerFullError
 from asi_watch.live.messages import CalibrationDone, Inbox, MergeBracket
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
-from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.products import publish
 from asi_watch.response_files import load_curve, response_bytes
@@ -36,7 +36,7 @@ class CurveKeeper:
 
     Parameters
     ----------
-    settings : CameraSettings
+    settings : CameraConfig
     ledger : Ledger
     inbox : Inbox
         Where calibrations report to.
@@ -51,7 +51,7 @@ class CurveKeeper:
 
     def __init__(
         self,
-        settings: CameraSettings,
+        settings: CameraConfig,
         ledger: Ledger,
         inbox: Inbox,
         folder: Path,
@@ -63,23 +63,24 @@ class CurveKeeper:
         self._ledger = ledger
         self._use_curve = use
         self._curve: CurveInUse | None = None
-        self._chooser = CurveChooser(self._camera, settings.curves, ledger, now)
+        self._chooser = CurveChooser(self._camera, settings, ledger, now)
         self._waiting: dict[datetime, MergeBracket] = {}
-        self._most_waiting = max(_MOST_WAITING, settings.curves.brackets)
+        self._most_waiting = max(_MOST_WAITING, settings.recalibrate.brackets)
         self._told_no_curve = False
         self._last_failure: str | None = None
-        self._complete = len(ledger.recent_complete(self._camera, settings.curves.brackets))
+        self._complete = len(ledger.recent_complete(self._camera, settings.recalibrate.brackets))
+        every = settings.recalibrate.every
         self._recalibrator = Recalibrator(
             self._camera,
-            settings.intake.root,
+            settings.watch,
             folder,
-            settings.curves.every,
-            settings.curves.brackets,
-            settings.merge,
+            None if every is None else every.total_seconds(),
+            settings.recalibrate.brackets,
+            settings.merge.settings,
             inbox,
             now,
             _since_last(ledger, self._camera),
-            settings.curves.sky_disc,
+            settings.calibration_disc,
         )
 
     def start(self) -> None:
@@ -89,7 +90,7 @@ class CurveKeeper:
     def inherit(self, earlier: CurveKeeper) -> None:
         """Keep the curve of before a reload where the file named now cannot take its place."""
         kept = earlier._curve
-        if kept is None or not self._needs_curve or self._settings.curves.response is None:
+        if kept is None or not self._needs_curve or self._settings.response is None:
             return
         newest = self._ledger.recent_complete(self._camera, 1)
         if newest and newest[0].curve_id == kept.curve.curve_id:
@@ -110,7 +111,7 @@ class CurveKeeper:
     def save(self) -> None:
         """Write the curve in use again, if it is one of the daemon's own and was deleted."""
         used = self._curve
-        if used is None or used.path == self._settings.curves.response or used.path.exists():
+        if used is None or used.path == self._settings.response or used.path.exists():
             return
         metadata = {**used.curve.metadata, "channel_order": "BGR"}
         with suppress(PublishError):  # it will be missed, and told, at the next start
@@ -127,7 +128,7 @@ class CurveKeeper:
         if self._curve is not None or not self._needs_curve:
             return False
         only_radiance = all(spec.kind == "radiance" for spec in self._settings.products)
-        if self._settings.curves.without_response == "wait" or only_radiance:
+        if self._settings.without_response == "wait" or only_radiance:
             self._tell_no_curve("brackets wait until one is calibrated")
             self._waiting[command.slot] = command
             return True
@@ -247,7 +248,7 @@ class CurveKeeper:
             logging.WARNING,
             f"no response curve yet: {consequence}",
             camera=self._camera,
-            response=self._settings.curves.response,
+            response=self._settings.response,
             reason=self._chooser.fault,
         )
 

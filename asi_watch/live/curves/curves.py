@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.errors import ResponseFileError
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.settings import CurveRules
 from asi_watch.logs import event
 from asi_watch.patience import answered
 from asi_watch.response_files import load_curve
@@ -42,7 +42,7 @@ class CurveChoice:
     fault: str | None = None
 
 
-def choose_curve(camera: str, rules: CurveRules, ledger: Ledger) -> CurveChoice:
+def choose_curve(camera: str, rules: CameraConfig, ledger: Ledger) -> CurveChoice:
     """Choose the curve to start with.
 
     The curve adopted last stays in use over restarts, until the operator puts another file in

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.errors import ResponseFileError
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.product_rows import FoundProducts, products_of, reconciled
 from asi_watch.live.records import BracketRecord, CurveDecision
-from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.phases import Slots, offsets_from_brackets
 from asi_watch.response_files import load_curve
@@ -60,7 +60,7 @@ class _News:
     waiting: dict[datetime, BracketRecord] = field(default_factory=dict)
 
 
-def ask_products(ledger: Ledger, camera: CameraSettings, asking: Asking) -> int:
+def ask_products(ledger: Ledger, camera: CameraConfig, asking: Asking) -> int:
     """Write the rows that the products of a camera give and the ledger lacks.
 
     Returns
@@ -84,7 +84,7 @@ def ask_products(ledger: Ledger, camera: CameraSettings, asking: Asking) -> int:
         better = reconciled(present, found)
         if better is None and not asking.everything:
             continue
-        if camera.rules.learn_offset:
+        if camera.bracket.learns_offset:
             news.brackets.append((record.slot, [e.timestamp for e in record.inputs]))
         if better is not None:
             news.waiting[record.slot] = better
@@ -105,7 +105,7 @@ def ask_products(ledger: Ledger, camera: CameraSettings, asking: Asking) -> int:
     return news.rows
 
 
-def _worth_asking(camera: CameraSettings, asking: Asking, news: _News) -> Iterator[FoundProducts]:
+def _worth_asking(camera: CameraConfig, asking: Asking, news: _News) -> Iterator[FoundProducts]:
     """Give the products of a camera as far as they are to be read."""
     known = before = 0
     youngest = float("-inf")
@@ -122,7 +122,10 @@ def _worth_asking(camera: CameraSettings, asking: Asking, news: _News) -> Iterat
             return
         if not asking.everything and known >= _WELL_KNOWN:
             return
-        if now > asking.deadline and found.changed < youngest - camera.intake.lookback:
+        if (
+            now > asking.deadline
+            and found.changed < youngest - camera.scan.lookback.total_seconds()
+        ):
             event(log, logging.WARNING, "older products not read", camera=camera.name)
             return
         if now - told >= _TELL_EVERY:
@@ -144,11 +147,11 @@ def _write(ledger: Ledger, news: _News) -> None:
 
 
 def _restore_offsets(
-    ledger: Ledger, camera: CameraSettings, news: _News, *, everything: bool
+    ledger: Ledger, camera: CameraConfig, news: _News, *, everything: bool
 ) -> None:
     """Let every bracket that was merged keep its slot, where slots are learned."""
-    rules = camera.rules
-    slots = Slots(rules.round_to, rules.offset, ledger.offsets(camera.name))
+    rules = camera.bracket
+    slots = Slots(rules.round_to, rules.fixed_offset, ledger.offsets(camera.name))
     if all(slots.slot(time) == slot for slot, times in news.brackets for time in times):
         return
     offsets = offsets_from_brackets(news.brackets, rules.round_to)
@@ -160,7 +163,7 @@ def _restore_offsets(
 
 
 def _remember_curve(
-    ledger: Ledger, state_dir: Path, camera: CameraSettings, newest: BracketRecord
+    ledger: Ledger, state_dir: Path, camera: CameraConfig, newest: BracketRecord
 ) -> None:
     """The curve of the newest product stays in use, if it is one the daemon had adopted."""
     path = state_dir / "curves" / camera.name / f"{newest.curve_id}.npz"
@@ -170,9 +173,9 @@ def _remember_curve(
     if known is not None and known.curve_id == newest.curve_id:
         return
     base_id = None
-    if camera.curves.response is not None:
+    if camera.response is not None:
         try:
-            base_id = load_curve(camera.curves.response).curve_id
+            base_id = load_curve(camera.response).curve_id
         except (ResponseFileError, OSError):
             base_id = None
     if base_id == newest.curve_id:

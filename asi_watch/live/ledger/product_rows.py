@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from asi_watch.brackets import Exposure
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
-from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.naming import is_product_name, slot_stem
 from asi_watch.products import Provenance, ProvenanceError, Source, Unusable, read_provenance
@@ -37,7 +37,7 @@ class FoundProducts:
     whole: bool
 
 
-def products_of(camera: CameraSettings) -> Iterator[FoundProducts]:
+def products_of(camera: CameraConfig) -> Iterator[FoundProducts]:
     """Read the products of a camera, newest folder and name first.
 
     A bracket of which a product is missing because the daemon died between two formats, or of
@@ -100,13 +100,13 @@ def reconciled(present: BracketRecord | None, found: FoundProducts) -> BracketRe
 
 
 def row_of_products(
-    camera: CameraSettings, folder: PurePosixPath, found: dict[str, Provenance]
+    camera: CameraConfig, folder: PurePosixPath, found: dict[str, Provenance]
 ) -> BracketRecord | None:
     """Give the row that products of one bracket and one revision make; None if they make none.
 
     Parameters
     ----------
-    camera : CameraSettings
+    camera : CameraConfig
     folder : PurePosixPath
         Relative to the output folder.
     found : dict
@@ -179,7 +179,7 @@ Provenances = dict[str, tuple[Provenance, float]]
 """By the name of the file; with the time it was last changed."""
 
 
-def _wanted(camera: CameraSettings, stem: str, found: Provenances) -> set[str]:
+def _wanted(camera: CameraConfig, stem: str, found: Provenances) -> set[str]:
     newest = _newest(found)
     return {
         f"{stem}{spec.suffix}"
@@ -188,13 +188,13 @@ def _wanted(camera: CameraSettings, stem: str, found: Provenances) -> set[str]:
     }
 
 
-def _can_be_made_again(camera: CameraSettings, found: Provenances) -> bool:
+def _can_be_made_again(camera: CameraConfig, found: Provenances) -> bool:
     return bool(found) and _sources_are_there(camera, _newest(found).sources)
 
 
-def _sources_are_there(camera: CameraSettings, sources: tuple[Source, ...]) -> bool:
+def _sources_are_there(camera: CameraConfig, sources: tuple[Source, ...]) -> bool:
     try:
-        there = [os.lstat(camera.intake.root / source.path) for source in sources]
+        there = [os.lstat(camera.watch / source.path) for source in sources]
     except (OSError, ValueError):
         return False
     return [(s.st_size, s.st_mtime_ns) for s in there] == [(s.size, s.mtime_ns) for s in sources]
@@ -204,9 +204,7 @@ def _newest(found: Provenances) -> Provenance:
     return max((one for one, _ in found.values()), key=lambda one: one.revision)
 
 
-def _row(
-    camera: CameraSettings, folder: str, stem: str, found: Provenances
-) -> BracketRecord | None:
+def _row(camera: CameraConfig, folder: str, stem: str, found: Provenances) -> BracketRecord | None:
     if not found:
         return None
     newest = _newest(found)
@@ -245,7 +243,7 @@ def _row(
     )
 
 
-def _was_ours(camera: CameraSettings, folder: str, one: Provenance) -> bool:
+def _was_ours(camera: CameraConfig, folder: str, one: Provenance) -> bool:
     """Tell whether a product was made of this camera's files, under another name of the camera."""
     if not one.sources or not all(_is_inside(s.path) for s in one.sources):
         return False
@@ -255,12 +253,12 @@ def _was_ours(camera: CameraSettings, folder: str, one: Provenance) -> bool:
     return in_its_place and fit and _sources_are_there(camera, one.sources)
 
 
-def _time_in_name(camera: CameraSettings, path: str) -> datetime | None:
+def _time_in_name(camera: CameraConfig, path: str) -> datetime | None:
     parsed = camera.pattern.parse(PurePosixPath(path).name)
     return None if parsed is None else parsed.timestamp
 
 
-def _is_makeshift(camera: CameraSettings, one: Provenance) -> bool:
+def _is_makeshift(camera: CameraConfig, one: Provenance) -> bool:
     return one.algorithm == "mertens" != camera.merge.algorithm
 
 
@@ -268,10 +266,10 @@ def _is_inside(path: str) -> bool:
     return path != "" and path[0] != "/" and ".." not in path.split("/")
 
 
-def _rejected(camera: CameraSettings, one: Unusable, changed: float) -> RejectedFile:
+def _rejected(camera: CameraConfig, one: Unusable, changed: float) -> RejectedFile:
     """Give a file that was left out the signature it has, if that is older than the product."""
     try:
-        status = os.lstat(camera.intake.root / one.path)
+        status = os.lstat(camera.watch / one.path)
     except (OSError, ValueError):
         return RejectedFile(one.path, 0, 0, one.reason)
     if not stat.S_ISREG(status.st_mode) or status.st_mtime > changed:

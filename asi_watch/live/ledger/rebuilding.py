@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.ledger.asking_products import Asking, ask_products
 from asi_watch.live.ledger.ledger import FILE_NAME
 from asi_watch.live.ledger.ledger_schema import (
@@ -24,7 +25,6 @@ from asi_watch.live.ledger.ledger_schema import (
 )
 from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.ledger.salvage import salvage
-from asi_watch.live.settings import CameraSettings
 from asi_watch.logs import event
 from asi_watch.patience import answered
 
@@ -50,7 +50,7 @@ class OpenedLedger:
 
 def open_ledger(
     state_dir: Path,
-    cameras: tuple[CameraSettings, ...],
+    cameras: tuple[CameraConfig, ...],
     *,
     stopping: Callable[[], bool] = lambda: False,
     alive: Callable[[], None] = lambda: None,
@@ -62,7 +62,7 @@ def open_ledger(
     Parameters
     ----------
     state_dir : Path
-    cameras : tuple of CameraSettings
+    cameras : tuple of CameraConfig
         Whose products are read.
     stopping : callable
         Tells that there is no more time for it; the next start goes on.
@@ -132,7 +132,7 @@ def _lost_its_file(state_dir: Path) -> str | None:
 
 def _complete(
     ledger: OwingLedger,
-    cameras: tuple[CameraSettings, ...],
+    cameras: tuple[CameraConfig, ...],
     moved_to: Path | None,
     asking: Asking,
 ) -> int | None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.ledger.ledger import Ledger, LedgerError
-from asi_watch.live.settings import CameraSettings
 from asi_watch.live.storage.retention import KINDS, Memory, Outcome, retain
 from asi_watch.logs import event, failure
 
@@ -102,7 +102,7 @@ class Janitor:
     ----------
     state_dir : Path
         Where the ledger is, which is only read.
-    cameras : iterable of CameraSettings
+    cameras : iterable of CameraConfig
     memory : JanitorMemory, optional
         To go on from.
     pressed : callable
@@ -112,7 +112,7 @@ class Janitor:
     def __init__(
         self,
         state_dir: Path,
-        cameras: Iterable[CameraSettings],
+        cameras: Iterable[CameraConfig],
         memory: JanitorMemory | None = None,
         pressed: Callable[[], bool] = lambda: False,
     ) -> None:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.images import looks_complete
 from asi_watch.live.ledger.kinship import is_product_of
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.messages import Signature
 from asi_watch.live.records import BracketRecord
-from asi_watch.live.settings import CameraSettings
 from asi_watch.phases import Slots
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 
@@ -21,24 +21,24 @@ class Witness:
 
     Parameters
     ----------
-    camera : CameraSettings
-    cameras : iterable of CameraSettings
+    camera : CameraConfig
+    cameras : iterable of CameraConfig
         All there are.
     ledger : Ledger
         Only read.
     """
 
     def __init__(
-        self, camera: CameraSettings, cameras: Iterable[CameraSettings], ledger: Ledger
+        self, camera: CameraConfig, cameras: Iterable[CameraConfig], ledger: Ledger
     ) -> None:
         self._camera = camera
         self._ledger = ledger
-        self._root = root = Path(os.path.realpath(camera.intake.root))
+        self._root = root = Path(os.path.realpath(camera.watch))
         self._others = [
             (other, there, _slots(other, ledger))
             for other in cameras
             if other.name != camera.name
-            for there in [Path(os.path.realpath(other.intake.root))]
+            for there in [Path(os.path.realpath(other.watch))]
             if there.is_relative_to(root) or root.is_relative_to(there)
         ]
 
@@ -75,14 +75,14 @@ class Witness:
         return found if ours else None
 
 
-def _slots(camera: CameraSettings, ledger: Ledger) -> Slots:
-    rules = camera.rules
-    history = ledger.offsets(camera.name) if rules.learn_offset else []
-    return Slots(rules.round_to, rules.offset, history)
+def _slots(camera: CameraConfig, ledger: Ledger) -> Slots:
+    rules = camera.bracket
+    history = ledger.offsets(camera.name) if rules.learns_offset else []
+    return Slots(rules.round_to, rules.fixed_offset, history)
 
 
 def _is_published(
-    camera: CameraSettings,
+    camera: CameraConfig,
     root: Path,
     slots: Slots,
     ledger: Ledger,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.settings import CameraSettings
 from asi_watch.live.storage.disk import free_bytes
 from asi_watch.live.storage.published import Witness
 from asi_watch.live.storage.shelf import Kind, Outcome, Shelf
@@ -34,12 +34,12 @@ class Memory:
 
 
 def retain(
-    cameras: Iterable[CameraSettings],
+    cameras: Iterable[CameraConfig],
     ledger: Ledger,
     now: float,
     *,
     apply: bool,
-    chosen: Callable[[CameraSettings], bool] = lambda camera: True,
+    chosen: Callable[[CameraConfig], bool] = lambda camera: True,
     memory: Memory | None = None,
     free: Callable[[Path], int] = free_bytes,
     trust_clock: bool = True,
@@ -51,7 +51,7 @@ def retain(
 
     Parameters
     ----------
-    cameras : iterable of CameraSettings
+    cameras : iterable of CameraConfig
         All there are: cameras may see the same files.
     ledger : Ledger
         Only read.

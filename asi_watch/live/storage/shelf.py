@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from asi_watch.config.model import CameraConfig, LimitsConfig
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.messages import Signature
 from asi_watch.live.records import BracketRecord
-from asi_watch.live.settings import CameraSettings, RetentionLimits
 from asi_watch.live.storage.deleting import Tree
 from asi_watch.live.storage.published import Witness
 from asi_watch.naming import is_product_name, slot_stem
@@ -88,7 +88,7 @@ class Shelf:
 
     def __init__(
         self,
-        camera: CameraSettings,
+        camera: CameraConfig,
         kind: Kind,
         witness: Witness,
         ledger: Ledger,
@@ -98,8 +98,8 @@ class Shelf:
         self.camera = camera
         self.kind: Kind = kind
         self.outcome = Outcome(camera.name, kind)
-        self.root = camera.intake.root if kind == "exposures" else camera.output
-        self.limits: RetentionLimits = getattr(camera.retention, kind)
+        self.root = camera.watch if kind == "exposures" else camera.output
+        self.limits: LimitsConfig = getattr(camera.retention, kind)
         self.tree = Tree(self.root)
         self.done: datetime | None = None
         """See `Memory`."""
@@ -123,7 +123,7 @@ class Shelf:
         """See what is too much."""
         limits = self.limits
         if limits.max_age is not None and trust_clock:
-            self._before = self._now - limits.max_age
+            self._before = self._now - limits.max_age.total_seconds()
         if limits.keep_free is not None:
             with suppress(OSError):
                 self._goal = limits.keep_free - free(self.root)

@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.messages import Found, FoundFile, Inbox, ScanDone
-from asi_watch.live.watching.guard import EventGuard, WatchMode
+from asi_watch.live.watching.guard import EventGuard
 from asi_watch.live.watching.scanning import TreeScanner
 from asi_watch.live.watching.tree_memory import Moment
 from asi_watch.live.watching.watch_root import WatchRoot
@@ -34,17 +34,6 @@ _AFTER_WAKING = 0.05
 _AFTER_NEW_WATCHES = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeRules:
-    """How a camera's folder is watched; times in seconds."""
-
-    root: Path
-    mode: WatchMode
-    lookback: float
-    every: float
-    stable_for: float
-
-
 @dataclass(slots=True)
 class IntakeCounters:
     """What has happened since the daemon started."""
@@ -62,7 +51,7 @@ class Intake:
     Parameters
     ----------
     camera : str
-    rules : IntakeRules
+    rules : CameraConfig
     wanted : callable
         Tells by its name whether a file is of interest.
     inbox : Inbox
@@ -76,7 +65,7 @@ class Intake:
     def __init__(
         self,
         camera: str,
-        rules: IntakeRules,
+        rules: CameraConfig,
         wanted: Callable[[str], bool],
         inbox: Inbox,
         *,
@@ -87,13 +76,15 @@ class Intake:
         self._camera, self._rules, self._wanted, self._inbox = camera, rules, wanted, inbox
         self._monotonic, self._wall_ns = monotonic, wall_ns
         self._guard = EventGuard(
-            camera, rules.root, rules.mode, self._seen, self._appeared, monotonic, watcher
+            camera, rules.watch, rules.watch_mode, self._seen, self._appeared, monotonic, watcher
         )
-        self._scanner = TreeScanner(str(rules.root), wanted, rules.stable_for, self._guard.entering)
+        self._scanner = TreeScanner(
+            str(rules.watch), wanted, rules.stable_for.total_seconds(), self._guard.entering
+        )
         self._wake, self._halt = threading.Event(), threading.Event()
         self._scan_asked = self._sweep_asked = False
         now = monotonic()
-        self._root = WatchRoot(camera, rules.root)
+        self._root = WatchRoot(camera, rules.watch)
         self._first, self._looking = True, False
         self._last_file_at = self._stepped_at = self._next_scan = now
         self._asked_at: float | None = None
@@ -259,14 +250,14 @@ class Intake:
 
     def _lookback(self, now: float) -> float:
         """Reach back to where files were last seen to come, however long the root was away."""
-        return max(self._rules.lookback, now - self._last_file_at + 3600.0)
+        return max(self._rules.scan.lookback.total_seconds(), now - self._last_file_at + 3600.0)
 
     def _interval(self) -> float:
         if self._guard.method is None or self._guard.unwatched:
-            return min(_POLL_EVERY, self._rules.every)
+            return min(_POLL_EVERY, self._rules.scan.every.total_seconds())
         if self._guard.method != "canary":
-            return min(_COMPARE_EVERY, self._rules.every)
-        return self._rules.every
+            return min(_COMPARE_EVERY, self._rules.scan.every.total_seconds())
+        return self._rules.scan.every.total_seconds()
 
     def _sweep(self, now: float) -> None:
         scanner = self._scanner

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from asi_watch.config.model import CameraConfig, Order
 from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.messages import Found
-from asi_watch.live.settings import CameraSettings, Order
 from asi_watch.live.workers.backlog import (
     Backlog,
     LiveEdge,
@@ -50,7 +50,7 @@ class Arrivals:
 
     Parameters
     ----------
-    settings : CameraSettings
+    settings : CameraConfig
     order : {"newest", "oldest"}
         Which brackets of a backlog go first.
     ledger : OwingLedger
@@ -61,21 +61,21 @@ class Arrivals:
 
     def __init__(
         self,
-        settings: CameraSettings,
+        settings: CameraConfig,
         order: Order,
         ledger: OwingLedger,
         admit: Callable[[WaitingFile], None],
     ) -> None:
-        rules = settings.rules
+        rules = settings.bracket
         self._camera = settings.name
         self._order: Order = order
         self._ledger = ledger
         self._admit = admit
         self._edge = LiveEdge(rules.round_to)
         self._backlog = Backlog(order)
-        self._learner = PhaseLearner(rules.round_to) if rules.learn_offset else None
-        history = ledger.offsets(self._camera) if rules.learn_offset else []
-        self.slots = Slots(rules.round_to, rules.offset, history)
+        self._learner = PhaseLearner(rules.round_to) if rules.learns_offset else None
+        history = ledger.offsets(self._camera) if rules.learns_offset else []
+        self.slots = Slots(rules.round_to, rules.fixed_offset, history)
         self._held_back = False
         self._missed = 0
         self.reading = 0

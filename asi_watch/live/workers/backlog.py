@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from asi_watch.live.settings import Order
+from asi_watch.config.model import Order
 
 Signature = tuple[int, int]
 

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
+from asi_watch.config.model import CameraConfig
 from asi_watch.hdr.merging import Merge, MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import MergeBracket
-from asi_watch.live.settings import CameraSettings
 from asi_watch.live.workers.standing import Standing
 from asi_watch.naming import slot_stem
 from asi_watch.patience import answered
@@ -33,12 +33,12 @@ class Publisher:
 
     Parameters
     ----------
-    settings : CameraSettings
+    settings : CameraConfig
     buffers : BufferPool
         Pictures are made in its memory.
     """
 
-    def __init__(self, settings: CameraSettings, buffers: BufferPool) -> None:
+    def __init__(self, settings: CameraConfig, buffers: BufferPool) -> None:
         self._settings = settings
         self._buffers = buffers
 
@@ -84,7 +84,7 @@ class Publisher:
             spec = next(s for s in self._settings.products if target.endswith(s.suffix))
             started = time.monotonic()
             with self._buffers.lent() as allocate:
-                data = encode_merge(spec, merge, provenance, allocate=allocate)
+                data = encode_merge(spec.spec, merge, provenance, allocate=allocate)
             encoded = time.monotonic()
             publish(data, self._settings.output / target, root=self._settings.output)
             encoding += encoded - started

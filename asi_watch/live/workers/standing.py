@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from asi_watch.config.model import CameraConfig
 from asi_watch.files import shown
 from asi_watch.live.ledger.kinship import files_of, is_product_of
 from asi_watch.live.ledger.product_rows import row_of_products
 from asi_watch.live.messages import MergeBracket, MergeFailed, Published, Stands
 from asi_watch.live.records import TAKEN
-from asi_watch.live.settings import CameraSettings
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 
 MADE_WITH_CURVE = "the product that stands was made with a response curve, and there is none now"
@@ -28,14 +28,14 @@ class Standing:
 
     Parameters
     ----------
-    settings : CameraSettings
+    settings : CameraConfig
     command : MergeBracket
         The bracket.
     targets : callable
         Where its products go when they are merged by an algorithm; by any, for None.
     """
 
-    def __init__(self, settings: CameraSettings, command: MergeBracket, targets: Targets) -> None:
+    def __init__(self, settings: CameraConfig, command: MergeBracket, targets: Targets) -> None:
         self._settings = settings
         self._command = command
         self._targets = targets

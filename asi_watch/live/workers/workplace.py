@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asi_watch.buffers import BufferPool
+from asi_watch.config.model import Order
 from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.messages import Inbox
-from asi_watch.live.settings import Order
 from asi_watch.live.workers.at_work import AtWork
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.pool import JobPool

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
+from asi_watch.config.model import CameraConfig
 from asi_watch.errors import ImageError, PublishError
 from asi_watch.files import NotRegularFileError, shown, signature
 from asi_watch.hdr.response import ResponseCurve
@@ -33,7 +34,6 @@ from asi_watch.live.messages import (
     Vanished,
 )
 from asi_watch.live.records import WITHOUT_CURVE
-from asi_watch.live.settings import CameraSettings
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.open_merges import OpenMerge, OpenMerges
 from asi_watch.live.workers.publishing import Publisher
@@ -68,7 +68,7 @@ class Workshop:
 
     Parameters
     ----------
-    settings : CameraSettings
+    settings : CameraConfig
     publisher : Publisher
         Turns a finished merge into products.
     budget : MemoryBudget
@@ -79,17 +79,17 @@ class Workshop:
 
     def __init__(
         self,
-        settings: CameraSettings,
+        settings: CameraConfig,
         publisher: Publisher,
         budget: MemoryBudget,
         buffers: BufferPool,
     ) -> None:
         self._settings = settings
-        self._root = os.fspath(settings.intake.root)
+        self._root = os.fspath(settings.watch)
         self._publisher = publisher
         self._buffers = buffers
         self._limits = ImageLimits()
-        self._open = OpenMerges(settings.merge, budget, buffers)
+        self._open = OpenMerges(settings.merge.settings, budget, buffers)
 
     def use_curve(self, curve: ResponseCurve) -> None:
         """Merge the brackets that begin from now on with this curve."""

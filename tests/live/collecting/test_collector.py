@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from asi_watch.brackets import BracketRules, Exposure
+from asi_watch.brackets import Exposure
+from asi_watch.config.model import BracketConfig
 from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.messages import (
@@ -59,13 +60,13 @@ class Bench:
         self.restart()
 
     def restart(self) -> None:
-        self.bracket_rules = BracketRules(
+        self.bracket_rules = BracketConfig(
             **{
                 "round_to": timedelta(seconds=30),
                 "offset": timedelta(0),
                 "exposures": EXPOSURES,
                 "min_exposures": 2,
-                "grace": GRACE,
+                "grace": timedelta(seconds=GRACE),
                 "late": "remerge",
                 **self.rules,
             }

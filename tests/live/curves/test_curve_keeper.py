@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from asi_watch.brackets import Exposure
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.curves import curves
 from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.ledger.ledger import CurveDecision, Ledger
 from asi_watch.live.messages import CalibrationDone, Inbox, MergeBracket
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
-from asi_watch.live.settings import CameraSettings
 from asi_watch.response_files import load_curve, response_bytes
 
 NOON = datetime(2026, 6, 21, 12)
@@ -39,14 +38,14 @@ class Place:
         self.ledger = Ledger(folder)
         self.used: list[str] = []
 
-    def settings(self, response: Path | None, products: str = "[jpg]") -> CameraSettings:
+    def settings(self, response: Path | None, products: str = "[jpg]") -> CameraConfig:
         formats = ", ".join(f"{{format: {p.strip()}}}" for p in products.strip("[]").split(","))
         text = (
             f"cameras: {{roof: {{watch: {self.folder}/in, output: {self.folder}/out,"
             f" products: [{formats}]{f', response: {response}' if response else ''}}}}}"
         )
         config = parse_config(text.encode(), "x", self.folder).config
-        return camera_settings("roof", config.cameras["roof"])
+        return config.cameras["roof"]
 
     def keeper(self, response: Path | None = None, products: str = "[jpg]") -> CurveKeeper:
         keeper = CurveKeeper(

@@ -76,7 +76,7 @@ def test_the_newest_wait_in_memory_and_the_oldest_in_the_ledger(keeper: CurveKee
         put,
         dropped.append,
     )
-    most = max(30, keeper._settings.curves.brackets)
+    most = max(30, keeper._settings.recalibrate.brackets)
     for number in range(most):
         jobs.merge(merge_of(number))
     assert put_off == []

@@ -7,26 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from asi_watch.config.model import CameraConfig, MergeConfig, ProductConfig
 from asi_watch.live.ledger.product_rows import FoundProducts, products_of, reconciled
 from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
-from asi_watch.live.settings import CameraSettings
-from asi_watch.naming import NamePattern
-from asi_watch.products import ProductSpec, Source, Unusable, read_provenance
+from asi_watch.products import Source, Unusable, read_provenance
 from tests.live.products import NOON, STEP, camera_at, product
 
 HOUR = 3600.0
 
+JPG = ProductConfig(format="jpg")
+
 
 @pytest.fixture
-def camera(tmp_path: Path) -> CameraSettings:
+def camera(tmp_path: Path) -> CameraConfig:
     return camera_at(tmp_path)
 
 
-def rows(camera: CameraSettings) -> list[BracketRecord]:
+def rows(camera: CameraConfig) -> list[BracketRecord]:
     return [found.record for found in products_of(camera) if found.record is not None]
 
 
-def test_what_is_no_product_of_this_camera_gives_no_row(camera: CameraSettings) -> None:
+def test_what_is_no_product_of_this_camera_gives_no_row(camera: CameraConfig) -> None:
     product(camera, 0, name="yard")
     torn = product(camera, 1)
     torn.write_bytes(torn.read_bytes()[:20])
@@ -40,7 +41,7 @@ def test_what_is_no_product_of_this_camera_gives_no_row(camera: CameraSettings) 
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../secret.jpg", "a/../../b.jpg", ""])
-def test_no_row_leads_out_of_the_watch_folder(camera: CameraSettings, path: str) -> None:
+def test_no_row_leads_out_of_the_watch_folder(camera: CameraConfig, path: str) -> None:
     product(camera, 0, sources=(Source(path, 80.0, NOON, 1, 1),))
     product(camera, 1, unusable=(Unusable(path, "no"),))
     (row,) = rows(camera)
@@ -49,9 +50,9 @@ def test_no_row_leads_out_of_the_watch_folder(camera: CameraSettings, path: str)
 
 
 def test_a_bracket_that_just_lacked_a_format_is_left_to_be_merged_again(
-    camera: CameraSettings,
+    camera: CameraConfig,
 ) -> None:
-    both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("png")))
+    both = camera.model_copy(update={"products": (JPG, ProductConfig(format="png"))})
     write_sources(both, product(both, 0))
     product(both, 1)
     product(both, 1, suffix="png")
@@ -64,9 +65,9 @@ def test_a_bracket_that_just_lacked_a_format_is_left_to_be_merged_again(
 
 @pytest.mark.parametrize("left", ["nothing", "empty", "older"])
 def test_a_bracket_whose_exposures_went_with_the_power_keeps_the_formats_it_has(
-    camera: CameraSettings, left: str
+    camera: CameraConfig, left: str
 ) -> None:
-    both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("png")))
+    both = camera.model_copy(update={"products": (JPG, ProductConfig(format="png"))})
     made = product(both, 0)
     first = write_sources(both, made)[0]
     if left == "nothing":
@@ -82,57 +83,56 @@ def test_a_bracket_whose_exposures_went_with_the_power_keeps_the_formats_it_has(
     assert row.state == "published"
 
 
-def write_sources(camera: CameraSettings, made: Path) -> list[Path]:
+def write_sources(camera: CameraConfig, made: Path) -> list[Path]:
     """Write files that look like the exposures a product names."""
     paths = []
     for source in read_provenance(made).sources:
-        paths.append(camera.intake.root / source.path)
+        paths.append(camera.watch / source.path)
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         paths[-1].write_bytes(bytes(source.size))
         os.utime(paths[-1], ns=(source.mtime_ns, source.mtime_ns))
     return paths
 
 
-def test_products_of_a_camera_that_was_renamed_give_its_rows(camera: CameraSettings) -> None:
+def test_products_of_a_camera_that_was_renamed_give_its_rows(camera: CameraConfig) -> None:
     for number in range(3):
         write_sources(camera, product(camera, number, name="rof"))
     # Of other files, or elsewhere, it may be anybody's.
-    rewritten = camera.intake.root / "2026/06/21/20260621120030_80.jpg"
+    rewritten = camera.watch / "2026/06/21/20260621120030_80.jpg"
     os.utime(rewritten, ns=(8, 8))
     write_sources(camera, product(camera, 3, name="rof", folder="lab/2026/06/21"))
     found = rows(camera)
     assert [r.slot for r in found] == [NOON + 2 * STEP, NOON]
     assert {r.camera for r in found} == {"roof"}
     filename = "{timestamp:%Y%m%d_%H%M%S}_{exposure}"
-    pattern = NamePattern(filename, "us", {}, "UTC")
-    assert rows(replace(camera, pattern=pattern)) == []
+    assert rows(camera.model_copy(update={"filename": filename})) == []
 
 
 def test_a_format_that_was_asked_for_later_does_not_undo_the_archive(
-    camera: CameraSettings,
+    camera: CameraConfig,
 ) -> None:
     for number in range(3):
         write_sources(camera, product(camera, number, age=(3 - number) * HOUR))
-    both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("png")))
+    both = camera.model_copy(update={"products": (JPG, ProductConfig(format="png"))})
     # The newest could have been in the making when the daemon died; the others were not.
     assert [r.slot for r in rows(both)] == [NOON + STEP, NOON]
-    other = replace(camera, products=(ProductSpec("png"),))
+    other = camera.model_copy(update={"products": (ProductConfig(format="png"),)})
     assert [r.products for r in rows(other)] == [
         (f"2026/06/21/20260621120{n // 2}{n % 2 * 3}0_hdr.jpg",) for n in (1, 0)
     ]
 
 
-def test_fusion_gives_no_radiance_and_is_whole_without(camera: CameraSettings) -> None:
-    both = replace(camera, products=(ProductSpec("jpg"), ProductSpec("exr")))
+def test_fusion_gives_no_radiance_and_is_whole_without(camera: CameraConfig) -> None:
+    both = camera.model_copy(update={"products": (JPG, ProductConfig(format="exr"))})
     product(both, 0, algorithm="mertens")
     write_sources(both, product(both, 1))
     assert [(r.slot, r.reason) for r in rows(both)] == [(NOON, WITHOUT_CURVE)]
-    fusing = replace(both, merge=replace(both.merge, algorithm="mertens"))
+    fusing = both.model_copy(update={"merge": MergeConfig(algorithm="mertens")})
     assert [r.reason for r in rows(fusing)] == [None]
 
 
-def test_files_left_out_are_known_again_unless_they_changed_since(camera: CameraSettings) -> None:
-    root = camera.intake.root
+def test_files_left_out_are_known_again_unless_they_changed_since(camera: CameraConfig) -> None:
+    root = camera.watch
     (root / "a").mkdir(parents=True)
     for name in ("old", "new"):
         (root / f"a/{name}.jpg").write_bytes(b"half")
@@ -151,7 +151,7 @@ def test_files_left_out_are_known_again_unless_they_changed_since(camera: Camera
 
 @pytest.mark.parametrize("seconds", [-1e12, 1e12, 1e17, 4e9])
 def test_a_product_of_any_year_is_no_reason_to_fail(
-    camera: CameraSettings, seconds: float, monkeypatch: pytest.MonkeyPatch
+    camera: CameraConfig, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = product(camera, 0)
     real = os.lstat
@@ -172,7 +172,7 @@ def test_a_product_of_any_year_is_no_reason_to_fail(
 # -- a row and a product ----------------------------------------------------------------------
 
 
-def found(camera: CameraSettings, **changes: object) -> FoundProducts:
+def found(camera: CameraConfig, **changes: object) -> FoundProducts:
     if not camera.output.exists():
         product(camera, 0)
     (one,) = products_of(camera)
@@ -180,7 +180,7 @@ def found(camera: CameraSettings, **changes: object) -> FoundProducts:
     return replace(one, record=replace(one.record, **changes))  # type: ignore[arg-type]
 
 
-def test_a_row_that_agrees_or_is_newer_stands(camera: CameraSettings) -> None:
+def test_a_row_that_agrees_or_is_newer_stands(camera: CameraConfig) -> None:
     one = found(camera)
     assert one.record is not None
     for present in (
@@ -192,7 +192,7 @@ def test_a_row_that_agrees_or_is_newer_stands(camera: CameraSettings) -> None:
         assert reconciled(present, one) is None
 
 
-def test_a_product_wins_over_what_the_row_did_not_hear_of(camera: CameraSettings) -> None:
+def test_a_product_wins_over_what_the_row_did_not_hear_of(camera: CameraConfig) -> None:
     one = found(camera, revision=2)
     assert one.record is not None
     assert reconciled(None, one) == one.record
@@ -211,7 +211,7 @@ def test_a_product_wins_over_what_the_row_did_not_hear_of(camera: CameraSettings
 
 
 def test_a_bracket_that_failed_is_not_over_with_half_of_its_products(
-    camera: CameraSettings,
+    camera: CameraConfig,
 ) -> None:
     one = found(camera)
     assert one.record is not None
@@ -219,7 +219,7 @@ def test_a_bracket_that_failed_is_not_over_with_half_of_its_products(
     assert reconciled(failed, replace(one, whole=False)) is None
 
 
-def test_of_two_products_of_a_bracket_the_one_in_its_place_counts(camera: CameraSettings) -> None:
+def test_of_two_products_of_a_bracket_the_one_in_its_place_counts(camera: CameraConfig) -> None:
     product(camera, 0)
     product(camera, 0, folder="copies")
     product(camera, 0, folder="0-copies")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from asi_watch.cli._settings import daemon_settings
 from asi_watch.config import parse_config
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.ledger.ledger import (
     FILE_NAME,
     CurveDecision,
@@ -22,25 +22,24 @@ from asi_watch.live.ledger.rebuilding import move_aside, open_ledger
 from asi_watch.live.records import BracketRecord, RejectedFile
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.service import Daemon
-from asi_watch.live.settings import CameraSettings
 from asi_watch.response_files import response_bytes
 from tests.live.products import NOON, STEP, camera_at, product
 from tests.skies import sky_bracket
 
 
 @pytest.fixture
-def camera(tmp_path: Path) -> CameraSettings:
+def camera(tmp_path: Path) -> CameraConfig:
     (tmp_path / "state").mkdir()
     return camera_at(tmp_path)
 
 
-def opened(tmp_path: Path, camera: CameraSettings, **more: Any) -> tuple[Ledger, int | None]:
+def opened(tmp_path: Path, camera: CameraConfig, **more: Any) -> tuple[Ledger, int | None]:
     found = open_ledger(tmp_path / "state", (camera,), **more)
     return found.ledger, found.rebuilt
 
 
 def test_a_sound_ledger_is_opened_and_hears_of_the_newest_products(
-    tmp_path: Path, camera: CameraSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, camera: CameraConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(tmp_path, camera)[0].close()
     monkeypatch.setattr("asi_watch.live.ledger.asking_products._WELL_KNOWN", 3)
@@ -61,7 +60,7 @@ def test_a_sound_ledger_is_opened_and_hears_of_the_newest_products(
     ledger.close()
 
 
-def test_a_missing_ledger_is_made_from_the_products(tmp_path: Path, camera: CameraSettings) -> None:
+def test_a_missing_ledger_is_made_from_the_products(tmp_path: Path, camera: CameraConfig) -> None:
     for number in range(3):
         path = product(camera, number, revision=1 + number)
         os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
@@ -80,7 +79,7 @@ def test_a_missing_ledger_is_made_from_the_products(tmp_path: Path, camera: Came
 
 
 def test_a_damaged_ledger_is_kept_aside_under_a_name_that_is_free(
-    tmp_path: Path, camera: CameraSettings
+    tmp_path: Path, camera: CameraConfig
 ) -> None:
     state = tmp_path / "state"
     for suffix in ("", "-wal", "-shm"):
@@ -96,8 +95,8 @@ def test_a_damaged_ledger_is_kept_aside_under_a_name_that_is_free(
     assert f"{FILE_NAME}.damaged-1-wal" in names
 
 
-def test_the_newest_come_first_and_time_is_bounded(tmp_path: Path, camera: CameraSettings) -> None:
-    old = camera.intake.lookback + 100
+def test_the_newest_come_first_and_time_is_bounded(tmp_path: Path, camera: CameraConfig) -> None:
+    old = camera.scan.lookback.total_seconds() + 100
     for number, age in ((0, old), (1, old), (3000, old), (89_999, 50.0), (90_000, 0.0)):
         product(camera, number, age=age)
     slots = [found.record.slot for found in products_of(camera) if found.record is not None]
@@ -109,8 +108,10 @@ def test_the_newest_come_first_and_time_is_bounded(tmp_path: Path, camera: Camer
     ledger.close()
 
 
-def test_learned_slots_come_back_with_the_rows(tmp_path: Path, camera: CameraSettings) -> None:
-    learning = replace(camera, rules=replace(camera.rules, learn_offset=True))
+def test_learned_slots_come_back_with_the_rows(tmp_path: Path, camera: CameraConfig) -> None:
+    learning = camera.model_copy(
+        update={"bracket": camera.bracket.model_copy(update={"offset": "auto"})}
+    )
     for number in range(3):
         product(learning, number, phase=28, slot=NOON + (number + 1) * STEP)
     ledger, _ = opened(tmp_path, learning)
@@ -120,7 +121,7 @@ def test_learned_slots_come_back_with_the_rows(tmp_path: Path, camera: CameraSet
     ledger.close()
 
 
-def test_the_curve_in_use_stays_in_use(tmp_path: Path, camera: CameraSettings) -> None:
+def test_the_curve_in_use_stays_in_use(tmp_path: Path, camera: CameraConfig) -> None:
     folder = tmp_path / "state" / "curves" / "roof"
     folder.mkdir(parents=True)
     (folder / "c0ffee.npz").write_bytes(response_bytes(sky_bracket(32).log_response))
@@ -143,7 +144,7 @@ def failed(number: int, **changes: Any) -> BracketRecord:
 
 
 def test_what_only_the_ledger_knew_outlives_its_damage(
-    tmp_path: Path, camera: CameraSettings
+    tmp_path: Path, camera: CameraConfig
 ) -> None:
     ledger, _ = opened(tmp_path, camera)
     product(camera, 0)
@@ -177,7 +178,7 @@ def test_what_only_the_ledger_knew_outlives_its_damage(
 
 
 def test_a_ledger_that_makes_no_sense_in_use_is_not_believed_again(
-    tmp_path: Path, camera: CameraSettings
+    tmp_path: Path, camera: CameraConfig
 ) -> None:
     ledger, _ = opened(tmp_path, camera)
     for number in range(1, 4):
@@ -193,7 +194,7 @@ def test_a_ledger_that_makes_no_sense_in_use_is_not_believed_again(
     ledger.close()
 
 
-def test_a_start_looks_at_what_it_needs(tmp_path: Path, camera: CameraSettings) -> None:
+def test_a_start_looks_at_what_it_needs(tmp_path: Path, camera: CameraConfig) -> None:
     nonsense = {
         "UPDATE brackets SET updated_utc = 'soon'": "brackets",
         "UPDATE brackets SET timings = '['": "brackets",
@@ -220,7 +221,7 @@ def test_a_start_looks_at_what_it_needs(tmp_path: Path, camera: CameraSettings) 
 
 
 def test_a_rebuild_that_was_cut_short_goes_on_at_the_next_start(
-    tmp_path: Path, camera: CameraSettings
+    tmp_path: Path, camera: CameraConfig
 ) -> None:
     for number in range(3):
         product(camera, number)
@@ -239,7 +240,7 @@ def test_a_rebuild_that_was_cut_short_goes_on_at_the_next_start(
     ledger.close()
 
 
-def test_few_damaged_files_are_kept(tmp_path: Path, camera: CameraSettings) -> None:
+def test_few_damaged_files_are_kept(tmp_path: Path, camera: CameraConfig) -> None:
     state = tmp_path / "state"
     for _ in range(7):
         (state / FILE_NAME).write_bytes(b"rubbish" * 1000)
@@ -249,7 +250,7 @@ def test_few_damaged_files_are_kept(tmp_path: Path, camera: CameraSettings) -> N
 
 
 def test_a_ledger_of_last_week_hears_what_happened_since(
-    tmp_path: Path, camera: CameraSettings
+    tmp_path: Path, camera: CameraConfig
 ) -> None:
     product(camera, 0)
     ledger, _ = opened(tmp_path, camera)
@@ -264,7 +265,7 @@ def test_a_ledger_of_last_week_hears_what_happened_since(
 
 
 def test_a_product_that_was_deleted_or_replaced_leaves_its_row_alone(
-    tmp_path: Path, camera: CameraSettings
+    tmp_path: Path, camera: CameraConfig
 ) -> None:
     paths = [product(camera, number) for number in range(4)]
     ledger, _ = opened(tmp_path, camera)
@@ -281,7 +282,7 @@ def test_a_product_that_was_deleted_or_replaced_leaves_its_row_alone(
 
 
 def test_a_full_disk_does_not_keep_the_daemon_from_starting(
-    tmp_path: Path, camera: CameraSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, camera: CameraConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(tmp_path, camera)[0].close()
     product(camera, 0)
@@ -296,7 +297,7 @@ def test_a_full_disk_does_not_keep_the_daemon_from_starting(
     ledger.close()
 
 
-def test_whoever_waits_hears_that_something_goes_on(tmp_path: Path, camera: CameraSettings) -> None:
+def test_whoever_waits_hears_that_something_goes_on(tmp_path: Path, camera: CameraConfig) -> None:
     product(camera, 0)
     calls: list[None] = []
     opened(tmp_path, camera, alive=lambda: calls.append(None))[0].close()
@@ -309,7 +310,7 @@ def test_the_daemon_does_not_believe_a_ledger_again_that_failed_it(tmp_path: Pat
         f"state_dir: {tmp_path}/state\nworkers: 1\ndisk: {{keep_free: null}}\n"
         f"cameras: {{roof: {{watch: {tmp_path}/in, output: {tmp_path}/out, watch_mode: polling}}}}"
     )
-    settings = daemon_settings(parse_config(text.encode(), "x", tmp_path).config)
+    settings = parse_config(text.encode(), "x", tmp_path).config
     settings.state_dir.mkdir()
     daemon = Daemon(settings, Notifier(None), lambda: settings)
     daemon._open()
@@ -332,7 +333,7 @@ def test_the_daemon_does_not_believe_a_ledger_again_that_failed_it(tmp_path: Pat
 
 
 def test_the_products_of_a_dead_share_are_read_when_it_is_back(
-    tmp_path: Path, camera: CameraSettings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, camera: CameraConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product(camera, 0)
     monkeypatch.setattr("asi_watch.live.ledger.rebuilding.answered", lambda *_: [None])

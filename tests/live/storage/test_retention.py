@@ -18,11 +18,10 @@ from click.testing import CliRunner
 
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import load_config
+from asi_watch.config.model import CameraConfig, LimitsConfig, RetentionConfig
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.records import BracketRecord, RejectedFile
-from asi_watch.live.settings import CameraSettings, RetentionLimits, RetentionRules
 from asi_watch.live.storage.deleting import Tree
 from asi_watch.live.storage.janitor import ClockTrust, Janitor, JanitorMemory
 from asi_watch.live.storage.retention import Kind, Memory, Outcome, retain
@@ -41,6 +40,13 @@ def plenty(_folder: Path) -> int:
     return 10**12
 
 
+def limits_of(max_age: float | None = None, **sizes: int) -> LimitsConfig:
+    """Limits with `max_age` in seconds."""
+    return LimitsConfig.model_construct(
+        max_age=None if max_age is None else timedelta(seconds=max_age), **sizes
+    )
+
+
 class Archive:
     """Brackets of one camera, the oldest `days` old, one a day."""
 
@@ -53,7 +59,7 @@ class Archive:
             f"state_dir: {self.state}\n"
             f"cameras:\n  roof: {{watch: {folder}/in, output: {folder}/out}}\n"
         )
-        self.camera = camera_settings("roof", load_config(self.config).cameras["roof"])
+        self.camera = load_config(self.config).cameras["roof"]
         self.ledger = Ledger(self.state)
 
     def write(self, root: str, path: str, age_days: float, content: bytes = b"x" * SIZE) -> Path:
@@ -109,12 +115,10 @@ class Archive:
         self.ledger.record_all([changed])
         return changed
 
-    def settings(
-        self, kind: Kind, *, require_product: bool = True, **limits: Any
-    ) -> CameraSettings:
-        only: Any = {kind: RetentionLimits(**limits)}
-        rules = RetentionRules(**only, dry_run=False, require_product=require_product)
-        return replace(self.camera, retention=rules)
+    def settings(self, kind: Kind, *, require_product: bool = True, **limits: Any) -> CameraConfig:
+        only: Any = {kind: limits_of(**limits)}
+        rules = RetentionConfig(**only, dry_run=False, require_product=require_product)
+        return self.camera.model_copy(update={"retention": rules})
 
     def run(
         self,
@@ -125,7 +129,7 @@ class Archive:
         thorough: bool = True,
         most: int | None = None,
         free: Callable[[Path], int] = plenty,
-        others: tuple[CameraSettings, ...] = (),
+        others: tuple[CameraConfig, ...] = (),
         memory: Memory | None = None,
         **limits: Any,
     ) -> Outcome:
@@ -346,7 +350,9 @@ def test_the_janitor_deletes_only_when_told_to(archive: Archive) -> None:
     archive.bracket(40)
     archive.bracket(0.2)
     settings = archive.settings("exposures", max_age=DAY)
-    dry = replace(settings, retention=replace(settings.retention, dry_run=True))
+    dry = settings.model_copy(
+        update={"retention": settings.retention.model_copy(update={"dry_run": True})}
+    )
     assert not Janitor(archive.state, [dry], trusting()).run_once()
     assert len(archive.files()) == 2 * PER_BRACKET
     janitor = Janitor(archive.state, [settings], trusting())
@@ -457,7 +463,7 @@ def test_products_of_an_earlier_name_are_the_cameras_own(archive: Archive) -> No
 
 def test_a_file_stays_that_another_camera_has_not_merged(archive: Archive) -> None:
     record = archive.bracket(40)
-    other = replace(archive.camera, name="lab", output=archive.folder / "lab")
+    other = archive.camera.model_copy(update={"name": "lab", "output": archive.folder / "lab"})
     assert archive.run(max_age=30 * DAY, others=(other,)).files == 0
     archive.ledger.record_all([replace(record, camera="lab", state="failed")])
     assert archive.run(max_age=30 * DAY, others=(other,)).files == 0
@@ -467,9 +473,8 @@ def test_a_file_stays_that_another_camera_has_not_merged(archive: Archive) -> No
 
 def test_a_camera_with_other_names_or_another_folder_wants_nothing(archive: Archive) -> None:
     archive.bracket(40)
-    other = replace(archive.camera, name="lab", extensions=frozenset({"png"}))
-    away = replace(archive.camera.intake, root=archive.folder / "elsewhere")
-    far = replace(archive.camera, name="far", intake=away)
+    other = archive.camera.model_copy(update={"name": "lab", "extensions": ("png",)})
+    far = archive.camera.model_copy(update={"name": "far", "watch": archive.folder / "elsewhere"})
     assert archive.run(max_age=30 * DAY, others=(other, far)).files == PER_BRACKET
 
 
@@ -566,10 +571,10 @@ def test_names_of_the_future_are_found_by_a_thorough_run(archive: Archive) -> No
 # -- several cameras, one disk --------------------------------------------------------------
 
 
-def two_cameras(archive: Archive, **limits: Any) -> tuple[CameraSettings, CameraSettings]:
+def two_cameras(archive: Archive, **limits: Any) -> tuple[CameraConfig, CameraConfig]:
     one = archive.settings("exposures", **limits)
     root = archive.folder / "in2"
-    two = replace(one, name="lab", intake=replace(one.intake, root=root))
+    two = one.model_copy(update={"name": "lab", "watch": root})
     for age in (42, 40):
         archive.bracket(age)
     root.mkdir()
@@ -596,9 +601,10 @@ def test_of_cameras_that_share_a_disk_the_oldest_go_first(archive: Archive) -> N
 
 def test_trying_out_gives_the_numbers_of_the_real_run(archive: Archive) -> None:
     cameras = two_cameras(archive, keep_free=6000, max_age=41.5 * DAY)
-    both = RetentionLimits(keep_free=9000)
+    both = limits_of(keep_free=9000)
     cameras = tuple(  # type: ignore[assignment]
-        replace(c, retention=replace(c.retention, products=both)) for c in cameras
+        c.model_copy(update={"retention": c.retention.model_copy(update={"products": both})})
+        for c in cameras
     )
     used = sum(p.stat().st_size for p in archive.folder.rglob("*.jpg"))
 

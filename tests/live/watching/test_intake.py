@@ -12,9 +12,10 @@ import pytest
 
 from asi_watch.live.messages import Found, FoundFile, Inbox, ScanDone
 from asi_watch.live.watching import guard, intake
-from asi_watch.live.watching.intake import Intake, IntakeRules
+from asi_watch.live.watching.intake import Intake
 from asi_watch.live.watching.liveness import Canary
 from asi_watch.live.watching.watcher import Watcher, WatchError
+from tests.live.intake_settings import watching
 
 DAY = 86400.0
 
@@ -70,7 +71,7 @@ class Bench:
         self.inbox = Inbox()
         self.watchers: list[StubWatcher] = []
         self.refuse: str | None = None
-        rules = IntakeRules(root, mode, DAY, every, 1.0)
+        rules = watching(root, mode, every)
         self.intake = Intake(
             "roof",
             rules,
@@ -499,7 +500,7 @@ def test_a_crash_is_counted_and_the_thread_goes_on(
 ) -> None:
     monkeypatch.setattr(intake, "_HEALTH_EVERY", 0.01)
     inbox = Inbox()
-    rules = IntakeRules(tmp_path, "polling", DAY, 1.0, 1.0)
+    rules = watching(tmp_path, "polling", 1.0)
     camera = Intake("roof", rules, lambda name: name.endswith(".jpg"), inbox)
     real, calls = camera._root_is_there, []
 
@@ -548,7 +549,7 @@ def test_a_folder_that_does_not_answer_is_told_once(tmp_path: Path) -> None:
     now = [100.0]
     intake = Intake(
         "roof",
-        IntakeRules(tmp_path, "polling", DAY, 60.0, 1.0),
+        watching(tmp_path, "polling", 60.0),
         lambda _: True,
         Inbox(),
         monotonic=lambda: now[0],

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from asi_watch.brackets import Exposure
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
 from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.messages import Found, FoundFile
@@ -40,7 +39,7 @@ class Bench:
             " bracket: {offset: auto}}}"
         )
         config = parse_config(text.encode(), "x", folder).config
-        settings = camera_settings("roof", config.cameras["roof"])
+        settings = config.cameras["roof"]
         self.ledger = ledger
         self.arrivals = Arrivals(settings, "oldest", ledger, self._admit)
         self.rows = rows

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config.loading import parse_config
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
@@ -40,9 +39,7 @@ cameras:
 
 def merged_live(root: Path, text: str, curve: ResponseCurve | None) -> Published | MergeFailed:
     (root / "in").mkdir(exist_ok=True)
-    settings = camera_settings(
-        "roof", parse_config(text.encode(), "x", root).config.cameras["roof"]
-    )
+    settings = parse_config(text.encode(), "x", root).config.cameras["roof"]
     buffers = BufferPool(1 << 30)
     shop = Workshop(settings, Publisher(settings, buffers), MemoryBudget(1 << 30), buffers)
     if curve is not None:

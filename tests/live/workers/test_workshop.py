@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from asi_watch.buffers import BufferPool
-from asi_watch.cli._settings import camera_settings
 from asi_watch.config import parse_config
+from asi_watch.config.model import MergeConfig
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import (
     MergeBracket,
@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, folder: Path, budget: int) -> None:
         text = f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out}}}}"
         config = parse_config(text.encode(), "x", folder).config
-        settings = camera_settings("roof", config.cameras["roof"])
+        settings = config.cameras["roof"]
         self.folder = folder
         (folder / "in").mkdir()
         self.budget = MemoryBudget(budget)
@@ -131,7 +131,7 @@ def test_a_product_stands_that_has_more_exposures(tmp_path: Path) -> None:
 
 def rename(bench: Bench, name: str, **more: Any) -> None:
     """Give the camera another name, as an edit of its configuration would."""
-    settings = replace(bench.workshop._settings, name=name, **more)
+    settings = bench.workshop._settings.model_copy(update={"name": name, **more})
     publisher = Publisher(settings, BufferPool(0))
     bench.workshop = Workshop(settings, publisher, bench.budget, BufferPool(0))
 
@@ -196,7 +196,7 @@ def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: 
         assert product.read_bytes() == before
         assert bench.budget.held == 0
     # Where the camera is to merge so, it is no makeshift.
-    mertens = replace(bench.workshop._settings.merge, algorithm="mertens")
+    mertens = MergeConfig(algorithm="mertens")
     rename(bench, name, merge=mertens)
     assert isinstance(bench.merge(0, late), Published)
 
