@@ -50,6 +50,12 @@ def of_camera(settings: str) -> list[str]:
             "write one such as 30s",
         ),
         (
+            "bracket: {offset: auto}",
+            "bracket.offset: 'auto' is no longer possible: the slot of a file must not depend on"
+            " what came before; write 0s, and `asi-watch check` proposes an offset such as -3s where"
+            " the newest brackets need one",
+        ),
+        (
             "bracket: {offset: -30s}",
             "bracket.offset: -30s must be smaller than round_to, which is 30s",
         ),

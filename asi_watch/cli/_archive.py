@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from asi_watch.config.model import CameraConfig, Config
     from asi_watch.naming import ParsedName
-    from asi_watch.phases import Slots
     from asi_watch.pipeline import ArchiveRules
 
 __all__ = [
@@ -144,7 +142,7 @@ def archive_rules(
     if found is None:
         rules = ArchiveRules(parse=_parser(exposure_unit or "us"))
     else:
-        name, camera, config = found
+        _, camera, _ = found
         if exposure_unit is not None:
             raise click.UsageError("--exposure-unit: the configuration file says that already")
         pattern = camera.pattern
@@ -155,25 +153,11 @@ def archive_rules(
             expected=camera.expected_exposures_us,
             min_exposures=camera.bracket.min_exposures,
             to_utc=pattern.to_utc,
-            slot=_slots(name, camera, config, round_to).slot,
+            offset=camera.bracket.offset,
         )
     if round_to is not None:
         rules = replace(rules, round_to=round_to)
     return rules if min_exposures is None else replace(rules, min_exposures=min_exposures)
-
-
-def _slots(name: str, camera: CameraConfig, config: Config, round_to: timedelta | None) -> Slots:
-    """Slots as the daemon has them: with a fixed offset, or with those it has learned."""
-    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
-    from asi_watch.phases import Slots
-
-    length = round_to or camera.bracket.round_to
-    if isinstance(camera.bracket.offset, timedelta):
-        return Slots(length, camera.bracket.offset)
-    if round_to is not None or not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110
-        return Slots(length)
-    with Ledger(config.state_dir, read_only=True) as ledger:
-        return Slots(length, history=ledger.offsets(name))
 
 
 def _parser(unit: str) -> Callable[[str], ParsedName | None]:

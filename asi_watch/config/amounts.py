@@ -7,7 +7,7 @@ with. They raise `refusal`, whose text says what would be right.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
@@ -113,17 +113,17 @@ OptionalSize: TypeAlias = Annotated[
 ]
 
 
-def read_offset(value: Any) -> timedelta | Literal["auto"]:
-    """Read a duration, or ``auto``."""
-    return "auto" if value == "auto" else read_duration(value)
-
-
-def _write_offset(value: timedelta | Literal["auto"]) -> str:
-    return value if isinstance(value, str) else format_duration(value)
+def read_offset(value: Any) -> timedelta:
+    """Read a duration; ``auto`` was possible once."""
+    if value == "auto":
+        raise refusal(
+            "'auto' is no longer possible: the slot of a file must not depend on what came before;"
+            " write 0s, and `asi-watch check` proposes an offset such as -3s where the newest"
+            " brackets need one"
+        )
+    return read_duration(value)
 
 
 Offset: TypeAlias = Annotated[
-    timedelta | Literal["auto"],
-    PlainValidator(read_offset),
-    PlainSerializer(_write_offset, return_type=str),
+    timedelta, BeforeValidator(read_offset), PlainSerializer(format_duration, return_type=str)
 ]

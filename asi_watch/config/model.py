@@ -108,22 +108,11 @@ class BracketConfig(Section):
 
     round_to: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=30)
     offset: Offset = timedelta(0)
-    """Or ``auto``: learned from the camera's stream."""
     exposures: ExposuresField = "auto"
     """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
     min_exposures: int = Field(default=3, ge=2, le=64)
     grace: Annotated[Duration, AfterValidator(Within("0s", "24h"))] = timedelta(seconds=10)
     late: Literal["remerge", "ignore"] = "remerge"
-
-    @property
-    def learns_offset(self) -> bool:
-        """True where the offset is learned."""
-        return self.offset == "auto"
-
-    @property
-    def fixed_offset(self) -> timedelta:
-        """The offset as configured; 0 where it is learned."""
-        return self.offset if isinstance(self.offset, timedelta) else timedelta(0)
 
     @property
     def expected_count(self) -> int | None:
@@ -139,7 +128,7 @@ class BracketConfig(Section):
         if self.round_to % timedelta(seconds=1):
             text = f"{round_to} is no whole number of seconds, which products are named by"
             found.append(("round_to", f"{text}; write one such as 30s"))
-        if isinstance(self.offset, timedelta) and abs(self.offset) >= self.round_to:
+        if abs(self.offset) >= self.round_to:
             offset = format_duration(self.offset)
             found.append(("offset", f"{offset} must be smaller than round_to, which is {round_to}"))
         count = self.expected_count

@@ -76,7 +76,7 @@ class Camera:
         self._paused = paused
         self._pool = place.pool
         self._telling = Telling(self.name, settings.pattern.template)
-        self._arrivals = Arrivals(settings, place.order, ledger, self._admit)
+        self._arrivals = Arrivals(settings, place.order, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._catching_up = CatchingUp(self.name, ledger)
         self._inbox = inbox = place.inbox
@@ -95,7 +95,6 @@ class Camera:
             settings.pattern.parse,
             lambda slot: ledger.get(self.name, slot),
             settings.stable_for.total_seconds(),
-            self._arrivals.slots,
             settings.expected_exposures_us,
         )
         self._intake = Intake(self.name, settings, settings.wants, inbox)
@@ -286,7 +285,6 @@ class Camera:
             "waiting_for_room": self._jobs.held,
             "waiting_in_ledger": self._telling.put_off,
             "backlog": self._arrivals.waiting,
-            "offset": self._arrivals.offset,
             **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
             "totals": self._ledger.totals(self.name),

@@ -54,8 +54,6 @@ class ArchiveRules:
         A bracket with fewer is not merged.
     to_utc : callable
         From the clock of the names to UTC.
-    slot : callable, optional
-        From a timestamp to its slot, in place of `round_to` and `offset`.
     """
 
     round_to: timedelta = timedelta(seconds=30)
@@ -65,12 +63,9 @@ class ArchiveRules:
     expected: tuple[float, ...] | int | Literal["auto"] = "auto"
     min_exposures: int = 2
     to_utc: Callable[[datetime], datetime] = field(default=_as_utc)
-    slot: Callable[[datetime], datetime] | None = None
 
     def slot_of(self, timestamp: datetime) -> datetime:
         """Slot of a timestamp under these rules."""
-        if self.slot is not None:
-            return self.slot(timestamp)
         return slot_of(timestamp, self.round_to, self.offset)
 
 

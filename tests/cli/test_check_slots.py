@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
+from asi_watch.brackets import slot_of
 from asi_watch.cli import main
+from asi_watch.cli._slots import better_offset
 
 NOON = datetime(2026, 6, 21, 12)
+STEP = timedelta(seconds=30)
 
 
 def taken(
@@ -38,7 +43,7 @@ def warnings(folder: Path, names: Iterator[str], bracket: str = "{}", more: str 
     return [line for line in result.stderr.splitlines() if any(key in line for key in about)]
 
 
-@pytest.mark.parametrize("bracket", ["{}", "{offset: auto}", "{round_to: 15s}", "{round_to: 10s}"])
+@pytest.mark.parametrize("bracket", ["{}", "{offset: -14s}", "{round_to: 15s}", "{round_to: 10s}"])
 def test_slots_that_fit_are_not_spoken_of(tmp_path: Path, bracket: str) -> None:
     assert warnings(tmp_path, taken(20), bracket) == []
 
@@ -48,7 +53,7 @@ def test_slots_that_fit_are_not_spoken_of(tmp_path: Path, bracket: str) -> None:
     [
         ("{round_to: 60s}", "5 of 5"),
         ("{round_to: 45s}", ""),
-        ("{round_to: 60s, offset: auto}", ""),
+        ("{round_to: 60s, offset: 10s}", ""),
     ],
 )
 def test_slots_that_hold_two_brackets_are_warned_of(
@@ -60,7 +65,7 @@ def test_slots_that_hold_two_brackets_are_warned_of(
     assert "write 30s" in line
 
 
-@pytest.mark.parametrize("bracket", ["{round_to: 4s}", "{round_to: 3s, offset: auto}"])
+@pytest.mark.parametrize("bracket", ["{round_to: 4s}", "{round_to: 3s, offset: 1s}"])
 def test_slots_shorter_than_a_bracket_are_warned_of(tmp_path: Path, bracket: str) -> None:
     (line,) = warnings(tmp_path, taken(20), bracket)
     assert "cut 10 of the 10 newest brackets, which last 4s and begin every 30s" in line
@@ -69,11 +74,36 @@ def test_slots_shorter_than_a_bracket_are_warned_of(tmp_path: Path, bracket: str
 
 def test_brackets_that_straddle_the_edge_want_an_offset(tmp_path: Path) -> None:
     (line,) = warnings(tmp_path, taken(20, late=28))
-    assert "; write bracket.offset: auto" in line
+    assert "; write bracket.offset: -15s" in line
 
 
-def test_an_offset_that_is_learned_cuts_nothing(tmp_path: Path) -> None:
-    assert warnings(tmp_path, taken(20, late=28), "{offset: auto}") == []
+def test_the_offset_that_was_proposed_cuts_nothing(tmp_path: Path) -> None:
+    assert warnings(tmp_path, taken(20, late=28), "{offset: -15s}") == []
+
+
+def stream(phase: float, spread: float = 5.0) -> list[datetime]:
+    return [
+        NOON + n * STEP + timedelta(seconds=phase + spread * i / 4)
+        for n in range(12)
+        for i in range(5)
+    ]
+
+
+@given(st.floats(0, 30), st.floats(0.5, 20))
+def test_whatever_the_phase_the_proposed_offset_keeps_brackets_whole(
+    phase: float, spread: float
+) -> None:
+    times = stream(phase, spread)
+    offset = better_offset(times, STEP, timedelta(0)) or timedelta(0)
+    assert abs(offset) <= STEP / 2
+    assert better_offset(times, STEP, offset) is None
+    slots = [slot_of(t, STEP, offset) for t in times]
+    assert all(len(set(slots[i : i + 5])) == 1 for i in range(0, len(slots), 5))
+
+
+@pytest.mark.parametrize("phase", [0, 1, 8, 20])
+def test_whole_brackets_need_no_offset(phase: float) -> None:
+    assert better_offset(stream(phase), STEP, timedelta(0)) is None
 
 
 @pytest.mark.parametrize("brackets", [0, 1, 2])

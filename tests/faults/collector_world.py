@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from asi_watch.brackets import Exposure
+from asi_watch.brackets import Exposure, slot_of
 from asi_watch.config.model import BracketConfig
 from asi_watch.duplicates import chosen_files
 from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
@@ -38,7 +38,6 @@ from asi_watch.live.messages import (
 )
 from asi_watch.live.records import BracketRecord
 from asi_watch.naming import NamePattern
-from asi_watch.phases import Slots
 
 EXPOSURES = (80.0, 160.0, 320.0)
 STEP = timedelta(seconds=30)
@@ -103,7 +102,6 @@ class World:
         self.standing: dict[datetime, BracketRecord] = {}
         self.made: dict[datetime, list[frozenset[Key]]] = defaultdict(list)
         self.once_whole: set[str] = set()
-        self.offsets: list[tuple[datetime, timedelta]] = []
         self.writes = 0
         self.restart()
 
@@ -130,10 +128,7 @@ class World:
         self.results: list[tuple[MergeBracket, MergeOutcome]] = []
         self.kept: dict[datetime, Kept] = {}
         self.scanned: dict[str, Signature] = {}
-        self.slots = Slots(STEP, history=self.offsets)
-        self.collector = Collector(
-            "roof", self.rules, PATTERN.parse, self.rows.get, STABLE, self.slots
-        )
+        self.collector = Collector("roof", self.rules, PATTERN.parse, self.rows.get, STABLE)
         for slot in sorted(self.rows):
             row = self.rows[slot]
             if row.state == "failed" and row.attempts < MAX_ATTEMPTS:
@@ -143,16 +138,6 @@ class World:
         """An operator wants a bracket tried again that is not published."""
         row = self.rows[slot] = replace(self.rows[slot], attempts=0)
         self.carry_out(self.collector.resume(row, self.now))
-
-    def learn(self, newest: datetime, offset: timedelta) -> None:
-        """The slots' edges are moved, as `Arrivals` does; what was learned is on the disk."""
-        known = {*self.rows, *self.collector.open_slots()}
-        change = self.slots.change(
-            newest, offset, lambda slot: min((s for s in known if s >= slot), default=None)
-        )
-        if change is not None:
-            self.slots.learned(change)
-            self.offsets = self.slots.history
 
     def event(self, path: str, settled: bool) -> None:
         self.carry_out(self.collector.found(path, None, settled, self.now))
@@ -301,7 +286,7 @@ class World:
         return {p: c for p, c in self.disk.items() if self.slot_of(p) == slot}
 
     def slot_of(self, path: str) -> datetime:
-        return self.slots.slot(_parsed(path).timestamp)
+        return slot_of(_parsed(path).timestamp, STEP)
 
     def batch(self, slot: datetime) -> frozenset[Key]:
         """What a run over the folder would merge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain, pairwise
 from typing import Any
 
@@ -26,7 +26,6 @@ from tests.faults.collector_world import (
     inputs_of,
     number_of,
     path_of,
-    slot_at,
 )
 from tests.faults.tally import MODEL, Tally
 
@@ -34,7 +33,6 @@ from tests.faults.tally import MODEL, Tally
 YEAR_2000, YEAR_2099 = number_of(datetime(2000, 1, 1)), number_of(datetime(2099, 1, 1))
 SLOTS = (0, 0, 0, 1, 1, 1, 2, 2, 2, YEAR_2000, YEAR_2099)
 COPIES = range(3)
-OFFSETS = [timedelta(seconds=s) for s in (-14, -5, 0, 5, 15)]
 # Fewer than the collector's attempts in all: nothing is parked.
 MAX_FAILURES = 5
 FULL = MergeFailed("the disk is full", blocked=True)
@@ -117,10 +115,6 @@ class Arrivals(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.world.restart()
-
-    @rule(number=st.sampled_from(SLOTS), second=st.integers(0, 29), to=st.sampled_from(OFFSETS))
-    def learn(self, number: int, second: int, to: timedelta) -> None:
-        self.world.learn(slot_at(number) + timedelta(seconds=second), to)
 
     @rule()
     def ask_again(self) -> None:
@@ -321,9 +315,6 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
             walker.write_bracket(dice.choice(SLOTS), dice.randint(1, 6))
         case "event of nothing new" if world.disk:
             world.event(dice.choice(sorted(world.disk)), dice.random() < 0.5)
-        case "learn":
-            second = timedelta(seconds=dice.randint(0, 29))
-            world.learn(slot_at(dice.choice(SLOTS)) + second, dice.choice(OFFSETS))
         case "work off":
             walker.work_off(dice.choice([0.0, 20.0]))
         case "ask again" if dice.random() < 0.5:
@@ -354,7 +345,7 @@ def _step(walker: Arrivals, dice: random.Random) -> None:
 _STEPS = (
     *("write", "event", "scan", "time", "read", "hear read", "merge", "hear merge") * 2,
     *("bracket", "work off") * 2,
-    *("event of nothing new", "learn", "ask again", "restart", "vanish"),
+    *("event of nothing new", "ask again", "restart", "vanish"),
 )
 
 

@@ -279,37 +279,6 @@ def test_counts_go_on_over_a_reload(tmp_path: Path) -> None:
     assert shown["last_bracket"]["slot"] == (NOON + STEP).isoformat()
 
 
-def test_learned_slots_are_kept_over_a_restart_and_told_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    bench = Bench(tmp_path, offset="auto")
-    for number in range(30):
-        moment = NOON + number * STEP + timedelta(seconds=28)
-        files = tuple(
-            FoundFile(f"{moment + timedelta(seconds=2 * i):%Y%m%d%H%M%S}_{e}.jpg", (1, 1), True)
-            for i, e in enumerate(EXPOSURES)
-        )
-        bench.camera.found(Found("roof", files, 30.0 * number))
-        bench.work(30.0 * number)
-        bench.camera.tick(30.0 * number)
-    assert "slots moved: their edge fell within brackets" in caplog.messages
-    whole = [row for row in bench.rows() if row.complete and row.slot >= NOON + 20 * STEP]
-    assert len(whole) >= 10
-    spans = {row.inputs[-1].timestamp - row.inputs[0].timestamp for row in whole}
-    assert spans == {timedelta(seconds=4)}
-    rows = len(bench.rows())
-    again = Bench(tmp_path, offset="auto")
-    for row in bench.rows():
-        again.camera.found(
-            Found("roof", tuple(FoundFile(e.path, (1, 1), True) for e in row.inputs), 0.0)
-        )
-    assert again.pool.jobs == []
-    assert len(again.rows()) == rows
-    assert caplog.messages.count("slots moved: their edge fell within brackets") == 1
-    assert abs(again.camera.snapshot()["offset"]) == 15
-
-
 def test_a_bracket_is_not_over_because_the_machine_stood_still(tmp_path: Path) -> None:
     bench = Bench(tmp_path, grace="1s", min_exposures=2)
     bench.camera.tick(0.0)
@@ -344,13 +313,6 @@ def test_a_bracket_is_told_of_once_whatever_of_it_comes_afterwards(
     assert told.count("bracket published") == 1
     assert told.count("row amended") == 1
     assert bench.camera._curves._complete == 1
-
-
-def test_settings_keep_what_the_file_says(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, offset="auto")
-    rules = bench.camera.settings.bracket
-    assert rules.learns_offset
-    assert rules.fixed_offset == timedelta(0)
 
 
 def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(

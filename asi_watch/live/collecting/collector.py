@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import PurePosixPath
 
-from asi_watch.brackets import ExpectedExposures
+from asi_watch.brackets import ExpectedExposures, slot_of
 from asi_watch.config.model import BracketConfig
 from asi_watch.config.values import Exposures
 from asi_watch.live.collecting.after_merge import AfterMerge
@@ -33,7 +33,6 @@ from asi_watch.live.messages import (
     Unusable,
 )
 from asi_watch.live.records import BracketRecord
-from asi_watch.phases import Slots
 
 _MOST_EXCUSED = 60.0
 
@@ -51,8 +50,6 @@ class Collector:
         Slot → the ledger's row of that bracket, or None.
     stable_for : float
         Seconds that a file must lie still which was only seen to be created.
-    slots : Slots, optional
-        Slot of every timestamp; default: as the rules say.
     exposures_us : tuple of float, int or "auto", optional
         Expected exposures in µs; default: as the rules say.
     """
@@ -64,14 +61,13 @@ class Collector:
         parse: ParseName,
         lookup: Callable[[datetime], BracketRecord | None],
         stable_for: float,
-        slots: Slots | None = None,
         exposures_us: Exposures | None = None,
     ) -> None:
         self.expected = ExpectedExposures(exposures_us or rules.exposures)
         self._parse = parse
         self._lookup = lookup
         self._stable_for = stable_for
-        self._slots = slots or Slots(rules.round_to, rules.fixed_offset)
+        self._rules = rules
         self._open: dict[datetime, OpenBracket] = {}
         self.counters = counters = Counters()
         self._closing = Closing(camera, rules, self.expected, counters, self._open)
@@ -229,14 +225,17 @@ class Collector:
     def slot_of_name(self, path: str) -> tuple[datetime, datetime] | None:
         """Return timestamp and slot of a file by its name, None if it is no exposure's."""
         parsed = self._parse(PurePosixPath(path).name)
-        return None if parsed is None else (parsed.timestamp, self._slots.slot(parsed.timestamp))
+        return None if parsed is None else (parsed.timestamp, self._slot(parsed.timestamp))
+
+    def _slot(self, timestamp: datetime) -> datetime:
+        return slot_of(timestamp, self._rules.round_to, self._rules.offset)
 
     # -- arriving ---------------------------------------------------------------------------
 
     def _bracket_for(
         self, arrival: Arrival, signature: Signature | None, now: float
     ) -> OpenBracket | None:
-        slot = self._slots.slot(arrival.timestamp)
+        slot = self._slot(arrival.timestamp)
         bracket = self._open.get(slot)
         if bracket is None:
             record = self._lookup(slot)

@@ -15,7 +15,6 @@ from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.product_rows import FoundProducts, products_of, reconciled
 from asi_watch.live.records import BracketRecord, CurveDecision
 from asi_watch.logs import event
-from asi_watch.phases import Slots, offsets_from_brackets
 from asi_watch.response_files import load_curve
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,6 @@ class _News:
 
     rows: int = 0
     newest: BracketRecord | None = None
-    brackets: list[tuple[datetime, list[datetime]]] = field(default_factory=list)
     """Slot and timestamps, where slots are learned."""
     waiting: dict[datetime, BracketRecord] = field(default_factory=dict)
 
@@ -84,14 +82,11 @@ def ask_products(ledger: Ledger, camera: CameraConfig, asking: Asking) -> int:
         better = reconciled(present, found)
         if better is None and not asking.everything:
             continue
-        if camera.bracket.learns_offset:
-            news.brackets.append((record.slot, [e.timestamp for e in record.inputs]))
         if better is not None:
             news.waiting[record.slot] = better
         if len(news.waiting) >= _ROWS_AT_ONCE:
             _write(ledger, news)
     _write(ledger, news)
-    _restore_offsets(ledger, camera, news, everything=asking.everything)
     if asking.everything and news.newest is not None:
         _remember_curve(ledger, asking.state_dir, camera, news.newest)
     elif news.rows:
@@ -144,22 +139,6 @@ def _write(ledger: Ledger, news: _News) -> None:
     ledger.record_all(news.waiting.values())
     news.rows += len(news.waiting)
     news.waiting.clear()
-
-
-def _restore_offsets(
-    ledger: Ledger, camera: CameraConfig, news: _News, *, everything: bool
-) -> None:
-    """Let every bracket that was merged keep its slot, where slots are learned."""
-    rules = camera.bracket
-    slots = Slots(rules.round_to, rules.fixed_offset, ledger.offsets(camera.name))
-    if all(slots.slot(time) == slot for slot, times in news.brackets for time in times):
-        return
-    offsets = offsets_from_brackets(news.brackets, rules.round_to)
-    if everything:
-        ledger.replace_offsets(camera.name, offsets)
-        return
-    for since, offset in offsets:
-        ledger.record_offset(camera.name, since, offset)
 
 
 def _remember_curve(

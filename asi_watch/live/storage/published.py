@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from asi_watch.brackets import slot_of
 from asi_watch.config.model import CameraConfig
 from asi_watch.images import looks_complete
 from asi_watch.live.ledger.kinship import is_product_of
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.messages import Signature
 from asi_watch.live.records import BracketRecord
-from asi_watch.phases import Slots
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 
 
@@ -35,7 +35,7 @@ class Witness:
         self._ledger = ledger
         self._root = root = Path(os.path.realpath(camera.watch))
         self._others = [
-            (other, there, _slots(other, ledger))
+            (other, there)
             for other in cameras
             if other.name != camera.name
             for there in [Path(os.path.realpath(other.watch))]
@@ -61,8 +61,8 @@ class Witness:
         """Tell whether the file is an exposure of another camera's too, not yet published there."""
         here = self._root / path
         return any(
-            not _is_published(other, there, slots, self._ledger, here, signature)
-            for other, there, slots in self._others
+            not _is_published(other, there, self._ledger, here, signature)
+            for other, there in self._others
             if here.is_relative_to(there)
         )
 
@@ -75,16 +75,9 @@ class Witness:
         return found if ours else None
 
 
-def _slots(camera: CameraConfig, ledger: Ledger) -> Slots:
-    rules = camera.bracket
-    history = ledger.offsets(camera.name) if rules.learns_offset else []
-    return Slots(rules.round_to, rules.fixed_offset, history)
-
-
 def _is_published(
     camera: CameraConfig,
     root: Path,
-    slots: Slots,
     ledger: Ledger,
     path: Path,
     signature: Signature,
@@ -92,7 +85,9 @@ def _is_published(
     parsed = camera.pattern.parse(path.name)
     if parsed is None or path.suffix[1:].lower() not in camera.extensions:
         return True
-    record = ledger.get(camera.name, slots.slot(parsed.timestamp))
+    rules = camera.bracket
+    slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
+    record = ledger.get(camera.name, slot)
     if record is None or record.state != "published":
         return False
     relative = str(path.relative_to(root))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from asi_watch.config.model import CameraConfig, Order
-from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.messages import Found
 from asi_watch.live.workers.backlog import (
     Backlog,
@@ -17,19 +15,12 @@ from asi_watch.live.workers.backlog import (
     urgency_key,
 )
 from asi_watch.live.workers.pool import BACKLOG, LIVE, Urgency
-from asi_watch.logs import event
-from asi_watch.phase_learning import PhaseLearner
-from asi_watch.phases import OffsetChange, Slots
-
-log = logging.getLogger(__name__)
 
 # Files of a backlog being read at a time; live brackets come on top, up to twice as many: a whole
 # archive copied into the watch folder in the order of time looks live.
 MOST_READS = 400
 # Brackets handed on in one go: most of a backlog may be known already, and cost a look each.
 _BRACKETS_AT_ONCE = 200
-_MOMENT = timedelta(microseconds=1)
-_ANY_ATTEMPTS = 1 << 30
 
 
 class Brackets(Protocol):
@@ -53,8 +44,6 @@ class Arrivals:
     settings : CameraConfig
     order : {"newest", "oldest"}
         Which brackets of a backlog go first.
-    ledger : OwingLedger
-        Keeps the learned offsets.
     admit : callable
         Takes a file to the collector.
     """
@@ -63,19 +52,13 @@ class Arrivals:
         self,
         settings: CameraConfig,
         order: Order,
-        ledger: OwingLedger,
         admit: Callable[[WaitingFile], None],
     ) -> None:
         rules = settings.bracket
-        self._camera = settings.name
         self._order: Order = order
-        self._ledger = ledger
         self._admit = admit
         self._edge = LiveEdge(rules.round_to)
         self._backlog = Backlog(order)
-        self._learner = PhaseLearner(rules.round_to) if rules.learns_offset else None
-        history = ledger.offsets(self._camera) if rules.learns_offset else []
-        self.slots = Slots(rules.round_to, rules.fixed_offset, history)
         self._held_back = False
         self._missed = 0
         self.reading = 0
@@ -90,11 +73,6 @@ class Arrivals:
     def has_room(self) -> bool:
         """True while more files may be asked to be read."""
         return self.reading < MOST_READS
-
-    @property
-    def offset(self) -> float:
-        """Offset of the slots now, in seconds."""
-        return self.slots.offset_at(self._edge.newest).total_seconds()
 
     def hold_back(self, held_back: bool) -> int:
         """Take in nothing more, or go on; returns how many events were passed over meanwhile."""
@@ -117,10 +95,8 @@ class Arrivals:
         for file, name in named:
             waiting = WaitingFile(file.path, file.signature, file.settled, message.at)
             if name is not None:
-                timestamp, slot = name
+                _, slot = name
                 live = self._edge.seen(slot, message.at)
-                if live:
-                    self._learn(timestamp, brackets)
                 most = 2 * MOST_READS if live else MOST_READS
                 if self.reading >= most and not brackets.is_open(slot):
                     self._backlog.add(slot, waiting)
@@ -151,44 +127,3 @@ class Arrivals:
             # The newest first, should a whole backlog arrive file by file as if it were live.
             return (LIVE, step, urgency_key(slot, "newest"))
         return (BACKLOG, step, urgency_key(slot, self._order))
-
-    def _learn(self, timestamp: datetime, brackets: Brackets) -> None:
-        if self._learner is None:
-            return
-        offset = self._learner.observe(timestamp, self.slots.offset_at(timestamp))
-        if offset is None:
-            return
-        change = self.slots.change(
-            self._learner.newest, offset, lambda slot: self._first_known(slot, brackets)
-        )
-        if change is None or not self._keep(change):
-            return
-        self.slots.learned(change)
-        event(
-            log,
-            logging.WARNING,
-            "slots moved: their edge fell within brackets",
-            camera=self._camera,
-            offset=change.offset.total_seconds(),
-            since=change.since,
-            until=change.until,
-        )
-
-    def _keep(self, change: OffsetChange) -> bool:
-        """Write a change down; its end first, which by itself changes nothing."""
-        if change.until is not None:
-            present = self.slots.offset_at(change.since)
-            if not self._ledger.try_offset(self._camera, change.until, present):
-                return False
-        return self._ledger.try_offset(self._camera, change.since, change.offset)
-
-    def _first_known(self, slot: datetime, brackets: Brackets) -> datetime | None:
-        """Find the first slot not before this one of which anything is known."""
-        before = slot - _MOMENT
-        rows = [
-            *self._ledger.finished(self._camera, after=before, limit=1),
-            *self._ledger.to_retry(self._camera, _ANY_ATTEMPTS, after=before, limit=1),
-        ]
-        known = [row.slot for row in rows]
-        known += [s for s in (*brackets.open_slots(), *self._backlog.slots()) if s >= slot]
-        return min(known, default=None)

@@ -25,7 +25,6 @@ from asi_watch.live.messages import (
 )
 from asi_watch.live.records import BracketRecord
 from asi_watch.naming import NamePattern
-from asi_watch.phases import Slots
 
 EXPOSURES = (80.0, 160.0, 320.0)
 PATTERN = NamePattern("{timestamp:%Y%m%d%H%M%S}_{exposure}", "us", {}, "UTC")
@@ -608,13 +607,9 @@ def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(
     assert set(bench.rows) == {midnight - timedelta(seconds=30), midnight}
 
 
-def test_with_learned_slots_a_bracket_over_midnight_stays_whole() -> None:
+def test_with_an_offset_a_bracket_over_midnight_stays_whole() -> None:
     midnight = datetime(2026, 6, 22)
-    bench = Bench()
-    slots = Slots(timedelta(seconds=30), history=[(NOON, timedelta(seconds=-15))])
-    bench.collector = Collector(
-        "roof", bench.bracket_rules, PATTERN.parse, bench.rows.get, STABLE, slots
-    )
+    bench = Bench(rules={"offset": timedelta(seconds=-15)})
     bench.arrive(*at(midnight - timedelta(seconds=2)))
     assert bench.rows[midnight].complete
 

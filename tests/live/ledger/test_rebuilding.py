@@ -108,19 +108,6 @@ def test_the_newest_come_first_and_time_is_bounded(tmp_path: Path, camera: Camer
     ledger.close()
 
 
-def test_learned_slots_come_back_with_the_rows(tmp_path: Path, camera: CameraConfig) -> None:
-    learning = camera.model_copy(
-        update={"bracket": camera.bracket.model_copy(update={"offset": "auto"})}
-    )
-    for number in range(3):
-        product(learning, number, phase=28, slot=NOON + (number + 1) * STEP)
-    ledger, _ = opened(tmp_path, learning)
-    ((since, offset),) = ledger.offsets("roof")
-    assert since == NOON + timedelta(seconds=28)
-    assert offset < timedelta(0)
-    ledger.close()
-
-
 def test_the_curve_in_use_stays_in_use(tmp_path: Path, camera: CameraConfig) -> None:
     folder = tmp_path / "state" / "curves" / "roof"
     folder.mkdir(parents=True)

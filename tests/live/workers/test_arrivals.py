@@ -1,4 +1,4 @@
-"""Which files go to the collector at once, and how slots are learned, without a collector."""
+"""Which files go to the collector at once, without a collector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from asi_watch.brackets import Exposure
+from asi_watch.brackets import Exposure, slot_of
 from asi_watch.config import parse_config
 from asi_watch.live.ledger.owed_rows import OwingLedger
 from asi_watch.live.messages import Found, FoundFile
@@ -36,12 +36,12 @@ class Bench:
     def __init__(self, folder: Path, ledger: OwingLedger, *, rows: bool = True) -> None:
         text = (
             f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out,"
-            " bracket: {offset: auto}}}"
+            " bracket: {offset: -14s}}}"
         )
         config = parse_config(text.encode(), "x", folder).config
         settings = config.cameras["roof"]
         self.ledger = ledger
-        self.arrivals = Arrivals(settings, "oldest", ledger, self._admit)
+        self.arrivals = Arrivals(settings, "oldest", self._admit)
         self.rows = rows
         self.admitted: list[tuple[str, datetime]] = []
 
@@ -60,7 +60,7 @@ class Bench:
     def slot_of_name(self, path: str) -> tuple[datetime, datetime] | None:
         parsed = PATTERN.parse(PurePosixPath(path).name)
         assert parsed is not None
-        return parsed.timestamp, self.arrivals.slots.slot(parsed.timestamp)
+        return parsed.timestamp, slot_of(parsed.timestamp, STEP, timedelta(seconds=-14))
 
     def is_open(self, slot: datetime) -> bool:
         return False
@@ -76,40 +76,6 @@ class Bench:
         for name in names:
             self.arrivals.found(Found("roof", (FoundFile(name, None, True),), at), self)
         return names
-
-
-def test_slots_of_what_has_a_row_never_change(tmp_path: Path, ledger: OwingLedger) -> None:
-    bench = Bench(tmp_path, ledger)
-    for n in range(30):
-        bench.write(NOON + n * STEP, 30.0 * n, phase=18)
-    first = dict(bench.admitted)
-    # Set back by 20 minutes, and by half a slot: brackets are cut, and the daemon starts anew.
-    bench = Bench(tmp_path, ledger)
-    for n in range(80):
-        bench.write(NOON - timedelta(minutes=20) + n * STEP, 5000 + 30.0 * n)
-    assert ledger.offsets("roof")
-    again = Bench(tmp_path, ledger)
-    seen = {**first, **dict(bench.admitted)}
-    for name in seen:
-        named = again.slot_of_name(name)
-        assert named is not None
-        assert named[1] == seen[name], name
-
-
-def test_a_future_that_was_a_mistake_keeps_its_slots(tmp_path: Path, ledger: OwingLedger) -> None:
-    bench = Bench(tmp_path, ledger)
-    for n in range(5):
-        bench.write(datetime(2099, 1, 1) + n * STEP, 30.0 * n)
-    future = dict(bench.admitted)
-    for n in range(60):
-        bench.write(NOON + n * STEP, 1000 + 30.0 * n)
-    assert bench.arrivals.slots.offset_at(NOON + 59 * STEP) == timedelta(seconds=-14)
-    again = Bench(tmp_path, ledger)
-    assert again.arrivals.slots.history == bench.arrivals.slots.history
-    for name, slot in future.items():
-        named = again.slot_of_name(name)
-        assert named is not None
-        assert named[1] == slot
 
 
 def test_an_archive_that_is_copied_in_waits_its_turn(
