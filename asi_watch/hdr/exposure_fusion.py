@@ -1,10 +1,9 @@
-"""Exposure fusion (Mertens, Kautz, Van Reeth 2007) whose result never differs by a bit.
+"""Exposure fusion (Mertens, Kautz, Van Reeth 2007) with the same bits in every run.
 
 The same formula as OpenCV's MergeMertens with its default weights, contrast times saturation.
-That one adds its exposures in whatever order its threads come: floats that round differently from
-run to run, and up to one code of 16 bit. Here the exposures are added in the order given, each
-step made by OpenCV's functions for one picture, which give every pixel the same bits however many
-threads they use.
+OpenCV's adds the exposures in whatever order its threads finish, so that floats round differently
+from run to run, by up to one code of 16 bit. Here they are added in the order given, each step by
+OpenCV functions for one picture, which give the same bits with any number of threads.
 """
 
 from __future__ import annotations
@@ -18,17 +17,25 @@ from numpy.typing import NDArray
 
 # Keeps the sum of the weights above zero where no exposure has contrast or colour.
 _TINY_WEIGHT = np.float32(1e-12)
+# Weights of more exposures are computed twice rather than kept.
+_KEPT_WEIGHTS = 5
 
 Plane = NDArray[np.float32]
 
 
-def fuse_exposures(frames: Sequence[NDArray[np.uint8]]) -> Plane:
+def fuse_exposures(
+    frames: Sequence[NDArray[np.uint8]], table: NDArray[np.uint8] | None = None
+) -> Plane:
     """Fuse exposures by contrast and saturation, in Laplacian pyramids.
+
+    Besides the frames it needs about 100 bytes per pixel, whatever their number.
 
     Parameters
     ----------
     frames : sequence of ndarray, shape (H, W, C), uint8
         C 1 or 3; BGR. The order counts in the last bit.
+    table : ndarray, shape (256,), uint8, optional
+        What each code becomes first.
 
     Returns
     -------
@@ -37,14 +44,19 @@ def fuse_exposures(frames: Sequence[NDArray[np.uint8]]) -> Plane:
     """
     height, width, channels = frames[0].shape
     levels = int(np.log2(min(height, width)))
-    weights = [_weight(frame) for frame in frames]
-    total = weights[0].copy()
-    for weight in weights[1:]:
+    total = np.zeros((height, width), np.float32)
+    kept: list[Plane] = []
+    for frame in frames:
+        weight = _weight(_unit(frame, table))
         total += weight
+        if len(kept) < _KEPT_WEIGHTS:
+            kept.append(weight)
     fused: list[Plane] = []
-    for frame, weight in zip(frames, weights, strict=True):
+    for number, frame in enumerate(frames):
+        picture = _unit(frame, table)
+        weight = kept[number] if number < len(kept) else _weight(picture)
         weight /= total
-        bands = _laplacian_pyramid(_unit(frame), levels)
+        bands = _laplacian_pyramid(picture, levels)
         for level, (band, share) in enumerate(zip(bands, _pyramid(weight, levels), strict=True)):
             band *= share[..., np.newaxis]
             if len(fused) == level:
@@ -59,14 +71,15 @@ def fuse_exposures(frames: Sequence[NDArray[np.uint8]]) -> Plane:
     return result.reshape(height, width, channels)
 
 
-def _unit(frame: NDArray[np.uint8]) -> Plane:
+def _unit(frame: NDArray[np.uint8], table: NDArray[np.uint8] | None) -> Plane:
     """Codes as 0 … 1."""
+    if table is not None:
+        frame = np.asarray(cv2.LUT(frame, table), dtype=np.uint8).reshape(frame.shape)
     return np.multiply(frame, np.float32(1 / 255), dtype=np.float32)
 
 
-def _weight(frame: NDArray[np.uint8]) -> Plane:
+def _weight(picture: Plane) -> Plane:
     """Contrast (absolute Laplacian of the grey picture) times saturation (spread of colours)."""
-    picture = _unit(frame)
     if picture.shape[2] == 1:
         weight = np.abs(_laplacian(picture[..., 0]))
     else:

@@ -1,4 +1,4 @@
-"""What a merge is told, what it gives, and the one shape all merges have."""
+"""The settings of a merge, its results, and the interface that all merges share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr.disc import SkyDisc
+from asi_watch.hdr.frame_checks import Findings
 from asi_watch.hdr.weights import WEIGHT_TYPES
 
 Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
+
+OnContradiction = Literal["exclude", "warn"]
 
 Pixels = NDArray[np.uint8]
 Picture = NDArray[Any]
@@ -30,8 +33,10 @@ class MergeSettings:
     algorithm : {"debevec_custom", "debevec_exact", "debevec", "mertens"}
         `debevec_custom`: codes stretched from [low_clip, high_clip] to 0 … 255, then the weighted
         mean of g(z) − ln t. `debevec_exact`: the same mean over the codes as they are, so that
-        radiance is not bent by the stretch. `debevec`: OpenCV's MergeDebevec on stretched codes.
-        `mertens`: OpenCV's exposure fusion (Mertens et al. 2007) on stretched codes; no radiance.
+        radiance is not bent by the stretch. `debevec`: the picture of OpenCV's MergeDebevec on
+        stretched codes, which weighs saturated codes too; its radiance is that of
+        `debevec_custom`. `mertens`: exposure fusion (Mertens et al. 2007) on stretched codes; no
+        radiance.
     weight_type : {"triangle", "sine", "noise"}
         w(z) of the two weighted means.
     low_clip, high_clip : int
@@ -48,6 +53,9 @@ class MergeSettings:
     sky_disc : SkyDisc or None
         Only what is inside is merged; outside pictures are black and radiance is invalid
         (under-exposed). None: all of the picture.
+    contradiction : {"exclude", "warn"}
+        Whether a frame that contradicts its exposure time is left out of the merge, where the
+        others agree without it (see `frame_checks`).
 
     Raises
     ------
@@ -64,6 +72,7 @@ class MergeSettings:
     saturation: int
     apply_tonemapping: bool
     sky_disc: SkyDisc | None = None
+    contradiction: str = "exclude"
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -77,6 +86,9 @@ class MergeSettings:
             raise ValueError(f"low_clip and high_clip: 0 ≤ low < high ≤ 255; got {found}")
         if not (np.isfinite(self.gamma) and self.gamma > 0):
             raise ValueError(f"gamma must be above 0; got {self.gamma}")
+        if self.contradiction not in get_args(OnContradiction):
+            names = ", ".join(get_args(OnContradiction))
+            raise ValueError(f"contradiction is one of {names}; got {self.contradiction!r}")
         if not 1 <= self.saturation <= 255:
             raise ValueError(f"saturation is a code 1 … 255; got {self.saturation}")
         if self.lnE_range is not None:
@@ -143,8 +155,7 @@ class HalfRadiance:
 class Merge(Protocol):
     """A bracket being merged: exposures go in, in any order; a picture or radiance comes out.
 
-    The result does not depend, to the byte, on the order of the `add` calls (only OpenCV's
-    fusion, `mertens`, sums in parallel and may differ by one code from itself). Taking a result
+    The result does not depend, to the byte, on the order of the `add` calls. Taking a result
     leaves the merge open: later exposures may still be added. Not safe for several threads at
     once, except `picture_rows` calls among themselves.
     """
@@ -173,6 +184,10 @@ class Merge(Protocol):
         """Add one exposure; `copy=False` hands the array over instead of copying it."""
         ...
 
+    def findings(self) -> Findings:
+        """Frames that contradict their times (and are left out), and the camera's white."""
+        ...
+
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
         """Display picture of what was added, shape (H, W, C), uint8 or uint16."""
         ...
@@ -186,62 +201,9 @@ class Merge(Protocol):
         ...
 
     def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as half floats; None where only `radiance` tells it well."""
+        """Radiance factor · E as half floats; None where they cannot hold its whole range."""
         ...
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Standard error of ln E (= relative error of E), shape (H, W, C); inf where invalid."""
         ...
-
-
-def check_exposure(
-    pixels: Pixels, exposure_time: float, shape: tuple[int, int, int]
-) -> tuple[Pixels, float]:
-    """Give one exposure its plain form, or say what is wrong with it.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (H, W, C) or (H, W), uint8
-        Copied only where not contiguous.
-    exposure_time : float
-        Positive.
-    shape : (int, int, int)
-        What the merge was opened for.
-
-    Returns
-    -------
-    pixels : ndarray, shape (H, W, C), uint8, C-contiguous
-    exposure_time : float
-
-    Raises
-    ------
-    ValueError
-        If dtype, shape or time does not fit.
-    """
-    array = np.asarray(pixels)
-    if array.dtype != np.uint8:
-        raise ValueError(f"an exposure has 8-bit pixels; got {array.dtype}")
-    if array.ndim == 2:
-        array = array[:, :, np.newaxis]
-    if array.shape != shape:
-        raise ValueError(f"exposures of one bracket share one size: {shape}, got {array.shape}")
-    time = float(exposure_time)
-    if not (np.isfinite(time) and time > 0):
-        raise ValueError(f"an exposure time is a positive number; got {exposure_time!r}")
-    return np.ascontiguousarray(array), time
-
-
-def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Read (H, W) or (H, W, C) as (H, W, C).
-
-    Raises
-    ------
-    ValueError
-        If a side is empty or C is neither 1 nor 3.
-    """
-    sides = tuple(int(side) for side in shape)
-    if len(sides) == 2:
-        sides = (*sides, 1)
-    if len(sides) != 3 or min(sides) < 1 or sides[2] not in (1, 3):
-        raise ValueError(f"pictures have the shape (H, W) or (H, W, C), C 1 or 3; got {shape}")
-    return sides[0], sides[1], sides[2]

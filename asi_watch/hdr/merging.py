@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.bracket_frames import check_shape
 from asi_watch.hdr.disc import RowSpans, SkyDisc, as_sky_disc, disc_spans
 from asi_watch.hdr.merge_settings import (
     ALGORITHMS,
@@ -22,7 +23,6 @@ from asi_watch.hdr.merge_settings import (
     PictureType,
     Pixels,
     Radiance,
-    check_shape,
 )
 from asi_watch.hdr.opencv_merge import OpencvMerge
 from asi_watch.hdr.weighted_merge import WeightedMerge
@@ -77,7 +77,7 @@ def open_merge(
     """
     sides, disc = check_shape(shape), settings.sky_disc
     if settings.algorithm in ("debevec", "mertens"):
-        return OpencvMerge(settings, log_response, sides, _inside(disc, mask, sides))
+        return OpencvMerge(settings, log_response, sides, threads, _inside(disc, mask, sides))
     if disc is not None and mask is None:
         spans = disc_spans(disc, sides)
     else:

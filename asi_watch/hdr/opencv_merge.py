@@ -1,30 +1,30 @@
-"""Merges with OpenCV's parts: exposure fusion (Mertens et al. 2007) and its own MergeDebevec."""
+"""The two merges of OpenCV's kind: `debevec` (its own MergeDebevec) and `mertens` (fusion)."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.bracket_frames import BracketFrames
 from asi_watch.hdr.disc import RowSpans
 from asi_watch.hdr.exposure_fusion import fuse_exposures
 from asi_watch.hdr.merge_settings import (
-    OVER,
-    UNDER,
-    VALID,
+    HalfRadiance,
     MergeSettings,
     Picture,
     PictureType,
     Pixels,
     Radiance,
-    check_exposure,
 )
 from asi_watch.hdr.response import as_log_response
 from asi_watch.hdr.tone import code_maximum
+from asi_watch.hdr.weighted_merge import WeightedMerge
 from asi_watch.hdr.weights import remap_codes
 
 # The fixed display bounds of E suit times in µs around 320 (80 … 1280 µs, five exposures one
@@ -35,8 +35,8 @@ DEBEVEC_BOUNDS = (1e-5, 0.03)
 MERTENS_WHITE = 1.5
 
 
-class OpencvMerge:
-    """A bracket merged by OpenCV once a result is asked for; it keeps the frames until then.
+class OpencvMerge(BracketFrames):
+    """A bracket whose picture is made by OpenCV's functions, as a whole.
 
     Parameters
     ----------
@@ -46,6 +46,8 @@ class OpencvMerge:
         g(z) for `debevec`; None calibrates from the bracket itself (OpenCV's CalibrateDebevec).
     shape : (int, int, int)
         (H, W, C).
+    threads : int
+        Of a radiance; pictures use OpenCV's own threads.
     mask : ndarray, shape (H, W), bool, or None
         False: black, and under-exposed.
 
@@ -60,47 +62,23 @@ class OpencvMerge:
         settings: MergeSettings,
         log_response: ArrayLike | None,
         shape: tuple[int, int, int],
+        threads: int,
         mask: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._settings = settings
-        self._shape = shape
-        self._spans = RowSpans.of(mask, shape)
-        self._outside = None if mask is None else ~mask
         self._response = None if log_response is None else as_log_response(log_response)
         if self._response is not None and self._response.shape[1] != shape[2]:
             raise ValueError(
                 f"the response has {self._response.shape[1]} channels, the pictures {shape[2]}"
             )
-        self._frames: list[tuple[float, Pixels]] = []
-
-    @property
-    def exposure_times(self) -> tuple[float, ...]:
-        """Exposure times added so far, rising."""
-        return tuple(sorted(time for time, _ in self._frames))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the exposures and of the picture."""
-        return self._shape
+        super().__init__(settings, self._response, shape)
+        self._threads = threads
+        self._spans = RowSpans.of(mask, shape)
+        self._outside = None if mask is None else ~mask
 
     @property
     def works_by_rows(self) -> bool:
         """False: OpenCV merges whole pictures."""
         return False
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the kept frames."""
-        return sum(pixels.nbytes for _, pixels in self._frames)
-
-    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
-        """Keep one exposure; `copy=False` hands the array over instead of copying it."""
-        array, time = check_exposure(pixels, exposure_time, self._shape)
-        if copy and np.may_share_memory(array, pixels):
-            array = array.copy()
-        self._frames.append((time, array))
-        # Equal times are put in the order of their content, so that arrival cannot matter.
-        self._frames.sort(key=lambda frame: (frame[0], zlib.crc32(frame[1].data)))
 
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
         """Display picture, shape (H, W, C), uint8 or uint16; into `out` if given."""
@@ -109,7 +87,10 @@ class OpencvMerge:
             return out
         maximum = code_maximum(dtype)
         if self._settings.algorithm == "mertens":
-            level = self._fused() / np.float32(MERTENS_WHITE)
+            frames, _ = self._ordered()
+            table = remap_codes(self._settings.low_clip, self._settings.high_clip)
+            level = fuse_exposures(frames, table)
+            level /= np.float32(MERTENS_WHITE)
             np.clip(level, 0.0, 1.0, out=level)
         else:
             level = self._debevec_level()
@@ -123,32 +104,24 @@ class OpencvMerge:
         out[...] = self.picture(out.dtype.type)[first:last]
 
     def radiance(self) -> Radiance:
-        """Radiance map of `debevec`, scaled by the times as they were given.
+        """Radiance map of `debevec`: the weighted mean through the same curve.
+
+        OpenCV's own mean gives weight to saturated codes, and a saturated sun less radiance than
+        what is beside it.
 
         Raises
         ------
         ValueError
             For `mertens`, which makes a picture without radiance.
         """
-        if self._settings.algorithm == "mertens":
-            raise ValueError("exposure fusion ('mertens') makes no radiance; use a debevec merge")
-        irradiance, mean_time = self._irradiance()
-        frames = [pixels for _, pixels in self._frames]
-        remap = remap_codes(self._settings.low_clip, self._settings.high_clip)
-        under = remap[np.maximum.reduce(frames)] == 0
-        over = remap[np.minimum.reduce(frames)] == 255
-        validity = np.where(over, OVER, np.where(under, UNDER, VALID)).astype(np.uint8)
-        self._spans.clear(validity, 0, UNDER)
-        tiny = np.finfo(np.float32).tiny
-        ln = np.log(np.maximum(irradiance, tiny)) + np.float32(np.log(REFERENCE_TIME / mean_time))
-        return Radiance(ln.astype(np.float32), validity)
+        return self._weighted().radiance()
 
-    def radiance_half(self, factor: float) -> None:
-        """Give nothing: what the radiance spans is known only after it was made."""
-        del factor
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance factor · E as planes of half floats; see `WeightedMerge.radiance_half`."""
+        return self._weighted().radiance_half(factor)
 
     def uncertainty(self) -> NDArray[np.float32]:
-        """Refuse: OpenCV's merges tell no uncertainty.
+        """Refuse: the noise model is not that of OpenCV's merges.
 
         Raises
         ------
@@ -158,17 +131,41 @@ class OpencvMerge:
         name = self._settings.algorithm
         raise ValueError(f"'{name}' gives no uncertainty; use debevec_custom or debevec_exact")
 
-    def _stretched(self) -> list[Pixels]:
-        if not self._frames:
-            raise ValueError("no exposure was added")
-        table = remap_codes(self._settings.low_clip, self._settings.high_clip)
-        return [
-            np.asarray(cv2.LUT(pixels, table), dtype=np.uint8).reshape(self._shape)
-            for _, pixels in self._frames
-        ]
+    def _weighted(self) -> WeightedMerge:
+        if self._settings.algorithm == "mertens":
+            raise ValueError("exposure fusion ('mertens') makes no radiance; use a debevec merge")
+        frames, times = self._ordered()
+        response = self._response
+        if response is None:
+            with np.errstate(divide="ignore"):
+                linear = np.maximum(self._calibrated(), np.finfo(np.float32).tiny)
+            response = as_log_response(np.log(linear))
+        settings = replace(self._settings, algorithm="debevec_custom", contradiction="warn")
+        merge = WeightedMerge(settings, response, self._shape, self._threads, self._spans)
+        for pixels, time in zip(frames, times, strict=True):
+            merge.add(pixels, time, copy=False)
+        return merge
 
-    def _fused(self) -> NDArray[np.float32]:
-        return fuse_exposures(self._stretched())
+    def _ordered(self) -> tuple[list[Pixels], list[float]]:
+        """Frames by rising time, those of equal time in the order of their content.
+
+        Floating-point sums depend on the order; arrival must not.
+        """
+        frames, times = self._used()
+        order = sorted(range(len(times)), key=lambda i: (times[i], zlib.crc32(frames[i].data)))
+        return [frames[i] for i in order], [times[i] for i in order]
+
+    def _stretched(self) -> tuple[list[Pixels], list[float]]:
+        frames, times = self._ordered()
+        if len(frames) < 2:
+            raise ValueError("'debevec' needs at least two exposures")
+        table = remap_codes(self._settings.low_clip, self._settings.high_clip)
+        stretched = []
+        for pixels in frames:
+            codes = np.asarray(cv2.LUT(pixels, table), dtype=np.uint8).reshape(self._shape)
+            codes[self._white(pixels)] = 255
+            stretched.append(codes)
+        return stretched, times
 
     def _debevec_level(self) -> NDArray[np.float32]:
         irradiance, mean_time = self._irradiance()
@@ -176,7 +173,8 @@ class OpencvMerge:
         if self._settings.lnE_range is not None:
             to_reference = mean_time / REFERENCE_TIME
             low, high = (float(np.exp(end) * to_reference) for end in self._settings.lnE_range)
-        saturated = self._saturated_in_all()
+        frames, _ = self._ordered()
+        saturated = np.logical_and.reduce([self._white(pixels) for pixels in frames])
         if saturated.any():
             irradiance[saturated] = irradiance.max()
         with np.errstate(over="ignore"):  # what overflows is white
@@ -186,17 +184,15 @@ class OpencvMerge:
 
     def _irradiance(self) -> tuple[NDArray[np.float32], float]:
         """E by MergeDebevec, of times scaled to REFERENCE_TIME; and the mean time as given."""
-        frames = self._stretched()
-        if len(frames) < 2:
-            raise ValueError("'debevec' needs at least two exposures")
-        for pixels, white in zip(frames, self._whites(), strict=True):
-            pixels[white] = 255
-        given = np.array(self.exposure_times)
-        mean_time = float(np.exp(np.log(given).mean()))
-        times = (given * (REFERENCE_TIME / mean_time)).astype(np.float32)
-        merged = cv2.createMergeDebevec().process(
-            frames, times, self._linear_response(frames, times)
-        )
+        frames, given = self._stretched()
+        times, mean_time = _scaled(given)
+        if self._response is None:
+            response: Any = _calibrate(frames, times)
+        else:
+            # MergeDebevec takes the logarithm of its response itself.
+            linear = np.exp(self._response.astype(np.float64)).astype(np.float32)
+            response = linear.reshape(256, 1, self._shape[2])
+        merged = cv2.createMergeDebevec().process(frames, times, response)
         irradiance = np.nan_to_num(np.asarray(merged, dtype=np.float32)).reshape(self._shape)
         if self._outside is not None:
             # What is outside must not set the scale: it takes the darkest there is inside.
@@ -204,26 +200,35 @@ class OpencvMerge:
             irradiance[self._outside] = inside.min(axis=0) if len(inside) else 0.0
         return irradiance, mean_time
 
-    def _linear_response(self, frames: list[Pixels], times: NDArray[np.float32]) -> Any:
-        """MergeDebevec takes the logarithm of its response itself, so it is handed exp(g)."""
-        if self._response is None:
-            check_information(frames)
-            return cv2.createCalibrateDebevec().process(frames, times)
-        linear = np.exp(self._response.astype(np.float64)).astype(np.float32)
-        return linear.reshape(256, 1, self._shape[2])
+    def _calibrated(self) -> NDArray[np.float32]:
+        """Response calibrated from the bracket itself, linear, shape (256, C)."""
+        frames, given = self._stretched()
+        found = np.asarray(_calibrate(frames, _scaled(given)[0]), dtype=np.float32)
+        return found.reshape(256, self._shape[2])
 
-    def _whites(self) -> list[NDArray[np.bool_]]:
-        """Pixels of each frame that the camera itself calls white in any channel."""
+    def _white(self, pixels: Pixels) -> NDArray[np.bool_]:
+        """Pixels that the camera itself shows as white, in any channel."""
         scale = 255.0 / self._settings.saturation
         limit = int(np.ceil(254.0 / scale)) if scale > 1 else 254
-        return [np.asarray((pixels >= limit).any(axis=2)) for _, pixels in self._frames]
+        found = self.findings().saturated_from
+        return np.asarray((pixels >= min(limit, found or 255)).any(axis=2))
 
-    def _saturated_in_all(self) -> NDArray[np.bool_]:
-        return np.asarray(np.logical_and.reduce(self._whites()), dtype=np.bool_)
+
+def _scaled(times: Sequence[float]) -> tuple[NDArray[np.float32], float]:
+    """Times scaled to a geometric mean of REFERENCE_TIME, and their mean as given."""
+    given = np.array(times)
+    mean = float(np.exp(np.log(given).mean()))
+    return (given * (REFERENCE_TIME / mean)).astype(np.float32), mean
+
+
+def _calibrate(frames: list[Pixels], times: NDArray[np.float32]) -> Any:
+    """Response by OpenCV's CalibrateDebevec, linear, shape (256, 1, C)."""
+    check_information(frames)
+    return cv2.createCalibrateDebevec().process(frames, times)
 
 
 def check_information(frames: Sequence[Pixels]) -> None:
-    """Refuse frames from which no response can be calibrated: one would be invented.
+    """Refuse frames from which no response can be calibrated.
 
     Parameters
     ----------
@@ -237,11 +242,11 @@ def check_information(frames: Sequence[Pixels]) -> None:
     """
     if all(((pixels == 0) | (pixels == 255)).all() for pixels in frames):
         raise ValueError(
-            "no response can be calibrated from it: all that it shows is black or saturated; give"
-            " a response"
+            "no response can be calibrated from the bracket: all its pixels are black or"
+            " saturated; give a response"
         )
     if all(np.array_equal(pixels, frames[0]) for pixels in frames[1:]):
         raise ValueError(
-            "no response can be calibrated from it: all exposures are the same picture, whatever"
-            " their times; give a response"
+            "no response can be calibrated from the bracket: all exposures are the same picture,"
+            " whatever their times; give a response"
         )

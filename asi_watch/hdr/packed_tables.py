@@ -9,7 +9,7 @@ nothing, and as integer sums are exact the order of the exposures cannot matter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,14 @@ class WeightedMean:
         else:
             weights[(z < low) | (z > high)] = 0.0
         return cls(g, weights, variance, low, high, stretch, channels, lowest, highest)
+
+    def saturated_from(self, code: int | None) -> WeightedMean:
+        """Count raw codes from `code` on as saturated too; None changes nothing."""
+        if code is None or code >= self.brightest:
+            return self
+        weights = self.weights.copy()
+        weights[code:] = 0.0
+        return replace(self, weights=weights, brightest=code)
 
 
 @dataclass(frozen=True, eq=False)

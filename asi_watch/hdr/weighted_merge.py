@@ -1,10 +1,4 @@
-"""The weighted mean of ln E over a bracket.
-
-The frames of a bracket are kept as they arrive and summed once, when a result is asked for.
-Keeping sums instead was measured and found worse: a sum takes eight bytes per sample where a
-frame takes one, and moving it through memory for every exposure costs more than looking an
-exposure up does.
-"""
+"""The weighted mean of ln E over a bracket."""
 
 from __future__ import annotations
 
@@ -16,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr import engine as engine
+from asi_watch.hdr import engine
+from asi_watch.hdr.bracket_frames import BracketFrames
 from asi_watch.hdr.disc import RowSpans
 from asi_watch.hdr.merge_settings import (
     UNDER,
@@ -24,18 +19,16 @@ from asi_watch.hdr.merge_settings import (
     MergeSettings,
     Picture,
     PictureType,
-    Pixels,
     Radiance,
-    check_exposure,
 )
-from asi_watch.hdr.packed_tables import MAX_EXPOSURES, WeightedMean, bracket_tables, variance_tables
+from asi_watch.hdr.packed_tables import WeightedMean, bracket_tables, variance_tables
 from asi_watch.hdr.tone import CodeTable, HalfCodes, picture_table
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
 _BANDS_PER_THREAD = 8
 
 
-class WeightedMerge:
+class WeightedMerge(BracketFrames):
     """A bracket merged by the weighted mean; see `merging.open_merge` for the parameters."""
 
     def __init__(
@@ -48,61 +41,16 @@ class WeightedMerge:
     ) -> None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
-        self._settings = settings
+        super().__init__(settings, log_response, shape)
         self._mean = WeightedMean.of(settings, log_response, shape[2])
-        self._shape = shape
         self._threads = threads
         self._spans = spans
-        self._frames: list[Pixels] = []
-        self._times: list[float] = []
-        self._job: engine.Job | None = None
-
-    @property
-    def exposure_times(self) -> tuple[float, ...]:
-        """Exposure times added so far, rising."""
-        return tuple(sorted(self._times))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the exposures and of the picture."""
-        return self._shape
+        self._prepared: tuple[WeightedMean, engine.Job] | None = None
 
     @property
     def works_by_rows(self) -> bool:
         """True: rows are merged one by one."""
         return True
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the frames held."""
-        return sum(frame.nbytes for frame in self._frames)
-
-    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
-        """Add one exposure.
-
-        Parameters
-        ----------
-        pixels : ndarray, shape (H, W, C), uint8
-            The exposure.
-        exposure_time : float
-            Positive.
-        copy : bool
-            False hands the array over: the caller then leaves it as it is while the merge lives.
-
-        Raises
-        ------
-        ValueError
-            If the pixels do not fit, the time is not positive, or the merge is full. The merge
-            is then as it was before.
-        """
-        array, time = check_exposure(pixels, exposure_time, self._shape)
-        if len(self._times) == MAX_EXPOSURES:
-            raise ValueError(f"a bracket has at most {MAX_EXPOSURES} exposures")
-        if copy and np.may_share_memory(array, pixels):
-            array = array.copy()
-        self._frames.append(array)
-        self._times.append(time)
-        self._job = None
 
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
         """Display picture of what was added, shape (H, W, C).
@@ -148,7 +96,7 @@ class WeightedMerge:
         ValueError
             If nothing was added.
         """
-        job = self._prepare()
+        _, job = self._prepare()
         ln_radiance = np.empty(self._shape, dtype=np.float32)
         validity = np.empty(self._shape, dtype=np.uint8)
         lowest = job.tables.minimum[: self._shape[2]].astype(np.float32)
@@ -186,7 +134,7 @@ class WeightedMerge:
         """
         if not (np.isfinite(factor) and factor > 0):
             raise ValueError(f"the factor must be above 0; got {factor}")
-        job = self._prepare()
+        _, job = self._prepare()
         codes = HalfCodes.of(job.tables, float(factor))
         if codes is None:
             return None
@@ -206,16 +154,16 @@ class WeightedMerge:
         """Standard error of ln E from the noise model, shape (H, W, C); inf where invalid.
 
         √(Σ w² σ²) / Σ w, with σ²(z) of `weights.log_variance`: shot, read and quantisation
-        noise of the exposures that were used. It says nothing of an error in g itself, nor of
-        clouds that moved between the exposures.
+        noise of the exposures that were used. Errors of g itself and clouds that moved between the
+        exposures are not included.
 
         Raises
         ------
         ValueError
             If nothing was added.
         """
-        job = self._prepare()
-        table, scale = variance_tables(self._mean, job.tables)
+        mean, job = self._prepare()
+        table, scale = variance_tables(mean, job.tables)
         out = np.empty(self._shape, dtype=np.float32)
 
         def band(first: int, last: int) -> None:
@@ -226,20 +174,23 @@ class WeightedMerge:
         in_bands(band, self._shape[0], self._threads)
         return out
 
-    def _prepare(self) -> engine.Job:
-        job = self._job
-        if job is None:
-            if not self._times:
-                raise ValueError("no exposure was added")
-            tables = bracket_tables(self._mean, self._times)
-            planes = [_plane(frame) for frame in self._frames]
-            job = self._job = engine.Job(planes, tables, self._spans.spans)
-        return job
+    def _forget(self) -> None:
+        self._prepared = None
+
+    def _prepare(self) -> tuple[WeightedMean, engine.Job]:
+        prepared = self._prepared
+        if prepared is None:
+            frames, times = self._used()
+            mean = self._mean.saturated_from(self.findings().saturated_from)
+            planes = [_plane(frame) for frame in frames]
+            job = engine.Job(planes, bracket_tables(mean, times), self._spans.spans)
+            prepared = self._prepared = mean, job
+        return prepared
 
     def _display(self, dtype: np.dtype[Any]) -> CodeTable:
         settings = self._settings
-        tables = self._prepare().tables
-        return picture_table(tables, settings.lnE_range, settings.display_gamma, dtype)
+        _, job = self._prepare()
+        return picture_table(job.tables, settings.lnE_range, settings.display_gamma, dtype)
 
     def _merge(self, codes: CodeTable, out: NDArray[Any]) -> None:
         if out.shape != self._shape:
@@ -252,7 +203,7 @@ class WeightedMerge:
         )
 
     def _merge_rows(self, codes: CodeTable, first: int, last: int, out: NDArray[Any]) -> None:
-        engine.merge_codes(self._prepare(), codes, first, last, _plane(out))
+        engine.merge_codes(self._prepare()[1], codes, first, last, _plane(out))
         self._spans.clear_holes(out, first)
 
 

@@ -166,14 +166,16 @@ def test_only_the_sky_disc_is_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
-        ([np.zeros_like(IMAGES[0])] * 4, "all that it shows is black or saturated"),
-        ([np.full_like(IMAGES[0], code) for code in (0, 1, 2, 255)], "all that it shows is black"),
+        ([np.zeros_like(IMAGES[0])] * 4, "all its pixels are black or saturated"),
+        ([np.full_like(IMAGES[0], code) for code in (0, 1, 2, 255)], "all its pixels are black"),
         ([IMAGES[2]] * 4, "all exposures are the same picture"),
     ],
     ids=["black", "black and white", "one picture"],
 )
 def test_no_picture_is_invented(tmp_path: Path, images: list[Any], reason: str) -> None:
-    with pytest.raises(BracketError, match=rf"no response can be calibrated from it: {reason}"):
+    with pytest.raises(
+        BracketError, match=rf"no response can be calibrated from the bracket: {reason}"
+    ):
         create_and_save_hdr(images, TIMES[:4], tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []
     # With a response black is black.

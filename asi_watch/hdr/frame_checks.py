@@ -1,0 +1,404 @@
+"""Whether the frames of a bracket fit their exposure times, and where the camera saturates.
+
+Both questions are answered from a small sample of each frame, about a millisecond for a bracket of
+five. `check_frames` answers both; every merge of this package asks it before it gives a result
+(`Merge.findings`), so that live and batch merges come to the same answer.
+
+How to use the findings (a merge has left the excluded exposures out already)::
+
+    merge = open_merge(settings, log_response, shape)
+    for pixels, time in zip(frames, times):
+        merge.add(pixels, time)
+    findings = merge.findings()
+    for note in findings.notes("µs"):  # to the log (once per camera for the white) and provenance
+        ...
+    for found in findings.excluded:  # move source number found.index from `sources` to `unusable`
+        ...found.reason("µs")
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asi_watch.hdr.response import as_log_response
+
+__all__ = ["Contradiction", "Findings", "check_frames", "fits_high_clip", "sample_frame"]
+
+Sample = NDArray[np.uint8]
+
+_SAMPLED_PIXELS = 40_000
+_COMPARED_PIXELS = 2_000
+_LEAST_COMPARED = 100  # samples, for a pair of frames to count
+_RANKS_APART = 2  # only frames that are close in exposure time are compared
+_TOLERANCE = 0.35  # stops: nominal times are off by up to 10 %, curves by up to 0.25 stops
+_DARKEST, _BRIGHTEST = 40, 215  # codes at which a curve is trusted
+_LEAST_RATIO = 1.2  # of two exposure times, to expect that the longer frame is brighter
+_CLEAR_RATIO = 1.8  # ... to expect that it is clearly brighter
+
+_DIMMEST_WHITE = 200
+_RISE = 8  # codes by which a pixel must differ between exposures not to be an overlay
+_LEAST_WHITE = 24  # samples at the camera's white
+_TOP_SHARE = 0.2  # of what is at white, above which codes beyond it are no ringing
+_SPREAD = 16  # codes of a darker frame that all end at the same code of a brighter one
+WHITE_MARGIN = 5
+"""Codes below the camera's white that count as saturated too: JPEG blurs the edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A frame that does not fit its stated exposure time.
+
+    Parameters
+    ----------
+    index : int
+        Position of the frame in the order in which the frames were given.
+    exposure_time : float
+        Its stated time.
+    fitting_time : float or None
+        The time that would fit the other frames; None where it cannot be told.
+    excluded : bool
+        Whether the merge leaves the frame out: the others agree without it, and the settings
+        say ``contradiction="exclude"``.
+    """
+
+    index: int
+    exposure_time: float
+    fitting_time: float | None
+    excluded: bool = False
+
+    def reason(self, unit: str) -> str:
+        """Say what is wrong, with times in `unit`."""
+        text = f"contradicts its exposure time of {self.exposure_time:g} {unit}"
+        if self.fitting_time is None:
+            return text
+        return f"{text}: {self.fitting_time:.3g} {unit} would fit the other exposures"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a look at the frames of a bracket has found.
+
+    Parameters
+    ----------
+    contradictions : tuple of Contradiction
+        In the order of the frames; empty where all fit.
+    white : int or None
+        The camera's white code, where it is so low that codes from `saturated_from` on count as
+        saturated although they are below `high_clip`; None where `high_clip` fits.
+    curve_misfit : float or None
+        Where the curve, not one time, contradicts the frames: stops of error per stop of
+        exposure.
+    """
+
+    contradictions: tuple[Contradiction, ...] = ()
+    white: int | None = None
+    curve_misfit: float | None = None
+
+    @property
+    def saturated_from(self) -> int | None:
+        """Lowest code that counts as saturated because of `white`."""
+        return None if self.white is None else self.white - WHITE_MARGIN
+
+    @property
+    def excluded(self) -> tuple[Contradiction, ...]:
+        """The contradictions whose frames are left out of the merge."""
+        return tuple(found for found in self.contradictions if found.excluded)
+
+    def notes(self, unit: str) -> tuple[str, ...]:
+        """Give one sentence per finding, for the log and the product's provenance."""
+        notes = []
+        for found in self.contradictions:
+            done = "left out" if found.excluded else "merged nevertheless"
+            notes.append(
+                f"the exposure of {found.exposure_time:g} {unit} {found.reason(unit)}; {done}"
+            )
+        if self.curve_misfit is not None:
+            notes.append(
+                f"the response curve does not fit the exposures: {self.curve_misfit:+.2f} stops"
+                " per stop of exposure time; calibrate the camera again"
+            )
+        if self.white is not None:
+            notes.append(
+                f"the camera saturates at code {self.white}: codes from {self.saturated_from} on"
+                f" are flagged as over-exposed; set merge.high_clip to {self.saturated_from}"
+            )
+        return tuple(notes)
+
+
+def sample_frame(pixels: NDArray[np.uint8]) -> Sample:
+    """Take the sample of a frame that `check_frames` looks at.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (H, W, C), uint8
+
+    Returns
+    -------
+    ndarray, shape (n, C), uint8
+        About 40,000 pixels, the same places for every frame of one size.
+    """
+    height, width, channels = pixels.shape
+    # Odd, so that all places within the 8 × 8 blocks of JPEG occur.
+    step = math.ceil(math.sqrt(height * width / _SAMPLED_PIXELS)) | 1
+    return np.ascontiguousarray(pixels[::step, ::step]).reshape(-1, channels)
+
+
+def check_frames(
+    samples: Sequence[Sample],
+    exposure_times: Sequence[float],
+    log_response: ArrayLike | None,
+    *,
+    high_clip: int,
+    exclude: bool,
+) -> Findings:
+    """Look for frames that contradict their times, and for the camera's white.
+
+    Parameters
+    ----------
+    samples : sequence of ndarray, shape (n, C), uint8
+        From `sample_frame`, one per frame, in any order: it does not change the answer.
+    exposure_times : sequence of float
+        Stated times, positive, any unit.
+    log_response : array_like, shape (256, C), or None
+        g(z). None: only the order of the frames' brightness is compared with that of the times.
+    high_clip : int
+        Codes above are known to be saturated.
+    exclude : bool
+        Mark frames as excluded where the others agree without them.
+
+    Returns
+    -------
+    Findings
+    """
+    if len(samples) < 2:
+        return Findings()
+    # Frames of equal time in the order of their content, so that arrival cannot matter.
+    order = sorted(
+        range(len(samples)), key=lambda i: (float(exposure_times[i]), zlib.crc32(samples[i].data))
+    )
+    times = [float(exposure_times[i]) for i in order]
+    samples = [samples[i] for i in order]
+    white = camera_white(samples)
+    if white is not None and white >= high_clip + WHITE_MARGIN - 2:
+        white = None
+    step = max(1, len(samples[0]) // _COMPARED_PIXELS)
+    small = [sample[::step] for sample in samples]
+    if log_response is None:
+        found, agreed, misfit = *_compare_order(small, times), None
+    else:
+        ceiling = min(_BRIGHTEST, high_clip, 255 if white is None else white - WHITE_MARGIN)
+        curve = as_log_response(log_response)
+        found, agreed, misfit = _compare_through_curve(small, times, curve, ceiling)
+    if exclude and agreed and len(samples) - len(found) >= 2:
+        found = [replace(one, excluded=True) for one in found]
+    found = sorted((replace(one, index=order[one.index]) for one in found), key=lambda c: c.index)
+    return Findings(tuple(found), white, misfit)
+
+
+def fits_high_clip(brackets: Sequence[Sequence[Sample]], high_clip: int) -> int | None:
+    """Say whether `high_clip` fits a camera, for `check` and `calibrate`.
+
+    Parameters
+    ----------
+    brackets : sequence of sequence of ndarray, shape (n, C), uint8
+        Samples (`sample_frame`) of the frames of several brackets.
+    high_clip : int
+        The configured value.
+
+    Returns
+    -------
+    int or None
+        The `high_clip` that would fit: lower than the given one; None where that fits or no
+        bracket shows where the camera saturates.
+    """
+    whites = [white for samples in brackets if (white := camera_white(samples)) is not None]
+    if not whites:
+        return None
+    fitting = int(np.median(whites)) - WHITE_MARGIN
+    return fitting if fitting < high_clip - 2 else None
+
+
+def camera_white(samples: Sequence[Sample]) -> int | None:
+    """Find the code at which a camera saturates, if the frames show it.
+
+    Parameters
+    ----------
+    samples : sequence of ndarray, shape (n, C), uint8
+
+    Returns
+    -------
+    int or None
+        Lowest over the channels; None where it is 254 or 255, or nothing is saturated: where
+        pixels of different brightness in a darker frame do not end at one code in a brighter one.
+    """
+    order = sorted(range(len(samples)), key=lambda i: float(samples[i].mean()))
+    found: list[int] = []
+    for channel in range(samples[0].shape[1]):
+        planes = [samples[i][:, channel].astype(np.int16) for i in order]
+        for brighter in range(len(planes) - 1, 0, -1):
+            white = _pile_up(planes[:brighter], planes[brighter])
+            if white is not None:
+                found.append(white)
+                break
+    return min(found) if found and min(found) < 254 else None
+
+
+def _pile_up(darker: list[NDArray[np.int16]], brighter: NDArray[np.int16]) -> int | None:
+    """Find the code at which pixels of one channel pile up in the brighter frame."""
+    # Overlays (text) look the same in every frame: they show no saturation.
+    varying = brighter >= np.minimum.reduce(darker) + _RISE
+    counts = np.bincount(brighter[varying], minlength=256)
+    around = np.convolve(counts, [1, 1, 1], "same")
+    white = _DIMMEST_WHITE + int(np.argmax(around[_DIMMEST_WHITE:]))
+    piled = int(around[white])
+    if piled < _LEAST_WHITE or counts[white + 4 :].sum() > _TOP_SHARE * piled:
+        return None
+    if white >= 254:
+        return 255
+    here = varying & (np.abs(brighter - white) <= 3)
+    codes = brighter[here]
+    for plane in darker:
+        before = plane[here]
+        low, high = np.percentile(before, (20, 80))
+        if high - low >= _SPREAD:
+            # Through any rising curve the lighter ones would be lighter here too.
+            rise = codes[before >= high].mean() - codes[before <= low].mean()
+            if abs(rise) <= 1.0:
+                return white
+    return None
+
+
+def _compare_through_curve(
+    samples: Sequence[Sample], times: list[float], curve: NDArray[np.float32], ceiling: int
+) -> tuple[list[Contradiction], bool, float | None]:
+    """Compare frames through g; gives contradictions, whether the others agree, and a misfit."""
+    ln_t = np.log(times)
+    pairs = _pair_offsets(samples, ln_t, curve, ceiling)
+    groups = _connected(len(times), pairs)
+    frames = max(groups, key=len)
+    if len(frames) < 2:
+        return [], False, None
+    offset = _offsets(len(times), pairs) / math.log(2)  # stops
+    here, x = offset[frames], ln_t[frames] / math.log(2)
+    members = _agreeing(here)
+    if len(members) == len(frames):
+        return [], True, None
+    slope = _trend(x, here)
+    if len(frames) > 2 and len(_agreeing(here - slope * x)) > len(members):
+        return [], False, slope
+    centre = float(np.median(here[members]))
+    agreed = 2 * len(members) > len(frames) and 2 * len(members) > len(times) - len(frames)
+    found = []
+    for place, frame in enumerate(frames):
+        stops = float(here[place]) - centre
+        if agreed and place in members:
+            continue
+        fitting = times[frame] * 2.0**stops if agreed or len(frames) == 2 else None
+        found.append(Contradiction(frame, times[frame], fitting))
+    return found, agreed, None
+
+
+def _pair_offsets(
+    samples: Sequence[Sample], ln_t: NDArray[np.float64], curve: NDArray[np.float32], ceiling: int
+) -> dict[tuple[int, int], float]:
+    """Median of ln E seen by one frame minus ln E seen by another, of frames close in time."""
+    channels = curve.shape[1]
+    if channels != samples[0].shape[1]:
+        return {}
+    g = np.ascontiguousarray(curve.T)
+    z = np.arange(256)
+    trusted = (z >= _DARKEST) & (z <= ceiling)
+    bounds = g[:, [_DARKEST]], g[:, [max(ceiling, _DARKEST)]]
+    index = [(s + 256 * np.arange(channels, dtype=np.uint16)).ravel() for s in samples]
+    values = [g.ravel().take(i) - np.float32(ln) for i, ln in zip(index, ln_t, strict=True)]
+    rank = np.argsort(np.argsort(ln_t, kind="stable"))
+    pairs = {}
+    for i, j in combinations(range(len(ln_t)), 2):
+        if abs(int(rank[i]) - int(rank[j])) > _RANKS_APART:
+            continue
+        medians = []
+        for seen, other in ((i, j), (j, i)):
+            # Chosen by one frame alone, and by what the other is expected to see: choosing by
+            # both would favour noise that lifts a dark pixel over the limit.
+            expected = g + np.float32(ln_t[other] - ln_t[seen])
+            useful = trusted & (expected >= bounds[0]) & (expected <= bounds[1])
+            chosen = np.flatnonzero(useful.ravel().take(index[seen]))
+            if len(chosen) >= _LEAST_COMPARED:
+                difference = values[i].take(chosen) - values[j].take(chosen)
+                medians.append(float(np.median(difference)))
+        if medians:
+            pairs[i, j] = sum(medians) / len(medians)
+    return pairs
+
+
+def _connected(count: int, pairs: dict[tuple[int, int], float]) -> list[list[int]]:
+    """Frames that pairs connect, in groups."""
+    group = list(range(count))
+    for i, j in pairs:
+        old, new = group[j], group[i]
+        group = [new if g == old else g for g in group]
+    return [[i for i in range(count) if group[i] == g] for g in sorted(set(group))]
+
+
+def _offsets(count: int, pairs: dict[tuple[int, int], float]) -> NDArray[np.float64]:
+    """Offset of each frame from the differences of pairs, least absolute deviations."""
+    rows = np.zeros((len(pairs), count))
+    for row, (i, j) in zip(rows, pairs, strict=True):
+        row[i], row[j] = 1.0, -1.0
+    wanted, weight = np.array(list(pairs.values())), np.ones(len(pairs))
+    offset: NDArray[np.float64] = np.zeros(count)
+    for _ in range(8):
+        solved = np.linalg.lstsq(rows * weight[:, None], wanted * weight, rcond=None)[0]
+        offset = np.asarray(solved, dtype=np.float64)
+        weight = 1.0 / np.sqrt(np.maximum(np.abs(rows @ offset - wanted), 0.02))
+    return offset
+
+
+def _agreeing(offset: NDArray[np.float64]) -> list[int]:
+    """Give the largest group of offsets that lie within the tolerance of one of them."""
+    near = np.abs(offset[:, None] - offset[None, :]) <= _TOLERANCE
+    return [int(i) for i in np.flatnonzero(near[int(near.sum(axis=1).argmax())])]
+
+
+def _trend(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Median slope over all pairs (Theil & Sen)."""
+    i, j = np.triu_indices(len(x), 1)
+    apart = np.abs(x[i] - x[j]) > 1e-6
+    if not apart.any():
+        return 0.0
+    return float(np.median((y[i] - y[j])[apart] / (x[i] - x[j])[apart]))
+
+
+def _compare_order(
+    samples: Sequence[Sample], times: list[float]
+) -> tuple[list[Contradiction], bool]:
+    """Look for frames that are not brighter although their time is longer."""
+    rising = sorted(range(len(times)), key=lambda i: times[i])
+    wrong: list[tuple[int, int]] = []
+    for place, shorter in enumerate(rising):
+        for longer in rising[place + 1 : place + 1 + _RANKS_APART]:
+            ratio = times[longer] / times[shorter]
+            if ratio >= _LEAST_RATIO and _is_darker(samples[shorter], samples[longer], ratio):
+                wrong.append((shorter, longer))
+    if not wrong:
+        return [], True
+    blamed = [i for i in range(len(times)) if all(i in pair for pair in wrong)]
+    agreed = len(blamed) == 1 and len(times) > 2
+    frames = blamed if agreed else sorted({i for pair in wrong for i in pair})
+    return [Contradiction(i, times[i], None) for i in frames], agreed
+
+
+def _is_darker(shorter: Sample, longer: Sample, ratio: float) -> bool:
+    a, b = shorter.ravel().astype(np.int16), longer.ravel().astype(np.int16)
+    useful = ((a >= 20) & (a <= 220)) | ((b >= 20) & (b <= 220))
+    if np.count_nonzero(useful) < _LEAST_COMPARED:
+        return False
+    rise = float(np.median((b - a)[useful]))
+    return rise <= -2.0 or (ratio >= _CLEAR_RATIO and rise <= 1.0)
