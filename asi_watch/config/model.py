@@ -152,6 +152,8 @@ class MergeConfig(Section):
     saturation: int = Field(default=255, ge=1, le=255)
     sky_disc: Disc = None
     """What is merged: column, row and radius in pixels; None: all of the picture."""
+    contradiction: Literal["exclude", "warn"] = "exclude"
+    """An exposure that contradicts its exposure time while the others agree: left out or not."""
 
     @property
     def settings(self) -> MergeSettings:
