@@ -148,8 +148,7 @@ def _span(seconds: float) -> str:
 def _as_json(record: BracketRecord) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from asi_watch.live.collecting.after_merge import tries
-    from asi_watch.live.records import exposure_to_json
+    from asi_watch.live.records import exposure_to_json, tries
 
     return {
         **asdict(record),

@@ -89,14 +89,7 @@ class Camera:
             self._workshop.read,
             self._workshop.merge,
         )
-        self._collector = Collector(
-            self.name,
-            settings.bracket,
-            settings.pattern.parse,
-            lambda slot: ledger.get(self.name, slot),
-            settings.stable_for.total_seconds(),
-            settings.expected_exposures_us,
-        )
+        self._collector = Collector(settings, ledger)
         self._intake = Intake(self.name, settings, settings.wants, inbox)
         self._curves = CurveKeeper(
             settings, ledger, inbox, place.curves_dir / self.name, self._use_curve, now
@@ -128,7 +121,7 @@ class Camera:
 
     def inherit(self, earlier: Camera) -> None:
         """Go on counting where the camera of the same name stopped, over a reload."""
-        self._collector.counters.take_over(earlier._collector.counters)
+        self._collector.counters = earlier._collector.counters
         self._telling.inherit(earlier._telling)
         self._curves.inherit(earlier._curves)
 
@@ -186,7 +179,7 @@ class Camera:
         if away > _HELD_UP:
             # A host that took the cores away, a disk that hung: the camera may have been as still,
             # and what it wrote lies in queues. That is no waiting in vain.
-            self._collector.held_up(away)
+            self._collector.extend_grace(away)
         self._execute(self._collector.due(now))
         self._arrivals.feed()
         waiting_room = self._jobs.has_room and self._curves.has_room
@@ -222,7 +215,7 @@ class Camera:
         """Leave a bracket that waits to its row; False if no row can be written either."""
         if self._ledger.owed:
             return False
-        self._execute(self._collector.put_off(command.slot, PUT_OFF + why))
+        self._execute(self._collector.defer(command.slot, PUT_OFF + why))
         return True
 
     def _hold_back(self, held_back: bool) -> None:

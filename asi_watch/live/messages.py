@@ -62,7 +62,7 @@ class Published:
     adopted: bool = False
     """The products were already there, complete, from before a crash: nothing was merged."""
     remark: str | None = None
-    """Why this is a makeshift."""
+    """Why this is a fallback product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class MergeFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stands:
-    """Nothing was merged: what is published is better. `record` is its row, `why` says how."""
+class ProductKept:
+    """Nothing was merged: the published product is better. `record` is its row, `why` says how."""
 
     record: BracketRecord
     why: str = "the product that stands has more exposures"
@@ -93,7 +93,7 @@ class TooFew:
     """Nothing was merged: the exposures are too few, and nothing is published that could stand."""
 
 
-MergeOutcome = Published | MergeFailed | Stands | TooFew
+MergeOutcome = Published | MergeFailed | ProductKept | TooFew
 
 
 # -- commands of the collector --------------------------------------------------------------
@@ -129,15 +129,15 @@ class MergeBracket:
     """With fewer exposures nothing is merged."""
     earlier: tuple[Exposure, ...] = ()
     """What its row was made of, if it has one."""
-    told: bool = False
-    """An event told of the last input as it came; otherwise it may have come long before."""
+    seen_by_event: bool = False
+    """An event reported the last input as it came; otherwise it may have come long before."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """Put this row into the ledger; what failed is tried again in `next_try` seconds, if ever.
+    """Put this row into the ledger; a failed merge is retried in `next_try` seconds, or never.
 
-    `amended`: the bracket stays as it was, the row says more of its files.
+    `amended`: the bracket stays as it was, the row lists more of its files.
     """
 
     record: BracketRecord

@@ -13,6 +13,9 @@ _EXPOSURE = [field.name for field in fields(Exposure)]
 
 RecordState = Literal["published", "skipped", "failed"]
 
+MAX_ATTEMPTS = 8
+"""So often a merge is tried; then it is not tried again until an operator asks for it."""
+
 WITHOUT_CURVE = "merged by mertens, for want of a response curve"
 """Reason in the row of a published bracket that is a makeshift."""
 
@@ -58,7 +61,7 @@ class BracketRecord:
         1 for the first product; counts every replacement by `late: remerge`. 0: no product.
     attempts : int
         How often merging was tried for this revision; more than it may be tried for what was
-        given up before (see `collecting.after_merge.tries`).
+        not retried before its attempts were used up (see `tries`).
     expected : int or None
         How many exposures a complete bracket has; None while that is not known.
     complete : bool
@@ -182,3 +185,8 @@ def naive_time(text: str) -> datetime:
     if moment.tzinfo is not None:
         raise ValueError(f"{text} is no time of a file name")
     return moment
+
+
+def tries(attempts: int) -> int:
+    """Say how often a merge was tried; a row of what cannot succeed counts from `MAX_ATTEMPTS`."""
+    return attempts - MAX_ATTEMPTS if attempts > MAX_ATTEMPTS else attempts

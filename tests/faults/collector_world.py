@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from asi_watch.brackets import Exposure, slot_of
-from asi_watch.config.model import BracketConfig
+from asi_watch.config.model import BracketConfig, CameraConfig
 from asi_watch.duplicates import chosen_files
-from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.messages import (
     Command,
@@ -24,19 +23,19 @@ from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
     MergeOutcome,
+    ProductKept,
     Published,
     ReadFile,
     ReadOk,
     ReadOutcome,
     Signature,
-    Stands,
     TooFew,
     Unchanged,
     Unusable,
     Vanished,
     WriteRecord,
 )
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import MAX_ATTEMPTS, BracketRecord
 from asi_watch.naming import NamePattern
 
 EXPOSURES = (80.0, 160.0, 320.0)
@@ -47,6 +46,13 @@ STABLE = 1.0
 PATTERN = NamePattern("{timestamp:%Y%m%d%H%M%S}_{exposure}", "us", {}, "UTC")
 
 Key = tuple[str, Signature]
+
+
+def camera_config(rules: BracketConfig) -> CameraConfig:
+    """A camera of these rules; its folders are never touched."""
+    folders = {"watch": Path("/nowhere/in"), "output": Path("/nowhere/out")}
+    config = CameraConfig(**folders, stable_for=timedelta(seconds=STABLE))
+    return config.model_copy(update={"name": "roof", "bracket": rules})
 
 
 def slot_at(number: int) -> datetime:
@@ -84,17 +90,10 @@ class World:
     """One camera; every method is one step."""
 
     def __init__(self, **rules: Any) -> None:
-        self.rules = BracketConfig.model_construct(
-            **{
-                "round_to": STEP,
-                "offset": timedelta(0),
-                "exposures": EXPOSURES,
-                "min_exposures": 2,
-                "grace": timedelta(seconds=GRACE),
-                "late": "remerge",
-                **rules,
-            }
-        )
+        values = {"exposures": EXPOSURES, "min_exposures": 2, "grace": timedelta(seconds=GRACE)}
+        # Unchecked: brackets of a single exposure are the hardest.
+        self.rules = BracketConfig().model_copy(update={"round_to": STEP, **values, **rules})
+        self.config = camera_config(self.rules)
         self.now = 100.0
         self.disk: dict[str, Content] = {}
         self.rows: dict[datetime, BracketRecord] = {}
@@ -128,11 +127,16 @@ class World:
         self.results: list[tuple[MergeBracket, MergeOutcome]] = []
         self.kept: dict[datetime, Kept] = {}
         self.scanned: dict[str, Signature] = {}
-        self.collector = Collector("roof", self.rules, PATTERN.parse, self.rows.get, STABLE)
+        self.collector = Collector(self.config, self)
         for slot in sorted(self.rows):
             row = self.rows[slot]
             if row.state == "failed" and row.attempts < MAX_ATTEMPTS:
                 self.carry_out(self.collector.resume(row, self.now))
+
+    def get(self, camera: str, slot: datetime) -> BracketRecord | None:
+        """Look up a row, as the ledger does."""
+        assert camera == self.config.name
+        return self.rows.get(slot)
 
     def ask_again(self, slot: datetime) -> None:
         """An operator wants a bracket tried again that is not published."""
@@ -214,7 +218,7 @@ class World:
             return Published(("x.jpg",), "c0ffee", "x", None, {}, adopted=True)
         standing = self.standing.get(command.slot)
         if standing is not None and len(standing.inputs) > len(command.exposures):
-            return Stands(standing)
+            return ProductKept(standing)
         if len(command.exposures) < command.fewest:
             return TooFew()
         kept = self.kept.get(command.slot)
@@ -278,15 +282,19 @@ class World:
         for _ in range(rounds):
             if not self.work_off() and not len(self.collector):
                 return
-            due = self.collector.next_due()
+            due = self.next_due()
             self.advance(max(0.0, due - self.now) if due is not None else STABLE)
         raise AssertionError(f"never idle: {self.collector.open_slots()}")
+
+    def next_due(self) -> float | None:
+        """Monotonic time at which `Collector.due` has something to do, None if it has not."""
+        return next_due(self.collector)
 
     def files_of(self, slot: datetime) -> dict[str, Content]:
         return {p: c for p, c in self.disk.items() if self.slot_of(p) == slot}
 
     def slot_of(self, path: str) -> datetime:
-        return slot_of(_parsed(path).timestamp, STEP)
+        return slot_of(_parsed(path).timestamp, STEP, self.rules.offset)
 
     def batch(self, slot: datetime) -> frozenset[Key]:
         """What a run over the folder would merge."""
@@ -304,6 +312,14 @@ def _parsed(path: str) -> Any:
     parsed = PATTERN.parse(PurePosixPath(path).name)
     assert parsed is not None
     return parsed
+
+
+def next_due(collector: Collector) -> float | None:
+    brackets = collector._open.values()
+    times = [collector._over_at(b) for b in brackets]
+    times += [when for b in brackets for when, _ in b.settling.values()]
+    soonest = min(times, default=float("inf"))
+    return None if soonest == float("inf") else soonest
 
 
 def inputs_of(row: BracketRecord) -> frozenset[Key]:

@@ -58,9 +58,15 @@ class Arrivals(RuleBasedStateMachine):
         self.failures = 0
         self.vanished: set[str] = set()
 
-    @initialize(exposures=st.sampled_from([EXPOSURES, 3, "auto"]), min_exposures=st.integers(1, 3))
-    def begin(self, exposures: Any, min_exposures: int) -> None:
-        self.world = World(exposures=exposures, min_exposures=min_exposures, late=self.late)
+    @initialize(
+        exposures=st.sampled_from([EXPOSURES, 3, "auto"]),
+        min_exposures=st.integers(1, 3),
+        offset=st.sampled_from(OFFSETS),
+    )
+    def begin(self, exposures: Any, min_exposures: int, offset: timedelta) -> None:
+        self.world = World(
+            exposures=exposures, min_exposures=min_exposures, offset=offset, late=self.late
+        )
 
     # -- the camera -------------------------------------------------------------------------
 
@@ -180,11 +186,11 @@ class Arrivals(RuleBasedStateMachine):
     @invariant()
     def time_is_enough(self) -> None:
         """What is due now is done at once: the owner never spins."""
-        due = self.world.collector.next_due()
+        due = self.world.next_due()
         if due is not None and due <= self.world.now:
             self.world.advance(0.0)
             self.world.advance(0.0)
-            due = self.world.collector.next_due()
+            due = self.world.next_due()
             assert due is None or due > self.world.now
 
     def teardown(self) -> None:
@@ -292,7 +298,7 @@ def walk(machine: type[Arrivals], seed: int, steps: int) -> Arrivals:
     """Take `steps` random steps and check the end; the seed alone decides."""
     dice = random.Random(seed)
     walker = machine()
-    walker.begin(dice.choice([EXPOSURES, 3, "auto"]), dice.randint(1, 3))
+    walker.begin(dice.choice([EXPOSURES, 3, "auto"]), dice.randint(1, 3), dice.choice(OFFSETS))
     for _ in range(steps):
         _step(walker, dice)
         walker.nothing_is_merged_twice()

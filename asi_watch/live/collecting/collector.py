@@ -1,83 +1,159 @@
-"""The collector: from files found to brackets due. Pure decisions, one owner, no clock of its own.
+"""The collector: from files found to brackets due. Pure decisions, no clock of its own.
 
-Every method takes the monotonic time and returns the commands that follow; nothing here touches
-a file, a thread or the ledger (rows of brackets that are over are looked up through `lookup`).
-What it decides by: `taking_in` (a file was read), `closing` (a bracket is over), `after_merge`,
-`late` (a file came for a bracket that was over).
+One camera's bracket state. Every method takes the monotonic time and returns the commands that
+follow; nothing here touches a file or a thread, and of the ledger only rows are looked up. In the
+order of this file: files arrive, a bracket is over, a merge has ended, late files of a bracket
+that was over already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePosixPath
+from typing import Literal, Protocol
 
-from asi_watch.brackets import ExpectedExposures, slot_of
-from asi_watch.config.model import BracketConfig
-from asi_watch.config.values import Exposures
-from asi_watch.live.collecting.after_merge import AfterMerge
-from asi_watch.live.collecting.bracket_state import Arrival, OpenBracket
-from asi_watch.live.collecting.closing import Closing
-from asi_watch.live.collecting.late import LateFiles, ParseName
-from asi_watch.live.collecting.taking_in import TakingIn
-from asi_watch.live.counters import Counters
+from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
+from asi_watch.config.model import CameraConfig
+from asi_watch.live.collecting.open_bracket import MOST_LISTED, Arrival, OpenBracket
 from asi_watch.live.messages import (
     Command,
+    DropWork,
+    MergeBracket,
     MergeFailed,
     MergeOutcome,
+    ProductKept,
     Published,
+    ReadFile,
+    ReadOk,
     ReadOutcome,
     Signature,
-    Stands,
     TooFew,
+    Unchanged,
     Unusable,
+    Vanished,
+    WriteRecord,
 )
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import (
+    MAX_ATTEMPTS,
+    WITHOUT_CURVE,
+    BracketRecord,
+    RecordState,
+    RejectedFile,
+    tries,
+)
 
-_MOST_EXCUSED = 60.0
+_FIRST_BACKOFF = 2.0
+_LONGEST_BACKOFF = 300.0
+_MOST_EXTRA_GRACE = 60.0
+_IGNORED = "late: ignored"
+# Names and slots that are counted once: a few hundred KB at most, older ones rarely come again.
+_REMEMBERED = 5_000
+
+Once = Literal["names_ignored", "skipped", "parked"]
+
+
+class Rows(Protocol):
+    """Where rows of brackets that are over are looked up: the ledger."""
+
+    def get(self, camera: str, slot: datetime) -> BracketRecord | None:
+        """Return the row of a bracket, None if it has none."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the daemon started; every file ends in one of these."""
+
+    files_found: int = 0
+    names_ignored: int = 0
+    exposures_read: int = 0
+    files_unusable: int = 0
+    files_vanished: int = 0
+    duplicates: int = 0
+    late: int = 0
+    late_ignored: int = 0
+    published: int = 0
+    incomplete: int = 0
+    revisions: int = 0
+    adopted: int = 0
+    skipped: int = 0
+    merge_failures: int = 0
+    parked: int = 0
+    """Brackets whose attempts are used up."""
+    _counted: dict[Once, dict[Hashable, None]] = field(default_factory=dict)
+
+    def count_once(self, name: Once, what: Hashable) -> None:
+        """Count a file or bracket that may come again, as a bracket does that is retried."""
+        known = self._counted.setdefault(name, {})
+        if what in known:
+            return
+        if len(known) >= _REMEMBERED:
+            del known[next(iter(known))]
+        known[what] = None
+        setattr(self, name, getattr(self, name) + 1)
+
+    def take_back(self, name: Once, what: Hashable) -> None:
+        """Uncount a bracket that was published after all."""
+        known = self._counted.get(name, {})
+        if what in known:
+            del known[what]
+            setattr(self, name, getattr(self, name) - 1)
+
+    def as_dict(self) -> dict[str, int]:
+        """Give the counters by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name[0] != "_"}
 
 
 class Collector:
-    """Bracket state of one camera.
+    """Bracket state of one camera. Owner thread only.
 
     Parameters
     ----------
-    camera : str
-    rules : BracketConfig
-    parse : callable
-        File name → timestamp and exposure, or None for names that are no exposures.
-    lookup : callable
-        Slot → the ledger's row of that bracket, or None.
-    stable_for : float
-        Seconds that a file must lie still which was only seen to be created.
-    exposures_us : tuple of float, int or "auto", optional
-        Expected exposures in µs; default: as the rules say.
+    config : CameraConfig
+    rows : Rows
+        The ledger's rows of brackets that are over.
     """
 
-    def __init__(
-        self,
-        camera: str,
-        rules: BracketConfig,
-        parse: ParseName,
-        lookup: Callable[[datetime], BracketRecord | None],
-        stable_for: float,
-        exposures_us: Exposures | None = None,
-    ) -> None:
-        self.expected = ExpectedExposures(exposures_us or rules.exposures)
-        self._parse = parse
-        self._lookup = lookup
-        self._stable_for = stable_for
-        self._rules = rules
+    def __init__(self, config: CameraConfig, rows: Rows) -> None:
+        self.counters = Counters()
+        self.expected = ExpectedExposures(config.expected_exposures_us)
+        self._camera = config.name
+        self._rules = config.bracket
+        self._grace = config.bracket.grace.total_seconds()
+        self._pattern = config.pattern
+        self._stable_for = config.stable_for.total_seconds()
+        self._rows = rows
         self._open: dict[datetime, OpenBracket] = {}
-        self.counters = counters = Counters()
-        self._closing = Closing(camera, rules, self.expected, counters, self._open)
-        self._late = LateFiles(rules, self.expected, counters, parse)
-        self._taking_in = TakingIn(self._late, counters)
-        self._after = AfterMerge(
-            self.expected, self._closing, self._taking_in, counters, self._open
-        )
 
-    # -- what happens -----------------------------------------------------------------------
+    # -- what can be asked ------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many brackets are not over, or are being looked at again."""
+        return len(self._open)
+
+    def open_slots(self) -> list[datetime]:
+        """Slots of the brackets that are not over, in order."""
+        return sorted(slot for slot, b in self._open.items() if not b.probing)
+
+    def unrecorded_folders(self) -> set[str]:
+        """Folders, relative to the watch folder, that hold files which are in no row yet."""
+        return {folder for b in self._open.values() for folder in b.unrecorded_folders()}
+
+    def unrecorded_slots(self) -> set[datetime]:
+        """Slots whose row, if there is one, does not say all that is known."""
+        return {slot for slot, b in self._open.items() if b.retry_at is None}
+
+    def is_open(self, slot: datetime) -> bool:
+        """Tell whether a bracket has begun and is not over."""
+        return slot in self._open
+
+    def slot_of_name(self, path: str) -> datetime | None:
+        """Return the slot of a file by its name, None if it is no exposure's."""
+        parsed = self._pattern.parse(PurePosixPath(path).name)
+        return None if parsed is None else self._slot(parsed.timestamp)
+
+    # -- files arrive -----------------------------------------------------------------------
 
     def found(
         self, path: str, signature: Signature | None, settled: bool, now: float
@@ -95,23 +171,23 @@ class Collector:
         now : float
             Monotonic time at which it was seen.
         """
-        parsed = self._parse(PurePosixPath(path).name)
-        if parsed is None:
+        arrival = self._arrival(path)
+        if arrival is None:
             self.counters.count_once("names_ignored", path)
             return []
-        arrival = Arrival(path, parsed.timestamp, parsed.exposure_us)
         bracket = self._bracket_for(arrival, signature, now)
         if bracket is None or (signature is not None and bracket.known(path) == signature):
             return []
         self.counters.files_found += 1
+        bracket.recorded = False
         if now > bracket.last_arrival:
-            bracket.last_arrival, bracket.excused = now, 0.0
+            bracket.last_arrival, bracket.extra_grace = now, 0.0
         if now == bracket.last_arrival:
-            bracket.told = signature is None
+            bracket.seen_by_event = signature is None
         if path in bracket.reading or settled:
             return [*bracket.look_at(arrival)]
-        if signature is not None and signature[0] > 0 and bracket.may_look_early(path):
-            return [bracket.ask(arrival, early=True)]
+        if signature is not None and signature[0] > 0 and bracket.may_read_early(path):
+            return [bracket.read(arrival, early=True)]
         bracket.settling.setdefault(path, (now + self._stable_for, arrival))
         return []
 
@@ -128,15 +204,225 @@ class Collector:
         bracket.early.discard(path)
         if bracket.merging:
             # What is being merged stays what it is; this comes after it.
-            bracket.heard_meanwhile.append((arrival, outcome))
+            bracket.read_while_merging.append((arrival, outcome))
         elif early and isinstance(outcome, Unusable):
             # It may still be being written, whatever its first bytes look like.
             bracket.settling[path] = (now + self._stable_for, arrival)
         else:
-            commands += self._taking_in.take(bracket, arrival, outcome)
+            commands += self._take(bracket, arrival, outcome)
         if path in bracket.read_again and slot in self._open:
-            commands.append(bracket.ask(bracket.read_again.pop(path)))
-        return commands + self._closing.settle_up(bracket)
+            commands.append(bracket.read(bracket.read_again.pop(path)))
+        return commands + self._advance(bracket)
+
+    def due(self, now: float) -> list[Command]:
+        """Time has passed: files that lay still, brackets whose grace is over, retries."""
+        commands: list[Command] = []
+        for bracket in list(self._open.values()):
+            for when, arrival in list(bracket.settling.values()):
+                if when <= now:
+                    commands.append(bracket.read(arrival))
+            if self._over_at(bracket) <= now:
+                commands += self._close(bracket)
+        return commands
+
+    def extend_grace(self, seconds: float) -> None:
+        """Nothing could be received for so long: open brackets wait for so much longer.
+
+        Up to a limit: where the owner is always late, they must end nevertheless.
+        """
+        for bracket in self._open.values():
+            bracket.extra_grace = min(bracket.extra_grace + seconds, _MOST_EXTRA_GRACE)
+
+    def resume(self, record: BracketRecord, now: float) -> list[Command]:
+        """Take up a bracket of the ledger that failed, or that is to be merged again.
+
+        Every file that the row lists is read again, also those that could not be used. A bracket
+        that waits for its next attempt has it now.
+        """
+        bracket = self._open.get(record.slot)
+        if bracket is not None:
+            if bracket.retry_at is not None:
+                bracket.retry_at, bracket.attempts = now, record.attempts
+            return []
+        bracket = self._open[record.slot] = OpenBracket(record.slot, now, previous=record)
+        bracket.recorded = True
+        bracket.forced = record.state == "published"
+        return list(self._reopen(bracket))
+
+    def _slot(self, timestamp: datetime) -> datetime:
+        return slot_of(timestamp, self._rules.round_to, self._rules.offset)
+
+    def _arrival(self, path: str) -> Arrival | None:
+        parsed = self._pattern.parse(PurePosixPath(path).name)
+        return None if parsed is None else Arrival(path, parsed.timestamp, parsed.exposure_us)
+
+    def _bracket_for(
+        self, arrival: Arrival, signature: Signature | None, now: float
+    ) -> OpenBracket | None:
+        """The open bracket of a file; None for a file that the bracket's row already knows."""
+        slot = self._slot(arrival.timestamp)
+        bracket = self._open.get(slot)
+        if bracket is None:
+            record = self._rows.get(self._camera, slot)
+            if record and signature and record.knows(arrival.path, signature):
+                return None
+            bracket = self._open[slot] = OpenBracket(slot, now, previous=record)
+        return bracket
+
+    def _take(
+        self, bracket: OpenBracket, arrival: Arrival, outcome: ReadOutcome
+    ) -> Iterator[Command]:
+        """Take a file that was read into a bracket that is not being merged."""
+        match outcome:
+            case ReadOk(exposure):
+                self.counters.exposures_read += 1
+                if bracket.probing:
+                    yield from self._late_exposure(bracket, exposure)
+                else:
+                    self.counters.duplicates += bracket.admit(exposure)
+            case Unusable():
+                self.counters.files_unusable += 1
+                if bracket.probing:
+                    # Noted in the row, so that it is not read again at every scan.
+                    reason = f"late and unusable: {outcome.reason}"
+                    signature = outcome.signature or (0, 0)
+                    yield from _amend(bracket, RejectedFile(arrival.path, *signature, reason))
+                else:
+                    bracket.reject(arrival, outcome)
+                    yield from self._input_lost(bracket, arrival.path, "cannot be used any more")
+            case Vanished():
+                self.counters.files_vanished += 1
+                bracket.forget(arrival.path)
+                yield from self._input_lost(bracket, arrival.path, "has vanished")
+            case Unchanged():
+                pass
+
+    # -- a bracket is over ------------------------------------------------------------------
+
+    def _advance(self, bracket: OpenBracket) -> list[Command]:
+        """After a read: see whether a bracket is complete, overtaken or done with."""
+        if bracket.slot not in self._open or bracket.busy or bracket.merging:
+            return []
+        if bracket.probing:
+            del self._open[bracket.slot]
+            return [DropWork(bracket.slot)]
+        if not self._is_ready(bracket):
+            return self._close(bracket) if bracket.overtaken else []
+        return self._merge(bracket) + self._overtake(bracket)
+
+    def _over_at(self, bracket: OpenBracket) -> float:
+        """Monotonic time at which a bracket is over though not complete."""
+        if bracket.busy or bracket.merging:
+            return float("inf")
+        if bracket.retry_at is not None:
+            return bracket.retry_at
+        grace = 0.0 if bracket.overtaken else self._grace + bracket.extra_grace
+        return bracket.last_arrival + grace
+
+    def _is_ready(self, bracket: OpenBracket) -> bool:
+        """Tell whether a bracket need not wait for more."""
+        previous = bracket.previous
+        stands = previous is not None and previous.state == "published" and previous.complete
+        if stands and not bracket.forced:
+            # It was complete before: what comes now is another bracket in its slot, as when a
+            # clock was set back. One revision of all of it is enough.
+            return False
+        times = bracket.times
+        return len(times) >= self._rules.min_exposures and self.expected.is_complete(times)
+
+    def _overtake(self, bracket: OpenBracket) -> list[Command]:
+        """End earlier brackets of which nothing has come since this one began.
+
+        Only what arrives in order says that a camera is done with a bracket: files of one scan
+        have one time, and a backlog may be read newest first.
+        """
+        commands: list[Command] = []
+        if bracket.previous is not None:
+            return commands
+        for earlier in [b for s, b in self._open.items() if s < bracket.slot]:
+            if earlier.last_arrival >= bracket.first_arrival:
+                continue
+            earlier.overtaken = True
+            if not (earlier.busy or earlier.merging or earlier.probing or earlier.retry_at):
+                commands += self._close(earlier)
+        return commands
+
+    def _close(self, bracket: OpenBracket) -> list[Command]:
+        """End a bracket with what is there."""
+        if bracket.probing:
+            return self._advance(bracket)
+        if bracket.recoverable and not bracket.final_look_done:
+            # A half file may have become whole without an event: look once more.
+            bracket.final_look_done = True
+            again: list[ReadFile] = []
+            for arrival in list(bracket.recoverable.values()):
+                again += bracket.look_at(arrival)
+            return [*again]
+        if len(bracket.times) >= self._rules.min_exposures or _product_may_stand(bracket):
+            return self._merge(bracket)
+        return self._skip(bracket)
+
+    def _merge(self, bracket: OpenBracket) -> list[Command]:
+        previous, inputs = bracket.previous, bracket.inputs
+        if (
+            previous is not None
+            and previous.state == "published"
+            and not bracket.forced
+            and {(e.path, e.signature) for e in previous.inputs}
+            == {(e.path, e.signature) for e in inputs}
+        ):
+            return self._nothing_new(bracket, previous)
+        bracket.merging = True
+        bracket.retry_at = None
+        return [
+            MergeBracket(
+                slot=bracket.slot,
+                exposures=inputs,
+                rejected=bracket.left_out,
+                expected=self.expected.count(),
+                complete=self.expected.is_complete(bracket.times),
+                revision=bracket.revision,
+                products=previous.products if previous else (),
+                arrived=bracket.last_arrival,
+                seen_by_event=bracket.seen_by_event,
+                fewest=self._rules.min_exposures,
+                earlier=previous.inputs if previous else (),
+            )
+        ]
+
+    def _nothing_new(self, bracket: OpenBracket, previous: BracketRecord) -> list[Command]:
+        """The late file lost to a newer one that is merged already: the row lists it."""
+        del self._open[bracket.slot]
+        amended = replace(
+            previous,
+            rejected=bracket.left_out[:MOST_LISTED],
+            duplicates=bracket.duplicates,
+            late=bracket.late,
+        )
+        return [WriteRecord(amended, amended=True), DropWork(bracket.slot)]
+
+    def _skip(self, bracket: OpenBracket) -> list[Command]:
+        self.counters.count_once("skipped", bracket.slot)
+        self.counters.take_back("parked", bracket.slot)
+        self.expected.observe(bracket.times)
+        present, expected = len(bracket.times), self.expected.count()
+        of = f"{present} of {expected}" if expected else f"{present}"
+        reason = f"{of} exposures usable, at least {self._rules.min_exposures} needed"
+        if bracket.rejected:
+            reason += f"; {len(bracket.rejected)} unusable"
+        del self._open[bracket.slot]
+        record = self._record(bracket, "skipped", reason)
+        record = replace(record, revision=bracket.revision - 1)
+        return [WriteRecord(record), DropWork(bracket.slot)]
+
+    def _record(
+        self, bracket: OpenBracket, state: RecordState, reason: str | None
+    ) -> BracketRecord:
+        bracket.recorded = not (bracket.busy or bracket.read_while_merging)
+        complete = self.expected.is_complete(bracket.times)
+        return bracket.record(self._camera, state, reason, self.expected.count(), complete)
+
+    # -- a merge has ended ------------------------------------------------------------------
 
     def merge_done(self, slot: datetime, outcome: MergeOutcome, now: float) -> list[Command]:
         """A merge that was asked for has ended."""
@@ -146,100 +432,213 @@ class Collector:
         bracket.merging = False
         match outcome:
             case Published():
-                return self._after.published(bracket, outcome)
+                return self._published(bracket, outcome)
             case MergeFailed():
-                return self._after.failed(bracket, outcome, now)
-            case Stands():
-                return self._after.stands(bracket, outcome)
+                return self._failed(bracket, outcome, now)
+            case ProductKept():
+                return self._kept(bracket, outcome)
             case TooFew():
-                return self._after.nothing_stands(bracket)
+                return self._nothing_stands(bracket)
 
-    def put_off(self, slot: datetime, reason: str) -> list[Command]:
+    def defer(self, slot: datetime, reason: str) -> list[Command]:
         """A merge that was asked for cannot begin for long: its bracket waits in the ledger."""
         bracket = self._open.get(slot)
         if bracket is None or not bracket.merging:
             return []
         bracket.merging = False
-        return self._after.put_off(bracket, reason)
+        return self._over(bracket, self._record(bracket, "failed", reason))
 
-    def due(self, now: float) -> list[Command]:
-        """Time has passed: files that lay still, brackets whose grace is over, retries."""
-        commands: list[Command] = []
-        for bracket in list(self._open.values()):
-            for when, arrival in list(bracket.settling.values()):
-                if when <= now:
-                    commands.append(bracket.ask(arrival))
-            if self._closing.over_at(bracket) <= now:
-                commands += self._closing.close(bracket)
-        return commands
+    def _published(self, bracket: OpenBracket, outcome: Published) -> list[Command]:
+        """Record a bracket whose products are in place."""
+        counters = self.counters
+        # What it teaches counts for itself: 5 of 5 are complete.
+        self.expected.observe(bracket.times)
+        first = bracket.revision == 1
+        counters.published += first
+        counters.revisions += not first
+        counters.adopted += outcome.adopted
+        counters.take_back("skipped", bracket.slot)
+        counters.take_back("parked", bracket.slot)
+        record = self._record(bracket, "published", outcome.remark or bracket.other_brackets())
+        counters.incomplete += not record.complete
+        record = replace(
+            record,
+            products=outcome.products,
+            curve_id=outcome.curve_id,
+            algorithm=outcome.algorithm,
+            latency=outcome.latency if first else record.latency,
+            timings=outcome.timings,
+        )
+        return self._over(bracket, record)
 
-    def held_up(self, seconds: float) -> None:
-        """So long nothing could be heard: what came meanwhile has yet to be taken in.
+    def _failed(self, bracket: OpenBracket, outcome: MergeFailed, now: float) -> list[Command]:
+        """Take in what was read meanwhile, then read again, retry later, or stop retrying."""
+        self.counters.merge_failures += 1
+        commands: list[Command] = [DropWork(bracket.slot)]
+        commands += self._take_read_while_merging(bracket, bracket)
+        if bracket.probing:
+            # An input of the product that it was to revise is gone: the product stands.
+            return commands + self._advance(bracket)
+        if outcome.stale:
+            return commands + _read_stale(bracket, outcome.stale)
+        return commands + self._retry_later(bracket, outcome, now)
 
-        Open brackets wait for so much longer, up to a limit: where the owner is always late, they
-        must end nevertheless.
-        """
-        for bracket in self._open.values():
-            bracket.excused = min(bracket.excused + seconds, _MOST_EXCUSED)
+    def _retry_later(self, bracket: OpenBracket, outcome: MergeFailed, now: float) -> list[Command]:
+        if outcome.permanent:
+            # Not retried though not tried so often: see `tries`.
+            bracket.attempts = MAX_ATTEMPTS + tries(bracket.attempts) + 1
+        elif outcome.blocked:
+            # Retried for ever, more and more rarely.
+            bracket.blocked += 1
+        else:
+            bracket.attempts += 1
+        record = self._record(bracket, "failed", outcome.reason)
+        if bracket.attempts >= MAX_ATTEMPTS:
+            self.counters.count_once("parked", bracket.slot)
+            self.counters.take_back("skipped", bracket.slot)
+            return self._over(bracket, record)
+        failures = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
+        pause = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
+        bracket.retry_at = now + pause
+        return [WriteRecord(record, pause)]
 
-    def resume(self, record: BracketRecord, now: float) -> list[Command]:
-        """Take up a bracket that failed before a restart, or that is to be tried again.
+    def _kept(self, bracket: OpenBracket, outcome: ProductKept) -> list[Command]:
+        """Keep a product that is better than what could be merged now; its row says so."""
+        self.counters.late_ignored += 1
+        previous, record = bracket.previous, outcome.record
+        reason = f"late: not merged, since {outcome.why}"
+        usable = [RejectedFile(e.path, *e.signature, reason) for e in bracket.usable.values()]
+        left_out = {
+            r.path: r
+            for r in (*record.rejected, *bracket.rejected.values(), *usable)
+            if not (r in usable and record.knows(r.path, r.signature))
+        }
+        row = replace(
+            record,
+            rejected=tuple(left_out.values())[:MOST_LISTED],
+            duplicates=bracket.duplicates,
+            late=max(record.late, bracket.late),
+            latency=previous.latency if previous else None,
+        )
+        no_news = previous is not None and previous.state == "published"
+        return self._over(bracket, row, amended=no_news)
 
-        Every file that the row knows is looked at anew, also those that could not be used. A
-        bracket that waits for its next attempt has it now.
-        """
-        bracket = self._open.get(record.slot)
-        if bracket is not None:
-            if bracket.retry_at is not None:
-                bracket.retry_at, bracket.attempts = now, record.attempts
-            return []
-        bracket = self._open[record.slot] = OpenBracket(record.slot, now, previous=record)
-        bracket.again = record.state == "published"
-        return list(self._late.reopen(bracket))
+    def _nothing_stands(self, bracket: OpenBracket) -> list[Command]:
+        """Go on with a bracket of too few exposures: the product that its row names is gone."""
+        assert bracket.previous is not None
+        bracket.previous = replace(bracket.previous, products=())
+        commands: list[Command] = [DropWork(bracket.slot)]
+        commands += self._take_read_while_merging(bracket, bracket)
+        return commands + self._advance(bracket)
 
-    # -- what can be asked ------------------------------------------------------------------
+    def _over(
+        self, bracket: OpenBracket, record: BracketRecord, *, amended: bool = False
+    ) -> list[Command]:
+        """End a bracket; files that came while it was being merged are late arrivals to it."""
+        del self._open[bracket.slot]
+        commands: list[Command] = [WriteRecord(record, amended=amended), DropWork(bracket.slot)]
+        if not (bracket.read_while_merging or bracket.busy):
+            return commands
+        successor = OpenBracket(bracket.slot, bracket.last_arrival, previous=record)
+        successor.reading, successor.read_again = bracket.reading, bracket.read_again
+        successor.settling = bracket.settling
+        self._open[bracket.slot] = successor
+        commands += self._take_read_while_merging(successor, bracket)
+        return commands + self._advance(successor)
 
-    def next_due(self) -> float | None:
-        """Monotonic time at which `due` has something to do, None if it has not."""
-        times = [self._closing.over_at(b) for b in self._open.values()]
-        times += [when for b in self._open.values() for when, _ in b.settling.values()]
-        soonest = min(times, default=float("inf"))
-        return None if soonest == float("inf") else soonest
+    def _take_read_while_merging(self, bracket: OpenBracket, merged: OpenBracket) -> list[Command]:
+        """Take into `bracket` what was read while `merged` was being merged."""
+        waiting, merged.read_while_merging = merged.read_while_merging, []
+        return [c for arrival, outcome in waiting for c in self._take(bracket, arrival, outcome)]
 
-    def __len__(self) -> int:
-        """How many brackets are not over, or are being looked at again."""
-        return len(self._open)
+    # -- late files of a bracket that has a row ---------------------------------------------
 
-    def open_slots(self) -> list[datetime]:
-        """Slots of the brackets that are not over."""
-        return sorted(slot for slot, b in self._open.items() if not b.probing)
+    def _late_exposure(self, bracket: OpenBracket, exposure: Exposure) -> Iterator[Command]:
+        """Begin a revision, or note in the row that the file is ignored."""
+        record = bracket.previous
+        assert record is not None
+        if record.knows(exposure.path, exposure.signature):
+            return
+        if record.state == "published":
+            self.counters.late += 1
+            if self._rules.late == "ignore":
+                yield from self._ignore(bracket, record, exposure)
+                return
+            bracket.late += 1
+        yield from self._reopen(bracket, exposure.path)
+        bracket.admit(exposure)
 
-    def unrecorded_slots(self) -> set[datetime]:
-        """Slots whose row, if there is one, does not say all that is known."""
-        return {slot for slot, b in self._open.items() if b.retry_at is None}
+    def _ignore(
+        self, bracket: OpenBracket, record: BracketRecord, exposure: Exposure
+    ) -> Iterator[Command]:
+        self.counters.late_ignored += 1
+        present = {e.exposure_us for e in record.inputs}
+        if exposure.exposure_us not in present:
+            # A camera whose brackets have grown: without this they would be cut short for ever.
+            ignored = (self._arrival(r.path) for r in record.rejected if r.reason == _IGNORED)
+            present.update(arrival.exposure_us for arrival in ignored if arrival is not None)
+            self.expected.observe({*present, exposure.exposure_us})
+        rejected = RejectedFile(exposure.path, *exposure.signature, _IGNORED)
+        yield from _amend(bracket, rejected, late=1)
 
-    def is_open(self, slot: datetime) -> bool:
-        """Tell whether a bracket has begun and is not over."""
-        return slot in self._open
+    def _reopen(self, bracket: OpenBracket, newly: str | None = None) -> Iterator[Command]:
+        """Read all files of the row again, for the next revision; `newly` is its reason."""
+        again = {arrival.path: arrival for arrival in bracket.reopen(newly)}
+        # The left-out ones as well: an older file may have to take the place of an input.
+        for rejected in bracket.previous.rejected if bracket.previous else ():
+            arrival = self._arrival(rejected.path)
+            if arrival is not None and rejected.path != newly:
+                again.setdefault(rejected.path, arrival)
+        for arrival in again.values():
+            yield from bracket.look_at(arrival)
 
-    def slot_of_name(self, path: str) -> tuple[datetime, datetime] | None:
-        """Return timestamp and slot of a file by its name, None if it is no exposure's."""
-        parsed = self._parse(PurePosixPath(path).name)
-        return None if parsed is None else (parsed.timestamp, self._slot(parsed.timestamp))
+    def _input_lost(self, bracket: OpenBracket, path: str, what: str) -> Iterator[Command]:
+        """Abandon a revision that lacks an input of the published product."""
+        record = bracket.previous
+        if record is None or record.state != "published" or bracket.probing:
+            return
+        if all(path != e.path for e in record.inputs):
+            return
+        # A revision with fewer inputs would be worse than the product that stands.
+        self.counters.late_ignored += 1
+        arrived = bracket.late - record.late
+        left_out = bracket.abandon_revision(
+            f"late: not merged, since the earlier input {path} {what}"
+        )
+        # A fallback product is final then: nobody need ask for it again.
+        reason = None if record.reason == WITHOUT_CURVE else record.reason
+        bracket.previous = replace(record, reason=reason)
+        yield from _amend(bracket, *left_out, late=arrived)
 
-    def _slot(self, timestamp: datetime) -> datetime:
-        return slot_of(timestamp, self._rules.round_to, self._rules.offset)
 
-    # -- arriving ---------------------------------------------------------------------------
+def _product_may_stand(bracket: OpenBracket) -> bool:
+    """Tell whether a product may be there, of which the row says only that its revision failed."""
+    previous = bracket.previous
+    return previous is not None and previous.state == "failed" and bool(previous.products)
 
-    def _bracket_for(
-        self, arrival: Arrival, signature: Signature | None, now: float
-    ) -> OpenBracket | None:
-        slot = self._slot(arrival.timestamp)
-        bracket = self._open.get(slot)
-        if bracket is None:
-            record = self._lookup(slot)
-            if record and signature and record.knows(arrival.path, signature):
-                return None
-            bracket = self._open[slot] = OpenBracket(slot, now, previous=record)
-        return bracket
+
+def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> list[Command]:
+    """Inputs changed between being read and being merged: read them again first."""
+    commands: list[Command] = []
+    for exposure in bracket.inputs:
+        if exposure.path in stale:
+            bracket.forget(exposure.path)
+            arrival = Arrival(exposure.path, exposure.timestamp, exposure.exposure_us)
+            commands += bracket.look_at(arrival)
+    return commands
+
+
+def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iterator[Command]:
+    """List files in the row of a bracket that stays as it is, as long as the row has room.
+
+    Beyond that, nothing is written: junk that keeps coming must not cost a row for each file.
+    """
+    record = bracket.previous
+    assert record is not None
+    paths = {r.path for r in rejected}
+    kept = tuple(r for r in record.rejected if r.path not in paths)
+    listed = (kept + rejected)[:MOST_LISTED]
+    if listed == record.rejected and len(listed) == MOST_LISTED:
+        return
+    bracket.previous = replace(record, rejected=listed, late=record.late + late)
+    yield WriteRecord(bracket.previous, amended=True)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Unpack
 
-from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.ledger.ledger import Ledger, Which
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.records import MAX_ATTEMPTS, BracketRecord
 
 _AT_ONCE = 50
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from asi_watch.config.model import CameraConfig, Order
@@ -16,18 +17,22 @@ from asi_watch.live.workers.backlog import (
 )
 from asi_watch.live.workers.pool import BACKLOG, LIVE, Urgency
 
+log = logging.getLogger(__name__)
+
 # Files of a backlog being read at a time; live brackets come on top, up to twice as many: a whole
 # archive copied into the watch folder in the order of time looks live.
 MOST_READS = 400
 # Brackets handed on in one go: most of a backlog may be known already, and cost a look each.
 _BRACKETS_AT_ONCE = 200
+_MOMENT = timedelta(microseconds=1)
+_ANY_ATTEMPTS = 1 << 30
 
 
 class Brackets(Protocol):
     """What is asked of the collector here."""
 
-    def slot_of_name(self, path: str) -> tuple[datetime, datetime] | None:
-        """Return timestamp and slot of a file by its name, None if it is no exposure's."""
+    def slot_of_name(self, path: str) -> datetime | None:
+        """Return the slot of a file by its name, None if it is no exposure's."""
 
     def is_open(self, slot: datetime) -> bool:
         """Tell whether a bracket has begun and is not over."""
@@ -55,6 +60,7 @@ class Arrivals:
         admit: Callable[[WaitingFile], None],
     ) -> None:
         rules = settings.bracket
+        self._camera = settings.name
         self._order: Order = order
         self._admit = admit
         self._edge = LiveEdge(rules.round_to)
@@ -89,13 +95,12 @@ class Arrivals:
             self._missed += len(message.files)
             return
         named = [(file, brackets.slot_of_name(file.path)) for file in message.files]
-        slots = [name[1] for _, name in named if name is not None]
+        slots = [slot for _, slot in named if slot is not None]
         if slots:
             self._edge.seen(max(slots), message.at)
-        for file, name in named:
+        for file, slot in named:
             waiting = WaitingFile(file.path, file.signature, file.settled, message.at)
-            if name is not None:
-                _, slot = name
+            if slot is not None:
                 live = self._edge.seen(slot, message.at)
                 most = 2 * MOST_READS if live else MOST_READS
                 if self.reading >= most and not brackets.is_open(slot):

@@ -14,7 +14,7 @@ from asi_watch.config.model import CameraConfig
 from asi_watch.files import shown
 from asi_watch.live.ledger.kinship import files_of, is_product_of
 from asi_watch.live.ledger.product_rows import row_of_products
-from asi_watch.live.messages import MergeBracket, MergeFailed, Published, Stands
+from asi_watch.live.messages import MergeBracket, MergeFailed, ProductKept, Published
 from asi_watch.live.records import TAKEN
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 
@@ -51,7 +51,7 @@ class Standing:
             elif found.camera != settings.name:
                 self._strangers[target] = found
 
-    def verdict(self) -> Published | Stands | MergeFailed | None:
+    def verdict(self) -> Published | ProductKept | MergeFailed | None:
         """Say why nothing need or may be merged: it is there, or better, or the place is taken."""
         if self._strangers:
             return MergeFailed(self._taken(), permanent=True)
@@ -60,7 +60,7 @@ class Standing:
             return self._stands(newest)
         return self._adopted()
 
-    def outranks_makeshift(self) -> Stands | None:
+    def outranks_makeshift(self) -> ProductKept | None:
         """Give the products that were made with a curve, which no makeshift replaces."""
         newest = self._newest()
         if all(p.curve_id is None for p in newest.values()):
@@ -79,11 +79,11 @@ class Standing:
         revision = max((p.revision for p in self._ours.values()), default=0)
         return {t: p for t, p in self._ours.items() if p.revision == revision}
 
-    def _stands(self, found: dict[str, Provenance], *why: str) -> Stands | None:
+    def _stands(self, found: dict[str, Provenance], *why: str) -> ProductKept | None:
         folder = PurePosixPath(next(iter(found))).parent
         by_name = {PurePosixPath(target).name: p for target, p in found.items()}
         record = row_of_products(self._settings, folder, by_name)
-        return None if record is None else Stands(record, *why)
+        return None if record is None else ProductKept(record, *why)
 
     def _adopted(self) -> Published | None:
         """Find this very product, from before a crash that lost its row, or under another name."""

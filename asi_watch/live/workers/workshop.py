@@ -202,7 +202,7 @@ class Workshop:
     def _latency(self, command: MergeBracket) -> float:
         """Seconds since the last exposure was there, as far as anything tells."""
         since_seen = time.monotonic() - command.arrived
-        if command.told:
+        if command.seen_by_event:
             return since_seen
         written = max(e.mtime_ns for e in command.exposures) / 1e9
         age = time.time() - written

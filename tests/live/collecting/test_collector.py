@@ -10,7 +10,6 @@ import pytest
 
 from asi_watch.brackets import Exposure
 from asi_watch.config.model import BracketConfig
-from asi_watch.live.collecting.after_merge import MAX_ATTEMPTS
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.messages import (
     MergeBracket,
@@ -23,11 +22,10 @@ from asi_watch.live.messages import (
     Vanished,
     WriteRecord,
 )
-from asi_watch.live.records import BracketRecord
-from asi_watch.naming import NamePattern
+from asi_watch.live.records import MAX_ATTEMPTS, BracketRecord
+from tests.faults.collector_world import camera_config, next_due
 
 EXPOSURES = (80.0, 160.0, 320.0)
-PATTERN = NamePattern("{timestamp:%Y%m%d%H%M%S}_{exposure}", "us", {}, "UTC")
 NOON = datetime(2026, 6, 21, 12)
 GRACE = 10.0
 STABLE = 1.0
@@ -59,18 +57,13 @@ class Bench:
         self.restart()
 
     def restart(self) -> None:
-        self.bracket_rules = BracketConfig(
-            **{
-                "round_to": timedelta(seconds=30),
-                "offset": timedelta(0),
-                "exposures": EXPOSURES,
-                "min_exposures": 2,
-                "grace": timedelta(seconds=GRACE),
-                "late": "remerge",
-                **self.rules,
-            }
-        )
-        self.collector = Collector("roof", self.bracket_rules, PATTERN.parse, self.rows.get, STABLE)
+        values = {"exposures": EXPOSURES, "min_exposures": 2, "grace": timedelta(seconds=GRACE)}
+        rules = BracketConfig().model_copy(update={**values, **self.rules})
+        self.collector = Collector(camera_config(rules), self)
+
+    def get(self, camera: str, slot: datetime) -> BracketRecord | None:
+        assert camera == "roof"
+        return self.rows.get(slot)
 
     def write(self, path: str, stamp: int = 1, size: int = 10) -> str:
         self.disk[path] = (size, stamp)
@@ -171,13 +164,13 @@ def test_grace_counts_from_the_last_arrival(bench: Bench) -> None:
 def test_time_in_which_nothing_could_be_heard_is_no_waiting(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     bench.now += 3 * GRACE
-    bench.collector.held_up(3 * GRACE)
+    bench.collector.extend_grace(3 * GRACE)
     bench.wait(GRACE - 1)
     assert bench.merges == []
     bench.arrive(whole()[2])
     assert bench.merges[0].complete
     bench.arrive(*whole(1)[:2])
-    bench.collector.held_up(3 * GRACE)
+    bench.collector.extend_grace(3 * GRACE)
     bench.wait(1)
     bench.arrive(name(1, 80, 5))
     # A new arrival begins the waiting anew.
@@ -188,7 +181,7 @@ def test_time_in_which_nothing_could_be_heard_is_no_waiting(bench: Bench) -> Non
 def test_an_owner_that_is_always_late_ends_brackets_nevertheless(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     for _ in range(100):
-        bench.collector.held_up(1)
+        bench.collector.extend_grace(1)
         bench.wait(1)
     assert len(bench.merges) == 1
 
@@ -248,7 +241,7 @@ def test_of_two_brackets_in_a_slot_one_is_merged_whatever_comes_when(bench: Benc
 def test_a_file_only_created_is_read_when_it_lay_still(bench: Bench) -> None:
     bench.arrive(whole()[0], settled=False)
     assert bench.reads == []
-    assert bench.collector.next_due() == pytest.approx(bench.now + STABLE)
+    assert next_due(bench.collector) == pytest.approx(bench.now + STABLE)
     bench.wait(STABLE)
     assert bench.reads == [whole()[0]]
 
@@ -609,7 +602,7 @@ def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(
 
 def test_with_an_offset_a_bracket_over_midnight_stays_whole() -> None:
     midnight = datetime(2026, 6, 22)
-    bench = Bench(rules={"offset": timedelta(seconds=-15)})
+    bench = Bench({"offset": timedelta(seconds=-15)})
     bench.arrive(*at(midnight - timedelta(seconds=2)))
     assert bench.rows[midnight].complete
 

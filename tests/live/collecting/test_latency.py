@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from asi_watch.live.messages import Published, Stands
+from asi_watch.live.messages import ProductKept, Published
 from tests.live.collecting.test_collector import NOON, Bench, name, whole
 
 
@@ -16,7 +16,7 @@ def test_an_event_tells_when_an_exposure_came_a_scan_does_not() -> None:
     bench.arrive(*whole(1)[:-1])
     bench.now += 1.0
     bench.arrive(whole(1)[-1], scan=True)
-    assert [merge.told for merge in bench.merges] == [True, False]
+    assert [merge.seen_by_event for merge in bench.merges] == [True, False]
 
 
 def test_what_is_taken_up_again_was_there_long_before() -> None:
@@ -25,7 +25,7 @@ def test_what_is_taken_up_again_was_there_long_before() -> None:
     bench.wait(100.0)
     bench.carry_out(bench.collector.resume(bench.rows[NOON], bench.now))
     bench.wait(100.0)
-    assert [merge.told for merge in bench.merges] == [True, False]
+    assert [merge.seen_by_event for merge in bench.merges] == [True, False]
 
 
 def test_a_revision_keeps_the_latency_of_the_first_publication() -> None:
@@ -42,5 +42,5 @@ def test_a_revision_keeps_the_latency_of_the_first_publication() -> None:
     bench.arrive(name(0, 80, 3))
     bench.wait(100.0)
     known = replace(bench.rows[NOON], latency=None)
-    bench.carry_out(bench.collector.merge_done(NOON, Stands(known), bench.now))
+    bench.carry_out(bench.collector.merge_done(NOON, ProductKept(known), bench.now))
     assert bench.rows[NOON].latency == 2.5

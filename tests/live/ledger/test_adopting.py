@@ -10,7 +10,7 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.live.ledger.product_rows import products_of
-from asi_watch.live.messages import MergeBracket, Published, Stands
+from asi_watch.live.messages import MergeBracket, ProductKept, Published
 from asi_watch.live.workers.publishing import Publisher
 from tests.live.products import camera_at, product
 
@@ -30,7 +30,7 @@ def test_a_product_of_the_same_inputs_is_adopted(tmp_path: Path, revision: int) 
     # Not for a later revision, nor for other files or another state of them.
     assert publisher.standing(replace(command, revision=revision + 1)).verdict() is None
     fewer = publisher.standing(replace(command, exposures=row.inputs[:2])).verdict()
-    assert isinstance(fewer, Stands)
+    assert isinstance(fewer, ProductKept)
     first = row.inputs[0]
     newer = Exposure(first.path, first.timestamp, first.exposure_us, first.size, first.mtime_ns + 1)
     rewritten = (newer, *row.inputs[1:])

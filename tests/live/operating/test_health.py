@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from asi_watch.live.counters import Counters
+from asi_watch.live.collecting.collector import Counters
 from asi_watch.live.operating.health import CameraHealth
 from asi_watch.live.records import BracketRecord
 

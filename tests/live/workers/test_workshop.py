@@ -20,10 +20,10 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
+    ProductKept,
     Published,
     ReadFile,
     ReadOk,
-    Stands,
     TooFew,
 )
 from asi_watch.live.workers.budget import MemoryBudget
@@ -118,12 +118,12 @@ def test_a_product_stands_that_has_more_exposures(tmp_path: Path) -> None:
     # Whatever the row says: that of a revision which failed, or none at all.
     for more in ({"revision": 2, "products": first.products}, {"revision": 1}):
         outcome = bench.merge(0, read[1:], **more)
-        assert isinstance(outcome, Stands)
+        assert isinstance(outcome, ProductKept)
         assert outcome.record.inputs == tuple(replace(r.exposure, inode=0) for r in read)
         assert (outcome.record.state, outcome.record.revision) == ("published", 1)
         assert outcome.record.products == first.products
         assert product.read_bytes() == before
-    assert isinstance(bench.merge(0, [], products=first.products), Stands)
+    assert isinstance(bench.merge(0, [], products=first.products), ProductKept)
     product.unlink()
     assert isinstance(bench.merge(0, read[3:], products=first.products, fewest=3), TooFew)
     assert isinstance(bench.merge(0, read[1:], revision=2), Published)
@@ -146,7 +146,7 @@ def test_a_renamed_camera_keeps_its_products(tmp_path: Path) -> None:
     assert isinstance(adopted, Published)
     assert adopted.adopted
     fewer = bench.merge(0, read[1:])
-    assert isinstance(fewer, Stands)
+    assert isinstance(fewer, ProductKept)
     assert fewer.record.camera == "lab"
     assert product.read_bytes() == before
     # And what comes late to it makes a revision: it is this camera's own.
@@ -190,7 +190,7 @@ def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: 
     late = [*read, bench.read(0, EXPOSURES_US[4])]
     for merged, revision in ((read, 2), (late, 1), (late, 2)):
         kept = bench.merge(0, merged, revision=revision, products=first.products)
-        assert isinstance(kept, Stands)
+        assert isinstance(kept, ProductKept)
         assert kept.record.curve_id == first.curve_id
         assert "response curve" in kept.why
         assert product.read_bytes() == before
