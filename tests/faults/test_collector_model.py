@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, pairwise
 from typing import Any
 
@@ -33,6 +33,7 @@ from tests.faults.tally import MODEL, Tally
 YEAR_2000, YEAR_2099 = number_of(datetime(2000, 1, 1)), number_of(datetime(2099, 1, 1))
 SLOTS = (0, 0, 0, 1, 1, 1, 2, 2, 2, YEAR_2000, YEAR_2099)
 COPIES = range(3)
+OFFSETS = [timedelta(seconds=s) for s in (-14, -5, 0, 5, 15)]
 # Fewer than the collector's attempts in all: nothing is parked.
 MAX_FAILURES = 5
 FULL = MergeFailed("the disk is full", blocked=True)

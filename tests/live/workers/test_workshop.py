@@ -235,7 +235,7 @@ def test_a_latency_counts_from_when_the_last_exposure_was_there(
         for r in read
     ]
     monkeypatch.setattr(time, "time", lambda: now)
-    made = bench.merge(0, read, told=told, arrived=time.monotonic() - 20.0)
+    made = bench.merge(0, read, seen_by_event=told, arrived=time.monotonic() - 20.0)
     assert isinstance(made, Published)
     assert made.latency == pytest.approx(expected, abs=15.0)
     assert (made.latency < 20.0) == (expected < 20.0)
