@@ -10,10 +10,10 @@ import numpy as np
 from asi_watch.files import shown
 
 if TYPE_CHECKING:
+    from asi_watch.calibrate_brackets import CalibratedCurve
     from asi_watch.hdr.calibration import CalibrationReport, ExposureCheck
-    from asi_watch.pipeline import ArchiveCalibration
 
-__all__ = ["channel_names", "report_lines", "row"]
+__all__ = ["channel_names", "report_lines", "report_warnings", "row"]
 
 _SUSPECTS_SHOWN = 20
 
@@ -28,12 +28,12 @@ def row(title: str, cells: Iterable[str]) -> str:
     return f"{title:<24}" + "".join(f"{cell:>16}" for cell in cells)
 
 
-def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
+def report_lines(done: CalibratedCurve, curve_id: str) -> Iterator[str]:
     """Write the report on a calibration.
 
     Parameters
     ----------
-    done : ArchiveCalibration
+    done : CalibratedCurve
     curve_id : str
 
     Yields
@@ -43,7 +43,9 @@ def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
     """
     report = done.calibration.report
     text = f"curve {curve_id} from {report.brackets} brackets, {report.samples} samples"
-    yield text + (f"; {len(done.rejected)} brackets could not be used" if done.rejected else "")
+    if done.rejected:
+        text += f"; {len(done.rejected)} brackets could not be used"
+    yield text + (f"; {len(done.left_out)} exposures left out" if done.left_out else "")
     if done.disc is not None:
         disc = done.disc
         yield f"inside the sky disc {disc.x:g},{disc.y:g},{disc.radius:g} (x, y, radius)"
@@ -57,7 +59,6 @@ def report_lines(done: ArchiveCalibration, curve_id: str) -> Iterator[str]:
     yield f"more than half a stop off: {100 * report.outlier_share:.1f} % of the observations"
     yield from _exposure_lines(report)
     yield "(residual: 1.4826 × the median distance from the curve, all observations alike)"
-    yield from _suspects(done, report)
 
 
 def _exposure_lines(report: CalibrationReport) -> Iterator[str]:
@@ -72,25 +73,31 @@ def _exposure_lines(report: CalibrationReport) -> Iterator[str]:
         yield f"{time:>14g}{len(checks):>10}{residual:>18}{factor:>15}"
 
 
-def _suspects(done: ArchiveCalibration, report: CalibrationReport) -> Iterator[str]:
+def report_warnings(done: CalibratedCurve) -> Iterator[str]:
+    """Give the warnings of a calibration; false times are named with their files.
+
+    Parameters
+    ----------
+    done : CalibratedCurve
+    """
+    report = done.calibration.report
     suspects = report.suspected_times
     for check in suspects[:_SUSPECTS_SHOWN]:
-        yield f"warning: {_file(done, check)}: the stated exposure time of " + (
+        yield f"{_file(done, check)}: the stated exposure time of " + (
             f"{check.exposure_time:g} µs cannot be true; the image fits"
             f" {check.time_factor:.2f} times that"
         )
     if len(suspects) > _SUSPECTS_SHOWN:
-        yield f"warning: and {len(suspects) - _SUSPECTS_SHOWN} more exposures like these"
-    known = {f"{check.exposure_time:g}" for check in suspects}
+        yield f"and {len(suspects) - _SUSPECTS_SHOWN} more exposures like these"
     for warning in report.warnings:
-        if not (known and warning.startswith("exposure time")):
-            yield f"warning: {warning}"
+        if not (suspects and warning.startswith("exposure time")):
+            yield warning
 
 
-def _file(done: ArchiveCalibration, check: ExposureCheck) -> str:
-    exposures = done.used[check.bracket].exposures
-    path = next((e.path for e in exposures if e.exposure_us == check.exposure_time), None)
-    return shown(exposures[0].path if path is None else path)
+def _file(done: CalibratedCurve, check: ExposureCheck) -> str:
+    files = done.used[check.bracket]
+    pairs = zip(files.paths, files.exposure_us, strict=True)
+    return shown(next((p for p, t in pairs if t == check.exposure_time), files.paths[0]))
 
 
 def _number(value: float) -> str:

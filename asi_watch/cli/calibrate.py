@@ -112,7 +112,7 @@ def command(
     Exit codes: 0 a curve was written, 1 none could be made, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli._curve_report import report_lines
+    from asi_watch.cli._curve_report import report_lines, report_warnings
     from asi_watch.cli._scale import scale_line
     from asi_watch.errors import AsiWatchError
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
@@ -134,14 +134,15 @@ def command(
         high_clip=high_clip,
         seed=seed,
         sky_disc=_disc(found, sky_disc),
+        robust=not plain,
     )
     try:
-        done = calibrate_archive(directory, rules, choices, robust=not plain, report_plot=report)
+        done = calibrate_archive(directory, rules, choices, report_plot=report)
     except ValueError as error:
         if isinstance(error, AsiWatchError):
             raise
         raise click.UsageError(str(error)) from error
-    curve = done.curve({"robust": not plain})
+    curve = done.curve(shown(directory))
     instead = None
     if done.calibration.report.fits or force:
         # Before anything is printed: whoever reads it may go away, as `head` does.
@@ -149,6 +150,8 @@ def command(
         save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     for line in report_lines(done, curve.curve_id):
         click.echo(line)
+    for warning in report_warnings(done):
+        click.echo(f"warning: {warning}", err=True)
     if (scale := scale_line(curve)) is not None:
         click.echo(scale)
     plot = f", plot in {shown(report)}" if report else ""

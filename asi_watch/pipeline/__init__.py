@@ -7,9 +7,9 @@ same code as in the daemon.
 
 from __future__ import annotations
 
+from asi_watch.calibrate_brackets import CalibrationChoices
 from asi_watch.pipeline.archive import ArchiveSummary, merge_archive
 from asi_watch.pipeline.arrays import create_and_save_hdr
-from asi_watch.pipeline.calibration import ArchiveCalibration, CalibrationChoices
 from asi_watch.pipeline.camera import calibrate_archive, calibrate_camera, get_lne_range
 from asi_watch.pipeline.curves import (
     _save_response_plot,
@@ -27,7 +27,6 @@ from asi_watch.pipeline.naming import _EXPO_RE, _parse_exposure_from_name
 
 __all__ = [
     "_EXPO_RE",
-    "ArchiveCalibration",
     "ArchiveRules",
     "ArchiveSummary",
     "CalibrationChoices",

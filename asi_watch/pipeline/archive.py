@@ -12,13 +12,14 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
+from asi_watch.calibrate_brackets import CalibrationChoices
 from asi_watch.cores import usable_cores
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.archive_bracket import ArchiveBracket
-from asi_watch.pipeline.calibration import CalibrationChoices, calibrate_brackets
+from asi_watch.pipeline.camera import calibrate_found
 from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
 from asi_watch.pipeline.finding import (
     ArchiveRules,
@@ -300,7 +301,7 @@ def _calibrated(
         seed=0,
         sky_disc=settings.sky_disc or "auto",
     )
-    done = calibrate_brackets(brackets, root, choices)
+    done = calibrate_found(brackets, root, choices)
     warnings = done.calibration.report.warnings
     for warning in warnings[:_WARNINGS_SHOWN]:
         log.warning("the curve calibrated from %s: %s", shown(root), warning)
@@ -311,7 +312,7 @@ def _calibrated(
             f"{shown(root)}: not merged: the curve calibrated from it cannot explain the images,"
             " see the warnings; give a response curve, or --force (force=True)"
         )
-    return done.curve({})
+    return done.curve(shown(root))
 
 
 def _count(number: int, what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -11,22 +12,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.calibrating import lne_range
-from asi_watch.errors import BracketError
-from asi_watch.files import shown
-from asi_watch.pipeline.calibration import (
-    ArchiveCalibration,
+from asi_watch.calibrate_brackets import (
+    BracketFiles,
+    CalibratedCurve,
     CalibrationChoices,
     calibrate_brackets,
+    lne_range,
 )
+from asi_watch.errors import BracketError
+from asi_watch.files import shown
+from asi_watch.pipeline.archive_bracket import ArchiveBracket
 from asi_watch.pipeline.curves import check_plot_name, publish_plot, save_response_curve
 from asi_watch.pipeline.finding import ArchiveRules, find_brackets, walk_images
 from asi_watch.pipeline.grouping import slot_length
 from asi_watch.pipeline.naming import parse_name
 from asi_watch.pipeline.progress import progress
-from asi_watch.response_files import read_response_file
+from asi_watch.response_files import load_curve
 
-__all__ = ["calibrate_archive", "calibrate_camera", "get_lne_range"]
+__all__ = ["calibrate_archive", "calibrate_camera", "calibrate_found", "get_lne_range"]
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +109,7 @@ def calibrate_camera(
     done = calibrate_archive(image_dir, rules, choices)
     for warning in done.calibration.report.warnings[:_WARNINGS_SHOWN]:
         log.warning("the curve calibrated from %s: %s", shown(os.fspath(image_dir)), warning)
-    curve = done.curve({"round_ts_to": round_ts_to})
+    curve = done.curve(shown(os.fspath(image_dir)), round_ts_to=round_ts_to)
     save_response_curve(response_file, curve.log_response, dict(curve.metadata))
     return np.array(curve.log_response)[:, np.newaxis, :]
 
@@ -116,9 +119,8 @@ def calibrate_archive(
     rules: ArchiveRules,
     choices: CalibrationChoices,
     *,
-    robust: bool = True,
     report_plot: str | Path | None = None,
-) -> ArchiveCalibration:
+) -> CalibratedCurve:
     """Calibrate from a folder or an archive, showing progress.
 
     Parameters
@@ -126,14 +128,12 @@ def calibrate_archive(
     image_dir : str or Path
     rules : ArchiveRules
     choices : CalibrationChoices
-    robust : bool
-        See `asi_watch.hdr.calibration.calibrate_response`.
     report_plot : str or Path, optional
         Where a plot of curve, data and residuals goes.
 
     Returns
     -------
-    ArchiveCalibration
+    CalibratedCurve
 
     Raises
     ------
@@ -145,7 +145,7 @@ def calibrate_archive(
         check_plot_name(report_plot)
     brackets = find_brackets(root, rules)
     with progress("reading brackets", min(len(brackets), choices.max_processed_groups)) as advance:
-        done = calibrate_brackets(brackets, root, choices, robust=robust, on_bracket=advance)
+        done = calibrate_found(brackets, root, choices, on_bracket=advance)
     if report_plot is not None:
         from asi_watch.plots import save_calibration_report_plot
 
@@ -155,6 +155,54 @@ def calibrate_archive(
             Path(report_plot),
         )
     return done
+
+
+def calibrate_found(
+    brackets: Sequence[ArchiveBracket],
+    root: str,
+    choices: CalibrationChoices,
+    *,
+    channels: int | None = None,
+    on_bracket: Callable[[], None] | None = None,
+) -> CalibratedCurve:
+    """Calibrate from brackets found in an archive.
+
+    Parameters
+    ----------
+    brackets : sequence of ArchiveBracket
+    root : str
+        Folder that their paths are relative to.
+    choices, channels, on_bracket
+        See `asi_watch.calibrate_brackets.calibrate_brackets`.
+
+    Returns
+    -------
+    CalibratedCurve
+
+    Raises
+    ------
+    BracketError
+        If no bracket can be used; gives the reasons.
+    """
+    files = [_files_of(bracket, root) for bracket in brackets]
+    return calibrate_brackets(
+        files, choices, where=shown(root), channels=channels, on_bracket=on_bracket
+    )
+
+
+def _files_of(bracket: ArchiveBracket, root: str) -> BracketFiles:
+    unusable = ""
+    try:
+        bracket.check_usable(2)
+    except BracketError as error:
+        unusable = str(error)
+    return BracketFiles(
+        tuple(f"{root}/{e.path}" for e in bracket.exposures),
+        tuple(e.exposure_us for e in bracket.exposures),
+        bracket.slot.isoformat(),
+        bracket.complete,
+        unusable,
+    )
 
 
 def get_lne_range(
@@ -187,7 +235,7 @@ def get_lne_range(
         If the response file cannot be used.
     """
     slot_length(round_ts_to)
-    response, _ = read_response_file(response_file)
+    response = load_curve(response_file).log_response
     root = os.fspath(Path(image_dir))
     parsed = (parse_name(path) for path in walk_images(root))
     times = sorted({name.exposure_us for name in parsed if name is not None})

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from asi_watch import calibrate_brackets
 from asi_watch.errors import BracketError
 from asi_watch.hdr.calibration import BracketSamples, Calibration, CalibrationReport
-from asi_watch.pipeline import calibrate_camera, calibration, get_lne_range, load_response_curve
+from asi_watch.pipeline import calibrate_camera, get_lne_range, load_response_curve
 from tests.pipeline.making import (
     files_of,
     slot,
@@ -77,7 +78,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[BracketSamples]]:
         made.append(list(samples))
         return Calibration(true_curve().log_response, report_of(samples))
 
-    monkeypatch.setattr(calibration, "calibrate_response", stand_in)
+    monkeypatch.setattr(calibrate_brackets, "calibrate_response", stand_in)
     return made
 
 
@@ -111,17 +112,44 @@ def test_clips_are_honoured(archive: Path, tmp_path: Path) -> None:
         assert used.max() <= 200
 
 
-def test_bad_brackets_are_named_and_others_drawn(
+def test_a_bad_exposure_is_named_and_its_bracket_used_without_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, drawn: list[list[BracketSamples]]
 ) -> None:
-    write_archive(tmp_path / "a", 3)
-    broken = write_bracket(tmp_path / "a", 3)[2]
+    written = write_archive(tmp_path / "a", 3)
+    broken = written[2][2]
     broken.write_bytes(broken.read_bytes()[:700])
     calibrate_camera(tmp_path / "a", tmp_path / "r.npz", seed=0)
     _, metadata = load_response_curve(tmp_path / "r.npz")
+    assert (metadata["num_groups_used"], metadata["num_exposures_left_out"]) == (3, 1)
+    assert f"exposure not used for calibration: {broken}" in caplog.text
+    assert sorted(len(s.exposure_times) for s in drawn[0]) == [4, 5, 5]
+
+
+def test_a_bracket_with_one_exposure_left_is_named_and_another_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, drawn: list[list[BracketSamples]]
+) -> None:
+    broken = write_archive(tmp_path / "a", 4)[3][1:]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:700])
+    calibrate_camera(tmp_path / "a", tmp_path / "r.npz", seed=0)
+    _, metadata = load_response_curve(tmp_path / "r.npz")
     assert (metadata["num_groups_used"], metadata["num_groups_rejected"]) == (3, 1)
-    assert broken.name in caplog.text
+    assert broken[0].name in caplog.text
     assert len(drawn[0]) == 3
+
+
+@pytest.mark.parametrize(("grey", "channels"), [((0,), 3), ((0, 1, 2), 1)])
+def test_grey_and_colour_brackets_get_a_curve_of_most(
+    tmp_path: Path, drawn: list[list[BracketSamples]], grey: tuple[int, ...], channels: int
+) -> None:
+    written = write_archive(tmp_path / "a", 4)
+    for number in grey:
+        for path in written[number]:
+            cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    calibrate_camera(tmp_path / "a", tmp_path / "r.npz", seed=0)
+    _, metadata = load_response_curve(tmp_path / "r.npz")
+    assert {s.channels for s in drawn[0]} == {channels}
+    assert (metadata["num_groups_used"], metadata["num_groups_rejected"]) == (3, 1)
 
 
 def test_complete_brackets_come_first(tmp_path: Path, drawn: list[list[BracketSamples]]) -> None:
@@ -210,8 +238,8 @@ def make_equal(root: Path) -> None:
 
 
 def make_unreadable(root: Path) -> None:
-    path = write_bracket(root, 0)[3]
-    path.write_bytes(b"no image at all")
+    for path in write_bracket(root, 0)[1:]:
+        path.write_bytes(b"no image at all")
 
 
 def make_sizes(root: Path) -> None:
@@ -230,7 +258,7 @@ def make_dark(root: Path) -> None:
         (make_nothing, "no images"),
         (make_single, r"20260621085930_80\.jpg: is the only exposure"),
         (make_equal, r"_80\.jpg: all 2 exposures .* same exposure time \(80 µs\)"),
-        (make_unreadable, r"20260621085933_640\.jpg: "),
+        (make_unreadable, r"_160\.jpg: .*; 1 of 5 exposures of its bracket can be read"),
         (make_sizes, r"_80\.jpg.*\(96, 96, 3\).*\(128, 128, 3\)|_160\.jpg.*one size"),
         (make_dark, "no usable sample"),
     ],

@@ -11,6 +11,7 @@ from asi_watch.hdr.calibration.monotone import is_monotone
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck
 from asi_watch.hdr.calibration.samples import BracketSamples
 from asi_watch.hdr.calibration.sampling import SampleTechnique, sample_bracket
+from asi_watch.hdr.calibration.weighting import check_settings
 
 __all__ = [
     "BracketSamples",
@@ -19,6 +20,7 @@ __all__ = [
     "ExposureCheck",
     "SampleTechnique",
     "calibrate_response",
+    "check_settings",
     "is_monotone",
     "response_residual",
     "sample_bracket",

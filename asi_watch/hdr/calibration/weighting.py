@@ -28,6 +28,20 @@ def hat(weight_type: str) -> NDArray[np.float64]:
     raise ValueError(f"weight type '{weight_type}' is unknown: use 'triangle' or 'sine'")
 
 
+def check_settings(smoothness: float, weight_type: str, low_clip: int, high_clip: int) -> None:
+    """Refuse settings that no curve can be calibrated with.
+
+    Raises
+    ------
+    ValueError
+        Names the setting.
+    """
+    check_clips(low_clip, high_clip)
+    hat(weight_type)
+    if not 0 < smoothness < np.inf:
+        raise ValueError(f"smoothness must be a positive number; got {smoothness!r}")
+
+
 def check_clips(low_clip: int, high_clip: int) -> None:
     """Refuse clip codes that leave no range of codes to calibrate from.
 

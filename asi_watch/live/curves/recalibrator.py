@@ -18,7 +18,7 @@ from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
 
-_WORKER = [sys.executable, "-m", "asi_watch.live.curves.calibration_worker"]
+_WORKER = [sys.executable, "-P", "-m", "asi_watch.live.curves.calibration_worker"]
 _TIME_LIMIT = 900.0
 # Without any curve, a few brackets give a usable first one; it is judged anew later.
 _BRACKETS_FOR_FIRST = 3
@@ -114,6 +114,7 @@ class Recalibrator:
     ) -> None:
         """Start a calibration in a process of its own."""
         job = {
+            "camera": self._camera,
             "brackets": [[[str(self._root / e.path), e.exposure_us] for e in b] for b in brackets],
             "present": None if present is None else str(present),
             "folder": str(self._folder),
@@ -132,6 +133,7 @@ class Recalibrator:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                cwd="/",
             )
         except OSError as error:  # too many processes, no memory
             reason = f"no process can be started ({error.strerror or error})"

@@ -1,0 +1,185 @@
+"""Whether a new curve may replace the present one: the job of a calibration's own process.
+
+A process, so that calibrating takes no memory from the daemon for good, runs at low priority,
+and cannot take the daemon down. Request and verdict are plain values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from asi_watch.calibrate_brackets import (
+    BracketFiles,
+    CalibratedCurve,
+    CalibrationChoices,
+    calibrate_brackets,
+)
+from asi_watch.files import shown
+from asi_watch.hdr.calibration import response_residual
+from asi_watch.plots import save_calibration_report_plot
+from asi_watch.products import publish
+from asi_watch.response_files import load_curve, response_bytes
+
+SAMPLES_PER_BRACKET = 5000
+# A curve that leaves more than this unexplained describes no camera: good sets leave
+# 0.05 … 0.25 stops, sets with false exposure times 1.0 … 1.2.
+WORST_RESIDUAL = 0.5
+# "Not worse" leaves room for what another draw of samples changes.
+_TOLERANCE = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationRequest:
+    """What a camera's curve is to be calibrated from.
+
+    Parameters
+    ----------
+    camera : str
+    brackets : tuple of BracketFiles
+        All are used, as far as they can be read.
+    folder : str
+        Where the candidate's file goes.
+    present : str or None
+        File of the curve in use.
+    channels : int or None
+        Of the brackets to use; None: of most of them.
+    low_clip, high_clip : int
+    sky_disc : "auto", (x, y, radius) or None
+    """
+
+    camera: str
+    brackets: tuple[BracketFiles, ...]
+    folder: str
+    present: str | None = None
+    channels: int | None = None
+    low_clip: int = 5
+    high_clip: int = 250
+    sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationVerdict:
+    """What became of a request.
+
+    Parameters
+    ----------
+    accepted : bool
+    reason : str
+        One clause for the log and the ledger.
+    curve_id, path : str
+        The candidate, and its file if it was accepted.
+    channels : int
+    residual, present_residual : float or None
+        In stops, of the candidate and of the present curve on the same samples; None without one.
+    brackets : int
+        How many were used.
+    passed_over : tuple of str
+        Brackets and exposures that could not be used, and why.
+    """
+
+    accepted: bool
+    reason: str
+    curve_id: str
+    path: str
+    channels: int
+    residual: float
+    present_residual: float | None
+    brackets: int
+    passed_over: tuple[str, ...] = ()
+
+
+def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
+    """Calibrate from the request's brackets and judge the candidate against the present curve.
+
+    Parameters
+    ----------
+    request : CalibrationRequest
+
+    Returns
+    -------
+    CalibrationVerdict
+
+    Raises
+    ------
+    AsiWatchError
+        If no candidate could be computed, or its file not be written.
+    """
+    choices = CalibrationChoices(
+        samples_per_image=SAMPLES_PER_BRACKET,
+        sample_technique="flat",
+        max_processed_groups=len(request.brackets),
+        low_clip=request.low_clip,
+        high_clip=request.high_clip,
+        seed=0,
+        sky_disc=request.sky_disc,
+    )
+    done = calibrate_brackets(
+        request.brackets, choices, where=shown(request.camera), channels=request.channels
+    )
+    curve = done.curve(shown(str(Path(done.used[0].paths[0]).parent)))
+    residual = response_residual(curve.log_response, done.samples)
+    present = _present_residual(request.present, done)
+    accepted, reason = judged(residual, present)
+    if accepted and done.calibration.report.time_doubts:  # such a curve may be stops off
+        accepted, reason = False, done.calibration.report.warnings[0]
+    path = Path(request.folder) / f"{curve.curve_id}.npz"
+    if accepted:
+        publish(response_bytes(curve.log_response, curve.metadata), path)
+        title = f"{shown(request.camera)} · {datetime.now(UTC):%Y-%m-%d}"
+        save_calibration_report_plot(done.calibration, path.with_suffix(".png"), title=title)
+    return CalibrationVerdict(
+        accepted=accepted,
+        reason=reason,
+        curve_id=curve.curve_id,
+        path=str(path),
+        channels=curve.channels,
+        residual=round(residual, 5),
+        present_residual=None if present is None else round(present, 5),
+        brackets=len(done.used),
+        passed_over=done.rejected + done.left_out,
+    )
+
+
+def _present_residual(path: str | None, done: CalibratedCurve) -> float | None:
+    """Residual of the present curve; None without one of these channels."""
+    if path is None:
+        return None
+    present = load_curve(path)
+    if present.channels != done.samples[0].channels:
+        return None
+    return response_residual(present.log_response, done.samples)
+
+
+def judged(residual: float, present: float | None) -> tuple[bool, str]:
+    """Decide whether a candidate may replace the present curve.
+
+    Parameters
+    ----------
+    residual, present : float
+        Residuals in stops of the candidate and of the present curve (None without one) on the
+        same samples.
+
+    Returns
+    -------
+    accepted : bool
+    reason : str
+        One clause for the log and the ledger.
+    """
+    if not np.isfinite(residual) or residual > WORST_RESIDUAL:
+        return False, (
+            f"the candidate leaves {residual:.3f} stops unexplained (limit {WORST_RESIDUAL}):"
+            " are the exposure times right?"
+        )
+    if present is None:
+        return True, f"first curve, residual {residual:.4f} stops"
+    if residual > present * _TOLERANCE:
+        return False, (
+            f"the candidate's residual of {residual:.4f} stops is worse than the present"
+            f" curve's {present:.4f}"
+        )
+    return True, f"residual {residual:.4f} stops, the present curve's {present:.4f}"

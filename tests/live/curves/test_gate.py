@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asi_watch import calibrate_brackets
+from asi_watch.calibrate_brackets import BracketFiles
+from asi_watch.hdr.calibration import calibrate_response
+from asi_watch.live.curves import gate
+from asi_watch.live.curves.gate import CalibrationRequest, calibrate_candidate, judged
+from asi_watch.response_files import load_curve, response_bytes
+from tests.pipeline.making import true_curve, write_archive
+
+
+@pytest.fixture
+def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrationRequest:
+    monkeypatch.setattr(gate, "SAMPLES_PER_BRACKET", 300)
+    quick = partial(calibrate_response)
+    monkeypatch.setattr(
+        calibrate_brackets,
+        "calibrate_response",
+        lambda samples, **settings: quick(samples, **(settings | {"robust": False})),
+    )
+    brackets = tuple(
+        BracketFiles(
+            tuple(str(path) for path in bracket),
+            tuple(float(path.stem.rpartition("_")[2]) for path in bracket),
+        )
+        for bracket in write_archive(tmp_path / "a", 2)
+    )
+    request = CalibrationRequest("roof", brackets, str(tmp_path / "curves"))
+    return pickle.loads(pickle.dumps(request))  # it goes to another process
+
+
+def test_a_first_curve_from_inside_the_sky_disc(request_: CalibrationRequest) -> None:
+    verdict = calibrate_candidate(request_)
+    assert (verdict.accepted, verdict.brackets, verdict.channels) == (True, 2, 3)
+    metadata = load_curve(verdict.path).metadata
+    assert 35 < metadata["sky_disc"][2] < 48
+    assert Path(verdict.path).with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize("given", [None, (40.0, 50.0, 30.0)])
+def test_the_configured_disc_is_used(
+    request_: CalibrationRequest, given: tuple[float, float, float] | None
+) -> None:
+    verdict = calibrate_candidate(replace(request_, sky_disc=given))
+    found = load_curve(verdict.path).metadata["sky_disc"]
+    assert found == (None if given is None else list(given))
+
+
+def test_times_that_contradict_the_images_make_no_curve(request_: CalibrationRequest) -> None:
+    false = {320.0: 500.0}
+    brackets = tuple(
+        replace(
+            b, paths=b.paths[::2], exposure_us=tuple(false.get(t, t) for t in b.exposure_us[::2])
+        )
+        for b in request_.brackets
+    )
+    verdict = calibrate_candidate(replace(request_, brackets=brackets))
+    assert not verdict.accepted
+    assert "contradict the images" in verdict.reason
+    assert not Path(verdict.path).exists()
+
+
+def test_a_vanished_exposure_is_passed_over(request_: CalibrationRequest) -> None:
+    gone = Path(request_.brackets[0].paths[1])
+    gone.unlink()
+    verdict = calibrate_candidate(request_)
+    assert (verdict.accepted, verdict.brackets) == (True, 2)
+    assert [str(gone) in text for text in verdict.passed_over] == [True]
+
+
+def test_a_present_curve_of_other_channels_is_no_rival(
+    request_: CalibrationRequest, tmp_path: Path
+) -> None:
+    present = tmp_path / "grey.npz"
+    present.write_bytes(response_bytes(true_curve().log_response[:, :1]))
+    verdict = calibrate_candidate(replace(request_, present=str(present)))
+    assert (verdict.accepted, verdict.present_residual) == (True, None)
+
+
+def test_a_candidate_must_fit_and_be_no_worse() -> None:
+    assert judged(0.1, None)[0]
+    assert judged(0.1, 0.1)[0]
+    assert not judged(0.11, 0.1)[0]
+    assert not judged(0.6, 0.9)[0]
+    assert not judged(np.nan, None)[0]
