@@ -10,7 +10,7 @@ ARGS ?=
 # Two to a core: most of the time a test waits for the daemon that it watches.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 RUN := $(VENV)/bin/python
-KERNEL := $(wildcard asi_watch/hdr/kernel/*.[ch])
+KERNEL := $(wildcard asi_watch/hdr/kernel/*.[ch] asi_watch/images/*.c)
 
 # An environment whose Python is gone (upgraded system, moved folder) is made anew, with all in it.
 ifeq ($(shell $(RUN) -c '' 2>/dev/null && echo sound),)

@@ -269,12 +269,16 @@ ZOO: dict[str, Case] = {
     ),
     "cmyk jpeg": (lambda: pillow("CMYK"), False, "4 components"),
     "progressive jpeg with 1000 scans": (
-        lambda: pillow("RGB", progressive=True)[:-2] + b"\xff\xda\x00\x02" * 1000 + b"\xff\xd9",
+        lambda: (
+            pillow("RGB", progressive=True)[:-2]
+            + b"\xff\xda\x00\x08\x01\x01\x00\x01\x05\x00" * 1000
+            + b"\xff\xd9"
+        ),
         False,
-        "more than 64 scans",
+        "too many scans",
     ),
     "png cut in the header": (lambda: png()[:20], True, "ends inside the PNG header"),
-    "png cut at half": (lambda: png()[: len(png()) // 2], True, "ends before its end mark"),
+    "png cut at half": (lambda: png()[: len(png()) // 2], True, "ends inside a PNG chunk"),
     "png without its last byte": (lambda: png()[:-1], True, "ends inside a PNG chunk"),
     "png zeroed in the middle": (lambda: zeroed(png(), 50), False, "checksum"),
     "png with a flipped bit": (

@@ -4,7 +4,6 @@ from asi_watch.files import FileSignature, signature
 from asi_watch.images.reading import (
     Frame,
     ImageLimits,
-    decode_image,
     looks_complete,
     read_image,
 )
@@ -13,7 +12,6 @@ __all__ = [
     "FileSignature",
     "Frame",
     "ImageLimits",
-    "decode_image",
     "looks_complete",
     "read_image",
     "signature",

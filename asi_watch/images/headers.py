@@ -114,8 +114,15 @@ def _not_an_image(data: bytes) -> HeaderError:
     return HeaderError("is not an image (content is no JPEG, PNG or JP2)")
 
 
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walk a JPEG's segments up to and including the first start of scan.
+def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
+    """Walk a JPEG's segments up to and including the next start of scan or end mark.
+
+    Parameters
+    ----------
+    data : bytes
+        The file, or its beginning.
+    at : int
+        Where a segment begins; default: behind SOI.
 
     Yields
     ------
@@ -127,18 +134,20 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     HeaderError
         If the chain of segments is broken or the bytes end before the scan.
     """
-    at = 2
     while True:
-        if at + 4 > len(data):
+        while data[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        if at + 4 > len(data) and data[at : at + 2] != b"\xff\xd9":
             raise HeaderError("ends inside the JPEG header", incomplete=True)
         if data[at] != 0xFF:
-            raise HeaderError("has a broken JPEG header")
+            zeros = not data[at:].strip(b"\0")  # the writer has reserved space, or lost power
+            raise HeaderError("has a broken JPEG header", incomplete=zeros)
         marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker in (0x00, 0x01, 0xD8, 0xD9) or 0xD0 <= marker <= 0xD7:
+        if marker in (0x00, 0x01, 0xD8) or 0xD0 <= marker <= 0xD7:
             raise HeaderError("has a broken JPEG header")
+        if marker == 0xD9:
+            yield marker, at + 2, 0
+            return
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if length < 2:
             raise HeaderError("has a broken JPEG header")
@@ -150,6 +159,9 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at += 2 + length
 
 
+_RARE_FRAMES = {3: "lossless JPEG", **dict.fromkeys((5, 6, 7), "hierarchical JPEG")}
+
+
 def _jpeg_header(data: bytes) -> Header:
     frame: tuple[int, int, int, int] | None = None
     progressive = False
@@ -157,7 +169,11 @@ def _jpeg_header(data: bytes) -> Header:
     for marker, offset, length in jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if marker > 0xC2:
-                raise HeaderError("is a JPEG of a rare kind (lossless, arithmetic or hierarchical)")
+                kind = _RARE_FRAMES.get(
+                    marker & 7, "sequential" if marker == 0xC9 else "progressive"
+                )
+                coding = " with arithmetic coding" if marker > 0xC8 else ""
+                raise HeaderError(f"is a {kind} JPEG{coding}, a rare kind that is not read")
             if frame is not None or length < 6:
                 raise HeaderError("has a broken JPEG header")
             frame = struct.unpack_from(">BHHB", data, offset)
@@ -169,7 +185,8 @@ def _jpeg_header(data: bytes) -> Header:
     if precision != 8:
         raise HeaderError(f"has {precision} bits per sample; exposures need 8")
     if components not in (1, 3):
-        raise HeaderError(f"has {components} components (CMYK?); exposures need 1 or 3")
+        kind = " (CMYK or YCCK)" if components == 4 else ""
+        raise HeaderError(f"has {components} components{kind}; exposures need 1 or 3")
     return Header("jpeg", height, width, components, end, progressive)
 
 
@@ -271,3 +288,9 @@ def _jp2_checked(data: bytes, sizes: tuple[int, int, int, int], begin: int) -> H
     if components not in (1, 3):
         raise HeaderError(f"has {components} components; exposures need 1 or 3")
     return Header("jp2", height, width, components, begin)
+
+
+def clause(error: Exception) -> str:
+    """Return the first line of a decoder's message, short enough for a log line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:120] if lines else type(error).__name__

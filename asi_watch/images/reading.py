@@ -24,15 +24,20 @@ from asi_watch.files import (
     signature,
     signature_of,
 )
-from asi_watch.images.decoding import decode_jp2, decode_jpeg, decode_png
-from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
-from asi_watch.images.integrity import has_hole, is_whole
+from asi_watch.images.headers import (
+    JPEG_MAGIC,
+    PNG_MAGIC,
+    Container,
+    Header,
+    HeaderError,
+    read_header,
+)
+from asi_watch.images.jpeg import JpegPicture, decode_jpeg
+from asi_watch.images.other_formats import decode_jp2, decode_png
 
-__all__ = ["Frame", "ImageLimits", "decode_image", "looks_complete", "read_image"]
+__all__ = ["Frame", "ImageLimits", "looks_complete", "read_image"]
 
 _TAIL_BYTES = 65536
-# Each scan of a progressive JPEG makes the decoder walk the whole image again.
-_MAX_SCANS = 64
 _SUFFIXES = {"jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"}, "png": {".png"}, "jp2": {".jp2"}}
 
 
@@ -119,51 +124,33 @@ def read_image(
     except OSError as error:
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
-    pixels, header = decode_image(data, name=name, limits=caps, allocate=allocate)
+    try:
+        pixels, container, notes = _decode(data, caps, allocate)
+    except HeaderError as error:
+        raise ImageError(name, str(error), may_recover=error.incomplete) from None
+    except OSError as error:
+        raise ImageError(name, f"cannot be decoded ({error})", may_recover=True) from error
     return Frame(
         pixels,
         sign,
-        header.container,
-        _notes(name, header),
+        container,
+        (*_suffix_note(name, container), *notes),
         hashlib.sha256(data).hexdigest() if digest else None,
     )
 
 
-def decode_image(
-    data: bytes, *, name: str, limits: ImageLimits, allocate: Allocate = fresh
-) -> tuple[NDArray[np.uint8], Header]:
-    """Decode the bytes of one exposure strictly.
-
-    Parameters
-    ----------
-    data : bytes
-        A whole JPEG, PNG or JP2 file.
-    name : str
-        Shown in errors.
-    limits : ImageLimits
-        Caps checked against the header.
-    allocate : callable
-        Gives the memory for the pixels.
-
-    Returns
-    -------
-    tuple of ndarray, shape (H, W, C), uint8, and Header
-
-    Raises
-    ------
-    ImageError
-        If it is not a whole, undamaged image within the limits.
-    """
-    try:
-        header = read_header(data)
-        _check_claims(data, header, limits)
-        if header.container == "jpeg":
-            return decode_jpeg(data, header, allocate), header
-        if header.container == "png":
-            return decode_png(data, header), header
-        return decode_jp2(data, header), header
-    except HeaderError as error:
-        raise ImageError(name, str(error), may_recover=error.incomplete) from None
+def _decode(
+    data: bytes, limits: ImageLimits, allocate: Allocate
+) -> tuple[NDArray[np.uint8], Container, list[str]]:
+    """Return pixels, kind of file, and notes."""
+    header = read_header(data)
+    if header.container == "jpeg":
+        picture = JpegPicture(data, header)
+        _check_size(picture.header, limits)
+        return decode_jpeg(picture, allocate), "jpeg", picture.notes
+    _check_size(header, limits)
+    decode = decode_png if header.container == "png" else decode_jp2
+    return decode(data, header), header.container, []
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
@@ -216,7 +203,7 @@ def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     return data, sign
 
 
-def _check_claims(data: bytes, header: Header, limits: ImageLimits) -> None:
+def _check_size(header: Header, limits: ImageLimits) -> None:
     pixels = header.height * header.width
     if pixels == 0:
         raise HeaderError(f"claims a size of {header.width}×{header.height} pixels")
@@ -224,16 +211,10 @@ def _check_claims(data: bytes, header: Header, limits: ImageLimits) -> None:
         raise HeaderError(
             f"claims {header.width}×{header.height} pixels; the limit is {limits.max_pixels} in all"
         )
-    if header.progressive and data.count(b"\xff\xda") > _MAX_SCANS:
-        raise HeaderError(f"is a progressive JPEG with more than {_MAX_SCANS} scans")
-    if not is_whole(data, header):
-        raise HeaderError("ends before its end mark", incomplete=True)
-    if has_hole(data, header):
-        raise HeaderError("is damaged (zero bytes inside the picture)")
 
 
-def _notes(name: str, header: Header) -> tuple[str, ...]:
+def _suffix_note(name: str, container: Container) -> tuple[str, ...]:
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - several times quicker
-    if suffix in _SUFFIXES[header.container]:
+    if suffix in _SUFFIXES[container]:
         return ()
-    return (f"content is {header.container}, suffix is {suffix or 'missing'!r}",)
+    return (f"content is {container}, suffix is {suffix or 'missing'!r}",)

@@ -1,0 +1,52 @@
+"""Decodes one JPEG 2000 picture in a process of its own, with limits on memory and time.
+
+Run as a script, not as a module, so that nothing but Pillow is imported. What a picture costs
+is not told by its header alone: tiles may redefine their precincts. Bytes come from standard input,
+pixels (L, or RGB) go to standard output; a picture that cannot be decoded ends the process with
+`REFUSED` and one line on standard error.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+REFUSED = 3
+
+
+def main() -> None:
+    """Decode standard input; arguments: mode, bytes of memory, seconds of computing."""
+    mode, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # the caller has checked the size
+    # On top of what the interpreter has mapped.
+    resource.setrlimit(resource.RLIMIT_AS, (_mapped() + memory,) * 2)
+    try:
+        with Image.open(sys.stdin.buffer, formats=("JPEG2000",)) as image:
+            pixels = image.convert(mode).tobytes()
+    except MemoryError:
+        _refuse("needs too much memory")
+    except (OSError, ValueError, SyntaxError) as error:
+        # Not the message of an unidentified image, which holds an address.
+        unknown = isinstance(error, UnidentifiedImageError)
+        _refuse("" if unknown else str(error))
+    sys.stdout.buffer.write(pixels)
+    sys.stdout.buffer.flush()
+
+
+def _mapped() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - needs no more imports
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _refuse(reason: str) -> None:
+    sys.stderr.write(reason)
+    sys.stderr.flush()
+    sys.exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main()
