@@ -90,7 +90,7 @@ class Camera:
             self._workshop.merge,
         )
         self._collector = Collector(settings, ledger)
-        self._intake = Intake(self.name, settings, settings.wants, inbox)
+        self._intake = Intake(settings, {}, inbox)
         self._curves = CurveKeeper(
             settings, ledger, inbox, place.curves_dir / self.name, self._use_curve, now
         )
@@ -191,10 +191,9 @@ class Camera:
         self._hold_back(not waiting_room and self._ledger.owed > 0)
         self._curves.tick(now, may_calibrate=not paused)
         self._telling.fault(self._curves.take_fault())
-        self._telling.silence(self._intake.take_silence())
         self._telling.hanging(self._pool.hanging(self.name, now))
         # In this order: what is owed no more has been put into the inbox before.
-        handed_over = not self._intake.owes_scan and not len(self._inbox)
+        handed_over = not self._intake.busy and not len(self._inbox)
         self._catching_up.tick(
             now,
             handed_over and not self._arrivals.waiting,
@@ -220,7 +219,10 @@ class Camera:
 
     def _hold_back(self, held_back: bool) -> None:
         """Take in nothing more while nothing can be merged nor even written down."""
-        self._intake.held_back = held_back
+        if held_back:
+            self._intake.pause()
+        else:
+            self._intake.resume()
         if missed := self._arrivals.hold_back(held_back):
             self.events_dropped(missed)
 

@@ -26,7 +26,7 @@ PATIENCE = 100.0
 def main(folder: str, mode: Any = "auto", every: str = "60") -> None:
     inbox = Inbox()
     rules = watching(Path(folder), mode, float(every))
-    intake = Intake("roof", rules, lambda name: name.endswith(".jpg"), inbox)
+    intake = Intake(rules, {}, inbox)
     intake.start()
     found: set[str] = set()
     told = 0.0

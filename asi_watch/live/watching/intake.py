@@ -1,37 +1,39 @@
-"""How one camera's files come in: the watcher's events, and scans that find what events missed."""
+"""How one camera's files come in: events as they happen, and scans that find what events missed."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 
 from asi_watch.config.model import CameraConfig
-from asi_watch.live.messages import Found, FoundFile, Inbox, ScanDone
-from asi_watch.live.watching.guard import EventGuard
-from asi_watch.live.watching.scanning import TreeScanner
-from asi_watch.live.watching.tree_memory import Moment
-from asi_watch.live.watching.watch_root import WatchRoot
-from asi_watch.live.watching.watcher import Watcher
-from asi_watch.logs import failure
+from asi_watch.live.messages import FolderRead, Found, Inbox, ScanDone
+from asi_watch.live.watching.observer import Observer, WatchError, file_system_of, is_remote
+from asi_watch.live.watching.scanner import FolderScanner, Moment, Portion
+from asi_watch.logs import event, failure
 
 log = logging.getLogger(__name__)
 
-_HEALTH_EVERY = 2.0
+_SCAN_EVERY = 4.0
 _POLL_EVERY = 2.0
-_COMPARE_EVERY = 5.0
-_SWEEP_EVERY = 600.0
-_SWEEP_SLICE, _SWEEP_PAUSE = 0.05, 0.2
+_ROOT_EVERY = 2.0
+_LIST_ALL_EVERY = 600.0
+_PASS_SLICE, _PASS_PAUSE = 0.05, 0.2
 _LONGEST_PAUSE = 600.0
-# A scan may take a twentieth of the time, a sweep a hundredth.
-_SCAN_SHARE, _SWEEP_SHARE = 20.0, 100.0
+# A scan may take a twentieth of the time, a pass over all folders a hundredth.
+_SCAN_SHARE, _PASS_SHARE = 20.0, 100.0
 _INBOX_FULL = 1000
-# A dead share answers nothing for as long as it is away.
-_SILENCE = 15.0
 _AFTER_WAKING = 0.05
-_AFTER_NEW_WATCHES = 0.2
+_SILENCE = 15.0
+_PASSED_OVER = 10_000
+
+_LIMIT_HINT = "raise fs.inotify.max_user_watches or fs.inotify.max_user_instances"
+_OVERFLOW_HINT = "nothing is lost; if this comes often, raise fs.inotify.max_queued_events"
+_ROOT_HINT = "create, mount or open it, or correct cameras.<name>.watch; looking again every 2 s"
 
 
 @dataclass(slots=True)
@@ -39,266 +41,497 @@ class IntakeCounters:
     """What has happened since the daemon started."""
 
     scans: int = 0
-    sweeps: int = 0
+    passes: int = 0
     found_by_scan: int = 0
+    overflows: int = 0
+    restarts: int = 0
     replaced: int = 0
     crashes: int = 0
 
 
+class ScanThreads:
+    """The few threads in which the folders of all cameras are scanned.
+
+    One waits for what is due while another scans. A thread is added only while all others are
+    inside a scan, so that a folder that does not answer holds up its own camera alone.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._due: dict[Intake, float] = {}
+        self._running: set[Intake] = set()
+        self._woken: set[Intake] = set()
+        self._idle = 0
+
+    def add(self, intake: Intake) -> None:
+        """Scan for a camera from now on, at once and again when its `step` says so."""
+        with self._change:
+            self._due[intake] = time.monotonic()
+            self._change.notify_all()
+            self._keep_one_waiting()
+
+    def wake(self, intake: Intake) -> None:
+        """Scan soon; folders come in bursts, and one look finds them all."""
+        with self._change:
+            if intake in self._running:
+                self._woken.add(intake)
+            elif intake in self._due:
+                soon = time.monotonic() + _AFTER_WAKING
+                self._due[intake] = min(self._due[intake], soon)
+                self._change.notify_all()
+
+    def remove(self, intake: Intake, timeout: float) -> None:
+        """Scan no more; wait until a scan in progress has ended, but not longer than `timeout`."""
+        with self._change:
+            self._due.pop(intake, None)
+            self._change.wait_for(lambda: intake not in self._running, timeout)
+            self._due.pop(intake, None)
+            self._change.notify_all()
+
+    def _keep_one_waiting(self) -> None:
+        if self._idle == 0:
+            # Without a further thread the others go on.
+            with suppress(RuntimeError):
+                threading.Thread(target=self._work, name="scan", daemon=True).start()
+
+    def _work(self) -> None:
+        while (intake := self._next()) is not None:
+            pause = intake.run_step()
+            with self._change:
+                self._running.discard(intake)
+                now = time.monotonic()
+                self._due[intake] = now + (_AFTER_WAKING if intake in self._woken else pause)
+                self._woken.discard(intake)
+                if intake.stopped:
+                    del self._due[intake]
+                self._change.notify_all()
+
+    def _next(self) -> Intake | None:
+        """Wait for the camera that is due next; None when this thread is not needed."""
+        with self._change:
+            if self._idle >= 2:
+                return None
+            self._idle += 1
+            while True:
+                now = time.monotonic()
+                intake = min(self._due, key=self._due.__getitem__, default=None)
+                if intake is not None and self._due[intake] <= now:
+                    break
+                if intake is None and not self._running:
+                    self._idle -= 1
+                    return None
+                for other in self._running:
+                    other.log_silence()
+                self._change.wait(1.0 if intake is None else min(self._due[intake] - now, 5.0))
+            self._idle -= 1
+            del self._due[intake]
+            self._running.add(intake)
+            self._keep_one_waiting()
+            return intake
+
+
+_THREADS = ScanThreads()
+
+
 class Intake:
-    """The thread that keeps one camera's folder under watch and reconciles it by scans.
+    """Keeps one camera's folder under watch and hands over what comes into it.
 
     Parameters
     ----------
-    camera : str
-    rules : CameraConfig
-    wanted : callable
-        Tells by its name whether a file is of interest.
+    camera : CameraConfig
+    watermarks : mapping of str to int
+        As the ledger has them: by folder, the modification time (ns) up to which all is done.
+        Empty at the very first start, when the look-back counts.
     inbox : Inbox
-        Where what is found goes.
+        Gets `Found`, `FolderRead` after a folder's files, and `ScanDone`.
     monotonic, wall_ns : callable
         The clocks, in seconds and in nanoseconds since 1970.
-    watcher : callable
-        Makes a `Watcher`.
+    threads : ScanThreads
+        Where scans run.
     """
 
     def __init__(
         self,
-        camera: str,
-        rules: CameraConfig,
-        wanted: Callable[[str], bool],
+        camera: CameraConfig,
+        watermarks: Mapping[str, int],
         inbox: Inbox,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         wall_ns: Callable[[], int] = time.time_ns,
-        watcher: Callable[..., Watcher] = Watcher,
+        threads: ScanThreads = _THREADS,
     ) -> None:
-        self._camera, self._rules, self._wanted, self._inbox = camera, rules, wanted, inbox
-        self._monotonic, self._wall_ns = monotonic, wall_ns
-        self._guard = EventGuard(
-            camera, rules.watch, rules.watch_mode, self._seen, self._appeared, monotonic, watcher
-        )
-        self._scanner = TreeScanner(
-            str(rules.watch), wanted, rules.stable_for.total_seconds(), self._guard.entering
-        )
-        self._wake, self._halt = threading.Event(), threading.Event()
-        self._scan_asked = self._sweep_asked = False
+        self._camera, self._config, self._inbox = camera.name, camera, inbox
+        self._monotonic, self._wall_ns, self._threads = monotonic, wall_ns, threads
+        self._every = camera.scan.every.total_seconds()
+        self._scanner = FolderScanner(camera, watermarks)
+        self._observer: Observer | None = None
+        self._events_state = "starting"
+        self._unwatched: list[str] = []
+        self._limit_logged = False
+        self._root_identity: tuple[int, int] | None = None
+        self._roots_seen: set[tuple[int, int]] = set()
+        self._lost: str | None = None
         now = monotonic()
-        self._root = WatchRoot(camera, rules.watch)
-        self._first, self._looking = True, False
-        self._last_file_at = self._stepped_at = self._next_scan = now
+        self._first = self._scanner.first_start
+        self._scan_asked = self._pass_asked = False
+        self._next_scan = self._next_observer = float("-inf")
+        self._next_pass, self._next_list_all = now + self._every, now + _LIST_ALL_EVERY
+        self._scan_took = self._pass_took = self._waited = 0.0
+        self._stepped_at = self._last_file_at = now
         self._asked_at: float | None = None
-        self._silence_told = False
-        self._next_sweep = now + _SWEEP_EVERY
-        self._scan_took = self._sweep_took = self._waited = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"intake-{camera}", daemon=True)
-        self.held_back = False
-        """Set by the owner while it can take nothing more: scans wait where they are."""
+        self._silence_logged = False
+        self._halt, self._may_send = threading.Event(), threading.Event()
+        self._may_send.set()
+        self._passed_over: dict[str, bool] = {}
         self.counters = IntakeCounters()
+
+    # -- called by the owner ----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin watching and scanning."""
+        self._threads.add(self)
+
+    def stop(self) -> None:
+        """End watching and scanning; no message is sent after this returns."""
+        self._halt.set()
+        self._may_send.set()
+        self._threads.remove(self, 10.0)
+        self._stop_observer()
+
+    def pause(self) -> None:
+        """Hand over nothing more: scans wait where they are, events are remembered."""
+        self._may_send.clear()
+
+    def resume(self) -> None:
+        """Go on; what events told of meanwhile is handed over now."""
+        if self._may_send.is_set():
+            return
+        self._may_send.set()
+        passed_over, self._passed_over = self._passed_over, {}
+        now = self._monotonic()
+        for path, settled in passed_over.items():
+            self._inbox.put_event(self._camera, path, settled, now)
+        self.request_scan()
+
+    def request_scan(self) -> None:
+        """Look at every folder soon: something may have been missed."""
+        self._scan_asked = self._pass_asked = True
+        self._threads.wake(self)
+
+    @property
+    def paused(self) -> bool:
+        """True between `pause` and `resume`."""
+        return not self._may_send.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """True once `stop` was called."""
+        return self._halt.is_set()
 
     @property
     def state(self) -> str:
         """What `status` shows: events, polling and why, or what is wrong with the folder."""
-        return self._silence() or self._root.lost or self._guard.state
+        return self._silence() or self._lost or self._events_state
 
-    def take_silence(self) -> str | None:
-        """Say once that the folder gives no answer; asked by the owner, as this thread hangs."""
+    @property
+    def busy(self) -> bool:
+        """True while something may lie in the folder that has not been handed over.
+
+        It is missing, or new, or back, or events were lost; a pass over all folders counts as well.
+        """
+        asked = self._scan_asked or self._pass_asked or self._scanner.passing
+        return asked or not self._scanner.rooted or self._lost is not None
+
+    def facts(self) -> dict[str, object]:
+        """Give what `status` may show beside `state`; may be called from any thread."""
+        return {
+            "folders_watched": self._observer.count if self._observer is not None else 0,
+            "folders_unwatched": len(self._unwatched),
+            "folders_unreadable": self._scanner.unreadable,
+            **asdict(self.counters),
+            "scan_seconds": round(self._scan_took, 4),
+            "looked_seconds_ago": round(self._monotonic() - self._stepped_at, 1),
+        }
+
+    # -- called in a scan thread ------------------------------------------------------------
+
+    def run_step(self) -> float:
+        """Do what is due, whatever happens; return the seconds until something is due again."""
+        try:
+            return self.step()
+        # The boundary of a scan thread: it serves other cameras too.
+        except Exception as error:  # noqa: BLE001
+            self.counters.crashes += 1
+            failure(log, "scan crashed", error, camera=self._camera)
+            # What was listed may not have been handed over.
+            self._scanner.forget_tree()
+            return _ROOT_EVERY
+        finally:
+            self._asked_at = None
+
+    def step(self) -> float:
+        """Look after root and events, scan, go on with a pass.
+
+        Returns
+        -------
+        float
+            Seconds until something is due again, if nothing wakes the camera before.
+        """
+        now = self._stepped_at = self._asked_at = self._monotonic()
+        if not self._root_is_there():
+            return _ROOT_EVERY
+        # Watching comes before scanning, so that nothing falls in between.
+        self._look_after_events(now)
+        if self._scan_asked or now >= self._next_scan:
+            self._scan(now)
+        self._pass(now)
+        self._asked_at = None
+        if self._scanner.passing:
+            return _PASS_PAUSE
+        return max(0.0, self._next_scan - self._monotonic())
+
+    def log_silence(self) -> None:
+        """Log once that the folder gives no answer; called by a thread that waits meanwhile."""
         silence = self._silence()
-        told, self._silence_told = self._silence_told, silence is not None
-        return None if told else silence
+        if silence is not None and not self._silence_logged:
+            event(log, logging.ERROR, "watch folder does not answer", camera=self._camera)
+        self._silence_logged = silence is not None
 
     def _silence(self) -> str | None:
         asked_at = self._asked_at
         waited = 0.0 if asked_at is None else self._monotonic() - asked_at
         return f"watch folder has not answered for {waited:.0f} s" if waited > _SILENCE else None
 
-    @property
-    def owes_scan(self) -> bool:
-        """True while something may lie in the folder that has not been handed over.
-
-        It is lost, or new, or back, or events were; a periodic sweep counts as well.
-        """
-        return (
-            self._looking
-            or self._first
-            or self._root.lost is not None
-            or self._scan_asked
-            or self._sweep_asked
-            or self._scanner.sweeping
-        )
-
-    def start(self) -> None:
-        """Begin watching and scanning."""
-        self._thread.start()
-
-    def request_scan(self) -> None:
-        """Scan soon, and everything: something may have been missed."""
-        self._scan_asked = self._sweep_asked = True
-        self._wake.set()
-
-    def stop(self) -> None:
-        """End watching and scanning; no message is sent after this returns."""
-        self._halt.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(10)
-        self._guard.stop()
-
-    def facts(self) -> dict[str, object]:
-        """Give what `status` may show beside `state`; may be called from any thread."""
-        guard, counters = self._guard, self.counters
-        return {
-            "proof": guard.method,
-            "folders_watched": guard.watched,
-            "folders_unwatched": len(guard.unwatched),
-            "folders_unreadable": self._scanner.unreadable,
-            "rebuilds": guard.rebuilds,
-            "overflows": guard.overflows,
-            "replaced": counters.replaced,
-            "crashes": counters.crashes,
-            "scans": counters.scans,
-            "sweeps": counters.sweeps,
-            "found_by_scan": counters.found_by_scan,
-            "scan_seconds": round(self._scan_took, 4),
-            "looked_seconds_ago": round(self._monotonic() - self._stepped_at, 1),
-        }
-
-    # -- the thread -------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        while not self._halt.is_set():
-            self._looking = True
-            try:
-                pause = self.step()
-            # The one boundary of this thread: it must not end while the daemon lives.
-            except Exception as error:  # noqa: BLE001
-                self.counters.crashes += 1
-                pause = _HEALTH_EVERY
-                failure(log, "scan crashed", error, camera=self._camera)
-            self._looking = False
-            if self._wake.wait(pause):
-                # Folders come in bursts; one look finds them all.
-                self._halt.wait(_AFTER_WAKING)
-
-    def step(self) -> float:
-        """Do what is due: look after root and events, scan, sweep a little.
-
-        Returns
-        -------
-        float
-            Seconds until something is due again, if nothing wakes the thread before.
-        """
-        self._wake.clear()
-        now = self._stepped_at = self._monotonic()
-        if not self._root_is_there():
-            return _POLL_EVERY
-        # Watching comes before scanning, so that nothing falls in between.
-        need = self._guard.look_after(now)
-        self._sweep_asked |= need == "sweep"
-        if need != "nothing" or self._scan_asked or self._first or now >= self._next_scan:
-            self._scan(now)
-        self._sweep(now)
-        if self._scanner.sweeping:
-            return _SWEEP_PAUSE
-        return max(0.0, min(self._next_scan - self._monotonic(), _HEALTH_EVERY))
+    # -- the root ---------------------------------------------------------------------------
 
     def _root_is_there(self) -> bool:
-        self._asked_at = self._monotonic()
-        sight = self._root.look()
-        self._asked_at = None
-        if sight in ("lost", "another"):
-            self._guard.stop()
-        if sight == "another":
-            self.counters.replaced += 1
-            self._first = True
-        elif sight == "back":
-            self._scan_asked = self._sweep_asked = True
-        return sight != "lost"
+        """Look whether the watch folder is there, and still the same."""
+        try:
+            status = self._config.watch.stat()
+            os.scandir(self._config.watch).close()
+        except FileNotFoundError:
+            return self._root_is_lost("watch folder is missing")
+        # RuntimeError: a loop of symbolic links.
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return self._root_is_lost(f"watch folder is unreadable: {reason}")
+        if self._lost is not None:
+            event(log, logging.INFO, "watch folder is back", camera=self._camera)
+            self._lost, self._scan_asked, self._pass_asked = None, True, True
+        identity = (status.st_dev, status.st_ino)
+        if self._root_identity not in (None, identity):
+            self._root_was_replaced(identity)
+        self._root_identity = identity
+        self._roots_seen.add(identity)
+        return True
+
+    def _root_is_lost(self, state: str) -> bool:
+        if self._lost != state:
+            self._lost = state
+            event(
+                log,
+                logging.ERROR,
+                state,
+                camera=self._camera,
+                folder=self._config.watch,
+                hint=_ROOT_HINT,
+            )
+            self._stop_observer()
+        return False
+
+    def _root_was_replaced(self, identity: tuple[int, int]) -> None:
+        event(
+            log,
+            logging.WARNING,
+            "another folder in place of the watch folder, reading it whole",
+            camera=self._camera,
+            folder=self._config.watch,
+        )
+        self.counters.replaced += 1
+        self._stop_observer()
+        self._scanner.forget_tree()
+        # A share that was mounted after the daemon's first start is as new to it as to that start.
+        self._first = self._scanner.nothing_below_done
+        self._scan_asked = True
+        if identity not in self._roots_seen:
+            # Its watermarks may be those of another folder.
+            self._scanner.keeps_change_times = False
 
     # -- events -----------------------------------------------------------------------------
 
-    def _seen(self, path: str, settled: bool) -> None:
-        if self._wanted(path.rpartition("/")[2]):
-            now = self._last_file_at = self._monotonic()
-            self._inbox.put_event(self._camera, path, settled, now)
+    def _look_after_events(self, now: float) -> None:
+        observer = self._observer
+        if observer is not None:
+            if observer.take_overflow():
+                self.counters.overflows += 1
+                self._scan_asked = self._pass_asked = True
+                event(
+                    log,
+                    logging.WARNING,
+                    "events lost by the kernel, reading the folder",
+                    camera=self._camera,
+                    hint=_OVERFLOW_HINT,
+                )
+            if observer.fault is None:
+                return
+            self.counters.restarts += 1
+            event(
+                log,
+                logging.WARNING,
+                "events have ended, watching again",
+                camera=self._camera,
+                reason=observer.fault,
+            )
+            self._stop_observer()
+            self._scan_asked = True
+        if now >= self._next_observer:
+            self._next_observer = now + self._every
+            self._start_observer()
 
-    def _appeared(self, _folder: str) -> None:
+    def _start_observer(self) -> None:
+        kind = file_system_of(self._config.watch)
+        remote = is_remote(kind)
+        self._scanner.remote = remote
+        if remote and not kind.startswith(("nfs", "cifs", "smb")):
+            self._scanner.keeps_change_times = False
+        if self._config.watch_mode == "polling":
+            self._events_state = "polling (configured)"
+            return
+        if self._config.watch_mode == "auto" and remote:
+            self._events_state = f"polling ({kind} gives no events)"
+            return
+        observer = Observer(self._config.watch, self._seen, self._appeared, shared=not remote)
+        try:
+            observer.start()
+        except WatchError as error:
+            self._no_events(str(error))
+            return
+        self._observer = self._scanner.observer = observer
         self._scan_asked = True
-        self._wake.set()
+        self._show_state(observer)
+        event(log, logging.INFO, "watching", camera=self._camera, folder=self._config.watch)
+
+    def _stop_observer(self) -> None:
+        observer, self._observer, self._scanner.observer = self._observer, None, None
+        self._unwatched = []
+        self._next_observer = float("-inf")
+        if observer is not None:
+            observer.stop()
+
+    def _no_events(self, reason: str) -> None:
+        before, self._events_state = self._events_state, f"polling ({reason})"
+        if self._events_state != before:
+            event(
+                log,
+                logging.WARNING,
+                "no events, polling instead",
+                camera=self._camera,
+                reason=reason,
+                hint=_LIMIT_HINT if "limit" in reason or "Too many" in reason else None,
+            )
+
+    def _show_state(self, observer: Observer) -> None:
+        limit = observer.limit
+        polled = f" ({limit}: {len(self._unwatched)} folders polled)" if limit else ""
+        self._events_state = f"events{polled}"
+        if limit and not self._limit_logged:
+            event(
+                log,
+                logging.WARNING,
+                "watch limit reached, polling what cannot be watched",
+                camera=self._camera,
+                reason=limit,
+                folders=len(self._unwatched),
+                hint=_LIMIT_HINT,
+            )
+        self._limit_logged = limit is not None
+
+    def _seen(self, path: str, settled: bool) -> None:
+        if not self._config.wants(path.rpartition("/")[2]) or self.stopped:
+            return
+        now = self._last_file_at = self._monotonic()
+        if self._may_send.is_set():
+            self._inbox.put_event(self._camera, path, settled, now)
+        elif len(self._passed_over) < _PASSED_OVER:
+            # Beyond that the scan after the pause must do: it knows nothing of them yet.
+            self._passed_over[path] = settled or self._passed_over.get(path, False)
+
+    def _appeared(self) -> None:
+        self._scan_asked = True
+        self._threads.wake(self)
 
     # -- scans ------------------------------------------------------------------------------
 
     def _scan(self, now: float) -> None:
-        first, self._scan_asked = self._first, False
         scanner, moment = self._scanner, Moment(self._wall_ns(), now)
-        new_file = self._guard.scan_begins()
-        scanner.trust_mtime = self._guard.method is not None and not self._guard.remote
-        if first:
-            scanner.trust_inodes = not self._guard.remote
-            files = self._hand_over(scanner.first(moment, self._lookback(now)))
-        else:
-            files = self._hand_over(scanner.recent(moment), new_file)
+        starting, self._scan_asked = not scanner.rooted, False
+        skip_before = moment.wall_ns - int(self._lookback(now) * 1e9) if self._first else None
+        files = self._hand_over(scanner.scan(moment, skip_before if starting else None))
         if self._halt.is_set():
             return
-        self._first = not scanner.rooted
         self._scan_took = self._monotonic() - now - self._waited
-        new_watches = self._guard.scan_over(scanner.hot())
-        pause = self._interval() if first else max(self._interval(), _SCAN_SHARE * self._scan_took)
-        self._next_scan = now + (_AFTER_NEW_WATCHES if new_watches else min(pause, _LONGEST_PAUSE))
+        if self._observer is not None:
+            self._unwatched = self._observer.keep(scanner.hot())
+            self._show_state(self._observer)
+        pause = min(self._every, _POLL_EVERY if self._observer is None else _SCAN_EVERY)
+        if starting:
+            self._first &= not scanner.rooted
+        else:
+            pause = min(max(pause, _SCAN_SHARE * self._scan_took), _LONGEST_PAUSE)
+        self._next_scan = now + pause
         self.counters.scans += 1
-        self._inbox.put(ScanDone(self._camera, self._scan_took, files, first and scanner.rooted))
+        if files or starting:
+            first = starting and scanner.rooted
+            self._inbox.put(ScanDone(self._camera, self._scan_took, files, first))
 
     def _lookback(self, now: float) -> float:
         """Reach back to where files were last seen to come, however long the root was away."""
-        return max(self._rules.scan.lookback.total_seconds(), now - self._last_file_at + 3600.0)
+        configured = self._config.scan.lookback.total_seconds()
+        return max(configured, now - self._last_file_at + 3600.0)
 
-    def _interval(self) -> float:
-        if self._guard.method is None or self._guard.unwatched:
-            return min(_POLL_EVERY, self._rules.scan.every.total_seconds())
-        if self._guard.method != "canary":
-            return min(_COMPARE_EVERY, self._rules.scan.every.total_seconds())
-        return self._rules.scan.every.total_seconds()
-
-    def _sweep(self, now: float) -> None:
+    def _pass(self, now: float) -> None:
+        """Look at every folder from time to time: at its time, and on network shares into it."""
         scanner = self._scanner
-        if not scanner.sweeping and (self._sweep_asked or now >= self._next_sweep):
-            self._sweep_asked = False
-            scanner.begin_sweep()
-        if not scanner.sweeping:
-            return
+        if not scanner.passing:
+            if not (self._pass_asked or now >= self._next_pass):
+                return
+            list_all = scanner.remote and (self._pass_asked or now >= self._next_list_all)
+            self._pass_asked = False
+            if list_all:
+                self._next_list_all = now + _LIST_ALL_EVERY
+            scanner.begin_pass(list_all)
         started = self._monotonic()
-        self._hand_over(
-            scanner.sweep(
-                Moment(self._wall_ns(), now),
-                lambda: self._monotonic() - started > _SWEEP_SLICE,
-            )
-        )
-        self._sweep_took += self._monotonic() - started - self._waited
-        if not scanner.sweeping:
-            self.counters.sweeps += 1
-            self._next_sweep = now + max(_SWEEP_EVERY, _SWEEP_SHARE * self._sweep_took)
-            self._sweep_took = 0.0
+        moment = Moment(self._wall_ns(), now)
+        self._hand_over(scanner.go_on(moment, lambda: self._monotonic() - started > _PASS_SLICE))
+        self._pass_took += self._monotonic() - started - self._waited
+        if not scanner.passing:
+            self.counters.passes += 1
+            self._next_pass = now + max(self._every, _PASS_SHARE * self._pass_took)
+            self._pass_took = 0.0
 
-    def _hand_over(
-        self,
-        groups: Iterator[tuple[FoundFile, ...]],
-        new_file: Callable[[str, float], None] = lambda path, now: None,
-    ) -> int:
+    def _hand_over(self, portions: Iterator[Portion]) -> int:
         """Give the owner what a scan found, at the owner's pace."""
         files, self._waited = 0, 0.0
-        for found in groups:
-            began = self._monotonic()
-            while self.held_back or len(self._inbox) > _INBOX_FULL:
-                if self._halt.wait(_AFTER_WAKING):
-                    break
+        for portion in portions:
+            self._wait_for_owner()
             if self._halt.is_set():
                 break
-            now = self._last_file_at = self._monotonic()
-            self._waited += now - began
-            files += len(found)
-            self.counters.found_by_scan += len(found)
-            self._inbox.put(Found(self._camera, found, now))
-            for file in found:
-                if file.new_name:
-                    new_file(file.path, now)
+            now = self._monotonic()
+            if portion.watermark_ns is not None:
+                self._inbox.put(
+                    FolderRead(self._camera, portion.folder, portion.watermark_ns, portion.skipped)
+                )
+                continue
+            self._last_file_at = now
+            files += len(portion.files)
+            self.counters.found_by_scan += len(portion.files)
+            self._inbox.put(Found(self._camera, portion.files, now))
         return files
+
+    def _wait_for_owner(self) -> None:
+        began = self._monotonic()
+        self._asked_at = None
+        while not self._halt.is_set() and (self.paused or len(self._inbox) > _INBOX_FULL):
+            self._halt.wait(_AFTER_WAKING)
+        self._asked_at = self._monotonic()
+        self._waited += self._asked_at - began

@@ -1,55 +1,96 @@
+"""Scans with clocks moved by hand, and what they say of folders that were read."""
+
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
 from asi_watch.live.messages import FoundFile, Inbox
-from asi_watch.live.watching.mounts import file_system_of, is_remote
-from asi_watch.live.watching.scanning import TreeScanner
-from asi_watch.live.watching.tree_memory import HOT, Moment
+from asi_watch.live.watching import scanner
+from asi_watch.live.watching.observer import Observer
+from asi_watch.live.watching.scanner import HOT, FolderScanner, Moment, Portion
+from tests.live.intake_settings import watching
 
 DAY = 86400.0
 Report = dict[str, FoundFile]
 
 
-def as_dict(groups: Iterable[tuple[FoundFile, ...]]) -> Report:
-    found = [file for group in groups for file in group]
-    assert len({f.path for f in found}) == len(found), "nothing is reported twice"
-    return {f.path: f for f in found}
+class Watches(Observer):
+    """Notes which folders it is told to watch."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def watch(self, folder: str, status: os.stat_result | None = None) -> bool:
+        if folder not in self.folders:
+            self.folders.append(folder)
+            self.before_listing(folder)
+        return True
+
+    def before_listing(self, folder: str) -> None:
+        pass
+
+    def watches(self, folder: str) -> bool:
+        return folder in self.folders
+
+    @property
+    def count(self) -> int:
+        return len(self.folders)
 
 
 class Scans:
     """A scanner with clocks that are moved by hand."""
 
-    def __init__(self, root: Path) -> None:
-        self.entered: list[str] = []
-        self.scanner = TreeScanner(
-            str(root), lambda name: name.endswith(".jpg"), 1.0, self.entered.append
-        )
+    def __init__(self, root: Path, watermarks: Mapping[str, int] | None = None) -> None:
+        self.root = root
+        self.watermarks = dict(watermarks or {})
+        self.skipped: set[str] = set()
+        self.start()
         self.monotonic = 1000.0
         self.wall_offset = 0.0
+
+    def start(self) -> None:
+        """As a new process would."""
+        self.scanner = FolderScanner(watching(self.root), self.watermarks)
+        self.scanner.observer = self.watches = Watches()
 
     @property
     def now(self) -> Moment:
         return Moment(time.time_ns() + int(self.wall_offset * 1e9), self.monotonic)
 
+    def take(self, portions: Iterable[Portion]) -> Report:
+        found: list[FoundFile] = []
+        for portion in portions:
+            found += portion.files
+            if portion.watermark_ns is not None:
+                self.watermarks[portion.folder] = portion.watermark_ns
+                (self.skipped.add if portion.skipped else self.skipped.discard)(portion.folder)
+        assert len({f.path for f in found}) == len(found), "nothing is reported twice"
+        return {f.path: f for f in found}
+
     def first(self, lookback: float = DAY) -> Report:
-        return as_dict(self.scanner.first(self.now, lookback))
+        return self.take(self.scanner.scan(self.now, self.now.wall_ns - int(lookback * 1e9)))
 
     def recent(self, later: float = 10.0) -> Report:
         self.monotonic += later
-        return as_dict(self.scanner.recent(self.now))
+        return self.take(self.scanner.scan(self.now))
 
-    def sweep(self, later: float = 10.0) -> Report:
+    def full_pass(self, later: float = 10.0, list_all: bool = False) -> Report:
         self.monotonic += later
-        self.scanner.begin_sweep()
-        found = as_dict(self.scanner.sweep(self.now))
-        assert not self.scanner.sweeping
+        self.scanner.begin_pass(list_all)
+        found = self.take(self.scanner.go_on(self.now, lambda: False))
+        assert not self.scanner.passing
         return found
+
+    def restart(self) -> Report:
+        """Begin anew with the watermarks, as after a kill."""
+        self.start()
+        return self.recent()
 
 
 @pytest.fixture
@@ -77,7 +118,7 @@ def test_a_scan_reports_files_once(tmp_path: Path, scans: Scans) -> None:
     put(tmp_path, "notes.txt")
     assert sorted(scans.first()) == ["2026/06/21/09/a.jpg", "b.jpg"]
     assert scans.recent() == {}
-    assert scans.sweep() == {}
+    assert scans.full_pass() == {}
 
 
 def test_new_files_and_folders_are_found(tmp_path: Path, scans: Scans) -> None:
@@ -87,7 +128,6 @@ def test_new_files_and_folders_are_found(tmp_path: Path, scans: Scans) -> None:
     put(tmp_path, "2026/07/01/00/c.jpg")
     found = scans.recent()
     assert sorted(found) == ["2026/06/21/09/b.jpg", "2026/07/01/00/c.jpg"]
-    assert all(file.new_name for file in found.values())
     assert scans.recent() == {}
 
 
@@ -98,7 +138,6 @@ def test_a_changed_file_is_reported_again(tmp_path: Path, scans: Scans) -> None:
     (found,) = scans.recent().values()
     assert found.signature is not None
     assert found.signature[0] == 10
-    assert not found.new_name
     assert scans.recent() == {}
 
 
@@ -111,7 +150,7 @@ def test_a_file_that_grows_slowly_is_followed(tmp_path: Path, scans: Scans) -> N
         assert list(scans.recent(later=600)) == ["a.jpg"]
     # Long untouched, it is only remembered by name.
     scans.recent(later=1000)
-    assert scans.scanner.counts()["tracked"] == 0
+    assert scans.scanner.counts()["followed"] == 0
 
 
 def test_a_file_replaced_by_another_is_reported(tmp_path: Path, scans: Scans) -> None:
@@ -119,7 +158,7 @@ def test_a_file_replaced_by_another_is_reported(tmp_path: Path, scans: Scans) ->
     scans.first()
     scans.recent(later=2000)
     scans.recent(later=2000)
-    assert scans.scanner.counts()["tracked"] == 0
+    assert scans.scanner.counts()["followed"] == 0
     put(tmp_path, "d/a.part", b"another").replace(tmp_path / "d" / "a.jpg")
     assert list(scans.recent()) == ["d/a.jpg"]
 
@@ -177,23 +216,40 @@ def test_a_name_added_within_one_tick_of_the_file_systems_clock(
     assert list(scans.recent(later=1.0)) == ["d/b.jpg"]
 
 
-def test_a_sweep_finds_what_a_lying_modification_time_hides(tmp_path: Path, scans: Scans) -> None:
+def test_a_pass_finds_files_in_any_folder(tmp_path: Path, scans: Scans) -> None:
+    for n in range(2 * HOT):
+        put(tmp_path, f"{n:02d}/a.jpg")
+        age(tmp_path / f"{n:02d}", DAY - n)
+    scans.first()
+    scans.recent()
+    put(tmp_path, "00/b.jpg")
+    assert scans.recent() == {}
+    assert list(scans.full_pass()) == ["00/b.jpg"]
+    # From now on it is one of those that are looked at.
+    put(tmp_path, "00/c.jpg")
+    assert list(scans.recent()) == ["00/c.jpg"]
+
+
+def test_on_a_share_a_pass_finds_what_a_modification_time_hides(
+    tmp_path: Path, scans: Scans
+) -> None:
     put(tmp_path, "d/a.jpg")
+    scans.scanner.remote = True
     scans.first()
     scans.recent(later=2000)
     stamp = (tmp_path / "d").stat()
     put(tmp_path, "d/b.jpg")
     os.utime(tmp_path / "d", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert scans.recent() == {}
-    assert list(scans.sweep()) == ["d/b.jpg"]
-    assert scans.sweep() == {}
+    assert list(scans.full_pass(list_all=True)) == ["d/b.jpg"]
+    assert scans.full_pass(list_all=True) == {}
 
 
 def test_where_modification_times_come_late_recent_folders_are_listed(
     tmp_path: Path, scans: Scans
 ) -> None:
     put(tmp_path, "d/a.jpg")
-    scans.scanner.trust_mtime = scans.scanner.trust_inodes = False
+    scans.scanner.remote = True
     scans.first()
     scans.recent(later=100)
     stamp = (tmp_path / "d").stat()
@@ -202,14 +258,14 @@ def test_where_modification_times_come_late_recent_folders_are_listed(
     assert list(scans.recent()) == ["d/b.jpg"]
 
 
-def test_a_sweep_goes_by_slices(tmp_path: Path, scans: Scans) -> None:
+def test_a_pass_goes_by_slices(tmp_path: Path, scans: Scans) -> None:
     for n in range(5):
         put(tmp_path, f"{n}/a.jpg")
     scans.first()
-    scans.scanner.begin_sweep()
+    scans.scanner.begin_pass(False)
     slices = 0
-    while scans.scanner.sweeping:
-        assert as_dict(scans.scanner.sweep(scans.now, lambda: True)) == {}
+    while scans.scanner.passing:
+        assert scans.take(scans.scanner.go_on(scans.now, lambda: True)) == {}
         slices += 1
     assert slices == 6
 
@@ -242,13 +298,14 @@ def test_what_is_remembered_of_old_files_is_small(tmp_path: Path, scans: Scans) 
         put(tmp_path, f"new/{n}.jpg")
     age(tmp_path / "old", 3 * DAY)
     scans.first()
-    assert scans.scanner.counts() == {"folders": 3, "names": 100, "tracked": 50, "unreadable": 0}
+    assert scans.scanner.counts() == {"folders": 3, "names": 100, "followed": 50}
 
 
 def test_reports_come_in_bounded_portions(tmp_path: Path, scans: Scans) -> None:
     for n in range(1100):
         (tmp_path / f"{n}.jpg").write_bytes(b"x")
-    assert [len(g) for g in scans.scanner.first(scans.now, DAY)] == [500, 500, 100]
+    portions = scans.scanner.scan(scans.now)
+    assert [len(p.files) for p in portions if p.files] == [500, 500, 100]
 
 
 def test_folders_are_watched_before_they_are_listed(tmp_path: Path, scans: Scans) -> None:
@@ -256,15 +313,14 @@ def test_folders_are_watched_before_they_are_listed(tmp_path: Path, scans: Scans
     age(tmp_path / "old", 10 * DAY)
     put(tmp_path, "new/a.jpg")
     scans.first()
-    assert scans.entered == ["", "new"]
-    scans.entered.clear()
+    assert scans.watches.folders == ["", "new"]
 
     def write(folder: str) -> None:
-        put(tmp_path / folder, f"{len(scans.entered)}.jpg")
-        scans.entered.append(folder)
+        put(tmp_path / folder, "late.jpg")
 
-    scans.scanner = TreeScanner(str(tmp_path), lambda name: name.endswith(".jpg"), entering=write)
-    assert "new/1.jpg" in scans.first()
+    scans.start()
+    scans.watches.before_listing = write  # type: ignore[method-assign]
+    assert "new/late.jpg" in scans.recent()
 
 
 def test_hot_folders_come_newest_first_below_their_parents(tmp_path: Path, scans: Scans) -> None:
@@ -310,7 +366,7 @@ def test_an_unreadable_folder_is_told_once_and_read_when_it_can_be(
         assert sorted(scans.first()) == ["b/b.jpg"]
         for _ in range(3):
             assert scans.recent() == {}
-            assert scans.sweep() == {}
+            assert scans.full_pass() == {}
     assert scans.scanner.unreadable == 1
     assert [r.message for r in caplog.records] == ["folder not scanned"]
     assert sorted(scans.recent()) == ["a/a.jpg"]
@@ -339,7 +395,7 @@ def test_a_bottomless_tree_ends(tmp_path: Path, scans: Scans) -> None:
     assert scans.first() == {}
     for _ in range(10):
         assert scans.recent() == {}
-        assert scans.sweep() == {}
+        assert scans.full_pass() == {}
     assert scans.scanner.unreadable == 1
 
 
@@ -366,37 +422,143 @@ def test_the_inbox_drops_events_beyond_its_bound_and_says_so() -> None:
     assert len(inbox) == 2
 
 
-def test_the_file_system_of_a_path_is_known() -> None:
-    assert file_system_of(Path("/proc/self")) == "proc"
-
-
-def test_mount_points_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
-    table = tmp_path / "mounts"
-    share = tmp_path / "all sky"
-    table.write_text(
-        f"/dev/vda / ext4 rw 0 0\ngarbage\nnas:/x {tmp_path}/all\\040sky autofs rw 0 0\n"
-        f"nas:/x {tmp_path}/all\\040sky nfs4 rw 0 0\n"
-    )
-    assert file_system_of(share / "2026", table) == "nfs4"
-    assert file_system_of(tmp_path, table) == "ext4"
-    assert file_system_of(tmp_path, tmp_path / "none") == ""
-
-
-@pytest.mark.parametrize(
-    ("kind", "remote"),
-    [
-        *((kind, True) for kind in ("nfs4", "cifs", "smb3", "fuse.sshfs", "9p")),
-        *((kind, False) for kind in ("ext4", "xfs", "tmpfs", "fuseblk", "")),
-    ],
-)
-def test_which_file_systems_give_no_events(kind: str, remote: bool) -> None:
-    assert is_remote(kind) is remote
-
-
 def test_portions_of_a_large_folder_follow_the_names(scans: Scans, tmp_path: Path) -> None:
     names = [f"{n:05d}.jpg" for n in range(1200)]
     for name in sorted(names, key=hash):
         (tmp_path / name).write_bytes(b"x")
-    portions = list(scans.scanner.first(scans.now, DAY))
-    assert [len(portion) for portion in portions] == [500, 500, 200]
-    assert [file.path for portion in portions for file in portion] == names
+    portions = [p.files for p in scans.scanner.scan(scans.now) if p.files]
+    assert [len(files) for files in portions] == [500, 500, 200]
+    assert [file.path for files in portions for file in files] == names
+
+
+# -- watermarks -----------------------------------------------------------------------------
+
+
+def test_a_folder_at_rest_gets_its_watermark_after_its_files(tmp_path: Path, scans: Scans) -> None:
+    put(tmp_path, "d/a.jpg")
+    age(tmp_path / "d", 3600.0)
+    order = [(p.folder, bool(p.files)) for p in scans.scanner.scan(scans.now)]
+    assert order == [("d", True), ("d", False)]
+    # The root has just changed: a name may still come in the same tick of the clock.
+    (portion,) = scans.scanner.scan(Moment(time.time_ns(), 1010.0))
+    assert (portion.folder, portion.watermark_ns) == ("", tmp_path.stat().st_mtime_ns)
+
+
+def test_a_restart_reports_only_folders_that_are_not_at_their_watermark(
+    tmp_path: Path, scans: Scans
+) -> None:
+    for name in ("a/1.jpg", "b/1.jpg", "c/1.jpg"):
+        put(tmp_path, name)
+    assert len(scans.first()) == 3
+    scans.recent()
+    assert scans.restart() == {}
+    put(tmp_path, "b/2.jpg")
+    # Not done when the process was killed.
+    del scans.watermarks["c"]
+    assert sorted(scans.restart()) == ["b/1.jpg", "b/2.jpg", "c/1.jpg"]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_old_folders_moved_in_are_found_and_found_again_after_a_kill(
+    tmp_path: Path, moved: bool
+) -> None:
+    root = tmp_path / "in"
+    put(root, "today/a.jpg")
+    scans = Scans(root)
+    scans.first()
+    scans.recent()
+    old = [f"2024/05/{day:02d}/{n}.jpg" for day in range(1, 4) for n in range(5)]
+    for name in old:
+        put(tmp_path, f"archive/{name}", age=700 * DAY)
+    for folder in sorted((tmp_path / "archive").rglob("*"), reverse=True):
+        age(folder, 700 * DAY)
+    source = tmp_path / "archive" / "2024"
+    if moved:
+        source.rename(root / "2024")
+    else:
+        shutil.copytree(source, root / "2024")
+    before = dict(scans.watermarks)
+    assert sorted(scans.recent()) == old
+    done = dict(scans.watermarks)
+    # Killed before anything of it had a row.
+    scans.watermarks = dict(before)
+    assert sorted(scans.restart()) == old
+    scans.recent()
+    # Killed when one folder was done.
+    scans.watermarks = before | {"2024/05/02": scans.watermarks["2024/05/02"]}
+    assert sorted(scans.restart()) == [name for name in old if "/02/" not in name]
+    assert done.keys() <= scans.watermarks.keys() | {"2024", "2024/05"}
+
+
+def test_a_first_start_counts_older_folders_as_done(tmp_path: Path, scans: Scans) -> None:
+    put(tmp_path, "old/a.jpg", age=10 * DAY)
+    age(tmp_path / "old", 10 * DAY)
+    put(tmp_path, "new/b.jpg")
+    assert scans.scanner.first_start
+    assert sorted(scans.first()) == ["new/b.jpg"]
+    assert scans.skipped == {"old", "new", ""}
+    scans.recent()
+    assert scans.skipped == {"old"}
+    assert scans.restart() == {}
+    assert not scans.scanner.first_start
+
+
+def test_a_first_scan_that_is_broken_off_leaves_no_watermark(tmp_path: Path, scans: Scans) -> None:
+    put(tmp_path, "old/a.jpg")
+    age(tmp_path / "old", 10 * DAY)
+    put(tmp_path, "new/b.jpg")
+    portion = next(iter(scans.scanner.scan(scans.now, scans.now.wall_ns - int(DAY * 1e9))))
+    assert portion.files
+
+
+def test_what_a_first_start_skipped_in_a_flat_folder_stays_skipped(
+    tmp_path: Path, scans: Scans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanner, "_SLACK_NS", 0)
+    put(tmp_path, "old.jpg")
+    time.sleep(0.3)
+    put(tmp_path, "new.jpg")
+    assert sorted(scans.first(lookback=0.2)) == ["new.jpg"]
+    # Killed before a row was written, and again after.
+    assert sorted(scans.restart()) == ["new.jpg"]
+    scans.recent()
+    put(tmp_path, "later.jpg")
+    assert "old.jpg" not in scans.restart()
+
+
+def test_only_files_younger_than_the_watermark_are_reported_again(
+    tmp_path: Path, scans: Scans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "d/a.jpg")
+    time.sleep(0.05)
+    put(tmp_path, "d/notes.txt")
+    scans.first()
+    scans.recent()
+    put(tmp_path, "d/b.jpg")
+    monkeypatch.setattr(scanner, "_SLACK_NS", 0)
+    assert sorted(scans.restart()) == ["d/b.jpg"]
+    # A folder renamed into its place, a clock set back, or a share: no such witness.
+    (tmp_path / "d").rename(tmp_path / "e")
+    (tmp_path / "e").rename(tmp_path / "d")
+    assert sorted(scans.restart()) == ["d/a.jpg", "d/b.jpg"]
+
+
+@pytest.mark.parametrize("watermark_age", [-DAY, 30 * 365 * DAY])
+def test_a_watermark_of_a_wrong_clock_hides_nothing(tmp_path: Path, watermark_age: float) -> None:
+    put(tmp_path, "d/a.jpg", age=3 * DAY)
+    scans = Scans(tmp_path, {"d": time.time_ns() - int(watermark_age * 1e9)})
+    assert sorted(scans.recent()) == ["d/a.jpg"]
+
+
+def test_a_removed_file_lowers_no_watermark_and_reports_nothing(
+    tmp_path: Path, scans: Scans
+) -> None:
+    put(tmp_path, "d/a.jpg")
+    put(tmp_path, "d/b.jpg")
+    scans.first()
+    scans.recent()
+    (tmp_path / "d" / "a.jpg").unlink()
+    assert scans.recent() == {}
+    scans.recent()
+    assert scans.watermarks["d"] == (tmp_path / "d").stat().st_mtime_ns
+    assert scans.restart() == {}

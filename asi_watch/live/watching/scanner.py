@@ -1,0 +1,449 @@
+"""Scans of a watch folder: the directory is the truth, events only make it fast.
+
+A folder's modification time moves whenever a name is added to it, so one `lstat` tells whether it
+must be listed. Two ways of looking at the tree share what they remember:
+
+- `FolderScanner.scan` looks at the folders that changed last and at those above them, where new
+  ones appear: its cost does not grow with the archive. At the start it walks everything.
+- `FolderScanner.begin_pass` and `go_on` look at every known folder, a slice at a time.
+
+For every folder that was read, the scanner says up to which modification time: its watermark. A
+folder at its watermark is not reported again, whatever became of the tree or of the process in
+between; any other folder is, whatever the age of its files.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import stat
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from asi_watch.config.model import CameraConfig
+from asi_watch.live.messages import FoundFile, Signature
+from asi_watch.live.watching.observer import Observer
+from asi_watch.logs import event
+
+log = logging.getLogger(__name__)
+
+HOT = 24
+"""Folders looked into because they changed last, those above them not counted."""
+
+FOLLOWED_FOR = 900.0
+"""Seconds for which a file is followed after its last change."""
+
+_FOLLOWED = 2000
+_MOST_WATCHES = 200
+_MAX_DEPTH = 32
+_CHUNK = 500
+_UNREADABLE_RETRIED = 64
+# A name may be added in the same tick of the file system's clock as the listing before it.
+_SAME_TICK = 3.0
+# 2001-01-01: earlier times come from a machine that did not know the time when it wrote.
+_NO_CLOCK_BEFORE_NS = 978_307_200 * 10**9
+# So far a clock is set back without anybody noticing.
+_SLACK_NS = 86_400 * 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The time of a scan by both clocks: `wall_ns` since 1970, `monotonic` in seconds."""
+
+    wall_ns: int
+    monotonic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Files found in one folder, at most 500; or, after the last of them, its watermark.
+
+    `skipped`: what lay there before the watermark was not reported, and is not to be.
+    """
+
+    folder: str
+    files: tuple[FoundFile, ...] = ()
+    watermark_ns: int | None = None
+    skipped: bool = False
+
+
+@dataclass(slots=True)
+class _Folder:
+    """What is remembered of a folder: a hash for every name, and the files that may change.
+
+    `seen_at` is when its modification time was first seen, by the monotonic clock.
+    """
+
+    mtime_ns: int
+    seen_at: float
+    listed_at: float
+    subfolders: tuple[str, ...] = ()
+    names: array[int] = field(default_factory=lambda: array("q"))
+    followed: dict[str, tuple[Signature, float]] = field(default_factory=dict)
+
+    def follow(self, name: str, signature: Signature, now: float) -> None:
+        """Follow a file from now on; of too many the one unchanged for longest is let go."""
+        self.followed.pop(name, None)
+        self.followed[name] = (signature, now)
+        if len(self.followed) > _FOLLOWED:
+            del self.followed[next(iter(self.followed))]
+
+
+class FolderScanner:
+    """Scans one tree again and again, reporting what is new or changed since the last scan.
+
+    Symbolic links are not followed; folders that begin with a dot are not entered.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+        Names the folder and the files of interest. `stable_for` is only a hint here: a file is
+        checked by decoding it.
+    watermarks : mapping of str to int
+        By folder, relative to the root: the modification time (ns) up to which all is done.
+    """
+
+    def __init__(self, camera: CameraConfig, watermarks: Mapping[str, int]) -> None:
+        self._root = str(camera.watch)
+        self._wants: Callable[[str], bool] = camera.wants
+        self._stable_ns = int(camera.stable_for.total_seconds() * 1e9)
+        self._watermarks = dict(watermarks)
+        self._folders: dict[str, _Folder] = {}
+        self._hot: dict[str, None] = {}
+        self._unreadable: dict[str, str] = {}
+        self._queue: deque[str] = deque()
+        self._list_all = False
+        self._starting = True
+        self._skip_before_ns: int | None = None
+        self.observer: Observer | None = None
+        """Watches every folder before it is listed: that leaves no gap between the two."""
+        self.remote = False
+        """True where modification times may come late and inode numbers change."""
+        self.keeps_change_times = True
+        """False where a new name may have old times throughout: see `_since`."""
+
+    # -- the two ways -----------------------------------------------------------------------
+
+    def scan(self, now: Moment, skip_before_ns: int | None = None) -> Iterator[Portion]:
+        """Look where something changed lately; at a start, at everything, newest names first.
+
+        Parameters
+        ----------
+        now : Moment
+        skip_before_ns : int, optional
+            At the very first start: older folders and files are not reported, but counted as
+            done.
+
+        Yields
+        ------
+        Portion
+            Files and watermarks, a folder's watermark after its files; with `skip_before_ns` all
+            watermarks at the end, so that a scan that was broken off leaves none.
+        """
+        self._starting, self._skip_before_ns = not self.rooted, skip_before_ns
+        chain = {"", *self.hot(), *islice(self._unreadable, _UNREADABLE_RETRIED)}
+        held: list[Portion] = []
+        for folder in sorted(chain, key=lambda f: (f.count("/"), f)):
+            for portion in self._walk(folder, now):
+                if skip_before_ns is None or portion.watermark_ns is None:
+                    yield portion
+                else:
+                    held.append(portion)
+        yield from held
+        if self._starting:
+            newest = heapq.nlargest(HOT, self._folders, lambda f: self._folders[f].mtime_ns)
+            self._hot = dict.fromkeys(reversed(newest))
+        self._starting, self._skip_before_ns = False, None
+
+    def begin_pass(self, list_all: bool) -> None:
+        """Begin to look at every known folder; with `list_all` whatever its time says."""
+        self._queue = deque({**self._folders, **self._unreadable})
+        self._list_all = list_all
+
+    @property
+    def passing(self) -> bool:
+        """True while folders are left for `go_on`."""
+        return bool(self._queue)
+
+    def go_on(self, now: Moment, enough: Callable[[], bool]) -> Iterator[Portion]:
+        """Go on with a pass until `enough` says so; yields as `scan` does."""
+        while self._queue:
+            yield from self._walk(self._queue.popleft(), now, self._list_all)
+            if enough():
+                return
+
+    def forget_tree(self) -> None:
+        """Look at everything again; folders at their watermark are not reported again."""
+        self._folders.clear()
+        self._hot.clear()
+        self._queue.clear()
+
+    # -- what can be asked ------------------------------------------------------------------
+
+    @property
+    def rooted(self) -> bool:
+        """True when the root itself has been read."""
+        return "" in self._folders
+
+    @property
+    def first_start(self) -> bool:
+        """True when nothing of this camera has ever been done."""
+        return not self._watermarks
+
+    @property
+    def nothing_below_done(self) -> bool:
+        """True when no folder below the root has ever been done."""
+        return not any(self._watermarks)
+
+    @property
+    def unreadable(self) -> int:
+        """Folders that could not be read when they were last tried."""
+        return len(self._unreadable)
+
+    def counts(self) -> dict[str, int]:
+        """Give the sizes of what is remembered."""
+        folders = self._folders.values()
+        return {
+            "folders": len(folders),
+            "names": sum(len(f.names) for f in folders),
+            "followed": sum(len(f.followed) for f in folders),
+        }
+
+    def hot(self) -> list[str]:
+        """Name the folders that changed last, the latest first, each after those above it."""
+        ordered: dict[str, None] = {"": None}
+        for folder in reversed(self._hot):
+            parts = folder.split("/") if folder else []
+            ordered.update(dict.fromkeys("/".join(parts[: n + 1]) for n in range(len(parts))))
+        return list(ordered)
+
+    # -- walking ----------------------------------------------------------------------------
+
+    def _walk(self, start: str, now: Moment, list_all: bool = False) -> Iterator[Portion]:
+        pending = [start]
+        while pending:
+            folder = pending.pop()
+            if folder.count("/") >= _MAX_DEPTH:
+                self._not_read(folder, f"nested deeper than {_MAX_DEPTH} folders")
+                continue
+            try:
+                portions, fresh = self._visit(folder, now, list_all)
+            except (FileNotFoundError, NotADirectoryError):
+                # Gone between two looks. The root's absence is for the caller to judge.
+                if folder:
+                    self._forget(folder)
+                    self._unreadable.pop(folder, None)
+                continue
+            except OSError as error:
+                self._not_read(folder, error.strerror or str(error))
+                continue
+            if self._unreadable.pop(folder, None) is not None:
+                event(log, logging.INFO, "folder readable again", folder=self._path(folder))
+            for portion in portions:
+                yield portion
+                # Only now has it been handed over.
+                if portion.watermark_ns is not None:
+                    self._watermarks[folder] = portion.watermark_ns
+            pending += fresh
+
+    def _visit(
+        self, folder: str, now: Moment, list_all: bool
+    ) -> tuple[list[Portion], tuple[str, ...] | list[str]]:
+        """Look at one folder; return what to report, and its subfolders not visited yet."""
+        where = self._path(folder)
+        status = os.lstat(where) if folder else os.stat(where)
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(where)
+        known, mtime_ns = self._folders.get(folder), status.st_mtime_ns
+        changed = known is None or known.mtime_ns != mtime_ns
+        if known is not None and not (changed or list_all or self._must_list(known, now)):
+            self._watch(folder, status, begin=False)
+            return self._portions(folder, self._rewritten(folder, known, now)), ()
+        skipped = known is None and self._before_look_back(mtime_ns)
+        fresh_names = known is not None or not self._is_done(folder, mtime_ns, skipped)
+        self._watch(folder, status, begin=fresh_names and (changed or not list_all))
+        keys, subfolders = self._list(where, folder)
+        since_ns = None if known is not None else self._since(folder, status, now)
+        if known is None:
+            seen_at = now.monotonic if self._came_lately(mtime_ns, now) else float("-inf")
+            known = self._folders[folder] = _Folder(mtime_ns, seen_at, now.monotonic)
+        elif changed:
+            known.mtime_ns, known.seen_at = mtime_ns, now.monotonic
+        files = self._rewritten(folder, known, now)
+        if fresh_names:
+            files += self._new(folder, known, keys, now, since_ns)
+        if not self._starting and (changed or files):
+            # Files without a new modification time: it comes late, or never.
+            known.seen_at = now.monotonic
+            self._heat(folder)
+        known.listed_at, known.names = now.monotonic, array("q", keys.values())
+        gone, known.subfolders = set(known.subfolders).difference(subfolders), subfolders
+        for path in gone:
+            self._forget(path)
+        portions = self._portions(folder, files)
+        portions += self._watermark(folder, known, skipped)
+        return portions, [path for path in subfolders if path not in self._folders]
+
+    def _list(self, where: str, folder: str) -> tuple[dict[str, int], tuple[str, ...]]:
+        """List the wanted names, each with a key that tells it from its successors."""
+        keys: dict[str, int] = {}
+        subfolders: list[str] = []
+        with os.scandir(where) as entries:
+            for entry in entries:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if not name.startswith("."):
+                        subfolders.append(f"{folder}/{name}" if folder else name)
+                elif self._wants(name):
+                    keys[name] = hash(name) if self.remote else hash((name, entry.inode()))
+        # The newest folders last, so that a stack takes them first.
+        return keys, tuple(sorted(subfolders))
+
+    # -- what is done, and what is not ------------------------------------------------------
+
+    def _is_done(self, folder: str, mtime_ns: int, skipped: bool) -> bool:
+        return skipped or self._watermarks.get(folder) == mtime_ns
+
+    def _since(self, folder: str, status: os.stat_result, now: Moment) -> int | None:
+        """Tell from when on files of an unknown folder are to be reported; None: all.
+
+        A name that was added after the watermark belongs to a file whose change time is later:
+        creating, copying and renaming set it by the same clock as the folder's own time. A
+        folder that was itself renamed, or has its times from elsewhere, is no such witness.
+        """
+        watermark = self._watermarks.get(folder)
+        if watermark is None or not self.keeps_change_times:
+            return self._skip_before_ns
+        in_order = _NO_CLOCK_BEFORE_NS <= watermark <= min(status.st_mtime_ns, now.wall_ns)
+        if not in_order or status.st_ctime_ns != status.st_mtime_ns:
+            return None
+        return watermark - _SLACK_NS
+
+    def _before_look_back(self, mtime_ns: int) -> bool:
+        return self._skip_before_ns is not None and _before(mtime_ns, self._skip_before_ns)
+
+    def _watermark(self, folder: str, known: _Folder, skipped: bool) -> list[Portion]:
+        """Say up to when the folder is read, once no name can hide in its modification time."""
+        marks = []
+        if self._skip_before_ns is not None and not skipped:
+            # What is older than the look-back is done; what is younger, not yet.
+            marks.append(Portion(folder, (), self._skip_before_ns, skipped=True))
+        at_rest = known.listed_at - known.seen_at > _SAME_TICK
+        # An empty root may be the place where a share is to be mounted.
+        if at_rest and (folder or known.names or known.subfolders):
+            marks.append(Portion(folder, (), known.mtime_ns, skipped))
+        # A watermark never falls: a folder whose time went back is read whole at every start.
+        done = self._watermarks.get(folder, -1)
+        return [
+            mark for mark in marks if mark.watermark_ns is not None and mark.watermark_ns > done
+        ]
+
+    def _came_lately(self, mtime_ns: int, now: Moment) -> bool:
+        """Tell whether a folder may be changing now; one found while running always may."""
+        if not self._starting or mtime_ns < _NO_CLOCK_BEFORE_NS:
+            return True
+        return mtime_ns > now.wall_ns - int(FOLLOWED_FOR * 1e9)
+
+    def _must_list(self, known: _Folder, now: Moment) -> bool:
+        """Tell whether names may have come without a new modification time."""
+        if known.listed_at - known.seen_at <= _SAME_TICK:
+            return True
+        return self.remote and now.monotonic - known.seen_at < FOLLOWED_FOR
+
+    # -- files ------------------------------------------------------------------------------
+
+    def _new(
+        self, folder: str, known: _Folder, keys: dict[str, int], now: Moment, since_ns: int | None
+    ) -> list[FoundFile]:
+        """Report names not known; in their order, so that portions of 500 cut one bracket."""
+        found = []
+        before = set(known.names)
+        lately_ns = now.wall_ns - int(FOLLOWED_FOR * 1e9)
+        for name in sorted(name for name, key in keys.items() if key not in before):
+            status = _lstat(f"{self._path(folder)}/{name}")
+            if status is None:
+                continue
+            signature = (status.st_size, status.st_mtime_ns)
+            if name in known.followed and known.followed[name][0] == signature:
+                continue
+            came_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+            if since_ns is not None and _before(came_ns, since_ns):
+                continue
+            if not self._starting or came_ns >= lately_ns:
+                known.follow(name, signature, now.monotonic)
+            found.append(self._report(folder, name, signature, now))
+        return found
+
+    def _rewritten(self, folder: str, known: _Folder, now: Moment) -> list[FoundFile]:
+        """Report followed files that changed; let go of those that have lain still."""
+        found = []
+        for name, (signature, seen_at) in list(known.followed.items()):
+            status = _lstat(f"{self._path(folder)}/{name}")
+            if status is None:
+                del known.followed[name]
+            elif (changed := (status.st_size, status.st_mtime_ns)) != signature:
+                known.follow(name, changed, now.monotonic)
+                found.append(self._report(folder, name, changed, now))
+            elif now.monotonic - seen_at > FOLLOWED_FOR:
+                del known.followed[name]
+        return found
+
+    def _report(self, folder: str, name: str, signature: Signature, now: Moment) -> FoundFile:
+        # A FIFO or a link called x.jpg is reported too: reading refuses it, and says so.
+        settled = signature[1] < now.wall_ns - self._stable_ns
+        return FoundFile(f"{folder}/{name}" if folder else name, signature, settled)
+
+    @staticmethod
+    def _portions(folder: str, files: list[FoundFile]) -> list[Portion]:
+        starts = range(0, len(files), _CHUNK)
+        return [Portion(folder, tuple(files[start : start + _CHUNK])) for start in starts]
+
+    # -- folders ----------------------------------------------------------------------------
+
+    def _watch(self, folder: str, status: os.stat_result, begin: bool) -> None:
+        observer = self.observer
+        if observer is None:
+            return
+        if observer.watches(folder) or (begin and observer.count < _MOST_WATCHES):
+            observer.watch(folder, status)
+
+    def _heat(self, folder: str) -> None:
+        self._hot.pop(folder, None)
+        self._hot[folder] = None
+        if len(self._hot) > HOT:
+            del self._hot[next(iter(self._hot))]
+
+    def _forget(self, folder: str) -> None:
+        pending = [folder]
+        while pending:
+            gone = pending.pop()
+            known = self._folders.pop(gone, None)
+            self._hot.pop(gone, None)
+            pending += known.subfolders if known else ()
+
+    def _not_read(self, folder: str, reason: str) -> None:
+        if self._unreadable.get(folder) != reason:
+            self._unreadable[folder] = reason
+            event(
+                log, logging.WARNING, "folder not scanned", folder=self._path(folder), reason=reason
+            )
+
+    def _path(self, folder: str) -> str:
+        return f"{self._root}/{folder}" if folder else self._root
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        # Gone, or out of reach since it was listed: the next listing shows which.
+        return None
+
+
+def _before(time_ns: int, since_ns: int) -> bool:
+    """Tell whether a time is known to lie before the look-back; without a clock it is not."""
+    return _NO_CLOCK_BEFORE_NS <= time_ns < since_ns
