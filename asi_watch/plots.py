@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from asi_watch.hdr.calibration import Calibration, CalibrationReport
 from asi_watch.hdr.response import ResponseCurve, as_log_response
+from asi_watch.response_files import FIRST_CODE, LAST_CODE, compare_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,47 +75,48 @@ def save_response_plot(
 
 
 def save_comparison_plot(
-    first: ArrayLike,
-    second: ArrayLike,
+    first: ResponseCurve,
+    second: ResponseCurve,
+    names: tuple[str, str],
     out_path: str | Path,
-    labels: tuple[str, str] = ("first", "second"),
     dpi: int = 150,
 ) -> Path:
-    """Draw two response curves, channels BGR, and their difference in stops.
+    """Draw two curves, the free constant of each channel removed, and their difference.
 
     Parameters
     ----------
-    first, second : array_like, shape (256, C) or (256, 1, C)
-        The same number of channels.
+    first, second : ResponseCurve
+    names : (str, str)
+        What they are called in the figure.
     out_path : str or Path
-    labels : tuple of str
-        What the legend calls them.
     dpi : int
 
     Raises
     ------
-    ValueError
-        If the curves differ in their number of channels.
+    ResponseFileError
+        If they differ in their number of channels.
     """
-    one, two = as_log_response(first), as_log_response(second)
-    if one.shape != two.shape:
-        raise ValueError(f"curves of {one.shape[1]} and {two.shape[1]} channels cannot be compared")
+    result = compare_curves(first, second)
     figure = _figure(7.0, 7.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    difference = (two - one) / LN2
-    difference = difference - difference[15:241].mean(axis=0)  # the free constant of g
-    for column, key in enumerate(_keys(one)):
-        colour = _COLOURS[key]
-        above.plot(one[:, column], color=colour, lw=2.0, label=f"{labels[0]}, {_NAMES[key]}")
-        above.plot(
-            two[:, column], color=colour, lw=1.2, ls="--", label=f"{labels[1]}, {_NAMES[key]}"
-        )
-        below.plot(difference[:, column], color=colour, lw=1.4)
-    below.axhline(0.0, color="#1a202c", lw=0.7)
-    _dress(above, _G_LABEL, "Response curves")
-    _dress(below, f"{labels[1]} − {labels[0]}, stops", "")
-    below.set_xlabel("code z")
-    above.legend(frameon=False, fontsize=8, ncols=2)
+    g = first.log_response.astype(np.float64)
+    for column, key in enumerate(_keys(first.log_response)):
+        colour, name = _COLOURS[key], _NAMES[key]
+        stops = result.difference[:, column]
+        above.plot(g[:, column], color=colour, label=f"{name}, A")
+        above.plot(g[:, column] + stops * LN2, color=colour, ls="--", label=f"{name}, B")
+        below.plot(stops, color=colour, label=f"{name}, RMS {result.rms[column]:.4f}")
+    _dress(above, _G_LABEL, f"A  {names[0]}\nB  {names[1]}")
+    above.legend(frameon=False, ncols=2)
+    reach = 1.3 * max(*result.worst, 1e-3)
+    below.axhline(0, color="black", lw=0.8)
+    below.axvspan(0, FIRST_CODE, color="black", alpha=0.06, lw=0, label="not compared")
+    below.axvspan(LAST_CODE, 255, color="black", alpha=0.06, lw=0)
+    below.set(xlabel="code z", xlim=(0, 255), ylim=(-reach, reach))
+    _dress(below, "B − A (stops)", "")
+    # Above the axes: inside, it would lie on the curves.
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    below.legend(frameon=False, ncols=4, fontsize="small", columnspacing=1.2, **place)
     return _save(figure, out_path, dpi)
 
 

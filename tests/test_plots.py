@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from asi_watch.hdr.calibration import calibrate_response, sample_bracket
+from asi_watch.hdr.response import ResponseCurve
 from asi_watch.plots import (
     _apart,
     save_calibration_report_plot,
@@ -51,10 +52,11 @@ def test_channel_order_decides_the_colour(tmp_path):
 
 
 def test_comparison_plot(tmp_path):
-    path = save_comparison_plot(curve(), curve() * 1.1, tmp_path / "c.png", ("old", "new"), dpi=50)
-    assert cv2.imread(str(path)) is not None
+    old, new, grey = (ResponseCurve(g) for g in (curve(), curve() * 1.1, curve(1)))
+    path = save_comparison_plot(old, new, ("old", "new"), tmp_path / "c.png", dpi=50)
+    assert cv2.imread(str(path)).shape[:2] == (350, 350)
     with pytest.raises(ValueError, match="cannot be compared"):
-        save_comparison_plot(curve(), curve(1), tmp_path / "d.png")
+        save_comparison_plot(old, grey, ("old", "grey"), tmp_path / "d.png")
 
 
 def test_report_plot(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,8 +105,7 @@ def compare(first: str, second: str, plot: str | None) -> None:
     The constant that no calibration can know is removed from each channel first.
     """
     from asi_watch.cli._curve_report import channel_names, row
-    from asi_watch.pipeline.comparing import FIRST_CODE, LAST_CODE, compare_curves
-    from asi_watch.response_files import load_curve
+    from asi_watch.response_files import FIRST_CODE, LAST_CODE, compare_curves, load_curve
 
     a, b = load_curve(first), load_curve(second)
     result = compare_curves(a, b)
@@ -120,9 +120,11 @@ def compare(first: str, second: str, plot: str | None) -> None:
     click.echo(row("largest", (f"{v:.4f} at {code}" for v, code in worst)))
     click.echo(row("constant removed", (f"{v:+.4f}" for v in result.offset)))
     if plot is not None:
-        from asi_watch.pipeline.curve_plots import save_comparison_plot
+        from asi_watch.pipeline.curves import publish_plot
+        from asi_watch.plots import save_comparison_plot
 
-        save_comparison_plot(a, b, (first, second), plot)
+        names = shown(first), shown(second)
+        publish_plot(lambda path: save_comparison_plot(a, b, names, path), Path(plot))
         click.echo(f"plot in {shown(plot)}")
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from asi_watch.calibrate_brackets import CalibrationChoices
 from asi_watch.pipeline.archive import ArchiveSummary, merge_archive
 from asi_watch.pipeline.arrays import create_and_save_hdr
-from asi_watch.pipeline.camera import calibrate_archive, calibrate_camera, get_lne_range
 from asi_watch.pipeline.curves import (
     _save_response_plot,
+    calibrate_archive,
+    calibrate_camera,
+    get_lne_range,
     load_response_curve,
     save_response_curve,
 )

@@ -19,7 +19,7 @@ from asi_watch.files import shown
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.pipeline.archive_bracket import ArchiveBracket
-from asi_watch.pipeline.camera import calibrate_found
+from asi_watch.pipeline.curves import calibrate_found
 from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
 from asi_watch.pipeline.finding import (
     ArchiveRules,

