@@ -1,12 +1,35 @@
-"""Exposures, time-rounded slots, and when a bracket is complete: pure code, for live and batch."""
+"""Exposures, time-rounded slots, complete brackets and duplicates: pure code, for live and batch.
+
+A slot that is longer than the interval between brackets holds two of them. Taken exposure by
+exposure, the newest files could come from both, half a minute of moving clouds apart; so one
+bracket goes first, and another lends only what that one lacks.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from itertools import groupby, pairwise
+from typing import Final, Literal
+
+__all__ = [
+    "MAX_EXPOSURES",
+    "SUPERSEDED",
+    "ExpectedExposures",
+    "Exposure",
+    "brackets_among",
+    "chosen_files",
+    "slot_of",
+    "why_superseded",
+    "why_too_many",
+]
+
+MAX_EXPOSURES: Final = 64
+"""So many exposure times are merged at most: more are no bracket, and cost memory."""
+SUPERSEDED: Final = "superseded by "
+"""How the reason of a file begins that is not used for the sake of another."""
 
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -14,6 +37,11 @@ _MICROSECOND = timedelta(microseconds=1)
 # How many closed brackets `exposures: auto` looks back on, and how many must agree.
 _RECENT_BRACKETS = 7
 _AGREEING_BRACKETS = 2
+
+# Names count whole seconds: a gap of one may be any between nothing and two.
+_UNCERTAIN = timedelta(seconds=1)
+_CLEARLY_WIDER = 2
+_ALIKE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +154,144 @@ class ExpectedExposures:
             return None
         commonest = max(agreeing, key=lambda s: counts[s])
         return max((s for s in agreeing if s >= commonest), key=len)
+
+
+# -- several files of one exposure time -----------------------------------------------------
+
+
+def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
+    """Choose one file for each exposure time.
+
+    Parameters
+    ----------
+    files : iterable of Exposure
+        The usable files of one slot, in any order.
+
+    Returns
+    -------
+    dict of float to Exposure
+        All exposure times that there are. Of several brackets (`brackets_among`) the one with the
+        most exposures goes first, among equals the later. Within a bracket, and for exposure times
+        that the first one lacks, the file written last is taken.
+    """
+    given = list(files)
+    chosen = _newest(given)
+    if len(chosen) == len(given):
+        return chosen
+    brackets = brackets_among(given)
+    if len(brackets) > 1:
+        first = max(brackets, key=_rank)
+        chosen |= _newest(first)
+    return chosen
+
+
+def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
+    """Tell apart the brackets of one slot, by the timestamps of their names.
+
+    They are told apart where an exposure time comes twice with different timestamps, and either
+    the pause between brackets is clearly longer than those within, or brackets without a pause
+    repeat at least two exposure times in the same order. A single exposure that was repeated makes
+    no bracket, nor do exposures that go up and down again.
+
+    Parameters
+    ----------
+    files : iterable of Exposure
+        The files of one slot, in any order.
+
+    Returns
+    -------
+    list of list of Exposure
+        In the order of time; one alone where nothing tells them apart.
+    """
+    rising = sorted(files, key=lambda e: (e.timestamp, e.exposure_us, e.path))
+    if not _repeats(rising):
+        return [rising]
+    moments = [list(group) for _, group in groupby(rising, key=lambda e: e.timestamp)]
+    return _apart_by_pauses(moments) or _apart_by_repetition(moments) or [rising]
+
+
+def why_superseded(exposure: Exposure, winner: Exposure) -> str:
+    """Say why a file is not used for the sake of another of the same exposure time."""
+    if winner.newer_than(exposure):
+        return f"{SUPERSEDED}the newer {winner.path}"
+    return f"{SUPERSEDED}{winner.path}: the slot holds two brackets, and that one goes first"
+
+
+def why_too_many(exposures_us: Iterable[float]) -> str | None:
+    """Say why a slot has too many exposure times to be a bracket; None if it has not.
+
+    Parameters
+    ----------
+    exposures_us : iterable of float
+        Those of one slot.
+    """
+    count = len(set(exposures_us))
+    if count <= MAX_EXPOSURES:
+        return None
+    return (
+        f"{count} exposure times in one slot, at most {MAX_EXPOSURES} are merged; do the names give"
+        " the exposure where `filename` says, and is round_to as long as the camera's interval?"
+    )
+
+
+def _apart_by_pauses(moments: Sequence[list[Exposure]]) -> list[list[Exposure]] | None:
+    """Cut at the shortest of the long pauses that leave brackets which repeat no exposure.
+
+    Or that leave brackets which repeat the same ones in the same order: up and down each.
+    """
+    gaps = [b[0].timestamp - a[0].timestamp for a, b in pairwise(moments)]
+    for shortest in sorted(set(gaps), reverse=True):
+        within = max((g for g in gaps if g < shortest), default=timedelta(0))
+        if shortest <= _CLEARLY_WIDER * within + _UNCERTAIN:
+            continue
+        parts = [list(moments[0])]
+        for gap, moment in zip(gaps, moments[1:], strict=True):
+            if gap >= shortest:
+                parts.append([])
+            parts[-1] += moment
+        orders = {tuple(e.exposure_us for e in part) for part in parts}
+        if not all(_times(a) & _times(b) for a, b in pairwise(parts)) or max(map(len, parts)) == 1:
+            continue  # pieces of one bracket
+        if not any(map(_repeats, parts)) or (len(orders) == 1 and len(parts) > 1):
+            return parts
+    return None
+
+
+def _apart_by_repetition(moments: Sequence[list[Exposure]]) -> list[list[Exposure]] | None:
+    """Cut where an exposure time comes again in the same order; for cameras that never pause."""
+    parts: list[list[Exposure]] = [[]]
+    for moment in moments:
+        if _times(parts[-1]) & _times(moment):
+            parts.append([])
+        parts[-1] += moment
+    return parts if all(_same_order(a, b) for a, b in pairwise(parts)) else None
+
+
+def _same_order(first: Sequence[Exposure], second: Sequence[Exposure]) -> bool:
+    """Tell whether two parts share exposure times, and have these in the same order."""
+    common = _times(first) & _times(second)
+    a, b = ([e.exposure_us for e in part if e.exposure_us in common] for part in (first, second))
+    return len(common) >= _ALIKE and a == b
+
+
+def _repeats(files: Iterable[Exposure]) -> bool:
+    """Tell whether an exposure time comes with different timestamps."""
+    seen = {(e.exposure_us, e.timestamp) for e in files}
+    return len(seen) > len({time for time, _ in seen})
+
+
+def _times(files: Iterable[Exposure]) -> set[float]:
+    return {e.exposure_us for e in files}
+
+
+def _rank(bracket: list[Exposure]) -> tuple[int, datetime]:
+    return len(_times(bracket)), bracket[0].timestamp
+
+
+def _newest(files: Iterable[Exposure]) -> dict[float, Exposure]:
+    newest: dict[float, Exposure] = {}
+    for exposure in files:
+        present = newest.get(exposure.exposure_us)
+        if present is None or exposure.newer_than(present):
+            newest[exposure.exposure_us] = exposure
+    return newest

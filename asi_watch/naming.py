@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-from asi_watch.name_templates import (
-    DIRECTIVES,
-    EARLIEST_YEAR,
-    LATEST_YEAR,
-    TemplateError,
-    full_year,
-    parse_template,
-    read_timestamp,
-)
-
 __all__ = [
+    "MICROSECONDS_PER_UNIT",
     "ExposureUnit",
     "NamePattern",
     "ParsedName",
     "TemplateError",
+    "is_hidden",
     "is_product_name",
     "parse_timezone",
     "slot_stem",
+    "unclear_labels",
     "utc_offset_changes",
 ]
 
@@ -43,10 +37,15 @@ MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = MappingProxyType(
 )
 PRODUCT_SUFFIX: Final = "_hdr"
 """What the stem of every product ends in, and the stem of no exposure may end in."""
+EARLIEST_YEAR, LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
 
 _MAX_EXPOSURE_DIGITS: Final = 10
-
-_LABEL = re.compile(r"_(0[0-9]{0,2})$")
+_DIRECTIVES: Final[Mapping[str, str]] = {
+    letter: f"(?P<{letter}>[0-9]{{{count}}})"
+    for letter, count in zip("YymdjHMSf", (4, 2, 2, 2, 3, 2, 2, 2, "1,6"), strict=True)
+}
+_EXAMPLE: Final = "'{timestamp:%Y%m%d%H%M%S}_{exposure}'"
+_NUMBER_AT_END = re.compile(r"_([0-9]{1,10})$")
 
 
 class ParsedName(NamedTuple):
@@ -56,6 +55,33 @@ class ParsedName(NamedTuple):
     """On the camera's own clock, without a time zone."""
     exposure_us: float
     """Exposure time in µs, greater than zero."""
+
+
+class TemplateError(ValueError):
+    """A file name template that cannot be used.
+
+    Parameters
+    ----------
+    template : str
+        The template as written.
+    position : int
+        Where in it the fault lies: characters from the left, the first is 1.
+    reason : str
+        One clause: what is wrong and what would be right.
+    """
+
+    def __init__(self, template: str, position: int, reason: str) -> None:
+        super().__init__(f"{template!r}, character {position}: {reason}")
+        self.template, self.position, self.reason = template, position, reason
+
+
+class _Part(NamedTuple):
+    """A piece of a template; text is the letter of a directive, nothing for the exposure."""
+
+    kind: Literal["text", "directive", "exposure"]
+    text: str
+    position: int
+    """Counted from 1."""
 
 
 class NamePattern:
@@ -70,10 +96,11 @@ class NamePattern:
     unit : {"us", "ms", "s"}
         What the number in the name counts; the values of `labels` count the same.
     labels : mapping of str to float
-        Exposure time for each label. The text in the name is looked up here first; only when
-        it is no label is it read as an integer.
+        Exposure time for each label. The text in the name is looked up here first.
     timezone : str or datetime.tzinfo
         Of the timestamps in the names.
+    labels_only : bool
+        With labels: a number that is no label does not fit.
 
     Raises
     ------
@@ -87,6 +114,8 @@ class NamePattern:
         unit: ExposureUnit = "us",
         labels: Mapping[str, float] | None = None,
         timezone: str | tzinfo = "UTC",
+        *,
+        labels_only: bool = False,
     ) -> None:
         self.template = template
         self.unit = unit
@@ -96,10 +125,19 @@ class NamePattern:
             raise ValueError(f"exposure unit {unit!r}: it must be one of us, ms, s")
         self._unit_us = MICROSECONDS_PER_UNIT[unit]
         self._label_us = {text: self._checked_label(text) for text in self.labels}
-        self._parts = parse_template(template)
-        self._short_year = any(part[:2] == ("directive", "y") for part in self._parts)
+        self._parts = _parse_template(template)
         self._refuse_product_names()
-        self._regex = re.compile(self._expression(), re.DOTALL)
+        number = f"[0-9]{{1,{_MAX_EXPOSURE_DIGITS}}}"
+        # A full match tries them all: their order does not matter.
+        numbers = [] if labels_only and self.labels else [number]
+        exposure = "|".join([*map(re.escape, self.labels), *numbers])
+        pieces = (
+            _DIRECTIVES[text]
+            if kind == "directive"
+            else re.escape(text) or f"(?P<exposure>{exposure})"
+            for kind, text, _ in self._parts
+        )
+        self._regex = re.compile("".join(pieces), re.DOTALL)
 
     def __repr__(self) -> str:
         return (
@@ -119,18 +157,20 @@ class NamePattern:
         Returns
         -------
         ParsedName or None
-            None for any name that does not follow the template, is no date, lies outside the
-            years 1970 to 2261, or has an exposure of zero. Never raises.
+            None for a hidden file and for any name that does not follow the template, is no date,
+            lies outside the years 1970 to 2261, or has an exposure of zero. Never raises.
         """
-        match = self._regex.fullmatch(_stem(name))
+        match = None if is_hidden(name) else self._regex.fullmatch(_stem(name))
         if match is None:
             return None
         fields = match.groupdict()
-        exposure_us = self._exposure(fields["exposure"])
-        timestamp = read_timestamp(fields)
-        if exposure_us is None or timestamp is None:
-            return None
-        return ParsedName(timestamp, exposure_us)
+        text = fields["exposure"]
+        exposure_us = self._label_us.get(text)
+        if exposure_us is None:
+            # A label may stand beside the digits, so the text is digits here.
+            exposure_us = float(int(text) * self._unit_us)
+        timestamp = _read_timestamp(fields)
+        return ParsedName(timestamp, exposure_us) if timestamp and exposure_us > 0 else None
 
     def format(self, timestamp: datetime, exposure_us: float) -> str:
         """Write the stem of a file name: the inverse of `parse`.
@@ -153,14 +193,21 @@ class NamePattern:
             When the exposure has no label and is no whole number of the unit, when its number
             would be read back as a label, or when the year is out of range.
         """
+        year = timestamp.year
         if timestamp.tzinfo is not None:
             raise ValueError("the timestamp of a name must be naive, on the camera's clock")
-        if not EARLIEST_YEAR <= timestamp.year <= LATEST_YEAR:
-            raise ValueError(f"year {timestamp.year} is outside {EARLIEST_YEAR}–{LATEST_YEAR}")
-        if self._short_year and full_year(timestamp.year % 100) != timestamp.year:
-            raise ValueError(f"year {timestamp.year} cannot be written with two digits")
+        if not EARLIEST_YEAR <= year <= LATEST_YEAR:
+            raise ValueError(f"year {year} is outside {EARLIEST_YEAR}–{LATEST_YEAR}")
+        if (
+            any(part[:2] == ("directive", "y") for part in self._parts)
+            and _full_year(year % 100) != year
+        ):
+            raise ValueError(f"year {year} cannot be written with two digits")
         exposure = self._exposure_text(exposure_us)
-        return "".join(_written(kind, text, timestamp, exposure) for kind, text, _ in self._parts)
+        return "".join(
+            timestamp.strftime(f"%{text}") if kind == "directive" else text or exposure
+            for kind, text, _ in self._parts
+        )
 
     def to_utc(self, timestamp: datetime) -> datetime:
         """Turn a timestamp of the camera's clock into UTC.
@@ -189,28 +236,9 @@ class NamePattern:
     def _refuse_product_names(self) -> None:
         kind, tail, position = self._parts[-1]
         tails = list(self.labels) if kind == "exposure" else [tail if kind == "text" else ""]
-        for text in tails:
-            if text.endswith(PRODUCT_SUFFIX):
-                reason = f"names ending in {PRODUCT_SUFFIX!r} are kept for the merged products"
-                raise TemplateError(self.template, position, reason)
-
-    def _expression(self) -> str:
-        # A full match tries them all: their order does not matter.
-        exposure = "|".join([*map(re.escape, self.labels), f"[0-9]{{1,{_MAX_EXPOSURE_DIGITS}}}"])
-        sources: dict[str, Callable[[str], str]] = {
-            "exposure": lambda _: f"(?P<exposure>{exposure})",
-            "text": re.escape,
-            "directive": DIRECTIVES.__getitem__,
-        }
-        return "".join(sources[kind](text) for kind, text, _ in self._parts)
-
-    def _exposure(self, text: str) -> float | None:
-        known = self._label_us.get(text)
-        if known is not None:
-            return known
-        # A label may stand beside the digits, so the text is digits here.
-        value = int(text) * self._unit_us
-        return float(value) if value > 0 else None
+        if any(text.endswith(PRODUCT_SUFFIX) for text in tails):
+            reason = f"names ending in {PRODUCT_SUFFIX!r} are kept for the merged products"
+            raise TemplateError(self.template, position, reason)
 
     def _exposure_text(self, exposure_us: float) -> str:
         for label, value in self._label_us.items():
@@ -227,6 +255,124 @@ class NamePattern:
         if len(text) > _MAX_EXPOSURE_DIGITS:
             raise ValueError(f"{exposure_us} µs has more than {_MAX_EXPOSURE_DIGITS} digits")
         return text
+
+
+# -- templates ------------------------------------------------------------------------------
+
+
+def _parse_template(template: str) -> list[_Part]:
+    """Take a template apart, in its order; raises `TemplateError` for its first fault."""
+    parts: list[_Part] = []
+    seen: set[str] = set()
+    at = 0
+    while at < len(template):
+        if template[at] == "}":
+            raise TemplateError(template, at + 1, "'}' without a '{' before it")
+        if template[at] != "{":
+            text = re.split("[{}]", template[at:], maxsplit=1)[0]
+            parts.append(_Part("text", text, at + 1))
+            at += len(text)
+            continue
+        end = template.find("}", at)
+        if end < 0 or "{" in template[at + 1 : end]:
+            raise TemplateError(template, at + 1, "'{' is never closed by '}'")
+        field, colon, directives = template[at + 1 : end].partition(":")
+        if field in seen:
+            raise TemplateError(template, at + 1, f"{{{field}}} stands here a second time")
+        seen.add(field)
+        if field == "timestamp":
+            parts += _parse_directives(template, directives, at + 1 + len(field) + len(colon))
+        elif field == "exposure" and not colon:
+            parts.append(_Part("exposure", "", at + 1))
+        else:
+            known = "known are {timestamp:...}, {exposure}"
+            raise TemplateError(template, at + 1, f"{template[at : end + 1]} is unknown; {known}")
+        at = end + 1
+    for field in ("timestamp", "exposure"):
+        if field not in seen:
+            reason = f"there is no {{{field}}}; a complete template is {_EXAMPLE}"
+            raise TemplateError(template, len(template) + 1, reason)
+    _check_text(template, parts)
+    return parts
+
+
+def _parse_directives(template: str, directives: str, start: int) -> list[_Part]:
+    parts: list[_Part] = []
+    for match in re.finditer("%(.?)|[^%]+", directives, re.DOTALL):
+        position, letter = start + match.start() + 1, match[1]
+        if letter is None or letter == "%":
+            parts.append(_Part("text", match[0] if letter is None else "%", position))
+            continue
+        if letter not in _DIRECTIVES:
+            known = " ".join(f"%{known}" for known in _DIRECTIVES)
+            raise TemplateError(template, position, f"'%{letter}' is unknown; known are {known}")
+        if any(part[:2] == ("directive", letter) for part in parts):
+            raise TemplateError(template, position, f"'%{letter}' stands here a second time")
+        parts.append(_Part("directive", letter, position))
+    _check_complete(template, start, [part for part in parts if part.kind == "directive"])
+    return parts
+
+
+def _check_complete(template: str, start: int, directives: list[_Part]) -> None:
+    letters = {part.text for part in directives}
+    example = f"a complete template is {_EXAMPLE}"
+    if len(letters & {"Y", "y"}) != 1:
+        fault = "the timestamp needs the year, %Y or %y"
+    elif letters & {"m", "d", "j"} not in ({"m", "d"}, {"j"}):
+        fault = "the timestamp needs the day, %m with %d or %j alone"
+    elif not letters >= {"H", "M", "S"}:
+        fault = "the timestamp needs %H, %M and %S"
+    else:
+        order = "".join(part.text for part in directives)
+        if "HmS" in order:
+            month = next(part for part in directives if part.text == "m")
+            reason = "'%m' is the month, and stands between hour and second; the minute is '%M'"
+            raise TemplateError(template, month.position, reason)
+        return
+    raise TemplateError(template, start + 1, f"{fault}; {example}")
+
+
+def _check_text(template: str, parts: list[_Part]) -> None:
+    if template.startswith("."):
+        raise TemplateError(template, 1, "hidden files, which begin with a '.', are no exposures")
+    for kind, text, position in parts:
+        if kind == "text" and ("/" in text or "\0" in text):
+            reason = "a file name holds no '/'; sub-folders are found without naming them"
+            raise TemplateError(template, position, reason)
+    for (kind, text, _), (next_kind, next_text, position) in pairwise(parts):
+        digits_follow = next_kind != "text" or next_text[0].isdecimal()
+        if (kind, text) == ("directive", "f") and digits_follow:
+            # 1 to 6 digits: where they end must be plain to see.
+            raise TemplateError(template, position, "after %f there must be text that is no digit")
+        if kind == "exposure" and next_kind == "text" and next_text[0].isdecimal():
+            raise TemplateError(template, position, "after {exposure} there must be no digit")
+        if kind == "exposure" and (next_kind, next_text) == ("directive", "f"):
+            raise TemplateError(template, position, "between {exposure} and %f there must be text")
+
+
+def _read_timestamp(fields: Mapping[str, str]) -> datetime | None:
+    """Put a date together; None when there is no such date or it is out of range."""
+    year = int(fields["Y"]) if "Y" in fields else _full_year(int(fields["y"]))
+    if not EARLIEST_YEAR <= year <= LATEST_YEAR:
+        return None
+    clock = int(fields["H"]), int(fields["M"]), int(fields["S"])
+    microsecond = int(fields["f"].ljust(6, "0")) if "f" in fields else 0
+    try:
+        if "j" not in fields:
+            return datetime(year, int(fields["m"]), int(fields["d"]), *clock, microsecond)
+        day = int(fields["j"])
+        moment = datetime(year, 1, 1, *clock, microsecond) + timedelta(days=day - 1)
+    except ValueError:
+        return None
+    return moment if day > 0 and moment.year == year else None
+
+
+def _full_year(two_digits: int) -> int:
+    """Give a year its century, as POSIX strptime does: 69 to 99 are the twentieth."""
+    return two_digits + (1900 if two_digits >= 69 else 2000)
+
+
+# -- time zones -----------------------------------------------------------------------------
 
 
 def parse_timezone(name: str) -> tzinfo:
@@ -259,81 +405,69 @@ def parse_timezone(name: str) -> tzinfo:
 
 
 def utc_offset_changes(zone: tzinfo, year: int) -> bool:
-    """Tell whether a zone changes its offset from UTC within a year, as for summer time.
-
-    Parameters
-    ----------
-    zone : datetime.tzinfo
-        The zone.
-    year : int
-        The year to look at, from 1 to 9998.
-
-    Returns
-    -------
-    bool
-        True when local times of that year can be ambiguous or missing.
-    """
+    """Tell whether a zone changes its offset within a year (1 … 9998), as for summer time."""
     first = datetime(year, 1, 1)
-    offsets = {zone.utcoffset(first + timedelta(days=day)) for day in range(0, 366, 5)}
-    return len(offsets) > 1
+    return len({zone.utcoffset(first + timedelta(days=day)) for day in range(0, 366, 5)}) > 1
+
+
+# -- other names ----------------------------------------------------------------------------
 
 
 def is_product_name(name: str) -> bool:
-    """Tell whether a file is one of asi-watch's own products, never an exposure.
+    """Tell whether a file is one of asi-watch's own products (``..._hdr.*``), never an exposure.
 
     Parameters
     ----------
     name : str
         A file name with its extension; folders before it are ignored.
-
-    Returns
-    -------
-    bool
-        True for ``..._hdr.<any extension>``.
     """
     return _stem(name).endswith(PRODUCT_SUFFIX)
 
 
-def label_like(name: str) -> str | None:
-    """Find a label at the end of a file name that could be taken for an exposure time.
+def is_hidden(name: str) -> bool:
+    """Tell whether a file is hidden: an upload that is not done, or a Mac's ``._NAME``.
 
     Parameters
     ----------
     name : str
-        A file name with its extension; folders before it are ignored.
+        A file name; folders before it are ignored.
+    """
+    return name.rpartition("/")[2].startswith(".")
+
+
+def unclear_labels(names: Iterable[str]) -> set[str]:
+    """Find ends of names that look like labels and not like exposure times.
+
+    Parameters
+    ----------
+    names : iterable of str
+        File names of one camera, with their extensions.
 
     Returns
     -------
-    str or None
-        Up to three digits with a leading zero after an underscore: nobody writes times so.
+    set of str
+        Numbers of up to three digits that begin with a zero, such as ``0`` and ``02``. Numbers
+        padded to one width, such as ``080`` beside ``160``, are times.
     """
-    match = _LABEL.search(_stem(name))
-    return None if match is None else match[1]
+    ends = {match[1] for name in names if (match := _NUMBER_AT_END.search(_stem(name)))}
+    labels = {end for end in ends if end.startswith("0") and len(end) <= 3}
+    width = min(map(len, ends), default=0)
+    padded = width == 3 and labels != ends and all(len(label) == width for label in labels)
+    return set() if padded else labels
+
+
+def slot_stem(slot: datetime) -> str:
+    """Name the products of a bracket: ``%Y%m%d%H%M%S_hdr``, to which an extension is added.
+
+    Parameters
+    ----------
+    slot : datetime.datetime
+        The bracket's slot, on the clock of the camera's names.
+    """
+    return f"{slot.year:04d}{slot:%m%d%H%M%S}{PRODUCT_SUFFIX}"
 
 
 def _stem(name: str) -> str:
     last = name.rpartition("/")[2]
     stem, dot, _ = last.rpartition(".")
     return stem if dot else last
-
-
-def slot_stem(slot: datetime) -> str:
-    """Name the products of a bracket.
-
-    Parameters
-    ----------
-    slot : datetime.datetime
-        The bracket's slot, on the clock of the camera's names.
-
-    Returns
-    -------
-    str
-        ``%Y%m%d%H%M%S_hdr``, to which the product's extension is added.
-    """
-    return f"{slot.year:04d}{slot:%m%d%H%M%S}{PRODUCT_SUFFIX}"
-
-
-def _written(kind: str, text: str, timestamp: datetime, exposure: str) -> str:
-    if kind == "text":
-        return text
-    return exposure if kind == "exposure" else timestamp.strftime(f"%{text}")

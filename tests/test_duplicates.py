@@ -6,8 +6,9 @@ import itertools
 import random
 from datetime import datetime, timedelta
 
-from asi_watch.brackets import Exposure
-from asi_watch.duplicates import brackets_among, chosen_files
+import pytest
+
+from asi_watch.brackets import MAX_EXPOSURES, Exposure, brackets_among, chosen_files, why_too_many
 
 START = datetime(2026, 6, 21, 12)
 TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
@@ -66,6 +67,39 @@ def test_a_repeated_exposure_is_no_bracket_of_its_own() -> None:
     files = [shot(0, 80), shot(1, 160, 5), shot(2, 160, 6), shot(4, 320)]
     assert len(brackets_among(files)) == 1
     assert seconds(chosen_files(files)) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        (80, 160, 320, 640, 640, 1280),
+        (320, 80, 160, 640, 1280),
+        (320, 80, 160, 640, 1280, 320),
+        (80, 160, 320, 640, 320, 160, 80),
+        (640, 320, 160, 80, 160, 320, 640),
+        (320, 160, 80, 640, 1280, 640, 320, 160),
+        (80, 80, 160, 160, 320, 320),
+    ],
+)
+@pytest.mark.parametrize("step", [0.25, 1, 2])
+def test_exposures_that_repeat_or_go_up_and_down_are_one_bracket(
+    times: tuple[float, ...], step: float
+) -> None:
+    files = bracket(0, step=step, times=times)
+    assert len(brackets_among(files)) == 1
+    assert sorted(chosen_files(files)) == sorted(set(times))
+
+
+def test_two_brackets_that_go_up_and_down_are_told_apart_by_the_pause() -> None:
+    times = (80.0, 160.0, 320.0, 160.0, 80.0)
+    files = bracket(0, times=times) + bracket(30, times=times)
+    assert [len(b) for b in brackets_among(files)] == [5, 5]
+    assert min(seconds(chosen_files(files))) >= 30
+
+
+def test_what_is_no_bracket_for_its_number_of_exposures_is_refused() -> None:
+    assert why_too_many(range(1, MAX_EXPOSURES + 1)) is None
+    assert "65 exposure times in one slot, at most 64" in (why_too_many(range(1, 66)) or "")
 
 
 def test_brackets_that_interlock_are_chosen_from_by_their_age() -> None:

@@ -15,6 +15,7 @@ from asi_watch.naming import (
     is_product_name,
     parse_timezone,
     slot_stem,
+    unclear_labels,
     utc_offset_changes,
 )
 
@@ -83,6 +84,31 @@ def test_labels_are_matched_whole_and_before_numbers() -> None:
     }
 
 
+def test_with_labels_alone_numbers_do_not_fit() -> None:
+    pattern = NamePattern(DEFAULT, "us", EKO_LABELS, labels_only=True)
+    fitting = [t for t in ("0", "02", "2", "11", "80") if pattern.parse(f"20240621103001_{t}.jpg")]
+    assert fitting == ["0", "02"]
+    assert NamePattern(DEFAULT, labels_only=True).parse("20240621103001_80.jpg") is not None
+
+
+@pytest.mark.parametrize(
+    ("ends", "labels"),
+    [
+        (["0", "02", "11"], {"0", "02"}),
+        (["02", "11"], {"02"}),
+        (["080", "160", "320", "640"], set()),
+        (["080", "160", "1280"], set()),
+        (["0080", "1280"], set()),
+        (["010", "020", "040"], {"010", "020", "040"}),
+        (["080", "160", "8"], {"080"}),
+        (["80", "1280"], set()),
+        ([], set()),
+    ],
+)
+def test_labels_are_told_from_padded_times(ends: list[str], labels: set[str]) -> None:
+    assert unclear_labels(f"2024/20240621103001_{end}.jpg" for end in ends) == labels
+
+
 def test_labels_count_in_the_unit() -> None:
     parsed = NamePattern(DEFAULT, "ms", {"x": 2.5}).parse("20240621103001_x.jpg")
     assert parsed is not None
@@ -101,6 +127,11 @@ def test_labels_count_in_the_unit() -> None:
         "20240621103001_hdr.jpg",
         "x20240621103001_80.jpg",
         "20240621103001_80.jpg.part",
+        ".20240621103001_80.jpg",
+        "._20240621103001_80.jpg",
+        "2024/._20240621103001_80.jpg",
+        "20240621103001_640_1.jpg",
+        "20240621103001_640 (1).jpg",
         "20240621103001_.jpg",
         "20240621103001_0.jpg",
         "20240621103001_000000.jpg",
@@ -166,7 +197,7 @@ def templates(draw: st.DrawFn) -> str:
     order = draw(st.permutations([year, day, "%H-%M", "%S"]))
     fields = [f"{{timestamp:{'_'.join(order)}{fraction}}}", "{exposure}"]
     first, second = draw(st.permutations(fields))
-    return f"{draw(texts)}{first}x{second}{draw(texts)}"
+    return f"{draw(texts).lstrip('.')}{first}x{second}{draw(texts)}"
 
 
 @settings(deadline=None)
@@ -231,6 +262,9 @@ def test_format_refuses_dates_it_could_not_read_back() -> None:
         ("{timestamp:%Y%m%H%M%S}_{exposure}", 12, "needs the day"),
         ("{timestamp:%Y%m%d%H%M}_{exposure}", 12, "needs %H, %M and %S"),
         ("%Y/" + DEFAULT, 1, "no '/'"),
+        ("." + DEFAULT, 1, "hidden files"),
+        ("{timestamp:%Y%M%d%H%m%S}_{exposure}", 20, "the minute is '%M'"),
+        ("{exposure}_{timestamp:%d.%M.%y %H-%m-%S}", 35, "the minute is '%M'"),
         ("{timestamp:%Y%j%H%M%S%f}{exposure}", 25, "after %f"),
         ("{exposure}{timestamp:%f %Y%j%H%M%S}", 22, "between {exposure} and %f"),
         ("{exposure}5{timestamp:%Y%j%H%M%S}", 11, "no digit"),

@@ -154,6 +154,7 @@ def archive_rules(
             min_exposures=camera.bracket.min_exposures,
             to_utc=pattern.to_utc,
             offset=camera.bracket.offset,
+            configured=True,
         )
     if round_to is not None:
         rules = replace(rules, round_to=round_to)

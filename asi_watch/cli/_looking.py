@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.files import shown
-from asi_watch.naming import NamePattern, ParsedName, is_product_name, label_like
+from asi_watch.naming import NamePattern, ParsedName, is_product_name, unclear_labels
 
 if TYPE_CHECKING:
     from asi_watch.hdr.response import CurveProblem, ResponseCurve
@@ -91,7 +91,7 @@ def name_warnings(camera: CameraConfig, found: FilesFound) -> Iterator[tuple[Way
         text = f"{which} of the {count} newest files {fit} {camera.filename!r}, such as"
         yield ("filename",), f"{text} {shown(example)!r}{_better(camera, example)}"
     names = [path for path, _ in found.fitting] + list(found.misfits)
-    labels = {label for path in names if (label := label_like(path)) is not None}
+    labels = unclear_labels(names) - set(camera.exposure_labels)
     if labels and not camera.exposure_labels:
         some = ", ".join(repr(label) for label in sorted(labels)[:3])
         text = f"the newest names end in {some}: labels, it seems, not times; say what they mean"

@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median_low
 
-from asi_watch.brackets import Exposure, slot_of
+from asi_watch.brackets import Exposure, brackets_among, slot_of
 from asi_watch.cli._looking import FilesFound
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
-from asi_watch.duplicates import brackets_among
 from asi_watch.durations import format_duration
 
 __all__ = ["better_offset", "slot_warnings"]

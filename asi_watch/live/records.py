@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from asi_watch.brackets import Exposure
-from asi_watch.duplicates import SUPERSEDED
+from asi_watch.brackets import SUPERSEDED, Exposure
 
 _EXPOSURE = [field.name for field in fields(Exposure)]
 

@@ -24,7 +24,7 @@ from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
 from asi_watch.pipeline.finding import (
     ArchiveRules,
     find_brackets,
-    takes_label_for_time,
+    label_taken_for_time,
 )
 from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress
@@ -204,9 +204,7 @@ def merge_archive(
         len(brackets),
         too_long=None if too_long is None else too_long[1],
         clash=folders_that_clash(brackets),
-        labelled=next(
-            (e.path for b in brackets for e in b.exposures if takes_label_for_time(e.path, e)), None
-        ),
+        labelled=label_taken_for_time((e.path, e) for b in brackets for e in b.exposures),
         calibrating=calibrating,
         curve=curve,
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
-from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
-from asi_watch.duplicates import brackets_among, chosen_files
+from asi_watch.brackets import ExpectedExposures, Exposure, brackets_among, chosen_files, slot_of
 from asi_watch.files import shown
-from asi_watch.naming import ParsedName, is_product_name, label_like
+from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_labels
 from asi_watch.pipeline.archive_bracket import ArchiveBracket
 from asi_watch.pipeline.doubles import log_superseded
 from asi_watch.pipeline.naming import parse_name
@@ -23,7 +22,7 @@ __all__ = [
     "ArchiveRules",
     "bracket_of",
     "find_brackets",
-    "takes_label_for_time",
+    "label_taken_for_time",
     "walk_images",
 ]
 
@@ -54,6 +53,8 @@ class ArchiveRules:
         A bracket with fewer is not merged.
     to_utc : callable
         From the clock of the names to UTC.
+    configured : bool
+        True when a configuration file says all this.
     """
 
     round_to: timedelta = timedelta(seconds=30)
@@ -63,6 +64,7 @@ class ArchiveRules:
     expected: tuple[float, ...] | int | Literal["auto"] = "auto"
     min_exposures: int = 2
     to_utc: Callable[[datetime], datetime] = field(default=_as_utc)
+    configured: bool = False
 
     def slot_of(self, timestamp: datetime) -> datetime:
         """Slot of a timestamp under these rules."""
@@ -101,7 +103,7 @@ def walk_images(
         below = folder[len(root) :].strip("/")
         for name in sorted(names):
             extension = name.rpartition(".")[2].lower()
-            if extension in extensions and not is_product_name(name):
+            if extension in extensions and not is_hidden(name) and not is_product_name(name):
                 yield f"{below}/{name}" if below else name
 
 
@@ -117,7 +119,7 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
     -------
     list of ArchiveBracket
         Rising slots. Of several files of one exposure time in a slot, one counts
-        (`asi_watch.duplicates.chosen_files`), and the log names the others. Files whose name is
+        (`asi_watch.brackets.chosen_files`), and the log names the others. Files whose name is
         not an exposure's are counted there.
 
     Raises
@@ -128,11 +130,10 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}
     nameless: list[str] = []
-    labelled: str | None = None
+    named: list[tuple[str, ParsedName | None]] = []
     for path in walk_images(root, rules.extensions):
         parsed = rules.parse(path.rpartition("/")[2])
-        if labelled is None and takes_label_for_time(path, parsed):
-            labelled = path
+        named.append((path, parsed))
         if parsed is None:
             nameless.append(path)
             continue
@@ -140,12 +141,15 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
         exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
         slots.setdefault(slot, []).append(exposure)
     log_nameless(nameless, "timestamp and exposure")
+    labelled = label_taken_for_time(named)
     if labelled is not None:
         log.warning(
-            "%s ends in %r: a label, it seems, and no exposure time; exposure_labels in a"
-            " configuration file says what labels mean, to be given with -c",
+            "%s ends in a label, it seems, and not in an exposure time; %s",
             shown(labelled),
-            label_like(labelled),
+            "add what it means to the camera's exposure_labels"
+            if rules.configured
+            else "exposure_labels in a configuration file says what labels mean, to be given with"
+            " -c",
         )
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
     log_superseded(brackets)
@@ -171,13 +175,33 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
     )
 
 
-def takes_label_for_time(path: str, parsed: ParsedName | Exposure | None) -> bool:
-    """Tell whether the label at the end of a name was read as an exposure time, or as nothing."""
-    label = label_like(path)
-    if label is None:
-        return False
-    number = int(label)
-    return parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6)
+def label_taken_for_time(
+    files: Iterable[tuple[str, ParsedName | Exposure | None]],
+) -> str | None:
+    """Find a name whose label was read as an exposure time, or as nothing.
+
+    Parameters
+    ----------
+    files : iterable of (str, ParsedName, Exposure or None)
+        Paths of one camera, and what their names were read as.
+
+    Returns
+    -------
+    str or None
+        The first such path.
+    """
+    given = list(files)
+    labels = unclear_labels(path for path, _ in given)
+    if not labels:
+        return None
+    for path, parsed in given:
+        label = path.rpartition(".")[0].rpartition("_")[2]
+        if label not in labels:
+            continue
+        number = int(label)
+        if parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6):
+            return path
+    return None
 
 
 def log_nameless(paths: Sequence[str], what: str) -> None:

@@ -14,9 +14,8 @@ import cv2
 from numpy.typing import NDArray
 
 from asi_watch import __version__
-from asi_watch.brackets import Exposure
+from asi_watch.brackets import Exposure, why_superseded
 from asi_watch.buffers import BufferPool
-from asi_watch.duplicates import why_superseded
 from asi_watch.errors import BracketError, ImageError, ResponseFileError
 from asi_watch.files import shown
 from asi_watch.hdr.merging import Merge, MergeSettings, open_merge

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from asi_watch.naming import ParsedName
+from asi_watch.naming import ParsedName, is_hidden
 
 __all__ = ["_EXPO_RE", "_parse_exposure_from_name", "parse_name", "parse_timestamp"]
+
+# As file managers and FTP servers name a second file of a name: ..._640_1.jpg beside ..._640.jpg.
+_COPY = re.compile(r"^_[0-9]{2,10}_[0-9]\.[^.]+$")
 
 _EXPO_RE = re.compile(r"_([0-9]{1,10})\.[^.]+$")
 """Exposure time at the end of a file name, before its extension: group 1."""
@@ -69,14 +72,16 @@ def parse_name(name: str) -> ParsedName | None:
     Returns
     -------
     ParsedName or None
-        The number in the name is taken as microseconds; None when timestamp or exposure is
-        missing, or the exposure is zero.
+        The number in the name is taken as microseconds. None when timestamp or exposure is
+        missing, or the exposure is zero; for a hidden file, and for a copy such as
+        ``..._640_1.jpg``.
     """
-    timestamp = parse_timestamp(name)
-    exposure = _parse_exposure_from_name(name)
-    if timestamp is None or not exposure:
+    base = name.rpartition("/")[2]
+    found = None if is_hidden(base) else _find_timestamp(base)
+    exposure = _parse_exposure_from_name(base)
+    if found is None or not exposure or _COPY.match(base[found[1] :]):
         return None
-    return ParsedName(timestamp, float(exposure))
+    return ParsedName(found[0], float(exposure))
 
 
 def _find_timestamp(base: str) -> tuple[datetime, int] | None:

@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from asi_watch.brackets import Exposure, slot_of
+from asi_watch.brackets import Exposure, chosen_files, slot_of
 from asi_watch.config.model import BracketConfig, CameraConfig
-from asi_watch.duplicates import chosen_files
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.messages import (
     Command,

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from asi_watch.brackets import Exposure, slot_of
-from asi_watch.duplicates import chosen_files
+from asi_watch.brackets import Exposure, chosen_files, slot_of
 from asi_watch.errors import ImageError
 from asi_watch.images import read_image
 from asi_watch.live.records import BracketRecord

@@ -65,3 +65,22 @@ def test_a_name_needs_both_and_an_exposure_above_zero() -> None:
     assert parse_name("20260621090005_0.jpg") is None
     assert parse_name("20260621_090005.jpg") is None
     assert parse_name("sky_80.jpg") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "exposure_us"),
+    [
+        ("20260621090005_640_1.jpg", None),
+        ("a/20260621_090005_1280_2.png", None),
+        ("20260621090005_640 (1).jpg", None),
+        ("20260621090005_640 - Copy.jpg", None),
+        ("._20260621090005_640.jpg", None),
+        (".20260621090005_640.jpg", None),
+        ("20260621090005_1_640.jpg", 640),
+        ("roof_2_20260621090005_640.jpg", 640),
+        ("20260621090005_640_1280.jpg", 1280),
+    ],
+)
+def test_copies_and_hidden_files_are_no_exposures(name: str, exposure_us: float | None) -> None:
+    parsed = parse_name(name)
+    assert (None if parsed is None else parsed.exposure_us) == exposure_us

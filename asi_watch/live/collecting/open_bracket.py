@@ -12,8 +12,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from asi_watch.brackets import Exposure
-from asi_watch.duplicates import brackets_among, chosen_files, why_superseded
+from asi_watch.brackets import Exposure, brackets_among, chosen_files, why_superseded
 from asi_watch.live.messages import ReadFile, ReadOutcome, Signature, Unusable
 from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
