@@ -12,7 +12,6 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.curves.curve_keeper import CurveKeeper
-from asi_watch.live.ledger.catching_up import CatchingUp
 from asi_watch.live.ledger.ledger import Which
 from asi_watch.live.messages import (
     CalibrationDone,
@@ -78,7 +77,6 @@ class Camera:
         self._telling = Telling(self.name, settings.pattern.template)
         self._arrivals = Arrivals(settings, place.order, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
-        self._catching_up = CatchingUp(self.name, ledger)
         self._inbox = inbox = place.inbox
         self._publisher = Publisher(settings, place.buffers)
         self._workshop = Workshop(settings, self._publisher, place.budget, place.buffers)
@@ -192,13 +190,6 @@ class Camera:
         self._curves.tick(now, may_calibrate=not paused)
         self._telling.fault(self._curves.take_fault())
         self._telling.hanging(self._pool.hanging(self.name, now))
-        # In this order: what is owed no more has been put into the inbox before.
-        handed_over = not self._intake.busy and not len(self._inbox)
-        self._catching_up.tick(
-            now,
-            handed_over and not self._arrivals.waiting,
-            self._collector.unrecorded_slots,
-        )
 
     def retry(self, slots: Sequence[datetime], **which: Unpack[Which]) -> list[datetime]:
         """Try brackets again (see `Ledger.ask_again`); returns their slots.

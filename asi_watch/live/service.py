@@ -14,7 +14,6 @@ from typing import Any
 from asi_watch import __version__
 from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.ledger.ledger import LedgerDamagedError, LedgerError
 from asi_watch.live.lock import StateFolderError
 from asi_watch.live.messages import (
     Inbox,
@@ -115,13 +114,11 @@ class Daemon:
         self._asked_to_stop = True
         self._inbox.put(Stop(signal.Signals(number).name))
 
-    def _open(self, *, distrusted: bool = False) -> None:
+    def _open(self) -> None:
         self._station = Station(
             self._settings,
             self._janitor_memory,
-            stopping=lambda: self._asked_to_stop,
             alive=self._still_at_it,
-            distrusted=distrusted,
         )
         self._ledgers_rebuilt += self._station.ledger_rebuilt
         before, self._inbox = self._inbox, self._station.inbox
@@ -155,67 +152,26 @@ class Daemon:
         while self._stop is None:
             message = self._inbox.get(timeout=_TICK)
             now = time.monotonic()
-            try:
-                if message is not None:
-                    self._handle(message, now)
-                if now >= self._next_tick:
-                    self._next_tick = now + _TICK
-                    self._tick(now)
-            except LedgerError as error:
-                self._open_anew(error, now)
-
-    def _open_anew(self, error: LedgerError, now: float) -> None:
-        """The ledger cannot be read: start again from what is on the disk, in this process.
-
-        Raises
-        ------
-        LedgerError
-            If that has happened just before, or does not help.
-        """
-        event(log, logging.ERROR, "ledger fails, opening it anew", reason=str(error))
-        if now - self._reopened_at < _REOPEN_AGAIN:
-            raise error
-        self._reopened_at = now
-        self._start_again(self._settings, distrusted=isinstance(error, LedgerDamagedError))
+            if message is not None:
+                self._handle(message, now)
+            if now >= self._next_tick:
+                self._next_tick = now + _TICK
+                self._tick(now)
 
     def _look_after_folder(self) -> None:
-        """Somebody may delete the state folder: make it anew of what is in memory.
+        if not self._folder.is_ours:
+            raise StateFolderError(
+                f"{self._settings.state_dir}: the state folder or its lock was taken away while in"
+                " use; start again"
+            )
 
-        Raises
-        ------
-        AlreadyRunningError, StateFolderError
-            If another process was quicker, or it cannot be made.
-        """
-        lost = self._station.lost() if self._folder.is_ours else "the folder or its lock is gone"
-        if lost is None:
-            return
-        event(
-            log,
-            logging.ERROR,
-            "state folder was taken away, making it anew",
-            state_dir=self._settings.state_dir,
-            reason=lost,
-        )
-        self._state_made_anew = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            self._start_again(self._settings, taken_away=True)
-        except LedgerError as error:
-            raise StateFolderError(f"the state folder cannot be made anew: {error}") from error
-        self._folder.serve(self._answer)
-        event(log, logging.WARNING, "state folder made anew", state_dir=self._settings.state_dir)
-
-    def _start_again(
-        self, settings: Config, *, distrusted: bool = False, taken_away: bool = False
-    ) -> None:
+    def _start_again(self, settings: Config) -> None:
         """Finish what is in flight, and begin with these settings; counts go on."""
         self._finish_work()
-        if taken_away:
-            self._folder.make_anew()
-            self._station.rescue()
         earlier = self._station.cameras
         self._close()
         self._settings = settings
-        self._open(distrusted=distrusted)
+        self._open()
         if self._asked_to_stop:
             self._inbox.put(Stop("SIGTERM"))
         for name, camera in self._station.cameras.items():

@@ -6,16 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.live.camera import Camera
-from asi_watch.live.ledger.catching_up import lookback_at_start
-from asi_watch.live.ledger.ledger import FILE_NAME, LedgerError
-from asi_watch.live.ledger.rebuilding import open_ledger
+from asi_watch.live.ledger.ledger import LedgerError
+from asi_watch.live.ledger.rebuild import Backups, open_ledger
 from asi_watch.live.messages import (
     CalibrationDone,
     Found,
@@ -31,7 +28,6 @@ from asi_watch.live.workers.at_work import AtWork
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.pool import MERGE, JobPool
 from asi_watch.live.workers.workplace import Workplace
-from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +42,8 @@ class Station:
     settings : Config
     memory : JanitorMemory
         What outlives a reload of what was deleted.
-    stopping : callable
-        Tells that the daemon has been asked to stop.
     alive : callable
         Called while opening takes its time.
-    distrusted : bool
-        The ledger was found damaged while it was in use.
 
     Raises
     ------
@@ -64,22 +56,13 @@ class Station:
         settings: Config,
         memory: JanitorMemory,
         *,
-        stopping: Callable[[], bool],
         alive: Callable[[], None],
-        distrusted: bool = False,
     ) -> None:
         self.settings = settings
         self.inbox = Inbox()
-        self._saved: Path | None = None
-        opened = open_ledger(
-            settings.state_dir,
-            tuple(settings.cameras.values()),
-            stopping=stopping,
-            alive=alive,
-            distrusted=distrusted,
-        )
-        self.ledger = opened.ledger
-        self.ledger_rebuilt = opened.rebuilt is not None and bool(opened.rebuilt or opened.moved_to)
+        self.ledger = open_ledger(settings.state_dir, tuple(settings.cameras.values()), alive=alive)
+        self.ledger_rebuilt = self.ledger.rebuilt
+        self._backups = Backups(settings.state_dir)
         self._disk = DiskGuard(
             settings.disk.keep_free,
             [settings.state_dir, *(c.output for c in settings.cameras.values())],
@@ -106,16 +89,12 @@ class Station:
         self.cameras = {c.name: self._camera(c, now) for c in settings.cameras.values()}
 
     def _camera(self, settings: CameraConfig, now: float) -> Camera:
-        lookback = lookback_at_start(
-            self.ledger, settings.name, settings.scan.lookback.total_seconds()
-        )
-        scan = settings.scan.model_copy(update={"lookback": timedelta(seconds=lookback)})
+        lookback = self.ledger.first_lookback(settings.name, settings.scan.lookback)
+        scan = settings.scan.model_copy(update={"lookback": lookback})
         return Camera(
             settings.model_copy(update={"scan": scan}),
             self._place,
-            lambda: (
-                self._disk.low(settings.output, self.settings.state_dir) or self.ledger.why_not()
-            ),
+            lambda: self._disk.low(settings.output, self.settings.state_dir) or self.ledger.blocked,
             now,
         )
 
@@ -146,6 +125,7 @@ class Station:
         for camera in self.cameras.values():
             camera.tick(now)
         self.ledger.settle(now)
+        self._backups.tick(now)
         for name, count in self.inbox.take_dropped().items():
             self.cameras[name].events_dropped(count)
 
@@ -190,38 +170,13 @@ class Station:
             alive()
         return True
 
-    def lost(self) -> str | None:
-        """Say if the ledger does not lie in its place any more."""
-        place = self.ledger.place
-        return None if place == "there" else f"the file of the ledger is {place}"
-
-    def rescue(self) -> None:
-        """Save what is in memory of a state folder that was deleted; work must be finished.
-
-        Curves are written again; the rows wait in a file that `close` puts into its place.
-        """
-        for camera in self.cameras.values():
-            camera.save_curve()
-        if self.ledger.place != "gone":
-            return
-        saved = self.settings.state_dir / f"{FILE_NAME}.saved"
-        try:
-            saved.unlink(missing_ok=True)
-            self.ledger.copy_to(saved)
-        except (LedgerError, OSError) as error:
-            event(log, logging.ERROR, "rows not saved, asking the products", reason=str(error))
-        else:
-            self._saved = saved
-
     def close(self) -> None:
         """Close what was opened; the work must have been finished."""
         self._disk.stop()
         self._janitor.stop()
         self._at_work.close()
+        self._backups.stop()
         self.ledger.close()
-        if self._saved is not None:
-            # Not before: SQLite deletes the journal of a name when its ledger is closed.
-            self._saved.replace(self.ledger.path)
 
     def snapshot(self) -> dict[str, Any]:
         """Give the state of workers, ledger and cameras for `status`."""
@@ -233,6 +188,7 @@ class Station:
             "merge_memory": self._budget.held,
             "crashes": self._pool.crashes,
             "rows_owed": self.ledger.owed,
+            "blocked": self.ledger.blocked,
             "cameras": {name: self._camera_snapshot(name) for name in self.cameras},
         }
 

@@ -15,7 +15,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.config import parse_config
 from asi_watch.config.model import Order
 from asi_watch.live.camera import Camera
-from asi_watch.live.ledger.owed_rows import OwingLedger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.messages import (
     Found,
     FoundFile,
@@ -68,7 +68,7 @@ class Bench:
         )
         config = parse_config(text.encode(), "x", folder).config
         self.pool = SlowPool()
-        self.ledger = OwingLedger(folder)
+        self.ledger = Ledger(folder)
         self.inbox = Inbox()
         self.paused: str | None = None
         self.camera = Camera(

@@ -14,7 +14,7 @@ from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.curves.curve_keeper import CurveKeeper
 from asi_watch.live.curves.recalibrator import Recalibrator
-from asi_watch.live.ledger.ledger import CurveDecision, Ledger, LedgerDamagedError
+from asi_watch.live.ledger.ledger import CurveDecision, Ledger
 from asi_watch.live.messages import Inbox
 from asi_watch.live.operating.control import RequestRefusedError
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
@@ -41,22 +41,6 @@ def daemon(settings: Config) -> Iterator[Daemon]:
     yield daemon
     daemon._finish_work()
     daemon._close()
-
-
-def test_a_ledger_damaged_while_running_is_rebuilt_without_ending_the_process(
-    daemon: Daemon, settings: Config
-) -> None:
-    daemon._station.cameras["roof"]._collector.counters.published = 7
-    path = settings.state_dir / "ledger.sqlite3"
-    daemon._station.ledger.close()
-    path.write_bytes(b"rubbish" * 1000)
-    daemon._open_anew(LedgerDamagedError("malformed"), now=1000.0)
-    assert (settings.state_dir / "ledger.sqlite3.damaged-1").exists()
-    assert daemon._station.ledger.history() == []
-    shown = daemon._station._camera_snapshot("roof")
-    assert shown["counts"]["published"] == 7
-    with pytest.raises(LedgerDamagedError, match="again"):
-        daemon._open_anew(LedgerDamagedError("again"), now=1010.0)
 
 
 def test_a_stop_that_comes_during_a_reload_is_not_lost(daemon: Daemon) -> None:

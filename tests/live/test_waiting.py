@@ -160,7 +160,7 @@ def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
     monkeypatch.setattr(bench.camera._intake, "request_scan", lambda: scans.append(1))
     bench.paused = "full"
     bench.night(range(20))
-    bench.ledger._owed["elsewhere", NOON] = BracketRecord("elsewhere", NOON, "skipped")
+    bench.ledger._pending["elsewhere", NOON] = BracketRecord("elsewhere", NOON, "skipped")
     monkeypatch.setattr(bench.ledger, "settle", lambda now: None)
     bench.camera.tick(bench.now)
     assert bench.camera._intake.paused
@@ -174,7 +174,7 @@ def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
         bench.camera.tick(bench.now)
     assert open_brackets(bench) == 20
     assert scans == []
-    bench.ledger._owed.clear()
+    bench.ledger._pending.clear()
     bench.paused = None
     bench.camera.tick(bench.now)
     # What was passed over lies in the folder: a scan is owed.

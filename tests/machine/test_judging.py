@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
-from asi_watch.live.ledger.product_rows import products_of
+from asi_watch.live.ledger.rebuild import products_of
 from tests.faults.verdict import OnDisk
 from tests.live.products import camera_at, product
 from tests.machine.judging import (
@@ -37,9 +37,8 @@ def record(place: Place) -> Path:
     camera = camera_at(place.data)
     made = product(camera, 0)
     (found,) = products_of(camera)
-    assert found.record is not None
     with Ledger(place.state) as ledger:
-        ledger.record(found.record)
+        ledger.record(found)
     return made
 
 

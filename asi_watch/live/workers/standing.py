@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from asi_watch.config.model import CameraConfig
 from asi_watch.files import shown
 from asi_watch.live.ledger.kinship import files_of, is_product_of
-from asi_watch.live.ledger.product_rows import row_of_products
+from asi_watch.live.ledger.rebuild import row_of_products
 from asi_watch.live.messages import MergeBracket, MergeFailed, ProductKept, Published
 from asi_watch.live.records import TAKEN
 from asi_watch.products import Provenance, ProvenanceError, read_provenance

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import Order
-from asi_watch.live.ledger.owed_rows import OwingLedger
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.messages import Inbox
 from asi_watch.live.workers.at_work import AtWork
 from asi_watch.live.workers.budget import MemoryBudget
@@ -20,7 +20,7 @@ class Workplace:
 
     Parameters
     ----------
-    ledger : OwingLedger
+    ledger : Ledger
     inbox : Inbox
         The owner's.
     pool : JobPool
@@ -35,7 +35,7 @@ class Workplace:
         Where adopted curves are kept, in a folder for each camera.
     """
 
-    ledger: OwingLedger
+    ledger: Ledger
     inbox: Inbox
     pool: JobPool
     budget: MemoryBudget

@@ -9,7 +9,7 @@ import pytest
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
-from asi_watch.live.ledger.product_rows import products_of
+from asi_watch.live.ledger.rebuild import products_of
 from asi_watch.live.messages import MergeBracket, ProductKept, Published
 from asi_watch.live.workers.publishing import Publisher
 from tests.live.products import camera_at, product
@@ -19,9 +19,7 @@ from tests.live.products import camera_at, product
 def test_a_product_of_the_same_inputs_is_adopted(tmp_path: Path, revision: int) -> None:
     camera = camera_at(tmp_path)
     product(camera, 0, revision=revision)
-    (found,) = products_of(camera)
-    row = found.record
-    assert row is not None
+    (row,) = products_of(camera)
     command = MergeBracket(row.slot, row.inputs, (), 3, True, 1, (), 0.0)
     publisher = Publisher(camera, BufferPool(0))
     adopted = publisher.standing(command).verdict()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,8 @@ from asi_watch.live.ledger.ledger import (
     LedgerError,
     LedgerFullError,
 )
-from asi_watch.live.ledger.ledger_schema import MIGRATIONS
-from asi_watch.live.ledger.owed_rows import OwingLedger
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.ledger.records import MOST_REJECTED, BracketRecord, RejectedFile
+from asi_watch.live.ledger.schema import MIGRATIONS
 
 NOON = datetime(2026, 6, 21, 12)
 RECORD = BracketRecord(
@@ -129,8 +128,8 @@ def test_the_check_at_start_is_cut_short(tmp_path: Path, monkeypatch: pytest.Mon
     with Ledger(tmp_path) as ledger:
         for n in range(300):
             ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
-    monkeypatch.setattr("asi_watch.live.ledger.ledger_file._CHECK_SECONDS", -1.0)
-    monkeypatch.setattr("asi_watch.live.ledger.ledger_file._CHECK_STEPS", 10)
+    monkeypatch.setattr("asi_watch.live.ledger.schema._CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("asi_watch.live.ledger.schema._CHECK_STEPS", 10)
     with Ledger(tmp_path) as ledger:
         assert len(ledger.history()) == 300
 
@@ -183,54 +182,223 @@ def test_a_full_disk_is_told_from_other_errors_and_leaves_no_transaction(tmp_pat
         _make_full(ledger)
         with pytest.raises(LedgerFullError, match="full"):
             for n in range(100):
-                ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
+                slot = NOON + n * timedelta(seconds=30)
+                ledger.record_all([replace(RECORD, slot=slot, updated_utc="2026")])
         assert not ledger._db.in_transaction
         ledger._db.execute("PRAGMA max_page_count = 100000")
         ledger.record(RECORD)
 
 
-def test_rows_that_cannot_be_written_are_owed_and_written_when_there_is_room(
-    tmp_path: Path,
-) -> None:
-    with OwingLedger(tmp_path) as ledger:
+def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Path) -> None:
+    curve = CurveDecision("roof", "aa", "/c/aa.npz", None, "adopted", "first", 0.1, None, 3)
+    with Ledger(tmp_path) as ledger:
         _make_full(ledger)
         for n in range(100):
             ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
         assert 0 < ledger.owed < 100
+        assert "full" in (ledger.blocked or "")
+        assert not ledger.set_folder_watermarks("roof", {f"{n}" * 500: n for n in range(200)})
+        for _ in range(20):
+            ledger.record_curve(curve)
         last = ledger.get("roof", NOON + 99 * timedelta(seconds=30))
         assert last is not None
         assert last.products == RECORD.products
-        assert ledger.try_offset("roof", NOON, timedelta(seconds=-3)) in (True, False)
         ledger.settle(0.0)
-        assert ledger.owed
+        assert ledger.blocked
         ledger._db.execute("PRAGMA max_page_count = 100000")
         ledger.settle(1.0)
-        assert ledger.owed, "tried again too soon"
+        assert ledger.blocked, "tried again too soon"
         ledger.settle(10.0)
-        assert ledger.owed == 0
+        assert (ledger.blocked, ledger.owed) == (None, 0)
         assert len(ledger.history()) == 100
+        assert len(ledger.curves("roof")) == 20
 
 
-def test_nothing_more_is_published_once_too_many_rows_are_owed(
+def test_a_lock_that_somebody_holds_blocks_for_a_moment_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asi_watch.live.ledger.owed_rows.MOST_OWED", 3)
-    with OwingLedger(tmp_path) as ledger:
-        _make_full(ledger)
-        for n in range(60):
-            ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
-        assert ledger.why_not() == "the ledger cannot be written"
-
-
-def test_learned_offsets_come_back_in_order(tmp_path: Path) -> None:
+    monkeypatch.setattr("asi_watch.live.ledger.schema._BUSY_SECONDS", 0.05)
     with Ledger(tmp_path) as ledger:
-        ledger.record_offset("roof", NOON, timedelta(seconds=-14.5))
-        ledger.record_offset("roof", NOON - timedelta(days=1), timedelta(seconds=3))
-        assert ledger.offsets("roof") == [
-            (NOON - timedelta(days=1), timedelta(seconds=3)),
-            (NOON, timedelta(seconds=-14.5)),
-        ]
-        assert ledger.offsets("yard") == []
+        other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        ledger.record(RECORD)
+        assert "locked" in (ledger.blocked or "")
+        other.execute("ROLLBACK")
+        other.close()
+        ledger.settle(10.0)
+        assert ledger.blocked is None
+        assert len(ledger.history()) == 1
+
+
+@pytest.mark.parametrize("how", ["gone", "another"])
+def test_a_ledger_taken_away_in_use_ends_the_daemon(tmp_path: Path, how: str) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.record(RECORD)
+        ledger.settle(0.0)
+        path = tmp_path / FILE_NAME
+        if how == "another":
+            path.with_name("new").write_bytes(path.read_bytes())
+            path.with_name("new").replace(path)
+        else:
+            path.unlink()
+        with pytest.raises(LedgerError, match=f"the file is {how} while in use") as caught:
+            ledger.settle(5.0)
+        assert caught.value.exit_code == 5
+
+
+# -- rows that cannot be read -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "camera = CAST(x'726f6fff66' AS TEXT)",
+        "slot = CAST(x'32303236ff' AS TEXT)",
+        "inputs = CAST(x'5b7bff' AS TEXT)",
+        "updated_utc = CAST(x'ff' AS TEXT)",
+        "timings = '['",
+        "revision = 'two'",
+        "products = x'00'",
+        """rejected = '[{"path": 1}]'""",
+        f"inputs = '{'[' * 100_000}'",
+    ],
+)
+def test_one_row_that_cannot_be_read_hides_no_other(tmp_path: Path, damage: str) -> None:
+    slots = [NOON + n * timedelta(seconds=30) for n in range(5)]
+    with Ledger(tmp_path) as ledger:
+        for slot in slots:
+            ledger.record(replace(RECORD, slot=slot, state="failed", attempts=1))
+        with ledger._transaction():
+            ledger._db.execute(f"UPDATE brackets SET {damage} WHERE slot = ?", (_text(slots[2]),))
+    sound = [*slots[:2], *slots[3:]]
+    with Ledger(tmp_path) as ledger:
+        assert [r.slot for r in ledger.history()] == sound
+        assert ledger.unreadable
+        assert [r.slot for r in ledger.to_retry("roof", 8)] == sound
+        walked, last = [], None
+        while rows := ledger.to_retry("roof", 8, after=last, limit=1):
+            walked.append(rows[0].slot)
+            last = rows[0].slot
+        assert walked == sound
+        assert ledger.get("roof", slots[2]) is None
+        assert ledger.last_change("roof") is not None or "updated_utc" in damage
+        assert ledger.cameras() == ["roof"]
+        # The row is written again when its files are found.
+        ledger.record(replace(RECORD, slot=slots[2]))
+        assert ledger.get("roof", slots[2]) is not None
+
+
+def _text(slot: datetime) -> str:
+    return slot.isoformat()
+
+
+def test_other_cells_that_cannot_be_read_are_skipped_as_well(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.set_folder_watermarks("roof", {"a": 1, "b": 2})
+        ledger.record_curve(
+            CurveDecision("roof", "aa", "/aa.npz", None, "adopted", "first", None, None, 3)
+        )
+        number = ledger.add_request("retry", "roof", {})
+        with ledger._transaction():
+            ledger._db.execute("UPDATE folders SET mtime_ns = 'soon' WHERE mtime_ns = 1")
+            ledger._db.execute("UPDATE curves SET path = x'00'")
+            ledger._db.execute("UPDATE requests SET arguments = '{'")
+        assert ledger.folder_watermarks("roof") == {"b": 2}
+        assert ledger.curves("roof") == []
+        assert ledger.take_requests() == []
+        assert ledger.answer_to(number) == ("the request cannot be read", False)
+
+
+def test_a_row_is_bounded_however_many_files_come(tmp_path: Path) -> None:
+    junk = tuple(RejectedFile(f"a/{n}.jpg", 3, n, "x" * 5000) for n in range(3000))
+    with Ledger(tmp_path) as ledger:
+        ledger.record(replace(RECORD, rejected=junk, reason="y" * 100_000))
+        row = ledger.get("roof", NOON)
+        assert row is not None
+        assert (len(row.rejected), row.unlisted) == (MOST_REJECTED, 3000 - MOST_REJECTED)
+        # Written again with one more, the count goes on.
+        ledger.record(replace(row, rejected=(*row.rejected, junk[-1])))
+        row = ledger.get("roof", NOON)
+        assert row is not None
+        assert row.unlisted == 3001 - MOST_REJECTED
+        (size,) = ledger._db.execute("SELECT length(rejected) FROM brackets").fetchone()
+    assert size < 100_000
+
+
+# -- folders, requests, modes -------------------------------------------------------------------
+
+
+def test_watermarks_come_back_whatever_the_name_of_the_folder(tmp_path: Path) -> None:
+    marks = {"": 1, "2026/06/21": 1 << 62, "a\udcff\n": 3}
+    with Ledger(tmp_path) as ledger:
+        assert ledger.folder_watermarks("roof") == {}
+        assert ledger.set_folder_watermarks("roof", marks)
+        assert ledger.set_folder_watermarks("yard", {"": 7})
+        assert ledger.set_folder_watermarks("roof", {"": 2})
+    with Ledger(tmp_path) as ledger:
+        assert ledger.folder_watermarks("roof") == marks | {"": 2}
+
+
+def test_a_first_start_looks_as_far_back_as_the_older_version_had_rows(tmp_path: Path) -> None:
+    day = timedelta(days=1)
+    with Ledger(tmp_path) as ledger:
+        assert ledger.first_lookback("roof", day) == day
+        for ago, expected in ((0, day), (10, 10 * day), (-5, timedelta(days=36_500))):
+            moment = (datetime.now(UTC) - ago * day).isoformat(timespec="seconds")
+            with ledger._transaction():
+                row = ("roof", moment)
+                ledger._db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", row)
+            found = ledger.first_lookback("roof", day)
+            assert expected <= found <= expected + timedelta(hours=2)
+
+
+def test_a_command_leaves_a_request_and_reads_the_answer(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger, Ledger(tmp_path, beside_daemon=True) as command:
+        number = command.add_request("retry", None, {"slots": ["2026-06-21T12:00:00"]})
+        assert command.answer_to(number) is None
+        (request,) = ledger.take_requests()
+        assert (request.id, request.kind, request.camera) == (number, "retry", None)
+        assert request.arguments == {"slots": ["2026-06-21T12:00:00"]}
+        ledger.answer_request(number, "done \udcff", ok=True)
+        assert ledger.take_requests() == []
+        assert command.answer_to(number) == ("done \\udcff", True)
+
+
+def test_the_files_are_for_the_user_of_the_service_alone(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch(0o666)
+    with Ledger(tmp_path) as ledger:
+        ledger.record(RECORD)
+        modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+    assert len(modes) == 3
+    assert set(modes.values()) == {0o600}
+
+
+def test_totals_follow_every_row(tmp_path: Path) -> None:
+    def row(number: int, state: str = "failed", camera: str = "roof") -> BracketRecord:
+        slot = NOON + number * timedelta(seconds=30)
+        stamp = "2026-06-21T12:00:00.000+00:00"
+        return BracketRecord(camera, slot, state, updated_utc=stamp)  # type: ignore[arg-type]
+
+    with Ledger(tmp_path) as ledger:
+        ledger.record(row(0))
+        assert ledger.totals("roof") == {"failed": 1}
+        ledger.record(row(1))
+        ledger.record(row(0, camera="garden"))
+        ledger.record(row(0, "published"))
+        ledger.record(row(2, "skipped"))
+        ledger.record(row(2, "skipped"))
+        assert ledger.totals("roof") == {"failed": 1, "published": 1, "skipped": 1}
+        assert ledger.totals("garden") == {"failed": 1}
+        ledger.record_all([row(1, "published"), row(3)])
+        assert ledger.totals("roof") == {"failed": 1, "published": 2, "skipped": 1}
+
+
+def test_the_latest_change_is_looked_up_not_searched_for(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        plan = ledger._db.execute(
+            "EXPLAIN QUERY PLAN SELECT max(updated_utc) FROM brackets WHERE camera = 'roof'"
+        ).fetchall()
+        assert "brackets_by_change" in str(plan)
 
 
 def test_decisions_on_curves_are_kept(tmp_path: Path) -> None:

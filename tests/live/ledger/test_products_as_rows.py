@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from asi_watch.config.model import CameraConfig, MergeConfig, ProductConfig
-from asi_watch.live.ledger.product_rows import FoundProducts, products_of, reconciled
-from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RejectedFile
+from asi_watch.live.ledger.rebuild import _reconciled as reconciled
+from asi_watch.live.ledger.rebuild import products_of
+from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.products import Source, Unusable, read_provenance
 from tests.live.products import NOON, STEP, camera_at, product
 
@@ -24,7 +25,7 @@ def camera(tmp_path: Path) -> CameraConfig:
 
 
 def rows(camera: CameraConfig) -> list[BracketRecord]:
-    return [found.record for found in products_of(camera) if found.record is not None]
+    return list(products_of(camera))
 
 
 def test_what_is_no_product_of_this_camera_gives_no_row(camera: CameraConfig) -> None:
@@ -94,32 +95,10 @@ def write_sources(camera: CameraConfig, made: Path) -> list[Path]:
     return paths
 
 
-def test_products_of_a_camera_that_was_renamed_give_its_rows(camera: CameraConfig) -> None:
-    for number in range(3):
-        write_sources(camera, product(camera, number, name="rof"))
-    # Of other files, or elsewhere, it may be anybody's.
-    rewritten = camera.watch / "2026/06/21/20260621120030_80.jpg"
-    os.utime(rewritten, ns=(8, 8))
-    write_sources(camera, product(camera, 3, name="rof", folder="lab/2026/06/21"))
-    found = rows(camera)
-    assert [r.slot for r in found] == [NOON + 2 * STEP, NOON]
-    assert {r.camera for r in found} == {"roof"}
-    filename = "{timestamp:%Y%m%d_%H%M%S}_{exposure}"
-    assert rows(camera.model_copy(update={"filename": filename})) == []
-
-
-def test_a_format_that_was_asked_for_later_does_not_undo_the_archive(
-    camera: CameraConfig,
-) -> None:
-    for number in range(3):
-        write_sources(camera, product(camera, number, age=(3 - number) * HOUR))
-    both = camera.model_copy(update={"products": (JPG, ProductConfig(format="png"))})
-    # The newest could have been in the making when the daemon died; the others were not.
-    assert [r.slot for r in rows(both)] == [NOON + STEP, NOON]
-    other = camera.model_copy(update={"products": (ProductConfig(format="png"),)})
-    assert [r.products for r in rows(other)] == [
-        (f"2026/06/21/20260621120{n // 2}{n % 2 * 3}0_hdr.jpg",) for n in (1, 0)
-    ]
+def test_products_of_another_camera_or_elsewhere_give_no_row(camera: CameraConfig) -> None:
+    write_sources(camera, product(camera, 0, name="rof"))
+    write_sources(camera, product(camera, 1, folder="copies"))
+    assert rows(camera) == []
 
 
 def test_fusion_gives_no_radiance_and_is_whole_without(camera: CameraConfig) -> None:
@@ -156,8 +135,8 @@ def test_a_product_of_any_year_is_no_reason_to_fail(
     path = product(camera, 0)
     real = os.lstat
 
-    def lstat(one: str | Path) -> os.stat_result:
-        found = real(one)
+    def lstat(one: str | Path, **more: int) -> os.stat_result:
+        found = real(one, **more)
         if str(one) != str(path):
             return found
         return os.stat_result((*found[:8], int(seconds), found[9]), {"st_mtime": seconds})
@@ -172,59 +151,29 @@ def test_a_product_of_any_year_is_no_reason_to_fail(
 # -- a row and a product ----------------------------------------------------------------------
 
 
-def found(camera: CameraConfig, **changes: object) -> FoundProducts:
-    if not camera.output.exists():
-        product(camera, 0)
-    (one,) = products_of(camera)
-    assert one.record is not None
-    return replace(one, record=replace(one.record, **changes))  # type: ignore[arg-type]
-
-
-def test_a_row_that_agrees_or_is_newer_stands(camera: CameraConfig) -> None:
-    one = found(camera)
-    assert one.record is not None
+def test_a_row_that_is_newer_than_its_product_stands(camera: CameraConfig) -> None:
+    product(camera, 0)
+    (one,) = rows(camera)
     for present in (
-        replace(one.record, latency=0.2, late=3),
-        replace(one.record, revision=2),
-        replace(one.record, state="failed", revision=2, products=()),
-        replace(one.record, state="skipped", revision=1),
+        replace(one, revision=2),
+        replace(one, state="failed", revision=2, products=()),
+        replace(one, state="skipped", revision=1),
     ):
         assert reconciled(present, one) is None
 
 
-def test_a_product_wins_over_what_the_row_did_not_hear_of(camera: CameraConfig) -> None:
-    one = found(camera, revision=2)
-    assert one.record is not None
-    assert reconciled(None, one) == one.record
+def test_a_product_wins_over_what_the_row_did_not_know(camera: CameraConfig) -> None:
+    product(camera, 0, revision=2)
+    (one,) = rows(camera)
+    assert reconciled(None, one) == one
     unusable = RejectedFile("a/late.jpg", 5, 6, "late: ignored")
     for present in (
-        replace(one.record, revision=1),
-        replace(one.record, inputs=one.record.inputs[:2]),
-        replace(one.record, state="failed", attempts=8, reason="sizes"),
-        replace(one.record, state="skipped", revision=0),
+        replace(one, revision=1),
+        replace(one, state="failed", attempts=8, reason="sizes"),
+        replace(one, state="skipped", revision=0),
     ):
         row = reconciled(replace(present, rejected=(unusable,), late=4, duplicates=2), one)
         assert row is not None
         assert (row.state, row.revision, row.attempts, row.reason) == ("published", 2, 0, None)
-        assert (row.inputs, row.late, row.duplicates) == (one.record.inputs, 4, 2)
+        assert (row.inputs, row.late, row.duplicates) == (one.inputs, 4, 2)
         assert row.rejected == (unusable,)
-
-
-def test_a_bracket_that_failed_is_not_over_with_half_of_its_products(
-    camera: CameraConfig,
-) -> None:
-    one = found(camera)
-    assert one.record is not None
-    failed = replace(one.record, state="failed", products=())
-    assert reconciled(failed, replace(one, whole=False)) is None
-
-
-def test_of_two_products_of_a_bracket_the_one_in_its_place_counts(camera: CameraConfig) -> None:
-    product(camera, 0)
-    product(camera, 0, folder="copies")
-    product(camera, 0, folder="0-copies")
-    present: BracketRecord | None = None
-    for one in products_of(camera):
-        present = reconciled(present, one) or present
-    assert present is not None
-    assert present.products == ("2026/06/21/20260621120000_hdr.jpg",)

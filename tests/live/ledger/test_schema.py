@@ -8,21 +8,31 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from asi_watch.brackets import Exposure
+from asi_watch.live.ledger import schema
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger, LedgerDamagedError, LedgerError
-from asi_watch.live.ledger.ledger_file import LedgerFile
-from asi_watch.live.ledger.ledger_schema import MIGRATIONS, TABLES
-from asi_watch.live.ledger.rebuilding import open_ledger
-from asi_watch.live.records import BracketRecord
-from tests.live.ledger.test_salvage import bracket
+from asi_watch.live.ledger.rebuild import open_ledger
+from asi_watch.live.ledger.records import BracketRecord
+from asi_watch.live.ledger.schema import MIGRATIONS, TABLES
+
+NOON = datetime(2026, 6, 21, 12)
+
+
+def bracket(number: int) -> BracketRecord:
+    slot = NOON + number * timedelta(seconds=30)
+    inputs = (Exposure(f"2026/{number}.jpg", slot, 80.0, 1000, number),)
+    stamp = "2026-06-21T12:00:40.000+00:00"
+    return BracketRecord("roof", slot, "failed", 1, 8, inputs=inputs, updated_utc=stamp)
 
 
 def make_old(path: Path, version: int, rows: int = 3) -> None:
     """Make a ledger as the daemon of that schema version left it."""
-    columns = {1: 18, 2: 19}[version]
+    columns = {1: 18, 2: 19, 3: 19, 4: 19}[version]
     with Ledger(path.parent) as ledger:
         ledger.record_all(map(bracket, range(rows)))
         values = [row[:columns] for row in ledger._all("SELECT * FROM brackets")]
@@ -37,12 +47,11 @@ def make_old(path: Path, version: int, rows: int = 3) -> None:
         db.executemany(f"INSERT INTO brackets VALUES ({marks})", values)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_every_earlier_schema_is_migrated_and_keeps_its_rows(tmp_path: Path, version: int) -> None:
     make_old(tmp_path / FILE_NAME, version)
-    found = open_ledger(tmp_path, ())
-    assert (found.rebuilt, found.moved_to) == (None, None)
-    with found.ledger as ledger:
+    with open_ledger(tmp_path, ()) as ledger:
+        assert not ledger.rebuilt
         assert ledger.history() == [bracket(n) for n in range(3)]
         assert ledger.offsets("roof") == []
         ledger.record(replace(bracket(0), state="published"))
@@ -56,9 +65,6 @@ def test_the_tables_are_those_that_are_checked(tmp_path: Path) -> None:
             name for (name,) in ledger._all("SELECT name FROM sqlite_schema WHERE type = 'table'")
         }
         assert tables == set(TABLES)
-        assert ledger.unfinished
-        ledger.finish()
-        assert not ledger.unfinished
 
 
 @pytest.mark.parametrize("disk_full", [True, False])
@@ -69,17 +75,17 @@ def test_a_migration_that_fails_leaves_the_old_file(
     make_old(path, 1, rows=40)
     with monkeypatch.context() as patch:
         if disk_full:
-            prepare = LedgerFile._migrate
+            migrate = schema._migrate
 
-            def on_a_full_disk(self: LedgerFile) -> None:
-                pages = self._pragma("page_count")
-                self._db.execute(f"PRAGMA max_page_count = {pages}")
-                prepare(self)
+            def on_a_full_disk(db: sqlite3.Connection, path: Path) -> None:
+                (pages,) = db.execute("PRAGMA page_count").fetchone()
+                db.execute(f"PRAGMA max_page_count = {pages}")
+                migrate(db, path)
 
-            patch.setattr(LedgerFile, "_migrate", on_a_full_disk)
+            patch.setattr(schema, "_migrate", on_a_full_disk)
         else:
             broken = (*MIGRATIONS[:2], "CREATE TABLE more (x); CREATE TABLE more (x);")
-            patch.setattr("asi_watch.live.ledger.ledger_file.MIGRATIONS", broken)
+            patch.setattr(schema, "MIGRATIONS", broken)
         with pytest.raises(LedgerError, match="full" if disk_full else "more already exists"):
             Ledger(tmp_path)
     with closing(sqlite3.connect(path)) as db:
@@ -92,16 +98,13 @@ def test_a_migration_that_fails_leaves_the_old_file(
 
 
 def opened_rows(state: Path) -> tuple[list[BracketRecord], bool]:
-    found = open_ledger(state, ())
-    with found.ledger as ledger:
-        return ledger.history(), found.moved_to is not None
+    with open_ledger(state, ()) as ledger:
+        return ledger.history(), any(state.glob(f"{FILE_NAME}.damaged-*"))
 
 
 def test_an_empty_file_is_a_ledger_that_was_lost(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"")
-    found = open_ledger(tmp_path, ())
-    found.ledger.close()
-    assert found.rebuilt == 0
+    assert opened_rows(tmp_path) == ([], False)
 
 
 @pytest.mark.parametrize("version", [0, 1, 3])
@@ -118,11 +121,11 @@ def test_a_database_of_something_else_is_moved_aside_untouched(
         assert db.execute("SELECT title FROM songs").fetchall() == [("x",)]
 
 
-def test_a_ledger_without_one_of_its_tables_is_salvaged(tmp_path: Path) -> None:
+def test_a_ledger_without_one_of_its_tables_is_rebuilt(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.record_all(map(bracket, range(3)))
         ledger._db.execute("DROP TABLE curves")
-    assert opened_rows(tmp_path) == ([bracket(n) for n in range(3)], True)
+    assert opened_rows(tmp_path) == ([], True)
 
 
 def test_a_text_in_its_place_is_moved_aside(tmp_path: Path) -> None:

@@ -1,0 +1,582 @@
+"""Opening the ledger at start, its daily backups, and its rebuild from backup and products.
+
+A damaged ledger is moved aside, never changed. The new one begins as a copy of the newest sound
+backup; then the products' provenance adds what was published since. It takes its place only when
+it is whole, so that a rebuild which is interrupted starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from asi_watch.brackets import Exposure
+from asi_watch.config.model import CameraConfig
+from asi_watch.errors import ResponseFileError
+from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, Ledger
+from asi_watch.live.ledger.records import (
+    WITHOUT_CURVE,
+    BracketRecord,
+    CurveDecision,
+    RejectedFile,
+)
+from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, quick_check
+from asi_watch.logs import event, failure
+from asi_watch.naming import is_product_name, slot_stem
+from asi_watch.patience import answered
+from asi_watch.products import Provenance, ProvenanceError, read_provenance
+from asi_watch.response_files import load_curve
+
+__all__ = ["BACKUP_DIR", "Backups", "open_ledger", "products_of", "row_of_products"]
+
+log = logging.getLogger(__name__)
+
+BACKUP_DIR = "backup"
+_REBUILD_DIR = "rebuild"
+# The newest products come first: what is left out at the end is history only.
+_TIME_LIMIT = 30.0
+_PATIENCE = 5.0
+_ROWS_AT_ONCE = 500
+_MAX_DEPTH = 32
+_ASIDE = re.compile(re.escape(FILE_NAME) + r"\.damaged-(\d+)")
+_MOST_ASIDE = 5
+_PARTS = ("-wal", "-shm", "")
+
+
+def open_ledger(
+    state_dir: Path,
+    cameras: Iterable[CameraConfig],
+    *,
+    alive: Callable[[], object] = lambda: None,
+    time_limit: float = _TIME_LIMIT,
+) -> Ledger:
+    """Open the ledger; rebuild it where it is damaged or missing.
+
+    Parameters
+    ----------
+    state_dir : Path
+        Held by this process alone.
+    cameras : iterable of CameraConfig
+        Whose products are read when it is rebuilt.
+    alive : callable
+        Called again and again while that takes long.
+    time_limit : float
+        Seconds that reading the products may take.
+
+    Raises
+    ------
+    LedgerError
+        If it cannot be opened for another reason: no permission, a newer version, no space.
+    """
+    path = state_dir / FILE_NAME
+    reason = _suspicion(state_dir)
+    if reason is None and path.exists() and (not path.is_file() or path.stat().st_size):
+        try:
+            return Ledger(state_dir)
+        except LedgerDamagedError as error:
+            reason = str(error)
+    if reason is not None:
+        moved_to = _move_aside(state_dir)
+        event(log, logging.ERROR, "ledger damaged, moved aside", file=moved_to, reason=reason)
+    rows, backup = _rebuild(state_dir, tuple(cameras), alive, time.monotonic() + time_limit)
+    ledger = Ledger(state_dir)
+    if reason is not None or backup is not None or rows:
+        ledger.rebuilt = True
+        event(log, logging.WARNING, "ledger rebuilt", backup=backup, rows_of_products=rows)
+    return ledger
+
+
+def _suspicion(state_dir: Path) -> str | None:
+    """Say what is known against the ledger before it is opened."""
+    path, journal = state_dir / FILE_NAME, state_dir / f"{FILE_NAME}-wal"
+    try:
+        with suppress(FileNotFoundError):
+            return (state_dir / SUSPECT_NAME).read_text(errors="replace").strip()[:500]
+        lost = not path.exists() or (path.is_file() and path.stat().st_size == 0)
+        # SQLite would delete a journal without its database, and the rows in it.
+        if lost and journal.is_file() and journal.stat().st_size > 0:
+            return f"{path}: only its journal is left"
+    except OSError as error:
+        raise LedgerError(f"{error.filename or path}: {error.strerror or error}") from error
+    return None
+
+
+def _rebuild(
+    state_dir: Path,
+    cameras: tuple[CameraConfig, ...],
+    alive: Callable[[], object],
+    deadline: float,
+) -> tuple[int, Path | None]:
+    """Make a new ledger and put it in its place.
+
+    Returns
+    -------
+    rows : int
+        How many rows the products gave.
+    backup : Path or None
+        What it began with.
+    """
+    folder = state_dir / _REBUILD_DIR
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        backup, ledger = _from_newest_backup(state_dir, folder)
+        with ledger:
+            # A dead share must keep no other camera waiting.
+            rows = sum(
+                _adopt_products(ledger, camera, state_dir, alive, deadline)
+                for camera in cameras
+                if _answers(camera)
+            )
+        _force_to_disk(folder / FILE_NAME)
+        (folder / FILE_NAME).replace(state_dir / FILE_NAME)
+        (state_dir / SUSPECT_NAME).unlink(missing_ok=True)
+        _force_to_disk(state_dir)
+        shutil.rmtree(folder, ignore_errors=True)
+        for number in sorted(_numbers(state_dir))[:-_MOST_ASIDE]:
+            for suffix in _PARTS:
+                (state_dir / f"{FILE_NAME}.damaged-{number}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise LedgerError(f"{state_dir}: the ledger cannot be rebuilt: {error}") from error
+    return rows, backup
+
+
+def _from_newest_backup(state_dir: Path, folder: Path) -> tuple[Path | None, Ledger]:
+    for backup in _backups(state_dir):
+        (folder / FILE_NAME).unlink(missing_ok=True)
+        try:
+            shutil.copyfile(backup, folder / FILE_NAME)
+            return backup, Ledger(folder)
+        except LedgerDamagedError as error:
+            event(log, logging.ERROR, "backup damaged, not used", file=backup, reason=str(error))
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    return None, Ledger(folder)
+
+
+def _move_aside(state_dir: Path) -> Path:
+    name = f"{FILE_NAME}.damaged-{max(_numbers(state_dir), default=0) + 1}"
+    try:
+        # The journal first: a new ledger beside an old journal would be damaged again.
+        for suffix in _PARTS:
+            part = state_dir / f"{FILE_NAME}{suffix}"
+            if part.exists():
+                part.rename(state_dir / f"{name}{suffix}")
+    except OSError as error:
+        raise LedgerError(
+            f"{state_dir / FILE_NAME}: damaged, and cannot be moved aside: {error}"
+        ) from error
+    return state_dir / name
+
+
+def _numbers(state_dir: Path) -> set[int]:
+    names = (p.name.removesuffix("-wal").removesuffix("-shm") for p in state_dir.iterdir())
+    return {int(m[1]) for name in names if (m := _ASIDE.fullmatch(name))}
+
+
+def _force_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# -- backups ----------------------------------------------------------------------------------
+
+
+class Backups:
+    """Copies the ledger once a day, checks the copy, and keeps two.
+
+    The copy is made in a thread with a connection of its own, in small steps from one snapshot:
+    the owner goes on writing meanwhile.
+
+    Parameters
+    ----------
+    state_dir : Path
+    every : float
+        Seconds.
+    """
+
+    _KEPT = 2
+    _PAGES = 512
+    _BREATH = 0.02
+    _AGAIN_AFTER_FAILURE = 3600.0
+
+    def __init__(self, state_dir: Path, every: float = 86_400.0) -> None:
+        self._state_dir = state_dir
+        self._every = every
+        self._due = float("-inf")
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def tick(self, now: float) -> None:
+        """Start a backup if one is due; owner thread only.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
+        if now < self._due or (self._thread is not None and self._thread.is_alive()):
+            return
+        age = self._age_of_newest()
+        if 0 <= age < self._every:
+            self._due = now + self._every - age
+            return
+        self._due = now + self._AGAIN_AFTER_FAILURE
+        self._thread = threading.Thread(target=self._run, name="ledger backup", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Break off a backup under way."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _age_of_newest(self) -> float:
+        newest = next(iter(_backups(self._state_dir)), None)
+        try:
+            return float("inf") if newest is None else time.time() - newest.stat().st_mtime
+        except OSError:
+            return float("inf")
+
+    def _run(self) -> None:
+        try:
+            self.make()
+        except (OSError, sqlite3.Error, LedgerError) as error:
+            event(log, logging.ERROR, "no backup of the ledger made", reason=str(error))
+        # The one boundary of this thread.
+        except Exception as error:  # noqa: BLE001
+            failure(log, "backup of the ledger crashed", error)
+
+    def make(self) -> Path | None:
+        """Make a backup now.
+
+        Returns
+        -------
+        Path or None
+            None if it was broken off by `stop`.
+
+        Raises
+        ------
+        LedgerDamagedError
+            If the ledger itself proves damaged: the next start rebuilds it.
+        OSError, sqlite3.Error
+            If the copy cannot be written; earlier ones stay.
+        """
+        source, folder = self._state_dir / FILE_NAME, self._state_dir / BACKUP_DIR
+        folder.mkdir(mode=0o700, exist_ok=True)
+        free = os.statvfs(folder)
+        if free.f_bavail * free.f_frsize < 2 * source.stat().st_size:
+            raise OSError("too little space for another copy")
+        unfinished = folder / "unfinished.sqlite3"
+        unfinished.unlink(missing_ok=True)
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        try:
+            with closing(sqlite3.connect(source, isolation_level=None)) as db:
+                if not self._copy(db, unfinished):
+                    return None
+                self._check(db, unfinished)
+            _force_to_disk(unfinished)
+            made = folder / f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite3"
+            unfinished.replace(made)
+            _force_to_disk(folder)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        for old in _backups(self._state_dir)[self._KEPT :]:
+            old.unlink(missing_ok=True)
+        return made
+
+    def _copy(self, db: sqlite3.Connection, target: Path) -> bool:
+        # One snapshot for all steps: else every row written meanwhile would start the copy again.
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+        def breathe(*_: object) -> None:
+            if self._stopping.wait(self._BREATH):
+                raise _StoppedError
+
+        with closing(sqlite3.connect(target, isolation_level=None)) as copy:
+            try:
+                db.backup(copy, pages=self._PAGES, progress=breathe)
+            except _StoppedError:
+                return False
+            finally:
+                db.execute("ROLLBACK")
+            # A single file, which needs no journal to be read.
+            copy.execute("PRAGMA journal_mode = DELETE")
+        return True
+
+    def _check(self, db: sqlite3.Connection, copy: Path) -> None:
+        with closing(sqlite3.connect(copy, isolation_level=None)) as made:
+            finding = quick_check(made, float("inf"))
+        if finding is None:
+            return
+        if damage := quick_check(db, float("inf")):
+            text = f"{self._state_dir / FILE_NAME}: {damage}"
+            (self._state_dir / SUSPECT_NAME).write_text(text)
+            raise LedgerDamagedError(f"{text}; restart the daemon to rebuild it")
+        raise OSError(f"the copy is damaged: {finding}")
+
+
+class _StoppedError(Exception):
+    """The daemon stops."""
+
+
+def _backups(state_dir: Path) -> list[Path]:
+    """Return the backups, newest first."""
+    return sorted((state_dir / BACKUP_DIR).glob("ledger-*.sqlite3"), reverse=True)
+
+
+# -- products ---------------------------------------------------------------------------------
+
+
+def _answers(camera: CameraConfig) -> bool:
+    (there,) = answered(_PATIENCE, lambda: camera.output.is_dir() or True)
+    if not there:
+        event(log, logging.ERROR, "products not read: no answer", folder=camera.output)
+    return bool(there)
+
+
+def _adopt_products(
+    ledger: Ledger,
+    camera: CameraConfig,
+    state_dir: Path,
+    alive: Callable[[], object],
+    deadline: float,
+) -> int:
+    """Write the rows that a camera's products give and the ledger lacks; return how many."""
+    rows: dict[datetime, BracketRecord] = {}
+    newest: BracketRecord | None = None
+    written = 0
+    for product in products_of(camera):
+        alive()
+        if newest is None or product.slot > newest.slot:
+            newest = product
+        row = _reconciled(rows.get(product.slot) or ledger.get(camera.name, product.slot), product)
+        if row is not None:
+            rows[row.slot] = row
+        late = time.monotonic() > deadline
+        if late:
+            event(log, logging.WARNING, "older products not read", camera=camera.name)
+        if len(rows) >= _ROWS_AT_ONCE or late:
+            ledger.record_all(rows.values())
+            written += len(rows)
+            rows.clear()
+        if late:
+            break
+    ledger.record_all(rows.values())
+    if newest is not None:
+        _remember_curve(ledger, state_dir, camera, newest)
+    return written + len(rows)
+
+
+def _reconciled(present: BracketRecord | None, product: BracketRecord) -> BracketRecord | None:
+    """Return the row a bracket should have now that a product of it was found; None: as it is."""
+    if present is None:
+        return product
+    # A failed row names the revision that was tried, a skipped one what was there before.
+    least = present.revision + (present.state != "failed")
+    if product.revision < least:
+        return None
+    merged = {e.path for e in product.inputs}
+    rejected = {r.path: r for r in (*product.rejected, *present.rejected) if r.path not in merged}
+    return replace(
+        product,
+        rejected=tuple(rejected.values()),
+        duplicates=present.duplicates,
+        late=max(present.late, product.late),
+        latency=present.latency,
+        unlisted=present.unlisted,
+    )
+
+
+def _remember_curve(
+    ledger: Ledger, state_dir: Path, camera: CameraConfig, newest: BracketRecord
+) -> None:
+    """Keep the curve of the newest product in use, if it is one the daemon had adopted."""
+    path = state_dir / "curves" / camera.name / f"{newest.curve_id}.npz"
+    known = ledger.adopted_curve(camera.name)
+    if newest.curve_id is None or (known is not None and known.curve_id == newest.curve_id):
+        return
+    operators: str | None = None
+    with suppress(ResponseFileError, OSError):
+        if camera.response is not None:
+            operators = load_curve(camera.response).curve_id
+    try:
+        channels = load_curve(path).channels
+    except (ResponseFileError, OSError):
+        return
+    if operators != newest.curve_id:
+        decision = CurveDecision(
+            camera.name,
+            newest.curve_id,
+            str(path),
+            operators,
+            "adopted",
+            "in use when the ledger was lost",
+            None,
+            None,
+            0,
+            channels=channels,
+        )
+        ledger.record_curve(decision)
+
+
+def products_of(camera: CameraConfig) -> Iterator[BracketRecord]:
+    """Read the products of a camera as rows, newest folder and name first.
+
+    A bracket gives no row while a product that is asked for is missing and can still be made, or
+    while its products are of different revisions: it is merged again when its files are found.
+    """
+    root = os.path.realpath(camera.output)
+    for folder, stem, names in _product_groups(root):
+        found: dict[str, Provenance] = {}
+        # Texts, not paths: of an archive of 100,000 products these take a third of the time.
+        for name in names:
+            with suppress(OSError, ProvenanceError):
+                found[name] = read_provenance(f"{root}/{folder}{name}")
+        if not found:
+            continue
+        newest = max(found.values(), key=lambda one: one.revision)
+        wanted = {
+            f"{stem}{product.suffix}"
+            for product in camera.products
+            if newest.algorithm != "mertens" or product.kind != "radiance"
+        }
+        if not wanted <= set(found) and _sources_are_there(camera, newest):
+            continue
+        row = row_of_products(camera, PurePosixPath(folder), found)
+        if row is not None:
+            yield row
+
+
+def row_of_products(
+    camera: CameraConfig, folder: PurePosixPath, found: dict[str, Provenance]
+) -> BracketRecord | None:
+    """Return the row that the products of one bracket make.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    folder : PurePosixPath
+        Where they lie, relative to the output folder.
+    found : dict
+        Provenance by file name.
+
+    Returns
+    -------
+    BracketRecord or None
+        None if they are not of this camera, not of one revision, or copies that lie elsewhere.
+    """
+    newest = max(found.values(), key=lambda one: one.revision)
+    changed = max(_changed(camera.output / folder / name) for name in found)
+    stem = slot_stem(newest.slot)
+    ours = newest.camera == camera.name and all(n.rpartition(".")[0] == stem for n in found)
+    alike = all(one.revision == newest.revision for one in found.values())
+    # A name is turned into a path: none that leads out of the watch folder.
+    safe = newest.sources and all(_is_inside(s.path) for s in newest.sources)
+    if not (ours and alike and safe):
+        return None
+    if folder not in {PurePosixPath(s.path).parent for s in newest.sources}:
+        return None
+    order = [f"{stem}{product.suffix}" for product in camera.products]
+    fallback = newest.algorithm == "mertens" != camera.merge.algorithm
+    return BracketRecord(
+        camera=camera.name,
+        slot=newest.slot,
+        state="published",
+        revision=newest.revision,
+        expected=newest.expected,
+        complete=newest.complete,
+        inputs=tuple(
+            Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns) for s in newest.sources
+        ),
+        rejected=tuple(
+            _rejected(camera, one.path, one.reason, changed)
+            for one in newest.unusable
+            if _is_inside(one.path)
+        ),
+        products=tuple(
+            str(folder / name)
+            for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))
+        ),
+        curve_id=newest.curve_id,
+        algorithm=newest.algorithm,
+        reason=WITHOUT_CURVE if fallback else None,
+        # Every revision had an exposure that came late.
+        late=newest.revision - 1,
+        updated_utc=_as_utc(changed).isoformat(timespec="milliseconds"),
+    )
+
+
+def _product_groups(root: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield folder (with its slash), stem and names of the products of each bracket."""
+    pending = [("", 0)]
+    while pending:
+        folder, depth = pending.pop()
+        subfolders: list[str] = []
+        groups: dict[str, list[str]] = {}
+        try:
+            with os.scandir(f"{root}/{folder}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        subfolders.append(f"{folder}{entry.name}/")
+                    elif is_product_name(entry.name) and entry.is_file(follow_symlinks=False):
+                        groups.setdefault(entry.name.rpartition(".")[0], []).append(entry.name)
+        except OSError as error:
+            event(log, logging.DEBUG, "folder not read", folder=folder, reason=str(error))
+            continue
+        for stem in sorted(groups, reverse=True):
+            yield folder, stem, sorted(groups[stem])
+        if depth < _MAX_DEPTH:
+            pending += [(sub, depth + 1) for sub in sorted(subfolders)]
+
+
+def _sources_are_there(camera: CameraConfig, one: Provenance) -> bool:
+    try:
+        there = [os.lstat(camera.watch / source.path) for source in one.sources]
+    except (OSError, ValueError):
+        return False
+    return [(s.st_size, s.st_mtime_ns) for s in there] == [
+        (s.size, s.mtime_ns) for s in one.sources
+    ]
+
+
+def _is_inside(path: str) -> bool:
+    return path != "" and path[0] != "/" and ".." not in path.split("/")
+
+
+def _rejected(camera: CameraConfig, path: str, reason: str, changed: float) -> RejectedFile:
+    """Give a file that was left out the signature it has, if that is older than the product."""
+    with suppress(OSError, ValueError):
+        status = os.lstat(camera.watch / path)
+        if stat.S_ISREG(status.st_mode) and status.st_mtime <= changed:
+            return RejectedFile(path, status.st_size, status.st_mtime_ns, reason)
+    return RejectedFile(path, 0, 0, reason)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _as_utc(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        # A file system's clock may say any year.
+        return datetime.fromtimestamp(0, UTC)

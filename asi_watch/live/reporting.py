@@ -1,0 +1,328 @@
+"""What an operator learns of one camera: lines in the log, and recent health for `status`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from asi_watch.live.ledger.records import TAKEN, WAITS, BracketRecord
+from asi_watch.live.messages import MergeFailed, MergeOutcome, ReadDone, ReadOk, ScanDone, Unusable
+from asi_watch.live.workers.pool import Hanging
+from asi_watch.logs import event
+
+__all__ = ["Reporting"]
+
+log = logging.getLogger(__name__)
+
+# Until then a worker may only be waiting for its turn.
+_SURELY_HANGING = 75.0
+_REMEDY = (
+    "is a disk or a network share away? Mounted softerr, or soft with a timeo, it would give"
+    " errors, which are tried again"
+)
+_RECENT = 200
+# A slot that no later one exceeds for so long was that of a wrong clock.
+_NEWEST_FOR = 3600.0
+_HOUR = 3600.0
+
+
+class Reporting:
+    """One event, one line; the latest of what went wrong is kept. Owner thread only.
+
+    Parameters
+    ----------
+    camera : str
+    template : str
+        The pattern of the camera's names.
+    """
+
+    def __init__(self, camera: str, template: str) -> None:
+        self._camera = camera
+        self._template = template
+        self.waiting = 0
+        """How many brackets wait in the ledger for space or a curve."""
+        self._started = time.monotonic()
+        self._latencies: deque[float] = deque(maxlen=_RECENT)
+        self._last_error: dict[str, str] | None = None
+        self._last_bracket: dict[str, Any] | None = None
+        self._last_slot: datetime | None = None
+        self._last_slot_at = float("-inf")
+        self._last_exposure: dict[str, str] | None = None
+        self._newest_exposure: datetime | None = None
+        self._newest_exposure_at = float("-inf")
+        self._hanging: str | None = None
+        self._hanging_logged = False
+        self._names, self._duplicates, self._taken = _Hourly(), _Hourly(), _Hourly()
+
+    # -- files --------------------------------------------------------------------------------
+
+    def name_ignored(self, path: str, now: float) -> None:
+        """A file's name is no exposure's; logged once an hour, with the number of them."""
+        count = self._names.add(1, now)
+        if count:
+            event(
+                log,
+                logging.WARNING,
+                "file names do not fit the pattern, such files are ignored",
+                camera=self._camera,
+                example=path,
+                filename=self._template,
+                names=count,
+            )
+
+    def read_done(self, message: ReadDone) -> None:
+        """A file was read."""
+        outcome = message.outcome
+        if isinstance(outcome, ReadOk):
+            self._exposure(outcome.exposure.timestamp, time.monotonic())
+        elif isinstance(outcome, Unusable):
+            event(
+                log,
+                logging.INFO if outcome.may_recover else logging.WARNING,
+                "exposure not usable" + (" yet" if outcome.may_recover else ""),
+                camera=self._camera,
+                file=message.path,
+                reason=outcome.reason,
+            )
+
+    def _exposure(self, timestamp: datetime, now: float) -> None:
+        newest = self._newest_exposure is None or timestamp >= self._newest_exposure
+        if newest or now > self._newest_exposure_at + _NEWEST_FOR:
+            self._newest_exposure, self._newest_exposure_at = timestamp, now
+            self._last_exposure = {"timestamp": timestamp.isoformat(), "seen_utc": _utc_now()}
+
+    def scan_done(self, message: ScanDone) -> None:
+        """A scan ended."""
+        if message.first or message.files:
+            event(
+                log,
+                logging.INFO if message.first else logging.DEBUG,
+                "scan done",
+                camera=self._camera,
+                files=message.files,
+                seconds=round(message.seconds, 3),
+            )
+
+    def events_dropped(self, count: int) -> None:
+        """Events were dropped because the inbox was full."""
+        event(log, logging.WARNING, "events dropped, scanning", camera=self._camera, events=count)
+
+    # -- brackets -----------------------------------------------------------------------------
+
+    def merge_done(self, slot: object, outcome: MergeOutcome) -> None:
+        """A merge ended without a row; failures are logged with their row."""
+        if isinstance(outcome, MergeFailed) and outcome.stale:
+            event(
+                log,
+                logging.INFO,
+                "exposures are read again",
+                camera=self._camera,
+                slot=slot,
+                reason=outcome.reason,
+            )
+
+    def bracket_over(self, record: BracketRecord, next_try: float | None) -> None:
+        """A bracket's row was written; it is retried in `next_try` seconds, or never (None)."""
+        if _waits(record):
+            self._bracket_waits(record)
+            return
+        now = time.monotonic()
+        self._remember(record, now)
+        reason = record.reason or ""
+        if reason.startswith(TAKEN):
+            if brackets := self._taken.add(1, now):
+                self._log_taken(record, brackets)
+            return
+        superseded = [r for r in record.rejected if r.is_superseded]
+        if files := self._duplicates.add(len(superseded), now):
+            event(
+                log,
+                logging.WARNING,
+                "two files have one exposure time in one bracket, the newer is merged",
+                camera=self._camera,
+                slot=record.slot,
+                file=superseded[0].path,
+                reason=superseded[0].reason,
+                files=files,
+            )
+        self._log_bracket(record, next_try)
+
+    def _log_bracket(self, record: BracketRecord, next_try: float | None) -> None:
+        final = record.state == "failed" and next_try is None
+        event(
+            log,
+            _level(record, final),
+            f"bracket {record.state}",
+            camera=self._camera,
+            slot=record.slot,
+            exposures=len(record.inputs),
+            expected=record.expected,
+            revision=record.revision if record.revision > 1 else None,
+            product=record.products[0] if record.products else None,
+            curve=record.curve_id,
+            latency=record.latency,
+            attempts=record.attempts if next_try is not None else None,
+            next_try=None if next_try is None else f"{next_try:.0f}s",
+            not_retried="unless asked for with: asi-watch retry" if final else None,
+            left_out=_left_out(record),
+            reason=record.reason,
+        )
+
+    def _log_taken(self, record: BracketRecord, brackets: int) -> None:
+        event(
+            log,
+            logging.WARNING,
+            "another camera's products lie in the output folder, they are left alone",
+            camera=self._camera,
+            slot=record.slot,
+            reason=record.reason,
+            brackets=brackets,
+        )
+
+    def _bracket_waits(self, record: BracketRecord) -> None:
+        event(
+            log,
+            logging.DEBUG if self.waiting else logging.WARNING,
+            "brackets wait in the ledger",
+            camera=self._camera,
+            slot=record.slot,
+            reason=record.reason,
+        )
+        self.waiting += 1
+
+    def row_amended(self, record: BracketRecord) -> None:
+        """A bracket that is over stays as it is, but another file of it was seen."""
+        event(
+            log,
+            logging.INFO,
+            "row amended",
+            camera=self._camera,
+            slot=record.slot,
+            left_out=_left_out(record),
+            rejected=len(record.rejected) + record.unlisted,
+        )
+
+    def taken_up(self, record: BracketRecord) -> None:
+        """A bracket of the ledger is tried again."""
+        self.waiting = max(0, self.waiting - _waits(record))
+
+    def _remember(self, record: BracketRecord, now: float) -> None:
+        # The newest, not the one merged last: that may be one of a backlog, or a retry.
+        newest = self._last_slot is None or record.slot >= self._last_slot
+        if newest or now > self._last_slot_at + _NEWEST_FOR:
+            self._last_slot, self._last_slot_at = record.slot, now
+            self._last_bracket = {
+                "slot": record.slot.isoformat(),
+                "state": record.state,
+                "complete": record.complete,
+                "exposures": len(record.inputs),
+                "latency": record.latency,
+                "products": list(record.products),
+                "recorded_utc": _utc_now(),
+            }
+        # Live: it became complete while the daemon ran, and was published at once.
+        live = record.state == "published" and record.revision == 1
+        if live and record.latency is not None and record.latency < now - self._started:
+            self._latencies.append(record.latency)
+        if record.state != "published":
+            self.fault(f"bracket {record.slot:%Y-%m-%d %H:%M:%S} {record.state}: {record.reason}")
+
+    # -- what goes wrong ----------------------------------------------------------------------
+
+    def fault(self, text: str | None) -> None:
+        """Something went wrong that is in the log already; shown as the last error."""
+        if text is not None:
+            self._last_error = {"at": _utc_now(), "what": text}
+
+    def silence(self, text: str | None) -> None:
+        """The watch folder gives no answer."""
+        if text is not None:
+            self.fault(text)
+            event(log, logging.ERROR, "watch folder does not answer", camera=self._camera)
+
+    def hanging(self, found: Hanging | None) -> None:
+        """Workers wait for this camera's files (logged once), or no longer (None)."""
+        if found is None:
+            if self._hanging_logged:
+                event(log, logging.WARNING, "workers wait no longer", camera=self._camera)
+            self._hanging, self._hanging_logged = None, False
+            return
+        self._hanging = f"{found.jobs} workers have waited for {found.seconds:.0f} s"
+        if not self._hanging_logged and found.seconds > _SURELY_HANGING:
+            self._hanging_logged = True
+            self.fault(self._hanging)
+            event(
+                log,
+                logging.ERROR,
+                "workers wait for folders that do not answer, others work instead of them",
+                camera=self._camera,
+                workers=found.jobs,
+                seconds=round(found.seconds),
+                remedy=_REMEDY,
+            )
+
+    # -- what is shown ------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return this part of the camera's state."""
+        now = time.monotonic()
+        seen = self._newest_exposure_at
+        return {
+            "last_exposure": self._last_exposure,
+            "last_exposure_age": None if self._last_exposure is None else round(now - seen, 1),
+            "last_bracket": self._last_bracket,
+            "latency": self._percentiles(),
+            "waiting_in_ledger": self.waiting,
+            "hanging": self._hanging,
+            "last_error": self._last_error,
+        }
+
+    def _percentiles(self) -> dict[str, float] | None:
+        if not self._latencies:
+            return None
+        p50, p95, worst = np.percentile(self._latencies, [50, 95, 100])
+        return {"p50": round(p50, 3), "p95": round(p95, 3), "max": round(worst, 3)}
+
+
+class _Hourly:
+    """A count that is given out at most once an hour."""
+
+    def __init__(self) -> None:
+        self._next, self._count = float("-inf"), 0
+
+    def add(self, count: int, now: float) -> int:
+        """Return what has come together since it was given out last; 0: nothing to log now."""
+        self._count += count
+        if not count or now < self._next:
+            return 0
+        given, self._count = self._count, 0
+        self._next = now + _HOUR
+        return given
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _waits(record: BracketRecord) -> bool:
+    return record.state == "failed" and (record.reason or "").startswith(WAITS)
+
+
+def _left_out(record: BracketRecord) -> str | None:
+    """Name a file that a bracket lacks, and why."""
+    if record.state == "failed" or record.complete:
+        return None
+    unusable = (r for r in record.rejected if not r.is_superseded)
+    return next((f"{r.path}: {r.reason}" for r in unusable), None)
+
+
+def _level(record: BracketRecord, final: bool) -> int:
+    if record.state == "published":
+        # A file that cannot be used needs a look; one that never came is the camera's habit.
+        return logging.INFO if _left_out(record) is None else logging.WARNING
+    return logging.ERROR if final else logging.WARNING

@@ -1,0 +1,156 @@
+"""`status.json`: what the daemon is doing, replaced about once a second, read by `status`.
+
+The file is for every user of the machine; all else in the state folder is for the service alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from asi_watch.errors import AsiWatchError
+from asi_watch.logs import event
+
+__all__ = ["STATUS_NAME", "NotRunningError", "StatusFile", "read_status", "status_line"]
+
+log = logging.getLogger(__name__)
+
+STATUS_NAME = "status.json"
+_LARGEST = 16 << 20
+_STALE_AFTER = 10.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class NotRunningError(AsiWatchError):
+    """No daemon runs on this state folder."""
+
+
+class StatusFile:
+    """Writes the file; owner thread only.
+
+    Parameters
+    ----------
+    state_dir : Path
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / STATUS_NAME
+        self._process = _identity(os.getpid())
+        self._fault: str | None = None
+
+    def write(self, snapshot: dict[str, Any]) -> None:
+        """Replace the file; a full disk is logged once and keeps the daemon from nothing.
+
+        Parameters
+        ----------
+        snapshot : dict
+            JSON-able. Which process wrote it and when is added.
+        """
+        written = {"process": self._process, "written_boottime": _boottime(), **snapshot}
+        # Printable ASCII: names of files may have any bytes.
+        data = json.dumps(written).encode("ascii")
+        # Not forced to the disk: after a power cut nobody wants to know.
+        temporary = self._path.with_name(f".{STATUS_NAME}.new")
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o644), "wb") as file:
+                # Whatever the umask, which keeps everything else of the service from others.
+                os.fchmod(file.fileno(), 0o644)
+                file.write(data)
+            temporary.replace(self._path)
+        except OSError as error:
+            fault = f"{self._path}: {error.strerror or error}"
+            if fault != self._fault:
+                event(log, logging.WARNING, "status not written", reason=fault)
+            self._fault = fault
+        else:
+            self._fault = None
+
+    def stopped(self, snapshot: dict[str, Any], reason: str) -> None:
+        """Write the last state of a daemon that ends, and why."""
+        self.write({**snapshot, "stopped": reason})
+
+
+def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
+    """Read the state of the running daemon.
+
+    Returns
+    -------
+    snapshot : dict
+    age : float
+        Seconds since it was written; a daemon that is well writes every second.
+
+    Raises
+    ------
+    NotRunningError
+        If none runs on this state folder, with what is known of the last one.
+    """
+    path = state_dir / STATUS_NAME
+    try:
+        with path.open("rb") as file:
+            snapshot = json.loads(file.read(_LARGEST))
+        process, written = snapshot["process"], float(snapshot["written_boottime"])
+    except FileNotFoundError:
+        raise NotRunningError(
+            f"no daemon runs on {state_dir} (no {STATUS_NAME}); start it with `asi-watch run`"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotRunningError(f"{path} cannot be read: {error}") from error
+    if "stopped" in snapshot:
+        raise NotRunningError(
+            f"no daemon runs on {state_dir}: it stopped at {snapshot.get('at_utc')}"
+            f" ({snapshot['stopped']}); start it with `asi-watch run`"
+        )
+    same_boot = process.get("boot") == _boot()
+    age = _boottime() - written if same_boot else float("inf")
+    # In another PID namespace the process cannot be seen, but its file is fresh.
+    if age > _STALE_AFTER and _identity(process.get("pid", -1)) != process:
+        raise NotRunningError(
+            f"no daemon runs on {state_dir}: process {process.get('pid')} was last seen at"
+            f" {snapshot.get('at_utc')}; start it with `asi-watch run`"
+        )
+    return snapshot, age
+
+
+def is_stale(age: float) -> bool:
+    """Tell whether a daemon whose file is so old (seconds) has stopped making progress."""
+    return age > _STALE_AFTER
+
+
+def status_line(snapshot: dict[str, Any]) -> str:
+    """Return a daemon's state in one line, for the service manager."""
+    cameras = snapshot.get("cameras", {})
+    published = sum(c["counts"]["published"] for c in cameras.values())
+    troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
+    text = f"{len(cameras)} cameras, {published} brackets published"
+    if snapshot.get("blocked"):
+        text += f"; nothing is published: {snapshot['blocked']}"
+    paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
+    text += f"; paused: {paused}" if paused else ""
+    text += f"; watch folder missing: {', '.join(troubled)}" if troubled else ""
+    return text + ("; configuration not reloaded" if snapshot.get("reload_error") else "")
+
+
+def _boottime() -> float:
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
+
+
+def _boot() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _identity(pid: int) -> dict[str, Any] | None:
+    """Say which process has a number: with its start, since numbers are used again."""
+    try:
+        # The second field is the name in parentheses, which may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return {"pid": pid, "started": int(fields[19]), "boot": _boot()}
+    except (OSError, ValueError, IndexError):
+        return None
