@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from asi_watch.config import CameraConfig, Config, dump_config, load_config, parse_config
+from asi_watch.config.checks import find_warnings
 from asi_watch.config.model import PRODUCT_OPTIONS, ProductConfig
-from asi_watch.config.sizes import format_size, parse_size
-from asi_watch.config.warnings import find_warnings
+from asi_watch.config.values import format_size, parse_size
 from asi_watch.naming import ParsedName
 
 HOME = Path(__file__).parent.parent
@@ -106,6 +106,19 @@ def test_exposures_by_count_or_learned(written: str, count: int | None) -> None:
     camera = camera_of(f"bracket: {{exposures: {written}}}")
     assert camera.bracket.expected_count == count
     assert str(camera.expected_exposures_us) == written
+
+
+def test_an_empty_size_limit_of_an_earlier_version_is_passed_over() -> None:
+    camera = camera_of("retention: {exposures: {max_age: 30d, max_size: null}}")
+    assert camera == camera_of("retention: {exposures: {max_age: 30d}}")
+
+
+def test_with_labels_a_number_that_is_none_does_not_fit() -> None:
+    name = "20240621103008_80.jpg"
+    assert camera_of('exposure_labels: {"0": 500}').pattern.parse(name) is None
+    also = camera_of('exposure_labels: {"0": 500}, exposure_labels_only: false')
+    assert also.pattern.parse(name) is not None
+    assert camera_of().pattern.parse(name) is not None
 
 
 def test_never_is_none() -> None:
@@ -239,7 +252,7 @@ def test_sizes(text: str, size: int) -> None:
 def warnings_of(settings: str, watch: Path, output: Path) -> list[str]:
     text = f"state_dir: {output}\ncameras:\n  roof:\n    watch: {watch}\n    output: {output}\n"
     loaded = parse_config((text + settings).encode(), "asi.yaml", watch)
-    return [str(warning) for warning in find_warnings(loaded)]
+    return [str(loaded.document.problem(*found)) for found in find_warnings(loaded.config)]
 
 
 @pytest.fixture
@@ -308,9 +321,8 @@ def test_warnings_of_folders(tmp_path: Path, folders: tuple[Path, Path]) -> None
     inside = watch / "hdr"
     response = "    response: ../out/g.npz"
     text = f"cameras: {{roof: {{watch: {watch}, output: {inside}, {response.strip()}}}}}"
-    (warning,) = find_warnings(
-        parse_config(f"state_dir: {output}\n{text}".encode(), "asi.yaml", watch)
-    )
+    config = parse_config(f"state_dir: {output}\n{text}".encode(), "asi.yaml", watch).config
+    (warning,) = find_warnings(config)
     assert "lies in the watched folder" in str(warning)
 
 

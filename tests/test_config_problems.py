@@ -56,6 +56,11 @@ def of_camera(settings: str) -> list[str]:
             " the newest brackets need one",
         ),
         (
+            "retention: {exposures: {max_size: 100GB}}",
+            "retention.exposures.max_size: is no longer possible; write max_age, such as 30d, or"
+            " keep_free, such as 50GB",
+        ),
+        (
             "bracket: {offset: -30s}",
             "bracket.offset: -30s must be smaller than round_to, which is 30s",
         ),
@@ -360,6 +365,32 @@ cameras:
   b: {{watch: /in, output: /out/b, {names[1]}}}
 """
     assert len(parse_config(text.encode(), "asi.yaml", Path("/")).config.cameras) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ("", "filename: '{timestamp:%Y%m%d%H%M%S}_{exposure}'", True),
+        ("exposure_unit: ms", "exposure_labels: {x: 5}, exposure_labels_only: false", True),
+        ("filename: '{timestamp:%y%m%d%H%M%S}_{exposure}'", "", False),
+        ("filename: '{timestamp:%Y%d%m%H%M%S}_{exposure}'", "", True),
+        ("exposure_labels: {a: 5}", "exposure_labels: {a: 7}", True),
+        ("exposure_labels: {a: 5}", "exposure_labels: {b: 7}", False),
+        ("filename: 'a_{timestamp:%Y%m%d%H%M%S}_{exposure}'", "", False),
+    ],
+)
+def test_two_cameras_on_one_folder_need_names_that_differ(
+    first: str, second: str, alike: bool
+) -> None:
+    text = f"""\
+cameras:
+  a: {{watch: /in, output: /out/a, {first}}}
+  b: {{watch: /in, output: /out/b, {second}}}
+"""
+    if not alike:
+        parse_config(text.encode(), "asi.yaml", Path("/"))
+        return
+    assert [p for p in problems_of(text) if "camera a watches the same files" in p]
 
 
 def test_the_line_is_that_of_the_last_of_two_keys() -> None:

@@ -51,7 +51,7 @@ def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     """Read the value of an option as a positive duration."""
     if value is None:
         return None
-    from asi_watch.durations import parse_duration
+    from asi_watch.config.values import parse_duration
 
     try:
         length: timedelta = parse_duration(value)

@@ -56,7 +56,7 @@ class FilesFound:
 
 def look_into(camera: CameraConfig) -> FilesFound:
     """Read the names of some of a camera's newest files; none where its folder gives no answer."""
-    from asi_watch.patience import answered
+    from asi_watch.files import answered
 
     (names,) = answered(_PATIENCE, lambda: list(_newest_files(camera)))
     pattern = camera.pattern
@@ -110,8 +110,8 @@ def disc_warnings(camera: CameraConfig, found: FilesFound) -> Iterator[tuple[Way
     discs = {section: disc for section, disc in given.items() if isinstance(disc, tuple)}
     if not discs or not found.fitting:
         return
+    from asi_watch.files import answered
     from asi_watch.hdr.disc import SkyDisc
-    from asi_watch.patience import answered
 
     path = camera.watch / found.fitting[0][0]
     (header,) = answered(_PATIENCE, partial(_header, path))
@@ -129,7 +129,7 @@ def response_fault(camera: CameraConfig, found: FilesFound) -> str | None:
 
     A file that this user may not read is not judged: the daemon may be another.
     """
-    from asi_watch.patience import answered
+    from asi_watch.files import answered
 
     path = camera.response
     if path is None or camera.merge.algorithm == "mertens":
@@ -143,7 +143,7 @@ def response_warnings(camera: CameraConfig, _found: FilesFound) -> Iterator[tupl
     path = camera.response
     if path is None or camera.merge.algorithm == "mertens":
         return
-    from asi_watch.patience import answered
+    from asi_watch.files import answered
     from asi_watch.response_files import warning_of
 
     (problems,) = answered(_PATIENCE, partial(_curve_problems, path))
@@ -165,7 +165,7 @@ def _curve_problems(path: Path) -> tuple[CurveProblem, ...]:
 def hints(camera: CameraConfig) -> list[str]:
     """Say what the settings leave to be wished for (`merge_hints`), by the response file."""
     from asi_watch.cli._scale import merge_hints
-    from asi_watch.patience import answered
+    from asi_watch.files import answered
 
     merge, path = camera.merge, camera.response
     curve = None if path is None else answered(_PATIENCE, partial(_usable_curve, path))[0]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig, Config
-from asi_watch.files import shown
+from asi_watch.files import answered, shown
 from asi_watch.naming import is_product_name
-from asi_watch.patience import answered
 
 __all__ = ["place_faults", "strangers"]
 

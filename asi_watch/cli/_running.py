@@ -12,10 +12,9 @@ from typing import Any
 import click
 import yaml
 
-from asi_watch.config.document import MAX_BYTES, read_document
+from asi_watch.config.document import MAX_BYTES, ConfigError, read_document
 from asi_watch.config.loading import load_config
 from asi_watch.config.model import Config
-from asi_watch.config.problems import ConfigError
 from asi_watch.naming import parse_timezone
 
 __all__ = ["RunningConfig", "running_config"]

@@ -12,7 +12,7 @@ from asi_watch.brackets import Exposure, brackets_among, slot_of
 from asi_watch.cli._looking import FilesFound
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
-from asi_watch.durations import format_duration
+from asi_watch.config.values import format_duration
 
 __all__ = ["better_offset", "slot_warnings"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.config.document import Way, written_way
+from asi_watch.config.checks import find_warnings
+from asi_watch.config.document import ConfigError, Problem, Way
 from asi_watch.config.loading import LoadedConfig, dump_config, read_config
-from asi_watch.config.problems import ConfigError, Problem
-from asi_watch.config.warnings import find_warnings
 
 __all__ = ["command"]
 
@@ -36,7 +35,7 @@ def command(config_path: str) -> None:
     from asi_watch.cli._slots import slot_warnings
 
     loaded = read_config(config_path)
-    warnings = find_warnings(loaded)
+    warnings = [_problem(loaded, way, text) for way, text in find_warnings(loaded.config)]
     problems = [_problem(loaded, way, text) for way, text in place_faults(loaded.config)]
     for name, camera in loaded.config.cameras.items():
         found = look_into(camera)
@@ -63,5 +62,4 @@ def command(config_path: str) -> None:
 
 
 def _problem(loaded: LoadedConfig, way: Way, text: str) -> Problem:
-    document = loaded.document
-    return Problem(document.file, document.line_of(way), written_way(way), text)
+    return loaded.document.problem(way, text)

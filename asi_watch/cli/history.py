@@ -34,7 +34,7 @@ Since = datetime | timedelta
 def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Since | None:
     if value is None:
         return None
-    from asi_watch.durations import parse_duration
+    from asi_watch.config.values import parse_duration
 
     if re.match(r"\d{4}-", value):
         try:

@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from asi_watch.durations import parse_duration
+from asi_watch.config.values import parse_duration
 from asi_watch.simulator import (
     CLOUD_COVER,
     RESPONSES,

@@ -1,5 +1,6 @@
 """The YAML file as frozen, validated values; the rooms below get these and never the file."""
 
+from asi_watch.config.document import ConfigError, Problem
 from asi_watch.config.loading import (
     LoadedConfig,
     dump_config,
@@ -20,7 +21,6 @@ from asi_watch.config.model import (
     RetentionConfig,
     ScanConfig,
 )
-from asi_watch.config.problems import ConfigError, Problem
 
 __all__ = [
     "BracketConfig",

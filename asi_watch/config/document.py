@@ -1,4 +1,4 @@
-"""A YAML file as plain values that remember the line they stand on.
+"""A YAML file as plain values that remember the line they stand on, and what is wrong with it.
 
 Only plain YAML is taken: text, numbers, true and false, empty values, lists and mappings, with
 anchors and merge keys (``<<``). Tags that would build objects are refused, and so are
@@ -8,15 +8,16 @@ duplicate keys, which YAML itself lets pass silently.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from asi_watch.config.problems import ConfigError, Problem
+from asi_watch.errors import AsiWatchError
 
-__all__ = ["Document", "Way", "read_document", "written_way"]
+__all__ = ["ConfigError", "Document", "Problem", "Way", "read_document", "written_way"]
 
 Way: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
@@ -27,6 +28,51 @@ _MAX_DEPTH: Final = 40
 _TAG: Final = "tag:yaml.org,2002:"
 _SCALARS: Final = {"null", "bool", "int", "float"}
 _TEXTS: Final = {"str", "timestamp", "value"}  # a date is text here: nothing asks for dates
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a configuration file, or one thing to be warned of.
+
+    Parameters
+    ----------
+    file : str
+        The configuration file, as the operator named it.
+    line : int or None
+        Counted from 1; None when the fault is of the file as a whole.
+    key : str
+        The way to the value, such as ``cameras.roof.bracket.grace``; empty for the whole file.
+    message : str
+        What is wrong; after a semicolon, what would be right.
+    """
+
+    file: str
+    line: int | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = f"{where}: {self.key}: {self.message}" if self.key else f"{where}: {self.message}"
+        # Names and values may hold undecodable bytes and line ends: one problem, one line, always.
+        escaped = text.encode("utf-8", "backslashreplace").decode()
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in escaped)
+
+
+class ConfigError(AsiWatchError, ValueError):
+    """A configuration that is refused.
+
+    Parameters
+    ----------
+    problems : iterable of Problem
+        Every fault found, in the order of the file.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 @dataclass(slots=True)
@@ -46,10 +92,14 @@ class Document:
             way = way[:-1]
         return self.lines.get(way)
 
+    def problem(self, way: Way, message: str, line: int | None = None) -> Problem:
+        """Make a problem of a key, at its line."""
+        at = self.line_of(way) if line is None else line
+        return Problem(self.file, at, written_way(way), message)
+
     def refuse(self, way: Way, message: str, line: int | None = None) -> None:
         """Record a problem at a key."""
-        at = self.line_of(way) if line is None else line
-        self.problems.append(Problem(self.file, at, written_way(way), message))
+        self.problems.append(self.problem(way, message, line))
 
 
 def written_way(way: Way) -> str:

@@ -18,37 +18,40 @@ from pydantic import (
     model_validator,
 )
 
-from asi_watch.config.amounts import (
-    Duration,
-    DurationOrNever,
-    Offset,
-    OptionalSize,
-    Size,
-    Within,
-    read_age_or_never,
-)
-from asi_watch.config.names import (
-    CameraName,
-    Extensions,
-    OptionalPath,
-    PathField,
-    Template,
-    TimeZone,
-)
-from asi_watch.config.refusals import refusal, refusals
 from asi_watch.config.values import (
+    CameraName,
     Circle,
     Disc,
     DiscOrAuto,
+    Duration,
+    DurationOrNever,
     Exposures,
     ExposuresField,
+    Extensions,
     Labels,
+    Offset,
+    OptionalPath,
+    OptionalSize,
+    PathField,
+    Size,
     Subsampling,
+    Template,
+    TimeZone,
     ToneRange,
+    Within,
     Workers,
+    format_duration,
+    read_age_or_never,
+    refusal,
+    refusals,
 )
-from asi_watch.durations import format_duration
-from asi_watch.naming import MICROSECONDS_PER_UNIT, ExposureUnit, NamePattern, is_product_name
+from asi_watch.naming import (
+    MICROSECONDS_PER_UNIT,
+    ExposureUnit,
+    NamePattern,
+    is_hidden,
+    is_product_name,
+)
 
 if TYPE_CHECKING:
     from asi_watch.hdr.merge_settings import MergeSettings
@@ -252,13 +255,23 @@ class LimitsConfig(Section):
         AfterValidator(Within("1h", "36500d")),
         BeforeValidator(read_age_or_never),
     ] = None
-    max_size: OptionalSize = None
     keep_free: OptionalSize = None
 
     @property
     def any(self) -> bool:
         """True if there is a limit."""
-        return not (self.max_age is None and self.max_size is None and self.keep_free is None)
+        return not (self.max_age is None and self.keep_free is None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_size(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "max_size" not in data:
+            return data
+        if data["max_size"] is not None:
+            text = "is no longer possible; write max_age, such as 30d, or keep_free, such as 50GB"
+            raise refusals([("max_size", text)])
+        # Version 0.1 wrote it into complete configurations.
+        return {key: value for key, value in data.items() if key != "max_size"}
 
 
 class RetentionConfig(Section):
@@ -287,9 +300,13 @@ def _refuse_in_file(name: str, info: ValidationInfo) -> str:
 
 @lru_cache(maxsize=64)
 def _compiled(
-    template: str, unit: ExposureUnit, labels: tuple[tuple[str, float], ...], timezone: str
+    template: str,
+    unit: ExposureUnit,
+    labels: tuple[tuple[str, float], ...],
+    timezone: str,
+    labels_only: bool,
 ) -> NamePattern:
-    return NamePattern(template, unit, dict(labels), timezone)
+    return NamePattern(template, unit, dict(labels), timezone, labels_only=labels_only)
 
 
 class CameraConfig(Section):
@@ -305,6 +322,8 @@ class CameraConfig(Section):
     extensions: Extensions = ("jpg", "jpeg", "png", "jp2")
     exposure_unit: ExposureUnit = "us"
     exposure_labels: Labels = Field(default_factory=dict)
+    exposure_labels_only: bool = True
+    """With labels: a number that is no label is not taken for an exposure time."""
     timezone: TimeZone = "UTC"
     watch_mode: Literal["auto", "events", "polling"] = "auto"
     scan: ScanConfig = ScanConfig()
@@ -321,13 +340,15 @@ class CameraConfig(Section):
     def pattern(self) -> NamePattern:
         """The compiled pattern of this camera's file names."""
         labels = tuple(self.exposure_labels.items())
-        return _compiled(self.filename, self.exposure_unit, labels, self.timezone)
+        return _compiled(
+            self.filename, self.exposure_unit, labels, self.timezone, self.exposure_labels_only
+        )
 
     def wants(self, filename: str) -> bool:
         """Tell by its name whether a file may be an exposure; uploads are hidden until done."""
         suffix = filename.rpartition(".")[2].lower()
-        hidden = filename.startswith(".")
-        return suffix in self.extensions and not hidden and not is_product_name(filename)
+        ours = is_hidden(filename) or is_product_name(filename)
+        return suffix in self.extensions and not ours
 
     @property
     def calibration_disc(self) -> Circle | Literal["auto"] | None:

@@ -1,34 +1,341 @@
-"""Numbers of the configuration, alone, in lists and in mappings.
+"""Single values of the configuration: from what an operator writes to what the program uses.
 
-The validators get what YAML made of the text and return the value the rest of the house works
-with. They raise `refusal`, whose text says what would be right.
+Validators get what YAML made of the text. They raise `refusal`, whose text says what would be
+right and reaches the operator unchanged.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+)
+from pydantic_core import PydanticCustomError
 
-from asi_watch.config.refusals import is_number, refusal, shown
+from asi_watch.brackets import MAX_EXPOSURES
+from asi_watch.naming import NamePattern, parse_timezone
 
-__all__ = [
-    "Circle",
-    "Disc",
-    "DiscOrAuto",
-    "Exposures",
-    "ExposuresField",
-    "Labels",
-    "Subsampling",
-    "ToneRange",
-    "Workers",
+REFUSED: Final = "asi_watch_refused"
+"""The type of pydantic errors whose text is already written for the operator."""
+NEVER: Final = "never"
+"""The word for a duration that does not end; configuration keys that allow it hold None."""
+READABLE_EXTENSIONS: Final = ("jpg", "jpeg", "jpe", "jfif", "png", "jp2")
+
+Circle: TypeAlias = tuple[float, float, float]
+Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
+
+
+def refusal(text: str) -> PydanticCustomError:
+    """Make the error for one value, with its final text."""
+    return PydanticCustomError(REFUSED, "{text}", {"text": text})
+
+
+def refusals(found: Sequence[tuple[str, str]]) -> PydanticCustomError:
+    """Make the error for several keys of a section: pairs of key and text."""
+    text = "; ".join(f"{key}: {message}" for key, message in found)
+    return PydanticCustomError(REFUSED, "{text}", {"text": text, "found": list(found)})
+
+
+def shown(value: object) -> str:
+    """Write a value as the operator would, cut to a readable length."""
+    if value is None:
+        return "an empty value"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number (true and false are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# -- durations and sizes ---------------------------------------------------------------------
+
+_MICROSECONDS = {
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "min": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+}
+_OTHER_SPELLINGS = {"m": "min", "µs": "us", "μs": "us"}  # the micro sign and the Greek mu
+_DURATION = re.compile(r"(?P<number>-?[0-9]{1,18}(?:\.[0-9]{1,15})?) ?(?P<unit>[A-Za-zµμ]{0,9})")
+_LONGEST = timedelta(days=36_500)
+_DURATIONS = "write a number and its unit, such as 500ms, 30s, 2min, 24h or 1d"
+_BYTES = {
+    "TiB": 1 << 40,
+    "TB": 10**12,
+    "GiB": 1 << 30,
+    "GB": 10**9,
+    "MiB": 1 << 20,
+    "MB": 10**6,
+    "KiB": 1 << 10,
+    "kB": 10**3,
+    "B": 1,
+}
+_SIZE_UNITS = {unit.lower(): factor for unit, factor in _BYTES.items()}
+_SIZE = re.compile(r"(?P<number>[0-9]{1,20}) ?(?P<unit>[A-Za-z]{0,4})")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration with its unit, exactly.
+
+    Parameters
+    ----------
+    text : str
+        A number (decimals allowed, a minus sign too) and one of the units
+        ``us``, ``ms``, ``s``, ``min`` (or ``m``), ``h``, ``d``.
+
+    Raises
+    ------
+    ValueError
+        When the unit is missing or unknown, when the value is finer than a microsecond or
+        longer than a hundred years. The text says what would be right.
+    """
+    written = repr(text if len(text) <= 40 else f"{text[:37]}...")
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{written} is not a duration; {_DURATIONS}")
+    number, unit = match["number"], match["unit"]
+    if not unit:
+        raise ValueError(
+            f"{written} has no unit; write it with one: {number}s, {number}min or {number}h"
+        )
+    per_unit = _MICROSECONDS.get(_OTHER_SPELLINGS.get(unit, unit))
+    if per_unit is None:
+        known = ", ".join(_MICROSECONDS)
+        raise ValueError(f"{written} has the unknown unit {unit!r}; known are {known}")
+    microseconds = Decimal(number) * per_unit
+    if microseconds != microseconds.to_integral_value():
+        raise ValueError(f"{written} is finer than a microsecond; {_DURATIONS}")
+    if abs(microseconds) > _LONGEST // timedelta(microseconds=1):
+        raise ValueError(f"{written} is longer than a hundred years; {_DURATIONS}")
+    return timedelta(microseconds=int(microseconds))
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration so that `parse_duration` gives the same one back.
+
+    Parameters
+    ----------
+    duration : datetime.timedelta
+        Any length, negative too.
+
+    Returns
+    -------
+    str
+        A whole number of the largest unit that holds it exactly: ``90s``, ``24h``, ``2d``.
+    """
+    microseconds = duration // timedelta(microseconds=1)
+    for unit, per_unit in _MICROSECONDS.items():
+        # One day reads better as the 24h, one minute as the 60s that people write.
+        one = unit in ("d", "min") and abs(microseconds) == per_unit
+        if microseconds and microseconds % per_unit == 0 and not one:
+            return f"{microseconds // per_unit}{unit}"
+    return "0s"
+
+
+def parse_size(text: str) -> int:
+    """Read an amount of memory with its unit, in bytes.
+
+    Parameters
+    ----------
+    text : str
+        A whole number and one of ``B kB MB GB TB`` (thousands) or ``KiB MiB GiB TiB`` (1024s).
+
+    Raises
+    ------
+    ValueError
+        When it is none; the text says what would be right.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match["unit"].lower() not in (*_SIZE_UNITS, ""):
+        written = repr(text if len(text) <= 40 else f"{text[:37]}...")
+        raise ValueError(f"{written} is no amount of memory; write it as 512MB or 2GiB")
+    if not match["unit"]:
+        raise ValueError(f"{text.strip()!r} has no unit; did you mean {match['number']}MB?")
+    return int(match["number"]) * _SIZE_UNITS[match["unit"].lower()]
+
+
+def format_size(size: int) -> str:
+    """Write a number of bytes (0 or more) so that `parse_size` gives the same one back."""
+    texts = [f"{size // factor}{unit}" for unit, factor in _BYTES.items() if size % factor == 0]
+    return min(texts, key=len) if size else "0B"
+
+
+def _read_duration(value: Any) -> timedelta:
+    """Read ``30s`` and the like; a bare number is refused because its unit is anyone's guess."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise refusal(f"{shown(value)} is not a duration; write one such as 30s")
+    try:
+        return parse_duration(str(value))
+    except ValueError as error:
+        raise refusal(str(error)) from None
+
+
+def _read_duration_or_never(value: Any) -> timedelta | None:
+    return None if value is None or value == NEVER else _read_duration(value)
+
+
+def read_age_or_never(value: Any) -> Any:
+    """Refuse a bare number as an age: days are meant, but a unit must stand there."""
+    if is_number(value):
+        raise refusal(f"{shown(value)} has no unit; did you mean {value:g}d?")
+    return value
+
+
+def _read_offset(value: Any) -> timedelta:
+    if value == "auto":
+        raise refusal(
+            "'auto' is no longer possible: the slot of a file must not depend on what came before;"
+            " write 0s, and `asi-watch check` proposes an offset such as -3s where the newest"
+            " brackets need one"
+        )
+    return _read_duration(value)
+
+
+class Within:
+    """Refuse a duration outside two limits, both given and shown as text; None passes."""
+
+    def __init__(self, least: str, most: str) -> None:
+        self.least, self.most = least, most
+
+    def __call__(self, value: timedelta | None) -> timedelta | None:
+        """Check one value."""
+        low, high = parse_duration(self.least), parse_duration(self.most)
+        if value is not None and not low <= value <= high:
+            text = f"{format_duration(value)} is out of range; it must be {self.least}…{self.most}"
+            raise refusal(text)
+        return value
+
+
+def _read_size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise refusal(f"{shown(value)} is no amount of memory; write it as 512MB or 2GiB")
+    try:
+        size = parse_size(str(value))
+    except ValueError as error:
+        raise refusal(str(error)) from None
+    if not 1 << 20 <= size <= 1 << 50:
+        raise refusal(f"{shown(value)} is out of range; it must be 1MiB…1024TiB")
+    return size
+
+
+_WRITE_DURATION = PlainSerializer(format_duration, return_type=str)
+Duration: TypeAlias = Annotated[timedelta, BeforeValidator(_read_duration), _WRITE_DURATION]
+Offset: TypeAlias = Annotated[timedelta, BeforeValidator(_read_offset), _WRITE_DURATION]
+DurationOrNever: TypeAlias = Annotated[
+    timedelta | None,
+    BeforeValidator(_read_duration_or_never),
+    PlainSerializer(lambda d: NEVER if d is None else format_duration(d), return_type=str),
 ]
+Size: TypeAlias = Annotated[
+    int, PlainValidator(_read_size), PlainSerializer(format_size, return_type=str)
+]
+OptionalSize: TypeAlias = Annotated[
+    int | None,
+    PlainValidator(lambda value: None if value is None else _read_size(value)),
+    PlainSerializer(lambda s: None if s is None else format_size(s), return_type=str | None),
+]
+"""None: no limit."""
 
-_MAX_EXPOSURES: Final = 64
+
+# -- paths and names -------------------------------------------------------------------------
 
 
-def read_labels(value: Any) -> dict[str, float]:
+def _read_path(value: Any, info: ValidationInfo) -> Path:
+    """Read a path; a relative one counts from the folder of the configuration file."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise refusal(f"{shown(value)} is no path; write it in full, such as /srv/asi/roof")
+    if value.startswith("~"):
+        raise refusal(f"{shown(value)}: '~' is not replaced here; write the path in full")
+    if re.search(r"\$[A-Za-z_{]", value):
+        raise refusal(f"{shown(value)}: variables are not replaced here; write the path in full")
+    base = info.context.get("base") if isinstance(info.context, Mapping) else None
+    return Path(base if base is not None else Path.cwd(), value)
+
+
+def _read_optional_path(value: Any, info: ValidationInfo) -> Path | None:
+    return None if value is None else _read_path(value, info)
+
+
+def _read_camera_name(value: str) -> str:
+    """Check a camera's name: it stands in log lines, metrics and file names."""
+    plain = value.isascii() and value.replace("-", "").replace("_", "").isalnum()
+    if not plain or not value[0].isalnum() or len(value) > 64:
+        raise refusal(
+            f"{shown(value)} is no name for a camera; use up to 64 letters, digits, '-' and '_', "
+            "a letter or digit first"
+        )
+    return value
+
+
+def _read_template(value: Any) -> str:
+    if not isinstance(value, str):
+        hint = "write the template in quotes, such as '{timestamp:%Y%m%d%H%M%S}_{exposure}'"
+        raise refusal(f"{shown(value)} is no template; {hint}")
+    try:
+        NamePattern(value)
+    except ValueError as error:
+        raise refusal(str(error)) from None
+    return value
+
+
+def _read_timezone(value: Any) -> str:
+    if not isinstance(value, str):
+        raise refusal(f"{shown(value)} is no time zone; write UTC or one such as Etc/GMT-1")
+    try:
+        parse_timezone(value)
+    except ValueError as error:
+        raise refusal(str(error)) from None
+    return value
+
+
+def _read_extensions(value: Any) -> tuple[str, ...]:
+    """Read the extensions of exposures: lower case, without the dot."""
+    listed = isinstance(value, list | tuple)
+    if not listed or not value or not all(isinstance(item, str) for item in value):
+        raise refusal(f"{shown(value)} is no list of extensions; write one such as [jpg, png]")
+    found = tuple(dict.fromkeys(item.lower().removeprefix(".") for item in value))
+    unknown = [item for item in found if item not in READABLE_EXTENSIONS]
+    if unknown:
+        known = ", ".join(READABLE_EXTENSIONS)
+        raise refusal(f"{', '.join(map(repr, unknown))} cannot be read; known are {known}")
+    return found
+
+
+PathField: TypeAlias = Annotated[
+    Path, BeforeValidator(_read_path), PlainSerializer(str, return_type=str)
+]
+OptionalPath: TypeAlias = Annotated[Path | None, BeforeValidator(_read_optional_path)]
+CameraName: TypeAlias = Annotated[str, AfterValidator(_read_camera_name)]
+Template: TypeAlias = Annotated[str, PlainValidator(_read_template)]
+TimeZone: TypeAlias = Annotated[str, BeforeValidator(_read_timezone)]
+Extensions: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_read_extensions)]
+
+
+# -- exposures, circles, choices -------------------------------------------------------------
+
+
+def _read_labels(value: Any) -> dict[str, float]:
     """Read the mapping of exposure labels to exposure times."""
     if not isinstance(value, Mapping):
         raise refusal(f'{shown(value)} is no mapping; write one such as {{"0": 2000, "02": 500}}')
@@ -47,45 +354,32 @@ def read_labels(value: Any) -> dict[str, float]:
     return {str(label): exposure for label, exposure in value.items()}
 
 
-Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
-
-
-def read_exposures(value: Any) -> Exposures:
+def _read_exposures(value: Any) -> Exposures:
     """Read a list of exposure times, their count, or ``auto``."""
     if value == "auto":
         return "auto"
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 2 <= value <= _MAX_EXPOSURES:
-            raise refusal(f"{value} exposures make no bracket; it must be 2…{_MAX_EXPOSURES}")
+        if not 2 <= value <= MAX_EXPOSURES:
+            raise refusal(f"{value} exposures make no bracket; it must be 2…{MAX_EXPOSURES}")
         return value
     if not isinstance(value, list | tuple):
         raise refusal(
             f"{shown(value)} says nothing about exposures; write a list such as [80, 160, 320], "
             "their count, or auto"
         )
-    return _read_exposure_list(value)
-
-
-def write_exposures(value: Exposures) -> list[float] | int | str:
-    """Write what `read_exposures` reads."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _read_exposure_list(values: Sequence[Any]) -> tuple[float, ...]:
-    wrong = [shown(value) for value in values if not (is_number(value) and value > 0)]
+    wrong = [shown(item) for item in value if not (is_number(item) and item > 0)]
     if wrong:
         raise refusal(f"{', '.join(wrong)}: an exposure time must be a number above 0")
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted({item for item in value if value.count(item) > 1})
     if twice:
         raise refusal(f"{', '.join(map(shown, twice))}: every exposure time must stand there once")
-    if not 2 <= len(values) <= _MAX_EXPOSURES:
-        count = len(values)
-        raise refusal(f"a list of {count} makes no bracket; it must hold 2…{_MAX_EXPOSURES} times")
-    return tuple(values)
+    if not 2 <= len(value) <= MAX_EXPOSURES:
+        text = f"a list of {len(value)} makes no bracket; it must hold 2…{MAX_EXPOSURES} times"
+        raise refusal(text)
+    return tuple(value)
 
 
-def read_tone_range(value: Any) -> tuple[float, float] | None:
-    """Read the two ends of the tone curve, or nothing."""
+def _read_tone_range(value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
     pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))
@@ -94,16 +388,11 @@ def read_tone_range(value: Any) -> tuple[float, float] | None:
     return float(value[0]), float(value[1])
 
 
-Circle: TypeAlias = tuple[float, float, float]
-
-
-def read_sky_disc(value: Any) -> Circle | Literal["auto"] | None:
-    """Read a circle as [x, y, radius], ``auto``, or nothing."""
+def _read_disc_or_auto(value: Any) -> Circle | Literal["auto"] | None:
     return "auto" if value == "auto" else _read_circle(value, "auto, null")
 
 
-def read_given_disc(value: Any) -> Circle | None:
-    """Read a circle as [x, y, radius], or nothing."""
+def _read_disc(value: Any) -> Circle | None:
     if value == "auto":
         raise refusal(
             "'auto' is for recalibrate.sky_disc alone: products need a circle that never changes;"
@@ -124,13 +413,7 @@ def _read_circle(value: Any, choices: str) -> Circle | None:
     return float(value[0]), float(value[1]), float(value[2])
 
 
-def write_sky_disc(value: Circle | Literal["auto"] | None) -> list[float] | str | None:
-    """Write what `read_sky_disc` and `read_given_disc` read."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def read_workers(value: Any) -> int | Literal["auto"]:
-    """Read the number of threads, or ``auto``."""
+def _read_workers(value: Any) -> int | Literal["auto"]:
     count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256
     if value != "auto" and not count:
         raise refusal(f"{shown(value)}: write auto or a whole number of threads, 1…256")
@@ -138,25 +421,20 @@ def read_workers(value: Any) -> int | Literal["auto"]:
     return result
 
 
-def read_subsampling(value: Any) -> Any:
+def _read_subsampling(value: Any) -> Any:
     """Take 420 as the text that it is meant to be."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Labels: TypeAlias = Annotated[dict[str, float], PlainValidator(read_labels)]
-ExposuresField: TypeAlias = Annotated[
-    Exposures, PlainValidator(read_exposures), PlainSerializer(write_exposures)
-]
-ToneRange: TypeAlias = Annotated[tuple[float, float] | None, BeforeValidator(read_tone_range)]
-Disc: TypeAlias = Annotated[
-    Circle | None, PlainValidator(read_given_disc), PlainSerializer(write_sky_disc)
-]
+_AS_LIST = PlainSerializer(lambda value: list(value) if isinstance(value, tuple) else value)
+Labels: TypeAlias = Annotated[dict[str, float], PlainValidator(_read_labels)]
+ExposuresField: TypeAlias = Annotated[Exposures, PlainValidator(_read_exposures), _AS_LIST]
+ToneRange: TypeAlias = Annotated[tuple[float, float] | None, BeforeValidator(_read_tone_range)]
+Disc: TypeAlias = Annotated[Circle | None, PlainValidator(_read_disc), _AS_LIST]
 DiscOrAuto: TypeAlias = Annotated[
-    Circle | Literal["auto"] | None,
-    PlainValidator(read_sky_disc),
-    PlainSerializer(write_sky_disc),
+    Circle | Literal["auto"] | None, PlainValidator(_read_disc_or_auto), _AS_LIST
 ]
-Workers: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(read_workers)]
+Workers: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(_read_workers)]
 Subsampling: TypeAlias = Annotated[
-    Literal["420", "422", "444"] | None, BeforeValidator(read_subsampling)
+    Literal["420", "422", "444"] | None, BeforeValidator(_read_subsampling)
 ]

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from statistics import median_low
 from typing import TYPE_CHECKING
 
-from asi_watch.durations import format_duration
+from asi_watch.config.values import format_duration
 from asi_watch.files import shown
 
 if TYPE_CHECKING:

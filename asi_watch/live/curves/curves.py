@@ -9,10 +9,10 @@ from pathlib import Path
 
 from asi_watch.config.model import CameraConfig
 from asi_watch.errors import ResponseFileError
+from asi_watch.files import answered
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.logs import event
-from asi_watch.patience import answered
 from asi_watch.response_files import load_curve
 
 log = logging.getLogger(__name__)

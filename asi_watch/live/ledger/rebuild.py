@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from asi_watch.brackets import Exposure
 from asi_watch.config.model import CameraConfig
 from asi_watch.errors import ResponseFileError
+from asi_watch.files import answered
 from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, Ledger
 from asi_watch.live.ledger.records import (
     WITHOUT_CURVE,
@@ -34,7 +35,6 @@ from asi_watch.live.ledger.records import (
 from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, quick_check
 from asi_watch.logs import event, failure
 from asi_watch.naming import is_product_name, slot_stem
-from asi_watch.patience import answered
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 from asi_watch.response_files import load_curve
 

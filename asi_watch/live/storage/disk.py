@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from asi_watch.files import answered
 from asi_watch.logs import event
-from asi_watch.patience import answered
 
 log = logging.getLogger(__name__)
 

@@ -106,7 +106,6 @@ class Shelf:
         self.clear = True
         """False once something is left that may be deleted some day: `done` goes no further."""
         self._before = float("-inf")
-        self._surplus = 0
         self._goal = 0
         """Bytes that are to be freed on the device."""
         self._freed = freed
@@ -127,16 +126,13 @@ class Shelf:
         if limits.keep_free is not None:
             with suppress(OSError):
                 self._goal = limits.keep_free - free(self.root)
-        if limits.max_size is not None:
-            kept = sum(b.size for page in self._pages() for r in page if (b := self._bracket(r)))
-            self._surplus = kept - limits.max_size
 
     def wants(self, bracket: Bracket) -> bool:
         """Tell whether a bracket is to go."""
         if self._now - bracket.since < _YOUNGEST:
             return False
         helps = self._is_short and bracket.frees > 0
-        return bracket.since < self._before or self._surplus > 0 or helps
+        return bracket.since < self._before or helps
 
     @property
     def _is_short(self) -> bool:
@@ -149,7 +145,7 @@ class Shelf:
     ) -> Iterator[tuple[datetime, str, Shelf, Bracket]]:
         """Brackets of which something may be left, in the order of their slots."""
         for page in self._pages():
-            by_age = self._surplus <= 0 and not self._is_short
+            by_age = not self._is_short
             if by_age and self._before == float("-inf"):
                 return
             for record in page:
@@ -237,7 +233,6 @@ class Shelf:
         outcome.size += size
         outcome.oldest = min(outcome.oldest or slot, slot)
         outcome.newest = max(outcome.newest or slot, slot)
-        self._surplus -= size
         self._freed[self._device] = self._freed.get(self._device, 0) + sum(f.frees for f in gone)
         if apply and self._now - bracket.since > _FOLDER_IN_USE:
             for folder in {PurePosixPath(file.path).parent for file in gone}:

@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig
+from asi_watch.files import answered
 from asi_watch.hdr.merging import Merge, MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import MergeBracket
 from asi_watch.live.workers.standing import Standing
 from asi_watch.naming import slot_stem
-from asi_watch.patience import answered
 from asi_watch.products import (
     Provenance,
     Source,

@@ -176,12 +176,6 @@ def test_a_dry_run_counts_the_same_and_deletes_nothing(archive: Archive) -> None
     assert replace(archive.run(max_age=30 * DAY)) == dry
 
 
-def test_the_oldest_go_first_until_the_rest_is_small_enough(archive: Archive) -> None:
-    records = [archive.bracket(age) for age in (9, 8, 7, 6)]
-    archive.run(max_size=2 * PER_BRACKET * SIZE)
-    assert archive.files() == sorted(Path(e.path).name for r in records[2:] for e in r.inputs)
-
-
 def test_space_is_made_until_enough_is_free(archive: Archive) -> None:
     for age in (9, 8, 7, 6):
         archive.bracket(age)
@@ -197,7 +191,7 @@ def test_nothing_goes_of_a_bracket_that_is_not_over_for_good(archive: Archive) -
     archive.bracket(45, "skipped")
     archive.write("in", "2024/05/01/20240501120000_80.jpg", 51)  # not in the ledger
     archive.write("in", "holiday.jpg", 400)
-    outcome = archive.run(max_age=30 * DAY, max_size=0, keep_free=10**15)
+    outcome = archive.run(max_age=30 * DAY, keep_free=10**15)
     assert outcome.files == 0
     assert len(archive.files()) == 2 * PER_BRACKET + 2
     assert archive.run(max_age=30 * DAY, require_product=False).files == 0
@@ -214,7 +208,7 @@ def test_nothing_goes_of_a_bracket_that_somebody_wants_merged_again(archive: Arc
 
 def test_nothing_of_the_last_hour_goes_whatever_the_limits(archive: Archive) -> None:
     archive.bracket(0.02)
-    assert archive.run(max_size=1, keep_free=10**15, max_age=3600).files == 0
+    assert archive.run(keep_free=10**15, max_age=3600).files == 0
 
 
 def test_a_file_that_is_not_what_was_recorded_stays(archive: Archive) -> None:
@@ -303,7 +297,7 @@ def test_rows_done_with_are_not_looked_at_again_before_the_next_thorough_run(
 def test_by_a_clock_that_jumped_nothing_goes_by_its_age(archive: Archive) -> None:
     archive.bracket(40)
     assert archive.run(max_age=30 * DAY, trust_clock=False).files == 0
-    assert archive.run(max_size=1, trust_clock=False).files == PER_BRACKET
+    assert archive.run(keep_free=10**15, trust_clock=False).files == PER_BRACKET
 
 
 def test_a_clock_is_trusted_again_after_a_day_without_jumps() -> None:
@@ -549,7 +543,7 @@ def test_files_from_the_future_go_by_the_time_of_their_row(archive: Archive) -> 
 def test_without_any_clock_that_knows_nothing_goes(archive: Archive) -> None:
     record = archive.bracket(-400)
     assert record.updated_utc > "2025"
-    assert archive.run(max_age=30 * DAY, max_size=0, keep_free=10**15).files == 0
+    assert archive.run(max_age=30 * DAY, keep_free=10**15).files == 0
 
 
 def test_a_camera_whose_clock_fell_back_holds_nothing_up(archive: Archive) -> None:
@@ -640,7 +634,7 @@ def test_what_cannot_be_deleted_is_not_counted_as_freed(
     records = [archive.bracket(age) for age in (9, 8, 7, 6)]
     stuck = [Path(e.path).name for e in records[0].inputs]
     failing(monkeypatch, errno.EACCES, *stuck)
-    outcome = archive.run(max_size=3 * PER_BRACKET * SIZE)
+    outcome = archive.run(keep_free=PER_BRACKET * SIZE, free=lambda _: 0)
     assert (outcome.files, outcome.failed) == (PER_BRACKET, PER_BRACKET)
     assert "Permission denied" in (outcome.reason or "")
     assert set(stuck) < set(archive.files())
@@ -690,6 +684,6 @@ def test_empty_date_folders_go(archive: Archive, folder: str) -> None:
 
 def test_todays_folder_stays(archive: Archive) -> None:
     record = archive.bracket(0.1)
-    archive.run(max_size=0)
+    archive.run(keep_free=10**15)
     assert archive.files() == []
     assert (archive.folder / "in" / record.inputs[0].path).parent.is_dir()

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from asi_watch.config import parse_config
-from asi_watch.config.loading import read_config
-from asi_watch.config.warnings import find_warnings
+from asi_watch.config.checks import find_warnings
+from asi_watch.config.loading import load_config
+from asi_watch.files import answered
 from asi_watch.live.storage.disk import DiskGuard
-from asi_watch.patience import answered
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:
@@ -49,8 +49,8 @@ def test_time_in_which_the_process_stood_still_is_no_waiting(
     clock = [0.0]
     came = threading.Event()
     threads = SimpleNamespace(Thread=threading.Thread, Semaphore=Answers)
-    monkeypatch.setattr("asi_watch.patience.threading", threads)
-    monkeypatch.setattr("asi_watch.patience.time", SimpleNamespace(monotonic=lambda: clock[-1]))
+    monkeypatch.setattr("asi_watch.files.threading", threads)
+    monkeypatch.setattr("asi_watch.files.time", SimpleNamespace(monotonic=lambda: clock[-1]))
     answered(1.0, came.set)
     assert list(waits) == []
     assert came.wait(60)
@@ -68,7 +68,7 @@ def test_a_configuration_is_read_while_a_share_is_dead(
 ) -> None:
     share_returns = threading.Event()
     request.addfinalizer(share_returns.set)
-    monkeypatch.setattr("asi_watch.config.paths._PATIENCE", 0.05)
+    monkeypatch.setattr("asi_watch.config.checks._FOLDERS_ANSWER_WITHIN", 0.05)
     monkeypatch.setattr("os.path.realpath", lambda _: share_returns.wait(60))
     config = parse_config(TEXT.encode(), "asi.yaml", Path("/base")).config
     assert str(config.cameras["roof"].output) == "/share/out"
@@ -79,7 +79,7 @@ def test_a_folder_watched_by_name_is_told_apart_while_a_share_is_dead(
 ) -> None:
     share_returns = threading.Event()
     request.addfinalizer(share_returns.set)
-    monkeypatch.setattr("asi_watch.config.paths._PATIENCE", 0.05)
+    monkeypatch.setattr("asi_watch.config.checks._FOLDERS_ANSWER_WITHIN", 0.05)
     monkeypatch.setattr("os.path.realpath", lambda _: share_returns.wait(60))
     same = TEXT.replace("/share/out", "/share/in")
     with pytest.raises(Exception, match="is the watched folder itself"):
@@ -93,15 +93,15 @@ def test_a_check_says_that_a_share_is_dead(
     request.addfinalizer(share_returns.set)
     file = tmp_path / "asi.yaml"
     file.write_text(f"state_dir: {tmp_path}\n{TEXT}")
-    loaded = read_config(file)
-    monkeypatch.setattr("asi_watch.config.warnings._PATIENCE", 0.05)
+    config = load_config(file)
+    monkeypatch.setattr("asi_watch.config.checks._PATIENCE", 0.05)
 
     def hanging(_: object) -> list[object]:
         share_returns.wait(60)
         return []
 
-    monkeypatch.setattr("asi_watch.config.warnings._folders", hanging)
-    told = [str(problem) for problem in find_warnings(loaded)]
+    monkeypatch.setattr("asi_watch.config.checks._folders", hanging)
+    told = [text for _, text in find_warnings(config)]
     assert any("'/share/out' does not answer" in line for line in told)
 
 

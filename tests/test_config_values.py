@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asi_watch.durations import format_duration, parse_duration
+from asi_watch.config.values import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

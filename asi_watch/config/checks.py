@@ -1,0 +1,320 @@
+"""What a configuration would do on this machine: folders that must not meet, and warnings."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from asi_watch.config.document import Way
+from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
+from asi_watch.config.values import format_duration
+from asi_watch.files import answered
+from asi_watch.naming import (
+    MICROSECONDS_PER_UNIT,
+    NamePattern,
+    parse_timezone,
+    utc_offset_changes,
+)
+
+__all__ = ["find_warnings", "folder_problems"]
+
+# Seconds that the file systems of all folders together may take to answer.
+_FOLDERS_ANSWER_WITHIN = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """One camera's folders, with links resolved; None where the file gives no path."""
+
+    name: str
+    watch: Path | None
+    output: Path | None
+    section: Mapping[str, Any]
+
+
+def folder_problems(data: Any, base: Path, default_state_dir: Path) -> Iterator[tuple[Way, str]]:
+    """Find folders that would feed a camera its own or another's products.
+
+    Works on the values as read, before they are validated, so that these problems are told
+    together with all the others.
+
+    Parameters
+    ----------
+    data : object
+        The document's data, of any shape.
+    base : pathlib.Path
+        Where relative paths count from.
+    default_state_dir : pathlib.Path
+        The state folder when the file names none.
+
+    Yields
+    ------
+    tuple of way and str
+        The key at fault and what is wrong with it.
+    """
+    if not isinstance(data, Mapping) or not isinstance(data.get("cameras"), Mapping):
+        return
+    described = {n: c for n, c in data["cameras"].items() if isinstance(c, Mapping)}
+    state = data.get("state_dir", str(default_state_dir))
+    named = [state, *(c.get(key) for c in described.values() for key in ("watch", "output"))]
+    state_dir, *folders = _real(named, base)
+    cameras = [
+        _Folders(name, folders[2 * number], folders[2 * number + 1], camera)
+        for number, (name, camera) in enumerate(described.items())
+    ]
+    for camera in cameras:
+        yield from _problems_of_one(camera, state_dir)
+    for first, second in combinations(cameras, 2):
+        yield from _problems_of_two(first, second)
+
+
+def _problems_of_one(camera: _Folders, state_dir: Path | None) -> Iterator[tuple[Way, str]]:
+    if camera.output is not None and camera.output == camera.watch:
+        text = f"{str(camera.output)!r} is the watched folder itself; give the products their own"
+        yield ("cameras", camera.name, "output"), text
+    if state_dir is not None and camera.watch is not None and _within(state_dir, camera.watch):
+        text = (
+            f"{str(state_dir)!r} lies in the folder that camera {camera.name} watches; "
+            "give the state its own"
+        )
+        yield ("state_dir",), text
+
+
+def _problems_of_two(first: _Folders, second: _Folders) -> Iterator[tuple[Way, str]]:
+    way: Way = ("cameras", second.name)
+    if first.output is not None and first.output == second.output:
+        text = f"camera {first.name} writes there too; give every camera its own"
+        yield (*way, "output"), f"{str(second.output)!r}: {text}"
+    for one, other in ((first, second), (second, first)):
+        # A folder that two cameras watch is told below.
+        if _within(other.output, one.watch) and other.output != other.watch:
+            text = f"{str(other.output)!r} lies in the folder that camera {one.name} watches"
+            yield ("cameras", other.name, "output"), f"{text}; its products would be seen there"
+    nested = _within(first.watch, second.watch) or _within(second.watch, first.watch)
+    if nested and _share_names(first.section, second.section):
+        text = f"camera {first.name} watches the same files; give them separate folders or "
+        text += "a filename that tells them apart"
+        yield (*way, "watch"), f"{str(second.watch)!r}: {text}"
+
+
+def _share_names(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Tell whether one file name may be an exposure of both cameras."""
+    patterns = []
+    for section in (first, second):
+        try:
+            patterns.append(
+                NamePattern(
+                    section.get("filename", CameraConfig.model_fields["filename"].default),
+                    section.get("exposure_unit", "us"),
+                    section.get("exposure_labels"),
+                    labels_only=section.get("exposure_labels_only", True),
+                )
+            )
+        except (ValueError, TypeError, AttributeError):
+            return first.get("filename") == second.get("filename")  # refused for what it is
+    for pattern, other in (patterns, patterns[::-1]):
+        labels = [pattern._label_us[label] for label in pattern.labels]
+        for exposure_us in (*labels, 10.0 * MICROSECONDS_PER_UNIT[pattern.unit]):
+            name = pattern.format(datetime(2010, 10, 10, 10, 10, 10), exposure_us)
+            if other.parse(f"{name}.jpg") is not None:
+                return True
+    return False
+
+
+def _within(inner: Path | None, outer: Path | None) -> bool:
+    return inner is not None and outer is not None and inner.is_relative_to(outer)
+
+
+def _real(values: list[object], base: Path) -> list[Path | None]:
+    """Resolve links as far as file systems answer; a dead share must not stop any command."""
+    paths = [
+        base / value if isinstance(value, str) and value.strip() and "\0" not in value else None
+        for value in values
+    ]
+    # os.path.realpath follows what exists and never fails for what does not (yet).
+    resolved = answered(
+        _FOLDERS_ANSWER_WITHIN, *(partial(os.path.realpath, path or base) for path in paths)
+    )
+    return [
+        None if path is None else Path(real or os.path.normpath(path))
+        for path, real in zip(paths, resolved, strict=True)
+    ]
+
+
+# -- warnings --------------------------------------------------------------------------------
+
+# Seconds that a camera's folders may take to answer.
+_PATIENCE = 5.0
+_MISSING, _READABLE = "is missing", "can be read"
+
+
+def find_warnings(
+    config: Config, adopted: Collection[str] = frozenset()
+) -> Iterator[tuple[Way, str]]:
+    """Look at the folders and settings of a valid configuration.
+
+    Parameters
+    ----------
+    config : Config
+    adopted : collection of str
+        Cameras that have a curve which the daemon has calibrated.
+
+    Yields
+    ------
+    tuple of way and str
+        The key, and what the daemon would run with all the same.
+    """
+    if not _writable(config.state_dir):
+        yield ("state_dir",), f"{_quoted(config.state_dir)} cannot be written by this user"
+    for name, camera in config.cameras.items():
+        checks = [_folders_if_they_answer, _response, _times, _clock, _retention]
+        if name in adopted:
+            checks.remove(_response)
+        for check in checks:
+            for way, text in check(camera):
+                yield ("cameras", name, *way), text
+        for way, text in _floors(config, camera):
+            yield ("cameras", name, *way), text
+
+
+def _folders_if_they_answer(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    (found,) = answered(_PATIENCE, lambda: list(_folders(camera)))
+    if found is None:
+        yield (), f"{_quoted(camera.watch)} or {_quoted(camera.output)} does not answer"
+    else:
+        yield from found
+
+
+def _folders(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    watch, output = camera.watch, camera.output
+    try:
+        kind = watch.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        yield ("watch",), f"{_quoted(watch)} does not exist yet; the daemon waits for it"
+    except OSError as error:
+        yield ("watch",), f"{_quoted(watch)} cannot be read by this user: {error.strerror}"
+    else:
+        if not stat.S_ISDIR(kind):
+            yield ("watch",), f"{_quoted(watch)} is no folder"
+        elif not os.access(watch, os.R_OK | os.X_OK):
+            yield ("watch",), f"{_quoted(watch)} cannot be read by this user"
+    if not _writable(output):
+        yield ("output",), f"{_quoted(output)} cannot be written by this user"
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(watch)):
+        text = "lies in the watched folder; products are told apart by their names, at some cost"
+        yield ("output",), f"{_quoted(output)} {text}"
+
+
+def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    algorithm = camera.merge.algorithm
+    if algorithm == "mertens":
+        if camera.response is not None:
+            yield ("response",), "mertens uses no response curve"
+        return
+    if camera.response is not None:
+        (state,) = answered(_PATIENCE, partial(_state, camera.response))
+        if state != _MISSING:
+            if state != _READABLE:
+                text = f"{_quoted(camera.response)} {state or 'is on a share that gives no answer'}"
+                yield ("response",), text
+            return
+    state = "is given" if camera.response is None else f"is at {_quoted(camera.response)} yet"
+    waiting = camera.without_response == "wait"
+    then = "brackets wait for it" if waiting else "brackets are merged by mertens meanwhile"
+    yield (
+        ("response",),
+        f"no response curve {state}: one is calibrated from the first brackets; {then}",
+    )
+    radiance = [p.format for p in camera.products if p.format in RADIANCE_FORMATS]
+    if radiance and not waiting:
+        text = f"no {' and no '.join(radiance)} is written before there is a response curve;"
+        text += " brackets of the last two days are then merged again"
+        yield ("products",), text
+
+
+def _state(file: Path) -> str:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    except OSError as error:
+        return f"cannot be read by this user: {error.strerror}"
+    return _READABLE if os.access(file, os.R_OK) else "cannot be read by this user"
+
+
+def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    bracket = camera.bracket
+    round_to = format_duration(bracket.round_to)
+    if timedelta(days=1) % bracket.round_to:
+        text = f"{round_to} does not divide a day; slots are counted from 1970 and shift every day"
+        yield ("bracket", "round_to"), text
+    if bracket.grace > bracket.round_to:
+        grace = format_duration(bracket.grace)
+        text = (
+            f"{grace} is longer than round_to ({round_to}); brackets wait while later ones arrive"
+        )
+        yield ("bracket", "grace"), text
+    times = camera.expected_exposures_us
+    if not isinstance(times, tuple):
+        return
+    open_for = timedelta(microseconds=sum(times))
+    if open_for > bracket.round_to:
+        text = f"the exposures last {open_for.total_seconds():g} s together, round_to is {round_to}"
+        yield ("bracket", "exposures"), f"{text}: no bracket can ever be complete"
+    unit = MICROSECONDS_PER_UNIT[camera.exposure_unit]
+    labelled = {float(value * unit) for value in camera.exposure_labels.values()}
+    strange = [f"{time / unit:g}" for time in times if labelled and time not in labelled]
+    if strange:
+        text = f"{', '.join(strange)} has no label in exposure_labels; is it written as a number?"
+        yield ("bracket", "exposures"), text
+
+
+def _clock(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    if utc_offset_changes(parse_timezone(camera.timezone), datetime.now().year):
+        text = (
+            f"{camera.timezone!r} changes its offset within the year: an hour of names occurs "
+            "twice in autumn; better a camera clock with a fixed offset, such as Etc/GMT-1"
+        )
+        yield ("timezone",), text
+
+
+def _retention(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    retention = camera.retention
+    exposures, products = retention.exposures.max_age, retention.products.max_age
+    if not retention.require_product or exposures is None or products is None:
+        return
+    if products < exposures:
+        text = (
+            f"{format_duration(products)} is shorter than exposures.max_age: without their products"
+            " exposures are kept; set retention.require_product to false if both are to go"
+        )
+        yield ("retention", "products", "max_age"), text
+
+
+def _floors(config: Config, camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    floor = config.disk.keep_free
+    for kind in ("exposures", "products"):
+        keep_free = getattr(camera.retention, kind).keep_free
+        if floor is not None and keep_free is not None and keep_free <= floor:
+            text = "is no more than disk.keep_free: publishing pauses before anything is deleted"
+            yield ("retention", kind, "keep_free"), text
+
+
+def _writable(folder: Path) -> bool:
+    """Tell whether a folder can be written, or made in the nearest one that exists."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            # That a file is no folder is no question of who the user is.
+            return not place.is_dir() or os.access(place, os.W_OK | os.X_OK)
+    return False
+
+
+def _quoted(path: Path) -> str:
+    return repr(str(path))
