@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from asi_watch.cli import config_option
 from asi_watch.config.checks import find_warnings
-from asi_watch.config.document import ConfigError, Problem, Way
-from asi_watch.config.loading import LoadedConfig, dump_config, read_config
+from asi_watch.config.document import ConfigError, Way
+from asi_watch.config.loading import dump_config, read_config
+from asi_watch.config.model import CameraConfig, Config
+from asi_watch.files import answered, shown
+from asi_watch.naming import is_product_name
+
+if TYPE_CHECKING:
+    from asi_watch.cli._newest_files import NewestFiles
+    from asi_watch.hdr.response import ResponseCurve
 
 __all__ = ["command"]
+
+_ANSWER_WITHIN = 5.0
+_MOST_FOLDERS = 50
+_MOST_PRODUCTS = 3
 
 
 @click.command()
@@ -19,47 +36,213 @@ def command(config_path: str) -> None:
 
     The complete configuration goes to standard output as YAML. Problems go to standard error,
     all of them at once, and end in exit code 2; warnings go there too and change nothing. A
-    response file that cannot be used is a problem, and a folder that is a file. What the names of
-    each camera's newest files are taken for is told as well, and whether slots fit them.
+    response file that cannot be used is a problem, and a folder that is a file or lies in the
+    state folder. What the names of each camera's newest files are taken for is shown as well, and
+    whether exposures and slots fit them.
     """
-    from asi_watch.cli._looking import (
-        disc_warnings,
-        hints,
-        look_into,
+    from asi_watch.cli._newest_files import (
+        find_newest,
+        lines_of_names,
         name_warnings,
-        names_as_read,
-        response_fault,
-        response_warnings,
+        slot_warnings,
     )
-    from asi_watch.cli._places import place_faults, strangers
-    from asi_watch.cli._slots import slot_warnings
 
     loaded = read_config(config_path)
-    warnings = [_problem(loaded, way, text) for way, text in find_warnings(loaded.config)]
-    problems = [_problem(loaded, way, text) for way, text in place_faults(loaded.config)]
-    for name, camera in loaded.config.cameras.items():
-        found = look_into(camera)
-        for line in names_as_read(name, found):
+    config = loaded.config
+    adopted = _adopted_curves(config)
+    warnings, problems = list(find_warnings(config, adopted)), list(_place_faults(config))
+    for name, camera in config.cameras.items():
+        found = find_newest(camera)
+        for line in lines_of_names(name, found):
             click.echo(line, err=True)
-        warnings += [
-            _problem(loaded, ("cameras", name, *way), text)
-            for check in (name_warnings, disc_warnings, slot_warnings, response_warnings)
-            for way, text in check(camera, found)
+        here = [
+            *name_warnings(camera, found),
+            *_disc_warnings(camera, found),
+            *slot_warnings(camera, found),
+            *_foreign_products(camera),
         ]
-        warnings += [
-            _problem(loaded, ("cameras", name, *way), text) for way, text in strangers(name, camera)
-        ]
-        fault = response_fault(camera, found)
-        if fault is not None:
-            problems.append(_problem(loaded, ("cameras", name, "response"), fault))
-        for hint in hints(camera):
+        curve, faults, notes = _curve_of(camera, found, adopted.get(name))
+        warnings += [(("cameras", name, *way), text) for way, text in here + notes]
+        problems += [(("cameras", name, "response"), text) for text in faults]
+        for hint in _hints(camera, curve):
             click.echo(f"{name}: {hint}", err=True)
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+    for way, text in warnings:
+        click.echo(f"warning: {loaded.document.problem(way, text)}", err=True)
     if problems:
-        raise ConfigError(problems)
-    click.echo(dump_config(loaded.config), nl=False)
+        raise ConfigError(loaded.document.problem(way, text) for way, text in problems)
+    click.echo(dump_config(config), nl=False)
 
 
-def _problem(loaded: LoadedConfig, way: Way, text: str) -> Problem:
-    return loaded.document.problem(way, text)
+# -- curves ----------------------------------------------------------------------------------
+
+
+def _adopted_curves(config: Config) -> dict[str, Path]:
+    """Find the curves that the daemon has adopted, as far as its ledger can be read."""
+    ledger_file = config.state_dir / "ledger.sqlite3"
+    (there,) = answered(_ANSWER_WITHIN, partial(os.path.isfile, ledger_file))
+    if not there:
+        return {}
+    # Only where there is a ledger: a check must not wait for what reads it.
+    from asi_watch.live.ledger.ledger import Ledger
+    from asi_watch.live.ledger.schema import LedgerError
+
+    try:
+        with Ledger(config.state_dir, read_only=True) as ledger:
+            found = {name: ledger.adopted_curve(name) for name in config.cameras}
+    except (LedgerError, OSError):
+        return {}
+    return {name: Path(curve.path) for name, curve in found.items() if curve is not None}
+
+
+def _curve_of(
+    camera: CameraConfig, found: NewestFiles, adopted: Path | None
+) -> tuple[ResponseCurve | None, list[str], list[tuple[Way, str]]]:
+    """Judge the camera's curve: the curve that can be used, what is wrong, what is odd.
+
+    A file that is not there or that this user may not read is not judged: the daemon may be
+    another.
+    """
+    path = camera.response or adopted
+    if path is None or camera.merge.algorithm == "mertens":
+        return None, [], []
+    (judged,) = answered(_ANSWER_WITHIN, partial(_judged, path))
+    if judged is None:
+        return None, [], []
+    curve, fault, odd = judged
+    from asi_watch.cli._newest_files import header_of
+
+    header = header_of(camera, found)
+    if fault is None and curve is not None and header and header.channels != curve.channels:
+        fault = (
+            f"{path}: is a curve of {curve.channels} channels, and the camera's images have"
+            f" {header.channels} ({shown(found.fitting[0][0])})"
+        )
+    notes: list[tuple[Way, str]] = [(("response",), f"{path}: {text}") for text in odd]
+    if fault is None:
+        return curve, [], notes
+    if camera.response is None:  # the daemon's own: it does without, and calibrates another
+        return None, [], [*notes, (("response",), f"{fault}; the daemon calibrates another")]
+    return None, [fault], notes
+
+
+def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
+    from asi_watch.errors import ResponseFileError
+    from asi_watch.response_files import examine_curve, refusal, warning_of
+
+    with path.open("rb"):  # an OSError: not there, or not to be read
+        pass
+    try:
+        curve, problems = examine_curve(path)
+    except ResponseFileError as error:
+        return None, str(error), []
+    impossible = refusal(problems, str(path))
+    return curve, impossible, [] if impossible else [warning_of(problem) for problem in problems]
+
+
+def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> list[str]:
+    """Say what the settings leave to be wished for (`merge_hints`)."""
+    from asi_watch.cli._scale import merge_hints
+
+    formats = [product.format for product in camera.products]
+    scaled = camera.merge.lnE_range is not None
+    return list(merge_hints(camera.merge.algorithm, scaled=scaled, curve=curve, formats=formats))
+
+
+def _disc_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    """Find sky discs that have nothing of the newest picture inside."""
+    given = {"merge": camera.merge.sky_disc, "recalibrate": camera.recalibrate.sky_disc}
+    discs = {section: disc for section, disc in given.items() if isinstance(disc, tuple)}
+    if not discs:
+        return
+    from asi_watch.cli._newest_files import header_of
+    from asi_watch.hdr.disc import SkyDisc
+
+    header = header_of(camera, found)
+    if header is None:
+        return
+    for section, disc in discs.items():
+        try:
+            SkyDisc(*disc).mask((header.height, header.width))
+        except ValueError as error:
+            yield (section, "sky_disc"), f"{error} ({shown(found.fitting[0][0])})"
+
+
+# -- folders ---------------------------------------------------------------------------------
+
+
+def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
+    """Find folders that can never be written to, and those that lie in the state folder."""
+    places: list[tuple[Way, Path]] = [(("state_dir",), config.state_dir)]
+    places += [(("cameras", name, "output"), c.output) for name, c in config.cameras.items()]
+    faults = answered(_ANSWER_WITHIN, *(partial(_fault, folder) for _, folder in places))
+    yield from (
+        (way, f"{str(folder)!r} {fault}")
+        for (way, folder), fault in zip(places, faults, strict=True)
+        if fault
+    )
+    kept: list[tuple[Way, Path]] = [
+        (("cameras", name, key), getattr(camera, key))
+        for name, camera in config.cameras.items()
+        for key in ("watch", "output")
+    ]
+    folders = [config.state_dir, *(folder for _, folder in kept)]
+    real = answered(_ANSWER_WITHIN, *(partial(os.path.realpath, folder) for folder in folders))
+    state, *others = (Path(found or folder) for found, folder in zip(real, folders, strict=True))
+    for (way, folder), there in zip(kept, others, strict=True):
+        if there.is_relative_to(state):
+            text = f"{str(folder)!r} lies in state_dir, which holds the daemon's own files and is"
+            yield way, f"{text} deleted with it; give pictures a folder elsewhere"
+
+
+def _fault(folder: Path) -> str:
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if there.exists() and not there.is_dir():
+        return "is a file, not a folder" if there == folder else f"lies below {there}, a file"
+    try:
+        room = os.statvfs(there)
+    except OSError:
+        return ""
+    return "" if room.f_blocks else "lies on a file system that has no room for files"
+
+
+def _foreign_products(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    """Find products of another camera among the newest in a camera's output folder."""
+    (found,) = answered(_ANSWER_WITHIN, lambda: list(_newest_products(camera.output)))
+    for path, maker in found or []:
+        if maker != camera.name:
+            text = (
+                f"{shown(path)} is of camera {shown(maker)!r}; such products are taken for this"
+                " camera's where they were made of its files, as after it was renamed, and"
+                " otherwise left alone: no bracket is published in their place"
+            )
+            yield ("output",), text
+            return
+
+
+def _newest_products(output: Path) -> Iterator[tuple[str, str]]:
+    """Give some of the newest products and the cameras they name; dates come last in names."""
+    left, folders = _MOST_PRODUCTS, [""]
+    for _ in range(_MOST_FOLDERS):
+        if not folders or not left:
+            return
+        below = folders.pop()
+        try:
+            entries = sorted(os.scandir(output / below), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        folders += [f"{below}{e.name}/" for e in entries if e.is_dir(follow_symlinks=False)]
+        products = [e.name for e in reversed(entries) if is_product_name(e.name)]
+        for name in products[:left]:
+            left -= 1
+            if (maker := _maker(output / below / name)) is not None:
+                yield f"{below}{name}", maker
+
+
+def _maker(product: Path) -> str | None:
+    # Only where there are products: a check must not wait for NumPy and OpenCV.
+    from asi_watch.products import ProvenanceError, read_provenance
+
+    try:
+        return read_provenance(product).camera
+    except (OSError, ProvenanceError):
+        return None

@@ -123,7 +123,7 @@ def _share_names(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
         labels = [pattern._label_us[label] for label in pattern.labels]
         for exposure_us in (*labels, 10.0 * MICROSECONDS_PER_UNIT[pattern.unit]):
             name = pattern.format(datetime(2010, 10, 10, 10, 10, 10), exposure_us)
-            if other.parse(f"{name}.jpg") is not None:
+            if pattern.parse(f"{name}.jpg") and other.parse(f"{name}.jpg"):
                 return True
     return False
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ from click.testing import CliRunner, Result
 
 from asi_watch.cli import main
 from asi_watch.config import load_config
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import CurveDecision
 from asi_watch.response_files import response_bytes
 
 HOME = Path(__file__).parent.parent.parent
@@ -195,7 +198,7 @@ def test_what_better_settings_would_do_is_told(tmp_path: Path) -> None:
 
     def hints(settings: str) -> list[str]:
         path.write_text(
-            f"{{state_dir: {tmp_path}, cameras: {{roof: {{watch: {tmp_path}/in, response: r.npz,"
+            f"{{state_dir: {tmp_path}/s, cameras: {{roof: {{watch: {tmp_path}/in, response: r.npz,"
             f" output: {tmp_path}/out, {settings}}}}}}}"
         )
         result = check(path)
@@ -209,3 +212,112 @@ def test_what_better_settings_would_do_is_told(tmp_path: Path) -> None:
     assert "radiance (exr) by debevec_custom" in radiance
     assert hints("merge: {lnE_range: [-12, -4]}") == []
     assert hints("products: [{format: exr}], merge: {algorithm: debevec_exact}") == []
+
+
+# -- what the newest names contradict ------------------------------------------------------------
+
+START = datetime(2026, 6, 21, 12)
+
+
+def names_of(*times: str, brackets: int = 8) -> list[str]:
+    return [
+        f"{START + timedelta(seconds=30 * n + i):%Y%m%d%H%M%S}_{time}.png"
+        for n in range(brackets)
+        for i, time in enumerate(times)
+    ]
+
+
+def warnings_on(key: str, config: Path) -> list[str]:
+    lines = check(config).stderr.splitlines()
+    return [line.split(f"{key}: ", 1)[1] for line in lines if f"{key}: " in line]
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected", "says"),
+    [
+        (("80", "160", "320", "640"), [80, 160, 320, 640], []),
+        (("80", "160", "320", "640"), [80, 160, 320, 640, 1280], ["1280 is in none of the 32"]),
+        (
+            ("80", "160", "320", "640"),
+            [80, 160, 320],
+            ["640 is missing here but usual in the newest brackets: they are merged without it"],
+        ),
+        (("80", "160", "320", "700"), [80, 160, 320, 640], ["640 is in none", "700 is missing"]),
+        (("80", "160", "320"), 3, []),
+        (("80", "160", "320", "640"), 3, ["the newest brackets have 4 exposures, not 3: each is"]),
+        (("80", "160", "320"), 4, ["the newest brackets have 3 exposures, not 4: none is ever"]),
+        (("80", "160", "320", "640"), "auto", []),
+    ],
+)
+def test_exposures_are_compared_with_the_newest_brackets(
+    tmp_path: Path, taken: tuple[str, ...], expected: object, says: list[str]
+) -> None:
+    config = place(tmp_path, names_of(*taken), bracket={"exposures": expected})
+    told = warnings_on("bracket.exposures", config)
+    assert len(told) == len(says)
+    assert all(line.startswith(text) for line, text in zip(told, says, strict=True))
+
+
+def test_one_odd_bracket_contradicts_nothing(tmp_path: Path) -> None:
+    names = [*names_of("80", "160", "320"), "20260621120115_640.png"]
+    config = place(tmp_path, names, bracket={"exposures": [80, 160, 320]})
+    assert warnings_on("bracket.exposures", config) == []
+
+
+def test_labels_that_are_not_among_those_given_are_named(tmp_path: Path) -> None:
+    names = names_of("0", "02", "11")
+    config = place(tmp_path, names, exposure_labels={"0": 2000, "02": 500})
+    (line,) = warnings_on("exposure_labels", config)
+    assert line.startswith("8 of the 24 newest files are left out: their labels, as in ")
+    assert line.endswith("exposure_labels_only: false if 11 is a time")
+    config = place(tmp_path, [], exposure_labels={"0": 2000, "02": 500}, exposure_labels_only=False)
+    assert warnings_on("exposure_labels", config) == []
+
+
+def test_padded_times_are_no_labels(tmp_path: Path) -> None:
+    config = place(tmp_path, names_of("080", "160", "320", "640"))
+    assert warnings_on("exposure_labels", config) == []
+
+
+def test_padded_times_that_are_expected_are_no_labels(tmp_path: Path) -> None:
+    config = place(
+        tmp_path,
+        names_of("08", "16", "32"),
+        exposure_unit="ms",
+        bracket={"exposures": [8, 16, 32]},
+    )
+    assert warnings_on("exposure_labels", config) == []
+
+
+def test_dates_to_come_are_told(tmp_path: Path) -> None:
+    config = place(tmp_path, ["20991006120000_80.png"])
+    assert "is read as 2099-10-06" in warnings_on("filename", config)[0]
+
+
+@pytest.mark.parametrize("key", ["watch", "output"])
+def test_pictures_in_the_state_folder_are_refused(tmp_path: Path, key: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "state")
+    for folder in ("state/pictures", "link/pictures"):
+        config = place(tmp_path, [], **{key: folder})
+        result = check(config)
+        assert result.exit_code == 2
+        assert f"cameras.roof.{key}: '{tmp_path}/{folder}' lies in state_dir" in result.stderr
+
+
+def test_a_curve_that_the_daemon_has_adopted_is_known(tmp_path: Path) -> None:
+    config = place(tmp_path, ["20260621120000_80.png"])
+    assert "no response curve is given" in check(config).stderr
+    state = tmp_path / "state"
+    state.mkdir()
+    adopted = tmp_path / "adopted.npz"
+    with Ledger(state) as ledger:
+        ledger.record_curve(
+            CurveDecision("roof", "aa", str(adopted), None, "adopted", "better", 1.0, 0.5, 3)
+        )
+    adopted.write_bytes(response_bytes(np.linspace((-4,), (2,), 256)))
+    assert "response" not in check(config).stderr
+    adopted.write_bytes(response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)))
+    result = check(config)
+    assert result.exit_code == 0
+    assert "a curve of 3 channels, and the camera's images have 1" in result.stderr
+    assert "the daemon calibrates another" in result.stderr

@@ -1,0 +1,372 @@
+"""A camera's newest files, read as the daemon would read them: for `asi-watch check`.
+
+Every question yields pairs of key and text; nothing here fails for want of an answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from asi_watch.brackets import Exposure, brackets_among, slot_of
+from asi_watch.config.document import Way
+from asi_watch.config.model import CameraConfig
+from asi_watch.config.values import format_duration
+from asi_watch.files import answered, shown
+from asi_watch.naming import MICROSECONDS_PER_UNIT, NamePattern, ParsedName, unclear_labels
+
+if TYPE_CHECKING:
+    from asi_watch.images.headers import Header
+
+__all__ = [
+    "NewestFiles",
+    "better_offset",
+    "find_newest",
+    "header_of",
+    "lines_of_names",
+    "name_warnings",
+    "slot_warnings",
+]
+
+_MOST_FILES = 200
+_MOST_OF_A_FOLDER = 50
+_MOST_FOLDERS = 300
+_MOST_HEADER = 1 << 20
+_ANSWER_WITHIN = 5.0
+_OTHER_TEMPLATES = (
+    "{timestamp:%Y%m%d%H%M%S}_{exposure}",
+    "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
+    "{timestamp:%Y-%m-%d_%H-%M-%S}_{exposure}",
+    "{timestamp:%Y%m%dT%H%M%S}_{exposure}",
+)
+_FUTURE = timedelta(days=1)
+# One slot may be odd, as after a clock was set back.
+_SOME = 2
+_MANY = 0.25
+_USUAL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class NewestFiles:
+    """Some of the newest files of a watch folder: what their names say, and which say nothing.
+
+    Paths are relative to the folder.
+    """
+
+    fitting: tuple[tuple[str, ParsedName], ...]
+    misfits: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many were looked at."""
+        return len(self.fitting) + len(self.misfits)
+
+
+def find_newest(camera: CameraConfig) -> NewestFiles:
+    """Read the names of some of a camera's newest files; none where its folder gives no answer."""
+    (names,) = answered(_ANSWER_WITHIN, lambda: list(_newest_names(camera)))
+    parsed = [(path, camera.pattern.parse(path)) for path in names or []]
+    fitting = [(path, name) for path, name in parsed if name is not None]
+    fitting.sort(key=lambda item: item[1].timestamp, reverse=True)
+    return NewestFiles(tuple(fitting), tuple(path for path, name in parsed if name is None))
+
+
+def lines_of_names(name: str, found: NewestFiles) -> Iterator[str]:
+    """Say how the newest names are understood, a line each."""
+    if not found.count:
+        return
+    yield f"{name}: {len(found.fitting)} of the {found.count} newest files fit `filename`"
+    for path, parsed in found.fitting[:3]:
+        yield f"  {shown(path)} is from {parsed.timestamp}, exposed {parsed.exposure_us:g} µs"
+
+
+def header_of(camera: CameraConfig, found: NewestFiles) -> Header | None:
+    """Read the header of the newest picture; None where there is none, or none that is read."""
+    if not found.fitting:
+        return None
+    (header,) = answered(_ANSWER_WITHIN, partial(_header, camera.watch / found.fitting[0][0]))
+    return header
+
+
+# -- names -----------------------------------------------------------------------------------
+
+
+def name_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    """Find names that do not fit, labels, dates to come, and exposures that nobody expects."""
+    yield from _misfits(camera, found)
+    yield from _labels(camera, found)
+    if found.fitting:
+        newest, parsed = found.fitting[0]
+        if camera.pattern.to_utc(parsed.timestamp) > datetime.now(UTC) + _FUTURE:
+            yield (
+                ("filename",),
+                f"{shown(newest)} is read as {parsed.timestamp}, which is to come; are day and"
+                " month where the template says?",
+            )
+    yield from _exposures(camera, found)
+
+
+def _misfits(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    if not found.misfits:
+        return
+    which = "none" if not found.fitting else f"{len(found.misfits)}"
+    fit = "fits" if not found.fitting else "do not fit"
+    example = found.misfits[0].rpartition("/")[2]
+    text = f"{which} of the {found.count} newest files {fit} {camera.filename!r}, such as"
+    better = ""
+    for template in _OTHER_TEMPLATES:
+        labels = camera.exposure_labels
+        if NamePattern(template, camera.exposure_unit, labels, camera.timezone).parse(example):
+            better = f"; did you mean {template!r}?" if template != camera.filename else ""
+            break
+    yield ("filename",), f"{text} {shown(example)!r}{better}"
+
+
+def _labels(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    names = [path for path, _ in found.fitting] + list(found.misfits)
+    if not camera.exposure_labels:
+        expected = camera.bracket.exposures
+        times = {f"{time:g}" for time in expected} if isinstance(expected, tuple) else set()
+        labels = {end for end in unclear_labels(names) if end.lstrip("0") not in times}
+        if labels:
+            some = ", ".join(repr(label) for label in sorted(labels)[:3])
+            text = f"the newest names end in {some}: labels, it seems, not times; say what they"
+            yield ("exposure_labels",), f'{text} mean, such as {{"0": 2000, "02": 500}}'
+        return
+    if not camera.exposure_labels_only:
+        return
+    numbers = NamePattern(camera.filename, camera.exposure_unit, {}, camera.timezone)
+    missing = [(path, name) for path in found.misfits if (name := numbers.parse(path))]
+    if missing:
+        path, name = missing[0]
+        text = f"{len(missing)} of the {found.count} newest files are left out: their labels, as in"
+        unit = MICROSECONDS_PER_UNIT[camera.exposure_unit]
+        yield (
+            ("exposure_labels",),
+            f"{text} {shown(path)!r}, are not among them; add what they mean, or write"
+            f" exposure_labels_only: false if {name.exposure_us / unit:g} is a time",
+        )
+
+
+def _exposures(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    """Compare `bracket.exposures` with the times that the newest brackets have."""
+    expected = camera.expected_exposures_us
+    times = Counter(parsed.exposure_us for _, parsed in found.fitting)
+    if not times or isinstance(expected, str):
+        return
+    way, unit = ("bracket", "exposures"), MICROSECONDS_PER_UNIT[camera.exposure_unit]
+    slots: defaultdict[datetime, set[float]] = defaultdict(set)
+    for _, parsed in found.fitting:
+        slot = slot_of(parsed.timestamp, camera.bracket.round_to, camera.bracket.offset)
+        slots[slot].add(parsed.exposure_us)
+    # The newest bracket may be in the making, the oldest be cut by what was looked at.
+    inner = sorted(slots)[1:-1]
+    if not isinstance(expected, tuple):
+        usual = median_low([len(slots[slot]) for slot in inner]) if inner else expected
+        if usual != expected:
+            text = f"the newest brackets have {usual} exposures, not {expected}: "
+            more = "none is ever complete" if usual < expected else "each is merged twice"
+            yield way, f"{text}{more}; write {usual}"
+        return
+    if not set(times) & set(expected):
+        some = ", ".join(f"{time:g}" for time in sorted(times)[:6])
+        yield way, f"none of them is in the newest files' names, which say {some} µs"
+        return
+    if len(inner) < _SOME:
+        return
+    never = [time for time in expected if time not in times]
+    if never:
+        text = f"{_listed_times(never, unit)} is in none of the {len(found.fitting)} newest names"
+        yield way, f"{text}: no bracket is ever complete, and each waits for bracket.grace"
+    unlisted = [
+        time
+        for time in sorted(set(times) - set(expected))
+        if sum(time in slots[slot] for slot in inner) >= _USUAL * len(inner)
+    ]
+    if unlisted:
+        text = f"{_listed_times(unlisted, unit)} is missing here but usual in the newest brackets"
+        yield way, f"{text}: they are merged without it, and again when it comes; add it"
+
+
+def _listed_times(times_us: Sequence[float], unit_us: int) -> str:
+    return ", ".join(f"{time / unit_us:g}" for time in times_us)
+
+
+# -- slots -----------------------------------------------------------------------------------
+
+_EPOCH = datetime(1970, 1, 1)
+# All in parts of a slot: the smallest pause between brackets that the edge is moved into; a pause
+# of so many parts of the longest, which may as well be the one between brackets; the distance
+# from the edge to the next exposure that is no reason to move.
+_SMALLEST_PAUSE, _AS_LONG, _CLEARANCE = 0.2, 0.7, 0.02
+_BINS = 60
+# Neighbours grouped wrongly that make the edge a harm.
+_HARMFUL = 2
+
+
+def slot_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    """Find slots that hold two brackets, brackets cut in two, and times longer than a slot."""
+    files = [Exposure(path, name.timestamp, name.exposure_us) for path, name in found.fitting]
+    round_to, offset = camera.bracket.round_to, camera.bracket.offset
+    lasts = timedelta(microseconds=sum({file.exposure_us for file in files}))
+    if lasts > round_to:
+        text = (
+            f"the exposures in the newest names last {lasts.total_seconds():g} s together, longer"
+            f" than bracket.round_to ({format_duration(round_to)}); is {camera.exposure_unit!r}"
+            " their unit?"
+        )
+        yield ("exposure_unit",), text
+        return
+    brackets = brackets_among(files)
+    if len(brackets) < _SOME + 1:
+        return
+    interval = _whole_seconds(
+        median_low(b[0].timestamp - a[0].timestamp for a, b in pairwise(brackets))
+    )
+    by_slot: defaultdict[datetime, list[Exposure]] = defaultdict(list)
+    for file in files:
+        by_slot[slot_of(file.timestamp, round_to, offset)].append(file)
+    crowded = sum(map(_holds_several, by_slot.values()))
+    cut = sum(len({slot_of(f.timestamp, round_to, offset) for f in b}) > 1 for b in brackets)
+    if crowded >= max(_SOME, _MANY * len(by_slot)):
+        yield ("bracket", "round_to"), _too_long(round_to, interval, crowded, len(by_slot))
+    elif cut >= max(_SOME, _MANY * len(brackets)):
+        yield ("bracket", "round_to"), _cuts(camera, brackets, interval, cut)
+
+
+def _holds_several(files: Sequence[Exposure]) -> bool:
+    repeated = len(files) - len({file.exposure_us for file in files})
+    # One exposure that was taken twice is no other bracket.
+    return repeated >= _SOME and len(brackets_among(files)) > 1
+
+
+def _too_long(round_to: timedelta, interval: timedelta, crowded: int, slots: int) -> str:
+    return (
+        f"{format_duration(round_to)} is longer than the {format_duration(interval)} between"
+        f" brackets in the newest names: {crowded} of {slots} slots hold more than one, of which"
+        f" only one is merged; write {format_duration(interval)}"
+    )
+
+
+def _cuts(
+    camera: CameraConfig, brackets: Sequence[Sequence[Exposure]], interval: timedelta, cut: int
+) -> str:
+    round_to, times = camera.bracket.round_to, [f.timestamp for b in brackets for f in b]
+    lasts = max(files[-1].timestamp - files[0].timestamp for files in brackets)
+    length = round_to if lasts < round_to and not interval % round_to else interval
+    present = camera.bracket.offset if length == round_to else timedelta(0)
+    better = better_offset(times, length, present)
+    remedy = "" if length == round_to else f"; write {format_duration(length)}"
+    if better is not None:
+        remedy += f"{' with' if remedy else '; write'} bracket.offset: {format_duration(better)}"
+    return (
+        f"slots of {format_duration(round_to)} cut {cut} of the {len(brackets)} newest brackets,"
+        f" which last {format_duration(_whole_seconds(lasts))} and begin every"
+        f" {format_duration(interval)}{remedy}"
+    )
+
+
+def better_offset(
+    timestamps: Iterable[datetime], round_to: timedelta, present: timedelta
+) -> timedelta | None:
+    """Find an offset that cuts no bracket, if the present one does.
+
+    The edge of the slots is moved to the middle of the longest pause between exposures.
+
+    Parameters
+    ----------
+    timestamps : iterable of datetime
+        Of recent exposures, in any order.
+    round_to, present : timedelta
+
+    Returns
+    -------
+    timedelta or None
+        At least minus a half, less than half a slot. None when the present offset is as good as
+        any: its edge lies in the longest pause, or does no harm where it lies, or there is no
+        pause to speak of.
+    """
+    times = sorted(set(timestamps))
+    counts = Counter((t - _EPOCH) % round_to // (round_to / _BINS) for t in times)
+    # A phase that does not come again is a straggler's, and says nothing of the brackets.
+    regular = [t for t in times if counts[(t - _EPOCH) % round_to // (round_to / _BINS)] > 1]
+    phases = sorted({(t - _EPOCH) % round_to for t in regular})
+    if not phases:
+        return None
+    following = [*phases[1:], phases[0] + round_to]
+    pauses = [(b - a, a) for a, b in zip(phases, following, strict=True)]
+    pause, start = max(pauses)
+    if pause < round_to * _SMALLEST_PAUSE:
+        return None
+    if any(_lies_in(present, *p, round_to) for p in pauses if p[0] >= pause * _AS_LONG):
+        return None
+    wrong = sum(
+        (after - before < pause)
+        != (slot_of(before, round_to, present) == slot_of(after, round_to, present))
+        for before, after in pairwise(regular)
+    )
+    if wrong < _HARMFUL:
+        return None
+    middle = _whole_seconds(start + pause / 2) % round_to
+    return middle if middle < round_to / 2 else middle - round_to
+
+
+def _lies_in(edge: timedelta, pause: timedelta, start: timedelta, round_to: timedelta) -> bool:
+    into = (edge - start) % round_to
+    clearance = round_to * _CLEARANCE
+    # Exposures exactly on the edge belong to the bracket that begins there: no harm.
+    return clearance <= into <= pause and (into <= pause - clearance or into == pause)
+
+
+def _whole_seconds(span: timedelta) -> timedelta:
+    second = timedelta(seconds=1)
+    return span if span < second else round(span / second) * second
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def _header(path: Path) -> Header | None:
+    from asi_watch.images.headers import HeaderError, read_header
+
+    try:
+        with path.open("rb") as file:
+            return read_header(file.read(_MOST_HEADER))
+    except (OSError, HeaderError):
+        return None
+
+
+def _newest_names(camera: CameraConfig) -> Iterator[str]:
+    """Go through a bounded part of the folder, in falling order of names: dates come last."""
+    left, folders = _MOST_FILES, [""]
+    for _ in range(_MOST_FOLDERS):
+        if not folders or left <= 0:
+            return
+        below = folders.pop()
+        subfolders, names = _listed(camera, below)
+        folders += [f"{below}{name}/" for name in subfolders]
+        for name in names[: min(left, _MOST_OF_A_FOLDER)]:
+            left -= 1
+            yield f"{below}{name}"
+
+
+def _listed(camera: CameraConfig, below: str) -> tuple[list[str], list[str]]:
+    subfolders, names = [], []
+    try:
+        with os.scandir(camera.watch / below) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    subfolders += [] if entry.name.startswith(".") else [entry.name]
+                elif camera.wants(entry.name):
+                    names.append(entry.name)
+    except OSError:
+        return [], []
+    return sorted(subfolders), sorted(names, reverse=True)
