@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from asi_watch.brackets import Exposure
+from asi_watch.brackets import Exposure, why_too_many
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 
@@ -63,6 +63,9 @@ class ArchiveBracket:
             )
         if count == 1:
             raise BracketError(f"{name}: is the only exposure of its bracket")
+        too_many = why_too_many(e.exposure_us for e in self.exposures)
+        if too_many is not None:
+            raise BracketError(f"{name}: {too_many}")
         if count < min_exposures:
             raise BracketError(
                 f"{name}: its bracket has {count} exposures, fewer than {min_exposures}"

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
-from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
+from asi_watch.brackets import ExpectedExposures, Exposure, slot_of, why_too_many
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.collecting.open_bracket import MOST_LISTED, Arrival, OpenBracket
 from asi_watch.live.messages import (
@@ -363,6 +363,9 @@ class Collector:
         return self._skip(bracket)
 
     def _merge(self, bracket: OpenBracket) -> list[Command]:
+        too_many = why_too_many(bracket.times)
+        if too_many is not None:
+            return self._refuse(bracket, too_many)
         previous, inputs = bracket.previous, bracket.inputs
         if (
             previous is not None
@@ -401,13 +404,24 @@ class Collector:
         )
         return [WriteRecord(amended, amended=True), DropWork(bracket.slot)]
 
-    def _skip(self, bracket: OpenBracket) -> list[Command]:
+    def _refuse(self, bracket: OpenBracket, reason: str) -> list[Command]:
+        """Merge nothing of what is no bracket; a product that is published stands."""
+        previous = bracket.previous
+        if previous is None or previous.state != "published":
+            return self._skip(bracket, reason)
+        self.counters.late_ignored += 1
+        arrived = bracket.late - previous.late
+        left_out = bracket.abandon_revision(f"late: not merged, {reason}")
+        return [*_amend(bracket, *left_out, late=arrived), *self._advance(bracket)]
+
+    def _skip(self, bracket: OpenBracket, refused: str | None = None) -> list[Command]:
         self.counters.count_once("skipped", bracket.slot)
         self.counters.take_back("parked", bracket.slot)
-        self.expected.observe(bracket.times)
+        if refused is None:
+            self.expected.observe(bracket.times)
         present, expected = len(bracket.times), self.expected.count()
         of = f"{present} of {expected}" if expected else f"{present}"
-        reason = f"{of} exposures usable, at least {self._rules.min_exposures} needed"
+        reason = refused or (f"{of} exposures usable, at least {self._rules.min_exposures} needed")
         if bracket.rejected:
             reason += f"; {len(bracket.rejected)} unusable"
         del self._open[bracket.slot]

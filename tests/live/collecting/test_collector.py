@@ -600,6 +600,33 @@ def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(
     assert set(bench.rows) == {midnight - timedelta(seconds=30), midnight}
 
 
+def test_what_has_too_many_exposures_is_no_bracket() -> None:
+    bench = Bench(rules={"exposures": "auto"})
+    names = [f"{NOON:%Y%m%d%H%M%S}_{time}.jpg" for time in range(1, 121)]
+    bench.arrive(*names)
+    bench.wait(GRACE)
+    assert bench.merges == []
+    row = bench.rows[NOON]
+    assert row.state == "skipped"
+    assert "120 exposure times in one slot, at most 64 are merged" in (row.reason or "")
+    assert bench.collector.expected.count() is None
+
+
+def test_a_published_product_stands_though_junk_comes_late() -> None:
+    bench = Bench()
+    bench.arrive(*whole())
+    published = bench.rows[slot(0)]
+    bench.arrive(*(f"{slot(0):%Y%m%d%H%M%S}_{time}.jpg" for time in range(2001, 2101)))
+    bench.wait(GRACE)
+    row = bench.rows[slot(0)]
+    assert (row.state, row.inputs, row.products) == (
+        "published",
+        published.inputs,
+        published.products,
+    )
+    assert len(bench.collector) == 0
+
+
 def test_with_an_offset_a_bracket_over_midnight_stays_whole() -> None:
     midnight = datetime(2026, 6, 22)
     bench = Bench({"offset": timedelta(seconds=-15)})
