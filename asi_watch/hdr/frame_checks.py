@@ -39,6 +39,7 @@ _LEAST_COMPARED = 100  # samples, for a pair of frames to count
 _RANKS_APART = 2  # only frames that are close in exposure time are compared
 _TOLERANCE = 0.35  # stops: nominal times are off by up to 10 %, curves by up to 0.25 stops
 _DARKEST, _BRIGHTEST = 40, 215  # codes at which a curve is trusted
+_MISFIT = 0.2  # stops per stop of exposure, above which a curve is wrong although times may be too
 _LEAST_RATIO = 1.2  # of two exposure times, to expect that the longer frame is brighter
 _CLEAR_RATIO = 1.8  # ... to expect that it is clearly brighter
 
@@ -291,7 +292,8 @@ def _compare_through_curve(
     if len(members) == len(frames):
         return [], True, None
     slope = _trend(x, here)
-    if len(frames) > 2 and len(_agreeing(here - slope * x)) > len(members):
+    along = len(_agreeing(here - slope * x))
+    if len(frames) > 2 and along > (len(members) if abs(slope) > _MISFIT else len(frames) - 1):
         return [], False, slope
     centre = float(np.median(here[members]))
     agreed = 2 * len(members) > len(frames) and 2 * len(members) > len(times) - len(frames)
