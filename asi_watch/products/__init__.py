@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from asi_watch.products.embedding import find_provenance, read_provenance
-from asi_watch.products.encoding import encode, encode_merge, encode_rows
+from asi_watch.products.embed import find_provenance, read_provenance
+from asi_watch.products.encode import encode, encode_merge, encode_rows
 from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
-from asi_watch.products.publishing import ensure_inside, is_temporary, publish, sweep_temporaries
-from asi_watch.products.radiance_layers import RADIANCE_SCALE, RadianceLayers
+from asi_watch.products.publish import (
+    OutputFolder,
+    is_temporary,
+    publish,
+    sweep_temporaries,
+)
+from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
 from asi_watch.products.spec import ProductSpec
 
 __all__ = [
     "RADIANCE_SCALE",
+    "OutputFolder",
     "ProductSpec",
     "Provenance",
     "ProvenanceError",
@@ -20,7 +26,6 @@ __all__ = [
     "encode",
     "encode_merge",
     "encode_rows",
-    "ensure_inside",
     "find_provenance",
     "is_temporary",
     "publish",

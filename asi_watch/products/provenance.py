@@ -7,23 +7,28 @@ container can hold it. Its first key names it, so that it is recognised wherever
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated
 
-from asi_watch.products.provenance_values import (
-    ProvenanceError,
-    Scalar,
-    count,
-    get,
-    need,
-    objects,
-    refuse_constant,
-    scalars,
-    word,
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
 )
+from pydantic.dataclasses import dataclass
+
+from asi_watch.brackets import Exposure
+from asi_watch.errors import AsiWatchError
 
 __all__ = [
     "MARKER",
@@ -34,15 +39,55 @@ __all__ = [
     "Scalar",
     "Source",
     "Unusable",
+    "files_of",
+    "first_examples",
+    "is_product_of",
+    "plain_reason",
 ]
 
 SCHEMA_VERSION = 1
 MARKER = "asi_watch_provenance"
 MAX_PROVENANCE_BYTES = 512 << 10
-"""Longest provenance written or believed; enough for some two thousand exposures."""
+"""Longest provenance written or believed."""
+
+_MOST_EXAMPLES = 50
+_LONGEST_REASON = 300
+_LARGEST = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
+class ProvenanceError(AsiWatchError, ValueError):
+    """A product without provenance, or with one that makes no sense."""
+
+
+def _datetime(value: object) -> object:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _without_zone(value: datetime) -> datetime:
+    if value.tzinfo is not None:
+        raise ValueError("has a time zone; the clock of the names has none, only UTC is aware")
+    return value
+
+
+def _as_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("has no time zone; a time in UTC is aware")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is outside the calendar") from error
+
+
+_Naive = Annotated[datetime, BeforeValidator(_datetime), AfterValidator(_without_zone)]
+_Utc = Annotated[datetime, BeforeValidator(_datetime), AfterValidator(_as_utc)]
+# May become part of a file's name, and a value in a database.
+_Word = Annotated[str, Field(strict=True, pattern=r"\A[A-Za-z0-9_.+-]{1,64}\z")]
+_Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
+_PLAIN = ConfigDict(allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=_PLAIN)
 class Source:
     """One exposure that went into the product.
 
@@ -51,7 +96,7 @@ class Source:
     path : str
         Relative to the camera's watched folder; undecodable bytes as surrogates.
     exposure_us : float
-        Exposure time in microseconds.
+        Exposure time in microseconds, above 0.
     timestamp : datetime
         Time in the file's name, in the camera's name clock (naive).
     size : int
@@ -60,30 +105,22 @@ class Source:
         Time of last modification, nanoseconds since the epoch.
     """
 
-    path: str
-    exposure_us: float
-    timestamp: datetime
-    size: int
-    mtime_ns: int
+    path: StrictStr
+    exposure_us: Annotated[float, Field(strict=True, gt=0)]
+    timestamp: _Naive
+    size: Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
+    mtime_ns: Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=_PLAIN)
 class Unusable:
-    """An exposure of the bracket that was left out.
+    """A file of the bracket that was left out: its path (as in `Source`), and why."""
 
-    Parameters
-    ----------
-    path : str
-        Relative to the camera's watched folder.
-    reason : str
-        Why.
-    """
-
-    path: str
-    reason: str
+    path: StrictStr
+    reason: StrictStr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, config=_PLAIN)
 class Provenance:
     """Everything needed to say what a product is, and to rebuild its ledger row.
 
@@ -98,49 +135,54 @@ class Provenance:
     slot_utc : datetime
         The same instant in UTC (aware).
     sources : tuple of Source
-        The exposures merged, in the order of their exposure times.
+        The exposures merged.
     algorithm : str
-        Name of the merge algorithm.
+        How they were merged.
     parameters : mapping
-        Its settings: plain scalars.
+        Settings of the merge.
     curve_id : str or None
-        Content hash of the response curve; None if none was used.
+        Content hash of the response curve, None without one.
     expected : int or None
-        Exposures a whole bracket has; None if unknown.
+        Exposures of a complete bracket, None while unknown.
     complete : bool
-        Whether every expected exposure was used.
+        Whether all of them were merged.
     revision : int
-        1 for the first product of a slot, counted up by each re-merge.
+        1 for the first product of a slot.
     software : str
-        Name and version of the writer.
-    created_utc : datetime or None
-        When it was merged (aware).
+        What wrote it.
+    created_utc : datetime, optional
+        When (aware).
     unusable : tuple of Unusable
-        Exposures of the bracket that could not be used.
+        Files of the bracket that were left out; the first of them, where there are many.
+    unusable_more : int
+        How many more were left out than `unusable` names.
+    notes : tuple of str
+        What makes the product doubtful, one sentence each.
     pixels : mapping
-        How to read the file's numbers (written by the encoder): unit, scale, layers.
+        What the numbers of the file mean; filled in by the encoder.
+
+    Raises
+    ------
+    ValueError
+        If a value is of the wrong kind or out of range.
     """
 
-    camera: str
-    slot: datetime
-    slot_utc: datetime
+    camera: StrictStr
+    slot: _Naive
+    slot_utc: _Utc
     sources: tuple[Source, ...]
-    algorithm: str
-    parameters: Mapping[str, Scalar]
-    curve_id: str | None
-    expected: int | None
-    complete: bool
-    revision: int
-    software: str
-    created_utc: datetime | None = None
+    algorithm: _Word
+    parameters: Mapping[StrictStr, Scalar]
+    curve_id: _Word | None
+    expected: _Count | None
+    complete: StrictBool
+    revision: Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
+    software: StrictStr
+    created_utc: _Utc | None = None
     unusable: tuple[Unusable, ...] = ()
-    pixels: Mapping[str, Scalar] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.slot.tzinfo is not None or self.slot_utc.tzinfo is None:
-            raise ValueError("slot is naive (name clock), slot_utc is aware")
-        if self.created_utc is not None and self.created_utc.tzinfo is None:
-            raise ValueError("created_utc is aware")
+    unusable_more: _Count = 0
+    notes: tuple[StrictStr, ...] = ()
+    pixels: Mapping[StrictStr, Scalar] = field(default_factory=dict)
 
     @property
     def used(self) -> int:
@@ -153,43 +195,15 @@ class Provenance:
         Raises
         ------
         ValueError
-            If a number is not finite, or the text exceeds `MAX_PROVENANCE_BYTES`.
+            If the text exceeds `MAX_PROVENANCE_BYTES`.
         """
-        text = json.dumps(self._document(), ensure_ascii=True, allow_nan=False)
+        document = {MARKER: SCHEMA_VERSION, "used": self.used, **asdict(self)}
+        text = json.dumps(document, ensure_ascii=True, allow_nan=False, default=datetime.isoformat)
         if len(text) > MAX_PROVENANCE_BYTES:
             raise ValueError(
                 f"provenance of {len(text)} bytes; the limit is {MAX_PROVENANCE_BYTES}"
             )
         return text
-
-    def _document(self) -> dict[str, object]:
-        return {
-            MARKER: SCHEMA_VERSION,
-            "software": self.software,
-            "camera": self.camera,
-            "slot": self.slot.isoformat(),
-            "slot_utc": self.slot_utc.astimezone(UTC).isoformat(),
-            "revision": self.revision,
-            "complete": self.complete,
-            "expected": self.expected,
-            "used": self.used,
-            "algorithm": self.algorithm,
-            "parameters": dict(self.parameters),
-            "curve_id": self.curve_id,
-            "pixels": dict(self.pixels),
-            "created_utc": self.created_utc and self.created_utc.astimezone(UTC).isoformat(),
-            "sources": [
-                {
-                    "path": source.path,
-                    "exposure_us": source.exposure_us,
-                    "timestamp": source.timestamp.isoformat(),
-                    "size": source.size,
-                    "mtime_ns": source.mtime_ns,
-                }
-                for source in self.sources
-            ],
-            "unusable": [{"path": one.path, "reason": one.reason} for one in self.unusable],
-        }
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Provenance:
@@ -200,10 +214,6 @@ class Provenance:
         text : str or bytes
             What `to_json` wrote, or anything else.
 
-        Returns
-        -------
-        Provenance
-
         Raises
         ------
         ProvenanceError
@@ -212,62 +222,77 @@ class Provenance:
         if len(text) > MAX_PROVENANCE_BYTES:
             raise ProvenanceError(f"provenance longer than {MAX_PROVENANCE_BYTES} bytes")
         try:
-            document = json.loads(text, parse_constant=refuse_constant)
+            document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ProvenanceError(f"provenance is no JSON: {str(error)[:120]}") from None
         if not isinstance(document, dict):
             raise ProvenanceError("provenance is no JSON object")
-        version = document.get(MARKER)
+        version = document.pop(MARKER, None)
         if type(version) is not int or version != SCHEMA_VERSION:
             raise ProvenanceError(
                 f"provenance of schema {version!r:.40}; this version reads {SCHEMA_VERSION}"
             )
         try:
-            return cls._from_document(document)
-        except ProvenanceError:
-            raise
-        except (ValueError, OverflowError) as error:
-            raise ProvenanceError(f"provenance: {str(error)[:200]}") from None
-
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> Provenance:
-        created = get(document, "created_utc", str, optional=True)
-        curve_id = get(document, "curve_id", str, optional=True)
-        expected = get(document, "expected", int, optional=True)
-        return cls(
-            camera=need(document, "camera", str),
-            slot=datetime.fromisoformat(need(document, "slot", str)),
-            slot_utc=datetime.fromisoformat(need(document, "slot_utc", str)).astimezone(UTC),
-            sources=tuple(_source(one) for one in objects(document, "sources")),
-            algorithm=word(need(document, "algorithm", str)),
-            parameters=scalars(document, "parameters"),
-            curve_id=None if curve_id is None else word(curve_id),
-            expected=None if expected is None else count(expected, 0),
-            complete=need(document, "complete", bool),
-            revision=count(need(document, "revision", int), 1),
-            software=need(document, "software", str),
-            created_utc=None if created is None else datetime.fromisoformat(created),
-            unusable=tuple(
-                Unusable(need(one, "path", str), need(one, "reason", str))
-                for one in objects(document, "unusable")
-            ),
-            pixels=scalars(document, "pixels"),
-        )
+            return _READER.validate_python(document)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ProvenanceError(f"provenance: {where}: {first['msg'][:200]}") from None
 
 
-def _source(one: dict[str, Any]) -> Source:
-    exposure = one.get("exposure_us")
-    if isinstance(exposure, bool) or not isinstance(exposure, int | float):
-        raise ProvenanceError("provenance: 'exposure_us' must be a number")
-    if not (math.isfinite(exposure) and exposure > 0):
-        raise ProvenanceError("provenance: 'exposure_us' must be positive and finite")
-    timestamp = datetime.fromisoformat(need(one, "timestamp", str))
-    if timestamp.tzinfo is not None:
-        raise ProvenanceError("provenance: 'timestamp' has a time zone; names have none")
-    return Source(
-        path=need(one, "path", str),
-        exposure_us=float(exposure),
-        timestamp=timestamp,
-        size=need(one, "size", int),
-        mtime_ns=need(one, "mtime_ns", int),
-    )
+_READER = TypeAdapter(Provenance)
+
+
+def files_of(files: Iterable[Exposure | Source]) -> set[tuple[str, int, int, float]]:
+    """Return what tells files apart: path, size, time to the nanosecond, and exposure time."""
+    return {(f.path, f.size, f.mtime_ns, f.exposure_us) for f in files}
+
+
+def is_product_of(
+    found: Provenance, camera: str, slot: datetime, exposures: Iterable[Exposure | Source]
+) -> bool:
+    """Tell whether a product is that of a bracket, though its camera may have had another name.
+
+    No two cameras have a file of one path, one size and one time to the nanosecond: a product made
+    of one of these exposures is this camera's, whatever it was called then.
+
+    Parameters
+    ----------
+    found : Provenance
+        What the product says of itself.
+    camera : str
+        The camera's name now.
+    slot : datetime
+        The bracket's.
+    exposures : iterable of Exposure or Source
+        Of the bracket, now or when it was merged.
+    """
+    if found.slot != slot:
+        return False
+    return found.camera == camera or not files_of(found.sources).isdisjoint(files_of(exposures))
+
+
+def first_examples(left_out: Iterable[Unusable]) -> tuple[tuple[Unusable, ...], int]:
+    """Bound what a provenance says of files left out.
+
+    Parameters
+    ----------
+    left_out : iterable of Unusable
+
+    Returns
+    -------
+    tuple of Unusable, int
+        The first by path, with reasons cut to a sentence; and how many more there are.
+    """
+    rising = sorted(left_out, key=lambda one: (one.path, one.reason))
+    kept = tuple(Unusable(u.path, plain_reason(u.reason)) for u in rising[:_MOST_EXAMPLES])
+    return kept, len(rising) - len(kept)
+
+
+_ADDRESS = re.compile(r"<[^<>]*? at 0x[0-9a-fA-F]+>|\b0x[0-9a-fA-F]{6,}")
+
+
+def plain_reason(text: str) -> str:
+    """Return a reason without addresses in memory, which differ from run to run, cut to a line."""
+    plain = _ADDRESS.sub("…", text)
+    return plain if len(plain) <= _LONGEST_REASON else f"{plain[: _LONGEST_REASON - 1]}…"

@@ -23,6 +23,18 @@ _KINDS: dict[str, Kind] = {
 }
 
 
+# Smallest and largest side in pixels that an encoder takes.
+_SIDES: dict[str, tuple[int, int]] = {
+    "jpg": (1, 65500),
+    "png": (1, 1_000_000),
+    # Six wavelet levels do not fit into less.
+    "jp2": (32, 65535),
+    "exr": (1, 1_000_000),
+    "tiff": (1, 1_000_000),
+    "hdr": (1, 1_000_000),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ProductSpec:
     """Format of a product and its options; an option means something for its own format only.
@@ -45,8 +57,10 @@ class ProductSpec:
         (OpenEXR ≥ 3.4 to read).
     pixel_type : str
         exr: half, float, or auto = half unless the radiances leave its normal range.
-    validity, uncertainty : bool
-        exr: also store these layers; the uncertainty is the standard error of ln E.
+    validity : bool
+        exr, tiff, hdr: also store which samples are valid, too dark or saturated.
+    uncertainty : bool
+        exr: also store the standard error of ln E.
 
     Raises
     ------
@@ -87,3 +101,24 @@ class ProductSpec:
     def kind(self) -> Kind:
         """Which pixels it needs: picture8, picture16 or radiance."""
         return _KINDS[self.format]
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Say why a picture of this size cannot be written in this format.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (H, W, …).
+
+        Returns
+        -------
+        str or None
+            None if it can.
+        """
+        least, most = _SIDES[self.format]
+        height, width = shape[:2]
+        if least <= min(height, width) and max(height, width) <= most:
+            return None
+        return (
+            f"{self.format} holds {least} to {most} pixels a side; the picture is {width}×{height}"
+        )

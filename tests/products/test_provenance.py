@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asi_watch.products import Provenance, ProvenanceError, Source
-from asi_watch.products.provenance import MAX_PROVENANCE_BYTES
+from asi_watch.products import Provenance, ProvenanceError, Source, Unusable
+from asi_watch.products.provenance import MAX_PROVENANCE_BYTES, first_examples, plain_reason
 from tests.products.making import provenance
 
 ANY_TEXT = st.text(st.characters(), max_size=30)  # surrogates included
@@ -31,7 +31,7 @@ def test_json_gives_the_same_value_back() -> None:
     path=ANY_TEXT,
     exposure=st.floats(1e-6, 1e12),
     stamp=st.datetimes(),
-    size=st.integers(0, 2**63),
+    size=st.integers(0, 2**63 - 1),
     curve=st.none() | st.from_regex(r"[0-9A-Za-z_.+-]{1,64}", fullmatch=True),
     expected=st.none() | st.integers(0, 100),
 )
@@ -158,8 +158,38 @@ def test_too_much_is_not_written() -> None:
     many = provenance().sources * 2000
     with pytest.raises(ValueError, match="limit"):
         provenance(sources=many).to_json()
-    with pytest.raises(ValueError, match="JSON"):
-        provenance(parameters={"gamma": float("nan")}).to_json()
+    with pytest.raises(ValueError, match="finite"):
+        provenance(parameters={"gamma": float("nan")})
+
+
+def test_what_was_left_out_is_bounded() -> None:
+    junk = [Unusable(f"{n:05}.jpg", "is damaged " + "x" * 9000) for n in range(8000, 0, -1)]
+    listed, more = first_examples(junk)
+    value = provenance(unusable=listed, unusable_more=more)
+    assert len(value.to_json()) < 50_000
+    assert len(listed) + more == 8000
+    assert listed[0].path == "00001.jpg"
+    assert Provenance.from_json(value.to_json()) == value
+
+
+def test_a_reason_holds_no_address_in_memory() -> None:
+    text = "cannot identify image file <_io.BytesIO object at 0x7f3c2c1b2a30>"
+    assert plain_reason(text) == "cannot identify image file …"
+    assert plain_reason("is damaged at 0x7f3c2c1b2a30") == "is damaged at …"
+
+
+def test_a_provenance_of_0_1_is_read() -> None:
+    text = (
+        '{"asi_watch_provenance": 1, "software": "asi-watch 0.1.0", "camera": "roof", "slot":'
+        ' "2026-06-21T09:00:00", "slot_utc": "2026-06-21T08:00:00+00:00", "revision": 1,'
+        ' "complete": true, "expected": 1, "used": 1, "algorithm": "mertens", "parameters":'
+        ' {"gamma": 2.2, "lnE_min": null}, "curve_id": null, "pixels": {"number": "uint8"},'
+        ' "created_utc": null, "sources": [{"path": "a_80.jpg", "exposure_us": 80.0, "timestamp":'
+        ' "2026-06-21T09:00:01", "size": 7, "mtime_ns": 8}], "unusable": []}'
+    )
+    value = Provenance.from_json(text)
+    assert value.sources == (Source("a_80.jpg", 80.0, datetime(2026, 6, 21, 9, 0, 1), 7, 8),)
+    assert (value.notes, value.unusable_more, value.parameters["gamma"]) == ((), 0, 2.2)
 
 
 def test_keys_of_later_versions_are_passed_over() -> None:

@@ -27,7 +27,7 @@ from asi_watch.products import (
     find_provenance,
     read_provenance,
 )
-from asi_watch.products.radiance_layers import HalfLayers, round_to_half
+from asi_watch.products.radiance import HalfLayers, flag_beyond_half, round_to_half
 from tests.hdr.brackets import TIMES, curve, shoot
 from tests.products.making import FORMATS, layers, picture, pixels_for, provenance
 
@@ -290,7 +290,7 @@ def test_half_floats_straight_from_a_merge_are_the_radiance(channels: int) -> No
     radiance = merge.radiance()
     made = RadianceLayers(radiance.ln_radiance, radiance.validity)
     wanted = exr(encode(ProductSpec("exr"), made, provenance()))[1]
-    data = encode_merge(ProductSpec("exr"), merge, provenance())
+    data = encode_merge(ProductSpec("exr"), merge, provenance()).data
     found = exr(data)[1]
     assert set(found) == set(wanted)
     assert np.array_equal(found["validity"], wanted["validity"])
@@ -299,7 +299,7 @@ def test_half_floats_straight_from_a_merge_are_the_radiance(channels: int) -> No
         steps = found[name].view(np.uint16).astype(int) - wanted[name].view(np.uint16)
         assert np.abs(steps).max() <= 1
     assert find_provenance(bytes(data)).pixels["number"] == "half"
-    full = exr(encode_merge(ProductSpec("exr", pixel_type="float"), merge, provenance()))[1]
+    full = exr(encode_merge(ProductSpec("exr", pixel_type="float"), merge, provenance()).data)[1]
     assert {pixels.dtype for name, pixels in full.items() if name != "validity"} == {
         np.dtype(np.float32)
     }
@@ -332,6 +332,54 @@ def test_a_tiff_is_float_rgb() -> None:
     assert np.allclose(back[:, :, ::-1], np.exp(made.ln_radiance) * 1000, rtol=1e-5)
     grey = RadianceLayers(made.ln_radiance[:, :, :1].copy())
     assert tifffile.imread(io.BytesIO(encode(ProductSpec("tiff"), grey, provenance()))).ndim == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_and_a_radiance_picture_say_what_is_valid(channels: int) -> None:
+    made = layers((*SHAPE[:2], channels))
+    assert made.validity is not None
+    wanted = np.broadcast_to(made.validity, SHAPE)
+    with tifffile.TiffFile(io.BytesIO(encode(ProductSpec("tiff"), made, provenance()))) as file:
+        assert len(file.pages) == 2
+        mask = file.pages[1].asarray()
+    assert np.array_equal(mask.reshape(made.validity.shape)[:, :, ::-1], made.validity)
+    data = bytes(encode(ProductSpec("hdr"), made, provenance()))
+    assert np.array_equal(decoded(data[data.rindex(b"\x89PNG") :]), wanted)
+    assert find_provenance(data).pixels["layers"] == "validity"
+    for format_ in ("tiff", "hdr"):
+        plain = bytes(encode(ProductSpec(format_, validity=False), made, provenance()))
+        assert find_provenance(plain).pixels["layers"] == ""
+        assert len(plain) < len(data) or format_ == "tiff"
+
+
+def test_half_floats_that_are_forced_call_what_they_cannot_hold_invalid() -> None:
+    ln = np.full((4, 50, 3), -3, np.float32)
+    ln[0, 0], ln[0, 1] = -17.0, 5.0
+    validity = np.zeros(ln.shape, np.uint8)
+    validity[0, 1, 0] = 1
+    flagged, note = flag_beyond_half(RadianceLayers(ln, validity))
+    assert flagged.validity is not None
+    assert note is not None
+    assert note.startswith("0.83 % of the samples lie beyond what half floats hold")
+    assert flagged.validity[0, :3].tolist() == [[1, 1, 1], [1, 2, 2], [0, 0, 0]]
+    within = RadianceLayers(ln[1:], validity[1:])
+    assert flag_beyond_half(within) == (within, None)
+
+
+@pytest.mark.parametrize(
+    ("format_", "shape", "fits"),
+    [
+        ("jpg", (65500, 1, 3), True),
+        ("jpg", (70000, 1, 3), False),
+        ("jp2", (65500, 1, 3), False),
+        ("jp2", (32, 40, 3), True),
+        ("tiff", (70000, 1, 3), True),
+    ],
+)
+def test_the_limits_of_a_format_are_known_before_it_is_encoded(
+    format_: Any, shape: tuple[int, int, int], fits: bool
+) -> None:
+    assert (ProductSpec(format_).refusal(shape) is None) == fits
 
 
 def test_a_radiance_picture_is_within_its_steps() -> None:
@@ -368,7 +416,7 @@ def test_pixels_must_fit_the_format() -> None:
         encode(ProductSpec("jpg"), layers(SHAPE), provenance())
     with pytest.raises(ValueError, match="has shape"):
         encode(ProductSpec("jpg"), eight[:, :, 0], provenance())
-    with pytest.raises(ValueError, match="needs 32 pixels a side"):
+    with pytest.raises(ValueError, match="holds 32 to 65535 pixels a side"):
         encode(ProductSpec("jp2"), picture((31, 40, 3), np.uint16), provenance())
     with pytest.raises(ValueError, match="ln_radiance is float32"):
         RadianceLayers(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
@@ -403,7 +451,7 @@ def test_a_merge_that_works_by_rows_gives_the_same_jpeg() -> None:
             out[...] = whole[first:last]
 
     spec = ProductSpec("jpg", strips=3)
-    by_rows = encode_merge(spec, Merge(), provenance())  # type: ignore[arg-type]
+    by_rows = encode_merge(spec, Merge(), provenance()).data  # type: ignore[arg-type]
     assert bytes(by_rows) == bytes(encode(spec, whole, provenance()))
 
 
@@ -435,6 +483,6 @@ def test_a_merge_is_asked_only_for_what_is_needed() -> None:
     assert asked == [*pictures, "half × 1000", "radiance", "radiance", "radiance"]
     asked.clear()
     spec = ProductSpec("exr", uncertainty=True, pixel_type="float")
-    data = encode_merge(spec, Merge(), provenance())  # type: ignore[arg-type]
+    data = encode_merge(spec, Merge(), provenance()).data  # type: ignore[arg-type]
     assert asked == ["uncertainty", "radiance"]
     assert find_provenance(bytes(data)).pixels["layers"] == "validity uncertainty"

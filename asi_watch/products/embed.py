@@ -2,7 +2,8 @@
 
 jpg: EXIF for people, the JSON in comment segments; png: eXIf and an iTXt chunk; jp2: a UUID box;
 exr: a string attribute; tiff: ImageDescription; hdr: comment lines. Reading looks at the first
-megabyte only, where every one of these lies.
+megabyte only, where every one of these lies. EXIF says when the slot was, what wrote the picture,
+and what it was made of.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from datetime import timedelta
+
+from PIL import Image
 
 from asi_watch.files import open_regular, shown
 from asi_watch.images.headers import (
@@ -21,17 +25,16 @@ from asi_watch.images.headers import (
     jpeg_segments,
     png_chunks,
 )
-from asi_watch.products.exif import exif_block
 from asi_watch.products.provenance import MARKER, Provenance, ProvenanceError
 
 __all__ = [
     "EXR_ATTRIBUTE",
+    "describe",
     "find_provenance",
     "into_hdr",
     "into_jp2",
     "into_jpeg",
     "into_png",
-    "jpeg_segments_for",
     "read_provenance",
 ]
 
@@ -44,11 +47,54 @@ _HDR_LINE = 100
 _FIRST_BYTES, _HEAD_BYTES = 16 << 10, 1 << 20
 _SEGMENT_BYTES = 65533
 _OPENING = f'{{"{MARKER}"'.encode()
+# Readers show whole descriptions; nobody reads a thousand exposures there.
+_MAX_TEXT = 2000
 
 
-def jpeg_segments_for(provenance: Provenance) -> bytes:
+def describe(provenance: Provenance) -> str:
+    """Return one ASCII sentence for people: exposures, camera, slot, algorithm."""
+    times = ", ".join(f"{source.exposure_us:g}" for source in provenance.sources)
+    of = f" of {provenance.expected}" if provenance.expected is not None else ""
+    curve = f", response curve {provenance.curve_id}" if provenance.curve_id else ""
+    revision = f", revision {provenance.revision}" if provenance.revision > 1 else ""
+    doubt = "; doubtful: " + "; ".join(provenance.notes) if provenance.notes else ""
+    return _ascii(
+        f"HDR image from {provenance.used}{of} exposures ({times} us), camera {provenance.camera}, "
+        f"slot {provenance.slot.isoformat(' ')} (UTC{_offset(provenance)}), "
+        f"{provenance.algorithm}{curve}{revision}{doubt}"
+    )
+
+
+def _exif(provenance: Provenance) -> bytes:
+    """Return an EXIF block, with the prefix that a JPEG wants."""
+    used = ", ".join(f"{source.path} ({source.exposure_us:g} us)" for source in provenance.sources)
+    exif = Image.Exif()
+    exif[0x010E] = describe(provenance)  # ImageDescription
+    exif[0x0112] = 1  # Orientation: as stored
+    exif[0x0131] = _ascii(provenance.software)  # Software
+    shot = exif.get_ifd(0x8769)
+    shot[0x9000] = b"0300"  # ExifVersion
+    shot[0x9003] = provenance.slot.strftime("%Y:%m:%d %H:%M:%S")  # DateTimeOriginal
+    shot[0x9011] = _offset(provenance)  # OffsetTimeOriginal
+    shot[0x9286] = b"ASCII\0\0\0" + _ascii(f"exposures used: {used}").encode()  # UserComment
+    return exif.tobytes()
+
+
+def _offset(provenance: Provenance) -> str:
+    """Return the name clock's distance from UTC as ±HH:MM."""
+    ahead = provenance.slot - provenance.slot_utc.replace(tzinfo=None)
+    minutes = round(ahead / timedelta(minutes=1))
+    hours, minutes_left = divmod(abs(minutes), 60)
+    return f"{'-' if minutes < 0 else '+'}{hours:02d}:{minutes_left:02d}"
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()[:_MAX_TEXT].replace("\0", " ")
+
+
+def _jpeg_segments(provenance: Provenance) -> bytes:
     """Return the APP1 (EXIF) and COM (provenance) segments of a JPEG."""
-    exif = b"Exif\0\0" + exif_block(provenance)
+    exif = _exif(provenance)
     text = provenance.to_json().encode("ascii")
     pieces = [text[i : i + _SEGMENT_BYTES] for i in range(0, len(text), _SEGMENT_BYTES)]
     segments = [(0xE1, exif), *((0xFE, piece) for piece in pieces)]
@@ -64,7 +110,7 @@ def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
     if image[2:4] == b"\xff\xe0":
         at = 4 + int.from_bytes(image[4:6], "big")
     view = memoryview(image)
-    return b"".join((view[:at], jpeg_segments_for(provenance), view[at:]))
+    return b"".join((view[:at], _jpeg_segments(provenance), view[at:]))
 
 
 def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
@@ -75,7 +121,7 @@ def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
         + kind
         + payload
         + struct.pack(">I", zlib.crc32(kind + payload))
-        for kind, payload in ((b"eXIf", exif_block(provenance)), (b"iTXt", text))
+        for kind, payload in ((b"eXIf", _exif(provenance)[6:]), (b"iTXt", text))
     )
     view = memoryview(image)
     return b"".join((view[:33], chunks, view[33:]))

@@ -4,89 +4,51 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate, fresh
-from asi_watch.products.embedding import into_jp2, into_jpeg, into_png
+from asi_watch.hdr.settings import Merge
+from asi_watch.products.embed import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
-from asi_watch.products.radiance import encode_exr, encode_hdr, encode_tiff
-from asi_watch.products.radiance_layers import RADIANCE_SCALE, HalfLayers, RadianceLayers
+from asi_watch.products.radiance import (
+    RADIANCE_SCALE,
+    HalfLayers,
+    RadianceLayers,
+    encode_exr,
+    encode_hdr,
+    encode_tiff,
+    flag_beyond_half,
+)
 from asi_watch.products.spec import ProductSpec
 from asi_watch.products.strips import FillRows, encode_jpeg, encode_jpeg_rows
 
-__all__ = ["Encoded", "Merged", "encode", "encode_merge", "encode_rows"]
+__all__ = ["Encoded", "Product", "encode", "encode_merge", "encode_rows"]
 
 Encoded = bytes | memoryview
-# The encoder's six wavelet levels do not fit into less.
-_JP2_SIDE = 32
 _DTYPES = {"picture8": np.uint8, "picture16": np.uint16}
 
 
-class MergedRadiance(Protocol):
-    """Radiance as a merge hands it out."""
+class Product(NamedTuple):
+    """A product's bytes, and what makes it doubtful beyond what its provenance was given."""
 
-    @property
-    def ln_radiance(self) -> NDArray[np.float32]:
-        """Ln E, float32 (H, W, C)."""
-
-    @property
-    def validity(self) -> NDArray[np.uint8]:
-        """0 valid, 1 under, 2 over; uint8 (H, W, C)."""
-
-
-class MergedHalfRadiance(Protocol):
-    """Radiance in half floats as a merge hands it out."""
-
-    @property
-    def planes(self) -> NDArray[np.float16]:
-        """Radiance, float16 (C, H, W)."""
-
-    @property
-    def validity(self) -> NDArray[np.uint8]:
-        """0 valid, 1 under, 2 over; uint8 (C, H, W)."""
-
-
-class Merged(Protocol):
-    """A finished merge that can give pictures and radiance."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the picture."""
-
-    @property
-    def works_by_rows(self) -> bool:
-        """Whether `picture_rows` costs only its rows."""
-
-    def picture_rows(self, first: int, last: int, out: NDArray[np.uint8], /) -> None:
-        """Write rows first:last of the picture into `out`; may run in several threads."""
-
-    def picture(self, dtype: Any, /) -> NDArray[Any]:
-        """Return the tone-mapped picture as uint8 or uint16 (H, W, C)."""
-
-    def radiance(self) -> MergedRadiance:
-        """Return the radiance."""
-
-    def radiance_half(self, factor: float, /) -> MergedHalfRadiance | None:
-        """Return factor · E in half floats; None where only `radiance` tells it well."""
-
-    def uncertainty(self) -> NDArray[np.float32]:
-        """Return the standard error of ln E, float32 (H, W, C)."""
+    data: Encoded
+    notes: tuple[str, ...]
 
 
 def encode_merge(
-    spec: ProductSpec, merge: Merged, provenance: Provenance, *, allocate: Allocate = fresh
-) -> Encoded:
+    spec: ProductSpec, merge: Merge, provenance: Provenance, *, allocate: Allocate = fresh
+) -> Product:
     """Encode one product of a finished merge.
 
     Parameters
     ----------
     spec : ProductSpec
         The kind of file.
-    merge : Merged
+    merge : Merge
         Asked only for what `spec` needs.
     provenance : Provenance
         Embedded in the file.
@@ -95,7 +57,7 @@ def encode_merge(
 
     Returns
     -------
-    bytes or memoryview
+    Product
 
     Raises
     ------
@@ -103,24 +65,28 @@ def encode_merge(
         As `encode`.
     """
     if spec.kind == "radiance":
-        return encode(spec, _layers(spec, merge), provenance)
+        layers, note = _layers(spec, merge)
+        notes = () if note is None else (note,)
+        noted = replace(provenance, notes=(*provenance.notes, *notes))
+        return Product(encode(spec, layers, noted), notes)
     if spec.format == "jpg" and merge.works_by_rows:
         # Each strip is merged and encoded by one thread while its rows are in the cache.
         size = math.prod(merge.shape)
         out = allocate(size)[:size].reshape(merge.shape)
-        return encode_rows(spec, merge.shape, merge.picture_rows, provenance, out)
-    return encode(spec, merge.picture(_DTYPES[spec.kind]), provenance)
+        return Product(encode_rows(spec, merge.shape, merge.picture_rows, provenance, out), ())
+    return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance), ())
 
 
-def _layers(spec: ProductSpec, merge: Merged) -> RadianceLayers | HalfLayers:
-    """Ask a merge for what a radiance product holds."""
+def _layers(spec: ProductSpec, merge: Merge) -> tuple[RadianceLayers | HalfLayers, str | None]:
+    """Ask a merge for what a radiance product holds; and what makes it doubtful."""
     exr = spec.format == "exr"
     uncertainty = merge.uncertainty() if spec.uncertainty and exr else None
     half = merge.radiance_half(RADIANCE_SCALE) if exr and spec.pixel_type != "float" else None
     if half is not None:
-        return HalfLayers(half.planes, half.validity, uncertainty)
+        return HalfLayers(half.planes, half.validity, uncertainty), None
     radiance = merge.radiance()
-    return RadianceLayers(radiance.ln_radiance, radiance.validity, uncertainty)
+    layers = RadianceLayers(radiance.ln_radiance, radiance.validity, uncertainty)
+    return flag_beyond_half(layers) if exr and spec.pixel_type == "half" else (layers, None)
 
 
 def encode(
@@ -160,16 +126,14 @@ def encode(
         if spec.format == "exr":
             return encode_exr(spec, pixels, provenance)
         if spec.format == "tiff":
-            return encode_tiff(pixels, provenance)
-        return encode_hdr(pixels, provenance)
-    picture = _checked(pixels, np.dtype(_DTYPES[spec.kind]))
+            return encode_tiff(spec, pixels, provenance)
+        return encode_hdr(spec, pixels, provenance)
+    picture = _checked(spec, pixels)
     noted = _noted(provenance, f"uint{8 * picture.itemsize}")
     if spec.format == "jpg":
         return into_jpeg(encode_jpeg(spec, picture), noted)
     if spec.format == "png":
         return into_png(_opencv(".png", picture, []), noted)
-    if min(picture.shape[:2]) < _JP2_SIDE:
-        raise ValueError(f"a jp2 needs {_JP2_SIDE} pixels a side; got {picture.shape[:2]}")
     parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
     return into_jp2(_opencv(".jp2", picture, parameters), noted)
 
@@ -215,11 +179,14 @@ def _noted(provenance: Provenance, number: str) -> Provenance:
     return replace(provenance, pixels={"content": "tone-mapped picture", "number": number})
 
 
-def _checked(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _checked(spec: ProductSpec, pixels: NDArray[Any]) -> NDArray[Any]:
+    dtype = np.dtype(_DTYPES[spec.kind])
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
         raise ValueError(f"a picture has shape (H, W, 1 or 3); got {pixels.shape}")
     if pixels.dtype != dtype:
         raise ValueError(f"this format needs {dtype}; got {pixels.dtype}")
+    if (reason := spec.refusal(pixels.shape)) is not None:
+        raise ValueError(reason)
     return np.ascontiguousarray(pixels)
 
 

@@ -1,0 +1,266 @@
+"""Putting a product in its place: whole and durable, or not at all.
+
+The bytes go to a temporary file in the target's own folder, are forced to the disk, and are then
+renamed over the target; at last the folder itself is forced. A reader sees the old product or the
+new one, never a part; so does whoever comes back after a power cut. All steps work through open
+folders, none of which may be a symbolic link below the root: a name cannot lead out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from asi_watch.errors import PublishError
+from asi_watch.files import FolderChangedError, HeldFolder, fsync_folder, shown
+
+__all__ = [
+    "TEMPORARY_NAME",
+    "OutputFolder",
+    "is_temporary",
+    "publish",
+    "sweep_temporaries",
+    "user_modes",
+]
+
+logger = logging.getLogger(__name__)
+
+TEMPORARY_NAME = re.compile(r"\.asi-watch-[0-9a-f]{16}\.tmp")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Buffer = bytes | bytearray | memoryview
+
+
+class OutputFolder:
+    """A folder that products go below, refused if another one lies at its path later.
+
+    Several threads may use it at once. It is opened for each step and not held, so that its file
+    system can be unmounted.
+
+    Parameters
+    ----------
+    path : path-like
+        Made when it is first published to, if missing.
+    file_mode, folder_mode : int
+        Permissions of files and of new folders, whatever the umask.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, file_mode: int = 0o640, folder_mode: int = 0o750
+    ) -> None:
+        self.path = Path(path)
+        self._file_mode, self._folder_mode = file_mode, folder_mode
+        self._identity: tuple[int, int] | None = None
+
+    def publish(self, data: Buffer, target: str | os.PathLike[str]) -> None:
+        """Put `data` at `target` atomically and durably, replacing what is there.
+
+        Parameters
+        ----------
+        data : bytes-like
+            The whole content.
+        target : path-like
+            Relative to this folder; missing folders are made.
+
+        Raises
+        ------
+        PublishError
+            With the system's `errno` if a step failed. No temporary file is left, and the target
+            is as before, unless only the last step failed: forcing the folder after the rename.
+        """
+        where, mode = PurePath(target), self._folder_mode
+        if where.is_absolute() or not where.parts or ".." in where.parts or "\0" in str(where):
+            raise _refusal(self.path / where, f"is not a path below {shown(self.path)}")
+        try:
+            with (
+                self._opened(mode) as held,
+                held.folder(where.parent, create_mode=mode, durable=True) as folder,
+            ):
+                _put(folder, where.name, data, self._file_mode)
+        except OSError as error:
+            raise _refusal(self.path / where, _reason(error), error.errno) from error
+
+    def open_file(self, target: str | os.PathLike[str]) -> int:
+        """Open what stands at `target` for reading; the caller closes the descriptor.
+
+        Raises
+        ------
+        OSError
+            If nothing is there, or something that must not be followed or read.
+        """
+        with self._opened(None) as held:
+            return held.open_file(target)[0]
+
+    def sweep(self, *, recursive: bool = True) -> int:
+        """Remove temporary files that a killed process left behind; return how many.
+
+        A file still being written is locked by its writer and stays.
+        """
+        try:
+            with self._opened(None) as held, held.folder() as folder:
+                return _sweep_below(folder, recursive=recursive)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            logger.warning("%s cannot be searched for temporary files: %s", shown(self.path), error)
+            return 0
+
+    @contextlib.contextmanager
+    def _opened(self, create_mode: int | None) -> Iterator[HeldFolder]:
+        with HeldFolder(self.path, create_mode=create_mode) as held:
+            # A file system mounted anew is the same folder to everybody; only root mounts.
+            if self._identity not in (None, held.identity) and not os.path.ismount(self.path):
+                text = "the folder was replaced by another one; restart if that is meant"
+                raise FolderChangedError(errno.ESTALE, text, str(self.path))
+            self._identity = held.identity
+            yield held
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file name is one of our temporary files."""
+    return TEMPORARY_NAME.fullmatch(name) is not None
+
+
+def publish(
+    data: Buffer,
+    target: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    mode: int = 0o640,
+    folder_mode: int = 0o750,
+) -> None:
+    """Put one file at `target` atomically and durably, replacing what is there.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The whole content.
+    target : path-like
+        Final path; missing folders are made.
+    root : path-like, optional
+        Folder that the target may not leave, by ``..`` or by symbolic link. Default: the target's
+        folder.
+    mode, folder_mode : int
+        Permissions of the file and of new folders, whatever the umask.
+
+    Raises
+    ------
+    PublishError
+        As `OutputFolder.publish`.
+    """
+    base = Path(target).parent if root is None else Path(root)
+    try:
+        relative = Path(target).relative_to(base)
+    except ValueError:
+        raise _refusal(target, f"is not below {shown(base)}") from None
+    OutputFolder(base, file_mode=mode, folder_mode=folder_mode).publish(data, relative)
+
+
+def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False) -> int:
+    """Remove temporary files left behind in a folder, and below; see `OutputFolder.sweep`."""
+    return OutputFolder(folder).sweep(recursive=recursive)
+
+
+def user_modes() -> tuple[int, int]:
+    """Return the permissions that the user's umask gives to new files and to new folders."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask, 0o777 & ~umask
+
+
+def _refusal(
+    target: str | os.PathLike[str], reason: str, number: int | None = None
+) -> PublishError:
+    error = PublishError(f"{shown(target)}: {reason}")
+    error.errno = number
+    return error
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.ELOOP: "a folder on the way is a symbolic link",
+    errno.ENOTDIR: "something on the way is a symbolic link or a file, not a folder",
+    errno.EISDIR: "there is a folder of that name",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FolderChangedError):
+        return str(error.strerror)
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
+def _put(folder: int, name: str, data: Buffer, mode: int) -> None:
+    """Write a file into an open folder: create, write, force, rename, force the folder."""
+    temporary = f".asi-watch-{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(temporary, _CREATE, mode, dir_fd=folder)
+    try:
+        # Open, and so locked, until it has its name: see sweep_temporaries.
+        _write(descriptor, data, mode)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        _discard(folder, temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    fsync_folder(folder)
+
+
+def _write(descriptor: int, data: Buffer, mode: int) -> None:
+    # A file system without locks, or with permissions of its own, is no reason not to publish.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(PermissionError):
+        os.fchmod(descriptor, mode)
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+def _discard(folder: int, name: str) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        logger.warning("temporary file %s could not be removed: %s", name, error)
+
+
+def _sweep_below(folder: int, *, recursive: bool) -> int:
+    removed = 0
+    for _, _, names, descriptor in os.fwalk(".", dir_fd=folder):
+        removed += sum(_sweep_one(descriptor, name) for name in names if is_temporary(name))
+        if not recursive:
+            break
+    return removed
+
+
+def _sweep_one(folder: int, name: str) -> bool:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=folder)
+    except OSError as error:
+        logger.debug("temporary file %s stays: %s", name, error)
+        return False
+    finally:
+        os.close(descriptor)
+    return True
