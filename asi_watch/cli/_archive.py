@@ -152,7 +152,7 @@ def archive_rules(
             extensions=frozenset(camera.extensions),
             expected=camera.expected_exposures_us,
             min_exposures=camera.bracket.min_exposures,
-            to_utc=pattern.to_utc,
+            timezone=pattern.timezone,
             offset=camera.bracket.offset,
             configured=True,
         )
@@ -163,7 +163,7 @@ def archive_rules(
 
 def _parser(unit: str) -> Callable[[str], ParsedName | None]:
     from asi_watch.naming import MICROSECONDS_PER_UNIT
-    from asi_watch.pipeline.naming import parse_name
+    from asi_watch.pipeline.find_brackets import parse_name
 
     factor = MICROSECONDS_PER_UNIT[unit]
     if factor == 1:

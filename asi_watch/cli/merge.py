@@ -84,7 +84,8 @@ Examples:
 @click.option(
     "--force",
     is_flag=True,
-    help="Merge even with a curve, calibrated from DIR, that cannot explain the images.",
+    help="Replace whatever stands in OUT, and merge even with a curve, calibrated from DIR, that"
+    " cannot explain the images.",
 )
 @click.option("--workers", type=click.IntRange(0), help="Threads  [default: one per core].")
 def command(
@@ -107,11 +108,12 @@ def command(
     """Merge the brackets of the folder or archive DIR, once, into OUT.
 
     Sub-folders are kept. OUT may be DIR itself or lie in it: products (..._hdr.*) are never taken
-    for exposures, and running again replaces them. With -c and --camera everything is done as the
-    daemon would, with the curve that it uses.
+    for exposures. Products that stand there already, made in the same way of the same files, are
+    left as they are. With -c and --camera everything is done as the daemon would, with the curve
+    that it uses.
 
-    Exit codes: 0 every bracket merged from all its exposures, 1 something could not be merged or
-    read, or brackets share a slot, 2 wrong usage.
+    Exit codes: 0 every bracket merged from all its exposures, beyond doubt, 1 something could not
+    be merged or read, is missing or doubtful, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._scale import merge_hints
@@ -138,6 +140,7 @@ def command(
             camera=name,
             workers=workers,
             leave_out_unreadable=not strict,
+            without_response=_without_response(camera_config),
             force=force,
         )
     except ValueError as error:
@@ -155,6 +158,11 @@ def command(
         click.echo(line, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)
+
+
+def _without_response(camera: CameraConfig | None) -> Literal["mertens", "refuse"]:
+    # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
+    return "mertens" if camera is not None and camera.without_response == "mertens" else "refuse"
 
 
 def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettings:

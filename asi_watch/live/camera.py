@@ -32,9 +32,8 @@ from asi_watch.live.workers.arrivals import Arrivals
 from asi_watch.live.workers.at_work import CarefulWork
 from asi_watch.live.workers.backlog import WaitingFile
 from asi_watch.live.workers.jobs import CameraJobs
-from asi_watch.live.workers.publishing import Publisher
+from asi_watch.live.workers.merger import Merger
 from asi_watch.live.workers.workplace import Workplace
-from asi_watch.live.workers.workshop import Workshop
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
@@ -78,14 +77,13 @@ class Camera:
         self._arrivals = Arrivals(settings, place.order, self._admit)
         self._taking_up = TakingUp(self.name, ledger, self._resume)
         self._inbox = inbox = place.inbox
-        self._publisher = Publisher(settings, place.buffers)
-        self._workshop = Workshop(settings, self._publisher, place.budget, place.buffers)
+        self._merger = Merger(settings, place.budget, place.buffers)
         self._work = CarefulWork(
             self.name,
             settings.watch,
             place.at_work,
-            self._workshop.read,
-            self._workshop.merge,
+            self._merger.read,
+            self._merger.merge,
         )
         self._collector = Collector(settings, ledger)
         self._intake = Intake(settings, {}, inbox)
@@ -102,7 +100,7 @@ class Camera:
             self._curves.hold,
             self._curves.spare,
             self._put_off,
-            self._workshop.drop,
+            self._merger.drop,
         )
         self._curves.start()
 
@@ -110,7 +108,7 @@ class Camera:
 
     def start(self, now: float) -> None:
         """Clean up after an earlier life, take up what it left, begin to watch."""
-        if swept := self._publisher.clean_up():
+        if swept := self._merger.clean_up():
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, 5)):
             self._collector.expected.observe(e.exposure_us for e in record.inputs)
@@ -236,7 +234,7 @@ class Camera:
                 case WriteRecord():
                     self._write(command)
                 case DropWork(slot):
-                    self._workshop.drop(slot)
+                    self._merger.drop(slot)
 
     def _write(self, command: WriteRecord) -> None:
         record = command.record
@@ -249,11 +247,11 @@ class Camera:
         self._telling.bracket_over(record, command.next_try)
 
     def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
-        self._workshop.use_curve(curve)
+        self._merger.use_curve(curve)
         self._taking_up.look_again()
         for command in waited:
             # What was begun without a curve is begun again.
-            self._workshop.drop(command.slot)
+            self._merger.drop(command.slot)
             self._jobs.merge(command)
 
     # -- what is shown ----------------------------------------------------------------------

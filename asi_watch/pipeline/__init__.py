@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from asi_watch.calibrate_brackets import CalibrationChoices
 from asi_watch.pipeline.archive import ArchiveSummary, merge_archive
-from asi_watch.pipeline.arrays import create_and_save_hdr
+from asi_watch.pipeline.asi_core import (
+    _EXPO_RE,
+    _group_files_by_time,
+    _parse_exposure_from_name,
+    create_and_save_hdr,
+    process_directory,
+    process_hdr_series,
+    process_timestamp,
+)
 from asi_watch.pipeline.curves import (
     _save_response_plot,
     calibrate_archive,
@@ -18,14 +26,7 @@ from asi_watch.pipeline.curves import (
     load_response_curve,
     save_response_curve,
 )
-from asi_watch.pipeline.directory import (
-    process_directory,
-    process_hdr_series,
-    process_timestamp,
-)
-from asi_watch.pipeline.finding import ArchiveRules
-from asi_watch.pipeline.grouping import _group_files_by_time
-from asi_watch.pipeline.naming import _EXPO_RE, _parse_exposure_from_name
+from asi_watch.pipeline.find_brackets import ArchiveRules
 
 __all__ = [
     "_EXPO_RE",

@@ -4,37 +4,71 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
+from asi_watch.brackets import Exposure, chosen_files, why_superseded
+from asi_watch.buffers import BufferPool
 from asi_watch.calibrate_brackets import CalibrationChoices
 from asi_watch.cores import usable_cores
-from asi_watch.errors import AsiWatchError, BracketError
+from asi_watch.errors import (
+    AsiWatchError,
+    BracketError,
+    ImageError,
+    PublishError,
+    ResponseFileError,
+)
 from asi_watch.files import shown
+from asi_watch.frames import Frames
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.pipeline.archive_bracket import ArchiveBracket
+from asi_watch.merge_bracket import (
+    Bracket,
+    Failed,
+    Kept,
+    MergePlan,
+    Published,
+    merge_bracket,
+    what_stands,
+)
 from asi_watch.pipeline.curves import calibrate_found
-from asi_watch.pipeline.doubles import folders_that_clash, slots_too_long
-from asi_watch.pipeline.finding import (
+from asi_watch.pipeline.find_brackets import (
+    ArchiveBracket,
     ArchiveRules,
     find_brackets,
+    folders_that_clash,
     label_taken_for_time,
+    slots_too_long,
+    with_signature,
 )
-from asi_watch.pipeline.merging import BracketMerger, MergePlan
 from asi_watch.pipeline.progress import progress
-from asi_watch.products import ProductSpec
+from asi_watch.products.provenance import Unusable
+from asi_watch.products.publish import OutputFolder, user_modes
+from asi_watch.products.spec import ProductSpec
 
-__all__ = ["ArchiveSummary", "BracketOutcome", "check_workers", "merge_all", "merge_archive"]
+__all__ = [
+    "ArchiveSummary",
+    "BracketMerger",
+    "BracketOutcome",
+    "check_products",
+    "check_workers",
+    "merge_all",
+    "merge_archive",
+    "user_output",
+]
 
 log = logging.getLogger(__name__)
 
-_WARNINGS_SHOWN = 6
+_SHOWN = 6
+_MAX_IDLE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +79,23 @@ class BracketOutcome:
     ----------
     slot : datetime
     products : tuple of Path
-        Empty where the bracket could not be merged.
-    left_out : int
-        Exposures left out because they could not be read.
+        Empty where there is none.
+    left_out : tuple of Unusable
+        Exposures left out: unreadable, or contradicting the others.
+    stood : bool
+        The products were there already.
+    notes : tuple of str
+        What makes them doubtful, and formats that could not be written.
     error : AsiWatchError or None
         Why there is no product.
     """
 
     slot: datetime
     products: tuple[Path, ...]
-    left_out: int
-    error: AsiWatchError | None
+    left_out: tuple[Unusable, ...] = ()
+    stood: bool = False
+    notes: tuple[str, ...] = ()
+    error: AsiWatchError | None = None
 
 
 @dataclass(slots=True)
@@ -64,8 +104,12 @@ class ArchiveSummary:
 
     Parameters
     ----------
-    brackets, merged, products, left_out : int
-        Brackets found and merged, files written, exposures left out as unreadable.
+    brackets, merged, stood, products, left_out : int
+        Brackets found; merged; whose products stood already; files; exposures left out.
+    incomplete : list of (datetime, tuple of float)
+        Brackets that lack exposures, and which.
+    doubtful : int
+        Brackets whose products are noted to be doubtful.
     failures : list of (datetime, str)
         Slots without product and the reason.
     seconds : float
@@ -84,8 +128,11 @@ class ArchiveSummary:
 
     brackets: int
     merged: int = 0
+    stood: int = 0
     products: int = 0
     left_out: int = 0
+    incomplete: list[tuple[datetime, tuple[float, ...]]] = field(default_factory=list)
+    doubtful: int = 0
     failures: list[tuple[datetime, str]] = field(default_factory=list)
     seconds: float = 0.0
     too_long: str | None = None
@@ -96,17 +143,19 @@ class ArchiveSummary:
 
     def add(self, outcome: BracketOutcome) -> None:
         """Count one bracket."""
-        self.merged += outcome.error is None
-        self.products += len(outcome.products)
-        self.left_out += outcome.left_out
+        self.merged += outcome.error is None and not outcome.stood
+        self.stood += outcome.stood
+        self.products += 0 if outcome.stood else len(outcome.products)
+        self.left_out += len(outcome.left_out)
+        self.doubtful += bool(outcome.notes)
         if outcome.error is not None:
             self.failures.append((outcome.slot, str(outcome.error)))
 
     @property
     def flawless(self) -> bool:
         """Whether every bracket was merged from all of its exposures, beyond doubt."""
-        doubtful = self.too_long or self.clash or self.labelled
-        return not (self.failures or self.left_out or doubtful)
+        doubts = self.too_long or self.clash or self.labelled or self.doubtful
+        return not (self.failures or self.left_out or self.incomplete or doubts)
 
     def sentence(self) -> str:
         """Say it in one sentence."""
@@ -116,10 +165,16 @@ class ArchiveSummary:
         if self.calibrating is not None:
             text += f", after {self.calibrating:.1f} s of calibration"
         text += f", {_count(self.products, 'file')} written"
+        if self.stood:
+            text += f"; the products of {_count(self.stood, 'bracket')} stood already"
         if self.failures:
             text += f"; {_count(len(self.failures), 'bracket')} not merged"
         if self.left_out:
-            text += f"; {_count(self.left_out, 'unreadable exposure')} left out"
+            text += f"; {_count(self.left_out, 'exposure')} left out"
+        if self.incomplete:
+            text += f"; {_count(len(self.incomplete), 'bracket')} with missing exposures"
+        if self.doubtful:
+            text += f"; {_count(self.doubtful, 'bracket')} with doubtful products"
         if self.too_long:
             text += f"; {self.too_long}"
         if self.clash:
@@ -141,6 +196,7 @@ def merge_archive(
     camera: str | None = None,
     workers: int | None = None,
     leave_out_unreadable: bool = False,
+    without_response: Literal["mertens", "refuse"] = "refuse",
     force: bool = False,
 ) -> ArchiveSummary:
     """Merge every bracket of a folder or an archive.
@@ -154,15 +210,20 @@ def merge_archive(
     curve : ResponseCurve or None
         None with any algorithm but `mertens`: a curve is calibrated from the archive, in memory.
     products : sequence of ProductSpec
-        Written for every bracket.
+        Written for every bracket, unless they stand already, made in the same way of the same
+        files.
     camera : str, optional
         Noted in the products; the folder's name by default.
     workers : int, optional
         Threads; 0 merges in the calling thread, None takes one per core.
     leave_out_unreadable : bool
-        See `asi_watch.pipeline.merging.BracketMerger`.
+        Merge what is left of a bracket with unreadable images, as the daemon does; else such a
+        bracket is refused.
+    without_response : {"mertens", "refuse"}
+        What becomes of brackets whose images have other channels than the curve.
     force : bool
-        Merge even with a calibrated curve that cannot explain the images.
+        Replace whatever stands, and merge even with a calibrated curve that cannot explain the
+        images.
 
     Returns
     -------
@@ -181,44 +242,181 @@ def merge_archive(
     brackets = find_brackets(root, rules)
     if not brackets:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
-    calibrating = None
+    summary = ArchiveSummary(len(brackets), curve=curve)
     if curve is None and settings.algorithm != "mertens":
         started = time.monotonic()
-        curve = _calibrated(brackets, root, settings, force)
-        calibrating = time.monotonic() - started
+        curve = summary.curve = _calibrated(brackets, root, settings, force)
+        summary.calibrating = time.monotonic() - started
+    check_products(settings, curve, products)
     count = usable_cores() if workers is None else workers
     plan = MergePlan(
-        root=root,
-        output=Path(save_dir),
-        settings=settings,
-        curve=curve,
-        products=tuple(products),
         camera=Path(root).resolve().name if camera is None else camera,
-        to_utc=rules.to_utc,
-        min_exposures=rules.min_exposures,
-        leave_out_unreadable=leave_out_unreadable,
+        root=root,
+        output=user_output(save_dir),
+        settings=settings,
+        products=tuple(products),
+        timezone=rules.timezone,
+        without_response=without_response,
+        replace=force,
+        memory_limit=_memory_per_worker(count),
         threads=1 if count > 1 else usable_cores(),
     )
-    too_long = slots_too_long(brackets)
-    summary = ArchiveSummary(
-        len(brackets),
-        too_long=None if too_long is None else too_long[1],
-        clash=folders_that_clash(brackets),
-        labelled=label_taken_for_time((e.path, e) for b in brackets for e in b.exposures),
-        calibrating=calibrating,
-        curve=curve,
-    )
+    curves = () if curve is None else (curve,)
+    merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
+    _doubts_of_names(brackets, summary)
     started = time.monotonic()
     with progress("merging", len(brackets)) as advance:
-        for outcome in merge_all(brackets, BracketMerger(plan), count):
+        for outcome in merge_all(brackets, merger, count):
             summary.add(outcome)
             advance()
     summary.seconds = time.monotonic() - started
     return summary
 
 
+def _doubts_of_names(brackets: Sequence[ArchiveBracket], summary: ArchiveSummary) -> None:
+    """Note in the summary what the names alone make doubtful, and log which exposures lack."""
+    summary.too_long = slots_too_long(brackets)
+    summary.clash = folders_that_clash(brackets)
+    summary.labelled = label_taken_for_time((e.path, e) for b in brackets for e in b.exposures)
+    lacking = [b for b in brackets if b.missing]
+    summary.incomplete = [(b.slot, b.missing) for b in lacking]
+    for bracket in lacking[:_SHOWN]:
+        times = ", ".join(f"{time:g}" for time in bracket.missing)
+        log.warning("bracket %s: the exposure of %s µs is missing", bracket.slot, times)
+    if len(lacking) > _SHOWN:
+        log.warning("and %d more brackets with missing exposures", len(lacking) - _SHOWN)
+
+
+class BracketMerger:
+    """Merges the brackets of one archive; several threads may share it.
+
+    Parameters
+    ----------
+    plan : MergePlan
+    curves : sequence of ResponseCurve
+        See `asi_watch.merge_bracket.merge_bracket`.
+    min_exposures : int
+    strict : bool
+        Refuse a bracket with an unreadable exposure, unless another file of the slot has the same
+        exposure time.
+    """
+
+    def __init__(
+        self,
+        plan: MergePlan,
+        curves: Sequence[ResponseCurve],
+        min_exposures: int = 2,
+        *,
+        strict: bool = True,
+    ) -> None:
+        self._plan, self._curves, self._strict = plan, curves, strict
+        self._min_exposures = max(2, min_exposures)
+        self._buffers = BufferPool(_MAX_IDLE_BYTES)
+
+    def merge(self, bracket: ArchiveBracket) -> BracketOutcome:
+        """Merge one bracket and publish its products.
+
+        Raises
+        ------
+        ImageError, BracketError, ResponseFileError, PublishError
+            If there is no product; names a file and the reason.
+        """
+        bracket.check_usable(self._min_exposures)
+        files = [with_signature(exposure, self._plan.root) for exposure in bracket.files]
+        frames = Frames(self._plan.root, self._buffers)
+        try:
+            result, unreadable = self._merge(bracket, files, frames)
+        finally:
+            frames.drop()
+        if isinstance(result, Failed):
+            raise self._error(bracket, result, unreadable)
+        output = self._plan.output.path
+        if isinstance(result, Kept):
+            kept = tuple(output / target for target in result.found)
+            return BracketOutcome(bracket.slot, kept, stood=True, notes=(result.reason,))
+        notes = (*result.notes, *(f"not written: {one}" for one in result.missing))
+        return BracketOutcome(
+            bracket.slot,
+            tuple(output / target for target in result.products),
+            (*unreadable, *result.left_out),
+            stood=result.adopted,
+            notes=notes if not result.fallback else ("no response curve fits", *notes),
+        )
+
+    def _merge(
+        self, bracket: ArchiveBracket, files: list[Exposure], frames: Frames
+    ) -> tuple[Published | Kept | Failed, list[Unusable]]:
+        """Merge what is readable: each file that turns out not to be is left out."""
+        unreadable: list[Unusable] = []
+        asked = self._bracket(bracket, files, unreadable)
+        if len(files) > len(asked.exposures):
+            there = what_stands(self._plan, asked, self._curves)
+            if isinstance(there, Published | Kept):
+                return there, unreadable
+            # As the daemon does: whether a file is superseded or damaged is known once it is read.
+            chosen = {e.path for e in asked.exposures}
+            for spare in (e for e in files if e.path not in chosen):
+                try:
+                    frames.give_back(frames.read(spare.path).pixels)
+                except ImageError as error:
+                    unreadable.append(Unusable(spare.path, error.reason))
+        while True:
+            asked = self._bracket(bracket, files, unreadable)
+            result = merge_bracket(self._plan, asked, frames, self._curves)
+            if not (isinstance(result, Failed) and result.kind == "inputs"):
+                return result, unreadable
+            unreadable += [Unusable(path, result.reason) for path in result.files]
+            after = self._bracket(bracket, files, unreadable)
+            if self._strict and len(after.exposures) < len(asked.exposures):
+                return result, unreadable
+
+    def _bracket(
+        self, bracket: ArchiveBracket, files: Sequence[Exposure], unreadable: Sequence[Unusable]
+    ) -> Bracket:
+        gone = {one.path for one in unreadable}
+        usable = [e for e in files if e.path not in gone]
+        chosen = chosen_files(usable)
+        superseded = (
+            Unusable(e.path, why_superseded(e, chosen[e.exposure_us]))
+            for e in usable
+            if chosen[e.exposure_us].path != e.path
+        )
+        return Bracket(
+            slot=bracket.slot,
+            exposures=tuple(chosen[time] for time in sorted(chosen)),
+            expected=bracket.expected,
+            complete=bracket.complete and len(chosen) == len(bracket.exposures),
+            left_out=(*unreadable, *superseded),
+            min_exposures=self._min_exposures,
+        )
+
+    def _error(
+        self, bracket: ArchiveBracket, failed: Failed, unreadable: Sequence[Unusable]
+    ) -> AsiWatchError:
+        if failed.kind == "inputs":
+            return ImageError(f"{self._plan.root}/{failed.files[0]}", failed.reason)
+        if failed.kind == "few":
+            worst = unreadable[0]
+            usable = len(bracket.exposures) - len(unreadable)
+            return ImageError(
+                f"{self._plan.root}/{worst.path}",
+                f"{worst.reason}; of its bracket {usable} of {len(bracket.exposures)} exposures"
+                " are usable, too few",
+            )
+        name = f"{shown(f'{self._plan.root}/{bracket.first.path}')} and its bracket"
+        if failed.kind == "curve":
+            return ResponseFileError(f"{name}: {failed.reason}")
+        if failed.kind in ("output", "retry"):
+            return PublishError(failed.reason)
+        return BracketError(f"{name}: {failed.reason}")
+
+
 def merge_all(
-    brackets: Iterable[ArchiveBracket], merger: BracketMerger, workers: int
+    brackets: Iterable[ArchiveBracket],
+    merger: BracketMerger,
+    workers: int,
+    *,
+    log_failures: bool = True,
 ) -> Iterator[BracketOutcome]:
     """Merge brackets one after the other or in threads; failures are logged and handed on.
 
@@ -228,6 +426,7 @@ def merge_all(
     merger : BracketMerger
     workers : int
         Threads; 0 and 1 merge in the calling thread.
+    log_failures : bool
 
     Yields
     ------
@@ -237,32 +436,74 @@ def merge_all(
 
     def one(bracket: ArchiveBracket) -> BracketOutcome:
         try:
-            merged = merger.merge(bracket)
+            return merger.merge(bracket)
         except AsiWatchError as error:
-            log.warning("bracket %s not merged: %s", bracket.slot, error)
-            return BracketOutcome(bracket.slot, (), 0, error)
-        for unusable in merged.left_out:
-            name = shown(unusable.path)
-            log.warning("bracket %s merged without %s: %s", bracket.slot, name, unusable.reason)
-        return BracketOutcome(bracket.slot, merged.products, len(merged.left_out), None)
+            return BracketOutcome(bracket.slot, (), error=error)
 
     check_workers(workers)
-    if workers <= 1:
-        yield from map(one, brackets)
-        return
-    yield from _in_threads(one, brackets, workers)
+    told: Counter[str] = Counter()
+    outcomes = map(one, brackets) if workers <= 1 else _in_threads(one, brackets, workers)
+    for outcome in outcomes:
+        if outcome.error is None or log_failures:
+            _log_outcome(outcome, told)
+        yield outcome
+    for note, times in told.items():
+        if times > _SHOWN:
+            log.warning("and %d more brackets: %s", times - _SHOWN, note)
+
+
+def _log_outcome(outcome: BracketOutcome, told: Counter[str]) -> None:
+    if outcome.error is not None:
+        log.warning("bracket %s not merged: %s", outcome.slot, outcome.error)
+    for unusable in outcome.left_out:
+        name = shown(unusable.path)
+        log.warning("bracket %s merged without %s: %s", outcome.slot, name, unusable.reason)
+    for note in outcome.notes:
+        kind = re.sub(r"[0-9.]+", "…", note)
+        told[kind] += 1
+        if told[kind] <= _SHOWN:
+            log.warning("bracket %s: %s", outcome.slot, note)
 
 
 def check_workers(workers: int) -> None:
-    """Refuse what is no number of threads.
+    """Raise `ValueError` if that is no number of threads: a whole number, not negative."""
+    if not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"the number of workers is 0 or more, a whole number; got {workers!r}")
+
+
+def check_products(
+    settings: MergeSettings, curve: ResponseCurve | None, products: Sequence[ProductSpec]
+) -> None:
+    """Refuse settings, curve and products that do not go together, before any work is done.
 
     Raises
     ------
     ValueError
-        If it is not a whole number, or negative.
+        If there is no product, a radiance product of exposure fusion, or no curve for an
+        algorithm that needs one.
     """
-    if not isinstance(workers, int) or workers < 0:
-        raise ValueError(f"the number of workers is 0 or more, a whole number; got {workers!r}")
+    if not products:
+        raise ValueError("no product to write")
+    radiance = [spec.suffix for spec in products if spec.kind == "radiance"]
+    if settings.algorithm == "mertens" and radiance:
+        raise ValueError(
+            f"'mertens' gives a picture without radiance, so no {' or '.join(radiance)};"
+            " use debevec_custom with a response curve"
+        )
+    if settings.algorithm in ("debevec_custom", "debevec_exact") and curve is None:
+        raise ValueError(f"'{settings.algorithm}' needs a response curve")
+
+
+def user_output(folder: str | os.PathLike[str]) -> OutputFolder:
+    """Return a folder for products with the permissions that the user's umask gives."""
+    mode, folder_mode = user_modes()
+    return OutputFolder(folder, file_mode=mode, folder_mode=folder_mode)
+
+
+def _memory_per_worker(workers: int) -> int:
+    """Half of the machine's memory, shared among the workers."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return whole // (2 * max(1, workers))
 
 
 def _in_threads(
@@ -301,10 +542,10 @@ def _calibrated(
     )
     done = calibrate_found(brackets, root, choices)
     warnings = done.calibration.report.warnings
-    for warning in warnings[:_WARNINGS_SHOWN]:
+    for warning in warnings[:_SHOWN]:
         log.warning("the curve calibrated from %s: %s", shown(root), warning)
-    if len(warnings) > _WARNINGS_SHOWN:
-        log.warning("and %d warnings more; calibrate shows all", len(warnings) - _WARNINGS_SHOWN)
+    if len(warnings) > _SHOWN:
+        log.warning("and %d warnings more; calibrate shows all", len(warnings) - _SHOWN)
     if not (done.calibration.report.fits or force):
         raise BracketError(
             f"{shown(root)}: not merged: the curve calibrated from it cannot explain the images,"

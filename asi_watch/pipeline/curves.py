@@ -23,13 +23,16 @@ from asi_watch.calibrate_brackets import (
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
-from asi_watch.pipeline.archive_bracket import ArchiveBracket
-from asi_watch.pipeline.finding import ArchiveRules, find_brackets, walk_images
-from asi_watch.pipeline.grouping import slot_length
-from asi_watch.pipeline.merging import user_modes
-from asi_watch.pipeline.naming import parse_name
+from asi_watch.pipeline.find_brackets import (
+    ArchiveBracket,
+    ArchiveRules,
+    find_brackets,
+    parse_name,
+    slot_length,
+    walk_images,
+)
 from asi_watch.pipeline.progress import progress
-from asi_watch.products import publish
+from asi_watch.products.publish import publish, user_modes
 from asi_watch.response_files import (
     load_curve,
     read_response_file,

@@ -35,6 +35,7 @@ __all__ = [
     "into_jp2",
     "into_jpeg",
     "into_png",
+    "provenance_of_open_file",
     "read_provenance",
 ]
 
@@ -166,7 +167,7 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance:
     try:
         descriptor, _ = open_regular(path)
         try:
-            return _read_from(descriptor)
+            return provenance_of_open_file(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -175,7 +176,8 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance:
         raise ProvenanceError(f"{shown(path)}: {error}") from None
 
 
-def _read_from(descriptor: int) -> Provenance:
+def provenance_of_open_file(descriptor: int) -> Provenance:
+    """Read the provenance out of an open file; see `read_provenance`."""
     head = os.pread(descriptor, _FIRST_BYTES, 0)
     try:
         return find_provenance(head)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate, fresh
-from asi_watch.hdr.settings import Merge
+from asi_watch.hdr.merge_settings import Merge
 from asi_watch.products.embed import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
 from asi_watch.products.radiance import (

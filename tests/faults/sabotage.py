@@ -22,17 +22,20 @@ from datetime import datetime
 from typing import Any
 
 import asi_watch.files
+import asi_watch.frames
 import asi_watch.live.ledger.ledger
-import asi_watch.live.workers.publishing
-import asi_watch.live.workers.workshop
-import asi_watch.products.publishing
+import asi_watch.merge_bracket
 from asi_watch.cli import main
 from asi_watch.live.records import BracketRecord
 from asi_watch.naming import slot_stem
 
+# The package has a function of the same name.
+PUBLISH: Any = importlib.import_module("asi_watch.products.publish")
+
 DIED = 86
 
 PUBLISH_STEPS = ("created", "written", "synced", "replaced", "published")
+STEP_OF_CALL = {"open": "created", "write": "written", "fsync": "synced", "replace": "replaced"}
 LEDGER_STEPS = ("before the row", "inside the transaction", "after the row")
 
 
@@ -42,18 +45,50 @@ def die() -> None:
 
 def die_at(step: str, slot: datetime, product: str) -> None:
     """Die when this bracket's product with this suffix, or its row, comes to `step`."""
-    name = f"{slot_stem(slot)}{product}"
-    publish = asi_watch.live.workers.publishing.publish
+    name, target = f"{slot_stem(slot)}{product}", _note_targets()
 
-    def dying_publish(data: bytes, target: Any, **options: Any) -> None:
-        def checkpoint(reached: str) -> None:
-            if reached == step and str(target).endswith(name):
-                die()
+    def reach(reached: str) -> None:
+        if reached == step and getattr(target, "now", "").endswith(name):
+            die()
 
-        publish(data, target, checkpoint=checkpoint, **options)
+    class StepOs:
+        """The `os` module, which tells of the steps of publishing."""
 
-    asi_watch.live.workers.publishing.publish = dying_publish
+        def __getattr__(self, call: str) -> Any:
+            real = getattr(os, call)
+            reached = STEP_OF_CALL.get(call)
+            if reached is None:
+                return real
+
+            def told(*arguments: Any, **options: Any) -> Any:
+                result = real(*arguments, **options)
+                reach(reached)
+                return result
+
+            return told
+
+    fsync_folder = PUBLISH.fsync_folder
+
+    def dying_fsync_folder(descriptor: int) -> None:
+        fsync_folder(descriptor)
+        reach("published")
+
+    PUBLISH.os = StepOs()
+    PUBLISH.fsync_folder = dying_fsync_folder
     _die_around_the_row(step, slot)
+
+
+def _note_targets() -> threading.local:
+    """Let each thread note, as `now`, which product it is publishing."""
+    target = threading.local()
+    publish = PUBLISH.OutputFolder.publish
+
+    def noting_publish(self: Any, data: bytes, path: Any) -> None:
+        target.now = str(path)
+        publish(self, data, path)
+
+    PUBLISH.OutputFolder.publish = noting_publish
+    return target
 
 
 def _die_around_the_row(step: str, slot: datetime) -> None:
@@ -122,16 +157,9 @@ class FaultyOs:
 
 def fail_products(faults: list[dict[str, Any]]) -> None:
     """Let calls fail where products are written."""
-    target = threading.local()
-    publish = asi_watch.live.workers.publishing.publish
-
-    def noting_publish(data: bytes, path: Any, **options: Any) -> None:
-        target.now = str(path)
-        publish(data, path, **options)
-
+    target = _note_targets()
     faulty: Any = FaultyOs(Faults(faults), lambda _: getattr(target, "now", ""))
-    asi_watch.live.workers.publishing.publish = noting_publish
-    asi_watch.products.publishing.os = faulty  # type: ignore[attr-defined]
+    PUBLISH.os = faulty
 
 
 def fail_inputs(faults: list[dict[str, Any]]) -> None:
@@ -142,9 +170,8 @@ def fail_inputs(faults: list[dict[str, Any]]) -> None:
 
 def kill_at(parts: list[str]) -> None:
     """Die as from a crash of a decoder or the want of memory, each time this is worked on."""
-    read_image = asi_watch.live.workers.workshop.read_image
-    publisher = asi_watch.live.workers.publishing.Publisher
-    publish = publisher.publish
+    read_image = asi_watch.frames.read_image
+    encode_merge = asi_watch.merge_bracket.encode_merge
 
     def strike(name: str) -> None:
         if any(part in name for part in parts):
@@ -154,12 +181,12 @@ def kill_at(parts: list[str]) -> None:
         strike(os.fspath(path))
         return read_image(path, **options)
 
-    def deadly_publish(self: Any, command: Any, *arguments: Any) -> Any:
-        strike(slot_stem(command.slot))
-        return publish(self, command, *arguments)
+    def deadly_encode(spec: Any, merge: Any, provenance: Any, **options: Any) -> Any:
+        strike(slot_stem(provenance.slot))
+        return encode_merge(spec, merge, provenance, **options)
 
-    asi_watch.live.workers.workshop.read_image = deadly_read
-    publisher.publish = deadly_publish  # type: ignore[method-assign]
+    asi_watch.frames.read_image = deadly_read
+    asi_watch.merge_bracket.encode_merge = deadly_encode
 
 
 def sabotage(plan: dict[str, Any]) -> None:
@@ -170,7 +197,8 @@ def sabotage(plan: dict[str, Any]) -> None:
         setattr(importlib.import_module(module), constant, value)
     if "deadly" in plan:
         kill_at(plan["deadly"])
-    fail_products(plan.get("products", []))
+    if "products" in plan:
+        fail_products(plan["products"])
     fail_inputs(plan.get("inputs", []))
 
 

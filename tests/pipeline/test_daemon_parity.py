@@ -13,9 +13,8 @@ from asi_watch.cli import main
 from asi_watch.config import load_config
 from asi_watch.live.messages import MergeBracket, Published, ReadFile
 from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.publishing import Publisher
-from asi_watch.live.workers.workshop import Workshop
-from asi_watch.pipeline.naming import parse_name
+from asi_watch.live.workers.merger import Merger
+from asi_watch.pipeline.find_brackets import parse_name
 from asi_watch.response_files import load_curve
 from tests.pipeline.making import products, slot, write_bracket, write_curve
 
@@ -55,8 +54,8 @@ def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
     """Absorb the frames as they arrive, the longest first, then merge."""
     settings = load_config(config).cameras["roof"]
     buffers = BufferPool(10**8)
-    workshop = Workshop(settings, Publisher(settings, buffers), MemoryBudget(10**9), buffers)
-    workshop.use_curve(load_curve(root / "r.npz"))
+    merger = Merger(settings, MemoryBudget(10**9), buffers)
+    merger.use_curve(load_curve(root / "r.npz"))
     exposures = []
     for path in paths:
         parsed = parse_name(path.name)
@@ -65,6 +64,6 @@ def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
         relative = str(path.relative_to(root / "a"))
         exposures.append(Exposure(relative, *parsed, status.st_size, status.st_mtime_ns))
     for e in reversed(exposures):
-        workshop.read(ReadFile(slot(1), e.path, e.timestamp, e.exposure_us, None, True))
-    outcome = workshop.merge(MergeBracket(slot(1), tuple(exposures), (), 5, True, 1, (), 0.0), 0.0)
+        merger.read(ReadFile(slot(1), e.path, e.timestamp, e.exposure_us, None, True))
+    outcome = merger.merge(MergeBracket(slot(1), tuple(exposures), (), 5, True, 1, (), 0.0), 0.0)
     assert isinstance(outcome, Published), outcome

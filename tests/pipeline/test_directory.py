@@ -22,7 +22,7 @@ from asi_watch.pipeline import (
     process_directory,
     save_response_curve,
 )
-from asi_watch.pipeline.settings import product_of
+from asi_watch.pipeline.asi_core import product_of
 from asi_watch.products import read_provenance
 from tests.pipeline.making import (
     files_of,
@@ -164,7 +164,7 @@ def cut(root: Path) -> str:
 def small(root: Path) -> str:
     path = write_bracket(root, 3)[1]
     path.write_bytes(files_of(0, 128)[160])
-    return rf"{path.name}: has 128×128×3 pixels, but .* has 96×96×3"
+    return rf"{path.name} has 128×128×3 pixels, .* of the same bracket has 96×96×3"
 
 
 def grey(root: Path) -> str:
@@ -289,4 +289,4 @@ def test_times_in_the_wrong_order_are_told(
     process_directory(archive, tmp_path / "b", response_file=tmp_path / "r.npz")
     told = [m for m in caplog.messages if "get darker" in m]
     assert len(told) == 1
-    assert "20260621090000_80.jpg and its bracket" in told[0]
+    assert "bracket 2026-06-21 09:00:00" in told[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asi_watch.pipeline import ArchiveRules, ArchiveSummary, merge_archive
-from asi_watch.pipeline.settings import merge_choices, product_of
+from asi_watch.pipeline.asi_core import merge_choices, product_of
 from asi_watch.products import read_provenance
 from tests.pipeline.making import products, true_curve, write_bracket
 
@@ -47,8 +47,8 @@ def test_of_two_brackets_in_a_slot_one_is_merged_and_the_summary_says_so(
     advice = "2 slots held two brackets, of which one is merged; use round_to 30s"
     assert advice in summary.sentence()
     assert advice in caplog.text
-    assert "of the bracket that goes first" in caplog.text or "written later" in caplog.text
-    assert "and 4 files more" in caplog.text
+    assert "belongs to the bracket that is merged" in caplog.text or "written later" in caplog.text
+    assert "and 4 more files" in caplog.text
     assert merged(tmp_path / "a", tmp_path / "c", 30).flawless
 
 

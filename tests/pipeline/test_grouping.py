@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from asi_watch.pipeline import _group_files_by_time
-from asi_watch.pipeline.finding import ArchiveRules, find_brackets
-from asi_watch.pipeline.grouping import slot_length
+from asi_watch.pipeline.find_brackets import ArchiveRules, find_brackets, slot_length
 
 
 def touch(root: Path, *names: str) -> None:
@@ -87,7 +86,7 @@ def test_brackets_have_each_exposure_once_and_the_newer_file_counts(
         "20260621090001_80.jpg",
         "20260621090000_160.jpg",
     ]
-    assert bracket.files == 3
+    assert len(bracket.files) == 3
     assert bracket.first.path == "20260621090000_160.jpg"
     assert "20260621090002_80.png is not used" in caplog.text
 

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from asi_watch.pipeline import _EXPO_RE, _parse_exposure_from_name
-from asi_watch.pipeline.naming import parse_name, parse_timestamp
+from asi_watch.pipeline.find_brackets import parse_name, parse_timestamp
 
 NINE = datetime(2026, 6, 21, 9, 0, 5)
 

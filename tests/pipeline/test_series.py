@@ -68,7 +68,7 @@ def test_wrong_tables_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         process_hdr_series(files, tmp_path / "a", tmp_path / "b", response_file=tmp_path / "x.npz")
     labelled = files.rename(index={80: "short"}, level=1)
     assert process_hdr_series(labelled, tmp_path / "a", tmp_path / "b").iloc[0] is None
-    assert "'short' is no exposure time" in caplog.text
+    assert "'short' is no positive exposure time" in caplog.text
     empty = process_hdr_series(files.iloc[:0], tmp_path / "a", tmp_path / "b")
     assert (len(empty), empty.name) == (0, "created_hdr")
 

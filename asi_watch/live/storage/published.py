@@ -9,11 +9,11 @@ from pathlib import Path
 from asi_watch.brackets import slot_of
 from asi_watch.config.model import CameraConfig
 from asi_watch.images import looks_complete
-from asi_watch.live.ledger.kinship import is_product_of
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.messages import Signature
 from asi_watch.live.records import BracketRecord
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
+from asi_watch.products.provenance import is_product_of
 
 
 class Witness:

@@ -204,7 +204,7 @@ class CarefulWork:
         The watch folder.
     at_work : AtWork
     read, merge : callable
-        What is done: `Workshop.read`, `Workshop.merge`.
+        What is done: `Merger.read`, `Merger.merge`.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class CarefulWork:
         self._merge = merge
 
     def read(self, command: ReadFile) -> ReadOutcome:
-        """Read an exposure; see `Workshop.read`."""
+        """Read an exposure; see `Merger.read`."""
         try:
             status = os.lstat(self._root / command.path)
         except OSError:
@@ -236,7 +236,7 @@ class CarefulWork:
             return self._read(command)
 
     def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
-        """Merge a bracket; see `Workshop.merge`."""
+        """Merge a bracket; see `Merger.merge`."""
         inputs = [(e.path, e.signature) for e in command.exposures]
         task = self._task(command.slot, "merging", inputs)
         deaths = self._at_work.deaths(task.key)

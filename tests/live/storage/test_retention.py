@@ -26,7 +26,7 @@ from asi_watch.live.storage.deleting import Tree
 from asi_watch.live.storage.janitor import ClockTrust, Janitor, JanitorMemory
 from asi_watch.live.storage.retention import Kind, Memory, Outcome, retain
 from asi_watch.products import Source
-from asi_watch.products.embedding import into_jpeg
+from asi_watch.products.embed import into_jpeg
 from tests.products.making import provenance
 
 DAY = 86_400.0

@@ -16,8 +16,7 @@ from asi_watch.config.loading import parse_config
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
 from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.publishing import Publisher
-from asi_watch.live.workers.workshop import Workshop
+from asi_watch.live.workers.merger import Merger
 from asi_watch.products import read_provenance
 from tests.pipeline.making import write_curve
 from tests.skies import jpeg_bracket
@@ -41,7 +40,7 @@ def merged_live(root: Path, text: str, curve: ResponseCurve | None) -> Published
     (root / "in").mkdir(exist_ok=True)
     settings = parse_config(text.encode(), "x", root).config.cameras["roof"]
     buffers = BufferPool(1 << 30)
-    shop = Workshop(settings, Publisher(settings, buffers), MemoryBudget(1 << 30), buffers)
+    shop = Merger(settings, MemoryBudget(1 << 30), buffers)
     if curve is not None:
         shop.use_curve(curve)
     read = []

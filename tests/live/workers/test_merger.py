@@ -27,8 +27,7 @@ from asi_watch.live.messages import (
     TooFew,
 )
 from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.publishing import Publisher
-from asi_watch.live.workers.workshop import Workshop
+from asi_watch.live.workers.merger import Merger
 from asi_watch.products import read_provenance
 from tests.skies import EXPOSURES_US, jpeg_bracket
 
@@ -46,14 +45,14 @@ class Bench:
         (folder / "in").mkdir()
         self.budget = MemoryBudget(budget)
         buffers = BufferPool(0)
-        self.workshop = Workshop(settings, Publisher(settings, buffers), self.budget, buffers)
+        self.merger = Merger(settings, self.budget, buffers)
         self.frames = jpeg_bracket(SIZE)
 
     def read(self, number: int, exposure: float) -> ReadOk:
         slot = NOON + number * timedelta(seconds=30)
         path = f"{slot:%Y%m%d%H%M%S}_{int(exposure)}.jpg"
         (self.folder / "in" / path).write_bytes(self.frames[int(exposure)])
-        outcome = self.workshop.read(ReadFile(slot, path, slot, exposure, None, True))
+        outcome = self.merger.read(ReadFile(slot, path, slot, exposure, None, True))
         assert isinstance(outcome, ReadOk)
         return outcome
 
@@ -62,7 +61,7 @@ class Bench:
         command = MergeBracket(
             slot, tuple(r.exposure for r in read), (), 5, True, 1, (), arrived=0.0
         )
-        return self.workshop.merge(replace(command, **more), 0.0)
+        return self.merger.merge(replace(command, **more), 0.0)
 
 
 def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path) -> None:
@@ -74,7 +73,7 @@ def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path)
             read[number].append(bench.read(number, exposure))
         # A bracket may begin while there is any room; it is charged whole.
         assert bench.budget.held <= budget * 2
-        assert len(bench.workshop._open) <= 4
+        assert len(bench.merger._held) <= 4
     for number, frames in read.items():
         assert isinstance(bench.merge(number, frames), Published)
     assert bench.budget.held == 0
@@ -131,9 +130,8 @@ def test_a_product_stands_that_has_more_exposures(tmp_path: Path) -> None:
 
 def rename(bench: Bench, name: str, **more: Any) -> None:
     """Give the camera another name, as an edit of its configuration would."""
-    settings = bench.workshop._settings.model_copy(update={"name": name, **more})
-    publisher = Publisher(settings, BufferPool(0))
-    bench.workshop = Workshop(settings, publisher, bench.budget, BufferPool(0))
+    settings = bench.merger._settings.model_copy(update={"name": name, **more})
+    bench.merger = Merger(settings, bench.budget, BufferPool(0))
 
 
 def test_a_renamed_camera_keeps_its_products(tmp_path: Path) -> None:
@@ -180,7 +178,7 @@ def test_the_product_of_another_camera_is_never_overwritten(tmp_path: Path) -> N
 def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: str) -> None:
     bench = Bench(tmp_path, 1 << 24)
     linear = np.repeat(np.log(np.arange(1, 257) / 129.0)[:, None], 3, axis=1)
-    bench.workshop.use_curve(ResponseCurve(linear.astype(np.float32), {}))
+    bench.merger.use_curve(ResponseCurve(linear.astype(np.float32), {}))
     read = [bench.read(0, exposure) for exposure in EXPOSURES_US[:4]]
     first = bench.merge(0, read)
     assert first.curve_id is not None

@@ -1,0 +1,107 @@
+"""The decoded exposures of a bracket, which many threads read and one merges."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.brackets import Exposure
+from asi_watch.buffers import BufferPool
+from asi_watch.errors import ImageError
+from asi_watch.images import Frame, ImageLimits, read_image
+
+__all__ = ["Frames"]
+
+
+class Frames:
+    """The decoded exposures of one bracket: held in memory, or read from their files.
+
+    Several threads may use it at once.
+
+    Parameters
+    ----------
+    root : str
+        Folder that paths are relative to.
+    buffers : BufferPool, optional
+        Frames are decoded into its memory, which goes back to it.
+    """
+
+    def __init__(self, root: str, buffers: BufferPool | None = None) -> None:
+        self._root = root
+        self._buffers = buffers or BufferPool(0)
+        self._limits = ImageLimits()
+        self._held: dict[str, tuple[tuple[int, int], NDArray[np.uint8]]] = {}
+        self._lock = threading.Lock()
+        self._dropped = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the frames held."""
+        with self._lock:
+            return sum(pixels.nbytes for _, pixels in self._held.values())
+
+    def read(self, path: str) -> Frame:
+        """Decode a file strictly; its pixels are the caller's until `hold` or `give_back`.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be used.
+        """
+        name = f"{self._root}/{path}"
+        return read_image(name, limits=self._limits, allocate=self._buffers.take)
+
+    def hold(self, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
+        """Keep the pixels of an exposure; False, and they go back, once the frames are dropped."""
+        with self._lock:
+            before = self._held.pop(exposure.path, None)
+            if not self._dropped:
+                self._held[exposure.path] = exposure.signature, pixels
+        if before is not None:
+            self.give_back(before[1])
+        if self._dropped:
+            self.give_back(pixels)
+        return not self._dropped
+
+    def get(self, exposure: Exposure) -> NDArray[np.uint8]:
+        """Return the pixels of an exposure, and keep them.
+
+        Raises
+        ------
+        ImageError
+            If the file cannot be used, or is not the one that `exposure` was.
+        """
+        with self._lock:
+            signature, pixels = self._held.get(exposure.path, (None, None))
+        if pixels is not None and signature == exposure.signature:
+            return pixels
+        frame = self.read(exposure.path)
+        if (frame.signature.size, frame.signature.mtime_ns) != exposure.signature:
+            self.give_back(frame.pixels)
+            raise ImageError(f"{self._root}/{exposure.path}", "has changed since it was read")
+        self.hold(exposure, frame.pixels)
+        return frame.pixels
+
+    def give_back(self, pixels: NDArray[np.uint8]) -> None:
+        """Take the memory of pixels back, which nobody uses any more."""
+        self._buffers.give(pixels)
+
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Let go of all frames but these."""
+        with self._lock:
+            gone = [self._held.pop(path)[1] for path in list(self._held) if path not in paths]
+        for pixels in gone:
+            self.give_back(pixels)
+
+    def drop(self) -> None:
+        """Let go of all frames, and of what is still being read."""
+        self._dropped = True
+        self.keep_only(())
+
+    @property
+    def buffers(self) -> BufferPool:
+        """Where memory comes from."""
+        return self._buffers

@@ -1,0 +1,292 @@
+"""A camera's exposures read and its brackets merged, in worker threads.
+
+Frames are checked by decoding them when they arrive, and are held until their bracket is merged,
+within the memory budget. Whatever is not held, or not what the collector asks for, is read again:
+the result is the same to the byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from datetime import datetime
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch import merge_bracket as bracket_merge
+from asi_watch.brackets import Exposure
+from asi_watch.buffers import BufferPool
+from asi_watch.config.model import CameraConfig
+from asi_watch.cores import merge_threads
+from asi_watch.errors import ImageError
+from asi_watch.files import NotRegularFileError, answered, shown, signature
+from asi_watch.frames import Frames
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.ledger.rebuild import row_of_products
+from asi_watch.live.messages import (
+    MergeBracket,
+    MergeFailed,
+    MergeOutcome,
+    ProductKept,
+    Published,
+    ReadFile,
+    ReadOk,
+    ReadOutcome,
+    TooFew,
+    Unchanged,
+    Vanished,
+)
+from asi_watch.live.messages import (
+    Unusable as UnusableFile,
+)
+from asi_watch.live.records import TAKEN, WITHOUT_CURVE
+from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.logs import event
+from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
+from asi_watch.products import OutputFolder, Unusable
+
+log = logging.getLogger(__name__)
+
+# Seconds that the output folder's file system may take to answer at the start.
+_PATIENCE = 5.0
+_FRAMES_AT_FIRST = 5
+# One bracket may take so much, however small the budget: OpenCV's merges need room beside it.
+_LEAST_LIMIT = 2 << 30
+# A file's time may be so much before the time in its name: names may follow another clock.
+_OLDER_THAN_ITS_SLOT = 3 * 3600.0
+
+
+class Merger:
+    """Reads and merges for one camera. All methods may be called from several workers.
+
+    Parameters
+    ----------
+    settings : CameraConfig
+    budget : MemoryBudget
+        Shared by all cameras.
+    buffers : BufferPool
+        Shared by all cameras; frames are decoded into its memory.
+    """
+
+    def __init__(self, settings: CameraConfig, budget: MemoryBudget, buffers: BufferPool) -> None:
+        self._settings = settings
+        self._root = os.fspath(settings.watch)
+        self._output = OutputFolder(settings.output)
+        self._plan = MergePlan(
+            camera=settings.name,
+            root=self._root,
+            output=self._output,
+            settings=settings.merge.settings,
+            products=tuple(product.spec for product in settings.products),
+            timezone=settings.pattern.timezone,
+            without_response=settings.without_response,
+            memory_limit=max(budget.limit, _LEAST_LIMIT),
+            threads=merge_threads(),
+        )
+        self._held = HeldFrames(self._root, budget, buffers)
+        self._curves: tuple[ResponseCurve, ...] = ()
+
+    def clean_up(self) -> int:
+        """Remove what an earlier life left half-written; returns how many files were removed."""
+        # A dead share must not keep the other cameras waiting; what is left then goes later.
+        (swept,) = answered(_PATIENCE, self._output.sweep)
+        return swept or 0
+
+    def use_curve(self, curve: ResponseCurve) -> None:
+        """Merge from now on with this curve."""
+        self._curves = (curve,)
+
+    def drop(self, slot: datetime) -> None:
+        """Forget what is kept for a slot, and take its memory back."""
+        self._held.drop(slot)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def read(self, command: ReadFile) -> ReadOutcome:
+        """Check one exposure by decoding it, and absorb it if asked to."""
+        frames = self._held.of(command.slot)
+        try:
+            sign = signature(self._path(command.path))
+        except FileNotFoundError:
+            return Vanished()
+        except NotRegularFileError as error:
+            return self._no_file(command, str(error))
+        except OSError as error:
+            return UnusableFile(f"cannot be read ({error.strerror or error})", True, None)
+        found = (sign.size, sign.mtime_ns)
+        if command.known == found:
+            return Unchanged()
+        try:
+            frame = frames.read(command.path)
+        except ImageError as error:
+            # What could not be read at all was not judged: it is read again when next looked at.
+            judged = None if isinstance(error.__cause__, OSError) else found
+            return UnusableFile(error.reason, error.may_recover, judged)
+        sign = frame.signature
+        exposure = Exposure(
+            command.path,
+            command.timestamp,
+            command.exposure_us,
+            sign.size,
+            sign.mtime_ns,
+            sign.inode,
+        )
+        if not (command.absorb and self._held.hold(command.slot, exposure, frame.pixels)):
+            frames.give_back(frame.pixels)
+        return ReadOk(exposure)
+
+    def _no_file(self, command: ReadFile, reason: str) -> ReadOutcome:
+        try:
+            status = os.lstat(self._path(command.path))
+        except OSError:
+            return Vanished()
+        found = (status.st_size, status.st_mtime_ns)
+        return Unchanged() if command.known == found else UnusableFile(reason, False, found)
+
+    def _path(self, relative: str) -> str:
+        return f"{self._root}/{relative}"
+
+    # -- merging ----------------------------------------------------------------------------
+
+    def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
+        """Merge a bracket and publish its products; `now` is read again when they are in place.
+
+        Parameters
+        ----------
+        command : MergeBracket
+        now : float
+            Monotonic time at which the job began.
+        """
+        try:
+            outcome = merge_bracket(
+                self._plan, _bracket(command), self._held.of(command.slot), self._curves
+            )
+        finally:
+            self._held.drop(command.slot)
+        self._held.usual_frames = max(1, len(command.exposures))
+        if isinstance(outcome, Kept):
+            return self._kept(outcome)
+        if isinstance(outcome, Failed):
+            return _failure(outcome)
+        for note in (*outcome.notes, *(f"not written: {one}" for one in outcome.missing)):
+            event(
+                log,
+                logging.WARNING,
+                note,
+                camera=self._settings.name,
+                slot=command.slot.isoformat(),
+            )
+        waited = round(now - command.arrived, 4)
+        return Published(
+            products=outcome.products,
+            curve_id=outcome.curve_id,
+            algorithm=outcome.algorithm,
+            latency=None if outcome.adopted else round(self._latency(command), 4),
+            timings={} if outcome.adopted else {"waited": waited, **outcome.timings},
+            adopted=outcome.adopted,
+            remark=_remark(outcome),
+        )
+
+    def _kept(self, outcome: Kept) -> MergeOutcome:
+        folder = PurePosixPath(next(iter(outcome.found))).parent
+        by_name = {PurePosixPath(target).name: p for target, p in outcome.found.items()}
+        record = row_of_products(self._settings, folder, by_name)
+        if record is None:
+            return MergeFailed(f"{outcome.reason}, but it gives no row", permanent=True)
+        return ProductKept(record, outcome.reason)
+
+    def _latency(self, command: MergeBracket) -> float:
+        """Seconds since the last exposure was there, as far as anything tells."""
+        since_seen = time.monotonic() - command.arrived
+        if command.seen_by_event:
+            return since_seen
+        written = max(e.mtime_ns for e in command.exposures) / 1e9
+        age = time.time() - written
+        slot = self._settings.pattern.to_utc(command.slot).timestamp()
+        # A clock that is wrong says nothing; neither does a file that is older than its content.
+        return age if age > 0 and written > slot - _OLDER_THAN_ITS_SLOT else since_seen
+
+
+def _bracket(command: MergeBracket) -> Bracket:
+    folder = str(PurePosixPath(command.products[0]).parent) if command.products else None
+    return Bracket(
+        slot=command.slot,
+        exposures=command.exposures,
+        expected=command.expected,
+        complete=command.complete,
+        left_out=tuple(Unusable(r.path, r.reason) for r in command.rejected),
+        revision=command.revision,
+        folder=folder,
+        earlier=command.earlier,
+        min_exposures=command.fewest,
+    )
+
+
+def _failure(failed: Failed) -> MergeOutcome:
+    if failed.kind == "few":
+        return TooFew()
+    reason = "; ".join((*map(shown, failed.files), failed.reason))
+    if failed.kind == "taken":
+        reason = f"{TAKEN}{failed.reason}, and ask for it with: asi-watch retry"
+    return MergeFailed(
+        reason,
+        stale=failed.files,
+        permanent=failed.kind in ("permanent", "taken"),
+        blocked=failed.kind == "output",
+    )
+
+
+def _remark(made: bracket_merge.Published) -> str | None:
+    """Say in the row what makes a product doubtful."""
+    missing = (f"not written: {one}" for one in made.missing)
+    remarks = (*((WITHOUT_CURVE,) if made.fallback else ()), *missing, *made.notes)
+    return "; ".join(remarks) or None
+
+
+class HeldFrames:
+    """One camera's decoded frames by slot, within the memory budget; for several threads."""
+
+    def __init__(self, root: str, budget: MemoryBudget, buffers: BufferPool) -> None:
+        self._root, self._budget, self._buffers = root, budget, buffers
+        self._slots: dict[datetime, Frames] = {}
+        self._charged: dict[datetime, int] = {}
+        self._lock = threading.Lock()
+        self.usual_frames = _FRAMES_AT_FIRST
+        """How many frames a bracket that begins is expected to have."""
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def of(self, slot: datetime) -> Frames:
+        """Give the frames of a slot; an empty store, which is not kept, where none are held."""
+        with self._lock:
+            return self._slots.get(slot) or Frames(self._root, self._buffers)
+
+    def hold(self, slot: datetime, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
+        """Hold a frame for its bracket's merge; False if there is no room for it."""
+        with self._lock:
+            frames, charged = self._slots.get(slot), self._charged.get(slot, 0)
+            held = pixels.nbytes + (frames.nbytes if frames else 0)
+            if held > charged and not self._budget.has_room():
+                return False
+            if frames is None:
+                frames = self._slots[slot] = Frames(self._root, self._buffers)
+                # A bracket that begins is charged whole: many that grow together would
+                # leave the budget far behind.
+                held = pixels.nbytes * self.usual_frames
+            if held > charged:
+                self._budget.change(held - charged)
+                self._charged[slot] = held
+            return frames.hold(exposure, pixels)
+
+    def drop(self, slot: datetime) -> None:
+        """Let go of a slot's frames, and take their memory back."""
+        with self._lock:
+            frames = self._slots.pop(slot, None)
+            self._budget.change(-self._charged.pop(slot, 0))
+        if frames is not None:
+            frames.drop()

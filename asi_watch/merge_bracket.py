@@ -1,0 +1,627 @@
+"""The files of one bracket become its products: one function, for the daemon and for archives.
+
+What is published is a function of the input files, the curve and the settings alone: not of when
+a file arrived, nor of what was held in memory. What stands already is never replaced by a lesser
+product, nor when another camera made it. Whatever makes a product doubtful is noted in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch import __version__
+from asi_watch.brackets import Exposure, why_too_many
+from asi_watch.buffers import BufferPool
+from asi_watch.errors import BracketError, ImageError, PublishError
+from asi_watch.files import shown
+from asi_watch.frames import Frames
+from asi_watch.hdr.merge_settings import Merge, MergeSettings
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.naming import slot_stem
+from asi_watch.products.embed import provenance_of_open_file
+from asi_watch.products.encode import encode_merge
+from asi_watch.products.provenance import (
+    Provenance,
+    ProvenanceError,
+    Source,
+    Unusable,
+    files_of,
+    first_examples,
+    is_product_of,
+    plain_reason,
+)
+from asi_watch.products.publish import OutputFolder
+from asi_watch.products.spec import ProductSpec
+
+__all__ = [
+    "Bracket",
+    "Composed",
+    "Failed",
+    "Kept",
+    "MergePlan",
+    "MergeRefusedError",
+    "Published",
+    "compose",
+    "merge_bracket",
+    "what_stands",
+]
+
+FailureKind = Literal["inputs", "output", "retry", "curve", "few", "taken", "permanent"]
+
+HAS_MORE = "the product that stands has more exposures"
+MADE_WITH_CURVE = "the product that stands was made with a response curve, and there is none now"
+_CONTRADICTS = "contradicts its exposure time"
+
+# What a merge takes beside the frames, measured, in sizes of a frame.
+_PLANES = {"debevec_custom": 2, "debevec_exact": 2, "debevec": 40, "mertens": 60}
+# Faults of the place that products are written to, which no bracket can help.
+_BLOCKED = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.ETIMEDOUT,
+}
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """How the brackets of one camera are merged.
+
+    Parameters
+    ----------
+    camera : str
+        Noted in the products.
+    root : str
+        Folder that the paths of exposures are relative to.
+    output : OutputFolder
+        Products go below it, in the sub-folder of their bracket's first exposure.
+    settings : MergeSettings
+    products : tuple of ProductSpec
+    timezone : tzinfo
+        Of the slots.
+    without_response : {"mertens", "wait", "refuse"}
+        What becomes of a bracket that no curve fits: merged by mertens, not merged yet, or
+        refused (`debevec` then calibrates from the bracket itself, where there is no curve).
+    replace : bool
+        Merge whatever stands: products of the same inputs, better ones, and other cameras'.
+    memory_limit : int, optional
+        Bytes that the frames of one bracket and its merge may take.
+    threads : int
+        Of one merge; see `open_merge`.
+    """
+
+    camera: str
+    root: str
+    output: OutputFolder
+    settings: MergeSettings
+    products: tuple[ProductSpec, ...]
+    timezone: tzinfo = UTC
+    without_response: Literal["mertens", "wait", "refuse"] = "refuse"
+    replace: bool = False
+    memory_limit: int | None = None
+    threads: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """One bracket to merge.
+
+    Parameters
+    ----------
+    slot : datetime
+        Naive, in the clock of the names.
+    exposures : tuple of Exposure
+        Each exposure time once, with the signature under which the file was read.
+    expected : int or None
+        Exposures of a complete bracket, None while unknown.
+    complete : bool
+        Whether all of them are there.
+    left_out : tuple of Unusable
+        Files of the slot that are not merged, and why.
+    revision : int
+        1 for the first product of the slot.
+    folder : str, optional
+        Sub-folder of the output where an earlier revision lies.
+    earlier : tuple of Exposure
+        What the earlier revision was made of.
+    min_exposures : int
+        With fewer, nothing is merged.
+    """
+
+    slot: datetime
+    exposures: tuple[Exposure, ...]
+    expected: int | None = None
+    complete: bool = False
+    left_out: tuple[Unusable, ...] = ()
+    revision: int = 1
+    folder: str | None = None
+    earlier: tuple[Exposure, ...] = ()
+    min_exposures: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The products are durably in place.
+
+    Parameters
+    ----------
+    products : tuple of str
+        Relative to the output folder.
+    algorithm : str
+    curve_id : str or None
+    notes : tuple of str
+        What makes them doubtful; also in their provenance.
+    missing : tuple of str
+        Formats that could not be written, each with the reason.
+    fallback : bool
+        Merged by mertens because no curve fits.
+    adopted : bool
+        They stood already, made of the same inputs: nothing was merged.
+    left_out : tuple of Unusable
+        Exposures that the merge itself left out.
+    timings : dict
+        Seconds per step.
+    """
+
+    products: tuple[str, ...]
+    algorithm: str
+    curve_id: str | None
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    fallback: bool = False
+    adopted: bool = False
+    left_out: tuple[Unusable, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Nothing was merged: what stands is better. `found`: its provenance by path of the product."""
+
+    reason: str
+    found: dict[str, Provenance]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There is no product.
+
+    Parameters
+    ----------
+    kind : str
+        inputs: `files` changed, vanished or are damaged; output: the place products go to is at
+        fault (full, read-only, gone), not the bracket; curve: no response curve fits; few: too
+        few exposures; permanent: the same inputs will fail again; retry: they may not.
+    reason : str
+    files : tuple of str
+        The inputs at fault.
+    """
+
+    kind: FailureKind
+    reason: str
+    files: tuple[str, ...] = ()
+
+
+class MergeRefusedError(BracketError):
+    """A bracket that cannot be merged; `kind` and `files` as in `Failed`."""
+
+    def __init__(self, kind: FailureKind, reason: str, files: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.kind: FailureKind = kind
+        self.files = files
+
+
+def what_stands(
+    plan: MergePlan, bracket: Bracket, curves: Sequence[ResponseCurve] = ()
+) -> Published | Kept | Failed | None:
+    """Tell why a bracket need or may not be merged, without reading its exposures.
+
+    Parameters
+    ----------
+    plan, bracket, curves
+        As for `merge_bracket`.
+
+    Returns
+    -------
+    Published, Kept or Failed
+        The same products stand, better ones, or another camera's.
+    None
+        It is to be merged.
+    """
+    return None if plan.replace else _Standing(plan, bracket).settled(curves)
+
+
+def merge_bracket(
+    plan: MergePlan,
+    bracket: Bracket,
+    frames: Frames,
+    curves: Sequence[ResponseCurve] = (),
+) -> Published | Kept | Failed:
+    """Merge a bracket and publish its products.
+
+    Parameters
+    ----------
+    plan : MergePlan
+    bracket : Bracket
+    frames : Frames
+        What is held there is not read again.
+    curves : sequence of ResponseCurve
+        The first that has the channels of the images is used.
+
+    Returns
+    -------
+    Published, Kept or Failed
+        Never raises for what files, curves or disks do.
+    """
+    try:
+        return _merge_and_publish(plan, bracket, frames, curves)
+    except MergeRefusedError as error:
+        return Failed(error.kind, plain_reason(str(error)), error.files)
+    except PublishError as error:
+        return Failed("output" if error.errno in _BLOCKED else "retry", str(error))
+
+
+def _merge_and_publish(
+    plan: MergePlan, bracket: Bracket, frames: Frames, curves: Sequence[ResponseCurve]
+) -> Published | Kept | Failed:
+    standing = _Standing(plan, bracket)
+    if not plan.replace:
+        settled = standing.settled(curves)
+        if settled is not None:
+            return settled
+    if len(bracket.exposures) < max(1, bracket.min_exposures):
+        count = len(bracket.exposures)
+        return Failed("few", f"{count} usable exposures, {bracket.min_exposures} are needed")
+    started = time.monotonic()
+    composed = compose(plan, bracket, _pixels(plan, bracket, frames), curves)
+    if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
+        return kept
+    timings = {"read": round(time.monotonic() - started, 4)}
+    return _publish(plan, bracket, composed, standing, frames.buffers, timings)
+
+
+# --- from frames to a merge -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A merge that is ready to be encoded.
+
+    Parameters
+    ----------
+    merge : Merge
+    provenance : Provenance
+        Of every product of it.
+    fallback : bool
+        See `Published`.
+    left_out : tuple of Unusable
+        Exposures that contradict the others.
+    """
+
+    merge: Merge
+    provenance: Provenance
+    fallback: bool
+    left_out: tuple[Unusable, ...] = ()
+
+
+def compose(
+    plan: MergePlan,
+    bracket: Bracket,
+    images: Sequence[NDArray[np.uint8]],
+    curves: Sequence[ResponseCurve] = (),
+) -> Composed:
+    """Merge the images of a bracket, and say where the result comes from.
+
+    Parameters
+    ----------
+    plan : MergePlan
+    bracket : Bracket
+    images : sequence of ndarray, shape (H, W, C), uint8, BGR
+        One per exposure of the bracket; left as they are while the result is used.
+    curves : sequence of ResponseCurve
+        See `merge_bracket`.
+
+    Raises
+    ------
+    MergeRefusedError
+        If they cannot be merged.
+    """
+    settings, curve = _how(plan, images[0].shape, curves)
+    log_response = None if curve is None else curve.log_response
+    try:
+        merge = open_merge(settings, log_response, images[0].shape, threads=plan.threads)
+        for exposure, pixels in zip(bracket.exposures, images, strict=True):
+            # Handed over, not copied: nobody else writes to it.
+            merge.add(pixels, exposure.exposure_us, copy=False)
+        findings = merge.findings()
+    except (ValueError, cv2.error) as error:
+        raise MergeRefusedError("permanent", str(error)) from error
+    excluded = {bracket.exposures[f.index].path: f.reason("µs") for f in findings.excluded}
+    left_out = tuple(Unusable(path, reason) for path, reason in excluded.items())
+    if left_out:
+        bracket = replace(
+            bracket,
+            exposures=tuple(e for e in bracket.exposures if e.path not in excluded),
+            left_out=(*bracket.left_out, *left_out),
+            complete=False,
+        )
+    provenance = _provenance(plan, bracket, settings, curve, findings.notes("µs"))
+    fallback = settings.algorithm != plan.settings.algorithm
+    return Composed(merge, provenance, fallback, left_out)
+
+
+def _how(
+    plan: MergePlan, shape: tuple[int, ...], curves: Sequence[ResponseCurve]
+) -> tuple[MergeSettings, ResponseCurve | None]:
+    """Choose algorithm and curve for images of a shape."""
+    settings = plan.settings
+    if settings.algorithm == "mertens":
+        return settings, None
+    curve = next((one for one in curves if one.channels == shape[2]), None)
+    if curve is not None:
+        return settings, curve
+    there = ", ".join(str(one.channels) for one in curves)
+    reason = "there is no response curve"
+    if curves:
+        reason = f"the images have {shape[2]} channels, the response curve {there}"
+    if plan.without_response == "mertens":
+        if all(spec.kind == "radiance" for spec in plan.products):
+            raise MergeRefusedError("curve", f"{reason}; without one there is no radiance")
+        return replace(settings, algorithm="mertens"), None
+    if plan.without_response == "refuse" and settings.algorithm == "debevec" and not curves:
+        return settings, None
+    raise MergeRefusedError("curve", reason)
+
+
+def _pixels(plan: MergePlan, bracket: Bracket, frames: Frames) -> list[NDArray[np.uint8]]:
+    count = len(bracket.exposures)
+    if (reason := why_too_many(e.exposure_us for e in bracket.exposures)) is not None:
+        raise MergeRefusedError("permanent", reason)
+    images: list[NDArray[np.uint8]] = []
+    frames.keep_only({exposure.path for exposure in bracket.exposures})
+    for exposure in bracket.exposures:
+        try:
+            pixels = frames.get(exposure)
+        except ImageError as error:
+            raise MergeRefusedError("inputs", error.reason, (exposure.path,)) from error
+        if not images:
+            _check_memory(plan, count, pixels.nbytes)
+        elif pixels.shape != images[0].shape:
+            first = bracket.exposures[0].path
+            raise MergeRefusedError(
+                "permanent",
+                f"{shown(exposure.path)} has {_size(pixels)} pixels, {shown(first)} of the same"
+                f" bracket has {_size(images[0])}",
+            )
+        images.append(pixels)
+    return images
+
+
+def _check_memory(plan: MergePlan, count: int, frame: int) -> None:
+    needed = (count + _PLANES[plan.settings.algorithm]) * frame
+    if plan.memory_limit is not None and needed > plan.memory_limit:
+        raise MergeRefusedError(
+            "permanent",
+            f"merging {count} exposures of {frame / 2**20:.0f} MiB takes {needed / 2**20:.0f} MiB,"
+            f" the limit is {plan.memory_limit / 2**20:.0f} MiB (memory_budget)",
+        )
+
+
+def _size(pixels: NDArray[Any]) -> str:
+    return "×".join(str(n) for n in (pixels.shape[1], pixels.shape[0], *pixels.shape[2:]))
+
+
+def _provenance(
+    plan: MergePlan,
+    bracket: Bracket,
+    settings: MergeSettings,
+    curve: ResponseCurve | None,
+    notes: tuple[str, ...],
+) -> Provenance:
+    unusable, more = first_examples(bracket.left_out)
+    return Provenance(
+        camera=plan.camera,
+        slot=bracket.slot,
+        slot_utc=bracket.slot.replace(tzinfo=plan.timezone, fold=0).astimezone(UTC),
+        sources=tuple(
+            Source(e.path, e.exposure_us, e.timestamp, e.size, e.mtime_ns)
+            for e in sorted(bracket.exposures, key=lambda e: (e.exposure_us, e.path))
+        ),
+        algorithm=settings.algorithm,
+        parameters=settings.parameters(),
+        curve_id=None if curve is None else curve.curve_id,
+        expected=bracket.expected,
+        complete=bracket.complete,
+        revision=bracket.revision,
+        software=f"asi-watch {__version__}",
+        unusable=unusable,
+        unusable_more=more,
+        notes=notes,
+    )
+
+
+# --- what stands ----------------------------------------------------------------------------------
+
+
+class _Standing:
+    """The products that stand in a bracket's place: asked themselves, as rows may be lost."""
+
+    def __init__(self, plan: MergePlan, bracket: Bracket) -> None:
+        self._plan = plan
+        self._bracket = bracket
+        self.ours: dict[str, Provenance] = {}
+        self._strangers: dict[str, Provenance] = {}
+        exposures = (*bracket.exposures, *bracket.earlier)
+        for spec in plan.products:
+            target = _target(bracket, spec)
+            found = _read_provenance(plan.output, target)
+            if found is None:
+                continue
+            if is_product_of(found, plan.camera, bracket.slot, exposures):
+                self.ours[target] = replace(found, camera=plan.camera)
+            elif found.camera != plan.camera:
+                self._strangers[target] = found
+
+    def settled(self, curves: Sequence[ResponseCurve]) -> Published | Kept | Failed | None:
+        """Say why nothing need or may be merged: it is there, or better, or the place is taken."""
+        if self._strangers:
+            target, found = next(iter(self._strangers.items()))
+            return Failed(
+                "taken",
+                f"{shown(target)} was made by camera {shown(found.camera)!r} of other"
+                f" files; give {self._plan.camera!r} an output folder of its own, or move these"
+                " products away",
+            )
+        newest = self._newest()
+        if any(len(p.sources) > len(self._bracket.exposures) for p in newest.values()):
+            return Kept(HAS_MORE, newest)
+        return self._adopted(curves)
+
+    def made_with_curve(self) -> Kept | None:
+        """Give the products that were made with a curve, which no fallback replaces."""
+        newest = self._newest()
+        has_curve = any(p.curve_id is not None for p in newest.values())
+        return Kept(MADE_WITH_CURVE, newest) if has_curve else None
+
+    def _newest(self) -> dict[str, Provenance]:
+        revision = max((p.revision for p in self.ours.values()), default=0)
+        return {t: p for t, p in self.ours.items() if p.revision == revision}
+
+    def _adopted(self, curves: Sequence[ResponseCurve]) -> Published | None:
+        """Find these very products, from before a crash that lost their row, or an earlier run."""
+        first = next(iter(self.ours.values()), None)
+        if first is None or not self._could_be_made_now(first, curves):
+            return None
+        specs = [s for s in self._plan.products if _makes(first.algorithm, s)]
+        targets = tuple(_target(self._bracket, spec) for spec in specs)
+        made = [self.ours.get(target) for target in targets]
+        if not all(p is not None and self._same(p, first) for p in made):
+            return None
+        notes = tuple(dict.fromkeys(note for p in made if p for note in p.notes))
+        fallback = first.algorithm != self._plan.settings.algorithm
+        return Published(
+            targets, first.algorithm, first.curve_id, notes, fallback=fallback, adopted=True
+        )
+
+    def _could_be_made_now(self, found: Provenance, curves: Sequence[ResponseCurve]) -> bool:
+        wanted = self._plan.settings.algorithm
+        if found.parameters != self._plan.settings.parameters():
+            return False
+        if found.algorithm == wanted and found.curve_id is not None:
+            return found.curve_id in {curve.curve_id for curve in curves}
+        return wanted == found.algorithm == "mertens" or not curves
+
+    def _same(self, found: Provenance, first: Provenance) -> bool:
+        alike = (found.algorithm, found.curve_id) == (first.algorithm, first.curve_id)
+        # Higher where the row that counted the revisions is lost.
+        if not alike or found.revision < self._bracket.revision:
+            return False
+        excluded = {u.path for u in found.unusable if u.reason.startswith(_CONTRADICTS)}
+        merged = [e for e in self._bracket.exposures if e.path not in excluded]
+        return files_of(found.sources) == files_of(merged)
+
+
+def _target(bracket: Bracket, spec: ProductSpec) -> str:
+    folder = bracket.folder
+    if folder is None:
+        taken_first = min(bracket.exposures, key=lambda e: (e.timestamp, e.path), default=None)
+        folder = "" if taken_first is None else str(PurePosixPath(taken_first.path).parent)
+    return str(PurePosixPath(folder) / f"{slot_stem(bracket.slot)}{spec.suffix}")
+
+
+def _makes(algorithm: str, spec: ProductSpec) -> bool:
+    """Exposure fusion gives a picture but no radiance."""
+    return algorithm != "mertens" or spec.kind != "radiance"
+
+
+def _read_provenance(output: OutputFolder, target: str) -> Provenance | None:
+    try:
+        descriptor = output.open_file(target)
+    except (OSError, ValueError):
+        return None
+    try:
+        return provenance_of_open_file(descriptor)
+    except (OSError, ProvenanceError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+# --- to the output folder -------------------------------------------------------------------------
+
+
+def _publish(
+    plan: MergePlan,
+    bracket: Bracket,
+    composed: Composed,
+    standing: _Standing,
+    buffers: BufferPool,
+    timings: dict[str, float],
+) -> Published | Failed:
+    provenance, merge = composed.provenance, composed.merge
+    products: list[str] = []
+    missing: list[str] = []
+    notes = dict.fromkeys(provenance.notes)
+    encoding = publishing = 0.0
+    for spec in plan.products:
+        if not _makes(provenance.algorithm, spec):
+            continue
+        target = _target(bracket, spec)
+        started = time.monotonic()
+        with buffers.lent() as allocate:
+            try:
+                if (reason := spec.refusal(merge.shape)) is not None:
+                    raise ValueError(reason)
+                if not plan.replace and _is_same(standing.ours.get(target), provenance):
+                    products.append(target)
+                    continue
+                made = encode_merge(spec, merge, provenance, allocate=allocate)
+            except (ValueError, cv2.error) as error:
+                missing.append(f"{spec.format}: {plain_reason(str(error))}")
+                continue
+        encoded = time.monotonic()
+        plan.output.publish(made.data, target)
+        products.append(target)
+        notes.update(dict.fromkeys(made.notes))
+        encoding += encoded - started
+        publishing += time.monotonic() - encoded
+    if not products:
+        return Failed("permanent", "no product can be written: " + "; ".join(missing))
+    steps = {"encode": round(encoding, 4), "publish": round(publishing, 4)}
+    return Published(
+        products=tuple(products),
+        algorithm=provenance.algorithm,
+        curve_id=provenance.curve_id,
+        notes=tuple(notes),
+        missing=tuple(missing),
+        fallback=composed.fallback,
+        left_out=composed.left_out,
+        timings={**timings, **steps},
+    )
+
+
+def _is_same(found: Provenance | None, provenance: Provenance) -> bool:
+    """Tell whether a product that stands is the one to be made, from before an interruption."""
+    if found is None:
+        return False
+    return replace(found, pixels={}, notes=provenance.notes) == provenance

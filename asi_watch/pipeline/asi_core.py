@@ -1,0 +1,610 @@
+"""The functions of ``asi_core.image.hdr.pipeline``, with their names, defaults and meaning.
+
+A script written for that module runs after changing the one import. Exposure times are
+microseconds, pixels and curves BGR; merging, encoding and publishing are done by the same code as
+in the daemon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from asi_watch.brackets import Exposure
+from asi_watch.errors import AsiWatchError, BracketError
+from asi_watch.files import shown
+from asi_watch.hdr.disc import SkyDisc, as_sky_disc
+from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.response import ChannelOrder, ResponseCurve, judge_curve
+from asi_watch.merge_bracket import Bracket, MergePlan, MergeRefusedError, compose
+from asi_watch.pipeline.archive import (
+    ArchiveSummary,
+    BracketMerger,
+    check_products,
+    check_workers,
+    merge_all,
+    merge_archive,
+    user_output,
+)
+from asi_watch.pipeline.find_brackets import (
+    EXPOSURE_AT_END as _EXPO_RE,
+)
+from asi_watch.pipeline.find_brackets import (
+    ArchiveBracket,
+    ArchiveRules,
+    bracket_of,
+    exposure_of_name,
+    log_nameless,
+    log_superseded,
+    parse_timestamp,
+    slot_length,
+    walk_images,
+)
+from asi_watch.pipeline.progress import progress
+from asi_watch.products.encode import encode_merge
+from asi_watch.products.spec import Format, ProductSpec
+from asi_watch.response_files import accept_curve, curve_of_array, load_curve
+
+if TYPE_CHECKING:
+    from pandas.core.groupby import DataFrameGroupBy
+
+__all__ = [
+    "_EXPO_RE",
+    "_group_files_by_time",
+    "_parse_exposure_from_name",
+    "create_and_save_hdr",
+    "process_directory",
+    "process_hdr_series",
+    "process_timestamp",
+]
+
+log = logging.getLogger(__name__)
+
+_FORMATS = {**{name: name for name in get_args(Format)}, "jpeg": "jpg", "tif": "tiff"}
+_NO_TIME = datetime(1970, 1, 1)
+
+
+def _parse_exposure_from_name(name: str) -> int | None:
+    """Parse the exposure time (integer) from the tail of a file name: ``*_<EXPO>.<ext>``.
+
+    Parameters
+    ----------
+    name : str
+        File name; folders before it are ignored.
+
+    Returns
+    -------
+    int or None
+        The number as it stands there; None when there is none. The time of day in
+        ``YYYYMMDD_HHMMSS.jpg`` is no exposure.
+    """
+    return exposure_of_name(name)
+
+
+def _group_files_by_time(
+    directory: str | Path, round_ts_to: str = "30s"
+) -> DataFrameGroupBy[Any, Any]:
+    """Group image files found in directory by rounded timestamp (e.g. every 30 s).
+
+    Parameters
+    ----------
+    directory : str or Path
+        Sub-folders are searched too. Products (``*_hdr.*``) are left out; names without a
+        timestamp are skipped and counted in the log.
+    round_ts_to : str
+        Length of a slot, e.g. ``30s`` or ``1min``; timestamps are rounded down.
+
+    Returns
+    -------
+    pandas groupby
+        Over `timestamp_rounded`, with the columns `filepath` (str, `directory` included) and
+        `timestamp`; empty for a folder without images.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
+    ValueError
+        If `round_ts_to` is no fixed length of time.
+    """
+    slot_length(round_ts_to)
+    root = os.fspath(Path(directory))
+    paths, timestamps, nameless = [], [], []
+    for path in walk_images(root):
+        timestamp = parse_timestamp(path)
+        if timestamp is None:
+            nameless.append(path)
+            continue
+        paths.append(f"{root}/{path}")
+        timestamps.append(timestamp)
+    log_nameless(nameless, "timestamp")
+    frame = pd.DataFrame(
+        {
+            # Of objects: names may hold bytes that pandas' own strings cannot.
+            "filepath": pd.Series(paths, dtype=object),
+            "timestamp": pd.Series(timestamps, dtype="datetime64[ns]"),
+        }
+    )
+    frame["timestamp_rounded"] = frame["timestamp"].dt.floor(round_ts_to)
+    frame = frame.sort_values(["timestamp", "filepath"], kind="stable", ignore_index=True)
+    return frame.groupby("timestamp_rounded")
+
+
+def create_and_save_hdr(
+    img_series: Iterable[NDArray[np.uint8]],
+    exposure_times: Iterable[float],
+    output_path: str | Path,
+    **kwargs_merging: Any,
+) -> None:
+    """Merge images of one bracket and save the result.
+
+    Parameters
+    ----------
+    img_series : iterable of ndarray, shape (H, W, C), uint8, BGR
+    exposure_times : iterable of float
+        One per image, microseconds.
+    output_path : str or Path
+        The suffix chooses what is written: ``.jpg`` an 8-bit picture, ``.png`` and ``.jp2`` a
+        16-bit picture, ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per
+        millisecond). Missing folders are made; the file appears whole or not at all.
+    **kwargs_merging
+        Keywords of `asi_watch.hdr.merging.merge_exposure_series`, with `algorithm="debevec"`
+        unless given, and `channel_order` ("BGR" or "RGB") of `response`. Without a `response`,
+        `debevec` calibrates on the images themselves, `mertens` needs none (and gives no
+        radiance), the others refuse.
+
+    Raises
+    ------
+    BracketError
+        If there are fewer than two images, equal exposure times, or sizes that differ.
+    ValueError
+        If another argument does not fit.
+    PublishError
+        If the file cannot be written.
+    """
+    choices = merge_choices(**{"algorithm": "debevec", **kwargs_merging})
+    target = Path(output_path)
+    spec = product_of(target.suffix)
+    if choices.filetype is not None and product_of(choices.filetype) != spec:
+        raise ValueError(f"filetype {choices.filetype!r} does not fit {shown(target)}")
+    check_products(choices.settings, choices.curve, (spec,))
+    images, name = list(img_series), shown(target)
+    times = _checked_arrays(images, list(exposure_times), name)
+    slot = parse_timestamp(target.name) or _NO_TIME
+    exposures = tuple(
+        Exposure(f"array {i}", slot, time, images[i].nbytes) for i, time in enumerate(times)
+    )
+    output = user_output(target.parent)
+    plan = MergePlan("", "", output, choices.settings, (spec,))
+    bracket = Bracket(slot, exposures, complete=True)
+    try:
+        composed = compose(plan, bracket, images, choices.curves)
+        made = encode_merge(spec, composed.merge, composed.provenance)
+    except (MergeRefusedError, ValueError, cv2.error) as error:
+        raise BracketError(f"{name} not made: {error}") from error
+    for left_out in composed.left_out:
+        log.warning("%s made without %s: %s", name, left_out.path, left_out.reason)
+    for note in dict.fromkeys((*composed.provenance.notes, *made.notes)):
+        log.warning("%s: %s", name, note)
+    output.publish(made.data, target.name)
+
+
+def _checked_arrays(images: list[NDArray[np.uint8]], given: list[Any], name: str) -> list[float]:
+    """Return the exposure times as numbers, if they and the images make a bracket."""
+    if len(images) != len(given):
+        raise BracketError(f"{name} not made: {len(images)} images, {len(given)} exposure times")
+    if len(images) < 2:
+        count = "one exposure only" if images else "no images"
+        raise BracketError(f"{name} not made: {count}")
+    times = [_exposure_us(time, f"{name} not made") for time in given]
+    if len(set(times)) == 1:
+        raise BracketError(f"{name} not made: all exposure times are equal ({times[0]:g} µs)")
+    for number, image in enumerate(images):
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            kind = getattr(image, "dtype", type(image).__name__)
+            raise BracketError(f"{name} not made: image {number} is {kind}, not an array of uint8")
+        if image.shape != images[0].shape:
+            raise BracketError(
+                f"{name} not made: image {number} has the shape {image.shape}, image 0"
+                f" {images[0].shape}"
+            )
+    if images[0].ndim != 3 or images[0].shape[2] not in (1, 3) or not images[0].size:
+        shape = images[0].shape
+        raise BracketError(f"{name} not made: images are (H, W, 1 or 3); these are {shape}")
+    return times
+
+
+def process_timestamp(
+    timestamp_group: tuple[Hashable, pd.Series[Any]],
+    root_dir: str | Path,
+    target_dir: str | Path,
+    **kwargs_merging: Any,
+) -> bool:
+    """Merge all images of one timestamp.
+
+    Parameters
+    ----------
+    timestamp_group : (timestamp, Series)
+        As ``asi_files.groupby(level=0)`` gives them: values are paths relative to `root_dir`,
+        the last level of the index is the exposure time in microseconds.
+    root_dir, target_dir : str or Path
+        The picture is written as ``%Y%m%d%H%M%S_hdr.jpg`` below `target_dir`, in the sub-folder
+        of the image taken first.
+    **kwargs_merging
+        As for `process_hdr_series`.
+
+    Returns
+    -------
+    bool
+        True when the picture is in its place. A failure is never hidden behind False: it raises.
+
+    Raises
+    ------
+    ImageError, BracketError, ResponseFileError, PublishError
+        Why there is no picture, with the file.
+    TypeError
+        If `timestamp_group` is something else.
+    """
+    if not isinstance(timestamp_group, tuple) or len(timestamp_group) != 2:
+        raise TypeError(
+            "timestamp_group is (timestamp, Series), as asi_files.groupby(level=0) gives them;"
+            f" got {type(timestamp_group).__name__}"
+        )
+    timestamp, group = timestamp_group[0], _series(timestamp_group[1])
+    merger = _series_merger(root_dir, target_dir, kwargs_merging)
+    bracket = _bracket_of_group(timestamp, group, os.fspath(Path(root_dir)))
+    log_superseded([bracket])
+    for outcome in merge_all([bracket], merger, 0, log_failures=False):
+        if outcome.error is not None:
+            raise outcome.error
+    return True
+
+
+def process_hdr_series(
+    asi_files: pd.Series[Any],
+    root_dir: str | Path,
+    target_dir: str | Path,
+    n_workers: int = 0,
+    **kwargs_merging: Any,
+) -> pd.Series[Any]:
+    """Merge a table of images.
+
+    Parameters
+    ----------
+    asi_files : Series
+        Index (timestamp, exposure time in microseconds), values paths relative to `root_dir`. A
+        row without a path is named in the log, and its bracket merged without it; a row without a
+        timestamp is named and left out.
+    root_dir, target_dir : str or Path
+        Sub-folders below `root_dir` are kept below `target_dir`.
+    n_workers : int
+        Threads; 0 merges in the calling thread.
+    **kwargs_merging
+        Keywords of `asi_watch.hdr.merging.merge_exposure_series`, `channel_order`,
+        `response_file`, and `force` (replace whatever stands). Without any response the brackets
+        are merged by `debevec`, calibrating on each bracket itself; with one, by
+        `debevec_custom`.
+
+    Returns
+    -------
+    Series
+        Named `created_hdr`: for each timestamp the path of its HDR file (`target_dir` included),
+        None where it could not be made, for a reason that is in the log.
+
+    Raises
+    ------
+    TypeError
+        If `asi_files` is no Series.
+    ValueError
+        If the index has no two levels, or an argument does not fit.
+    """
+    table = _checked_table(asi_files)
+    check_workers(n_workers)
+    root = os.fspath(Path(root_dir))
+    merger = _series_merger(root_dir, target_dir, kwargs_merging)
+    timestamps: list[Any] = []
+    made: dict[datetime, str] = {}
+    brackets: list[ArchiveBracket] = []
+    for timestamp, group in table.groupby(level=0):
+        timestamps.append(timestamp)
+        try:
+            brackets.append(_bracket_of_group(timestamp, group, root))
+        except AsiWatchError as error:
+            log.warning("bracket %s not merged: %s", timestamp, error)
+    log_superseded(brackets)
+    with progress("merging", len(brackets)) as advance:
+        for outcome in merge_all(brackets, merger, n_workers):
+            if outcome.products:
+                made[outcome.slot] = os.fspath(outcome.products[0])
+            advance()
+    index = pd.Index(timestamps, name=table.index.names[0])
+    paths = [made.get(_slot_of_timestamp(timestamp)) for timestamp in timestamps]
+    return pd.Series(paths, index=index, name="created_hdr", dtype=object)
+
+
+def process_directory(
+    directory: str | Path,
+    save_dir: str | Path,
+    round_ts_to: str = "30s",
+    response_file: str | Path | None = None,
+    **kwargs: Any,
+) -> None:
+    """Make an HDR image of every bracket in a directory.
+
+    One bad bracket never stops the rest: it is logged with its reason, and at the end a summary
+    is logged (as a warning if anything was amiss).
+
+    Parameters
+    ----------
+    directory : str or Path
+        Images named ``YYYYmmddHHMMSS_<EXPO>.<ext>``, sub-folders included.
+    save_dir : str or Path
+        The images are written as ``%Y%m%d%H%M%S_hdr.jpg`` below it, in the sub-folder of their
+        bracket's first image. It may be `directory` or lie in it.
+    round_ts_to : str
+        Length of a slot, e.g. ``30s`` or ``1min``.
+    response_file : str or Path, optional
+        The camera's response curve. Without one, and without `response`, a curve is calibrated
+        from the directory itself, in memory, and the log says so.
+    **kwargs
+        Keywords of `asi_watch.hdr.merging.merge_exposure_series`, with
+        `algorithm="debevec_custom"` unless given; `filetype` may also be ``.exr``, ``.tiff`` or
+        ``.hdr``. Further: `channel_order` of `response`, `n_workers` (threads; default one per
+        core), `leave_out_unreadable` (merge what is left of a bracket with an unreadable image),
+        `force` (replace whatever stands, and merge even with a calibrated curve that cannot
+        explain the images).
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
+    BracketError
+        If it holds no images, or none that a curve can be calibrated from.
+    ResponseFileError
+        If the response file cannot be used.
+    ValueError
+        If an argument does not fit.
+    """
+    workers = kwargs.pop("n_workers", None)
+    if workers is not None:
+        check_workers(workers)
+    leave_out = kwargs.pop("leave_out_unreadable", False)
+    force = kwargs.pop("force", False)
+    choices = _choices(kwargs, response_file, "debevec_custom")
+    summary = merge_archive(
+        directory,
+        save_dir,
+        rules=ArchiveRules(round_to=slot_length(round_ts_to)),
+        settings=choices.settings,
+        curve=choices.curve,
+        products=(product_of(choices.filetype or ".jpg"),),
+        workers=workers,
+        leave_out_unreadable=leave_out,
+        force=force,
+    )
+    log_summary(summary)
+
+
+def log_summary(summary: ArchiveSummary) -> None:
+    """Log what became of an archive, as a warning if anything was amiss."""
+    log.log(logging.INFO if summary.flawless else logging.WARNING, "%s", summary.sentence())
+
+
+# --- keywords -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MergeChoices:
+    """What a caller asked for: settings, curve (BGR) and the file type, if any."""
+
+    settings: MergeSettings
+    curve: ResponseCurve | None
+    filetype: str | None
+
+    @property
+    def curves(self) -> tuple[ResponseCurve, ...]:
+        """The curve, if there is one."""
+        return () if self.curve is None else (self.curve,)
+
+
+def merge_choices(
+    *,
+    algorithm: str,
+    response: ArrayLike | ResponseCurve | None = None,
+    saturation: int = 255,
+    low_clip: int = 5,
+    high_clip: int = 250,
+    weight_type: str = "triangle",
+    lnE_range: Sequence[float] | None = None,
+    apply_tonemapping: bool = True,
+    gamma: float = 2.2,
+    filetype: str | None = None,
+    channel_order: Literal["BGR", "RGB"] = "BGR",
+    sky_disc: SkyDisc | Sequence[float] | None = None,
+) -> MergeChoices:
+    """Check the keywords of a merge.
+
+    Parameters
+    ----------
+    algorithm, response, saturation, low_clip, high_clip, weight_type, lnE_range, \
+apply_tonemapping, gamma, filetype, sky_disc
+        As in `asi_watch.hdr.merging.merge_exposure_series`.
+    channel_order : {"BGR", "RGB"}
+        Order of the columns of `response`.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+    if channel_order not in get_args(ChannelOrder):
+        raise ValueError(f"channel_order is 'BGR' or 'RGB'; got {channel_order!r}")
+    if lnE_range is not None and len(lnE_range) != 2:
+        raise ValueError(f"lnE_range is (low, high); got {lnE_range!r}")
+    settings = MergeSettings(
+        algorithm=algorithm,
+        weight_type=weight_type,
+        low_clip=low_clip,
+        high_clip=high_clip,
+        gamma=gamma,
+        lnE_range=None if lnE_range is None else (float(lnE_range[0]), float(lnE_range[1])),
+        saturation=saturation,
+        apply_tonemapping=apply_tonemapping,
+        sky_disc=as_sky_disc(sky_disc),
+    )
+    return MergeChoices(settings, _accepted(response, channel_order), filetype)
+
+
+def _accepted(
+    response: ArrayLike | ResponseCurve | None, order: ChannelOrder
+) -> ResponseCurve | None:
+    if response is None:
+        return None
+    if isinstance(response, ResponseCurve):
+        # Judged when it was loaded: what is only warned of was told then.
+        impossible = [p for p in judge_curve(response.log_response) if p.severity == "refuse"]
+        return accept_curve(response, tuple(impossible), "response")
+    return curve_of_array(response, order, "response")
+
+
+def product_of(filetype: str, **options: Any) -> ProductSpec:
+    """Give the product of a file name extension.
+
+    Parameters
+    ----------
+    filetype : str
+        With or without dot, in any case: jpg, jpeg, png, jp2 (pictures), exr, tiff, tif, hdr
+        (linear radiance).
+    **options
+        Of `asi_watch.products.ProductSpec`.
+
+    Raises
+    ------
+    ValueError
+        If it is none of those.
+    """
+    name = _FORMATS.get(filetype.lower().lstrip("."))
+    if name is None:
+        raise ValueError(f"file type {filetype!r} is none of .{', .'.join(_FORMATS)}")
+    return ProductSpec(cast(Format, name), **options)
+
+
+def _choices(
+    kwargs: dict[str, Any], response_file: str | Path | None, algorithm: str
+) -> MergeChoices:
+    if response_file is not None:
+        if kwargs.get("response") is not None:
+            raise ValueError("give response or response_file, not both")
+        # A file knows its own channel order.
+        if kwargs.pop("channel_order", None) is not None:
+            raise ValueError("channel_order belongs to response; a response file tells its own")
+        kwargs = {**kwargs, "response": load_curve(response_file)}
+    return merge_choices(**{"algorithm": algorithm, **kwargs})
+
+
+def _series_merger(
+    root_dir: str | Path, target_dir: str | Path, kwargs_merging: dict[str, Any]
+) -> BracketMerger:
+    kwargs = dict(kwargs_merging)
+    response_file, force = kwargs.pop("response_file", None), kwargs.pop("force", False)
+    has_response = response_file is not None or kwargs.get("response") is not None
+    choices = _choices(kwargs, response_file, "debevec_custom" if has_response else "debevec")
+    products = (product_of(choices.filetype or ".jpg"),)
+    check_products(choices.settings, choices.curve, products)
+    plan = MergePlan(
+        camera=Path(root_dir).resolve().name,
+        root=os.fspath(Path(root_dir)),
+        output=user_output(target_dir),
+        settings=choices.settings,
+        products=products,
+        replace=force,
+    )
+    return BracketMerger(plan, choices.curves)
+
+
+# --- tables of files ------------------------------------------------------------------------------
+
+
+def _checked_table(asi_files: Any) -> pd.Series[Any]:
+    """Refuse what is no table of files, and name the rows without a timestamp."""
+    table = _series(asi_files)
+    if table.index.nlevels != 2:
+        raise ValueError("asi_files needs an index of two levels: timestamp and exposure time")
+    stamps, times = (table.index.get_level_values(level) for level in (0, 1))
+    if _are_numbers(stamps) and not _are_numbers(times):
+        raise ValueError(
+            "the levels of the index are swapped: the timestamp comes first, then the exposure"
+            " time; .swaplevel() helps"
+        )
+    lost = table[stamps.isna()]
+    if len(lost):
+        path = lost.iloc[0]
+        example = shown(os.fspath(path)) if isinstance(path, str | os.PathLike) else repr(path)
+        log.warning("%d rows without a timestamp are left out, e.g. %s", len(lost), example)
+    return table
+
+
+def _bracket_of_group(timestamp: Any, group: pd.Series[Any], root: str) -> ArchiveBracket:
+    """Build the bracket of one timestamp; exposure times are in the last level of the index."""
+    slot = _slot_of_timestamp(timestamp)
+    exposures = {e.path: e for e in _exposures(slot, group, root)}
+    if not exposures:
+        raise BracketError(f"{timestamp}: no images")
+    return bracket_of(slot, list(exposures.values()), root)
+
+
+def _slot_of_timestamp(timestamp: Any) -> datetime:
+    stamp = pd.Timestamp(timestamp)
+    if pd.isna(stamp):
+        raise BracketError(f"{timestamp!r} is no timestamp")
+    return stamp.tz_localize(None).floor("us").to_pydatetime()
+
+
+def _exposures(slot: datetime, group: pd.Series[Any], root: str) -> Iterator[Exposure]:
+    times = group.index.get_level_values(-1)
+    for time, path in zip(times, group.to_numpy(dtype=object), strict=True):
+        if not isinstance(path, str | os.PathLike):
+            log.warning("bracket %s: no file for the exposure time %s, but %r", slot, time, path)
+            continue
+        name = _below(os.fspath(path), root)
+        yield Exposure(name, parse_timestamp(name) or slot, _exposure_us(time, shown(name)))
+
+
+def _below(path: str, root: str) -> str:
+    if not os.path.isabs(path):  # noqa: PTH117 - names may hold undecodable bytes
+        return path
+    try:
+        return os.fspath(PurePath(path).relative_to(os.path.abspath(root)))  # noqa: PTH100
+    except ValueError:
+        raise BracketError(f"{shown(path)}: is not below root_dir ({shown(root)})") from None
+
+
+def _exposure_us(value: Any, name: str) -> float:
+    try:
+        time = float(value)
+    except (TypeError, ValueError):
+        time = float("nan")
+    if not (np.isfinite(time) and time > 0):
+        raise BracketError(f"{name}: {value!r} is no positive exposure time in microseconds")
+    return time
+
+
+def _series(table: Any) -> pd.Series[Any]:
+    if isinstance(table, pd.Series):
+        return table
+    hint = "; take one of its columns" if isinstance(table, pd.DataFrame) else ""
+    raise TypeError(f"a pandas Series of paths is wanted; got {type(table).__name__}{hint}")
+
+
+def _are_numbers(level: pd.Index[Any]) -> bool:
+    return bool(len(level)) and all(isinstance(v, int | float | np.number) for v in level)

@@ -1,0 +1,497 @@
+"""From a folder or an archive to its brackets, in the order of time.
+
+Names are read as asi_core reads them, a timestamp anywhere and the exposure at the end, unless
+the rules bring a pattern of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
+from pathlib import PurePosixPath
+from statistics import median_low
+from typing import Any, Literal
+
+from asi_watch.brackets import (
+    ExpectedExposures,
+    Exposure,
+    brackets_among,
+    chosen_files,
+    slot_of,
+    why_too_many,
+)
+from asi_watch.config.values import format_duration
+from asi_watch.errors import BracketError
+from asi_watch.files import shown
+from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_labels
+
+__all__ = [
+    "EXPOSURE_AT_END",
+    "IMAGE_EXTENSIONS",
+    "ArchiveBracket",
+    "ArchiveRules",
+    "bracket_of",
+    "exposure_of_name",
+    "find_brackets",
+    "folders_that_clash",
+    "label_taken_for_time",
+    "log_nameless",
+    "log_superseded",
+    "parse_name",
+    "parse_timestamp",
+    "slot_length",
+    "slots_too_long",
+    "walk_images",
+    "with_signature",
+]
+
+log = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "jp2"})
+_SHOWN = 6
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+EXPOSURE_AT_END = re.compile(r"_([0-9]{1,10})\.[^.]+$")
+"""Exposure time at the end of a file name, before its extension: group 1."""
+
+# Overlapping on purpose: a counter before the timestamp must not hide it.
+_TIMESTAMP = re.compile(r"(?=([0-9]{14}|[0-9]{8}_[0-9]{6}(?![0-9])))")
+# As file managers and FTP servers name a second file of a name: ..._640_1.jpg beside ..._640.jpg.
+_COPY = re.compile(r"_[0-9]{2,10}_[0-9]\.[^.]+")
+_YEARS = range(1970, 2262)  # what pandas can hold in nanoseconds
+
+
+def exposure_of_name(name: str) -> int | None:
+    """Read the number at the end of a file name, ``*_<EXPO>.<ext>``; None if there is none.
+
+    Folders before the name are ignored. The time of day in ``YYYYMMDD_HHMMSS.jpg`` is none.
+    """
+    base = name.rpartition("/")[2]
+    match = EXPOSURE_AT_END.search(base)
+    if match is None:
+        return None
+    found = _find_timestamp(base)
+    if found is not None and match.start() < found[1]:
+        return None
+    return int(match[1])
+
+
+def parse_timestamp(name: str) -> datetime | None:
+    """Read the first 14 digits of a file name that are a date and time, naive; None without any.
+
+    Folders before the name are ignored. ``YYYYMMDD_HHMMSS`` is understood as well.
+    """
+    found = _find_timestamp(name.rpartition("/")[2])
+    return None if found is None else found[0]
+
+
+def parse_name(name: str) -> ParsedName | None:
+    """Read timestamp and exposure of a file name, the number taken as microseconds.
+
+    None when one of them is missing or the exposure is zero; for a hidden file, and for a copy
+    such as ``..._640_1.jpg``.
+    """
+    base = name.rpartition("/")[2]
+    found = None if is_hidden(base) else _find_timestamp(base)
+    exposure = exposure_of_name(base)
+    if found is None or not exposure or _COPY.fullmatch(base, found[1]):
+        return None
+    return ParsedName(found[0], float(exposure))
+
+
+def _find_timestamp(base: str) -> tuple[datetime, int] | None:
+    for match in _TIMESTAMP.finditer(base):
+        digits = match[1].replace("_", "")
+        if int(digits[:4]) not in _YEARS:
+            continue
+        fields = (int(digits[i : i + 2]) for i in range(4, 14, 2))
+        try:
+            month, day, hour, minute, second = fields
+            return datetime(int(digits[:4]), month, day, hour, minute, second), match.end(1)
+        except ValueError:
+            continue
+    return None
+
+
+# --- brackets -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRules:
+    """What the names of an archive mean and which exposures belong together.
+
+    Parameters
+    ----------
+    round_to, offset : timedelta
+        See `asi_watch.brackets.slot_of`.
+    parse : callable
+        File name to timestamp and exposure; None for a name that is not an exposure's.
+    extensions : frozenset of str
+        Lower case, without dot.
+    expected : tuple of float, int or "auto"
+        What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
+    min_exposures : int
+        A bracket with fewer is not merged.
+    timezone : tzinfo
+        Of the timestamps in the names.
+    configured : bool
+        True when a configuration file says all this.
+    """
+
+    round_to: timedelta = timedelta(seconds=30)
+    offset: timedelta = timedelta(0)
+    parse: Callable[[str], ParsedName | None] = parse_name
+    extensions: frozenset[str] = IMAGE_EXTENSIONS
+    expected: tuple[float, ...] | int | Literal["auto"] = "auto"
+    min_exposures: int = 2
+    timezone: tzinfo = UTC
+    configured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveBracket:
+    """The exposures of one slot.
+
+    Parameters
+    ----------
+    slot : datetime
+        Naive, in the clock of the names.
+    exposures : tuple of Exposure
+        Rising exposure times, each once; paths relative to the archive.
+    files : tuple of Exposure
+        All files of the slot, repeated exposures included.
+    expected : int or None
+        Exposures of a complete bracket, where known.
+    complete : bool
+        Whether all of them are there.
+    missing : tuple of float
+        Exposure times that a complete bracket has and this one lacks, where known.
+    intervals : tuple of timedelta
+        Between the beginnings of the brackets in this slot, where it holds several.
+    """
+
+    slot: datetime
+    exposures: tuple[Exposure, ...]
+    files: tuple[Exposure, ...]
+    expected: int | None = None
+    complete: bool = False
+    missing: tuple[float, ...] = ()
+    intervals: tuple[timedelta, ...] = ()
+
+    @property
+    def first(self) -> Exposure:
+        """The exposure taken first."""
+        return min(self.exposures, key=lambda e: (e.timestamp, e.path))
+
+    @property
+    def superseded(self) -> tuple[tuple[Exposure, Exposure], ...]:
+        """Files that are not used, and for each the one of the same exposure time that is."""
+        chosen = {e.exposure_us: e for e in self.exposures}
+        pairs = ((e, chosen[e.exposure_us]) for e in self.files)
+        return tuple((e, winner) for e, winner in pairs if winner.path != e.path)
+
+    def check_usable(self, min_exposures: int) -> None:
+        """Raise `BracketError`, with a file and the reason, if there is too little in it."""
+        name, count = shown(self.first.path), len(self.exposures)
+        if (too_many := why_too_many(e.exposure_us for e in self.exposures)) is not None:
+            raise BracketError(f"{name}: {too_many}")
+        if count == 1 and len(self.files) > 1:
+            raise BracketError(
+                f"{name}: all {len(self.files)} exposures of the bracket have the same exposure"
+                f" time ({self.first.exposure_us:g} µs)"
+            )
+        if count == 1:
+            raise BracketError(f"{name}: is the only exposure of its bracket")
+        if count < min_exposures:
+            raise BracketError(
+                f"{name}: its bracket has {count} exposures, fewer than {min_exposures}"
+            )
+
+
+def walk_images(
+    directory: str | os.PathLike[str], extensions: frozenset[str] = IMAGE_EXTENSIONS
+) -> Iterator[str]:
+    """List image files of a folder and its sub-folders, products left out.
+
+    Parameters
+    ----------
+    directory : path-like
+        Symbolic links below it are not followed; hidden folders and files, such as the ``._NAME``
+        that some systems put beside every file, are left out.
+    extensions : frozenset of str
+        Lower case, without dot; those of the files may be in any case.
+
+    Yields
+    ------
+    str
+        Paths relative to `directory`, sorted folder by folder.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
+    """
+    root = os.fspath(directory)
+    if not os.path.exists(root):  # noqa: PTH110 - names may hold undecodable bytes
+        raise FileNotFoundError(f"{shown(root)}: no such folder")
+    if not os.path.isdir(root):  # noqa: PTH112
+        raise NotADirectoryError(f"{shown(root)}: is a file, not a folder")
+    for folder, subfolders, names in os.walk(root, onerror=_unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        below = folder[len(root) :].strip("/")
+        for name in sorted(names):
+            extension = name.rpartition(".")[2].lower()
+            if extension in extensions and not is_hidden(name) and not is_product_name(name):
+                yield f"{below}/{name}" if below else name
+
+
+def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> list[ArchiveBracket]:
+    """Find the brackets of a folder or an archive.
+
+    Parameters
+    ----------
+    directory : path-like
+    rules : ArchiveRules
+
+    Returns
+    -------
+    list of ArchiveBracket
+        Rising slots. Of several files of one exposure time in a slot, one counts
+        (`asi_watch.brackets.chosen_files`), and the log names the others. Files whose name is
+        not an exposure's are counted there.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder, or it is a file.
+    """
+    root = os.fspath(directory)
+    slots: dict[datetime, list[Exposure]] = {}
+    nameless: list[str] = []
+    named: list[tuple[str, ParsedName | None]] = []
+    for path in walk_images(root, rules.extensions):
+        parsed = rules.parse(path.rpartition("/")[2])
+        named.append((path, parsed))
+        if parsed is None:
+            nameless.append(path)
+            continue
+        slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
+        exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
+        slots.setdefault(slot, []).append(exposure)
+    log_nameless(nameless, "timestamp and exposure")
+    labelled = label_taken_for_time(named)
+    if labelled is not None:
+        log.warning(
+            "%s ends in a label, it seems, and not in an exposure time; %s",
+            shown(labelled),
+            "add what it means to the camera's exposure_labels"
+            if rules.configured
+            else "exposure_labels in a configuration file says what labels mean, to be given with"
+            " -c",
+        )
+    brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
+    log_superseded(brackets)
+    return _with_expectation(brackets, ExpectedExposures(rules.expected))
+
+
+def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
+    """Build one bracket, deciding between files of the same exposure time.
+
+    Parameters
+    ----------
+    slot : datetime
+    exposures : sequence of Exposure
+        All files of the slot.
+    root : str
+        Where they lie; looked at where the time of writing decides.
+    """
+    if len({e.exposure_us for e in exposures}) == len(exposures):
+        rising = tuple(sorted(exposures, key=lambda e: e.exposure_us))
+        return ArchiveBracket(slot, rising, rising)
+    files = tuple(with_signature(exposure, root) for exposure in exposures)
+    chosen = chosen_files(files)
+    starts = [bracket[0].timestamp for bracket in brackets_among(files)]
+    return ArchiveBracket(
+        slot,
+        tuple(chosen[t] for t in sorted(chosen)),
+        files,
+        intervals=tuple(b - a for a, b in pairwise(starts)),
+    )
+
+
+def slot_length(round_ts_to: str) -> timedelta:
+    """Read the length of a slot as pandas does, such as ``30s``, ``1min`` or ``2h``.
+
+    Raises
+    ------
+    ValueError
+        If it is no fixed, positive length of time of whole microseconds.
+    """
+    # Loaded when asked for: it takes longer than all the rest of a command.
+    import pandas as pd
+
+    try:
+        offset: Any = pd.tseries.frequencies.to_offset(round_ts_to)
+        length: timedelta = pd.Timedelta(offset).to_pytimedelta()
+    except ValueError as error:
+        raise ValueError(
+            f"round_ts_to {round_ts_to!r} is no fixed length of time; write 30s or 1min"
+        ) from error
+    if length <= timedelta(0):
+        raise ValueError(f"round_ts_to must be longer than nothing; got {round_ts_to!r}")
+    return length
+
+
+def with_signature(exposure: Exposure, root: str) -> Exposure:
+    """Return an exposure with the size and time that its file has now, if it is there."""
+    try:
+        status = os.lstat(f"{root}/{exposure.path}")
+    except OSError:
+        return exposure
+    return replace(exposure, size=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def label_taken_for_time(
+    files: Iterable[tuple[str, ParsedName | Exposure | None]],
+) -> str | None:
+    """Find a name whose label was read as an exposure time, or as nothing.
+
+    Parameters
+    ----------
+    files : iterable of (str, ParsedName, Exposure or None)
+        Paths of one camera, and what their names were read as.
+
+    Returns
+    -------
+    str or None
+        The first such path.
+    """
+    given = list(files)
+    labels = unclear_labels(path for path, _ in given)
+    if not labels:
+        return None
+    for path, parsed in given:
+        label = path.rpartition(".")[0].rpartition("_")[2]
+        if label not in labels:
+            continue
+        number = int(label)
+        if parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6):
+            return path
+    return None
+
+
+def log_nameless(paths: Sequence[str], what: str) -> None:
+    """Log how many files were skipped for their names."""
+    if paths:
+        log.warning(
+            "%d files skipped: no %s in their names, e.g. %s", len(paths), what, shown(paths[0])
+        )
+
+
+def _with_expectation(
+    brackets: list[ArchiveBracket], expected: ExpectedExposures
+) -> list[ArchiveBracket]:
+    """Say of each bracket whether it is complete, by the rule that the daemon goes by."""
+    judged: list[ArchiveBracket] = []
+    unknown: list[ArchiveBracket] = []
+    for bracket in brackets:
+        expected.observe(e.exposure_us for e in bracket.exposures)
+        if expected.count() is None:
+            unknown.append(bracket)
+            continue
+        # In hindsight the brackets before the rule was learned are judged by it too.
+        for one in (*unknown, bracket):
+            present = {e.exposure_us for e in one.exposures}
+            wanted = expected.expected() or frozenset()
+            judged.append(
+                replace(
+                    one,
+                    expected=expected.count(),
+                    complete=expected.is_complete(present),
+                    # A bracket with other times besides belongs to another set of exposures.
+                    missing=tuple(sorted(wanted - present)) if present < wanted else (),
+                )
+            )
+        unknown.clear()
+    return judged + unknown
+
+
+def _unreadable(error: OSError) -> None:
+    log.warning("%s is left out: %s", shown(error.filename or "a folder"), error.strerror)
+
+
+# --- slots with more files than a bracket has -----------------------------------------------------
+
+_JITTER = timedelta(seconds=1)
+_LENGTHS = [
+    timedelta(seconds=unit * number)
+    for unit in (1, 60)
+    for number in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
+]
+
+
+def slots_too_long(brackets: Iterable[ArchiveBracket]) -> str | None:
+    """Say how many slots held several brackets, and which length would part them, if any did."""
+    doubled = [b for b in brackets if b.intervals]
+    if not doubled:
+        return None
+    usual = median_low([interval for b in doubled for interval in b.intervals])
+    fitting = [length for length in _LENGTHS if length <= usual + _JITTER]
+    several = max(len(b.intervals) + 1 for b in doubled)
+    held = "two brackets" if several == 2 else f"up to {several} brackets"
+    slots = "1 slot" if len(doubled) == 1 else f"{len(doubled)} slots"
+    return (
+        f"slots are longer than the interval between brackets: {slots} held {held}, of which one"
+        f" is merged; use round_to {format_duration(max(fitting, default=_JITTER))}"
+    )
+
+
+def folders_that_clash(brackets: Iterable[ArchiveBracket]) -> tuple[str, str] | None:
+    """Find two folders with the same exposures of the same brackets: two cameras, it seems.
+
+    Returns the first such pair: the folder whose file is used, and the other.
+    """
+    for loser, winner in _pairs(brackets):
+        theirs, ours = (PurePosixPath(e.path).parent for e in (loser, winner))
+        if theirs != ours and loser.timestamp == winner.timestamp:
+            return str(ours), str(theirs)
+    return None
+
+
+def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
+    """Log which files are not used for the sake of others, and what helps against it."""
+    pairs = list(_pairs(brackets))
+    for loser, winner in pairs[:_SHOWN]:
+        log.warning("%s is not used: %s", shown(loser.path), _why(loser, winner))
+    if len(pairs) > _SHOWN:
+        log.warning(
+            "and %d more files that are not used, for the same reasons", len(pairs) - _SHOWN
+        )
+    clash = folders_that_clash(brackets)
+    if clash is not None:
+        log.warning(
+            "%s and %s hold the same exposures of the same brackets: if they are two cameras',"
+            " merge each folder by itself",
+            *(shown(folder) for folder in clash),
+        )
+    too_long = slots_too_long(brackets)
+    if too_long is not None:
+        log.warning("%s", too_long)
+
+
+def _pairs(brackets: Iterable[ArchiveBracket]) -> Iterator[tuple[Exposure, Exposure]]:
+    return (pair for bracket in brackets for pair in bracket.superseded)
+
+
+def _why(loser: Exposure, winner: Exposure) -> str:
+    name = shown(winner.path)
+    if winner.newer_than(loser):
+        return f"{name} has the same exposure time and was written later"
+    return f"{name} has the same exposure time and belongs to the bracket that is merged"
