@@ -120,7 +120,12 @@ class Findings:
             notes.append(
                 f"the exposure of {found.exposure_time:g} {unit} {found.reason(unit)}; {done}"
             )
-        if self.curve_misfit is not None:
+        if self.curve_misfit is not None and self.curve_misfit < -1:
+            notes.append(
+                "the images get darker as their exposure times rise: are the times in the right"
+                " order?"
+            )
+        elif self.curve_misfit is not None:
             notes.append(
                 f"the response curve does not fit the exposures: {self.curve_misfit:+.2f} stops"
                 " per stop of exposure time; calibrate the camera again"
