@@ -37,7 +37,7 @@ HOT = 24
 FOLLOWED_FOR = 900.0
 """Seconds for which a file is followed after its last change."""
 
-_FOLLOWED = 2000
+_FOLLOWED = 500
 _MOST_WATCHES = 200
 _MAX_DEPTH = 32
 _CHUNK = 500
