@@ -6,25 +6,37 @@ A line is a constant sentence followed by its facts::
 
 or the same as one JSON object. Under the journal the time is left to journald and each line
 begins with its priority (``<6>``, see ``sd-daemon(3)``), so that ``journalctl -p warning`` works.
+
+structlog writes the lines. File names are input from outside: whatever they hold (newlines,
+terminal escapes, undecodable bytes), a record stays one line of printable text, so that no name
+can forge a second record.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TextIO
-
-from asi_watch.logfmt import json_line, logfmt_line, text_of
+from numbers import Integral, Real
+from pathlib import PurePath
+from typing import Any, Literal, TextIO
 
 LogFormat = Literal["logfmt", "json"]
 
 ROOT_LOGGER = "asi_watch"
+VALUE_LIMIT = 4096
+"""Characters: enough for any path, and journald (48 KiB a line) never splits a record."""
+
 _FACTS = "asi_watch_facts"
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_.-]")
+_SUMMARY_EVERY, _KINDS = 3600.0, 1024
+_PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6}
 _log = logging.getLogger(__name__)
 
 
@@ -41,11 +53,6 @@ def event(logger: logging.Logger, level: int, message: str, /, **facts: object) 
         A constant sentence: what varies belongs in the facts, so that lines can be counted.
     **facts : object
         Written in the order given, as ``key=value``; None is left out.
-
-    Examples
-    --------
-    >>> log = logging.getLogger("asi_watch.live.merger")
-    >>> event(log, logging.INFO, "bracket published", camera="roof", exposures=5)
     """
     if logger.isEnabledFor(level):
         # stacklevel: the record names the caller, not this helper.
@@ -53,19 +60,7 @@ def event(logger: logging.Logger, level: int, message: str, /, **facts: object) 
 
 
 def failure(logger: logging.Logger, message: str, error: BaseException, /, **facts: object) -> None:
-    """Log an unforeseen error with its traceback, still on one line.
-
-    Parameters
-    ----------
-    logger : logging.Logger
-        Whose event it is.
-    message : str
-        A constant sentence.
-    error : BaseException
-        What was caught; its type, text and traceback become facts.
-    **facts : object
-        As for `event`.
-    """
+    """Log an unforeseen error with its traceback, still on one line; otherwise as `event`."""
     exc_info = (type(error), error, error.__traceback__)
     logger.error(message, exc_info=exc_info, extra={_FACTS: facts}, stacklevel=2)
 
@@ -83,152 +78,107 @@ class LineFormatter(logging.Formatter):
 
     def __init__(self, style: LogFormat = "logfmt", *, journal: bool = False) -> None:
         super().__init__()
-        self._render = json_line if style == "json" else logfmt_line
+        # Imported here: only what writes a log pays for it.
+        from structlog.processors import JSONRenderer, LogfmtRenderer
+
         self._journal = journal
+        self._json = style == "json"
+        self._render: Callable[..., Any] = (
+            JSONRenderer(allow_nan=False) if self._json else LogfmtRenderer(bool_as_flag=False)
+        )
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its newline."""
-        head: dict[str, object] = {} if self._journal else {"time": _utc(record.created)}
-        head |= {
-            "level": record.levelname.lower(),
-            "logger": record.name.removeprefix(f"{ROOT_LOGGER}."),
-            "msg": _message_of(record),
-        }
-        facts = {**_facts_of(record), **self._error_facts(record)}
-        # A fact may not overwrite the head: in JSON the later of two equal keys would win.
-        line = self._render(head | {f"{k}_" if k in head else k: v for k, v in facts.items()})
-        return f"<{_priority(record.levelno)}>{line}" if self._journal else line
-
-    def _error_facts(self, record: logging.LogRecord) -> dict[str, object]:
-        if not record.exc_info or record.exc_info[1] is None:
-            return {}
-        error = record.exc_info[1]
-        return {
-            "error": f"{type(error).__name__}: {error}",
-            "traceback": self.formatException(record.exc_info),
-        }
+        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        level = record.levelname.lower()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # A wrong template in some package must not cost the line.
+            message = f"{record.msg} {record.args}"
+        head: dict[str, object] = {} if self._journal else {"time": stamp.replace("+00:00", "Z")}
+        name = record.name.removeprefix(f"{ROOT_LOGGER}.")
+        head |= {"level": level, "logger": name, "msg": message}
+        facts = dict(_facts_of(record))
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            facts["error"] = f"{type(error).__name__}: {error}"
+            facts["traceback"] = self.formatException(record.exc_info)
+        # A fact may not replace the head: in JSON the later of two equal keys would win.
+        whole = head | {f"{k}_" if k in head else k: v for k, v in facts.items()}
+        line = self._render(
+            None,
+            "",
+            {
+                _NOT_IN_KEYS.sub("_", k) or "_": _value(v, self._json)
+                for k, v in whole.items()
+                if v is not None
+            },
+        )
+        return f"<{_PRIORITIES.get(level, 7)}>{line}" if self._journal else str(line)
 
 
 class RepeatFilter(logging.Filter):
-    """Let the first records of a kind through, count the rest, and say how many there were.
+    """Let `burst` records of a kind through per `window`, count the rest, and say how many.
 
-    Records are of one kind when logger, level, message and the facts named in `by` are the same.
-    Of a kind, `burst` records pass in every window; the first one of the next window carries
-    ``suppressed=N`` for those held back. Counts of kinds that fell silent wait in `pending`.
+    Records are of one kind when logger, level, message and camera are the same. The first record
+    of the next window carries ``suppressed=N``; what was suppressed of kinds that fell silent is
+    logged about once an hour, and at the end of ``with``.
 
     Parameters
     ----------
     burst : int
-        Records of a kind that pass per window.
     window : timedelta
-        Length of a window, which begins with the first record of the kind.
-    by : tuple of str
-        Facts that tell kinds apart.
     clock : callable
         Monotonic seconds.
-    kinds : int
-        Kinds remembered at most; the one whose window began first is forgotten first.
     """
 
     def __init__(
         self,
         burst: int = 10,
         window: timedelta = timedelta(seconds=60),
-        by: tuple[str, ...] = ("camera",),
         clock: Callable[[], float] = time.monotonic,
-        kinds: int = 1024,
     ) -> None:
         super().__init__()
-        self._burst, self._window, self._by = burst, window.total_seconds(), by
-        self._clock, self._kinds = clock, kinds
-        self._seen: dict[tuple[str, ...], _Window] = {}
-        self._forgotten = 0
+        self._burst, self._window, self._clock = burst, window.total_seconds(), clock
+        # By kind: when its window began, how many passed, how many were suppressed.
+        self._seen: dict[tuple[str, ...], tuple[float, int, int]] = {}
+        self._summary_at = clock() + _SUMMARY_EVERY
         self._lock = threading.Lock()
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is to be written, after counting it."""
-        facts = _facts_of(record)
-        told_apart = (text_of(facts.get(name)) for name in self._by)
-        key = (str(record.msg), record.name, record.levelname, *told_apart)
-        with self._lock:
-            suppressed = self._admit(key)
-        if suppressed:
-            setattr(record, _FACTS, {**facts, "suppressed": suppressed})
-        return suppressed is not None
-
-    def pending(self) -> dict[str, int]:
-        """Take the counts not told yet.
-
-        Returns
-        -------
-        dict of str to int
-            Message → records held back. The key ``""`` stands for kinds already forgotten.
-        """
-        with self._lock:
-            told = {"": self._forgotten} if self._forgotten else {}
-            self._forgotten = 0
-            for (message, *_), seen in self._seen.items():
-                if seen.suppressed:
-                    told[message] = told.get(message, 0) + seen.suppressed
-                    seen.suppressed = 0
-        return told
-
-    def _admit(self, key: tuple[str, ...]) -> int | None:
-        """Return how many were held back before this record, or None to hold it back too."""
-        now = self._clock()
-        seen = self._seen.get(key)
-        if seen is None or now - seen.began >= self._window:
-            # Taken out and put back: the dict stays in the order in which windows began.
-            self._seen.pop(key, None)
-            self._seen[key] = _Window(now)
-            if len(self._seen) > self._kinds:
-                self._forgotten += self._seen.pop(next(iter(self._seen))).suppressed
-            return seen.suppressed if seen else 0
-        if seen.passed < self._burst:
-            seen.passed += 1
-            return 0
-        seen.suppressed += 1
-        return None
-
-
-class HeldBackTeller:
-    """Tells every hour, and at the end, what a filter held back of kinds that fell silent since.
-
-    Parameters
-    ----------
-    repeats : RepeatFilter
-    every : timedelta
-    """
-
-    def __init__(self, repeats: RepeatFilter, every: timedelta = timedelta(hours=1)) -> None:
-        self._repeats = repeats
-        self._every = every.total_seconds()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="held back", daemon=True)
-
-    def __enter__(self) -> HeldBackTeller:
-        self._thread.start()
+    def __enter__(self) -> RepeatFilter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        self.summarize()
 
-    def _run(self) -> None:
-        over = False
-        while not over:
-            over = self._over.wait(self._every)
-            for message, count in self._repeats.pending().items():
-                event(_log, logging.WARNING, "held back", what=message or "various", records=count)
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is to be written, after counting it."""
+        now, facts = self._clock(), _facts_of(record)
+        if now >= self._summary_at or len(self._seen) >= _KINDS:
+            self._summary_at = now + _SUMMARY_EVERY
+            self.summarize()
+        kind = (str(record.msg), record.name, record.levelname, str(facts.get("camera", "")))
+        with self._lock:
+            began, passed, suppressed = self._seen.get(kind, (now, 0, 0))
+            if now - began >= self._window:
+                began, passed = now, 0
+            passes = passed < self._burst
+            first = passes and passed == 0
+            left = 0 if first else suppressed + (not passes)
+            self._seen[kind] = (began, passed + passes, left)
+        if first and suppressed:
+            setattr(record, _FACTS, {**facts, "suppressed": suppressed})
+        return passes
 
-
-class _Window:
-    __slots__ = ("began", "passed", "suppressed")
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.passed = 1
-        self.suppressed = 0
+    def summarize(self) -> None:
+        """Log how many records were suppressed and not counted in another one, and forget them."""
+        with self._lock:
+            seen, self._seen = self._seen, {}
+        text = "records suppressed"
+        for (message, _, _, camera), (_, _, count) in seen.items():
+            if count:
+                event(_log, logging.WARNING, text, what=message, records=count, camera=camera)
 
 
 class _OwnHandler(logging.StreamHandler[TextIO]):
@@ -251,22 +201,21 @@ def setup_logging(
         Least level of asi-watch's own records, also by name in either case; records of other
         packages need a warning.
     style : {"logfmt", "json"}
-        Shape of the lines.
     stream : text stream or None
         None means standard error.
     journal : bool or None
         Whether journald reads the stream; None means find out.
     repeats : RepeatFilter or None
-        What holds back repetitions; None writes everything.
+        What suppresses repetitions; None writes everything.
 
     Returns
     -------
     logging.Handler
-        The handler put on the root logger.
+        Put on the root logger.
     """
     out = sys.stderr if stream is None else stream
     handler = _OwnHandler(out)
-    for_journal = read_by_journal(out) if journal is None else journal
+    for_journal = _read_by_journal(out) if journal is None else journal
     handler.setFormatter(LineFormatter(style, journal=for_journal))
     if repeats is not None:
         handler.addFilter(repeats)
@@ -280,14 +229,14 @@ def setup_logging(
     return handler
 
 
-def read_by_journal(stream: TextIO) -> bool:
-    """Return whether journald reads `stream`, by the device and inode in ``JOURNAL_STREAM``."""
+def _read_by_journal(stream: TextIO) -> bool:
+    """Tell whether journald reads `stream`, by the device and inode in ``JOURNAL_STREAM``."""
     try:
-        stat = os.fstat(stream.fileno())
+        status = os.fstat(stream.fileno())
     except (OSError, ValueError):
         return False
     # The variable is inherited; only the comparison tells the journal from a redirected stream.
-    return os.environ.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _facts_of(record: logging.LogRecord) -> Mapping[str, object]:
@@ -295,22 +244,40 @@ def _facts_of(record: logging.LogRecord) -> Mapping[str, object]:
     return facts if isinstance(facts, Mapping) else {}
 
 
-def _message_of(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except (TypeError, ValueError, KeyError):
-        # A wrong template in some package must not cost the line.
-        return f"{record.msg} {record.args}"
+def _value(value: object, json: bool) -> object:
+    """Return a value as a person would write it; JSON keeps numbers, lists and mappings."""
+    match value:
+        case bool():
+            return value
+        case Integral():
+            return int(value)
+        case Real():
+            keeps = json and math.isfinite(float(value))
+            return float(value) if keeps else f"{float(value):.6g}"
+        case list() | tuple():
+            parts = [_value(v, json) for v in value]
+            return parts if json else ",".join(map(str, parts))
+        case Mapping() if json:
+            return {_value(str(k), json): _value(v, json) for k, v in value.items()}
+        case datetime():
+            text = value.isoformat()
+        case timedelta():
+            text = f"{value.total_seconds():.6g}s"
+        case bytes() | PurePath():
+            text = os.fsdecode(value)
+        case _:
+            text = str(value)
+    # Both ends are kept: a path begins and ends with what matters, a traceback ends with it.
+    if len(text) > VALUE_LIMIT:
+        text = f"{text[: VALUE_LIMIT // 4]} … {text[-VALUE_LIMIT * 3 // 4 :]}"
+    if json:
+        # No lone surrogates: strict parsers refuse them.
+        return text.encode("utf-8", "backslashreplace").decode()
+    # The renderer itself quotes, and writes newlines.
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
 
 
-def _utc(created: float) -> str:
-    stamp = datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")
-    return stamp.replace("+00:00", "Z")
-
-
-def _priority(levelno: int) -> int:
-    """Return the syslog priority of a level."""
-    for least, priority in ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4)):
-        if levelno >= least:
-            return priority
-    return 6 if levelno >= logging.INFO else 7
+def _escape(char: str) -> str:
+    # 0xDC80 to 0xDCFF: how Python carries a byte of a file name that is not UTF-8.
+    byte = 0xDC80 <= ord(char) <= 0xDCFF
+    return f"\\x{ord(char) - 0xDC00:02x}" if byte else char.encode("unicode_escape").decode()

@@ -6,10 +6,9 @@ import io
 import json
 import logging
 import os
-import shlex
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asi_watch.logfmt import VALUE_LIMIT, json_line, logfmt_line
 from asi_watch.logs import (
-    HeldBackTeller,
+    VALUE_LIMIT,
     LineFormatter,
     LogFormat,
     RepeatFilter,
@@ -42,6 +40,24 @@ def restore_logging() -> Iterator[None]:
     root.handlers[:], root.level, own.level = before
     root.setLevel(before[1])  # clears the cache of enabled levels
     logging.captureWarnings(False)
+
+
+def line_of(style: LogFormat = "logfmt", **facts: object) -> str:
+    """The facts as they are written, without the head."""
+    record = logging.LogRecord("x", logging.INFO, "", 0, "m", None, None)
+    record.asi_watch_facts = facts
+    line = LineFormatter(style, journal=True).format(record)
+    if style == "logfmt":
+        return line.removeprefix("<6>level=info logger=x msg=m ")
+    return line.removeprefix("<6>")
+
+
+def logfmt_values(line: str) -> dict[str, str]:
+    """Read logfmt: in quotes a backslash escapes, elsewhere it is one."""
+    values = {}
+    for key, quoted, bare in re.findall(r'(\S+?)=(?:"((?:[^"\\]|\\.)*)"|(\S*))', line):
+        values[key] = re.sub(r"\\(.)", r"\1", quoted) if quoted else bare
+    return values
 
 
 def logged(style: LogFormat = "logfmt", **setup: object) -> io.StringIO:
@@ -74,9 +90,9 @@ def test_values_are_written_as_people_write_them() -> None:
         "count": np.int64(3),
         "empty": "",
     }
-    assert logfmt_line(facts) == (
+    assert line_of(**facts) == (
         'slot=2026-05-04T12:00:30 grace=2.5s complete=true path="/srv/asi/a b.jpg" '
-        'raw="\\xff.jpg" times=80,160 mean=0.5 count=3 empty=""'
+        "raw=\\xff.jpg times=80,160 mean=0.5 count=3 empty="
     )
 
 
@@ -92,35 +108,38 @@ def test_no_name_can_forge_a_line(name: str, style: LogFormat) -> None:
 
 @given(value=st.text(st.characters(codec="utf-8"), max_size=60))
 def test_json_gives_back_what_went_in(value: str) -> None:
-    assert json.loads(json_line({"path": value, "n": 3})) == {"path": value, "n": 3}
+    read = json.loads(line_of("json", path=value, n=3))
+    assert (read["path"], read["n"]) == (value, 3)
 
 
 @given(value=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
 def test_logfmt_gives_back_what_went_in(value: str) -> None:
-    first, second = shlex.split(logfmt_line({"a": value, "b": "end"}))
-    assert (first, second) == (f"a={value}", "b=end")
+    assert logfmt_values(line_of(a=value, b="end")) == {"a": value, "b": "end"}
 
 
 def test_undecodable_names_show_their_bytes() -> None:
-    assert logfmt_line({"p": os.fsdecode(b"a\xffb")}) == 'p="a\\xffb"'
-    assert logfmt_line({"p": "a\x80\x1b[2J\u202e"}) == 'p="a\\u0080\\x1b[2J\\u202e"'
+    assert line_of(p=os.fsdecode(b"a\xffb")) == r"p=a\xffb"
+    assert line_of(p="a\x80\x1b[2J\u202e") == r"p=a\x80\x1b[2J\u202e"
 
 
 def test_long_values_are_cut_in_the_middle() -> None:
-    line = logfmt_line({"p": "head" + "x" * 10 * VALUE_LIMIT + "tail"})
+    line = line_of(p="head" + "x" * 10 * VALUE_LIMIT + "tail")
     assert line.startswith('p="head') and line.endswith('tail"')
     assert len(line) < VALUE_LIMIT + 20
 
 
 def test_json_has_no_lone_surrogates() -> None:
     # Strict parsers refuse them.
-    line = json_line({os.fsdecode(b"k\xff"): os.fsdecode(b"a\xffb"), "m": {"\udc80": ["\udc80"]}})
+    line = line_of(
+        "json", **{os.fsdecode(b"k\xff"): os.fsdecode(b"a\xffb"), "m": {"\udc80": ["\udc80"]}}
+    )
     json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_json_has_no_nan(bad: float) -> None:
-    assert json.loads(json_line({"v": bad, "list": [bad]})) == {"v": str(bad), "list": [str(bad)]}
+    read = json.loads(line_of("json", v=bad, list=[bad]))
+    assert (read["v"], read["list"]) == (str(bad), [str(bad)])
 
 
 def test_facts_cannot_replace_the_head() -> None:
@@ -206,39 +225,32 @@ def test_repetitions_are_held_back_and_counted() -> None:
     now[0] = 10.0
     event(LOG, logging.WARNING, "cannot decode", camera="roof")
     assert stream.getvalue().splitlines()[-1].endswith("camera=roof suppressed=3")
-    assert held.pending() == {}
+    before = stream.getvalue()
+    held.summarize()
+    assert stream.getvalue() == before
 
 
-def test_counts_of_silent_kinds_can_be_asked_for() -> None:
-    held = RepeatFilter(burst=1, kinds=1, by=("camera",), clock=lambda: 0.0)
-    logged(repeats=held)
-    for camera in ("a", "a", "a", "b", "b"):
-        event(LOG, logging.WARNING, "cannot decode", camera=camera)
-    assert held.pending() == {"": 2, "cannot decode": 1}
-    assert held.pending() == {}
-
-
-def test_the_filter_forgets_old_kinds() -> None:
-    held = RepeatFilter(burst=1, kinds=8, clock=lambda: 0.0)
-    logged(repeats=held)
-    for number in range(1000):
-        event(LOG, logging.WARNING, "cannot decode", camera=str(number))
-    assert len(held._seen) == 8
-
-
-def test_what_was_held_back_of_a_kind_that_fell_silent_is_told_in_time_and_at_the_end() -> None:
+def test_what_was_suppressed_of_kinds_that_fell_silent_is_logged() -> None:
+    now = [0.0]
     stream = io.StringIO()
-    repeats = RepeatFilter(burst=2)
-    setup_logging(stream=stream, journal=False, repeats=repeats)
-    log = logging.getLogger("asi_watch.test")
-    with HeldBackTeller(repeats, timedelta(milliseconds=20)):
-        for _ in range(4):
-            event(log, logging.WARNING, "cannot decode", camera="roof")
-        deadline = time.monotonic() + 60
-        while "held back" not in stream.getvalue() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert 'msg="held back" what="cannot decode" records=2' in stream.getvalue()
-    with HeldBackTeller(repeats):
-        event(log, logging.WARNING, "cannot decode", camera="roof")
-    assert stream.getvalue().count("records=1") == 1
-    assert repeats.pending() == {}
+    with RepeatFilter(burst=1, clock=lambda: now[0]) as held:
+        setup_logging(stream=stream, journal=False, repeats=held)
+        for camera in ("a", "a", "a", "b", "b"):
+            event(LOG, logging.WARNING, "cannot decode", camera=camera)
+        now[0] = 4000.0
+        event(LOG, logging.WARNING, "another")
+        told = [line for line in stream.getvalue().splitlines() if "records suppressed" in line]
+        assert [line.split("what=")[1] for line in told] == [
+            '"cannot decode" records=2 camera=a',
+            '"cannot decode" records=1 camera=b',
+        ]
+        event(LOG, logging.WARNING, "another")
+    assert stream.getvalue().endswith("what=another records=1 camera=\n")
+
+
+def test_the_filter_remembers_a_bounded_number_of_kinds() -> None:
+    held = RepeatFilter(burst=1, clock=lambda: 0.0)
+    logged(repeats=held)
+    for number in range(5000):
+        event(LOG, logging.WARNING, "cannot decode", camera=str(number))
+    assert len(held._seen) <= 1024

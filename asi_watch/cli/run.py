@@ -38,7 +38,7 @@ def command(config_path: str) -> None:
     from asi_watch.live.operating.memory import share_arenas
     from asi_watch.live.sdnotify import Notifier
     from asi_watch.live.service import Daemon
-    from asi_watch.logs import HeldBackTeller, RepeatFilter, setup_logging
+    from asi_watch.logs import RepeatFilter, setup_logging
 
     share_arenas()
     # The ledger, its journal, curves: for the service and its group, as products are.
@@ -51,7 +51,7 @@ def command(config_path: str) -> None:
         Notifier.from_environment(),
         lambda: load_config(config_path),
     )
-    with HeldBackTeller(repeats):
+    with repeats:
         try:
             code = daemon.run()
         except StateFolderError as error:
