@@ -10,7 +10,7 @@ from asi_watch.config import parse_config
 from asi_watch.config.checks import find_warnings
 from asi_watch.config.loading import load_config
 from asi_watch.files import answered
-from asi_watch.live.storage.disk import DiskGuard
+from asi_watch.live.disk import DiskGuard
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:
@@ -110,7 +110,7 @@ def test_a_start_does_not_wait_for_the_free_space_of_a_dead_share(
 ) -> None:
     share_returns = threading.Event()
     request.addfinalizer(share_returns.set)
-    monkeypatch.setattr("asi_watch.live.storage.disk._FIRST_LOOK", 0.05)
+    monkeypatch.setattr("asi_watch.live.disk._FIRST_LOOK", 0.05)
 
     def free(_: Path) -> int:
         share_returns.wait(60)

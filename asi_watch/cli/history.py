@@ -16,17 +16,19 @@ from asi_watch.cli import config_option
 if TYPE_CHECKING:
     from asi_watch.cli._running import RunningConfig
     from asi_watch.live.ledger.ledger import Ledger
-    from asi_watch.live.records import BracketRecord
+    from asi_watch.live.ledger.records import BracketRecord
 
 __all__ = ["command"]
 
 _EPILOG = """\b
 Examples:
   asi-watch history -c asi-watch.yaml --since 2h
+  asi-watch history -c asi-watch.yaml --verify --since 30d
   asi-watch history -c asi-watch.yaml --json --limit 1000 | jq 'select(.state != "published")'
 """
 
 
+_ROWS = 50
 Since = datetime | timedelta
 """A time in the clock of the file names, or how long ago."""
 
@@ -61,10 +63,20 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> S
 )
 @click.option("--camera", metavar="NAME", help="One camera alone.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many rows."
+    "--limit", type=click.IntRange(1), help="At most so many rows; default 50, with --verify all."
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="List the published rows whose products are missing, cut or others; exit code 1 then.",
 )
 def command(
-    config_path: str, as_json: bool, since: Since | None, camera: str | None, limit: int
+    config_path: str,
+    as_json: bool,
+    since: Since | None,
+    camera: str | None,
+    limit: int | None,
+    verify: bool,
 ) -> None:
     """Show what became of past brackets, from the ledger; no daemon need be running.
 
@@ -84,8 +96,14 @@ def command(
             raise click.BadParameter(text, param_hint="--camera")
         names = there if camera is None else [camera]
         spans = {name: _from(config, name, since) for name in names}
-        records = _newest(ledger, spans, limit)
+        records = _newest(ledger, spans, limit or (None if verify else _ROWS))
         latest = ledger.history(camera=camera, limit=1) if not records else []
+        unreadable = ledger.unreadable
+    if unreadable:
+        click.echo(f"{unreadable} rows of the ledger cannot be read and are left out", err=True)
+    if verify:
+        _verify(config_path, records, as_json=as_json)
+        return
     if as_json:
         for record in records:
             click.echo(json.dumps(_as_json(record)))
@@ -102,7 +120,7 @@ def _from(config: RunningConfig, camera: str, since: Since | None) -> datetime |
 
 
 def _newest(
-    ledger: Ledger, spans: Mapping[str, datetime | None], limit: int
+    ledger: Ledger, spans: Mapping[str, datetime | None], limit: int | None
 ) -> list[BracketRecord]:
     rows = [
         record
@@ -110,7 +128,32 @@ def _newest(
         for record in ledger.history(camera=name, since=since, limit=limit)
     ]
     rows.sort(key=lambda record: (record.slot, record.camera))
-    return rows[-limit:]
+    return rows if limit is None else rows[-limit:]
+
+
+def _verify(config_path: str, records: list[BracketRecord], *, as_json: bool) -> None:
+    """Name the published rows whose products do not stand."""
+    from asi_watch.config.loading import load_config
+    from asi_watch.files import shown
+    from asi_watch.live.retention import product_fault
+
+    cameras = load_config(config_path).cameras
+    published = [r for r in records if r.state == "published" and r.camera in cameras]
+    faults = 0
+    for record in published:
+        fault = product_fault(cameras[record.camera], record)
+        if fault is None:
+            continue
+        faults += 1
+        if as_json:
+            found = {"camera": record.camera, "slot": record.slot.isoformat(), "fault": fault}
+            click.echo(json.dumps(found))
+        else:
+            click.echo(f"{record.slot:%Y-%m-%d %H:%M:%S} {record.camera}: {shown(fault)}")
+    if not as_json:
+        click.echo(f"{faults} of {len(published)} published brackets lack a product as it was made")
+    if faults:
+        raise SystemExit(1)
 
 
 def _nothing(latest: BracketRecord, since: datetime | None) -> str:
@@ -148,7 +191,7 @@ def _span(seconds: float) -> str:
 def _as_json(record: BracketRecord) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from asi_watch.live.records import exposure_to_json, tries
+    from asi_watch.live.ledger.records import exposure_to_json, tries
 
     return {
         **asdict(record),

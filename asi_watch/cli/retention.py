@@ -10,7 +10,7 @@ import click
 from asi_watch.cli import config_option
 
 if TYPE_CHECKING:
-    from asi_watch.live.storage.retention import Outcome
+    from asi_watch.live.retention import Outcome
 
 __all__ = ["command"]
 
@@ -34,7 +34,7 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     from asi_watch.config.loading import load_config
     from asi_watch.files import shown
     from asi_watch.live.ledger.ledger import Ledger
-    from asi_watch.live.storage.retention import KINDS, retain
+    from asi_watch.live.retention import KINDS, retain
 
     config = load_config(config_path)
     if camera is not None and camera not in config.cameras:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from asi_watch.cli import config_option
 
-if TYPE_CHECKING:
-    from asi_watch.live.operating.requests import RetryRequest
-
 __all__ = ["command"]
+
+_MOST_SLOTS = 1000
+_PATIENCE = 5.0
+_LOOK_EVERY = 0.1
 
 _EPILOG = """\b
 Examples:
@@ -76,83 +77,80 @@ def command(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Try brackets again that failed or were skipped, or merge published ones anew.
+    """Try brackets again that failed or were skipped, or merge published ones again.
 
     A running daemon takes them up at once, otherwise the next start does. Every file the ledger
-    knows of them is looked at anew. Published brackets are left alone, save with --published;
-    where an exposure of theirs is gone, the product stays as it is. Exit code 1 when a slot that
-    was named cannot be tried again.
+    knows of them is read again. Published brackets are left alone, save with --published; where
+    an exposure of theirs is gone, the product stays as it is. Exit code 1 when a slot that was
+    named cannot be tried again, or when the daemon refuses.
     """
     from asi_watch.config.loading import load_config
-    from asi_watch.live.operating.control import NotRunningError, ask
-    from asi_watch.live.operating.requests import RetryRequest
 
     if not (slots or all_failed or skipped or published):
         raise click.UsageError("say which: --slot TIME, --all-failed, --skipped or --published")
     if published and not (slots or since):
         raise click.UsageError("--published needs --slot TIME or --since TIME")
+    if len(slots) > _MOST_SLOTS:
+        raise click.UsageError(f"at most {_MOST_SLOTS} slots; or name a span: --since, --until")
     config = load_config(config_path)
-    request = RetryRequest(camera, slots, all_failed, skipped, published, since, until)
     if camera is not None and camera not in config.cameras:
         known = ", ".join(config.cameras)
         raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
-    names = request.asked_of(list(config.cameras))
-    try:
-        asked = ask(
-            config.state_dir,
-            "retry",
-            camera=camera,
-            slots=[slot.isoformat() for slot in slots],
-            failed=all_failed,
-            skipped=skipped,
-            published=published,
-            since=since.isoformat() if since else None,
-            until=until.isoformat() if until else None,
-        )["asked"]
-        when = "the daemon tries them again now"
-    except NotRunningError:
-        asked = _mark(config.state_dir, names, request)
-        when = "they are tried again when the daemon starts"
-    for name, marked in asked.items():
-        for slot in marked:
-            click.echo(f"{name} {slot.replace('T', ' ')}")
-    count = sum(map(len, asked.values()))
-    nothing = "no such bracket" if published else "no such bracket has failed or was skipped"
-    click.echo(f"{count} bracket{'s' * (count != 1)}: {when}" if count else nothing)
-    done = {slot for marked in asked.values() for slot in marked}
-    left_out = [slot for slot in slots if slot.isoformat() not in done]
-    for slot in left_out:
-        click.echo(f"{slot}: {_why_not(config.state_dir, names, slot)}", err=True)
-    if left_out:
+    arguments = {
+        "slots": [slot.isoformat() for slot in slots],
+        "failed": all_failed,
+        "skipped": skipped,
+        "published": published,
+        "since": since.isoformat() if since else None,
+        "until": until.isoformat() if until else None,
+    }
+    names = list(config.cameras) if camera is None else [camera]
+    refused = _refused(config.state_dir, names, slots, published=published)
+    granted = _ask(config.state_dir, camera, arguments)
+    for slot, why in sorted(refused.items()):
+        click.echo(f"{slot}: {why}", err=True)
+    if refused or not granted:
         raise SystemExit(1)
 
 
-def _why_not(state_dir: Path, names: list[str], slot: datetime) -> str:
+def _refused(
+    state_dir: Path, names: list[str], slots: tuple[datetime, ...], *, published: bool
+) -> dict[datetime, str]:
+    """Say which of the named slots cannot be tried again, and why."""
     from asi_watch.live.ledger.ledger import Ledger
 
+    found = {}
     with Ledger(state_dir, read_only=True) as ledger:
-        published = [name for name in names if ledger.get(name, slot) is not None]
-    if published:
-        return f"published by {', '.join(published)}, and left alone; --published merges it anew"
-    return "no such bracket in the ledger; `asi-watch history` names them"
+        for slot in slots:
+            rows = [row for name in names if (row := ledger.get(name, slot)) is not None]
+            if not rows:
+                found[slot] = "no such bracket in the ledger; `asi-watch history` names them"
+            elif not published and all(row.state == "published" for row in rows):
+                by = ", ".join(row.camera for row in rows)
+                found[slot] = f"published by {by}, and left alone; --published merges it again"
+    return found
 
 
-def _mark(state_dir: Path, names: list[str], request: RetryRequest) -> dict[str, list[str]]:
-    """Write the wish into the ledger; the lock makes sure that no daemon uses it meanwhile."""
-    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger, LedgerError
-    from asi_watch.live.lock import StateLock
+def _ask(state_dir: Path, camera: str | None, arguments: dict[str, object]) -> bool:
+    """Leave the request in the ledger and wait for a running daemon's answer."""
+    from asi_watch.files import shown
+    from asi_watch.live.ledger.ledger import Ledger
+    from asi_watch.live.status import NotRunningError, read_status
 
-    if not (state_dir / FILE_NAME).exists():
-        raise LedgerError(f"{state_dir / FILE_NAME}: no ledger yet; has the daemon run here?")
-    lock = StateLock(state_dir)
-    try:
-        with Ledger(state_dir) as ledger:
-            return {
-                name: [
-                    slot.isoformat()
-                    for slot in ledger.ask_again(name, slots=request.slots, **request.which)
-                ]
-                for name in names
-            }
-    finally:
-        lock.release()
+    with Ledger(state_dir, beside_daemon=True) as ledger:
+        number = ledger.add_request("retry", camera, arguments)
+        try:
+            read_status(state_dir)
+        except NotRunningError:
+            click.echo("no daemon runs: they are tried again when it starts")
+            return True
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            answer = ledger.answer_to(number)
+            if answer is not None:
+                text, ok = answer
+                click.echo(shown(text), err=not ok)
+                return ok
+            time.sleep(_LOOK_EVERY)
+    click.echo("the daemon is busy: it takes the request up as soon as it can")
+    return True

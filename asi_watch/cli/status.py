@@ -17,6 +17,7 @@ Examples:
   asi-watch status -c /etc/asi-watch/asi-watch.yaml
   asi-watch status -c asi-watch.yaml --json | jq .cameras.roof.counts
 """
+_NEEDS_A_LOOK = 4
 
 
 @click.command(epilog=_EPILOG)
@@ -25,63 +26,105 @@ Examples:
 def command(config_path: str, as_json: bool) -> None:
     """Show what the running daemon is doing.
 
-    Per camera: how its folder is watched, the last bracket, latency from the last exposure to
-    the durable product, counts since the daemon started, the curve, and the latest error. Exit
-    code 1 when no daemon answers.
+    Per camera: how its folder is watched, the last exposure and bracket, latency from the last
+    exposure to the durable product, counts since the daemon started, the curve, and the latest
+    error. Exit codes: 0 it works, 1 no daemon runs, 2 the configuration names no state folder,
+    4 it runs but something keeps it from publishing.
     """
     from asi_watch.cli._running import running_config
-    from asi_watch.live.operating.control import NotRunningError, ask
+    from asi_watch.live.status import NotRunningError, is_stale, read_status
 
-    snapshot = ask(running_config(config_path).state_dir)
+    snapshot, age = read_status(running_config(config_path).state_dir)
+    troubles = _troubles(snapshot)
+    if is_stale(age):
+        troubles.append(f"no progress for {age:.0f} s: its disks or the host may hang")
     if as_json:
+        snapshot |= {"age": round(age, 1), "troubles": troubles}
         click.echo(json.dumps(snapshot, indent=2))
-        return
-    try:
-        _show(snapshot)
-    except (KeyError, TypeError) as error:
-        raise NotRunningError(
-            f"the daemon answers as another version ({shown(str(snapshot.get('version')))}) does;"
-            " restart it after an upgrade, or ask with --json"
-        ) from error
+    else:
+        try:
+            _show(snapshot, troubles)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise NotRunningError(
+                f"the daemon is of another version ({shown(str(snapshot.get('version')))});"
+                " restart it after an upgrade, or ask with --json"
+            ) from error
+    if troubles:
+        raise SystemExit(_NEEDS_A_LOOK)
 
 
-def _show(snapshot: dict[str, Any]) -> None:
+def _troubles(snapshot: dict[str, Any]) -> list[str]:
+    """List what keeps the daemon from publishing, and a reload from happening."""
+    found = []
+    blocked, reload_error = snapshot.get("blocked"), snapshot.get("reload_error")
+    if blocked:
+        found.append(f"nothing is published, the ledger cannot be written: {blocked}")
+    if reload_error:
+        found.append(f"the configuration was not reloaded: {reload_error}")
+    for name, camera in snapshot.get("cameras", {}).items():
+        if camera.get("paused") and not blocked:
+            found.append(f"{name}: paused: {camera['paused']}")
+        if camera.get("hanging"):
+            found.append(f"{name}: {camera['hanging']}")
+        if camera.get("watching", "").startswith("watch folder"):
+            found.append(f"{name}: {camera['watching']}")
+        products = camera.get("products")
+        if products and products["damaged"]:
+            found.append(f"{name}: damaged products, such as {products['example']}")
+    return found
+
+
+def _show(snapshot: dict[str, Any], troubles: list[str]) -> None:
     running, queued = snapshot["jobs_running"], snapshot["jobs_queued"]
     click.echo(
-        f"asi-watch {snapshot['version']}, process {snapshot['pid']}, running since"
+        f"asi-watch {shown(str(snapshot['version']))}, process {snapshot['pid']}, running since"
         f" {snapshot['started_utc']}\njobs: {running} running, {queued} waiting"
     )
-    if snapshot["rows_owed"]:
-        click.secho(f"{snapshot['rows_owed']} rows wait for the ledger's disk", fg="yellow")
-    if snapshot["state_made_anew"]:
-        text = f"the state folder was taken away, and made anew at {snapshot['state_made_anew']}"
-        click.secho(text, fg="yellow")
+    for text in troubles:
+        click.secho(shown(text), fg="yellow")
     for name, camera in snapshot["cameras"].items():
         click.echo()
-        click.secho(name, bold=True)
+        click.secho(shown(name), bold=True)
         for title, text in _lines(camera):
-            colour = "yellow" if title in ("last error", "paused", "hanging") else None
+            colour = "yellow" if title == "last error" else None
             click.secho(f"  {title:<13} {shown(text)}", fg=colour)
 
 
 def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("watching", f"{camera['watch']} ({camera['watching']})"),
+        ("last exposure", _exposure(camera)),
         ("last bracket", _last(camera["last_bracket"])),
         ("latency", _latency(camera["latency"])),
         ("since start", _counts(camera["counts"])),
         ("open", f"{camera['open_count']} brackets{_waiting(camera)}"),
-        *([("hanging", camera["hanging"])] if camera["hanging"] else []),
-        *([("paused", camera["paused"])] if camera["paused"] else []),
         ("curve", _curve(camera)),
     ]
     if camera["deleted_files"]:
         size = camera["deleted_bytes"] / 1e9
         lines.append(("retention", f"{camera['deleted_files']} files deleted, {size:.1f} GB"))
+    products = camera["products"]
+    if products and products["missing"]:
+        text = f"{products['missing']} of the newest {products['checked']} are missing"
+        lines.append(("products", text))
     error = camera["last_error"]
     if error:
         lines.append(("last error", f"{error['at']} {error['what']}"))
     return lines
+
+
+def _exposure(camera: dict[str, Any]) -> str:
+    last = camera["last_exposure"]
+    if last is None:
+        return "none since the start"
+    return f"{last['timestamp'].replace('T', ' ')}, {_ago(camera['last_exposure_age'])} ago"
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _last(last: dict[str, Any] | None) -> str:
@@ -106,13 +149,13 @@ def _counts(counts: dict[str, int]) -> str:
         for key, title in (
             ("revisions", "revised"),
             ("skipped", "skipped"),
-            ("parked", "failed for good"),
+            ("parked", "failed, not retried"),
             ("late", "late exposures"),
             ("duplicates", "duplicates"),
             ("files_unusable", "unusable files"),
             ("names_ignored", "names ignored"),
         )
-        if counts[key] or key == "skipped"
+        if counts.get(key) or key == "skipped"
     ]
     return ", ".join(parts)
 
@@ -121,7 +164,6 @@ def _waiting(camera: dict[str, Any]) -> str:
     parts = [
         f", {camera[key]} {what}"
         for key, what in (
-            ("waiting_for_curve", "waiting for a curve"),
             ("waiting_for_room", "waiting for room on the disk"),
             ("waiting_in_ledger", "waiting in the ledger"),
             ("backlog", "files of a backlog to come"),

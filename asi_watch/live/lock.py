@@ -19,9 +19,9 @@ class AlreadyRunningError(AsiWatchError):
 
 
 class StateFolderError(AsiWatchError):
-    """The state folder cannot be used."""
+    """The state folder cannot be used, or was taken away while in use."""
 
-    exit_code = 1
+    exit_code = 6
 
 
 class StateLock:
@@ -39,7 +39,10 @@ class StateLock:
         path = self._path = state_dir / LOCK_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._file = os.open(path, flags, 0o640)
+            # For this user alone: whoever can open it can hold it.
+            self._file = os.open(path, flags, 0o600)
+            with contextlib.suppress(PermissionError):
+                os.fchmod(self._file, 0o600)
         except OSError as error:
             raise StateFolderError(f"{path}: {error.strerror or error}") from error
         try:

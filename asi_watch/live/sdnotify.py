@@ -1,4 +1,4 @@
-"""Tell the service manager how the daemon is: ready, reloading, stopping, alive.
+"""Notify the service manager of the daemon's state: ready, reloading, stopping, alive.
 
 The protocol of ``sd_notify(3)`` is one datagram of ``KEY=value`` lines, so it is spoken here
 directly: the pure-Python package on the index has not moved since 2017, and the compiled ones

@@ -25,8 +25,8 @@ from asi_watch.live.operating.control import Answer, Request, RequestRefusedErro
 from asi_watch.live.operating.requests import RequestDesk, RetryRequest
 from asi_watch.live.operating.state_folder import StateFolder
 from asi_watch.live.sdnotify import Notifier
-from asi_watch.live.station import Station, status_line
-from asi_watch.live.storage.janitor import JanitorMemory
+from asi_watch.live.station import Station
+from asi_watch.live.status import StatusFile, status_line
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,6 @@ class Daemon:
         self._desk = RequestDesk()
         self._ledgers_rebuilt = 0
         self._state_made_anew: str | None = None
-        self._janitor_memory = JanitorMemory()
         self._reopened_at = float("-inf")
 
     # -- start → run → stop -----------------------------------------------------------------
@@ -117,7 +116,6 @@ class Daemon:
     def _open(self) -> None:
         self._station = Station(
             self._settings,
-            self._janitor_memory,
             alive=self._still_at_it,
         )
         self._ledgers_rebuilt += self._station.ledger_rebuilt
@@ -214,6 +212,7 @@ class Daemon:
         self._desk.serve(self._retry)
         if now - self._snapshot_at >= _SNAPSHOT_EVERY:
             self._look_after_folder()
+            self._serve_requests()
             self._take_snapshot(now)
         interval = self._notifier.watchdog_interval
         if interval is not None and now >= self._next_sign:
@@ -221,6 +220,20 @@ class Daemon:
             self._next_sign = now + interval / 2
             self._notifier.watchdog()
         self._notifier.status(status_line(self._snapshot))
+
+    def _serve_requests(self) -> None:
+        for request in self._station.ledger.take_requests():
+            which = dict(request.arguments)
+            slots = [datetime.fromisoformat(slot) for slot in which.pop("slots")]
+            for end in ("since", "until"):
+                which[end] = which[end] and datetime.fromisoformat(which[end])
+            asked = [
+                slot
+                for name, camera in self._station.cameras.items()
+                if request.camera in (None, name)
+                for slot in camera.retry(slots, **which)
+            ]
+            self._station.ledger.answer_request(request.id, f"{len(asked)} brackets", ok=True)
 
     def _reload(self) -> None:
         """Read the configuration again; a wrong one changes nothing."""
@@ -266,5 +279,7 @@ class Daemon:
             "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "ledgers_rebuilt": self._ledgers_rebuilt,
             "state_made_anew": self._state_made_anew,
+            "reload_error": None,
             **self._station.snapshot(),
         }
+        StatusFile(self._settings.state_dir).write(self._snapshot)

@@ -11,6 +11,7 @@ from typing import Any
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.live.camera import Camera
+from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import LedgerError
 from asi_watch.live.ledger.rebuild import Backups, open_ledger
 from asi_watch.live.messages import (
@@ -22,8 +23,7 @@ from asi_watch.live.messages import (
     ReadDone,
     ScanDone,
 )
-from asi_watch.live.storage.disk import DiskGuard
-from asi_watch.live.storage.janitor import Janitor, JanitorMemory
+from asi_watch.live.retention import RetentionThread
 from asi_watch.live.workers.at_work import AtWork
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.pool import MERGE, JobPool
@@ -40,8 +40,6 @@ class Station:
     Parameters
     ----------
     settings : Config
-    memory : JanitorMemory
-        What outlives a reload of what was deleted.
     alive : callable
         Called while opening takes its time.
 
@@ -54,7 +52,6 @@ class Station:
     def __init__(
         self,
         settings: Config,
-        memory: JanitorMemory,
         *,
         alive: Callable[[], None],
     ) -> None:
@@ -68,8 +65,8 @@ class Station:
             [settings.state_dir, *(c.output for c in settings.cameras.values())],
         )
         self._disk.start()
-        self._janitor = Janitor(
-            settings.state_dir, tuple(settings.cameras.values()), memory, self._disk.any_low
+        self._janitor = RetentionThread(
+            settings.state_dir, settings.cameras.values(), self._disk.any_low
         )
         self._janitor.start()
         self._budget = MemoryBudget(settings.memory_budget)
@@ -193,20 +190,4 @@ class Station:
         }
 
     def _camera_snapshot(self, name: str) -> dict[str, Any]:
-        deleted = self._janitor.deleted(name)
-        return {
-            **self.cameras[name].snapshot(),
-            "deleted_files": deleted.files,
-            "deleted_bytes": deleted.size,
-        }
-
-
-def status_line(snapshot: dict[str, Any]) -> str:
-    """Give a daemon's state in one line, for the service manager."""
-    cameras = snapshot.get("cameras", {})
-    published = sum(c["counts"]["published"] for c in cameras.values())
-    troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
-    text = f"{len(cameras)} cameras, {published} brackets published"
-    paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
-    text += f"; paused: {paused}" if paused else ""
-    return text + (f"; watch folder missing: {', '.join(troubled)}" if troubled else "")
+        return {**self.cameras[name].snapshot(), **self._janitor.snapshot(name)}

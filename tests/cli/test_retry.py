@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +13,16 @@ from click.testing import CliRunner, Result
 
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
-from asi_watch.cli.status import _show
+from asi_watch.cli.status import _show, _troubles
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.records import WITHOUT_CURVE, BracketRecord, RecordState, RejectedFile
+from asi_watch.live.ledger.records import (
+    WITHOUT_CURVE,
+    BracketRecord,
+    RecordState,
+    RejectedFile,
+    Request,
+)
+from asi_watch.live.status import StatusFile
 
 NOON = datetime(2026, 6, 21, 12)
 HOSTILE = "a\x1b[2J\u202e\udcff\n2026 fine"
@@ -49,9 +58,13 @@ class Place:
         name, *rest = arguments
         return CliRunner().invoke(main, [name, "-c", str(self.config), *rest])
 
-    def asked(self, camera: str = "roof") -> list[int]:
+    def requests(self) -> list[Request]:
+        """Return what was asked since the last call, as the daemon reads it."""
         with Ledger(self.state) as ledger:
-            return [r.slot.minute for r in ledger.to_retry(camera, 8)]
+            found = ledger.take_requests()
+            for request in found:
+                ledger.answer_request(request.id, "done", ok=True)
+        return found
 
 
 @pytest.fixture
@@ -63,36 +76,57 @@ def place(tmp_path: Path) -> Place:
     return place
 
 
-def test_by_time_by_state_by_camera_and_twice(place: Place) -> None:
+def test_a_request_says_which_by_time_by_state_and_by_camera(place: Place) -> None:
     answer = place.run("retry", "--slot", "2026-06-21T12:03", "--camera", "roof")
-    assert (answer.exit_code, place.asked(), place.asked("lab")) == (0, [3], [])
-    answer = place.run("retry", "--skipped", "--slot", "2026-06-21 12:03:00")
-    assert (answer.exit_code, place.asked()) == (0, [2, 3])
-    answer = place.run("retry", "--all-failed")
-    assert (answer.exit_code, place.asked(), place.asked("lab")) == (0, [1, 2, 3], [1])
-    assert "3 brackets: they are tried again when the daemon starts" in answer.output
+    assert answer.exit_code == 0
+    assert "tried again when it starts" in answer.output
+    (request,) = place.requests()
+    assert (request.kind, request.camera) == ("retry", "roof")
+    nothing = {"failed": False, "skipped": False, "published": False, "since": None, "until": None}
+    assert request.arguments == {**nothing, "slots": ["2026-06-21T12:03:00"]}
+    place.run("retry", "--skipped", "--all-failed", "--until", "2026-06-21T12:02")
+    (request,) = place.requests()
+    assert request.camera is None
+    states = {"failed": True, "skipped": True, "until": "2026-06-21T12:02:00"}
+    assert request.arguments == {**nothing, **states, "slots": []}
 
 
 def test_a_slot_that_is_not_there_is_an_error_that_says_why(place: Place) -> None:
     answer = place.run("retry", "--slot", "2026-06-21T12:01", "--slot", "2026-06-21T12:00:30")
     assert answer.exit_code == 1
-    assert place.asked() == [1]
+    assert len(place.requests()) == 1
     assert "2026-06-21 12:00:30: no such bracket in the ledger" in answer.output
     answer = place.run("retry", "--slot", "2026-06-21T12:00")
     assert answer.exit_code == 1
     assert "published by roof, and left alone" in answer.output
 
 
-def test_published_brackets_are_merged_anew_only_when_that_is_said(place: Place) -> None:
-    place.row(30, "published")
+def test_published_brackets_are_merged_again_only_when_that_is_said(place: Place) -> None:
     answer = place.run("retry", "--published", "--slot", "2026-06-21T12:00")
-    assert (answer.exit_code, place.asked()) == (0, [0])
-    answer = place.run("retry", "--published", "--since", "2026-06-21T12:01")
-    assert (answer.exit_code, place.asked()) == (0, [0, 30])
-    answer = place.run("retry", "--all-failed", "--until", "2026-06-21T12:02")
-    assert (answer.exit_code, place.asked()) == (0, [0, 1, 30])
+    assert answer.exit_code == 0
+    (request,) = place.requests()
+    assert request.arguments["published"]
     answer = place.run("retry", "--published")
     assert (answer.exit_code, "--since" in answer.output) == (2, True)
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_the_answer_of_the_daemon_is_shown(place: Place, ok: bool, code: int) -> None:
+    StatusFile(place.state).write({"at_utc": "now"})
+
+    def answer() -> None:
+        with Ledger(place.state, beside_daemon=True) as ledger:
+            while not (requests := ledger.take_requests()):
+                time.sleep(0.01)
+            ledger.answer_request(requests[0].id, f"2 brackets {HOSTILE}", ok=ok)
+
+    daemon = threading.Thread(target=answer)
+    daemon.start()
+    result = place.run("retry", "--all-failed")
+    daemon.join()
+    assert result.exit_code == code
+    assert "2 brackets" in result.output
+    assert all(line.isprintable() for line in result.output.splitlines())
 
 
 def test_history_says_what_a_product_lacks_and_where_the_latest_slot_is(place: Place) -> None:
@@ -137,7 +171,7 @@ def test_what_makes_no_sense_is_refused(place: Place, arguments: tuple[str, ...]
     answer = place.run("retry", *arguments)
     assert answer.exit_code != 0
     assert "Traceback" not in answer.output
-    assert place.asked() == []
+    assert place.requests() == []
 
 
 def test_history_moves_no_cursor_and_forges_no_row(place: Place) -> None:
@@ -160,7 +194,6 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "hanging": HOSTILE,
         "counts": counts,
         "open_count": 0,
-        "waiting_for_curve": 0,
         "waiting_for_room": 0,
         "waiting_in_ledger": 0,
         "backlog": 0,
@@ -169,10 +202,13 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "curve_fault": HOSTILE,
         "calibrating": False,
         "deleted_files": 0,
+        "products": None,
+        "last_exposure": None,
         "last_error": {"at": "now", "what": HOSTILE},
     }
     top = {"version": "1", "pid": 1, "started_utc": "", "jobs_running": 0, "jobs_queued": 0}
-    _show({**top, "rows_owed": 0, "state_made_anew": None, "cameras": {"roof": camera}})
+    snapshot = {**top, "cameras": {"roof": camera}}
+    _show(snapshot, _troubles(snapshot))
     out = capsys.readouterr().out
     assert "a\\x1b[2J\\u202e\\udcff\\n2026 fine" in out
     assert all(line.isprintable() for line in out.splitlines())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from asi_watch.live.disk import wait_for_room
 from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.operating.control import Answer, ControlServer, Request
-from asi_watch.live.storage.disk import wait_for_room
 from asi_watch.products import sweep_temporaries
 
 # An empty ledger with its journal.

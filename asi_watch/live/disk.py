@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _EVERY = 2.0
 _LOOK_AGAIN = 1.0
-_FIRST_LOOK = 5.0
+_PATIENCE = 5.0
 # Writing goes on only when this much more than the floor is free, so that it does not flutter.
 _RESUME_AT = 1.05
 
@@ -41,7 +41,7 @@ def wait_for_room(
     folder: Path,
     needed: int,
     stopping: Callable[[], bool],
-    sign_of_life: Callable[[], object] = lambda: None,
+    alive: Callable[[], object] = lambda: None,
     free: Callable[[Path], int] = free_bytes,
 ) -> bool:
     """Wait until a folder has so much room that the daemon can start at all.
@@ -53,7 +53,7 @@ def wait_for_room(
         Bytes.
     stopping : callable
         Tells that nobody wants to wait any more.
-    sign_of_life : callable
+    alive : callable
         Called every second meanwhile.
     free : callable
         Folder → free bytes.
@@ -61,31 +61,31 @@ def wait_for_room(
     Returns
     -------
     bool
-        True when there is room, or nobody knows.
+        True when there is room, or it cannot be known.
     """
-    told = False
+    logged = False
     while True:
         try:
             found = free(folder)
         except OSError:
             return True
         if found >= needed:
-            if told:
+            if logged:
                 event(log, logging.WARNING, "disk has room again", folder=folder)
             return True
-        if not told:
-            told = True
+        if not logged:
+            logged = True
             event(log, logging.ERROR, "disk full: waiting to start", folder=folder, free=found)
-        sign_of_life()
+        alive()
         if stopping():
             return False
         time.sleep(_LOOK_AGAIN)
 
 
 class DiskGuard:
-    """Looks at the free space every two seconds, in a thread for each folder.
+    """Looks at the free space of all folders every two seconds, in one thread.
 
-    A share that hangs then stops its own thread alone: not the daemon, nor the look at others.
+    A share that hangs keeps its thread; another one takes over without that folder.
 
     Parameters
     ----------
@@ -107,19 +107,22 @@ class DiskGuard:
         self._folders = tuple(dict.fromkeys(folders))
         self._free = free
         self._low: dict[Path, str] = {}
+        self._hanging: set[Path] = set()
+        self._asked: tuple[Path, float] | None = None
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(folder,), name="disk", daemon=True)
-            for folder in self._folders
-        ]
 
     def start(self) -> None:
         """Look once, if the file systems answer, then keep looking."""
         if self._floor is None:
             return
-        answered(_FIRST_LOOK, *(partial(self._look_at, folder) for folder in self._folders))
-        for thread in self._threads:
-            thread.start()
+        answered(_PATIENCE, *(partial(self._look_at, folder) for folder in self._folders))
+        self._start_thread()
+
+    def _start_thread(self) -> None:
+        self._asked = None
+        self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -127,6 +130,10 @@ class DiskGuard:
 
     def low(self, *folders: Path) -> str | None:
         """Say why nothing may be written to these folders now, None if it may."""
+        asked = self._asked
+        if asked is not None and time.monotonic() - asked[1] > _PATIENCE:
+            self._hanging.add(asked[0])
+            self._start_thread()
         return next((self._low[f] for f in folders if f in self._low), None)
 
     def any_low(self) -> bool:
@@ -138,13 +145,26 @@ class DiskGuard:
         for folder in self._folders:
             self._look_at(folder)
 
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY):
+            for folder in self._folders:
+                if folder in self._hanging:
+                    continue
+                self._asked = folder, time.monotonic()
+                self._look_at(folder)
+                if threading.current_thread() is not self._thread:
+                    # It answers again, and another thread has taken over meanwhile.
+                    self._hanging.discard(folder)
+                    return
+                self._asked = None
+
     def _look_at(self, folder: Path) -> None:
         if self._floor is None:
             return
         try:
             free = self._free(folder)
         except OSError as error:
-            # Not answering is another fault than being full: writing will tell.
+            # Not answering is another fault than being full: writing will show it.
             event(log, logging.DEBUG, "free space unknown", folder=folder, reason=str(error))
             return
         self._judge(folder, free, self._floor)
@@ -167,10 +187,6 @@ class DiskGuard:
             event(log, logging.WARNING, "disk has room again", folder=folder, free=_megabytes(free))
         else:
             self._low[folder] = text
-
-    def _run(self, folder: Path) -> None:
-        while not self._stop.wait(_EVERY):
-            self._look_at(folder)
 
 
 def _megabytes(size: int) -> str:

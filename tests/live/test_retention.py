@@ -21,10 +21,16 @@ from asi_watch.cli import main
 from asi_watch.config import load_config
 from asi_watch.config.model import CameraConfig, LimitsConfig, RetentionConfig
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.records import BracketRecord, RejectedFile
-from asi_watch.live.storage.deleting import Tree
-from asi_watch.live.storage.janitor import ClockTrust, Janitor, JanitorMemory
-from asi_watch.live.storage.retention import Kind, Memory, Outcome, retain
+from asi_watch.live.ledger.records import BracketRecord, RejectedFile
+from asi_watch.live.retention import (
+    ClockTrust,
+    Kind,
+    Outcome,
+    RetentionThread,
+    _Candidates,
+    product_fault,
+    retain,
+)
 from asi_watch.products import Source
 from asi_watch.products.embed import into_jpeg
 from tests.products.making import provenance
@@ -130,7 +136,7 @@ class Archive:
         most: int | None = None,
         free: Callable[[Path], int] = plenty,
         others: tuple[CameraConfig, ...] = (),
-        memory: Memory | None = None,
+        done: dict[tuple[str, Kind], datetime] | None = None,
         **limits: Any,
     ) -> Outcome:
         outcomes = retain(
@@ -143,7 +149,7 @@ class Archive:
             thorough=thorough,
             most=most,
             free=free,
-            memory=memory,
+            done=done,
         )
         return outcomes[0] if outcomes else Outcome("roof", kind)
 
@@ -271,12 +277,12 @@ def test_without_limits_nothing_goes(archive: Archive) -> None:
 def test_a_run_is_bounded_and_the_next_goes_on(archive: Archive) -> None:
     for age in range(40, 50):
         archive.bracket(age)
-    memory = Memory()
-    first = archive.run(max_age=30 * DAY, most=3, memory=memory, thorough=False)
+    done: dict[tuple[str, Kind], datetime] = {}
+    first = archive.run(max_age=30 * DAY, most=3, done=done, thorough=False)
     assert (first.files, first.more) == (2 * PER_BRACKET, True)
-    second = archive.run(max_age=30 * DAY, memory=memory, thorough=False)
+    second = archive.run(max_age=30 * DAY, done=done, thorough=False)
     assert (second.files, second.more) == (8 * PER_BRACKET, False)
-    assert archive.run(max_age=30 * DAY, memory=memory, thorough=False).files == 0
+    assert archive.run(max_age=30 * DAY, done=done, thorough=False).files == 0
 
 
 def test_rows_done_with_are_not_looked_at_again_before_the_next_thorough_run(
@@ -284,13 +290,13 @@ def test_rows_done_with_are_not_looked_at_again_before_the_next_thorough_run(
 ) -> None:
     for age in range(40, 50):
         archive.bracket(age)
-    memory = Memory()
-    archive.run(max_age=30 * DAY, memory=memory)
+    done: dict[tuple[str, Kind], datetime] = {}
+    archive.run(max_age=30 * DAY, done=done)
     looked: list[str] = []
-    monkeypatch.setattr(Tree, "status", lambda self, path: looked.append(path))
-    archive.run(max_age=30 * DAY, memory=memory, thorough=False)
+    monkeypatch.setattr(_Candidates, "_status", lambda self, path: looked.append(path))
+    archive.run(max_age=30 * DAY, done=done, thorough=False)
     assert looked == []
-    archive.run(max_age=30 * DAY, memory=memory, thorough=True)
+    archive.run(max_age=30 * DAY, done=done, thorough=True)
     assert len(looked) == 10 * PER_BRACKET
 
 
@@ -302,7 +308,7 @@ def test_by_a_clock_that_jumped_nothing_goes_by_its_age(archive: Archive) -> Non
 
 def test_a_clock_is_trusted_again_after_a_day_without_jumps() -> None:
     wall, mono = [NOW], [0.0]
-    trust = ClockTrust(lambda: wall[0], lambda: mono[0])
+    trust = ClockTrust(None, lambda: wall[0], lambda: mono[0])
     assert trust.look(NOW - 60) == (NOW, True)
     wall[0], mono[0] = wall[0] + 7200, mono[0] + 7200
     assert trust.look(NOW)[1]
@@ -319,76 +325,79 @@ def test_a_machine_that_starts_far_from_the_ledgers_time_is_not_believed_at_once
     last: float,
 ) -> None:
     mono = [0.0]
-    trust = ClockTrust(lambda: NOW + mono[0], lambda: mono[0])
+    trust = ClockTrust(None, lambda: NOW + mono[0], lambda: mono[0])
     assert not trust.look(last)[1]
     mono[0] += DAY + 1
     assert trust.look(last)[1]
 
 
-def test_a_reload_does_not_make_a_doubtful_clock_a_trusted_one(archive: Archive) -> None:
+def test_a_restart_does_not_make_a_doubtful_clock_a_trusted_one(archive: Archive) -> None:
     archive.bracket(40)
     settings = archive.settings("exposures", max_age=3600)
     # The ledger's last row is of 2024, the clock of this machine is years ahead.
-    memory = JanitorMemory()
     for _ in range(2):
-        Janitor(archive.state, [settings], memory).run_once()
+        RetentionThread(archive.state, [settings]).run_once()
         assert len(archive.files()) == PER_BRACKET
+        # Meanwhile rows are written by the clock that nobody should believe.
+        stamp = datetime.now(UTC).isoformat()
+        row = BracketRecord("roof", datetime(2024, 6, 20), "skipped", updated_utc=stamp)
+        archive.ledger.record_all([row])
 
 
-def trusting() -> JanitorMemory:
+def trusting() -> ClockTrust:
     """A clock just after the last row of the archive."""
-    return JanitorMemory(clock=ClockTrust(lambda: NOW, lambda: 0.0))
+    return ClockTrust(None, lambda: NOW, lambda: 0.0)
 
 
-def test_the_janitor_deletes_only_when_told_to(archive: Archive) -> None:
+def test_the_thread_deletes_only_when_told_to(archive: Archive) -> None:
     archive.bracket(40)
     archive.bracket(0.2)
     settings = archive.settings("exposures", max_age=DAY)
     dry = settings.model_copy(
         update={"retention": settings.retention.model_copy(update={"dry_run": True})}
     )
-    assert not Janitor(archive.state, [dry], trusting()).run_once()
+    assert not RetentionThread(archive.state, [dry], clock=trusting()).run_once()
     assert len(archive.files()) == 2 * PER_BRACKET
-    janitor = Janitor(archive.state, [settings], trusting())
-    janitor.run_once()
+    thread = RetentionThread(archive.state, [settings], clock=trusting())
+    thread.run_once()
     assert len(archive.files()) == PER_BRACKET
-    assert janitor.deleted("roof").files == PER_BRACKET
-    janitor.stop()
+    assert thread.snapshot("roof")["deleted_files"] == PER_BRACKET
+    thread.stop()
 
 
 def test_a_full_disk_does_not_wait_for_the_hour(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_MORE_AFTER", "_LOOK_EVERY"):
-        monkeypatch.setattr(f"asi_watch.live.storage.janitor.{name}", 0.01)
+        monkeypatch.setattr(RetentionThread, name, 0.01)
     archive.bracket(40)
     archive.bracket(0.2)
     settings = archive.settings("exposures", keep_free=10**18)
     for pressed in (False, True):
-        janitor = Janitor(archive.state, [settings], trusting(), lambda p=pressed: p)
-        janitor.start()
+        thread = RetentionThread(archive.state, [settings], lambda p=pressed: p, trusting())
+        thread.start()
         deadline = time.monotonic() + (60 if pressed else 0.3)
         while archive.files() and time.monotonic() < deadline:
             time.sleep(0.02)
-        janitor.stop()
+        thread.stop()
         assert (archive.files() == []) is pressed
 
 
 def test_on_a_full_disk_what_was_published_behind_the_last_run_goes_too(archive: Archive) -> None:
     archive.bracket(40)
     settings = archive.settings("exposures", keep_free=10**18)
-    janitor = Janitor(archive.state, [settings], trusting(), lambda: True)
-    janitor.run_once()
+    thread = RetentionThread(archive.state, [settings], lambda: True, trusting())
+    thread.run_once()
     assert archive.files() == []
     # Of a backlog, worked off newest first.
     archive.bracket(50)
     for _ in range(3):
-        janitor.run_once()
+        thread.run_once()
     assert archive.files() == []
     # Not again and again: a long ledger takes its time.
     archive.bracket(60)
     for _ in range(3):
-        janitor.run_once()
+        thread.run_once()
     assert len(archive.files()) == PER_BRACKET
 
 
@@ -447,14 +456,6 @@ def test_a_product_that_does_not_say_whose_it_is_stays(archive: Archive) -> None
     assert mine.products[0].endswith("_hdr.jpg")
 
 
-def test_products_of_an_earlier_name_are_the_cameras_own(archive: Archive) -> None:
-    record = archive.bracket(3)
-    archive.product(replace(record, camera="rof"), 3)
-    assert archive.run("exposures", max_age=DAY).files == PER_BRACKET
-    assert archive.run("products", max_age=DAY).files == 1
-    assert archive.files("in") == archive.files("out") == []
-
-
 def test_a_file_stays_that_another_camera_has_not_merged(archive: Archive) -> None:
     record = archive.bracket(40)
     other = archive.camera.model_copy(update={"name": "lab", "output": archive.folder / "lab"})
@@ -493,15 +494,15 @@ def test_a_file_rewritten_between_the_look_and_the_deletion_stays(
 ) -> None:
     record = archive.bracket(40)
     first = archive.folder / "in" / record.inputs[0].path
-    look = Tree.status
+    look = _Candidates._status
 
-    def rewritten_after(self: Tree, path: str) -> os.stat_result | None:
+    def rewritten_after(self: _Candidates, path: str) -> os.stat_result | None:
         found = look(self, path)
         if path == record.inputs[0].path:
             first.write_bytes(b"y" * SIZE)
         return found
 
-    monkeypatch.setattr(Tree, "status", rewritten_after)
+    monkeypatch.setattr(_Candidates, "_status", rewritten_after)
     outcome = archive.run(max_age=30 * DAY)
     assert (outcome.files, outcome.failed) == (1, 0)
     assert archive.files() == [first.name]
@@ -512,16 +513,16 @@ def test_a_folder_swapped_for_a_link_after_the_look_leads_nowhere(
 ) -> None:
     record = archive.bracket(40)
     folder = (archive.folder / "in" / record.inputs[0].path).parent
-    look = Tree.status
+    look = _Candidates._status
 
-    def swapped_after(self: Tree, path: str) -> os.stat_result | None:
+    def swapped_after(self: _Candidates, path: str) -> os.stat_result | None:
         found = look(self, path)
         if path == record.inputs[-1].path:
             folder.rename(archive.folder / "precious")
             folder.symlink_to(archive.folder / "precious")
         return found
 
-    monkeypatch.setattr(Tree, "status", swapped_after)
+    monkeypatch.setattr(_Candidates, "_status", swapped_after)
     assert archive.run(max_age=30 * DAY).files == 0
     assert len(list((archive.folder / "precious").iterdir())) == PER_BRACKET
 
@@ -687,3 +688,32 @@ def test_todays_folder_stays(archive: Archive) -> None:
     archive.run(keep_free=10**15)
     assert archive.files() == []
     assert (archive.folder / "in" / record.inputs[0].path).parent.is_dir()
+
+
+# -- do the newest products stand? ------------------------------------------------------------
+
+
+def test_products_that_are_missing_cut_or_others_are_found_and_named(
+    archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, gone, cut, foreign = [archive.bracket(age) for age in (4, 3, 2, 1)]
+    out = archive.folder / "out"
+    (out / gone.products[0]).unlink()
+    (out / cut.products[0]).write_bytes((out / cut.products[0]).read_bytes()[:-2])
+    (out / foreign.products[0]).write_bytes((out / whole.products[0]).read_bytes())
+    assert product_fault(archive.camera, whole) is None
+    assert "missing" in (product_fault(archive.camera, gone) or "")
+    assert "cut" in (product_fault(archive.camera, cut) or "")
+    assert "of another bracket" in (product_fault(archive.camera, foreign) or "")
+    thread = RetentionThread(archive.state, [archive.camera])
+    thread.check_products()
+    shown = thread.snapshot("roof")["products"]
+    assert (shown["checked"], shown["missing"], shown["damaged"]) == (4, 1, 2)
+    (logged,) = caplog.records
+    assert logged.levelname == "ERROR"
+    answer = CliRunner().invoke(main, ["history", "-c", str(archive.config), "--verify"])
+    assert answer.exit_code == 1
+    for record in (gone, cut, foreign):
+        assert record.products[0] in answer.output
+    assert whole.products[0] not in answer.output
+    assert "3 of 4" in answer.output

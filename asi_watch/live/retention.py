@@ -1,0 +1,693 @@
+"""Which files of a camera have been kept long enough, and a check that the newest products stand.
+
+The ledger says what may go: exposures that were merged, as long as their products stand and the
+file is still what the row recorded; and products that say themselves which bracket they are of.
+What was not published is never a candidate: brackets that wait, failed or were skipped, exposures
+that came too late or were left out. Everything is reached below a held folder, and no link is
+followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import json
+import logging
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from asi_watch.brackets import slot_of
+from asi_watch.config.model import CameraConfig
+from asi_watch.files import HeldFolder
+from asi_watch.images import looks_complete
+from asi_watch.live.disk import free_bytes
+from asi_watch.live.ledger.ledger import Ledger, LedgerError
+from asi_watch.live.ledger.records import BracketRecord
+from asi_watch.live.messages import Signature
+from asi_watch.logs import event, failure
+from asi_watch.naming import is_product_name, slot_stem
+from asi_watch.products import Provenance, ProvenanceError, read_provenance
+
+__all__ = ["KINDS", "ClockTrust", "Kind", "Outcome", "RetentionThread", "product_fault", "retain"]
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["exposures", "products"]
+KINDS: tuple[Kind, ...] = ("exposures", "products")
+
+_HOUR, _DAY = 3600.0, 86_400.0
+# Late exposures, calibrations and people still want what is younger.
+_YOUNGEST = _HOUR
+# A folder that was written to so lately may be written to again before the camera makes it again.
+_FOLDER_IN_USE = 2 * _DAY
+# Later than now by more than this is the mistake of a clock.
+_FUTURE = _HOUR
+_NAMES_BEHIND = timedelta(days=2)
+_PAGE = 100
+_MOST_FAILURES = 20
+_HOPELESS = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
+_DATE_FOLDER = re.compile(r"\d[\d_.\-]*")
+_DATE_FORMS = ("%Y", "%Y%m", "%Y%m%d", "%Y%m%d%H", "%Y%j", "%Y%j%H", "%y%m%d", "%y%m%d%H")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was deleted of one kind of files of one camera, or would be."""
+
+    camera: str
+    kind: Kind
+    files: int = 0
+    size: int = 0
+    failed: int = 0
+    reason: str | None = None
+    """Why the first of those that failed could not be deleted."""
+    kept: int = 0
+    """Brackets that were to go and stay, since their product is not as it was published."""
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    more: bool = False
+    """The run was cut short: there is more to delete."""
+
+
+def retain(
+    cameras: Iterable[CameraConfig],
+    ledger: Ledger,
+    now: float,
+    *,
+    apply: bool,
+    chosen: Callable[[CameraConfig], bool] = lambda camera: True,
+    done: dict[tuple[str, Kind], datetime] | None = None,
+    free: Callable[[Path], int] = free_bytes,
+    trust_clock: bool = True,
+    thorough: bool = True,
+    most: int | None = None,
+    pause: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
+    """Delete what has been kept long enough: all exposures first, then products, oldest slot first.
+
+    Parameters
+    ----------
+    cameras : iterable of CameraConfig
+        All there are: cameras may see the same files.
+    ledger : Ledger
+        Only read.
+    now : float
+        Unix time.
+    apply : bool
+        Delete; otherwise only count, to the same numbers.
+    chosen : callable
+        Tells of which cameras files may be deleted, if they have limits.
+    done : dict, optional
+        By camera and kind, the slot up to which nothing is left to delete; kept between runs.
+    free : callable
+        Folder → free bytes.
+    trust_clock : bool
+        False: nothing goes by its age.
+    thorough : bool
+        Look at every row, also where neither is to be expected to have become old.
+    most : int or None
+        About so many files of each kind at most; brackets are not divided.
+    pause : callable
+        Called after every page of rows; True ends the run.
+
+    Returns
+    -------
+    list of Outcome
+        One for each camera and kind that has limits.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger cannot be read.
+    """
+    cameras, done, freed = tuple(cameras), {} if done is None else done, dict[int, int]()
+    candidates = [
+        _Candidates(camera, kind, cameras, ledger, now, freed)
+        for kind in KINDS
+        for camera in cameras
+        if chosen(camera) and getattr(camera.retention, kind).any
+    ]
+    try:
+        for one in candidates:
+            one.done = None if thorough else done.get((one.camera.name, one.kind))
+            # All before the first is deleted: what one frees counts for all, tried out or not.
+            one.measure(free, trust_clock=trust_clock)
+        for kind in KINDS:
+            streams = [c.brackets(pause, thorough=thorough) for c in candidates if c.kind == kind]
+            for _, _, one, bracket in heapq.merge(*streams, key=lambda item: item[:2]):
+                one.consider(bracket, apply=apply, most=most)
+    finally:
+        for one in candidates:
+            one.close()
+    if apply:
+        done |= {(c.camera.name, c.kind): c.done for c in candidates if c.done is not None}
+    return [one.outcome for one in candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that is left of a bracket; `frees` bytes, none while another name holds the file."""
+
+    path: str
+    signature: Signature
+    frees: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Bracket:
+    """The files of one kind that are left of a bracket: they go together."""
+
+    record: BracketRecord
+    since: float
+    files: tuple[_File, ...]
+
+
+class _Candidates:
+    """One kind of files of one camera: what is left of its brackets, and what is too much."""
+
+    def __init__(
+        self,
+        camera: CameraConfig,
+        kind: Kind,
+        cameras: tuple[CameraConfig, ...],
+        ledger: Ledger,
+        now: float,
+        freed: dict[int, int],
+    ) -> None:
+        self.camera, self.kind, self.outcome = camera, kind, Outcome(camera.name, kind)
+        self.done: datetime | None = None
+        self._root = camera.watch if kind == "exposures" else camera.output
+        self._limits = getattr(camera.retention, kind)
+        self._ledger, self._now, self._others = ledger, now, _others(camera, cameras)
+        self._unfinished = self._hopeless = False
+        self._before = float("-inf")
+        self._goal = 0
+        """Bytes that are to be freed on the device."""
+        self._freed = freed
+        """Bytes freed so far, by device: cameras may share one."""
+        self._device = -1
+        self._held: HeldFolder | None = None
+        with suppress(OSError):
+            self._held = HeldFolder(self._root)
+            self._device = self._held.identity[0]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._held is not None:
+            self._held.close()
+
+    # -- what is too much -----------------------------------------------------------------------
+
+    def measure(self, free: Callable[[Path], int], *, trust_clock: bool) -> None:
+        """See what is too much."""
+        if self._limits.max_age is not None and trust_clock:
+            self._before = self._now - self._limits.max_age.total_seconds()
+        if self._limits.keep_free is not None:
+            with suppress(OSError):
+                self._goal = self._limits.keep_free - free(self._root)
+
+    @property
+    def _is_short(self) -> bool:
+        return self._goal > self._freed.get(self._device, 0)
+
+    def _wants(self, bracket: _Bracket) -> bool:
+        if self._now - bracket.since < _YOUNGEST:
+            return False
+        helps = self._is_short and any(file.frees for file in bracket.files)
+        return bracket.since < self._before or helps
+
+    # -- what there is --------------------------------------------------------------------------
+
+    def brackets(
+        self, stop: Callable[[], bool], *, thorough: bool
+    ) -> Iterator[tuple[datetime, str, _Candidates, _Bracket]]:
+        """Yield brackets of which something may be left, in the order of their slots."""
+        after = self.done
+        while page := self._ledger.finished(self.camera.name, after=after, limit=_PAGE):
+            after = page[-1].slot
+            by_age = not self._is_short
+            if self._held is None or (by_age and self._before == float("-inf")):
+                return
+            records = [record for record in page if record.state == "published"]
+            for record in records:
+                since = self._since(record)
+                if by_age and (since is None or since >= self._before):
+                    self._unfinished = True
+                    continue
+                if since is not None and (files := tuple(self._files(record))):
+                    yield record.slot, self.camera.name, self, _Bracket(record, since, files)
+                if self._hopeless or self.outcome.more:
+                    return
+                if not (self._unfinished or self.outcome.failed):
+                    self.done = record.slot
+            if stop() or (by_age and not thorough and self._past(records)):
+                return
+
+    def _past(self, page: list[BracketRecord]) -> bool:
+        """Tell that later rows are too young as well: names and rows are of one time."""
+        # Both sides near enough to UTC; a camera whose clock is far off ends no run.
+        edge = datetime.fromtimestamp(self._before, UTC).replace(tzinfo=None) - _NAMES_BEHIND
+        return all(
+            record.slot > edge and (since is None or since >= self._before)
+            for record in page
+            for since in [self._since(record)]
+        )
+
+    def _since(self, record: BracketRecord) -> float | None:
+        """From when the age of a bracket's files counts; None: no clock knows."""
+        times = [datetime.fromisoformat(record.updated_utc).timestamp()]
+        if self.kind == "exposures":
+            times += [exposure.mtime_ns / 1e9 for exposure in record.inputs]
+        return max((t for t in times if t <= self._now + _FUTURE), default=None)
+
+    def _files(self, record: BracketRecord) -> Iterator[_File]:
+        recorded: dict[str, Signature | None] = {e.path: e.signature for e in record.inputs}
+        if self.kind == "products":
+            stem = slot_stem(record.slot)
+            names = {path: PurePosixPath(path).name for path in record.products}
+            recorded = {
+                p: None for p, n in names.items() if n.startswith(stem) and is_product_name(n)
+            }
+        for path, signature in recorded.items():
+            status = self._status(path)
+            if status is None:
+                continue
+            found = (status.st_size, status.st_mtime_ns)
+            if signature in (None, found):
+                yield _File(path, found, status.st_size if status.st_nlink == 1 else 0)
+
+    def _status(self, path: str) -> os.stat_result | None:
+        assert self._held is not None
+        where = PurePosixPath(path)
+        try:
+            with self._held.folder(where.parent) as folder:
+                found = os.stat(where.name, dir_fd=folder, follow_symlinks=False)
+        except (OSError, ValueError):
+            return None
+        return found if stat.S_ISREG(found.st_mode) else None
+
+    # -- deleting -------------------------------------------------------------------------------
+
+    def consider(self, bracket: _Bracket, *, apply: bool, most: int | None) -> None:
+        """Delete a bracket's files, or only count them, if it is to go."""
+        outcome = self.outcome
+        if not self._wants(bracket):
+            self._unfinished = True
+            return
+        if most is not None and outcome.files >= most:
+            outcome.more = self._unfinished = True
+            return
+        gone = [f for f in self._permitted(bracket) if not apply or self._remove(f)]
+        if not gone:
+            return
+        slot = bracket.record.slot
+        outcome.files += len(gone)
+        outcome.size += sum(file.signature[0] for file in gone)
+        outcome.oldest = min(outcome.oldest or slot, slot)
+        outcome.newest = max(outcome.newest or slot, slot)
+        self._freed[self._device] = self._freed.get(self._device, 0) + sum(f.frees for f in gone)
+        if apply and self._now - bracket.since > _FOLDER_IN_USE:
+            for folder in {PurePosixPath(file.path).parent for file in gone}:
+                self._remove_empty_date_folders(folder, slot)
+
+    def _permitted(self, bracket: _Bracket) -> Sequence[_File]:
+        record = bracket.record
+        if self.kind == "products":
+            return [f for f in bracket.files if _provenance(self.camera, record, f.path)]
+        if self.camera.retention.require_product and product_fault(self.camera, record):
+            self.outcome.kept += 1
+            return ()
+        return [f for f in bracket.files if not self._others_want(f)]
+
+    def _others_want(self, file: _File) -> bool:
+        """Tell whether the file is another camera's exposure too, not yet published there."""
+        here = Path(os.path.realpath(self._root)) / file.path
+        for other, root in self._others:
+            parsed = other.pattern.parse(here.name)
+            if parsed is None or not other.wants(here.name) or not here.is_relative_to(root):
+                continue
+            slot = slot_of(parsed.timestamp, other.bracket.round_to, other.bracket.offset)
+            record = self._ledger.get(other.name, slot)
+            merged = record.inputs if record and record.state == "published" else ()
+            relative = str(here.relative_to(root))
+            if not any(e.path == relative and e.signature == file.signature for e in merged):
+                return True
+        return False
+
+    def _remove(self, file: _File) -> bool:
+        if self._hopeless or self._held is None:
+            return False
+        # Opened again: a folder that was moved away meanwhile is not ours any more.
+        where = PurePosixPath(file.path)
+        try:
+            with self._held.folder(where.parent) as folder:
+                found = os.stat(where.name, dir_fd=folder, follow_symlinks=False)
+                same = (found.st_size, found.st_mtime_ns) == file.signature
+                if same and stat.S_ISREG(found.st_mode):
+                    os.unlink(where.name, dir_fd=folder)
+                    return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return False
+            self.outcome.failed += 1
+            self.outcome.reason = self.outcome.reason or f"{file.path}: {error.strerror or error}"
+            # A folder that is not ours costs a few tries, a disk that fails only one.
+            self._hopeless = error.errno in _HOPELESS or self.outcome.failed >= _MOST_FAILURES
+        return False
+
+    def _remove_empty_date_folders(self, folder: PurePosixPath, slot: datetime) -> None:
+        """Remove folders that are empty and named by the date of a slot, from below.
+
+        A folder that a camera does not make again every day stays: its next upload would fail.
+        """
+        assert self._held is not None
+        while _DATE_FOLDER.fullmatch(folder.name) and _names_the_day(folder, slot):
+            try:
+                with self._held.folder(folder.parent) as parent:
+                    os.rmdir(folder.name, dir_fd=parent)
+            except OSError:  # not empty, mostly
+                return
+            folder = folder.parent
+
+
+def _names_the_day(folder: PurePosixPath, slot: datetime) -> bool:
+    digits = re.sub(r"\D", "", str(folder))
+    # Folders may be named in another time zone than files, or by the evening before.
+    moments = (slot + timedelta(hours=hours) for hours in sorted(range(-36, 37), key=abs))
+    return any(digits.endswith(f"{m:{form}}") for m in moments for form in _DATE_FORMS)
+
+
+def _others(
+    camera: CameraConfig, cameras: Iterable[CameraConfig]
+) -> list[tuple[CameraConfig, Path]]:
+    """Return the other cameras whose watch folder is this one's, or lies in it or around it."""
+    root = Path(os.path.realpath(camera.watch))
+    roots = [(c, Path(os.path.realpath(c.watch))) for c in cameras if c.name != camera.name]
+    return [(c, r) for c, r in roots if r.is_relative_to(root) or root.is_relative_to(r)]
+
+
+# -- do products stand? -----------------------------------------------------------------------
+
+
+def product_fault(camera: CameraConfig, record: BracketRecord) -> str | None:
+    """Say what is wrong with the products of a published bracket, None if they stand.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    record : BracketRecord
+
+    Returns
+    -------
+    str or None
+        Such as ``PATH: missing``, cut, of another bracket, or not made of the row's exposures.
+    """
+    inputs = {(e.path, e.size, e.mtime_ns) for e in record.inputs}
+    for path in record.products:
+        if not os.path.lexists(camera.output / path):
+            return f"{path}: missing"
+        provenance = _provenance(camera, record, path)
+        if provenance is None:
+            return f"{path}: damaged, or of another bracket"
+        if not looks_complete(camera.output / path):
+            return f"{path}: cut"
+        if not inputs <= {(s.path, s.size, s.mtime_ns) for s in provenance.sources}:
+            return f"{path}: not made of the exposures in its row"
+    return None if record.products else "no product in its row"
+
+
+def _provenance(camera: CameraConfig, record: BracketRecord, path: str) -> Provenance | None:
+    try:
+        found = read_provenance(camera.output / path)
+    except (OSError, ProvenanceError):
+        return None
+    return found if (found.camera, found.slot) == (record.camera, record.slot) else None
+
+
+# -- in the daemon ----------------------------------------------------------------------------
+
+
+class ClockTrust:
+    """Tells whether the computer's clock has run evenly of late, also over restarts.
+
+    Parameters
+    ----------
+    path : Path or None
+        Where it is remembered.
+    wall, boottime : callable
+        The two clocks, in seconds.
+    """
+
+    _JUMP = _HOUR
+    _TRUST_AFTER = _DAY
+    # A machine that was off for longer, or whose clock says so, is not believed at once.
+    _OFF_FOR = _DAY
+    _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        wall: Callable[[], float] = time.time,
+        boottime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self._path, self._wall, self._boottime = path, wall, boottime
+        self._difference: float | None = None
+        self._doubted_at = float("-inf")
+        self._boot = ""
+        with suppress(OSError):
+            self._boot = self._BOOT_ID.read_text().strip()
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(path.read_text()) if path is not None else {}
+            if kept["boot"] == self._boot:
+                self._difference, self._doubted_at = kept["difference"], kept["doubted_at"]
+
+    def look(self, last_change: float | None) -> tuple[float, bool]:
+        """Read the clock.
+
+        Parameters
+        ----------
+        last_change : float or None
+            Unix time at which the ledger was last written; the first look after a boot compares
+            with it: a machine may have started with a clock that is years ahead.
+
+        Returns
+        -------
+        now : float
+            Unix time.
+        trusted : bool
+            False for a day after the clock jumped by more than an hour.
+        """
+        now, since_boot = self._wall(), self._boottime()
+        difference = now - since_boot
+        if self._difference is None:
+            jumped = (
+                last_change is not None and not -self._JUMP <= now - last_change <= self._OFF_FOR
+            )
+        else:
+            jumped = abs(difference - self._difference) > self._JUMP
+        if jumped:
+            self._doubted_at = since_boot
+        self._difference = difference
+        if self._path is not None:
+            kept = {"boot": self._boot, "difference": difference, "doubted_at": self._doubted_at}
+            with suppress(OSError):
+                self._path.write_text(json.dumps(kept))
+        return now, since_boot - self._doubted_at >= self._TRUST_AFTER
+
+
+class RetentionThread:
+    """Deletes hourly, sooner when a disk is full, in bounded steps; and checks the newest products.
+
+    Parameters
+    ----------
+    state_dir : Path
+        Where the ledger is, which is only read.
+    cameras : iterable of CameraConfig
+    is_full : callable
+        Tells that a disk is so full that writing pauses: then nothing waits for the hour.
+    clock : ClockTrust, optional
+    """
+
+    _FIRST_AFTER, _EVERY, _MORE_AFTER, _LOOK_EVERY = 600.0, _HOUR, 60.0, 5.0
+    _SEARCH_EVERY = 600.0
+    _MOST_FILES = 5000
+    _CHECKED = 50
+    # Between pages: who waits for a processor while it holds the interpreter's lock makes all
+    # others wait.
+    _BREATH = 0.1
+
+    def __init__(
+        self,
+        state_dir: Path,
+        cameras: Iterable[CameraConfig],
+        is_full: Callable[[], bool] = lambda: False,
+        clock: ClockTrust | None = None,
+    ) -> None:
+        self._state_dir, self._cameras, self._is_full = state_dir, tuple(cameras), is_full
+        self._clock = clock or ClockTrust(state_dir / "clock.json")
+        self._done: dict[tuple[str, Kind], datetime] = {}
+        self._deleted: dict[str, tuple[int, int]] = {}
+        self._products: dict[str, dict[str, Any]] = {}
+        self._thorough_at = self._searched_at = float("-inf")
+        self._in_vain = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the file at hand."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def snapshot(self, camera: str) -> dict[str, Any]:
+        """Return what `status` shows: deleted since the start, and how the newest products are."""
+        files, size = self._deleted.get(camera, (0, 0))
+        return {
+            "deleted_files": files,
+            "deleted_bytes": size,
+            "products": self._products.get(camera),
+        }
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        due, due_if_full = began + self._FIRST_AFTER, began + self._MORE_AFTER
+        while not self._stopping.wait(self._LOOK_EVERY):
+            now = time.monotonic()
+            if now < due and not (now >= due_if_full and self._is_full()):
+                continue
+            hourly = now >= due
+            due = now + self._EVERY
+            try:
+                if self.run_once():
+                    due = now + self._MORE_AFTER
+                if hourly:
+                    self.check_products()
+            except LedgerError as error:
+                event(log, logging.WARNING, "retention postponed", reason=str(error))
+            # The one boundary of this thread: retention is not worth more than the daemon.
+            except Exception as error:  # noqa: BLE001
+                failure(log, "retention crashed", error)
+            due_if_full = time.monotonic() + self._MORE_AFTER
+
+    def run_once(self) -> bool:
+        """Go through all cameras once; at times also through rows that nothing was expected of.
+
+        That is once a day, and where the disk stays full though nothing is found to delete.
+
+        Returns
+        -------
+        bool
+            True if there is more to delete.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger cannot be read.
+        """
+        began = time.monotonic()
+        daily = began - self._thorough_at >= _DAY
+        # A backlog is published in no order: what came behind an earlier run makes room as well.
+        thorough = daily or (self._in_vain and began - self._searched_at >= self._SEARCH_EVERY)
+        with Ledger(self._state_dir, read_only=True) as ledger:
+            changes = [ledger.last_change(camera.name) for camera in self._cameras]
+            last = max((change.timestamp() for change in changes if change), default=None)
+            now, trusted = self._clock.look(last)
+            outcomes = self._retain(ledger, now, trusted, thorough=thorough, dry=False)
+            if daily:
+                # What would be deleted is logged once a day.
+                self._retain(ledger, now, trusted, thorough=True, dry=True)
+        if thorough and not daily:
+            self._searched_at = time.monotonic()
+        if daily and not any(outcome.more for outcome in outcomes):
+            self._thorough_at = time.monotonic()
+        self._in_vain = self._is_full() and not any(outcome.files for outcome in outcomes)
+        return any(outcome.more for outcome in outcomes)
+
+    def _retain(
+        self, ledger: Ledger, now: float, trusted: bool, *, thorough: bool, dry: bool
+    ) -> list[Outcome]:
+        outcomes = retain(
+            self._cameras,
+            ledger,
+            now,
+            apply=not dry,
+            chosen=lambda camera: camera.retention.dry_run == dry,
+            done=self._done,
+            trust_clock=trusted,
+            thorough=thorough,
+            most=None if dry else self._MOST_FILES,
+            pause=lambda: self._stopping.wait(self._BREATH),
+        )
+        for outcome in outcomes:
+            if outcome.files or outcome.failed or outcome.kept:
+                _log(outcome, dry)
+            if not dry:
+                files, size = self._deleted.get(outcome.camera, (0, 0))
+                self._deleted[outcome.camera] = files + outcome.files, size + outcome.size
+        return outcomes
+
+    def check_products(self) -> None:
+        """Look whether the newest products of every camera stand as they were published.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger cannot be read.
+        """
+        for camera in self._cameras:
+            with Ledger(self._state_dir, read_only=True) as ledger:
+                newest = ledger.history(camera=camera.name, limit=self._CHECKED)
+            published = [record for record in newest if record.state == "published"]
+            faults = [f for record in published if (f := product_fault(camera, record))]
+            missing = sum(fault.endswith(": missing") for fault in faults)
+            self._products[camera.name] = {
+                "checked": len(published),
+                "missing": missing,
+                "damaged": len(faults) - missing,
+                "example": faults[-1] if faults else None,
+            }
+            if faults:
+                event(
+                    log,
+                    logging.WARNING if missing == len(faults) else logging.ERROR,
+                    "products do not stand as they were published",
+                    camera=camera.name,
+                    missing=missing,
+                    damaged=len(faults) - missing,
+                    of=len(published),
+                    example=faults[-1],
+                    remedy="asi-watch history --verify lists them, asi-watch retry --published"
+                    " merges them again",
+                )
+
+
+def _log(outcome: Outcome, dry_run: bool) -> None:
+    event(
+        log,
+        logging.WARNING if outcome.failed else logging.INFO,
+        "retention would delete" if dry_run else "retention deleted",
+        camera=outcome.camera,
+        kind=outcome.kind,
+        files=outcome.files,
+        megabytes=outcome.size // 1_000_000,
+        oldest=outcome.oldest,
+        newest=outcome.newest,
+        kept_without_product=outcome.kept or None,
+        failed=outcome.failed or None,
+        reason=outcome.reason,
+    )

@@ -1,1 +1,0 @@
-"""Room on the disks: the floor below which writing pauses, and retention."""
