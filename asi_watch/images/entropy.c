@@ -46,6 +46,7 @@ typedef struct {
     table_t *dc, *ac;
     uint64_t *masks;
     int16_t *levels;
+    int32_t level_before, step_before;
 } component_t;
 
 typedef struct {
@@ -58,7 +59,6 @@ typedef struct {
     const uint8_t *hole_from, *hole_to;
     int proofs;
     uint64_t mask_before;
-    int32_t level_before, step_before;
     int empty_before;
 } scan_t;
 
@@ -373,10 +373,10 @@ dc_refine(scan_t *s, component_t *c, Py_ssize_t block)
 {
     refill(s);
     if (s->watch) {
-        const int32_t step = c->levels[block] - s->level_before;
-        const int varies = step != s->step_before;
-        s->level_before = c->levels[block];
-        s->step_before = step;
+        const int32_t step = c->levels[block] - c->level_before;
+        const int varies = step != c->step_before;
+        c->level_before = c->levels[block];
+        c->step_before = step;
         if (in_hole(s) && varies && prove(s, 1)) {
             return HOLE;
         }

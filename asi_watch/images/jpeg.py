@@ -368,7 +368,8 @@ class JpegPicture:
         rest = self._data[behind : scan.end]
         if not rest or (scan.interval and len(rest) == 2 and rest[0] == 0xFF):
             return
-        constant = len(set(rest)) == 1
+        # Some encoders fill up a byte that is full, with eight ones.
+        constant = len(set(rest)) == 1 or rest == b"\xff\x00"
         zeros_before = not rest[0] and not self._data[behind - 1]
         if not (final and constant and filled) or zeros_before:
             raise HeaderError(f"is damaged ({len(rest)} bytes are left over behind its last block)")
