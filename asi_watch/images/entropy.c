@@ -26,7 +26,7 @@ enum { WHOLE, SHORT, BAD_CODE, RESTART, RANGE, LEVEL, RUN, HOLE, BAD_TABLE };
 #define BLOCK_ENDS 128
 /* Zero bytes that make a hole, and how many unlikely symbols inside it prove it. */
 #define HOLE_BYTES 64
-#define HOLE_PROOFS 40
+#define HOLE_PROOFS 24
 
 typedef struct {
     uint16_t fast[1 << FAST_BITS]; /* length << 8 | symbol; 0: a longer code, or none */
@@ -779,7 +779,7 @@ check_scan(PyObject *module, PyObject *args)
         Py_END_ALLOW_THREADS;
     }
     const int spare = s.count & 7;
-    const int filled = wrong || !spare || s.bits >> (64 - spare) == (1u << spare) - 1u;
+    const int filled = !spare || s.bits >> (64 - spare) == (1u << spare) - 1u;
     result = Py_BuildValue("inni", wrong, done, (Py_ssize_t)(behind_data(&s) - bytes), filled);
 done:
     while (job->count > 0) {

@@ -15,7 +15,6 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -234,9 +233,8 @@ class JpegPicture:
             self._note("its scan parameters, which mean nothing here, are odd")
             first, last, bits = 0, 63, 0
         self._add(_SOS, payload[:-3] + bytes([first, last, bits]))
-        tables = dict(self._tables)
-        if not tables and not self.header.progressive:
-            tables = _usual_tables()  # motion JPEG leaves them out
+        # Motion JPEG leaves out the usual tables, decoders know them.
+        tables = {**_USUAL_TABLES, **self._tables}
         self._scans.append(
             _Scan(
                 components,
@@ -419,48 +417,45 @@ def decode_jpeg(picture: JpegPicture, allocate: Allocate) -> NDArray[np.uint8]:
     """
     picture.check_scans()
     header = picture.header
-    flat = allocate(header.height * header.width * header.channels)
+    shape = (header.height, header.width, header.channels)
+    pixels = allocate(header.height * header.width * header.channels)[: np.prod(shape)]
+    pixels = pixels.reshape(shape)
     if header.progressive or header.height * header.width < _WORTH_A_THREAD:
         picture.check_data()
-        return _decode(picture.plain(), header, flat)
-    # The check takes a third of the decoder's time; a thread of its own hides that.
-    with ThreadPoolExecutor(1, "jpeg-check") as pool:
-        check = pool.submit(picture.check_data)
-        try:
-            failed, pixels = None, _decode(picture.plain(), header, flat)
-        except HeaderError as error:
-            failed = error
-        check.result()  # What it finds is the better reason.
-    if picture.padded:
-        return _decode(picture.plain(), header, flat)
-    if failed is not None:
-        raise failed
+        failure = _decode_into(pixels, picture)
+    else:
+        # The check takes a third of the decoder's time; a thread of its own hides that.
+        with ThreadPoolExecutor(1, "jpeg-check") as pool:
+            check = pool.submit(picture.check_data)
+            failure = _decode_into(pixels, picture)
+            check.result()
+        if picture.padded:
+            failure = _decode_into(pixels, picture)
+    if failure is not None and "subsampling" in failure and _entropy is not None:
+        pixels[...] = _decode_rare_sampling(picture)
+    elif failure is not None:
+        raise HeaderError(f"is damaged ({failure})")
     return pixels
 
 
-def _decode(data: bytes, header: Header, flat: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    shape = (header.height, header.width, header.channels)
-    flat = flat[: np.prod(shape)]
+def _decode_into(pixels: NDArray[np.uint8], picture: JpegPicture) -> str | None:
+    """Decode strictly into the memory of `pixels`; return what went wrong."""
+    space = "BGR" if pixels.shape[2] == 3 else "GRAY"
     try:
         decoded = simplejpeg.decode_jpeg(
-            data, "BGR" if header.channels == 3 else "GRAY", buffer=flat, strict=True
+            picture.plain(), space, buffer=pixels.reshape(-1), strict=True
         )
     except ValueError as error:
-        if "subsampling" in str(error) and _entropy is not None:
-            decoded = flat.reshape(shape)
-            decoded[...] = _decode_rare_sampling(data, header)
-        else:
-            raise HeaderError(f"is damaged ({clause(error)})") from None
-    if decoded.shape != shape:
-        raise HeaderError("decodes to another size than its header claims")
-    return flat.reshape(shape)
+        return clause(error)
+    return None if decoded.shape == pixels.shape else "decodes to another size than its header's"
 
 
-def _decode_rare_sampling(data: bytes, header: Header) -> NDArray[np.uint8]:
+def _decode_rare_sampling(picture: JpegPicture) -> NDArray[np.uint8]:
     """Decode sampling factors that TurboJPEG has no name for; the data was checked before."""
+    header = picture.header
     flag = cv2.IMREAD_COLOR if header.channels == 3 else cv2.IMREAD_GRAYSCALE
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        decoded = cv2.imdecode(np.frombuffer(picture.plain(), np.uint8), flag)
     except cv2.error:
         decoded = None
     if decoded is None or decoded.shape[:2] != (header.height, header.width):
@@ -474,8 +469,11 @@ def _kept(component: _Component) -> tuple[bytearray, bytearray]:
     return bytearray(8 * blocks), bytearray(2 * blocks)
 
 
-@cache
 def _usual_tables() -> dict[int, bytes]:
     """Return the Huffman tables of the standard, from a picture that was encoded with them."""
     sample = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
     return JpegPicture(sample, Header("jpeg", 8, 8, 3, 0))._tables
+
+
+_USUAL_TABLES: dict[int, bytes] = {}
+_USUAL_TABLES.update(_usual_tables())

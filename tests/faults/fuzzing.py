@@ -19,7 +19,7 @@ from pathlib import Path
 
 from asi_watch.errors import ImageError
 from asi_watch.images import read_image
-from tests.test_images import jp2, jpeg, pillow, png, sky
+from tests.images.pictures import jp2, jpeg, pillow, png, sky
 
 SECONDS = 2.0
 # For what waits without computing. A host may take the cores away for a while.

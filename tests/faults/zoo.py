@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.test_images import ZOO as CONTENTS
-from tests.test_images import jpeg, pillow, sky
+from tests.images.pictures import ZOO as CONTENTS
+from tests.images.pictures import jpeg, pillow, sky
 
 Put = Callable[[Path], None]
 
