@@ -203,11 +203,17 @@ class NamePattern:
             and _full_year(year % 100) != year
         ):
             raise ValueError(f"year {year} cannot be written with two digits")
-        exposure = self._exposure_text(exposure_us)
-        return "".join(
-            timestamp.strftime(f"%{text}") if kind == "directive" else text or exposure
-            for kind, text, _ in self._parts
-        )
+        return self._stem_of(timestamp, self._exposure_text(exposure_us))
+
+    def shares_names_with(self, other: NamePattern) -> bool:
+        """Tell whether one file name may fit both patterns."""
+        moment = datetime(2010, 10, 10, 10, 10, 10)  # day and month may stand in any order
+        names = [
+            f"{pattern._stem_of(moment, exposure)}.jpg"
+            for pattern in (self, other)
+            for exposure in (*pattern.labels, "10")
+        ]
+        return any(self.parse(name) and other.parse(name) for name in names)
 
     def to_utc(self, timestamp: datetime) -> datetime:
         """Turn a timestamp of the camera's clock into UTC.
@@ -224,6 +230,12 @@ class NamePattern:
             as its first occurrence (``fold=0``).
         """
         return timestamp.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
+
+    def _stem_of(self, timestamp: datetime, exposure: str) -> str:
+        return "".join(
+            timestamp.strftime(f"%{text}") if kind == "directive" else text or exposure
+            for kind, text, _ in self._parts
+        )
 
     def _checked_label(self, text: str) -> float:
         value = self.labels[text]

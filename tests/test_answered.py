@@ -94,7 +94,7 @@ def test_a_check_says_that_a_share_is_dead(
     file = tmp_path / "asi.yaml"
     file.write_text(f"state_dir: {tmp_path}\n{TEXT}")
     config = load_config(file)
-    monkeypatch.setattr("asi_watch.config.checks._PATIENCE", 0.05)
+    monkeypatch.setattr("asi_watch.config.checks._CAMERA_ANSWERS_WITHIN", 0.05)
 
     def hanging(_: object) -> list[object]:
         share_returns.wait(60)

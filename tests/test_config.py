@@ -119,6 +119,9 @@ def test_with_labels_a_number_that_is_none_does_not_fit() -> None:
     also = camera_of('exposure_labels: {"0": 500}, exposure_labels_only: false')
     assert also.pattern.parse(name) is not None
     assert camera_of().pattern.parse(name) is not None
+    listed = 'exposure_labels: {"0": 500}, bracket: {exposures: [80, 160, 500]}'
+    assert camera_of(listed).pattern.parse(name) is not None
+    assert camera_of(listed).pattern.parse("20240621103008_81.jpg") is None
 
 
 def test_never_is_none() -> None:

@@ -25,8 +25,9 @@ from asi_watch.naming import (
 
 __all__ = ["find_warnings", "folder_problems"]
 
-# Seconds that the file systems of all folders together may take to answer.
-_FOLDERS_ANSWER_WITHIN = 2.0
+# Seconds that the file systems of all folders together, and that one camera's, may take to answer.
+_FOLDERS_ANSWER_WITHIN, _CAMERA_ANSWERS_WITHIN = 2.0, 5.0
+_MISSING, _READABLE = "is missing", "can be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class _Folders:
 def folder_problems(data: Any, base: Path, default_state_dir: Path) -> Iterator[tuple[Way, str]]:
     """Find folders that would feed a camera its own or another's products.
 
-    Works on the values as read, before they are validated, so that these problems are told
+    Works on the values as read, before they are validated, so that these problems are reported
     together with all the others.
 
     Parameters
@@ -93,7 +94,7 @@ def _problems_of_two(first: _Folders, second: _Folders) -> Iterator[tuple[Way, s
         text = f"camera {first.name} writes there too; give every camera its own"
         yield (*way, "output"), f"{str(second.output)!r}: {text}"
     for one, other in ((first, second), (second, first)):
-        # A folder that two cameras watch is told below.
+        # A folder that two cameras watch is reported below.
         if _within(other.output, one.watch) and other.output != other.watch:
             text = f"{str(other.output)!r} lies in the folder that camera {one.name} watches"
             yield ("cameras", other.name, "output"), f"{text}; its products would be seen there"
@@ -104,28 +105,21 @@ def _problems_of_two(first: _Folders, second: _Folders) -> Iterator[tuple[Way, s
         yield (*way, "watch"), f"{str(second.watch)!r}: {text}"
 
 
-def _share_names(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+def _share_names(*sections: Mapping[str, Any]) -> bool:
     """Tell whether one file name may be an exposure of both cameras."""
-    patterns = []
-    for section in (first, second):
-        try:
-            patterns.append(
-                NamePattern(
-                    section.get("filename", CameraConfig.model_fields["filename"].default),
-                    section.get("exposure_unit", "us"),
-                    section.get("exposure_labels"),
-                    labels_only=section.get("exposure_labels_only", True),
-                )
+    try:
+        first, second = (
+            NamePattern(
+                section.get("filename", CameraConfig.model_fields["filename"].default),
+                section.get("exposure_unit", "us"),
+                section.get("exposure_labels"),
+                labels_only=section.get("exposure_labels_only", True),
             )
-        except (ValueError, TypeError, AttributeError):
-            return first.get("filename") == second.get("filename")  # refused for what it is
-    for pattern, other in (patterns, patterns[::-1]):
-        labels = [pattern._label_us[label] for label in pattern.labels]
-        for exposure_us in (*labels, 10.0 * MICROSECONDS_PER_UNIT[pattern.unit]):
-            name = pattern.format(datetime(2010, 10, 10, 10, 10, 10), exposure_us)
-            if pattern.parse(f"{name}.jpg") and other.parse(f"{name}.jpg"):
-                return True
-    return False
+            for section in sections
+        )
+    except (ValueError, TypeError, AttributeError):
+        return sections[0].get("filename") == sections[1].get("filename")  # refused for itself
+    return first.shares_names_with(second)
 
 
 def _within(inner: Path | None, outer: Path | None) -> bool:
@@ -149,10 +143,6 @@ def _real(values: list[object], base: Path) -> list[Path | None]:
 
 
 # -- warnings --------------------------------------------------------------------------------
-
-# Seconds that a camera's folders may take to answer.
-_PATIENCE = 5.0
-_MISSING, _READABLE = "is missing", "can be read"
 
 
 def find_warnings(
@@ -180,12 +170,12 @@ def find_warnings(
         for check in checks:
             for way, text in check(camera):
                 yield ("cameras", name, *way), text
-        for way, text in _floors(config, camera):
+        for way, text in _floors(config.disk.keep_free, camera):
             yield ("cameras", name, *way), text
 
 
 def _folders_if_they_answer(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
-    (found,) = answered(_PATIENCE, lambda: list(_folders(camera)))
+    (found,) = answered(_CAMERA_ANSWERS_WITHIN, lambda: list(_folders(camera)))
     if found is None:
         yield (), f"{_quoted(camera.watch)} or {_quoted(camera.output)} does not answer"
     else:
@@ -219,7 +209,7 @@ def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
             yield ("response",), "mertens uses no response curve"
         return
     if camera.response is not None:
-        (state,) = answered(_PATIENCE, partial(_state, camera.response))
+        (state,) = answered(_CAMERA_ANSWERS_WITHIN, partial(_state, camera.response))
         if state != _MISSING:
             if state != _READABLE:
                 text = f"{_quoted(camera.response)} {state or 'is on a share that gives no answer'}"
@@ -298,8 +288,7 @@ def _retention(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
         yield ("retention", "products", "max_age"), text
 
 
-def _floors(config: Config, camera: CameraConfig) -> Iterator[tuple[Way, str]]:
-    floor = config.disk.keep_free
+def _floors(floor: int | None, camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     for kind in ("exposures", "products"):
         keep_free = getattr(camera.retention, kind).keep_free
         if floor is not None and keep_free is not None and keep_free <= floor:

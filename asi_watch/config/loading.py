@@ -84,11 +84,6 @@ def load_config(path: str | Path) -> Config:
     path : str or pathlib.Path
         The YAML file; relative paths in it count from its own folder.
 
-    Returns
-    -------
-    Config
-        Complete, with every default filled in, and frozen.
-
     Raises
     ------
     ConfigError
@@ -124,11 +119,6 @@ def parse_config(text: bytes, file: str, base: Path) -> LoadedConfig:
     base : pathlib.Path
         Where relative paths count from.
 
-    Returns
-    -------
-    LoadedConfig
-        The configuration and its lines.
-
     Raises
     ------
     ConfigError
@@ -151,17 +141,11 @@ def parse_config(text: bytes, file: str, base: Path) -> LoadedConfig:
 
 
 def dump_config(config: Config) -> str:
-    """Write a configuration as YAML with every default filled in.
+    """Write a configuration as YAML that loads to an equal one, with every default filled in.
 
     Parameters
     ----------
     config : Config
-        Any.
-
-    Returns
-    -------
-    str
-        A file that loads to an equal configuration.
     """
     data = config.model_dump(mode="json")
     for name, camera in config.cameras.items():

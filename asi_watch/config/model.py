@@ -339,9 +339,17 @@ class CameraConfig(Section):
     @property
     def pattern(self) -> NamePattern:
         """The compiled pattern of this camera's file names."""
-        labels = tuple(self.exposure_labels.items())
+        labels, listed = dict(self.exposure_labels), self.bracket.exposures
+        if labels and isinstance(listed, tuple):
+            # An exposure that is expected and has no label is written as a number.
+            numbers = {f"{time:g}": time for time in listed if time not in labels.values()}
+            labels = numbers | labels
         return _compiled(
-            self.filename, self.exposure_unit, labels, self.timezone, self.exposure_labels_only
+            self.filename,
+            self.exposure_unit,
+            tuple(labels.items()),
+            self.timezone,
+            self.exposure_labels_only,
         )
 
     def wants(self, filename: str) -> bool:
