@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,14 +16,19 @@ if TYPE_CHECKING:
     from asi_watch.pipeline import ArchiveRules
 
 __all__ = [
+    "Circle",
     "archive_rules",
     "camera_of",
+    "disc_of",
+    "disc_or_auto_of",
     "duration",
     "echo_log",
     "exposure_unit_option",
     "names_options",
     "round_to_option",
 ]
+
+Circle = tuple[float, float, float]
 
 
 class _Echo(logging.Handler):
@@ -174,3 +180,36 @@ def _parser(unit: str) -> Callable[[str], ParsedName | None]:
         return None if parsed is None else parsed._replace(exposure_us=parsed.exposure_us * factor)
 
     return parse
+
+
+# -- the circle of --sky-disc ----------------------------------------------------------------
+
+
+def disc_or_auto_of(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> Circle | Literal["auto", "none"] | None:
+    """Read X,Y,RADIUS, ``auto`` or ``none``; None where the option is not given."""
+    return "auto" if value == "auto" else _disc(value, "auto, none")
+
+
+def disc_of(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> Circle | Literal["none"] | None:
+    """Read X,Y,RADIUS or ``none``; None where the option is not given."""
+    return _disc(value, "none")
+
+
+def _disc(value: str | None, choices: str) -> Circle | Literal["none"] | None:
+    if value is None:
+        return None
+    if value == "none":
+        return "none"
+    try:
+        x, y, radius = (float(number) for number in value.split(","))
+    except ValueError:
+        x = y = radius = math.nan
+    if not (math.isfinite(x) and math.isfinite(y) and 0 < radius < math.inf):
+        raise click.BadParameter(
+            f"{value!r} is not {choices} or three numbers such as 1024,1010,980"
+        )
+    return x, y, radius

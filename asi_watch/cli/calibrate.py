@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from asi_watch.cli._archive import archive_rules, camera_of, echo_log, names_options
-from asi_watch.cli._sky_disc import Circle, disc_or_auto_of
+from asi_watch.cli._archive import (
+    Circle,
+    archive_rules,
+    camera_of,
+    disc_or_auto_of,
+    echo_log,
+    names_options,
+)
 from asi_watch.files import shown
 
 if TYPE_CHECKING:

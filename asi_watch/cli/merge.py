@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from asi_watch.cli._archive import archive_rules, camera_of, echo_log, names_options
-from asi_watch.cli._sky_disc import Circle, disc_of
+from asi_watch.cli._archive import (
+    Circle,
+    archive_rules,
+    camera_of,
+    disc_of,
+    echo_log,
+    names_options,
+)
 
 if TYPE_CHECKING:
     from asi_watch.config.model import CameraConfig, Config
