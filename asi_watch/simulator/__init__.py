@@ -1,12 +1,11 @@
 """A camera that is not there: a rendered sky of known radiance, or the replay of an archive."""
 
+from asi_watch.simulator.clouds import Weather
 from asi_watch.simulator.faults import FAULTS, FaultRate, parse_faults
-from asi_watch.simulator.run import Summary, Written, simulate
 from asi_watch.simulator.sensor import RESPONSES, Camera, response_curve
 from asi_watch.simulator.settings import CLOUD_COVER, WRITERS, SimulatorSettings
+from asi_watch.simulator.simulation import Clock, Summary, Written, simulate
 from asi_watch.simulator.sky import Sky
-from asi_watch.simulator.weather import Weather
-from asi_watch.simulator.writer import Clock, WallClock
 
 __all__ = [
     "CLOUD_COVER",
@@ -19,7 +18,6 @@ __all__ = [
     "SimulatorSettings",
     "Sky",
     "Summary",
-    "WallClock",
     "Weather",
     "Written",
     "parse_faults",

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from asi_watch.simulator.atmosphere import sunlight
 from asi_watch.simulator.lens import Floats, Lens, Sun
-from asi_watch.simulator.noise import fractal_tile
-from asi_watch.simulator.weather import Weather
 
 SLICES = 10
 BASE_KM = 1.2
@@ -38,6 +36,71 @@ STEEPEST = 0.55
 # Far smaller than the Earth's: keeps the clouds at the horizon larger than a pixel.
 SHELL_RADIUS_KM = 160.0
 CLOUD_WHITE = np.array([1.0, 0.99, 0.98], np.float32)
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What the clouds are like."""
+
+    cover: float = 0.50
+    """Threshold of the cumulus field in standard deviations: lower is more cloud."""
+    cirrus: float = 0.5
+    """Largest optical depth of the cirrus veil."""
+    wind_kmh: float = 32.0
+    wind_to_deg: float = 65.0
+    """Direction the cumulus moves to, degrees from north by east."""
+
+    @property
+    def wind(self) -> tuple[float, float]:
+        """Velocity (east, north) in km/s."""
+        angle = math.radians(self.wind_to_deg)
+        return (
+            math.sin(angle) * self.wind_kmh / 3600,
+            math.cos(angle) * self.wind_kmh / 3600,
+        )
+
+
+def fractal_tile(
+    rng: np.random.Generator,
+    size: int,
+    *,
+    slope: float,
+    lowest: float = 2.0,
+    stretch: float = 1.0,
+) -> NDArray[np.float32]:
+    """Make a tile of fractal noise that continues across its edges.
+
+    White noise is shaped in the frequency domain to amplitudes proportional to k^−slope, which is
+    the sum of very many octaves at once.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    size : int
+        Width and height in pixels.
+    slope : float
+        Exponent of the amplitude spectrum: larger is smoother.
+    lowest : float
+        Lowest frequency kept, in cycles per tile; it sets the size of the largest forms.
+    stretch : float
+        Above 1, forms are drawn out along x by this factor.
+
+    Returns
+    -------
+    ndarray, shape (size, size), float32
+        Mean 0, standard deviation 1.
+    """
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
+    ky = np.fft.fftfreq(size, 1 / size)[:, np.newaxis]
+    kx = np.fft.rfftfreq(size, 1 / size)[np.newaxis, :] * stretch
+    k = np.hypot(kx, ky)
+    shape = np.zeros_like(k)
+    np.power(k, -slope, where=k > 0, out=shape)
+    shape *= 1 / (1 + (lowest / np.maximum(k, 1e-9)) ** 6)
+    tile = np.fft.irfft2(spectrum * shape, s=(size, size)).astype(np.float32)
+    tile -= tile.mean()
+    tile /= tile.std()
+    return tile
 
 
 @dataclass(frozen=True)

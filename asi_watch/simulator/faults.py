@@ -18,15 +18,7 @@ DEFAULT_RATE = 0.2
 
 @dataclass(frozen=True)
 class FaultRate:
-    """How often a fault befalls a bracket.
-
-    Parameters
-    ----------
-    kind : str
-        One of `FAULTS`.
-    rate : float
-        Probability per bracket, 0…1.
-    """
+    """How often a fault befalls a bracket: `rate` is its probability, 0…1."""
 
     kind: FaultKind
     rate: float = DEFAULT_RATE
@@ -34,19 +26,9 @@ class FaultRate:
 
 @dataclass(frozen=True)
 class Frame:
-    """One exposure as the camera took it.
+    """One exposure as the camera took it; times are those of the camera's clock.
 
-    Parameters
-    ----------
-    bracket : int
-        Number of the bracket, from 0.
-    slot, timestamp : datetime
-        When the bracket began and when this exposure was taken, on the camera's clock.
-    exposure_us : float
-    data : bytes
-        The image file's content.
-    suffix : str
-        Extension of its name.
+    `slot` is when its bracket began, `data` the image file's content.
     """
 
     bracket: int
@@ -59,17 +41,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A frame (or what is left of it) and when it lands in the folder.
+    """A frame (or what is left of it) and when it lands in the folder, on the camera's clock.
 
-    Parameters
-    ----------
-    at : datetime
-        On the camera's clock.
-    frame : Frame
-        With the content as it will be written.
-    fault : str or None
-    node : {"file", "fifo", "nothing"}
-        What is made: a file, a named pipe, or nothing at all.
+    `node` says what is made: a file, a named pipe, or nothing at all.
     """
 
     at: dt.datetime

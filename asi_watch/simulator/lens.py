@@ -21,13 +21,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sun:
-    """Where the sun stands.
-
-    Parameters
-    ----------
-    zenith, azimuth : float
-        Angles in radians; azimuth from north by east.
-    """
+    """Where the sun stands: angles in radians, azimuth from north by east."""
 
     zenith: float
     azimuth: float
@@ -148,12 +142,11 @@ class Lens:
     def directions(self, rows: slice, cols: slice) -> tuple[Floats, Floats, Floats]:
         """Unit vectors (east, north, up) of the pixels in a window, each of its shape."""
         centre = (self.size - 1) / 2
-        y = (
-            np.arange(rows.start, rows.stop, dtype=np.float32)[:, np.newaxis] - centre
-        ) / self.radius
-        x = (
-            np.arange(cols.start, cols.stop, dtype=np.float32)[np.newaxis, :] - centre
-        ) / self.radius
+        y, x = (
+            (np.arange(span.start, span.stop, dtype=np.float32) - centre) / self.radius
+            for span in (rows, cols)
+        )
+        y, x = y[:, np.newaxis], x[np.newaxis, :]
         reach = np.maximum(np.hypot(x, y), np.float32(1e-6))
         zenith = np.minimum(reach, 1) * np.float32(math.pi / 2)
         sine = np.sin(zenith) / reach

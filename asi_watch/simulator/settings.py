@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from asi_watch.naming import NamePattern
+from asi_watch.simulator.clouds import Weather
 from asi_watch.simulator.faults import FaultRate
 from asi_watch.simulator.sensor import RESPONSES
 from asi_watch.simulator.sky import LARGEST, SMALLEST, START
-from asi_watch.simulator.weather import Weather
 
 WriterKind = Literal["plain", "chunked", "rename", "mixed"]
 WRITERS: tuple[str, ...] = get_args(WriterKind)
@@ -23,42 +23,7 @@ DEFAULT_PATTERN = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
 
 @dataclass(frozen=True)
 class SimulatorSettings:
-    """Settings of one simulation.
-
-    Parameters
-    ----------
-    out : Path
-        Folder the camera writes into.
-    brackets : int
-        How many; 0 goes on until stopped (in a replay: until the archive ends).
-    interval_s : float
-        From one bracket to the next, in seconds of the camera's clock.
-    speed : float
-        Seconds of the camera's clock per real second; `inf` does not wait at all.
-    exposures_us : tuple of float
-        Exposure times of a bracket in µs, in the order they are taken.
-    settle_s : float
-        From one exposure of a bracket to the next, in seconds of the camera's clock.
-    size, seed : int
-        Of the rendered sky.
-    clouds : {"clear", "few", "scattered", "broken"}
-    response : str
-        Kind of response curve, see `asi_watch.simulator.response_curve`.
-    quality : int
-        JPEG quality.
-    drift_px : float or None
-        How many pixels the clouds at the zenith move between two exposures of a bracket; None
-        leaves it to the wind and `settle_s`.
-    start : datetime
-        First slot, on the camera's clock.
-    pattern, folders : str
-        File names, as in the configuration file, and `strftime` pattern of the sub-folders.
-    writer : {"plain", "chunked", "rename", "mixed"}
-    faults : tuple of FaultRate
-    truth : bool
-        Save the true response curve and the true radiance of every bracket.
-    replay : Path or None
-        Archive to write again with new timestamps, in place of the rendered sky.
+    """Settings of one simulation; times are those of the camera's clock.
 
     Raises
     ------
@@ -68,23 +33,30 @@ class SimulatorSettings:
 
     out: Path
     brackets: int = 10
+    """How many; 0 goes on until stopped (in a replay: until the archive ends)."""
     interval_s: float = 30.0
     speed: float = 1.0
+    """Seconds of the camera's clock per real second; `inf` does not wait at all."""
     exposures_us: tuple[float, ...] = (80.0, 160.0, 320.0, 640.0, 1280.0)
     settle_s: float = 1.0
+    """From one exposure of a bracket to the next."""
     size: int = 2048
     seed: int = 1
     clouds: str = "scattered"
     response: str = "film"
     quality: int = 90
     drift_px: float | None = None
+    """Pixels the clouds at the zenith move between two exposures; None: as the wind has it."""
     start: dt.datetime = START
     pattern: str = DEFAULT_PATTERN
     folders: str = "%Y/%m/%d/%H"
+    """`strftime` pattern of the sub-folders."""
     writer: WriterKind = "plain"
     faults: tuple[FaultRate, ...] = ()
     truth: bool = False
+    """Save the true response curve and the true radiance of every bracket."""
     replay: Path | None = None
+    """Archive to write again with new timestamps, in place of the rendered sky."""
 
     def __post_init__(self) -> None:
         self._check_numbers()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asi_watch.simulator import Sky, Weather
-from asi_watch.simulator.flare import add_flare
+from asi_watch.simulator.atmosphere import add_flare
 from asi_watch.simulator.lens import LOWEST_SUN_DEG, Lens, sun_at
 
 SIZE = 160

@@ -14,11 +14,11 @@ import simplejpeg
 from asi_watch.naming import NamePattern
 from asi_watch.response_files import load_curve
 from asi_watch.simulator import SimulatorSettings, Summary, Written, parse_faults, simulate
+from asi_watch.simulator.simulation import Clock, write_file
 from asi_watch.simulator.sources import RenderedSource
-from asi_watch.simulator.writer import write_chunked, write_rename
 
 
-class NoWait:
+class NoWait(Clock):
     """A clock that notes how long it should have slept."""
 
     def __init__(self) -> None:
@@ -124,7 +124,7 @@ def test_chunked_grows_in_place(tmp_path: Path) -> None:
         def sleep(self, seconds: float) -> None:
             sizes.append(target.stat().st_size)
 
-    write_chunked(target, bytes(1000), Watching(), 0.1)
+    write_file(target, bytes(1000), "chunked", Watching(), 0.1)
     assert sizes == sorted(set(sizes))
     assert len(sizes) == 5
     assert target.stat().st_size == 1000
@@ -133,7 +133,7 @@ def test_chunked_grows_in_place(tmp_path: Path) -> None:
 def test_rename_replaces_at_once(tmp_path: Path) -> None:
     target = tmp_path / "a.jpg"
     target.write_bytes(b"old")
-    write_rename(target, b"new")
+    write_file(target, b"new", "rename", NoWait(), 0.0)
     assert target.read_bytes() == b"new"
     assert files(tmp_path) == ["a.jpg"]
 

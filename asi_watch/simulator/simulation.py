@@ -1,4 +1,4 @@
-"""One simulation from start to end: frames rendered, faults added, files written in time."""
+"""One simulation from start to end: frames, faults, and files written in time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import datetime as dt
 import heapq
 import json
 import logging
+import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,10 +17,8 @@ from typing import TextIO
 
 from asi_watch.naming import NamePattern
 from asi_watch.simulator.faults import Arrival, befall
-from asi_watch.simulator.replay import ReplaySource
 from asi_watch.simulator.settings import SimulatorSettings
-from asi_watch.simulator.sources import RenderedSource, Source
-from asi_watch.simulator.writer import PIECES, Clock, WallClock, make_fifo, write_frame
+from asi_watch.simulator.sources import RenderedSource, ReplaySource, Source
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +26,71 @@ MIXED = ("plain", "chunked", "rename")
 # Of the time between two exposures, the share that a slow upload takes.
 UPLOAD_SHARE = 0.4
 LONGEST_PAUSE_S = 0.2
+PIECES = 6
+
+
+class Clock:
+    """Real time, as the simulator sees it; tests hand in one that does not wait.
+
+    Parameters
+    ----------
+    stop : threading.Event
+        Ends every wait.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def now(self) -> float:
+        """Seconds since some moment; never goes back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; returns early when the simulation is told to stop."""
+        if seconds > 0:
+            self._stop.wait(seconds)
+
+
+def write_file(path: Path, data: bytes, kind: str, clock: Clock, pause_s: float) -> None:
+    """Write one file as cameras and their upload programs do; its folder is made if needed.
+
+    Parameters
+    ----------
+    path : Path
+    data : bytes
+    kind : {"plain", "chunked", "rename", "fifo"}
+        In one go; slowly in place, as over a thin line; under another name first; or not a file
+        but a named pipe, which blocks whoever opens it.
+    clock : Clock
+    pause_s : float
+        For chunked: real seconds between two pieces.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "fifo":
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        return
+    target = path.with_name(path.name + ".part") if kind == "rename" else path
+    step = max(1, -(-len(data) // PIECES)) if kind == "chunked" else max(1, len(data))
+    with target.open("wb", buffering=0) as file:
+        for start in range(0, len(data), step):
+            if start:
+                clock.sleep(pause_s)
+            file.write(data[start : start + step])
+    if kind == "rename":
+        target.replace(path)
 
 
 @dataclass(frozen=True)
 class Written:
-    """One line of the manifest.
+    """One line of the manifest; `path` is relative to the watched folder, `size` in bytes.
 
-    Parameters
-    ----------
-    bracket : int
-    slot, timestamp : datetime
-        On the camera's clock.
-    exposure_us : float
-    path : str
-        Relative to the watched folder.
-    fault : str or None
-    writer : str
-        "plain", "chunked", "rename", "fifo", or "nothing" for a frame that is missing.
-    size : int
-        Bytes written.
+    `writer` is "plain", "chunked", "rename", "fifo", or "nothing" for a frame that is missing.
     """
 
     bracket: int
@@ -64,25 +110,15 @@ class Written:
 
 @dataclass
 class Summary:
-    """What a simulation did.
-
-    Parameters
-    ----------
-    brackets, files : int
-        Brackets begun and files written.
-    faults : Counter
-        How often each fault happened.
-    stopped : bool
-        True when it was told to stop before its end.
-    behind_s : float
-        The most that writing fell behind its own time, in real seconds.
-    """
+    """What a simulation did: brackets begun, files written, how often each fault happened."""
 
     brackets: int = 0
     files: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
+    """True when it was told to stop before its end."""
     behind_s: float = 0.0
+    """The most that writing fell behind its own time, in real seconds."""
 
 
 def simulate(
@@ -119,7 +155,7 @@ def simulate(
         If a file cannot be written.
     """
     stop = stop or threading.Event()
-    clock = clock or WallClock(stop)
+    clock = clock or Clock(stop)
     source: Source = ReplaySource(settings) if settings.replay else RenderedSource(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     summary = Summary()
@@ -194,10 +230,8 @@ class _Run:
         name = self._pattern.format(frame.timestamp, frame.exposure_us) + frame.suffix
         path = self._settings.out / folder / name
         kind = self._writer() if arrival.node == "file" else arrival.node
-        if arrival.node == "fifo":
-            make_fifo(path)
-        elif arrival.node == "file":
-            write_frame(path, frame.data, kind, self._clock, self._pause_s)
+        if arrival.node != "nothing":
+            write_file(path, frame.data, kind, self._clock, self._pause_s)
         written = Written(
             frame.bracket,
             frame.slot,
