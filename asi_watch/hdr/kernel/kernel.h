@@ -1,4 +1,23 @@
-/* What the parts of the kernel share; module.c says what the kernel is. */
+/* The merge of a bracket in one pass over its exposures, in C.
+ *
+ * The packing: every exposure adds one 64-bit word per sample, looked up by its code.
+ *
+ *     63          32 31            weight_bits          0
+ *     | numerator    | counters    | weight             |
+ *
+ * Numerator: w (g - ln t - lowest) in fixed point. Weight: w as an integer. Counters: of the
+ * shortest exposures that are dark, and of the longest that are saturated; they select the
+ * fallback where the weight is zero. packed_tables.py makes the words. x = numerator / weight,
+ * scaled, is the index of a cell of an output table, or becomes ln E. Sums of integers are exact,
+ * so the order of the exposures does not matter.
+ *
+ * engine.py does the same arithmetic in numpy, to the byte: integer sums, and single-precision
+ * conversion, division and multiplication, each rounded once. Therefore never compile these files
+ * with -ffast-math, and keep -ffp-contract=off.
+ *
+ * module.c    what Python sees; checks every buffer      plain.c   sums and cells on any machine
+ * outputs.c   from cells to codes, half floats, ln E     avx2.c, avx512.c   the same, faster
+ */
 #ifndef ASI_WATCH_KERNEL_H
 #define ASI_WATCH_KERNEL_H
 
@@ -48,7 +67,7 @@ typedef struct {
 typedef struct {
     const void *cells;
     const float *edges;   /* LANES rows of 2^bits + 1, or NULL */
-    const uint8_t *knots; /* LANES rows of KNOT_BYTES, or NULL: see wide_codes.c */
+    const uint8_t *knots; /* LANES rows of KNOT_BYTES, or NULL: see avx512.c */
     ptrdiff_t width;      /* entries of a row of cells */
     int itemsize;
     uint8_t *out;
@@ -78,22 +97,26 @@ typedef struct {
 enum { PLAIN, AVX2, AVX512 };
 extern int vectors;
 
-/* sums.c: cells, and x unless NULL, of samples start … start + n, n ≤ CHUNK. Both have room for
+/* plain.c: cells, and x unless NULL, of samples start to start + n, n <= CHUNK. Both have room for
  * PAD more. */
 void sum_cells(const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x, int32_t *cell);
 
-/* wide.c: tables for 64 samples at a time. NULL: not on this machine, or not for this job. */
-typedef struct wide wide_t;
-wide_t *wide_open(const job_t *job, const codes_t *to);
-void wide_close(wide_t *wide);
-int wide_has_codes(const wide_t *wide);
+/* avx2.c: x (unless NULL) and cells of n sums; reads and writes whole vectors of eight. */
+void cells_avx2(const uint64_t *sum, ptrdiff_t n, const reading_t *how, float *x, int32_t *cell);
 
-/* wide_cells.c: as sum_cells, but x and cell have room for whole blocks of 192. */
-void wide_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
-                int32_t *cell);
+/* avx512.c: tables for 64 samples at a time. NULL: not on this machine, or not for this job. */
+typedef struct avx512 avx512_t;
+avx512_t *avx512_open(const job_t *job, const codes_t *to);
+void avx512_close(avx512_t *self);
+int avx512_has_codes(const avx512_t *self);
 
-/* wide_codes.c: 8-bit codes at once, if wide_has_codes. */
-void wide_codes(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, uint8_t *out);
+/* As sum_cells, but x and cell have room for whole blocks of 192. */
+void avx512_cells(const avx512_t *self, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
+                  int32_t *cell);
+
+/* 8-bit codes at once, if avx512_has_codes. */
+void avx512_codes(const avx512_t *self, const job_t *job, ptrdiff_t start, ptrdiff_t n,
+                  uint8_t *out);
 
 /* outputs.c */
 void run_codes(const job_t *job, const codes_t *to);

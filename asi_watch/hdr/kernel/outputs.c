@@ -1,15 +1,15 @@
-/* What becomes of cells and x: codes of 8 or 16 bits, or ln E and its validity. */
+/* From cells and x to the results: codes of 8 or 16 bits, half floats, or ln E and validity. */
 #include <string.h>
 
 #include "kernel.h"
 
-enum { PERIOD = 8 * LANES }; /* after which lanes and vectors both begin anew */
+enum { PERIOD = 8 * LANES }; /* after which lanes and vectors start again */
 
-static wide_t *
-open_wide(const job_t *job, const codes_t *to)
+static avx512_t *
+open_avx512(const job_t *job, const codes_t *to)
 {
 #if ON_X86
-    return wide_open(job, to);
+    return avx512_open(job, to);
 #else
     (void)job;
     (void)to;
@@ -18,31 +18,31 @@ open_wide(const job_t *job, const codes_t *to)
 }
 
 static void
-close_wide(wide_t *wide)
+close_avx512(avx512_t *avx512)
 {
 #if ON_X86
-    wide_close(wide);
+    avx512_close(avx512);
 #else
-    (void)wide;
+    (void)avx512;
 #endif
 }
 
-/* Cells of a chunk, on the way that the machine and the job allow. */
+/* Cells of a chunk, by the best instructions that the machine and the job allow. */
 static void
-find_cells(const wide_t *wide, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
+find_cells(const avx512_t *avx512, const job_t *job, ptrdiff_t start, ptrdiff_t n, float *x,
            int32_t *cell)
 {
 #if ON_X86
-    if (wide) {
-        wide_cells(wide, job, start, n, x, cell);
+    if (avx512) {
+        avx512_cells(avx512, job, start, n, x, cell);
         return;
     }
 #endif
-    (void)wide;
+    (void)avx512;
     sum_cells(job, start, n, x, cell);
 }
 
-/* What is merged of a row, or of all rows at once where nothing parts them. */
+/* The part of a row that is merged, or all rows at once where there are no spans. */
 typedef struct {
     ptrdiff_t row, from, end; /* samples, from the row's beginning */
 } run_t;
@@ -125,12 +125,12 @@ blacken_outside(const job_t *job, const run_t *run, int itemsize, uint8_t *row)
 }
 
 static void
-write_chunk(const wide_t *wide, const job_t *job, const codes_t *to, ptrdiff_t start, ptrdiff_t n,
-            uint8_t *out)
+write_chunk(const avx512_t *avx512, const job_t *job, const codes_t *to, ptrdiff_t start,
+            ptrdiff_t n, uint8_t *out)
 {
     float x[CHUNK + PAD];
     int32_t cell[CHUNK + PAD];
-    find_cells(wide, job, start, n, to->edges ? x : NULL, cell);
+    find_cells(avx512, job, start, n, to->edges ? x : NULL, cell);
     if (to->itemsize == 1 && to->edges) {
         write_8_exact(to, &job->how, cell, x, n, out);
     } else if (to->itemsize == 1) {
@@ -143,23 +143,23 @@ write_chunk(const wide_t *wide, const job_t *job, const codes_t *to, ptrdiff_t s
 void
 run_codes(const job_t *job, const codes_t *to)
 {
-    wide_t *wide = open_wide(job, to);
+    avx512_t *avx512 = open_avx512(job, to);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         uint8_t *row = to->out + (run.row - job->first) * job->samples * to->itemsize;
         const ptrdiff_t begin = run.row * job->samples;
         blacken_outside(job, &run, to->itemsize, row);
 #if ON_X86
-        if (wide && wide_has_codes(wide)) {
-            wide_codes(wide, job, begin + run.from, run.end - run.from, row + run.from);
+        if (avx512 && avx512_has_codes(avx512)) {
+            avx512_codes(avx512, job, begin + run.from, run.end - run.from, row + run.from);
             continue;
         }
 #endif
         for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
             const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
-            write_chunk(wide, job, to, begin + at, n, row + at * to->itemsize);
+            write_chunk(avx512, job, to, begin + at, n, row + at * to->itemsize);
         }
     }
-    close_wide(wide);
+    close_avx512(avx512);
 }
 
 /* Samples of one channel; cells come in steps of `channels`. */
@@ -193,7 +193,7 @@ void
 run_half(const job_t *job, const half_t *to)
 {
     int32_t cell[CHUNK + PAD];
-    wide_t *wide = open_wide(job, NULL);
+    avx512_t *avx512 = open_avx512(job, NULL);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         const ptrdiff_t begin = run.row * job->samples, pixel = begin / to->channels;
         if (job->spans) {
@@ -203,14 +203,14 @@ run_half(const job_t *job, const half_t *to)
         }
         for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
             const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
-            find_cells(wide, job, begin + at, n, NULL, cell);
+            find_cells(avx512, job, begin + at, n, NULL, cell);
             for (int channel = 0; channel < to->channels; channel++) {
                 write_half_channel(to, channel, cell + channel, n / to->channels,
                                    pixel + at / to->channels);
             }
         }
     }
-    close_wide(wide);
+    close_avx512(avx512);
 }
 
 static void
@@ -250,15 +250,15 @@ run_radiance(const job_t *job, const radiance_t *to)
 {
     float x[CHUNK + PAD];
     int32_t cell[CHUNK + PAD];
-    wide_t *wide = open_wide(job, NULL);
+    avx512_t *avx512 = open_avx512(job, NULL);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         const ptrdiff_t row = (run.row - job->first) * job->samples;
         for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
             const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
-            find_cells(wide, job, run.row * job->samples + at, n, x, cell);
+            find_cells(avx512, job, run.row * job->samples + at, n, x, cell);
             write_radiance(job, to, x, cell, n, to->ln_radiance + row + at,
                            to->validity + row + at);
         }
     }
-    close_wide(wide);
+    close_avx512(avx512);
 }
