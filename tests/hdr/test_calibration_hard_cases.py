@@ -46,6 +46,9 @@ def test_a_camera_that_is_white_at_235():
     calibration = calibrate_response(samples)
     highest = calibration.report.settings["highest_responsive_codes"]
     assert all(224 < code < 235 for code in highest)
+    (warning,) = calibration.report.warnings
+    assert warning.startswith("the pictures are white at code 235 already, and high_clip is 250")
+    assert not calibrate_response(samples, high_clip=231).report.warnings
     assert error(calibration.log_response, true_gamma_response(), 15, 225) < 0.03
 
 
@@ -54,6 +57,7 @@ def test_white_needs_pixels_that_stay_so():
     images = photographs(rng, log_irradiance(rng, 160, 200), TIMES, quality=92)
     calibration = calibrate_response([sampled(images, TIMES)])
     assert min(calibration.report.settings["highest_responsive_codes"]) >= 245
+    assert not calibration.report.warnings
 
 
 def test_texture_that_no_mean_stands_for():

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.calibration import motion, patches, sample_bracket
-from asi_watch.hdr.calibration.choosing import _in_proportion, _in_turn
+from asi_watch.hdr.calibration import motion, sample_bracket
+from asi_watch.hdr.calibration.levels import read_levels
 from asi_watch.hdr.calibration.motion import follow, match_tones
-from asi_watch.hdr.calibration.patches import read_levels, read_roughness
+from asi_watch.hdr.calibration.sampling import _in_proportion, _in_turn
 from tests.hdr.calibration_scenes import TIMES, bracket
 
 
@@ -52,9 +52,10 @@ def test_shares_of_classes():
         turns = sorted((turn, k) for k, size in enumerate(sizes) for turn in range(size))
         expected = np.bincount([k for _, k in turns[:count]], minlength=12)
         np.testing.assert_array_equal(_in_turn(sizes, count), expected)
-        shares = sorted(((r + 0.5) / size, k) for k, size in enumerate(sizes) for r in range(size))
-        expected = np.bincount([k for _, k in shares[:count]], minlength=12)
-        np.testing.assert_array_equal(_in_proportion(sizes, count), expected)
+        shares = _in_proportion(sizes, count)
+        assert shares.sum() == count
+        assert np.abs(shares - sizes * count / sizes.sum()).max() < 1
+        assert (shares <= sizes).all()
 
 
 @pytest.mark.parametrize("technique", ["random", "histogram", "flat"])
@@ -104,33 +105,19 @@ def test_impossible_images_and_masks():
         draw(images, technique="best")
 
 
-@pytest.fixture(params=["few places", "dense places"])
-def reading(request, monkeypatch):
-    """Both ways of reading: around each place, and by filters over the frame."""
-    monkeypatch.setattr(patches, "_DENSE", 0 if request.param == "few places" else 10**9)
-    return request.param
-
-
-def levels_at(frame, places):
-    levels = np.empty((len(places), frame.shape[2]), np.float32)
-    roughness = np.empty_like(levels)
-    read_levels(frame, places, levels, roughness)
-    return levels, roughness
-
-
-def test_levels_are_finer_than_codes_and_ignore_wrong_pixels(reading):
+def test_levels_are_finer_than_codes_and_ignore_wrong_pixels():
     columns = np.arange(60)[np.newaxis].repeat(60, axis=0)
     frame = np.repeat(np.rint(60 + 0.3 * columns)[:, :, np.newaxis], 3, axis=2).astype(np.uint8)
     frame[30, 30] = 255
     places = np.array([[30.0, 31.0], [20.4, 40.5], [0.0, 0.0]], dtype=np.float32)
-    levels, _ = levels_at(frame, places)
+    levels, _ = read_levels(frame, places)
     np.testing.assert_allclose(levels[0], 60 + 0.3 * 31, atol=0.4)
     np.testing.assert_allclose(levels[1], 60 + 0.3 * 40.5, atol=0.25)
     assert np.isnan(levels[2]).all()
 
 
-def test_each_channel_and_place_gets_its_own_level(reading):
-    rows, columns = np.mgrid[0:700, 0:90]  # several bands of the dense way
+def test_each_channel_and_place_gets_its_own_level():
+    rows, columns = np.mgrid[0:700, 0:90]
     slopes = np.array([(0.1, 0.5), (-0.2, 0.3), (0.05, -0.4)])
     exact = 120 + slopes[:, 0] * (rows[..., None] - 350) + slopes[:, 1] * (columns[..., None] - 45)
     frame = np.rint(exact).astype(np.uint8)
@@ -138,32 +125,29 @@ def test_each_channel_and_place_gets_its_own_level(reading):
     places = rng.uniform((4, 4), (695, 85), (6000, 2)).astype(np.float32)
     at_places = 120 + (places - (350, 45)) @ slopes.T
     for order in (np.arange(6000), np.argsort(places[:, 0])):  # any order will do
-        levels, roughness = levels_at(frame, places[order])
+        levels, roughness = read_levels(frame, places[order])
         np.testing.assert_allclose(levels, at_places[order], atol=0.3)
         expected = np.sqrt(2 * (slopes**2).sum(axis=1))  # of a plane over 5 × 5 pixels
         np.testing.assert_allclose(np.median(roughness, axis=0), expected, atol=0.1)
-        np.testing.assert_allclose(
-            read_roughness(frame, places[order]), roughness.max(1), rtol=1e-3
-        )
 
 
-def test_clipped_surroundings_tell_no_level(reading):
+def test_clipped_surroundings_tell_no_level():
     frame = np.full((60, 60, 3), 100, np.uint8)
     frame[28:33, 30, 1] = 255  # a fifth of the pixels
     frame[10, 10, 2] = 0  # one of 25
     places = np.array([[30.0, 30.0], [10.0, 10.0]], dtype=np.float32)
-    levels, _ = levels_at(frame, places)
+    levels, _ = read_levels(frame, places)
     np.testing.assert_array_equal(np.isnan(levels), [[False, True, False], [False] * 3])
     np.testing.assert_array_equal(levels[1], 100.0)
 
 
-def test_the_mean_stands_for_rough_surroundings_too(reading):
+def test_the_mean_stands_for_rough_surroundings_too():
     frame = np.random.default_rng(4).integers(60, 141, (60, 60, 1)).astype(np.uint8)
     places = np.stack(np.mgrid[10:50:8, 10:50:8], axis=-1).reshape(-1, 2).astype(np.float32)
-    levels, roughness = levels_at(frame, places)
+    levels, roughness = read_levels(frame, places)
     means = [frame[r - 2 : r + 3, c - 2 : c + 3].mean() for r, c in places.astype(int)]
     assert np.abs(levels[:, 0] - means).mean() < 3.0
-    assert roughness.min() > (15.0 if reading == "few places" else 3.0)
+    assert roughness.min() > 15.0
 
 
 def test_followed_places_move_with_the_scene_and_stand_with_a_still_one():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asi_watch.hdr.calibration import calibrate_response, sample_bracket
-from asi_watch.hdr.calibration.consistency import judge_times
+from asi_watch.hdr.calibration.times import judge_times
 from tests.hdr.calibration_scenes import bracket, error_stops, true_gamma_response
 
 CLIPS = [(5, 250)] * 3

@@ -6,12 +6,15 @@ Channels are BGR, g is in the ln domain with g(128) = 0 and belongs to the codes
 the files.
 """
 
-from asi_watch.hdr.calibration.calibrate import calibrate_response, response_residual
-from asi_watch.hdr.calibration.monotone import is_monotone
+from asi_watch.hdr.calibration.calibrate import (
+    calibrate_response,
+    check_settings,
+    response_residual,
+)
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck
 from asi_watch.hdr.calibration.samples import BracketSamples
 from asi_watch.hdr.calibration.sampling import SampleTechnique, sample_bracket
-from asi_watch.hdr.calibration.weighting import check_settings
+from asi_watch.hdr.calibration.solver import is_monotone
 
 __all__ = [
     "BracketSamples",

@@ -1,37 +1,73 @@
-"""From samples to a response curve."""
+"""From samples to a response curve with its report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.calibration.answering import highest_answering, lowest_answering
-from asi_watch.hdr.calibration.consistency import TimesVerdict, judge_times
-from asi_watch.hdr.calibration.coverage import coverage_warnings
-from asi_watch.hdr.calibration.fitting import Fitting
-from asi_watch.hdr.calibration.observations import observe
-from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck, runs
-from asi_watch.hdr.calibration.residuals import ChannelResiduals, channel_residuals
-from asi_watch.hdr.calibration.samples import CODES, BracketSamples
-from asi_watch.hdr.calibration.times import (
+from asi_watch.hdr.calibration.report import (
+    Calibration,
+    CalibrationReport,
+    ChannelResiduals,
+    channel_residuals,
     check_exposures,
-    whole_set_warnings,
-    without_false_time,
+    coverage_warnings,
+    data_cloud,
+    residual_facts,
+    time_warnings,
 )
-from asi_watch.hdr.calibration.weighting import check_clips, hat
+from asi_watch.hdr.calibration.responsive_codes import responsive_range, white_warnings
+from asi_watch.hdr.calibration.samples import (
+    CODES,
+    BracketSamples,
+    common_channels,
+    observe,
+    thinned,
+)
+from asi_watch.hdr.calibration.sampling import MOST_PLACES
+from asi_watch.hdr.calibration.selection import (
+    Basis,
+    Estimate,
+    best_predicting,
+    fit_best_basis,
+    table_of,
+)
+from asi_watch.hdr.calibration.solver import fit_plain, is_monotone, weight_of_codes
+from asi_watch.hdr.calibration.times import judge_times
 
-# Far fewer already leave the noise below every systematic error; an even share is taken of more.
-_MOST_PLACES = 60_000
+_REFERENCE_SMOOTHNESS = 50.0
+# Strength of the shape prior per place at the reference smoothness; chosen by cross-validation.
+_STRENGTH = 5e-5
+
+
+def check_settings(smoothness: float, weight_type: str, low_clip: int, high_clip: int) -> None:
+    """Refuse settings that no curve can be calibrated with.
+
+    Raises
+    ------
+    ValueError
+        Names the setting.
+    """
+    if not 0 <= low_clip < high_clip <= CODES - 1:
+        raise ValueError(
+            "low_clip and high_clip must satisfy 0 <= low < high <= 255, "
+            f"got {low_clip} and {high_clip}"
+        )
+    weight_of_codes(weight_type)
+    if not 0 < smoothness < np.inf:
+        raise ValueError(f"smoothness must be a positive number; got {smoothness!r}")
 
 
 def calibrate_response(
     samples: Sequence[BracketSamples],
     *,
-    smoothness: float = 50.0,
+    smoothness: float = _REFERENCE_SMOOTHNESS,
     weight_type: str = "triangle",
     low_clip: int = 5,
     high_clip: int = 250,
@@ -68,43 +104,47 @@ def calibrate_response(
     ValueError
         No bracket, brackets that differ in channels, unusable settings, or no usable sample.
     """
-    check_clips(low_clip, high_clip)
-    if not 0 < smoothness < np.inf:
-        raise ValueError(f"smoothness must be positive, got {smoothness}")
-    fitting = Fitting(hat(weight_type), smoothness, low_clip, high_clip, robust)
+    check_settings(smoothness, weight_type, low_clip, high_clip)
+    fitting = _Fitting(weight_of_codes(weight_type), smoothness, (low_clip, high_clip), robust)
+    channels = common_channels(samples)
     places = sum(s.count for s in samples)
-    if robust and places > _MOST_PLACES:
-        samples = [s.every(-(-places // _MOST_PLACES)) for s in samples]
-    channels = range(_common_channels(samples))
-
-    with ThreadPoolExecutor(len(channels)) as pool:
-        fit = fitting.fit(samples, channels, pool)
-        residuals, cloud = fitting.examine(samples, fit, pool)
-        verdict = judge_times(samples, [(basis.low, basis.high) for basis in fit.bases])
-        if not verdict.doubtful and any(c.suspect for c in check_exposures(samples, residuals)):
-            # False times can make codes seem not to answer to exposure.
-            verdict = judge_times(samples, [(low_clip, high_clip)] * len(channels))
+    used = thinned(samples, MOST_PLACES) if robust else list(samples)
+    with ThreadPoolExecutor(channels) as pool:
+        fit = fitting.fit(used, channels, pool)
+        residuals, cloud = fit.examine(used, pool)
+        verdict = judge_times(used, [basis.clips for basis in fit.bases])
+        if not verdict.doubtful and any(c.suspect for c in check_exposures(used, residuals)):
+            # False times can make codes seem not to respond to exposure.
+            verdict = judge_times(used, [fitting.clips] * channels)
         of_all = residuals
         if robust and verdict.sure is not None:
-            agreeing = without_false_time(samples, verdict.sure)
+            agreeing = verdict.agreeing(used)
             fit = fitting.fit(agreeing, channels, pool)
-            of_all, _ = fitting.examine(samples, fit, pool)
-            residuals, cloud = fitting.examine(agreeing, fit, pool)
-    settings = {
-        "smoothness": smoothness,
-        "weight_type": weight_type,
-        "low_clip": low_clip,
-        "high_clip": high_clip,
-        "robust": robust,
-        "method": fit.method,
-        "lowest_responsive_codes": [basis.low for basis in fit.bases],
-        "highest_responsive_codes": [basis.high for basis in fit.bases],
-        "made_from": ["levels" if basis.fine else "codes" for basis in fit.bases],
-        "places_used": sum(s.count for s in samples),
-    }
-    repairs = tuple(repaired for _, repaired in fit.estimate)
-    checks = check_exposures(samples, of_all, verdict)
-    report = _report(len(samples), places, residuals, checks, repairs, verdict, settings)
+            of_all, _ = fit.examine(used, pool)
+            residuals, cloud = fit.examine(agreeing, pool)
+    checks = check_exposures(used, of_all, verdict)
+    report = CalibrationReport(
+        brackets=len(samples),
+        samples=places,
+        monotone_repairs=tuple(repairs for _, repairs in fit.estimate),
+        exposures=checks,
+        time_doubts=verdict.suspects,
+        warnings=(
+            *time_warnings(residuals, verdict, checks),
+            *coverage_warnings(places, residuals),
+            *white_warnings(used, high_clip),
+        ),
+        settings={
+            "smoothness": smoothness,
+            "weight_type": weight_type,
+            "low_clip": low_clip,
+            "high_clip": high_clip,
+            "robust": robust,
+            **fit.facts(),
+            "places_used": sum(s.count for s in used),
+        },
+        **residual_facts(residuals),
+    )
     return Calibration(fit.log_response, report, cloud)
 
 
@@ -112,7 +152,6 @@ def response_residual(
     log_response: ArrayLike,
     samples: Sequence[BracketSamples],
     *,
-    weight_type: str = "triangle",
     low_clip: int = 5,
     high_clip: int = 250,
 ) -> float:
@@ -122,7 +161,7 @@ def response_residual(
     ----------
     log_response : array_like, shape (256, C)
     samples : sequence of BracketSamples
-    weight_type, low_clip, high_clip
+    low_clip, high_clip
         As in `calibrate_response`.
 
     Raises
@@ -130,62 +169,83 @@ def response_residual(
     ValueError
         The curve has another number of channels than the samples, or no sample is usable.
     """
-    check_clips(low_clip, high_clip)
     curve = np.asarray(log_response, dtype=np.float64)
-    channels = _common_channels(samples)
+    channels = common_channels(samples)
     if curve.shape != (CODES, channels):
         raise ValueError(f"a curve of shape {curve.shape} for samples of {channels} channels")
-    hat(weight_type)
-
-    def spread(channel: int) -> float:
-        low = lowest_answering(samples, channel, low_clip)
-        high = highest_answering(samples, channel, high_clip)
-        table = observe(samples, channel, low, high, fine=True)
-        return channel_residuals(len(samples), table, curve[:, channel]).spread()
-
-    values = [spread(channel) for channel in range(channels)]
+    values = []
+    for channel in range(channels):
+        clips = responsive_range(samples, channel, (low_clip, high_clip))
+        table = observe(samples, channel, clips, fine=True)
+        values.append(channel_residuals(table, curve[:, channel]).spread())
     if np.isnan(values).all():
         raise ValueError("no usable samples: every place is too dark or saturated")
     return float(np.nanmax(values))
 
 
-def _common_channels(samples: Sequence[BracketSamples]) -> int:
-    if not samples:
-        raise ValueError("no bracket to calibrate from")
-    channels = {s.channels for s in samples}
-    if len(channels) != 1:
-        raise ValueError(f"brackets differ in their number of channels: {sorted(channels)}")
-    return channels.pop()
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Curves of all channels: what each is made from, the curve with its repairs, and how."""
+
+    bases: list[Basis]
+    estimate: list[Estimate]
+    method: str
+
+    @cached_property
+    def log_response(self) -> NDArray[np.float32]:
+        """The curves, shape (256, C); ValueError if one does not rise."""
+        curves = np.stack([curve for curve, _ in self.estimate], axis=1).astype(np.float32)
+        if not is_monotone(curves):
+            raise ValueError("the samples hold too little information for a response curve")
+        return curves
+
+    def examine(
+        self, samples: Sequence[BracketSamples], pool: Executor
+    ) -> tuple[tuple[ChannelResiduals, ...], tuple[NDArray[np.float32], ...]]:
+        """Give the residuals of samples against the curves, and the data cloud, of each channel."""
+        curves = self.log_response
+
+        def examined(channel: int) -> tuple[ChannelResiduals, NDArray[np.float32]]:
+            table, curve = table_of(samples, channel, self.bases[channel]), curves[:, channel]
+            return channel_residuals(table, curve), data_cloud(table, curve)
+
+        residuals, cloud = zip(*pool.map(examined, range(curves.shape[1])), strict=True)
+        return residuals, cloud
+
+    def facts(self) -> dict[str, Any]:
+        """What the report's settings say of the method."""
+        return {
+            "method": self.method,
+            "lowest_responsive_codes": [basis.clips[0] for basis in self.bases],
+            "highest_responsive_codes": [basis.clips[1] for basis in self.bases],
+            "made_from": ["levels" if basis.fine else "codes" for basis in self.bases],
+        }
 
 
-def _report(
-    brackets: int,
-    places: int,
-    residuals: Sequence[ChannelResiduals],
-    checks: Sequence[ExposureCheck],
-    repairs: tuple[int, ...],
-    verdict: TimesVerdict,
-    settings: dict[str, Any],
-) -> CalibrationReport:
-    return CalibrationReport(
-        brackets=brackets,
-        channels=len(residuals),
-        samples=places,
-        samples_per_code=tuple(tuple(int(n) for n in r.counts) for r in residuals),
-        extrapolated=tuple(runs(r.counts == 0) for r in residuals),
-        residual_stops=tuple(r.spread() for r in residuals),
-        outlier_share=float(np.mean([r.outlier_share() for r in residuals])),
-        monotone_repairs=repairs,
-        exposures=tuple(checks),
-        residual_by_code=tuple(tuple(float(v) for v in r.by_code) for r in residuals),
-        time_doubts=verdict.suspects,
-        warnings=whole_set_warnings(residuals, verdict)
-        + coverage_warnings(places, residuals)
-        + tuple(
-            f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
-            f"the images fit {c.time_factor:.2f} times that"
-            for c in checks
-            if c.suspect
-        ),
-        settings=settings,
-    )
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """How curves are fitted; see `calibrate_response`."""
+
+    weight: NDArray[np.float64]
+    smoothness: float
+    clips: tuple[int, int]
+    robust: bool
+
+    def fit(self, samples: Sequence[BracketSamples], channels: int, pool: Executor) -> _Fit:
+        """Fit all channels, each in a thread: numpy works outside the interpreter's lock."""
+
+        def fitted(channel: int) -> tuple[Basis, Estimate]:
+            if self.robust:
+                strength = _STRENGTH * (self.smoothness / _REFERENCE_SMOOTHNESS) ** 2
+                return fit_best_basis(samples, channel, self.clips, strength)
+            basis = Basis(self.clips, fine=False)
+            table = table_of(samples, channel, basis)
+            return basis, fit_plain(table, self.weight, self.smoothness)
+
+        fits = list(pool.map(fitted, range(channels)))
+        bases, estimate = [basis for basis, _ in fits], [curve for _, curve in fits]
+        if not self.robust:
+            return _Fit(bases, estimate, "plain")
+        clips = [basis.clips for basis in bases]
+        estimate, method = best_predicting(samples, estimate, self.weight, self.smoothness, clips)
+        return _Fit(bases, estimate, method)

@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.dense import look_up
+from asi_watch.hdr.calibration.levels import blocks, look_up, together
 from asi_watch.hdr.calibration.samples import CODES
-from asi_watch.hdr.calibration.workers import blocks, together
 
 # Flow is computed on at most this many pixels; larger pictures are reduced first, by whole numbers.
 FLOW_PIXELS = 1_600_000
@@ -49,22 +48,17 @@ def follow(
     """
     middle, last = len(frames) // 2, len(frames) - 1
     steps = [(n, n + 1) for n in range(middle, last)] + [(n, n - 1) for n in range(middle, 0, -1)]
+    height, width = frames[0].shape[:2]
+    factor = math.ceil((height * width / FLOW_PIXELS) ** 0.5)
+    small = together(lambda frame: _grey(frame, factor), frames)
     # All before the first place is read: the memory for one is given back before the other.
-    factor, flows = _flows(frames, steps)
+    flows = together(lambda step: _flow(small[step[0]], small[step[1]]), steps)
     tracks = {middle: places}
     yield middle, places
     for (before, now), flow in zip(steps, flows, strict=True):
         track = tracks[before]
         tracks = {middle: places, now: track if flow is None else _moved(track, flow, factor)}
         yield now, tracks[now]
-
-
-def _flows(
-    frames: Sequence[NDArray[np.uint8]], steps: Sequence[tuple[int, int]]
-) -> tuple[int, list[NDArray[np.float32] | None]]:
-    """How many pixels are one in the flows, and the flow of each step from frame to frame."""
-    small, factor = _reduced(frames)
-    return factor, together(lambda step: _flow(small[step[0]], small[step[1]]), steps)
 
 
 def match_tones(
@@ -111,12 +105,6 @@ def _share_below(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     counts = _counts(picture) + 1e-6 * picture.size / CODES
     share: NDArray[np.float64] = (np.cumsum(counts) - counts / 2) / counts.sum()
     return share
-
-
-def _reduced(frames: Sequence[NDArray[np.uint8]]) -> tuple[list[NDArray[np.uint8]], int]:
-    height, width = frames[0].shape[:2]
-    factor = math.ceil((height * width / FLOW_PIXELS) ** 0.5)
-    return together(lambda frame: _grey(frame, factor), frames), factor
 
 
 def _grey(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -169,7 +157,7 @@ def _moved(
 
     def work(part: slice) -> None:
         there = places[part] * np.float32(1.0 / factor)
-        step = look_up(flow, there, cv2.INTER_NEAREST)[:, ::-1]
+        step = look_up(flow, there)[:, ::-1]
         track[part] = places[part] + step * np.float32(factor)
 
     together(work, blocks(len(places), _BLOCK))

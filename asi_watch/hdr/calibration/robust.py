@@ -1,30 +1,37 @@
-"""The robust estimate: noise, motion and outliers learned from the residuals themselves."""
+"""The robust estimate: a simple shape, and noise, motion and outliers learned from the residuals.
+
+Exposures one stop apart leave any wiggle of g with a period of one stop undetermined, so the prior
+decides there. Debevec and Malik's g″ penalty pulls g towards a straight line, which no camera has.
+Here the *logarithm of the slope* m = ln g′ is asked to change evenly along an axis in which the
+families cameras are built from (power laws, logarithms, straight lines, shoulders) are nearly
+straight: q(z) = ln(z + a) − c·ln(255 + b − z). A positive slope, i.e. a monotone curve, comes with
+it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.monotone import SMALLEST_STEP, solve_monotone
-from asi_watch.hdr.calibration.observations import Observations
-from asi_watch.hdr.calibration.samples import CODES
-from asi_watch.hdr.calibration.shape import (
-    MIDDLES,
-    gamma_steps,
-    roughness_rows,
-    shape_penalty,
-    typical_rows,
+from asi_watch.hdr.calibration.samples import CODES, Observations
+from asi_watch.hdr.calibration.solver import (
+    ANCHOR,
+    SMALLEST_STEP,
+    NormalEquations,
+    anchored,
+    chunks,
+    solve_monotone,
 )
-from asi_watch.hdr.calibration.solver import ANCHOR, NormalEquations, anchored
 
 Vector = NDArray[np.float64]
 Table = NDArray[np.float32]
 
-CHUNK = 1 << 15
+_MIDDLES = np.arange(CODES - 1) + 0.5
+_TOE, _SHOULDER, _SHOULDER_SHARE = 8.0, 16.0, 0.5
+_ORDER = 3
 _ROUNDS = 10
 _PREVIEW = 10_000  # places that all rounds but the last work on
 _OUTLIER = 2.5
@@ -51,18 +58,57 @@ class CurveTables:
     bend: Table
 
     @classmethod
-    def of(cls, steps: Vector) -> CurveTables:
+    def of_steps(cls, steps: Vector) -> CurveTables:
         """Tables of the curve with these 255 steps."""
         g = np.concatenate([[0.0], np.cumsum(steps)])
-        slope = np.interp(np.arange(CODES), MIDDLES, steps)
+        slope = np.interp(np.arange(CODES), _MIDDLES, steps)
         tables = (g - g[ANCHOR], steps, slope, np.gradient(slope))
         return cls(*(table.astype(np.float32) for table in tables))
 
+    @classmethod
+    def of_curve(cls, curve: NDArray[np.floating], smallest_step: float) -> CurveTables:
+        """Tables of a curve, made to rise by a smallest step."""
+        return cls.of_steps(np.maximum(np.diff(curve.astype(np.float64)), smallest_step))
 
-def chunks(table: Observations) -> Iterator[Observations]:
-    """The table in pieces of bounded size."""
-    for start in range(0, len(table.codes), CHUNK):
-        yield table.part(slice(start, start + CHUNK))
+    def exposures(self, piece: Observations) -> Table:
+        """Ln E of every observation by this curve, less its bracket's mean ln t."""
+        return np.asarray(self.g[piece.codes] + self.between_codes(piece) - piece.log_times)
+
+    def between_codes(self, piece: Observations) -> Table:
+        """What g at the level differs from g at the nearest code.
+
+        The second term turns the mean of the codes around a place into the code of their mean
+        exposure (not of its logarithm): texture scales with the exposure time either way, but
+        sensor noise has mean zero only there.
+        """
+        upper = np.minimum(piece.codes, CODES - 2)
+        lower = np.maximum(piece.codes, 1) - 1
+        slope = np.where(piece.fraction > 0, self.steps[upper], self.steps[lower])
+        spread = np.square(piece.roughness, dtype=np.float32)
+        excess = (np.float32(0.5) * (self.bend + self.slope**2))[piece.codes] * spread
+        beyond: Table = piece.fraction * slope + np.minimum(excess, _LARGEST_EXCESS)
+        return np.asarray(beyond, dtype=np.float32)
+
+    def weights(self, piece: Observations) -> Table:
+        """Inverse variance of ln exposure at each observation."""
+        variance = np.float32(_CODE_NOISE) + np.float32(_ROUGHNESS_SHARE) * np.square(
+            piece.roughness, dtype=np.float32
+        )
+        weights = piece.usable / (np.square(self.slope)[piece.codes] * variance)
+        return np.asarray(weights, dtype=np.float32)
+
+    def residuals(self, piece: Observations) -> tuple[Table, Table]:
+        """Residuals of ln exposure about each place's weighted mean, and the weights."""
+        weights = self.weights(piece)
+        return centred(self.exposures(piece), weights), weights
+
+
+def centred(exposure: Table, weights: Table) -> Table:
+    """Residuals of ln exposure about each place's weighted mean."""
+    total = weights.sum(axis=1, keepdims=True)
+    mean = (weights * exposure).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
+    residual: Table = exposure - mean
+    return residual
 
 
 def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
@@ -82,20 +128,18 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
         Steps that the monotone constraint held up in the last round.
     """
     places = len(table.codes)
-    preview = table
-    if places > _PREVIEW:
-        preview = table.part(slice(None, None, -(-places // _PREVIEW)))
-    rows = roughness_rows()
-    towards, typical = typical_rows()
+    preview = table.part(slice(None, None, max(1, -(-places // _PREVIEW))))
+    rows = _roughness_rows()
+    towards, typical = _typical_rows()
     # Of many exposures each code is beside others at many distances: there is little to decide.
     doubt, typical_share = (k / (table.codes.shape[1] - 1) for k in (_DOUBT, _TYPICAL))
     steps = gamma_steps()
     scale, repairs = np.inf, 0
     for number in range(_ROUNDS):
         data = preview if number < _ROUNDS - 1 else table
-        equations, scale = _accumulate(data, CurveTables.of(steps), scale)
-        matrix, vector = shape_penalty(rows, steps)
-        pull, pulled = shape_penalty(towards, steps, typical)
+        equations, scale = _accumulate(data, CurveTables.of_steps(steps), scale)
+        matrix, vector = _shape_penalty(rows, steps)
+        pull, pulled = _shape_penalty(towards, steps, typical)
         weight = strength * len(data.codes) * (1.0 + doubt * scale**2)
         system = anchored(equations.matrix + weight * (matrix + typical_share * pull))
         target = equations.vector + weight * (vector + typical_share * pulled)
@@ -115,57 +159,55 @@ def _accumulate(
     equations = NormalEquations()
     sizes = []
     for piece in chunks(table):
-        beyond, weights = between_codes(piece, curve), base_weights(piece, curve)
-        exposure = curve.g[piece.codes] + beyond - piece.log_times
-        residual = np.abs(centred(exposure, weights)) * np.sqrt(weights)
-        sizes.append(residual[piece.usable])
-        weights /= 1.0 + (residual / np.float32(_OUTLIER * scale)) ** 2
-        targets = piece.log_times - beyond
-        equations.add(piece.codes, targets, weights)
+        residual, weights = curve.residuals(piece)
+        size = np.abs(residual) * np.sqrt(weights)
+        sizes.append(size[piece.usable])
+        weights /= 1.0 + (size / np.float32(_OUTLIER * scale)) ** 2
+        equations.add(piece.codes, piece.log_times - curve.between_codes(piece), weights)
     spread = 1.4826 * float(np.median(np.concatenate(sizes)))
     return equations, max(spread, 1e-3)
 
 
 def code_noise(table: Observations, curve: Vector) -> float:
     """Robust standard deviation of the observations about a rising curve, in codes."""
-    tables = CurveTables.of(np.maximum(np.diff(curve), SMALLEST_STEP))
-    sizes = []
-    for piece in chunks(table):
-        weights = base_weights(piece, tables)
-        exposure = tables.g[piece.codes] + between_codes(piece, tables) - piece.log_times
-        sizes.append((np.abs(centred(exposure, weights)) * np.sqrt(weights))[piece.usable])
-    spread = 1.4826 * float(np.median(np.concatenate(sizes)))
-    return spread * math.sqrt(_CODE_NOISE)
+    residual, weights = CurveTables.of_curve(curve, SMALLEST_STEP).residuals(table)
+    sizes = (np.abs(residual) * np.sqrt(weights))[table.usable]
+    return 1.4826 * float(np.median(sizes)) * math.sqrt(_CODE_NOISE)
 
 
-def between_codes(piece: Observations, curve: CurveTables) -> Table:
-    """What g at the level differs from g at the nearest code, by the present curve.
-
-    The second term turns the mean of the codes around a place into the code of their mean
-    exposure (not of its logarithm): texture scales with the exposure time either way, but sensor
-    noise has mean zero only there.
-    """
-    upper = np.minimum(piece.codes, CODES - 2)
-    lower = np.maximum(piece.codes, 1) - 1
-    slope = np.where(piece.fraction > 0, curve.steps[upper], curve.steps[lower])
-    spread = np.square(piece.roughness, dtype=np.float32)
-    excess = (np.float32(0.5) * (curve.bend + curve.slope**2))[piece.codes] * spread
-    beyond: Table = piece.fraction * slope + np.minimum(excess, _LARGEST_EXCESS)
-    return np.asarray(beyond, dtype=np.float32)
+def gamma_steps(exponent: float = 2.2) -> Vector:
+    """Steps of g from code to code of a plain power law: where every estimate starts."""
+    steps: Vector = exponent / np.maximum(_MIDDLES, 2.0)
+    return steps
 
 
-def base_weights(piece: Observations, curve: CurveTables) -> Table:
-    """Inverse variance of ln exposure at each observation."""
-    variance = np.float32(_CODE_NOISE) + np.float32(_ROUGHNESS_SHARE) * np.square(
-        piece.roughness, dtype=np.float32
-    )
-    weights = piece.usable / (np.square(curve.slope)[piece.codes] * variance)
-    return np.asarray(weights, dtype=np.float32)
+def _axis() -> Vector:
+    shoulder = np.log(CODES - 1 + _SHOULDER - _MIDDLES)
+    axis: Vector = np.log(_MIDDLES + _TOE) - _SHOULDER_SHARE * shoulder
+    return axis
 
 
-def centred(exposure: Table, weights: Table) -> Table:
-    """Residuals of ln exposure about each place's weighted mean."""
-    total = weights.sum(axis=1, keepdims=True)
-    mean = (weights * exposure).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
-    residual: Table = exposure - mean
-    return residual
+def _roughness_rows() -> Vector:
+    """Rows R, shape (252, 255), with |R·m|² = ∫ (d³m/dq³)² dq for the log slope m at the steps."""
+    axis = _axis()
+    rows = np.eye(CODES - 1)
+    for _ in range(_ORDER):
+        rows = np.diff(rows, axis=0) / np.diff(axis)[:, np.newaxis]
+        axis = (axis[1:] + axis[:-1]) / 2.0
+    scaled: Vector = rows * np.sqrt(np.gradient(axis))[:, np.newaxis]
+    return scaled
+
+
+def _typical_rows() -> tuple[Vector, Vector]:
+    """Rows T and target t of a typical camera: |T·m − t|² = ∫ (d(m − typical)/dq)² dq."""
+    rows = np.diff(np.eye(CODES - 1), axis=0) / np.sqrt(np.diff(_axis()))[:, np.newaxis]
+    return rows, rows @ np.log(gamma_steps())
+
+
+def _shape_penalty(
+    rows: Vector, steps: Vector, wanted: Vector | float = 0.0
+) -> tuple[Vector, Vector]:
+    """Quadratic form of |rows·m − wanted|², linearised at the curve with these steps."""
+    slope_rows = -np.diff(rows / steps, axis=1, prepend=0.0, append=0.0)  # of m by g
+    target = rows @ (1.0 - np.log(steps)) + wanted
+    return slope_rows.T @ slope_rows, slope_rows.T @ target

@@ -1,8 +1,9 @@
-"""What calibration works on: the same places seen in every exposure of a bracket."""
+"""The same places seen in every exposure of a bracket, and the tables that solvers run over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,10 @@ from numpy.typing import NDArray
 from asi_watch.hdr.disc import SkyDisc
 
 CODES = 256
-# What surrounds a place is RADIUS pixels each way; it tells no level when more than a tenth of it
-# is clipped (codes up to BLACK, or from WHITE on).
-RADIUS = 2
-BLACK, WHITE = 1, 253
-CLIPPED_SHARE = 0.1
+_JUDGING_PLACES = 10_000
+_STILL_PIXELS = 0.75
+
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class BracketSamples:
     """
 
     codes: NDArray[np.uint8]
-    exposure_times: NDArray[np.float64]
+    exposure_times: Vector
     positions: NDArray[np.int32]
     levels: NDArray[np.float32] | None = None
     roughness: NDArray[np.float16] | None = None
@@ -85,6 +85,20 @@ class BracketSamples:
         rows, columns = self.positions.T
         return replace(self._part(disc.holds(rows, columns)), disc=disc)
 
+    def without(self, exposures: NDArray[np.bool_]) -> BracketSamples | None:
+        """Leave exposures out; None if fewer than two are left."""
+        kept = ~exposures
+        if kept.sum() < 2:
+            return None
+        return replace(
+            self,
+            codes=self.codes[:, kept],
+            exposure_times=self.exposure_times[kept],
+            levels=None if self.levels is None else self.levels[:, kept],
+            roughness=None if self.roughness is None else self.roughness[:, kept],
+            motion=None if self.motion is None else self.motion[kept],
+        )
+
     def _part(self, part: slice | NDArray[np.bool_]) -> BracketSamples:
         return replace(
             self,
@@ -95,7 +109,7 @@ class BracketSamples:
         )
 
 
-def check_times(exposure_times: NDArray[np.float64]) -> None:
+def check_times(exposure_times: Vector) -> None:
     """Refuse exposure times that no response can be calibrated from.
 
     Raises
@@ -116,3 +130,116 @@ def check_times(exposure_times: NDArray[np.float64]) -> None:
             f"all exposure times are equal ({exposure_times[0]:g}): "
             "a response needs exposures of different length"
         )
+
+
+def common_channels(samples: Sequence[BracketSamples]) -> int:
+    """Number of channels of all brackets; ValueError if there is none, or they differ."""
+    if not samples:
+        raise ValueError("no bracket to calibrate from")
+    channels = {s.channels for s in samples}
+    if len(channels) != 1:
+        raise ValueError(f"brackets differ in their number of channels: {sorted(channels)}")
+    return channels.pop()
+
+
+def thinned(
+    samples: Sequence[BracketSamples], places: int = _JUDGING_PLACES
+) -> list[BracketSamples]:
+    """Keep an even share of the places, at most so many."""
+    stride = -(-sum(s.count for s in samples) // places)
+    return [s.every(max(stride, 1)) for s in samples]
+
+
+def is_still(samples: Sequence[BracketSamples]) -> bool:
+    """Tell whether nothing moved between exposures that are bright enough to tell."""
+    return all(
+        s.motion is None or bool((np.median(np.abs(s.motion), axis=0) < _STILL_PIXELS).all())
+        for s in samples
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Places × exposures of one channel; shorter brackets are filled up with unusable entries.
+
+    Attributes
+    ----------
+    codes : ndarray, shape (P, N), uint8
+        Nearest whole code.
+    fraction : ndarray, shape (P, N), float32
+        What the level lies above that code, −0.5…0.5.
+    roughness : ndarray, shape (P, N), float16
+        Standard deviation of the codes around the place.
+    log_times : ndarray, shape (P, N), float32
+        ln t less the mean ln t of the bracket (the rest belongs to ln E).
+    usable : ndarray, shape (P, N), bool
+        At least two per place, or none.
+    bracket : ndarray, shape (P,), int32
+        Number of the bracket each place is from.
+    """
+
+    codes: NDArray[np.uint8]
+    fraction: NDArray[np.float32]
+    roughness: NDArray[np.float16]
+    log_times: NDArray[np.float32]
+    usable: NDArray[np.bool_]
+    bracket: NDArray[np.int32]
+
+    def part(self, rows: slice | NDArray[np.integer]) -> Observations:
+        """Select places."""
+        return Observations(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def observe(
+    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int], *, fine: bool
+) -> Observations:
+    """Collect one channel of all brackets.
+
+    Parameters
+    ----------
+    samples : sequence of BracketSamples
+    channel : int
+    clips : (int, int)
+        Lowest and highest usable code (or level).
+    fine : bool
+        Use the local levels where the samples have them; else the bare codes.
+    """
+    exposures = max(len(s.exposure_times) for s in samples)
+    parts = [
+        _observe_bracket(s, number, channel, clips, exposures, fine)
+        for number, s in enumerate(samples)
+    ]
+    return Observations(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _observe_bracket(
+    bracket: BracketSamples,
+    number: int,
+    channel: int,
+    clips: tuple[int, int],
+    exposures: int,
+    fine: bool,
+) -> tuple[NDArray[np.generic], ...]:
+    shape = (bracket.count, exposures)
+    here = slice(0, len(bracket.exposure_times))
+    codes = np.zeros(shape, dtype=np.uint8)
+    fraction = np.zeros(shape, dtype=np.float32)
+    roughness = np.zeros(shape, dtype=np.float16)
+    log_times = np.zeros(shape, dtype=np.float32)
+    usable = np.zeros(shape, dtype=np.bool_)
+    if fine and bracket.levels is not None and bracket.roughness is not None:
+        level = bracket.levels[:, :, channel]
+        good = (level >= clips[0]) & (level <= clips[1])  # NaN is neither
+        level = np.where(good, level, np.float32(CODES // 2))
+        nearest = np.rint(level)
+        codes[:, here] = nearest.astype(np.uint8)
+        fraction[:, here] = level - nearest
+        roughness[:, here] = np.where(good, bracket.roughness[:, :, channel], 0.0)
+    else:
+        codes[:, here] = bracket.codes[:, :, channel]
+        good = (codes[:, here] >= clips[0]) & (codes[:, here] <= clips[1])
+    usable[:, here] = good & (good.sum(axis=1, keepdims=True) >= 2)
+    log_time = np.log(bracket.exposure_times)
+    log_times[:, here] = log_time - log_time.mean()
+    number_of = np.full(bracket.count, number, dtype=np.int32)
+    return codes, fraction, roughness, log_times, usable, number_of

@@ -1,35 +1,90 @@
-"""Debevec and Malik's least squares with every pixel's ln E eliminated in closed form.
+"""Least squares for g(z) of one channel: the plain equations, and the best of the rising curves.
 
-The unknowns are the 256 values of g per channel; a pixel's irradiance enters each of its rows
-with coefficient −1 alone, so it drops out of the normal equations exactly (Schur complement) and
-neither time nor memory of the solve depends on the number of pixels. P. Debevec, J. Malik:
-Recovering High Dynamic Range Radiance Maps from Photographs, SIGGRAPH 1997.
+Debevec and Malik's unknowns are the 256 values of g and a pixel's irradiance, which enters each of
+its rows with coefficient −1 alone. So it drops out of the normal equations exactly (Schur
+complement), and neither time nor memory of the solve depends on the number of pixels. P. Debevec,
+J. Malik: Recovering High Dynamic Range Radiance Maps from Photographs, SIGGRAPH 1997.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.calibration.samples import CODES
+from asi_watch.hdr.calibration.samples import CODES, Observations
 
 ANCHOR = CODES // 2
+# Smallest rise of ln exposure from one code to the next: survives float32, is nothing in stops.
+SMALLEST_STEP = 1e-4
+# Places at which `smoothness` has the strength it has in the plain equations: 10 brackets × 1000.
+_REFERENCE_PLACES = 10_000
+_CHUNK = 1 << 15
+_MAX_ROUNDS = 60
 
 Vector = NDArray[np.float64]
 Table = NDArray[np.floating]
 
 
+def weight_of_codes(weight_type: str) -> Vector:
+    """Weight of every code, highest in the middle, the scale that of the triangle (≤ 127.5).
+
+    Parameters
+    ----------
+    weight_type : {"triangle", "sine"}
+
+    Raises
+    ------
+    ValueError
+        Unknown weight type.
+    """
+    z = np.arange(CODES, dtype=np.float64)
+    if weight_type == "triangle":
+        return np.where(z <= 127.5, z, 255.0 - z)
+    if weight_type == "sine":
+        return (np.cos(2.0 * np.pi * z / 255.0 - np.pi) + 1.0) * 63.75
+    raise ValueError(f"weight type '{weight_type}' is unknown: use 'triangle' or 'sine'")
+
+
+def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[Vector, int]:
+    """Fit g of one channel by the plain equations.
+
+    Parameters
+    ----------
+    table : Observations
+    weight : ndarray, shape (256,)
+        Trust in each code.
+    smoothness : float
+        λ at 10,000 places; scaled so that it weighs the same against any number of them.
+
+    Returns
+    -------
+    g : ndarray, shape (256,)
+        g(128) = 0, rising everywhere.
+    repairs : int
+        Steps that the monotone constraint held up.
+    """
+    equations = NormalEquations()
+    squared = weight**2
+    for piece in chunks(table):
+        equations.add(piece.codes, piece.log_times, squared[piece.codes] * piece.usable)
+    scale = smoothness * np.sqrt(len(table.codes) / _REFERENCE_PLACES)
+    matrix = anchored(equations.matrix + smoothness_matrix(scale * weight))
+    curve, repairs = solve_monotone(matrix, equations.vector)
+    return curve - curve[ANCHOR], repairs
+
+
+def chunks(table: Observations) -> Iterator[Observations]:
+    """The table in pieces of bounded size."""
+    for start in range(0, len(table.codes), _CHUNK):
+        yield table.part(slice(start, start + _CHUNK))
+
+
 @dataclass
 class NormalEquations:
-    """½ gᵀ·matrix·g − vectorᵀ·g of one channel.
-
-    Attributes
-    ----------
-    matrix : ndarray, shape (256, 256)
-    vector : ndarray, shape (256,)
-    """
+    """½ gᵀ·matrix·g − vectorᵀ·g of one channel; shapes (256, 256) and (256,)."""
 
     matrix: Vector = field(default_factory=lambda: np.zeros((CODES, CODES)))
     vector: Vector = field(default_factory=lambda: np.zeros(CODES))
@@ -65,13 +120,7 @@ class NormalEquations:
 
 
 def smoothness_matrix(row_weights: Vector) -> Vector:
-    """Penalty matrix of Σ (row_weights(z) · g″(z))² over the inner codes.
-
-    Parameters
-    ----------
-    row_weights : ndarray, shape (256,)
-        λ·w(z); the first and last are not used.
-    """
+    """Penalty matrix of Σ (row_weights(z) · g″(z))² over the inner codes."""
     rows = np.diff(np.eye(CODES), n=2, axis=0) * row_weights[1:-1, np.newaxis]
     penalty: Vector = rows.T @ rows
     return penalty
@@ -82,3 +131,73 @@ def anchored(matrix: Vector) -> Vector:
     fixed = matrix.copy()
     fixed[ANCHOR, ANCHOR] += max(1.0, float(np.trace(matrix)) / CODES)
     return fixed
+
+
+def is_monotone(log_response: ArrayLike) -> bool:
+    """Tell whether every channel of g(z) rises strictly with every code.
+
+    Parameters
+    ----------
+    log_response : array_like, shape (256,) or (256, C)
+    """
+    return bool((np.diff(np.asarray(log_response), axis=0) > 0).all())
+
+
+def solve_monotone(matrix: Vector, vector: Vector) -> tuple[Vector, int]:
+    """Minimise ½ gᵀ·matrix·g − vectorᵀ·g over curves that rise by a smallest step everywhere.
+
+    Written in the increments between codes this is a least-squares problem with lower bounds,
+    solved to optimality by exchanging bound and free increments (block principal pivoting:
+    Portugal, Júdice, Vicente, Math. Comp. 63, 625, 1994).
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (K, K)
+        Symmetric positive definite.
+    vector : ndarray, shape (K,)
+
+    Returns
+    -------
+    g : ndarray, shape (K,)
+    repairs : int
+        Number of steps between codes that the constraint had to hold up.
+    """
+    free_solution = np.asarray(np.linalg.solve(matrix, vector), dtype=np.float64)
+    if (np.diff(free_solution) >= SMALLEST_STEP).all():
+        return free_solution, 0
+    size = len(vector)
+    sums = np.tril(np.ones((size, size)))  # g = sums @ increments, the first being g(0)
+    lower = np.full(size, SMALLEST_STEP)
+    lower[0] = 0.0  # g(0) itself is free; see `bound` below
+    system = sums.T @ matrix @ sums
+    target = sums.T @ vector - system @ lower
+    bound = np.concatenate([[False], np.diff(free_solution) < SMALLEST_STEP])
+    increments = _pivot(system, target, bound)
+    curve: Vector = sums @ (increments + lower)
+    return curve, int(bound.sum())
+
+
+def _pivot(system: Vector, target: Vector, bound: NDArray[np.bool_]) -> Vector:
+    """Exchange increments between bound (0) and free until the optimality conditions hold."""
+    solution = np.zeros(len(target))
+    tolerance = 1e-10 * float(np.abs(target).max(initial=1e-300))
+    best, patience = len(target) + 1, 3
+    for _ in range(_MAX_ROUNDS):
+        free = ~bound
+        solution[:] = 0.0
+        solution[free] = np.linalg.solve(system[np.ix_(free, free)], target[free])
+        gradient = system @ solution - target
+        wrong = (free & (solution < -1e-12)) | (bound & (gradient < -tolerance))
+        wrong[0] = False
+        count = int(wrong.sum())
+        if count == 0:
+            return solution
+        if count < best:
+            best, patience = count, 3
+        else:
+            patience -= 1
+        if patience < 0:  # one at a time, the last one: cannot cycle
+            wrong[: int(np.flatnonzero(wrong)[-1])] = False
+        bound ^= wrong
+    # Only data that contradict a rising curve nearly everywhere come here: feasible, near optimal.
+    return np.concatenate([solution[:1], np.maximum(solution[1:], 0.0)])

@@ -1,4 +1,4 @@
-"""Codes at which a camera or a scan still answers to exposure: neither dark floor nor white.
+"""Codes that respond to exposure: neither a dark floor nor white.
 
 Film base, flare and black level hold dark codes up; many cameras are white well below 255. There a
 longer exposure changes nothing, and no response curve can say why.
@@ -11,57 +11,47 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.calibration.samples import CODES, WHITE, BracketSamples
+from asi_watch.hdr.calibration.levels import WHITE
+from asi_watch.hdr.calibration.samples import CODES, BracketSamples
 
 _HIGHEST_FLOOR, _LOWEST_WHITE = 64, 192
 _LEAST_PAIRS = 30
 _LEAST_RISE = 0.12  # of the code, per stop: a power law of exponent 1/6 still rises faster
 _LEAST_BRIGHT_RISE = 5.0  # codes per stop: known cameras rise by 25 and more at code 235
+_WHITE_NOISE = 3  # codes by which JPEG and noise scatter a white
+_PILE, _ABOVE_WHITE = 4.0, 0.02  # the pile over what lies below it, and what may lie above it
 _LOOK = 1 << 16  # pixels of a picture that tell its white
 
 Codes = NDArray[np.uint8]
 Pairs = Iterable[tuple[NDArray[np.generic], NDArray[np.generic], float]]
 
 
-def lowest_answering(samples: Sequence[BracketSamples], channel: int, low_clip: int) -> int:
-    """Find the lowest code from which on a longer exposure gives a higher code.
+def responsive_range(
+    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int]
+) -> tuple[int, int]:
+    """Find the lowest and highest code from and up to which a longer exposure gives a higher code.
 
     Parameters
     ----------
     samples : sequence of BracketSamples
     channel : int
-    low_clip : int
+    clips : (int, int)
+        Codes outside are not looked at.
 
     Returns
     -------
-    int
-        `low_clip` or a higher code.
+    (int, int)
+        `clips`, or a smaller range.
     """
     rise = _rise_per_stop(_pairs(samples, channel, levels=True))
     dead = rise < _LEAST_RISE * np.arange(CODES)
-    dead[:low_clip] = False
+    dead[: clips[0]] = False
     dead[_HIGHEST_FLOOR:] = False
-    return int(np.flatnonzero(dead)[-1]) + 1 if dead.any() else low_clip
-
-
-def highest_answering(samples: Sequence[BracketSamples], channel: int, high_clip: int) -> int:
-    """Find the highest code up to which a longer exposure gives a higher code.
-
-    Parameters
-    ----------
-    samples : sequence of BracketSamples
-    channel : int
-    high_clip : int
-
-    Returns
-    -------
-    int
-        `high_clip` or a lower code.
-    """
+    low = int(np.flatnonzero(dead)[-1]) + 1 if dead.any() else clips[0]
     whites = [bracket.white[channel] for bracket in samples if bracket.white is not None]
     if whites:
-        return min(high_clip, int(np.median(whites)) - 1)
-    return _below_white(_rise_per_stop(_pairs(samples, channel, levels=False)), high_clip)
+        return low, min(clips[1], int(np.median(whites)) - 1)
+    return low, _below_white(_rise_per_stop(_pairs(samples, channel, levels=False)), clips[1])
 
 
 def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> NDArray[np.uint8]:
@@ -93,10 +83,10 @@ def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> NDArray[n
 
 
 def _below_white(rise: NDArray[np.float64], highest: int) -> int:
-    """From the brightest code that is seen down to the first that still answers."""
+    """From the brightest code that is seen down to the first that still responds."""
     for code in np.flatnonzero(np.isfinite(rise))[::-1]:
         if code < _LOWEST_WHITE:
-            break  # nothing answers: that is no white, the exposure times are false
+            break  # nothing responds: that is no white, the exposure times are false
         if rise[code] >= _LEAST_BRIGHT_RISE:
             return min(int(code), highest)
     return highest
@@ -127,3 +117,35 @@ def _rise_per_stop(pairs: Pairs) -> NDArray[np.float64]:
         counts += found
     enough = counts >= _LEAST_PAIRS
     return np.where(enough, rises / np.where(enough, stops, 1.0), np.nan)
+
+
+def white_warnings(samples: Sequence[BracketSamples], high_clip: int) -> list[str]:
+    """Say so where saturated pixels pile up at a code that `high_clip` lets pass as valid.
+
+    Parameters
+    ----------
+    samples : sequence of BracketSamples
+    high_clip : int
+    """
+    whites = [_pile(samples, channel) for channel in range(samples[0].channels)]
+    found = [code for code in whites if code is not None and code - _WHITE_NOISE <= high_clip]
+    if not found:
+        return []
+    codes = ", ".join(str(code) for code in sorted(set(found)))
+    return [
+        f"the pictures are white at code {codes} already, and high_clip is {high_clip}: saturated"
+        f" pixels pass as valid; high_clip {min(found) - _WHITE_NOISE - 1} or less would fit"
+    ]
+
+
+def _pile(samples: Sequence[BracketSamples], channel: int) -> int | None:
+    """Code below white at which the brightest pixels pile up; None where none does."""
+    counts = np.zeros(CODES)
+    for bracket in samples:
+        counts += np.bincount(bracket.codes[:, -1, channel], minlength=CODES)
+    code = _LOWEST_WHITE + int(np.argmax(counts[_LOWEST_WHITE:]))
+    beside = slice(code - _WHITE_NOISE, code + _WHITE_NOISE + 1)
+    pile, above = counts[beside].sum(), counts[code + _WHITE_NOISE + 1 :].sum()
+    below = counts[code - 5 * _WHITE_NOISE : code - 2 * _WHITE_NOISE].sum() / 3.0
+    known = pile >= _LEAST_PAIRS and above < _ABOVE_WHITE * pile and pile > _PILE * below
+    return code if known and code + _WHITE_NOISE < WHITE else None

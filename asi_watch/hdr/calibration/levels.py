@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.dense import Floats, Keep, Which, read_dense
-from asi_watch.hdr.calibration.samples import BLACK, CLIPPED_SHARE, RADIUS, WHITE
-from asi_watch.hdr.calibration.workers import blocks, together
-
+# What surrounds a place is RADIUS pixels each way; it tells no level when more than a tenth of it
+# is clipped (codes up to BLACK, or from WHITE on).
+RADIUS = 2
+BLACK, WHITE = 1, 253
+_CLIPPED_SHARE = 0.1
 _CHUNK = 1 << 12
-_DENSE = 40  # with more than one place in this many pixels, filtering the whole frame is cheaper
 _SIDE = 2 * RADIUS + 1
+_REMAP_WIDTH = 1 << 12  # OpenCV's remap takes maps of at most 32767 in either direction
+# Every thread holds memory of its own, and a calibration is not to take a whole machine.
+_THREADS = 2
 
 Codes = NDArray[np.uint8]
-Reals = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def together(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Do the same work on several items in two threads: numpy and OpenCV work outside the lock."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="calibration") as pool:
+        return list(pool.map(work, items))
+
+
+def blocks(count: int, size: int = _CHUNK) -> list[slice]:
+    """Cut `count` rows into slices of at most `size`."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def read_levels(
-    frame: Codes,
-    places: Floats,
-    levels: Floats,
-    roughness: NDArray[np.floating],
-    white: Codes | None = None,
-) -> None:
+    frame: Codes, places: Floats, white: Codes | None = None
+) -> tuple[Floats, NDArray[np.float16]]:
     """Read the level around places that may lie between pixels.
 
     Pixels far from the median of their surroundings (hot pixels, glints, birds) are left out, and
@@ -37,61 +52,29 @@ def read_levels(
     frame : ndarray, shape (H, W, C), uint8
     places : ndarray, shape (P, 2), float32
         Row and column.
-    levels : ndarray, shape (P, C), float32
-        Written: the level, NaN where the surroundings leave the picture or are clipped. It need
-        not be contiguous.
-    roughness : ndarray, shape (P, C), floating
-        Written: standard deviation of the pixels used.
     white : ndarray, shape (C,), uint8, optional
         Codes from which on pixels are clipped; without it only those near 255.
-    """
-
-    def keep(which: Which, level: NDArray[np.floating], rough: NDArray[np.floating]) -> None:
-        levels[which], roughness[which] = level, rough
-
-    _read(frame, places, white, keep)
-
-
-def read_roughness(frame: Codes, places: Floats) -> NDArray[np.float16]:
-    """Read the roughness around places alone, the roughest channel's.
-
-    Parameters
-    ----------
-    frame, places
-        As for `read_levels`.
 
     Returns
     -------
-    ndarray, shape (P,), float16
+    levels : ndarray, shape (P, C), float32
+        NaN where the surroundings leave the picture or are clipped.
+    roughness : ndarray, shape (P, C), float16
+        Standard deviation of the pixels used.
     """
-    roughness = np.empty(len(places), dtype=np.float16)
-
-    def keep(which: Which, level: NDArray[np.floating], rough: NDArray[np.floating]) -> None:
-        roughest = rough[:, 0]
-        for channel in range(1, rough.shape[1]):
-            roughest = np.maximum(roughest, rough[:, channel])
-        roughness[which] = roughest
-
-    _read(frame, places, None, keep)
-    return roughness
-
-
-def _read(frame: Codes, places: Floats, white: Codes | None, keep: Keep) -> None:
     height, width, channels = frame.shape
-    if white is None:
-        white = np.full(channels, WHITE, dtype=np.uint8)
+    levels = np.full((len(places), channels), np.nan, dtype=np.float32)
+    roughness = np.zeros((len(places), channels), dtype=np.float16)
     if min(height, width) < _SIDE:
-        nothing = np.full((len(places), channels), np.nan)
-        keep(slice(None), nothing, np.zeros_like(nothing))
-        return
+        return levels, roughness
     frame = np.ascontiguousarray(frame)
-    if len(places) * _DENSE > height * width:
-        read_dense(frame, places, white, keep)
-        return
-    together(
-        lambda part: keep(part, *_read_chunk(frame, places[part], white)),
-        blocks(len(places), _CHUNK),
-    )
+    limit = np.full(channels, WHITE, dtype=np.uint8) if white is None else white
+
+    def work(part: slice) -> None:
+        levels[part], roughness[part] = _read_chunk(frame, places[part], limit)
+
+    together(work, blocks(len(places)))
+    return levels, roughness
 
 
 def _read_chunk(
@@ -119,7 +102,7 @@ def _read_chunk(
     level += (right_total - mean * right_number) / spread * offset[:, 1]
     unusable = (patches >= np.tile(white, len(places))) | (patches <= BLACK)
     clipped = unusable.sum(axis=(0, 1), dtype=np.uint8)
-    level[(clipped > CLIPPED_SHARE * _SIDE**2) | np.repeat(outside, channels)] = np.nan
+    level[(clipped > _CLIPPED_SHARE * _SIDE**2) | np.repeat(outside, channels)] = np.nan
     shape = (len(places), channels)
     return level.reshape(shape), roughness.reshape(shape)
 
@@ -141,9 +124,28 @@ def _median(patches: Codes) -> Codes:
     return np.ascontiguousarray(columns[:, half])
 
 
-def _moments(values: NDArray[Any]) -> tuple[Reals, ...]:
+def _moments(values: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
     """Sum over each patch, and the sums weighted by the step down and to the right."""
     down = values.sum(axis=1, dtype=np.float32).astype(np.float64)
     right = values.sum(axis=0, dtype=np.float32).astype(np.float64)
     weighted = partial(np.tensordot, np.arange(-RADIUS, RADIUS + 1.0), axes=1)
     return down.sum(axis=0), weighted(down), weighted(right)
+
+
+def look_up(plane: Floats, places: Floats) -> Floats:
+    """Take a plane's nearest values at places; beyond its edges the edge goes on.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (H, W, C), float32
+    places : ndarray, shape (P, 2), float32
+        Row and column.
+
+    Returns
+    -------
+    ndarray, shape (P, C), float32
+    """
+    missing = -len(places) % _REMAP_WIDTH
+    rows, columns = (np.pad(axis, (0, missing)).reshape(-1, _REMAP_WIDTH) for axis in places.T)
+    found = cv2.remap(plane, columns, rows, cv2.INTER_NEAREST, None, cv2.BORDER_REPLICATE)
+    return np.asarray(found, dtype=np.float32).reshape(-1, plane.shape[2])[: len(places)]

@@ -1,0 +1,256 @@
+"""Which of several estimates is used, by what fits and predicts best.
+
+Levels are means of 25 pixels and have a fifth of their noise, but stand for one exposure only as
+far as these differ little: of texture rougher than all noise, the single pixel tells more. A merge
+uses g where no better code is at hand, also at dark codes that were left out of the fit, so there
+g is set to what such codes mean on average, and at bright codes where that predicts left-out
+exposures better than going straight on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asi_watch.hdr.calibration.report import channel_residuals
+from asi_watch.hdr.calibration.responsive_codes import responsive_range
+from asi_watch.hdr.calibration.robust import code_noise, fit_robust
+from asi_watch.hdr.calibration.samples import (
+    CODES,
+    BracketSamples,
+    Observations,
+    is_still,
+    observe,
+    thinned,
+)
+from asi_watch.hdr.calibration.solver import (
+    ANCHOR,
+    SMALLEST_STEP,
+    fit_plain,
+    smoothness_matrix,
+    solve_monotone,
+)
+
+Vector = NDArray[np.float64]
+Estimate = tuple[Vector, int]  # g of one channel, steps its monotone constraint held
+
+# Roughness over the noise of a code: from where on codes are better, and may be better.
+_WORTHWHILE, _TEXTURE = 10.0, 4.0
+_CLEARLY_LESS = 0.6
+_EXPLAINED_STOPS = 0.02
+# By this much must predict better than straight ends: means up to high_clip, means up to 255 (a
+# jump there scales whole pictures), and the plain curve than what was best so far. It is fitted
+# to the noise of the very codes it is judged by, which alone is worth a twentieth.
+_BETTER_CODES, _BETTER_ENDS, _BETTER_CURVE = 0.95, 0.8, 0.9
+# The plain curve is only asked where it cannot wiggle: smoother than usual, with exposures enough.
+_PLAIN_FACTOR = 10.0
+_PLAIN_EXPOSURES = 5
+# Codes above may be set to what they mean on average: pixels there are half saturated already.
+_HALF_SATURATED = 240
+_JUDGED = (10, 245)
+_SLOPE_CODES = 8
+_PRIOR_COUNT = 3.0
+_FIXED = 1e9
+_BGR = ("blue", "green", "red")
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a channel's curve is made from.
+
+    Parameters
+    ----------
+    clips : (int, int)
+        Lowest and highest code used.
+    fine : bool
+        Levels of the surroundings, or else the bare codes.
+    """
+
+    clips: tuple[int, int]
+    fine: bool
+
+
+def table_of(samples: Sequence[BracketSamples], channel: int, basis: Basis) -> Observations:
+    """Collect one channel of all brackets; ValueError if nothing of it is usable."""
+    table = observe(samples, channel, basis.clips, fine=basis.fine)
+    if not table.usable.any():
+        named = f" in {_BGR[channel]}" if samples[0].channels == len(_BGR) else ""
+        raise ValueError(
+            f"no usable samples{named}: every place is too dark or saturated in all exposures but"
+            " one"
+        )
+    return table
+
+
+def fit_best_basis(
+    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int], strength: float
+) -> tuple[Basis, Estimate]:
+    """Make the robust estimate of one channel from what tells most.
+
+    Parameters
+    ----------
+    samples : sequence of BracketSamples
+    channel : int
+    clips : (int, int)
+        Codes outside are not to be used.
+    strength : float
+        See `fit_robust`.
+
+    Returns
+    -------
+    basis : Basis
+    estimate : (ndarray of shape (256,), int)
+    """
+    responsive = responsive_range(samples, channel, clips)
+    levels, codes = Basis(responsive, fine=True), Basis(responsive, fine=False)
+    table = observe(samples, channel, responsive, fine=True)
+    if not table.usable.any():
+        if not observe(samples, channel, responsive, fine=False).usable.any():
+            codes = Basis(clips, fine=False)
+        return codes, fit_robust(table_of(samples, channel, codes), strength)
+    estimate = fit_robust(table, strength)
+    if not is_still(samples) or all(s.levels is None for s in samples):
+        return levels, estimate
+    few = table_of(thinned(samples), channel, codes)
+    roughness = float(np.median(table.roughness[table.usable]))
+    spread = channel_residuals(table, estimate[0]).spread()
+    if spread < _EXPLAINED_STOPS and roughness < _WORTHWHILE * code_noise(few, estimate[0]):
+        return levels, estimate
+    other = fit_robust(few, strength)
+    above_noise = roughness / code_noise(few, other[0])
+    clearly_less = channel_residuals(few, other[0]).spread() < _CLEARLY_LESS * spread
+    if above_noise > _WORTHWHILE or (above_noise > _TEXTURE and clearly_less):
+        return codes, other
+    return levels, estimate
+
+
+def best_predicting(
+    samples: Sequence[BracketSamples],
+    robust: Sequence[Estimate],
+    weight: Vector,
+    smoothness: float,
+    clips: Sequence[tuple[int, int]],
+) -> tuple[list[Estimate], str]:
+    """Give the robust curves their ends; prefer plain ones where they predict far better.
+
+    They do where the images break the model for most places (flare, a film's base); of scenes
+    that moved the bare codes cannot judge, there the robust curves stand with straight ends.
+
+    Parameters
+    ----------
+    samples : sequence of BracketSamples
+    robust : sequence of (ndarray, int)
+        Curve and repairs of each channel.
+    weight : ndarray, shape (256,)
+        With which a merge would count each code.
+    smoothness : float
+        Of a plain curve.
+    clips : sequence of (int, int)
+        Lowest and highest code that each robust curve was fitted to.
+
+    Returns
+    -------
+    estimate : list of (ndarray, int)
+    method : str
+    """
+    few = thinned(samples)
+    judges = [observe(few, channel, (0, CODES - 1), fine=False) for channel in range(len(robust))]
+    straight, to_clip, to_white = [], [], []
+    for (curve, repairs), judge, (low, high) in zip(robust, judges, clips, strict=True):
+        last = min(_HALF_SATURATED, high)
+        ended = _with_mean_ends(curve, judge, weight, low, last)
+        dark = np.where(np.arange(CODES) <= last, ended, curve)
+        straight.append((_straight_on(dark, high), repairs))
+        to_clip.append((_straight_on(ended, high), repairs))
+        to_white.append((ended, repairs))
+    best, method = straight, "robust"
+    if not is_still(samples):
+        return best, method
+    straight_error = error = _joint_error(best, judges, weight)
+    for candidate, name, share in (
+        (to_clip, "robust, mean bright codes", _BETTER_CODES),
+        (to_white, "robust, mean white", _BETTER_ENDS),
+    ):
+        candidate_error = _joint_error(candidate, judges, weight)
+        if candidate_error < min(share * straight_error, error):
+            best, method, error = candidate, name, candidate_error
+    if min(len(s.exposure_times) for s in samples) >= _PLAIN_EXPOSURES:
+        fits = [fit_plain(judge, weight, smoothness * _PLAIN_FACTOR) for judge in judges]
+        plain = [
+            (_straight_on(curve, high), repairs)
+            for (curve, repairs), (_, high) in zip(fits, clips, strict=True)
+        ]
+        if _joint_error(plain, judges, weight) < _BETTER_CURVE * error:
+            best, method = plain, f"plain, smoothness × {_PLAIN_FACTOR:g}"
+    return best, method
+
+
+def _joint_error(
+    estimate: Sequence[Estimate], judges: Sequence[Observations], weight: Vector
+) -> float:
+    errors = [
+        _leave_one_out_error(curve, judge, weight)
+        for (curve, _), judge in zip(estimate, judges, strict=True)
+    ]
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def _leave_one_out_error(curve: Vector, table: Observations, weight: Vector) -> float:
+    """RMS difference in codes when each observation is predicted from its place's others.
+
+    Where the observed code is neither dark nor bright; NaN if none is.
+    """
+    weights = weight[table.codes] * table.usable
+    exposure = weights * (curve[table.codes] - table.log_times)
+    others = weights.sum(axis=1, keepdims=True) - weights
+    total = exposure.sum(axis=1, keepdims=True) - exposure
+    judged = table.usable & (others > 0.5) & (table.codes > _JUDGED[0]) & (table.codes < _JUDGED[1])
+    if not judged.any():
+        return float("nan")
+    predicted = np.interp(
+        total[judged] / others[judged] + table.log_times[judged], curve, np.arange(CODES)
+    )
+    return float(np.sqrt(np.mean((predicted - table.codes[judged]) ** 2)))
+
+
+def _with_mean_ends(
+    curve: Vector, table: Observations, weight: Vector, first: int, last: int
+) -> Vector:
+    """Set g at the codes outside first…last to what they mean on average beside better ones.
+
+    The same inside, up to the free constant; rising; g(128) = 0.
+    """
+    codes = np.arange(CODES)
+    inside = (codes >= first) & (codes <= last)
+    weights = (weight * inside)[table.codes] * table.usable
+    total = weights.sum(axis=1, keepdims=True)
+    known = (weights * (curve[table.codes] - table.log_times)).sum(axis=1, keepdims=True)
+    exposure = known / np.where(total > 0, total, 1.0) + table.log_times
+    seen = table.usable & ~inside[table.codes] & (total > weight[first])
+    counts = np.bincount(table.codes[seen], minlength=CODES).astype(np.float64)
+    sums = np.bincount(table.codes[seen], weights=exposure[seen], minlength=CODES)
+    strength = np.where(inside, _FIXED, counts + _PRIOR_COUNT)
+    wanted = np.where(inside, _FIXED * curve, sums + _PRIOR_COUNT * curve)
+    matrix = smoothness_matrix(np.sqrt(np.where(inside, 0.0, 10.0 * _PRIOR_COUNT)))
+    matrix[np.diag_indices(CODES)] += strength
+    ended, _ = solve_monotone(matrix, wanted)
+    # The inside is kept to the last digit; only a rise across the seams is left to ensure.
+    ended[inside] = curve[inside]
+    below = curve[first] - SMALLEST_STEP * np.arange(first, 0, -1)
+    above = curve[last] + SMALLEST_STEP * np.arange(1, CODES - last)
+    ended[:first] = np.minimum(ended[:first], below)
+    ended[last + 1 :] = np.maximum(ended[last + 1 :], above)
+    rooted: Vector = ended - ended[ANCHOR]
+    return rooted
+
+
+def _straight_on(curve: Vector, high_clip: int) -> Vector:
+    """Continue g from high_clip to 255 with the mean slope that it has just below."""
+    start = max(0, high_clip - _SLOPE_CODES)
+    slope = (curve[high_clip] - curve[start]) / (high_clip - start)
+    longer = curve.copy()
+    longer[high_clip:] = curve[high_clip] + slope * np.arange(CODES - high_clip)
+    return longer
