@@ -12,7 +12,6 @@ import pytest
 from asi_watch.config.loading import parse_config
 from asi_watch.cores import merge_threads, usable_cores
 from asi_watch.hdr import weighted_merge
-from asi_watch.hdr.calibration import workers
 from asi_watch.hdr.merging import open_merge
 from asi_watch.products import ProductSpec, strips
 from tests.hdr.brackets import curve, settings
@@ -82,7 +81,7 @@ def test_half_a_core_starts_one_thread_everywhere(
         sizes.append(threads)
         return ThreadPoolExecutor(threads, **names)
 
-    for module in (strips, weighted_merge, workers):
+    for module in (strips, weighted_merge):
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
     config = parse_config(b"cameras: {roof: {watch: a, output: b}}", "x", machine).config
 
@@ -91,11 +90,10 @@ def test_half_a_core_starts_one_thread_everywhere(
         merge = open_merge(settings(), curve(), (64, 64, 3), threads=merge_threads())
         merge.add(np.zeros((64, 64, 3), np.uint8), 1.0)
         strips.encode_jpeg(ProductSpec("jpg"), merge.picture())
-        assert workers.together(abs, [-1, -2, -3]) == [1, 2, 3]
         return config.worker_count, list(sizes)
 
     limited(machine, "max 100000")
-    assert threads() == (8, [2, 2, 2])
+    assert threads() == (8, [2, 2])
     limited(machine, "50000 100000")
     # One thread of its own for the strips; the rest is done by the thread that asks.
     assert threads() == (1, [1])
