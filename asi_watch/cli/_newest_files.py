@@ -48,6 +48,7 @@ _OTHER_TEMPLATES = (
     "{timestamp:%Y%m%dT%H%M%S}_{exposure}",
 )
 _FUTURE = timedelta(days=1)
+_SOME_DATES, _DAY = 10, 86_400.0
 # One slot may be odd, as after a clock was set back.
 _SOME = 2
 _MANY = 0.25
@@ -103,14 +104,7 @@ def name_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Wa
     """Find names that do not fit, labels, dates to come, and exposures that nobody expects."""
     yield from _misfits(camera, found)
     yield from _labels(camera, found)
-    if found.fitting:
-        newest, parsed = found.fitting[0]
-        if camera.pattern.to_utc(parsed.timestamp) > datetime.now(UTC) + _FUTURE:
-            yield (
-                ("filename",),
-                f"{shown(newest)} is read as {parsed.timestamp}, which is to come; are day and"
-                " month where the template says?",
-            )
+    yield from _dates(camera, found)
     yield from _exposures(camera, found)
 
 
@@ -154,6 +148,37 @@ def _labels(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str
             f"{text} {shown(path)!r}, are not among them; add what they mean, or write"
             f" exposure_labels_only: false if {name.exposure_us / unit:g} is a time",
         )
+
+
+def _dates(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+    """Find dates to come, and days that are read as months."""
+    if not found.fitting:
+        return
+    newest, parsed = found.fitting[0]
+    if camera.pattern.to_utc(parsed.timestamp) > datetime.now(UTC) + _FUTURE:
+        why = "which is to come"
+    elif _days_for_months(camera, found):
+        why = "but was written when day and month were the other way round"
+    else:
+        return
+    text = f"{shown(newest)} is read as {parsed.timestamp}, {why}"
+    yield ("filename",), f"{text}; are %d and %m where the names have day and month?"
+
+
+def _days_for_months(camera: CameraConfig, found: NewestFiles) -> bool:
+    """Tell whether all dates fit the times of the files once day and month are swapped."""
+    some = found.fitting[:_SOME_DATES]
+    (written,) = answered(
+        _ANSWER_WITHIN, lambda: [(camera.watch / path).lstat().st_mtime for path, _ in some]
+    )
+    for (_, parsed), mtime in zip(some, written or (), strict=False):
+        stated = camera.pattern.to_utc(parsed.timestamp)
+        if stated.day > 12 or abs(stated.timestamp() - mtime) < 3 * _DAY:
+            return False
+        swapped = stated.replace(day=stated.month, month=stated.day)
+        if abs(swapped.timestamp() - mtime) > 2 * _DAY:
+            return False
+    return bool(written)
 
 
 def _exposures(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:

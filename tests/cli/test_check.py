@@ -291,7 +291,27 @@ def test_padded_times_that_are_expected_are_no_labels(tmp_path: Path) -> None:
 
 def test_dates_to_come_are_told(tmp_path: Path) -> None:
     config = place(tmp_path, ["20991006120000_80.png"])
-    assert "is read as 2099-10-06" in warnings_on("filename", config)[0]
+    assert "is read as 2099-10-06 12:00:00, which is to come" in warnings_on("filename", config)[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "written", "warned"),
+    [
+        ("{timestamp:%Y%d%m%H%M%S}_{exposure}", datetime(2026, 6, 10, 12), True),
+        ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 10, 6, 12), True),
+        ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 6, 10, 12), False),
+        ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 8, 1), False),
+    ],
+)
+def test_days_that_are_read_as_months_are_noticed_by_the_times_of_the_files(
+    tmp_path: Path, template: str, written: datetime, warned: bool
+) -> None:
+    names = ["20260610120000_80.png", "20260610120001_160.png"]
+    config = place(tmp_path, names, filename=template)
+    for name in names:
+        os.utime(tmp_path / "in" / name, (written.timestamp(), written.timestamp()))
+    told = warnings_on("filename", config)
+    assert any("%d and %m" in line for line in told) is warned
 
 
 @pytest.mark.parametrize("key", ["watch", "output"])
