@@ -35,12 +35,10 @@ def command(config_path: str) -> None:
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.config.loading import load_config
     from asi_watch.live.lock import StateFolderError
-    from asi_watch.live.operating.memory import share_arenas
     from asi_watch.live.sdnotify import Notifier
     from asi_watch.live.service import Daemon
     from asi_watch.logs import RepeatFilter, setup_logging
 
-    share_arenas()
     # The ledger, its journal, curves: for the service and its group, as products are.
     os.umask(os.umask(0o027) | 0o027)
     config = load_config(config_path)

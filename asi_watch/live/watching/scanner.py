@@ -46,6 +46,8 @@ _UNREADABLE_RETRIED = 64
 _SAME_TICK = 3.0
 # 2001-01-01: earlier times come from a machine that did not know the time when it wrote.
 _NO_CLOCK_BEFORE_NS = 978_307_200 * 10**9
+# In the year 2262.
+_LATEST_NS = 2**63
 # So far a clock is set back without anybody noticing.
 _SLACK_NS = 86_400 * 10**9
 
@@ -328,19 +330,16 @@ class FolderScanner:
 
     def _watermark(self, folder: str, known: _Folder, skipped: bool) -> list[Portion]:
         """Say up to when the folder is read, once no name can hide in its modification time."""
-        marks = []
-        if self._skip_before_ns is not None and not skipped:
+        marks, done = [], self._watermarks.get(folder)
+        if self._skip_before_ns is not None and done is None and not skipped:
             # What is older than the look-back is done; what is younger, not yet.
             marks.append(Portion(folder, (), self._skip_before_ns, skipped=True))
         at_rest = known.listed_at - known.seen_at > _SAME_TICK
         # An empty root may be the place where a share is to be mounted.
-        if at_rest and (folder or known.names or known.subfolders):
+        if at_rest and done != known.mtime_ns and (folder or known.names or known.subfolders):
             marks.append(Portion(folder, (), known.mtime_ns, skipped))
-        # A watermark never falls: a folder whose time went back is read whole at every start.
-        done = self._watermarks.get(folder, -1)
-        return [
-            mark for mark in marks if mark.watermark_ns is not None and mark.watermark_ns > done
-        ]
+        # Other times the ledger cannot hold: such a folder is read at every start.
+        return [mark for mark in marks if 0 <= (mark.watermark_ns or 0) < _LATEST_NS]
 
     def _came_lately(self, mtime_ns: int, now: Moment) -> bool:
         """Tell whether a folder may be changing now; one found while running always may."""

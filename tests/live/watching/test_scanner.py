@@ -550,7 +550,32 @@ def test_a_watermark_of_a_wrong_clock_hides_nothing(tmp_path: Path, watermark_ag
     assert sorted(scans.recent()) == ["d/a.jpg"]
 
 
-def test_a_removed_file_lowers_no_watermark_and_reports_nothing(
+def test_a_time_that_the_ledger_cannot_hold_is_no_watermark(tmp_path: Path, scans: Scans) -> None:
+    put(tmp_path, "d/a.jpg")
+    try:
+        os.utime(tmp_path / "d", (2**34, 2**34))
+    except OSError:
+        pytest.skip("no such times on this file system")
+    assert list(scans.first()) == ["d/a.jpg"]
+    scans.recent()
+    assert scans.watermarks["d"] < 2**63
+
+
+def test_a_folder_that_gets_back_its_old_time_is_done_at_that_time(
+    tmp_path: Path, scans: Scans
+) -> None:
+    """As when an archive is copied in with its times: they are set at the end."""
+    put(tmp_path, "d/a.jpg")
+    scans.first()
+    scans.recent()
+    age(tmp_path / "d", 700 * DAY)
+    scans.recent()
+    scans.recent()
+    assert scans.watermarks["d"] == (tmp_path / "d").stat().st_mtime_ns
+    assert scans.restart() == {}
+
+
+def test_a_removed_file_moves_the_watermark_and_reports_nothing(
     tmp_path: Path, scans: Scans
 ) -> None:
     put(tmp_path, "d/a.jpg")
