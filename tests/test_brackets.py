@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import random
 from datetime import datetime, timedelta
 
 import pandas as pd
@@ -7,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asi_watch.brackets import ExpectedExposures, Exposure, slot_of
+from asi_watch.brackets import (
+    MAX_EXPOSURES,
+    ExpectedExposures,
+    Exposure,
+    brackets_among,
+    chosen_files,
+    slot_of,
+    why_too_many,
+)
 
 NOON = datetime(2026, 6, 21, 12)
 
@@ -95,3 +105,127 @@ def test_auto_waits_for_what_came_twice_though_most_brackets_are_short() -> None
 @pytest.mark.parametrize("rule", [(80.0,), 1, "auto"])
 def test_nothing_is_never_complete(rule: object) -> None:
     assert not ExpectedExposures(rule).is_complete([])  # type: ignore[arg-type]
+
+
+# -- several files of one exposure time -------------------------------------------------------
+
+START = datetime(2026, 6, 21, 12)
+TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
+
+
+def shot(second: float, time: float, mtime: int = 0, folder: str = "") -> Exposure:
+    when = START + timedelta(seconds=second)
+    return Exposure(f"{folder}{when:%H%M%S.%f}_{time:g}.jpg", when, time, 1, mtime)
+
+
+def bracket(second: float, step: float = 1.0, times: tuple[float, ...] = TIMES) -> list[Exposure]:
+    return [shot(second + n * step, time, 7) for n, time in enumerate(times)]
+
+
+def seconds(files: dict[float, Exposure]) -> list[float]:
+    return [(files[t].timestamp - START).total_seconds() for t in sorted(files)]
+
+
+def test_two_brackets_are_never_mixed_whatever_was_written_when() -> None:
+    dice = random.Random(1)
+    for _ in range(50):
+        files = [shot(s + n, t, dice.randint(1, 9)) for s in (0, 31) for n, t in enumerate(TIMES)]
+        dice.shuffle(files)
+        assert seconds(chosen_files(files)) == [31, 32, 33, 34, 35]
+
+
+def test_the_fuller_bracket_goes_first_and_the_other_lends_what_it_lacks() -> None:
+    files = bracket(0, times=TIMES[:4]) + bracket(31)[2:]
+    assert seconds(chosen_files(files)) == [0, 1, 2, 3, 35]
+
+
+def test_a_bracket_of_which_only_the_end_is_there() -> None:
+    files = [shot(4, TIMES[-1], 9), *bracket(31)]
+    assert [len(b) for b in brackets_among(files)] == [1, 5]
+    assert seconds(chosen_files(files)) == [31, 32, 33, 34, 35]
+
+
+def test_three_brackets_with_pauses_that_differ() -> None:
+    files = bracket(0) + bracket(15) + bracket(31)
+    assert [b[0].timestamp.second for b in brackets_among(files)] == [0, 15, 31]
+
+
+def test_one_timestamp_for_all_of_a_bracket() -> None:
+    files = bracket(0, step=0) + bracket(15, step=0)
+    assert [len(b) for b in brackets_among(files)] == [5, 5]
+    assert set(seconds(chosen_files(files))) == {15}
+
+
+def test_a_camera_that_never_pauses() -> None:
+    files = bracket(0) + bracket(5) + bracket(10)
+    assert [len(b) for b in brackets_among(files)] == [5, 5, 5]
+    assert seconds(chosen_files(files)) == [10, 11, 12, 13, 14]
+
+
+def test_a_repeated_exposure_is_no_bracket_of_its_own() -> None:
+    files = [shot(0, 80), shot(1, 160, 5), shot(2, 160, 6), shot(4, 320)]
+    assert len(brackets_among(files)) == 1
+    assert seconds(chosen_files(files)) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        (80, 160, 320, 640, 640, 1280),
+        (320, 80, 160, 640, 1280),
+        (320, 80, 160, 640, 1280, 320),
+        (80, 160, 320, 640, 320, 160, 80),
+        (640, 320, 160, 80, 160, 320, 640),
+        (320, 160, 80, 640, 1280, 640, 320, 160),
+        (80, 80, 160, 160, 320, 320),
+    ],
+)
+@pytest.mark.parametrize("step", [0.25, 1, 2])
+def test_exposures_that_repeat_or_go_up_and_down_are_one_bracket(
+    times: tuple[float, ...], step: float
+) -> None:
+    files = bracket(0, step=step, times=times)
+    assert len(brackets_among(files)) == 1
+    assert sorted(chosen_files(files)) == sorted(set(times))
+
+
+def test_two_brackets_that_go_up_and_down_are_told_apart_by_the_pause() -> None:
+    times = (80.0, 160.0, 320.0, 160.0, 80.0)
+    files = bracket(0, times=times) + bracket(30, times=times)
+    assert [len(b) for b in brackets_among(files)] == [5, 5]
+    assert min(seconds(chosen_files(files))) >= 30
+
+
+def test_what_is_no_bracket_for_its_number_of_exposures_is_refused() -> None:
+    assert why_too_many(range(1, MAX_EXPOSURES + 1)) is None
+    assert "65 exposure times in one slot, at most 64" in (why_too_many(range(1, 66)) or "")
+
+
+def test_brackets_that_interlock_are_chosen_from_by_their_age() -> None:
+    earlier = [shot(n, t, 5) for n, t in enumerate(TIMES)]
+    set_back = [shot(n + 0.5, t, 9) for n, t in enumerate(TIMES)]
+    assert seconds(chosen_files(earlier + set_back)) == [0.5, 1.5, 2.5, 3.5, 4.5]
+
+
+def test_copies_are_chosen_from_by_their_age() -> None:
+    files = [*bracket(0), shot(2, 320, 9, "b/"), shot(1, 160, 3, "b/")]
+    assert len(brackets_among(files)) == 1
+    chosen = chosen_files(files)
+    assert (chosen[320].path[:2], chosen[160].path[:2]) == ("b/", "12")
+
+
+def test_the_order_of_the_files_never_matters() -> None:
+    dice = random.Random(2)
+    for _ in range(200):
+        files = [
+            shot(dice.choice((0, 1, 2, 9, 30)), dice.choice(TIMES[:3]), dice.randint(1, 3), folder)
+            for folder in ("a/", "b/", "c/", "d/", "e/")
+        ]
+        results = {
+            tuple(sorted((t, e.path) for t, e in chosen_files(order).items()))
+            for order in itertools.islice(itertools.permutations(files), 0, 120, 17)
+        }
+        assert len(results) == 1
+        (result,) = results
+        # Nothing that is there is given up: a bracket never gets smaller by what comes.
+        assert [t for t, _ in result] == sorted({e.exposure_us for e in files})

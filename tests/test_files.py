@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from asi_watch.files import FolderChangedError, HeldFolder
+from asi_watch.files import FolderChangedError, HeldFolder, answered
 
 
 def put_file(held: HeldFolder, below: str, data: bytes) -> None:
@@ -120,3 +122,53 @@ def test_a_held_folder_leaves_no_descriptor_open(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         HeldFolder(tmp_path / "none" / "out")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# -- file systems that may never answer ----------------------------------------------------------
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    late = threading.Event()
+
+    def slow() -> int:
+        assert late.wait(60)
+        return 1
+
+    def quick() -> int:
+        late.set()
+        return 2
+
+    assert answered(60, slow, quick) == [1, 2]
+
+
+def test_whoever_does_not_answer_is_not_waited_for(request: pytest.FixtureRequest) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    answers = answered(0.5, share_returns.wait, lambda: True)
+    assert answers == [None, True]
+
+
+def test_time_in_which_the_process_stood_still_is_no_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits = iter([False, False, True])
+
+    class Answers(threading.Semaphore):
+        """Each wait takes ten minutes by the clock; the third one ends with an answer."""
+
+        def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+            clock.append(clock[-1] + 600.0)
+            return next(waits)
+
+    clock = [0.0]
+    came = threading.Event()
+    threads = SimpleNamespace(Thread=threading.Thread, Semaphore=Answers)
+    monkeypatch.setattr("asi_watch.files.threading", threads)
+    monkeypatch.setattr("asi_watch.files.time", SimpleNamespace(monotonic=lambda: clock[-1]))
+    answered(1.0, came.set)
+    assert list(waits) == []
+    assert came.wait(60)
+
+
+def test_an_error_of_the_file_system_is_no_answer(tmp_path: Path) -> None:
+    assert answered(10, (tmp_path / "not there").stat) == [None]

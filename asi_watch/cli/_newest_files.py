@@ -21,7 +21,14 @@ from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.config.values import format_duration
 from asi_watch.files import answered, shown
-from asi_watch.naming import MICROSECONDS_PER_UNIT, NamePattern, ParsedName, unclear_labels
+from asi_watch.naming import (
+    MICROSECONDS_PER_UNIT,
+    NamePattern,
+    ParsedName,
+    is_hidden,
+    is_product_name,
+    unclear_labels,
+)
 
 if TYPE_CHECKING:
     from asi_watch.images.headers import Header
@@ -64,6 +71,8 @@ class NewestFiles:
 
     fitting: tuple[tuple[str, ParsedName], ...]
     misfits: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    """Files with extensions that are not among the camera's, and no products."""
 
     @property
     def count(self) -> int:
@@ -74,10 +83,13 @@ class NewestFiles:
 def find_newest(camera: CameraConfig) -> NewestFiles:
     """Read the names of some of a camera's newest files; none where its folder gives no answer."""
     (names,) = answered(_ANSWER_WITHIN, lambda: list(_newest_names(camera)))
-    parsed = [(path, camera.pattern.parse(path)) for path in names or []]
+    wanted = [path for path in names or [] if camera.wants(path.rpartition("/")[2])]
+    parsed = [(path, camera.pattern.parse(path)) for path in wanted]
     fitting = [(path, name) for path, name in parsed if name is not None]
     fitting.sort(key=lambda item: item[1].timestamp, reverse=True)
-    return NewestFiles(tuple(fitting), tuple(path for path, name in parsed if name is None))
+    misfits = (path for path, name in parsed if name is None)
+    others = (path for path in names or [] if path not in set(wanted))
+    return NewestFiles(tuple(fitting), tuple(misfits), tuple(others))
 
 
 def lines_of_names(name: str, found: NewestFiles) -> Iterator[str]:
@@ -102,6 +114,9 @@ def header_of(camera: CameraConfig, found: NewestFiles) -> Header | None:
 
 def name_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
     """Find names that do not fit, labels, dates to come, and exposures that nobody expects."""
+    if found.others and not found.count:
+        text = f"none of the {len(found.others)} newest files has one of these, such as"
+        yield ("extensions",), f"{text} {shown(found.others[0])!r}"
     yield from _misfits(camera, found)
     yield from _labels(camera, found)
     yield from _dates(camera, found)
@@ -185,8 +200,6 @@ def _exposures(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, 
     """Compare `bracket.exposures` with the times that the newest brackets have."""
     expected = camera.expected_exposures_us
     times = Counter(parsed.exposure_us for _, parsed in found.fitting)
-    if not times or isinstance(expected, str):
-        return
     way, unit = ("bracket", "exposures"), MICROSECONDS_PER_UNIT[camera.exposure_unit]
     slots: defaultdict[datetime, set[float]] = defaultdict(set)
     for _, parsed in found.fitting:
@@ -194,9 +207,14 @@ def _exposures(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, 
         slots[slot].add(parsed.exposure_us)
     # The newest bracket may be in the making, the oldest be cut by what was looked at.
     inner = sorted(slots)[1:-1]
-    if not isinstance(expected, tuple):
-        usual = median_low([len(slots[slot]) for slot in inner]) if inner else expected
-        if usual != expected:
+    usual = median_low([len(slots[slot]) for slot in inner]) if inner else None
+    if usual is not None and usual < camera.bracket.min_exposures:
+        text = f"the newest slots have {usual} exposure{'s' if usual > 1 else ''}: none is merged"
+        yield ("bracket", "min_exposures"), text
+    if not times or isinstance(expected, str):
+        return
+    if isinstance(expected, int):
+        if usual is not None and usual != expected:
             text = f"the newest brackets have {usual} exposures, not {expected}: "
             more = "none is ever complete" if usual < expected else "each is merged twice"
             yield way, f"{text}{more}; write {usual}"
@@ -390,7 +408,7 @@ def _listed(camera: CameraConfig, below: str) -> tuple[list[str], list[str]]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     subfolders += [] if entry.name.startswith(".") else [entry.name]
-                elif camera.wants(entry.name):
+                elif not is_hidden(entry.name) and not is_product_name(entry.name):
                     names.append(entry.name)
     except OSError:
         return [], []

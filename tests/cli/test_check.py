@@ -258,6 +258,20 @@ def test_exposures_are_compared_with_the_newest_brackets(
     assert all(line.startswith(text) for line, text in zip(told, says, strict=True))
 
 
+def test_slots_with_too_few_exposures_are_noticed(tmp_path: Path) -> None:
+    config = place(tmp_path, names_of("80", "160"))
+    (line,) = warnings_on("bracket.min_exposures", config)
+    assert line == "the newest slots have 2 exposures: none is merged"
+
+
+def test_a_folder_of_files_with_another_extension_is_noticed(tmp_path: Path) -> None:
+    config = place(tmp_path, ["2026/20260621120000_80.tif", ".x.tif"])
+    (line,) = warnings_on("extensions", config)
+    assert (
+        line == "none of the 1 newest files has one of these, such as '2026/20260621120000_80.tif'"
+    )
+
+
 def test_one_odd_bracket_contradicts_nothing(tmp_path: Path) -> None:
     names = [*names_of("80", "160", "320"), "20260621120115_640.png"]
     config = place(tmp_path, names, bracket={"exposures": [80, 160, 320]})

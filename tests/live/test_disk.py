@@ -124,3 +124,20 @@ def test_a_dead_share_keeps_nobody_from_looking_at_the_other_disks(
     assert guard.low(dead) is None
     guard.stop()
     back.set()
+
+
+def test_a_start_does_not_wait_for_the_free_space_of_a_dead_share(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    share_returns = threading.Event()
+    request.addfinalizer(share_returns.set)
+    monkeypatch.setattr("asi_watch.live.disk._PATIENCE", 0.05)
+
+    def free(_: Path) -> int:
+        share_returns.wait(60)
+        return 0
+
+    guard = DiskGuard(1, [tmp_path], free)
+    guard.start()
+    assert guard.low(tmp_path) is None
+    guard.stop()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asi_watch.config.values import format_duration, parse_duration
+from asi_watch.config.values import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         parse_duration(text)
     except ValueError as error:
         assert str(error)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 60))
+def test_sizes_round_trip(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512MB", 512_000_000), ("2GiB", 2 << 30), ("1 kb", 1000), ("7B", 7)]
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
