@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from asi_watch.config.checks import folder_problems
 from asi_watch.config.document import MAX_BYTES, ConfigError, Document, Problem, Way, read_document
-from asi_watch.config.model import (
-    BracketConfig,
-    CameraConfig,
-    Config,
-    DiskConfig,
-    LimitsConfig,
-    LogConfig,
-    MergeConfig,
-    ProductConfig,
-    RecalibrateConfig,
-    RetentionConfig,
-    ScanConfig,
-)
+from asi_watch.config.model import Config, Section
 from asi_watch.config.values import REFUSED, shown
 
 __all__ = ["LoadedConfig", "dump_config", "load_config", "parse_config", "read_config"]
 
-_SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
-    "log": LogConfig,
-    "scan": ScanConfig,
-    "bracket": BracketConfig,
-    "merge": MergeConfig,
-    "products": ProductConfig,
-    "recalibrate": RecalibrateConfig,
-    "retention": RetentionConfig,
-    "exposures": LimitsConfig,
-    "disk": DiskConfig,
-}
 _WANTED: Final[Mapping[str, str]] = {
     "cameras": "a mapping of camera names to their settings",
     "watch": "the folder the camera's files arrive in, such as /srv/asi/roof",
@@ -217,37 +194,47 @@ def _no_choice(written: str, value: Any, expected: str) -> str:
 
 
 def _unknown_key(way: Way) -> str:
-    fields = _section_at(way[:-1]).model_fields
-    known = [name for name, field in fields.items() if not field.exclude]
-    key = str(way[-1])
+    key, known = str(way[-1]), _keys_of(_section_at(way[:-1]))
     near = _nearest(key, known)
     if near:
         return f"this key is unknown; did you mean {near}?"
-    homes = [_home(key, name) for name, model in _SECTIONS.items() if key in model.model_fields]
-    if key in CameraConfig.model_fields:
-        homes.insert(0, f"cameras.<name>.{key}")
-    if key in Config.model_fields:
-        homes.insert(0, f"{key} at the top of the file")
+    homes = [
+        f"{home}.{key}" if home else f"{key} at the top of the file"
+        for home, section in _sections("", Config)
+        if key in _keys_of(section)
+    ]
     if homes:
         return f"this key does not belong here; did you mean {' or '.join(homes)}?"
     return f"this key is unknown; known here are {', '.join(known)}"
 
 
-def _home(key: str, section: str) -> str:
-    if section == "exposures":
-        return f"cameras.<name>.retention.exposures.{key}"
-    return f"{section}.{key}" if section in ("log", "disk") else f"cameras.<name>.{section}.{key}"
+def _keys_of(section: type[Section]) -> list[str]:
+    return [name for name, field in section.model_fields.items() if not field.exclude]
 
 
-def _section_at(way: Way) -> type[BaseModel]:
-    names = [part for part in way if isinstance(part, str)]
-    if not names:
-        return Config
-    if names[0] == "cameras" and len(names) == 2:
-        return CameraConfig
-    if names[-2:] == ["retention", "products"]:
-        return LimitsConfig
-    return _SECTIONS.get(names[-1], Config)
+def _section_at(way: Way) -> type[Section]:
+    section: type[Section] = Config
+    for at, part in enumerate(way):
+        named_by_operator = isinstance(part, int) or (at == 1 and way[0] == "cameras")
+        field = None if named_by_operator else section.model_fields.get(str(part))
+        section = (field and _section_in(field.annotation)) or section
+    return section
+
+
+def _sections(home: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """Go through all sections of the file, each with the way to it."""
+    yield home, section
+    for name, field in section.model_fields.items():
+        inner = _section_in(field.annotation)
+        if inner is not None:
+            below = f"{home}.{name}".removeprefix(".")
+            yield from _sections(f"{below}.<name>" if name == "cameras" else below, inner)
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str | None:

@@ -18,33 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from asi_watch.config.values import (
-    CameraName,
-    Circle,
-    Disc,
-    DiscOrAuto,
-    Duration,
-    DurationOrNever,
-    Exposures,
-    ExposuresField,
-    Extensions,
-    Labels,
-    Offset,
-    OptionalPath,
-    OptionalSize,
-    PathField,
-    Size,
-    Subsampling,
-    Template,
-    TimeZone,
-    ToneRange,
-    Within,
-    Workers,
-    format_duration,
-    read_age_or_never,
-    refusal,
-    refusals,
-)
+from asi_watch.config import values as v
 from asi_watch.naming import (
     MICROSECONDS_PER_UNIT,
     ExposureUnit,
@@ -56,21 +30,6 @@ from asi_watch.naming import (
 if TYPE_CHECKING:
     from asi_watch.hdr.merge_settings import MergeSettings
     from asi_watch.products.spec import ProductSpec
-
-__all__ = [
-    "BracketConfig",
-    "CameraConfig",
-    "Config",
-    "DiskConfig",
-    "LimitsConfig",
-    "LogConfig",
-    "MergeConfig",
-    "Order",
-    "ProductConfig",
-    "RecalibrateConfig",
-    "RetentionConfig",
-    "ScanConfig",
-]
 
 RADIANCE_FORMATS = ("exr", "tiff", "hdr")
 """Products that hold the radiance map, which needs a response curve."""
@@ -102,19 +61,19 @@ class LogConfig(Section):
 class ScanConfig(Section):
     """How the folder itself is read, which finds what events missed."""
 
-    lookback: Annotated[Duration, AfterValidator(Within("0s", "36500d"))] = timedelta(days=2)
-    every: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=60)
+    lookback: Annotated[v.Duration, AfterValidator(v.Within("0s", "36500d"))] = timedelta(days=2)
+    every: Annotated[v.Duration, AfterValidator(v.Within("1s", "24h"))] = timedelta(seconds=60)
 
 
 class BracketConfig(Section):
     """Which exposures belong together, and how long they are waited for."""
 
-    round_to: Annotated[Duration, AfterValidator(Within("1s", "24h"))] = timedelta(seconds=30)
-    offset: Offset = timedelta(0)
-    exposures: ExposuresField = "auto"
+    round_to: Annotated[v.Duration, AfterValidator(v.Within("1s", "24h"))] = timedelta(seconds=30)
+    offset: v.Offset = timedelta(0)
+    exposures: v.ExposuresField = "auto"
     """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
     min_exposures: int = Field(default=3, ge=2, le=64)
-    grace: Annotated[Duration, AfterValidator(Within("0s", "24h"))] = timedelta(seconds=10)
+    grace: Annotated[v.Duration, AfterValidator(v.Within("0s", "24h"))] = timedelta(seconds=10)
     late: Literal["remerge", "ignore"] = "remerge"
 
     @property
@@ -127,19 +86,19 @@ class BracketConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         found = []
-        round_to = format_duration(self.round_to)
+        round_to = v.format_duration(self.round_to)
         if self.round_to % timedelta(seconds=1):
             text = f"{round_to} is no whole number of seconds, which products are named by"
             found.append(("round_to", f"{text}; write one such as 30s"))
         if abs(self.offset) >= self.round_to:
-            offset = format_duration(self.offset)
+            offset = v.format_duration(self.offset)
             found.append(("offset", f"{offset} must be smaller than round_to, which is {round_to}"))
         count = self.expected_count
         if count is not None and self.min_exposures > count:
             text = f"{self.min_exposures} can never be reached; a bracket has {count} exposures"
             found.append(("min_exposures", text))
         if found:
-            raise refusals(found)
+            raise v.refusals(found)
         return self
 
 
@@ -151,9 +110,9 @@ class MergeConfig(Section):
     low_clip: int = Field(default=5, ge=0, le=254)
     high_clip: int = Field(default=250, ge=1, le=255)
     gamma: float = Field(default=2.2, ge=0.1, le=10)
-    lnE_range: ToneRange = None  # noqa: N815 - the field's own name, and the response file's
+    lnE_range: v.ToneRange = None  # noqa: N815 - the field's own name, and the response file's
     saturation: int = Field(default=255, ge=1, le=255)
-    sky_disc: Disc = None
+    sky_disc: v.Disc = None
     """What is merged: column, row and radius in pixels; None: all of the picture."""
     contradiction: Literal["exclude", "warn"] = "exclude"
     """An exposure that contradicts its exposure time while the others agree: left out or not."""
@@ -173,7 +132,7 @@ class MergeConfig(Section):
     def _check(self) -> Self:
         if self.low_clip >= self.high_clip:
             text = f"{self.low_clip} must be smaller than high_clip, which is {self.high_clip}"
-            raise refusals([("low_clip", text)])
+            raise v.refusals([("low_clip", text)])
         return self
 
 
@@ -186,7 +145,7 @@ class ProductConfig(Section):
 
     format: Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
     quality: int | None = Field(default=None, ge=1, le=100)
-    subsampling: Subsampling = None
+    subsampling: v.Subsampling = None
     lossless: bool | None = None
     compression: Literal["none", "zip", "piz", "htj2k"] | None = None
     pixel_type: Literal["auto", "half", "float"] | None = None
@@ -230,17 +189,19 @@ class ProductConfig(Section):
             text = f"is an option of {owner}, not of {self.format}; remove it"
             found += [(name, text) for name in sorted(given)]
         if found:
-            raise refusals(found)
+            raise v.refusals(found)
         return self
 
 
 class RecalibrateConfig(Section):
     """When a new response curve is derived from recent brackets."""
 
-    every: Annotated[DurationOrNever, AfterValidator(Within("1s", "3650d"))] = timedelta(hours=24)
+    every: Annotated[v.DurationOrNever, AfterValidator(v.Within("1s", "3650d"))] = timedelta(
+        hours=24
+    )
     """None means never."""
     brackets: int = Field(default=10, ge=1, le=1000)
-    sky_disc: DiscOrAuto = "auto"
+    sky_disc: v.DiscOrAuto = "auto"
     """Where samples are taken from: column, row and radius in pixels; None: anywhere.
 
     ``auto``: from `MergeConfig.sky_disc` if there is one, else from the disc that pictures show.
@@ -251,11 +212,11 @@ class LimitsConfig(Section):
     """What is kept of one kind of files; None means no limit."""
 
     max_age: Annotated[
-        DurationOrNever,
-        AfterValidator(Within("1h", "36500d")),
-        BeforeValidator(read_age_or_never),
+        v.DurationOrNever,
+        AfterValidator(v.Within("1h", "36500d")),
+        BeforeValidator(v.read_age_or_never),
     ] = None
-    keep_free: OptionalSize = None
+    keep_free: v.OptionalSize = None
 
     @property
     def any(self) -> bool:
@@ -269,7 +230,7 @@ class LimitsConfig(Section):
             return data
         if data["max_size"] is not None:
             text = "is no longer possible; write max_age, such as 30d, or keep_free, such as 50GB"
-            raise refusals([("max_size", text)])
+            raise v.refusals([("max_size", text)])
         # Version 0.1 wrote it into complete configurations.
         return {key: value for key, value in data.items() if key != "max_size"}
 
@@ -288,13 +249,13 @@ class RetentionConfig(Section):
 class DiskConfig(Section):
     """When writing pauses."""
 
-    keep_free: OptionalSize = 500_000_000
+    keep_free: v.OptionalSize = 500_000_000
     """Bytes; None: never."""
 
 
 def _refuse_in_file(name: str, info: ValidationInfo) -> str:
     if info.context is not None:
-        raise refusal("this key is unknown; the name of a camera is the key of its section")
+        raise v.refusal("this key is unknown; the name of a camera is the key of its section")
     return name
 
 
@@ -314,20 +275,20 @@ class CameraConfig(Section):
 
     name: Annotated[str, BeforeValidator(_refuse_in_file)] = Field(default="", exclude=True)
     """The key of its section in the file."""
-    watch: PathField
-    output: PathField
-    response: OptionalPath = None
+    watch: v.PathField
+    output: v.PathField
+    response: v.OptionalPath = None
     without_response: Literal["mertens", "wait"] = "mertens"
-    filename: Template = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
-    extensions: Extensions = ("jpg", "jpeg", "png", "jp2")
+    filename: v.Template = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
+    extensions: v.Extensions = ("jpg", "jpeg", "png", "jp2")
     exposure_unit: ExposureUnit = "us"
-    exposure_labels: Labels = Field(default_factory=dict)
+    exposure_labels: v.Labels = Field(default_factory=dict)
     exposure_labels_only: bool = True
     """With labels: a number that is no label is not taken for an exposure time."""
-    timezone: TimeZone = "UTC"
+    timezone: v.TimeZone = "UTC"
     watch_mode: Literal["auto", "events", "polling"] = "auto"
     scan: ScanConfig = ScanConfig()
-    stable_for: Annotated[Duration, AfterValidator(Within("0s", "1h"))] = timedelta(seconds=1)
+    stable_for: Annotated[v.Duration, AfterValidator(v.Within("0s", "1h"))] = timedelta(seconds=1)
     bracket: BracketConfig = BracketConfig()
     merge: MergeConfig = MergeConfig()
     products: Annotated[tuple[ProductConfig, ...], Field(strict=False, min_length=1)] = (
@@ -359,13 +320,13 @@ class CameraConfig(Section):
         return suffix in self.extensions and not ours
 
     @property
-    def calibration_disc(self) -> Circle | Literal["auto"] | None:
+    def calibration_disc(self) -> v.Circle | Literal["auto"] | None:
         """Where the curve is calibrated: where brackets are merged, if nothing else is asked."""
         asked = self.recalibrate.sky_disc
         return self.merge.sky_disc or asked if asked == "auto" else asked
 
     @property
-    def expected_exposures_us(self) -> Exposures:
+    def expected_exposures_us(self) -> v.Exposures:
         """Exposure times in µs that make a bracket complete, or their count, or ``auto``."""
         exposures = self.bracket.exposures
         if not isinstance(exposures, tuple):
@@ -390,7 +351,7 @@ class CameraConfig(Section):
             text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"
             found.append(("merge.algorithm", text))
         if found:
-            raise refusals(found)
+            raise v.refusals(found)
         return self
 
 
@@ -401,19 +362,21 @@ def _named(cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:
 class Config(Section):
     """The whole configuration file."""
 
-    state_dir: PathField = Path("/var/lib/asi-watch")
+    state_dir: v.PathField = Path("/var/lib/asi-watch")
     log: LogConfig = LogConfig()
-    workers: Workers = "auto"
+    workers: v.Workers = "auto"
     """Threads that decode and merge; auto is one for each core."""
-    memory_budget: Size = 512_000_000
+    memory_budget: v.Size = 512_000_000
     """Bytes of decoded exposures kept at once."""
     order: Order = "oldest"
     """Which brackets of a backlog go first."""
     disk: DiskConfig = DiskConfig()
-    shutdown_timeout: Annotated[Duration, AfterValidator(Within("1s", "10min"))] = timedelta(
+    shutdown_timeout: Annotated[v.Duration, AfterValidator(v.Within("1s", "10min"))] = timedelta(
         seconds=20
     )
-    cameras: Annotated[dict[CameraName, CameraConfig], AfterValidator(_named)] = Field(min_length=1)
+    cameras: Annotated[dict[v.CameraName, CameraConfig], AfterValidator(_named)] = Field(
+        min_length=1
+    )
 
     @property
     def worker_count(self) -> int:
