@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+
+if sys.argv[1:2] == ["run"]:
+    # Before all that takes its time: a reload must not end a daemon that is just starting. It is
+    # handled once the daemon takes its signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 import click
 

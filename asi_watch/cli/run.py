@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from asi_watch.cli import config_option
+from asi_watch.errors import AsiWatchError
 
 if TYPE_CHECKING:
     from asi_watch.config.model import Config
@@ -28,15 +31,17 @@ Examples:
 def command(config_path: str) -> None:
     """Watch the cameras and merge their brackets, in the foreground.
 
-    Runs until SIGTERM or SIGINT (Ctrl-C), then finishes the merges in flight. SIGHUP reads the
-    configuration again. Exit codes: 0 stopped in order, 1 merges left undone or another error,
-    2 configuration refused, 3 another daemon uses the same state_dir.
+    Runs until SIGTERM or SIGINT (Ctrl-C), then finishes the merges in flight. SIGHUP checks the
+    configuration, finishes these merges and starts again with it, in the same process. Exit codes:
+    0 stopped in order, 1 merges abandoned or another error, 2 configuration refused, 3 another
+    daemon uses the same state_dir, 5 the ledger cannot be used, 6 the state folder cannot be used.
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.config.loading import load_config
+    from asi_watch.live.daemon import Daemon, restart_process
     from asi_watch.live.lock import StateFolderError
+    from asi_watch.live.messages import Reload
     from asi_watch.live.sdnotify import Notifier
-    from asi_watch.live.service import Daemon
     from asi_watch.logs import RepeatFilter, setup_logging
 
     # The ledger, its journal, curves: for the service and its group, as products are.
@@ -44,16 +49,32 @@ def command(config_path: str) -> None:
     config = load_config(config_path)
     repeats = RepeatFilter(burst=60)
     setup_logging(config.log.level, config.log.format, repeats=repeats)
-    daemon = Daemon(
-        config,
-        Notifier.from_environment(),
-        lambda: load_config(config_path),
-    )
+    daemon = Daemon(Path(config_path), config, Notifier.from_environment())
+    code = 0
     with repeats:
         try:
-            code = daemon.run()
+            if isinstance(daemon.run(), Reload):
+                restart_process()
         except StateFolderError as error:
-            raise _explained(error, config_path, config) from error
+            explained = _explained(error, config_path, config)
+            click.echo(str(explained), err=True)
+            code = explained.exit_code
+        except AsiWatchError as error:
+            click.echo(str(error), err=True)
+            code = getattr(error, "exit_code", 1)
+    _leave(code or int(not daemon.finished), at_once=not daemon.finished)
+
+
+def _leave(code: int, *, at_once: bool) -> None:
+    """End the process; `at_once` although worker threads are still running.
+
+    Python would wait for what they hold, and libraries abort that are taken down under them.
+    """
+    if at_once:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -3,127 +3,129 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Unpack
 
-from asi_watch.config.model import CameraConfig
+from asi_watch.buffers import BufferPool
+from asi_watch.config.model import CameraConfig, Order
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.collecting.collector import Collector
-from asi_watch.live.collecting.taking_up import TakingUp
 from asi_watch.live.curves.curve_keeper import CurveKeeper
-from asi_watch.live.ledger.ledger import Which
+from asi_watch.live.disk import DiskGuard
+from asi_watch.live.ledger.ledger import Ledger, Which
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS
 from asi_watch.live.messages import (
     CalibrationDone,
     Command,
     DropWork,
+    FolderRead,
     Found,
+    Inbox,
     MergeBracket,
     MergeDone,
+    Message,
     ReadDone,
     ReadFile,
     ScanDone,
     WriteRecord,
 )
-from asi_watch.live.operating.telling import Telling
-from asi_watch.live.records import PUT_OFF, BracketRecord
+from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
-from asi_watch.live.workers.arrivals import Arrivals
-from asi_watch.live.workers.at_work import CarefulWork
-from asi_watch.live.workers.backlog import WaitingFile
-from asi_watch.live.workers.jobs import CameraJobs
+from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.live.workers.merger import Merger
-from asi_watch.live.workers.workplace import Workplace
+from asi_watch.live.workers.pool import JobPool
+from asi_watch.live.workers.quarantine import Quarantine
+from asi_watch.live.workers.scheduler import Scheduler, WaitingFile
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
 
-# With so many brackets open none is taken up from the ledger.
+# With so many brackets open none is taken up from the ledger, and so many are at a time.
 _MOST_OPEN = 1000
-# The owner looks five times a second; when it has not for so long, it was kept from it.
-_HELD_UP = 0.5
+_ROWS_AT_ONCE = 50
+# The owner ticks five times a second; when it has not for so long, it was kept from running.
+_STOOD_STILL = 0.5
+_WATERMARKS_EVERY = 2.0
+_LEARN_FROM = 5
 
 
-class Camera:
-    """Carries out what the collector decides, and writes the ledger's rows.
-
-    Owner thread only.
+@dataclass(frozen=True)
+class Shared:
+    """What the cameras of a daemon use together.
 
     Parameters
     ----------
-    settings : CameraConfig
-    place : Workplace
-    paused : callable
-        Says why nothing may be published or calibrated now; None if it may.
+    state_dir : Path
+    order : {"newest", "oldest"}
+        Which brackets of a backlog go first.
+    ledger : Ledger
+    inbox : Inbox
+    pool : JobPool
+    budget : MemoryBudget
+        Memory for decoded frames.
+    buffers : BufferPool
+        Of images.
+    quarantine : Quarantine
+    disk : DiskGuard
+    """
+
+    state_dir: Path
+    order: Order
+    ledger: Ledger
+    inbox: Inbox
+    pool: JobPool
+    budget: MemoryBudget
+    buffers: BufferPool
+    quarantine: Quarantine
+    disk: DiskGuard
+
+
+class Camera:
+    """Carries out what the collector decides, and writes the ledger's rows. Owner thread only.
+
+    Parameters
+    ----------
+    config : CameraConfig
+    shared : Shared
     now : float
         Monotonic time.
     """
 
-    def __init__(
-        self,
-        settings: CameraConfig,
-        place: Workplace,
-        paused: Callable[[], str | None],
-        now: float,
-    ) -> None:
-        self.settings = settings
-        self.name = settings.name
-        self._ledger = ledger = place.ledger
-        self._at_work = place.at_work
+    def __init__(self, config: CameraConfig, shared: Shared, now: float) -> None:
+        self.name = config.name
+        self._config, self._shared = config, shared
+        self._ledger = ledger = shared.ledger
+        self._reporting = Reporting(self.name, config.pattern.template)
+        self._merger = Merger(config, shared.budget, shared.buffers)
+        self._collector = Collector(config, ledger)
+        self._scheduler = Scheduler(
+            config, shared.order, self._merger, shared.pool, shared.quarantine, shared.inbox
+        )
+        self._intake = Intake(*_watched(config, ledger), shared.inbox)
+        curves_dir = shared.state_dir / "curves" / self.name
+        self._curves = CurveKeeper(config, ledger, shared.inbox, curves_dir, self._use_curve, now)
         self._ticked_at = float("inf")
-        self._paused = paused
-        self._pool = place.pool
-        self._telling = Telling(self.name, settings.pattern.template)
-        self._arrivals = Arrivals(settings, place.order, self._admit)
-        self._taking_up = TakingUp(self.name, ledger, self._resume)
-        self._inbox = inbox = place.inbox
-        self._merger = Merger(settings, place.budget, place.buffers)
-        self._work = CarefulWork(
-            self.name,
-            settings.watch,
-            place.at_work,
-            self._merger.read,
-            self._merger.merge,
-        )
-        self._collector = Collector(settings, ledger)
-        self._intake = Intake(settings, {}, inbox)
-        self._curves = CurveKeeper(
-            settings, ledger, inbox, place.curves_dir / self.name, self._use_curve, now
-        )
-        self._jobs = CameraJobs(
-            self.name,
-            self._work,
-            self._arrivals,
-            place.pool,
-            inbox,
-            paused,
-            self._curves.hold,
-            self._curves.spare,
-            self._put_off,
-            self._merger.drop,
-        )
+        self._folders_read: dict[str, int] = {}
+        self._next_watermarks = now + _WATERMARKS_EVERY
+        # Rows to be retried are taken up from the first one on.
+        self._rows_left = True
+        self._last_row: datetime | None = None
+        self._deferred = False
         self._curves.start()
 
     # -- life -------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
-        """Clean up after an earlier life, take up what it left, begin to watch."""
+        """Clean up after an earlier process, take up what it left, begin to watch."""
         if swept := self._merger.clean_up():
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
-        for record in reversed(self._ledger.recent_complete(self.name, 5)):
+        for record in reversed(self._ledger.recent_complete(self.name, _LEARN_FROM)):
             self._collector.expected.observe(e.exposure_us for e in record.inputs)
-        self._taking_up.step(now)
+        self._take_up_rows(now)
         self._intake.start()
-
-    def inherit(self, earlier: Camera) -> None:
-        """Go on counting where the camera of the same name stopped, over a reload."""
-        self._collector.counters = earlier._collector.counters
-        self._telling.inherit(earlier._telling)
-        self._curves.inherit(earlier._curves)
-
-    def save_curve(self) -> None:
-        """Write the curve in use again whose file was deleted."""
-        self._curves.save()
 
     def stop_intake(self) -> None:
         """Take in nothing more."""
@@ -132,62 +134,47 @@ class Camera:
 
     # -- messages ---------------------------------------------------------------------------
 
-    def found(self, message: Found) -> None:
-        """Files were seen."""
-        self._arrivals.found(message, self._collector)
+    def handle(self, message: Message, now: float) -> None:
+        """Take a message of this camera."""
+        match message:
+            case Found():
+                self._found(message)
+            case FolderRead():
+                self._folders_read[message.folder] = message.mtime_ns
+            case ReadDone():
+                self._read_done(message, now)
+            case MergeDone():
+                self._merge_done(message, now)
+            case ScanDone():
+                self._reporting.scan_done(message)
+            case CalibrationDone():
+                self._reporting.fault(self._curves.calibration_done(message))
+
+    def _found(self, message: Found) -> None:
+        self._admit(self._scheduler.arrived(message, self._collector))
         for file in message.files:
             if self._collector.slot_of_name(file.path) is None:
-                ignored = self._collector.counters.names_ignored
-                self._telling.name_ignored(file.path, ignored, message.at)
+                self._reporting.name_ignored(file.path, message.at)
 
-    def _admit(self, file: WaitingFile) -> None:
-        self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))
+    def _admit(self, files: Iterator[WaitingFile]) -> None:
+        for file in files:
+            self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))
 
-    def read_done(self, message: ReadDone, now: float) -> None:
-        """A file was read."""
-        self._arrivals.reading -= 1
-        self._telling.read_done(message)
+    def _read_done(self, message: ReadDone, now: float) -> None:
+        self._scheduler.read_ended()
+        self._reporting.read_done(message)
         self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
-        self._arrivals.feed()
+        self._admit(self._scheduler.next_files())
 
-    def merge_done(self, message: MergeDone, now: float) -> None:
-        """A merge ended."""
-        self._telling.merge_done(message.slot, message.outcome)
-        self._jobs.merge_ended(message.outcome)
+    def _merge_done(self, message: MergeDone, now: float) -> None:
+        self._reporting.merge_done(message.slot, message.outcome)
+        self._scheduler.merge_ended(message.outcome)
         self._execute(self._collector.merge_done(message.slot, message.outcome, now))
 
-    def scan_done(self, message: ScanDone) -> None:
-        """A scan ended."""
-        self._telling.scan_done(message)
-
-    def calibration_done(self, message: CalibrationDone) -> None:
-        """A calibration ended: swap the curve, or say why not."""
-        self._telling.fault(self._curves.calibration_done(message))
-
     def events_dropped(self, count: int) -> None:
-        """Events were lost for want of room: look at the folder itself."""
-        self._telling.events_dropped(count)
+        """Events were dropped because the inbox was full: read the folder itself."""
+        self._reporting.events_dropped(count)
         self._intake.request_scan()
-
-    def tick(self, now: float) -> None:
-        """Time has passed."""
-        away, self._ticked_at = now - self._ticked_at, now
-        if away > _HELD_UP:
-            # A host that took the cores away, a disk that hung: the camera may have been as still,
-            # and what it wrote lies in queues. That is no waiting in vain.
-            self._collector.extend_grace(away)
-        self._execute(self._collector.due(now))
-        self._arrivals.feed()
-        waiting_room = self._jobs.has_room and self._curves.has_room
-        if waiting_room and self._arrivals.has_room and len(self._collector) < _MOST_OPEN:
-            self._taking_up.step(now)
-        paused = self._paused() is not None
-        if not paused and self._jobs.release(now):
-            self._taking_up.look_again()
-        self._hold_back(not waiting_room and self._ledger.owed > 0)
-        self._curves.tick(now, may_calibrate=not paused)
-        self._telling.fault(self._curves.take_fault())
-        self._telling.hanging(self._pool.hanging(self.name, now))
 
     def retry(self, slots: Sequence[datetime], **which: Unpack[Which]) -> list[datetime]:
         """Try brackets again (see `Ledger.ask_again`); returns their slots.
@@ -195,32 +182,68 @@ class Camera:
         Raises
         ------
         LedgerError
-            If the wish cannot be written down.
+            If the request cannot be written.
         """
-        return self._taking_up.ask_again(slots, **which)
+        asked = self._ledger.ask_again(self.name, slots=slots, **which)
+        self._rows_left, self._last_row = True, None
+        return asked
 
-    def _put_off(self, command: MergeBracket, why: str) -> bool:
-        """Leave a bracket that waits to its row; False if no row can be written either."""
-        if self._ledger.owed:
-            return False
-        self._execute(self._collector.defer(command.slot, PUT_OFF + why))
-        return True
+    # -- time -------------------------------------------------------------------------------
 
-    def _hold_back(self, held_back: bool) -> None:
-        """Take in nothing more while nothing can be merged nor even written down."""
-        if held_back:
-            self._intake.pause()
-        else:
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        away, self._ticked_at = now - self._ticked_at, now
+        if away > _STOOD_STILL:
+            # The host took the cores away, or a disk hung: what the camera wrote meanwhile lies in
+            # queues, and its brackets have not waited in vain.
+            self._collector.extend_grace(away)
+        self._execute(self._collector.due(now))
+        self._admit(self._scheduler.next_files())
+        room = self._scheduler.may_hold and self._curves.has_room
+        if room and self._scheduler.may_read and len(self._collector) < _MOST_OPEN:
+            self._take_up_rows(now)
+        paused = self._paused() is not None
+        if not paused:
+            self._release(now)
+        if room or not self._ledger.blocked:
             self._intake.resume()
-        if missed := self._arrivals.hold_back(held_back):
-            self.events_dropped(missed)
+        else:
+            # Nothing can be merged nor even be written down: inputs wait in their folders.
+            self._intake.pause()
+        self._curves.tick(now, may_calibrate=not paused)
+        self._reporting.fault(self._curves.take_fault())
+        self._reporting.hanging(self._shared.pool.hanging(self.name, now))
+        if now >= self._next_watermarks:
+            self._next_watermarks = now + _WATERMARKS_EVERY
+            self._write_watermarks()
 
-    def _resume(self, record: BracketRecord, now: float) -> None:
-        if record.attempts == 0:
-            # Somebody asked for it: a bracket that has never been tried waits for no retry.
-            self._work.forgive(record.slot)
-        self._telling.taken_up(record)
-        self._execute(self._collector.resume(record, now))
+    def _paused(self) -> str | None:
+        """Why nothing may be published or calibrated now; None if it may."""
+        shared = self._shared
+        return shared.disk.low(self._config.output, shared.state_dir) or self._ledger.blocked
+
+    def _take_up_rows(self, now: float) -> None:
+        """Take up the next brackets of the ledger that are to be tried again."""
+        if not self._rows_left:
+            return
+        records = self._ledger.to_retry(
+            self.name, MAX_ATTEMPTS, after=self._last_row, limit=_ROWS_AT_ONCE
+        )
+        for record in records:
+            self._reporting.taken_up(record)
+            self._execute(self._collector.resume(record, now))
+            self._last_row = record.slot
+        self._rows_left = len(records) == _ROWS_AT_ONCE
+
+    def _write_watermarks(self) -> None:
+        """Note the folders all of whose files have rows: no later start need read them."""
+        if not self._folders_read or self._ledger.blocked or self._ledger.owed:
+            return
+        pending = self._collector.unrecorded_folders() | self._scheduler.backlog_folders
+        done = {f: mtime for f, mtime in self._folders_read.items() if f not in pending}
+        if done and self._ledger.set_folder_watermarks(self.name, done):
+            for folder in done:
+                del self._folders_read[folder]
 
     # -- commands ---------------------------------------------------------------------------
 
@@ -228,9 +251,9 @@ class Camera:
         for command in commands:
             match command:
                 case ReadFile():
-                    self._jobs.read(command)
+                    self._scheduler.read(command)
                 case MergeBracket():
-                    self._jobs.merge(command)
+                    self._merge(command)
                 case WriteRecord():
                     self._write(command)
                 case DropWork(slot):
@@ -238,39 +261,88 @@ class Camera:
 
     def _write(self, command: WriteRecord) -> None:
         record = command.record
-        with self._at_work.recording(self.name, record.slot):
+        with self._shared.quarantine.recording(self.name, record.slot):
             self._ledger.record(record)
         if command.amended:
-            self._telling.row_amended(record)
+            self._reporting.row_amended(record)
             return
         self._curves.bracket_over(record)
-        self._telling.bracket_over(record, command.next_try)
+        self._reporting.bracket_over(record, command.next_try)
+
+    def _merge(self, command: MergeBracket) -> None:
+        """Have a bracket merged, as soon as that may be."""
+        why = self._paused()
+        if why is None and self._scheduler.is_blocked:
+            why = "products find no place"
+        if why is None:
+            self._begin_merge(command)
+            return
+        # Its frames are decoded again when it goes on, and need no memory meanwhile.
+        self._merger.drop(command.slot)
+        surplus = self._scheduler.hold(command)
+        if surplus is None:
+            return
+        if self._defer(surplus, why):
+            self._deferred = True
+        else:
+            self._scheduler.keep_held(surplus)
+
+    def _begin_merge(self, command: MergeBracket) -> None:
+        if not self._curves.hold(command):
+            self._scheduler.merge(command)
+            return
+        self._merger.drop(command.slot)
+        surplus = self._curves.spare()
+        if surplus is not None and not self._defer(surplus, "for a response curve"):
+            self._curves.hold(surplus)
+
+    def _defer(self, command: MergeBracket, why: str) -> bool:
+        """Let a bracket wait in the ledger; False if no row can be written either."""
+        if self._ledger.blocked:
+            return False
+        self._execute(self._collector.defer(command.slot, f"{WAITS}{why}"))
+        return True
+
+    def _release(self, now: float) -> None:
+        for command in self._scheduler.release(now):
+            self._begin_merge(command)
+        if self._deferred and not self._scheduler.is_blocked:
+            self._deferred = False
+            self._rows_left, self._last_row = True, None
 
     def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
         self._merger.use_curve(curve)
-        self._taking_up.look_again()
+        self._rows_left, self._last_row = True, None
         for command in waited:
-            # What was begun without a curve is begun again.
             self._merger.drop(command.slot)
-            self._jobs.merge(command)
+            self._merge(command)
 
     # -- what is shown ----------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """Give the camera's state for `status`."""
         return {
-            "watch": str(self.settings.watch),
-            "output": str(self.settings.output),
+            "watch": str(self._config.watch),
+            "output": str(self._config.output),
             "watching": self._intake.state,
             "intake": self._intake.facts(),
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
-            "waiting_for_room": self._jobs.held,
-            "waiting_in_ledger": self._telling.put_off,
-            "backlog": self._arrivals.waiting,
+            "waiting_for_room": self._scheduler.held,
+            "backlog": self._scheduler.backlog,
             **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
             "totals": self._ledger.totals(self.name),
-            **self._telling.snapshot(),
+            **self._reporting.snapshot(),
         }
+
+
+def _watched(config: CameraConfig, ledger: Ledger) -> tuple[CameraConfig, dict[str, int]]:
+    """Say up to where the camera's folders are done, or how far back a first start must look."""
+    watermarks = ledger.folder_watermarks(config.name)
+    if watermarks:
+        return config, watermarks
+    lookback = ledger.first_lookback(config.name, config.scan.lookback)
+    scan = config.scan.model_copy(update={"lookback": lookback})
+    return config.model_copy(update={"scan": scan}), watermarks

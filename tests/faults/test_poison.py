@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 
 import pytest
-
 from asi_watch.live.workers.at_work import MOST_DEATHS
+
 from tests.faults.launching import launch_sabotaged
 from tests.integration.daemon import EXPOSURES, PATIENCE, Site, file_name, slot
 

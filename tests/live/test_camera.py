@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,28 +13,28 @@ from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.config import parse_config
 from asi_watch.config.model import Order
-from asi_watch.live.camera import Camera
+from asi_watch.live.camera import Camera, Shared
 from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord
 from asi_watch.live.messages import (
+    FolderRead,
     Found,
     FoundFile,
     Inbox,
     MergeBracket,
-    MergeDone,
     MergeFailed,
+    MergeOutcome,
     Published,
-    ReadDone,
     ReadFile,
     ReadOk,
+    ReadOutcome,
     Unusable,
     Vanished,
 )
-from asi_watch.live.records import WITHOUT_CURVE, BracketRecord
-from asi_watch.live.workers import arrivals
-from asi_watch.live.workers.at_work import AtWork
+from asi_watch.live.workers import scheduler
 from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
-from asi_watch.live.workers.workplace import Workplace
+from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, Job, JobPool
+from asi_watch.live.workers.quarantine import Quarantine
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)
@@ -47,55 +46,62 @@ class SlowPool(JobPool):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.jobs: list[tuple[Urgency, Callable[[], None]]] = []
+        self.jobs: list[Job] = []
 
-    def submit(
-        self,
-        camera: str,
-        urgency: Urgency,
-        job: Callable[[], None],
-        crashed: Callable[[Exception], None],
-    ) -> None:
-        self.jobs.append((urgency, job))
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+
+class Disk:
+    """A disk that is full when the test says so."""
+
+    paused: str | None = None
+
+    def low(self, *folders: Path) -> str | None:
+        return self.paused
+
+
+class FakeWorker:
+    """Reads and merges without files."""
+
+    def read(self, command: ReadFile) -> ReadOutcome:
+        return ReadOk(Exposure(command.path, command.timestamp, command.exposure_us, 1, 1))
+
+    def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
+        return Published((f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1)
 
 
 class Bench:
+    more = "merge: {algorithm: mertens}"
+
     def __init__(self, folder: Path, order: Order = "oldest", **bracket: object) -> None:
         lines = "".join(f", {key}: {value}" for key, value in bracket.items())
         text = (
             f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out,"
-            f" bracket: {{exposures: {list(EXPOSURES)}{lines}}}, merge: {{algorithm: mertens}}}}}}"
+            f" bracket: {{exposures: {list(EXPOSURES)}{lines}}}, {self.more}}}}}"
         )
         config = parse_config(text.encode(), "x", folder).config
         self.pool = SlowPool()
         self.ledger = Ledger(folder)
         self.inbox = Inbox()
-        self.paused: str | None = None
-        self.camera = Camera(
-            config.cameras["roof"],
-            Workplace(
-                self.ledger,
-                self.inbox,
-                self.pool,
-                MemoryBudget(1 << 20),
-                BufferPool(1 << 20),
-                AtWork(folder, 1),
-                order,
-                folder / "curves",
-            ),
-            lambda: self.paused,
-            0.0,
+        self.disk = Disk()
+        shared = Shared(
+            state_dir=folder,
+            order=order,
+            ledger=self.ledger,
+            inbox=self.inbox,
+            pool=self.pool,
+            budget=MemoryBudget(1 << 20),
+            buffers=BufferPool(1 << 20),
+            quarantine=Quarantine(folder, 1),
+            disk=self.disk,  # type: ignore[arg-type]
         )
-        work = self.camera._work
-        work.read = self._read  # type: ignore[method-assign]
-        work.merge = lambda command, now: Published(  # type: ignore[method-assign]
-            (f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1
-        )
+        self.camera = Camera(config.cameras["roof"], shared, 0.0)
+        self.use(FakeWorker())
         self.most_reads = 0
 
-    def _read(self, command: ReadFile) -> ReadOk:
-        exposure = Exposure(command.path, command.timestamp, command.exposure_us, 1, 1)
-        return ReadOk(exposure)
+    def use(self, worker: FakeWorker) -> None:
+        self.worker = self.camera._scheduler._worker = worker
 
     def scan(self, *numbers: int, at: float = 0.0, which: tuple[int, ...] = EXPOSURES) -> None:
         files = tuple(
@@ -105,7 +111,7 @@ class Bench:
             for n in numbers
             for i, e in enumerate(which)
         )
-        self.camera.found(Found("roof", files, at))
+        self.camera.handle(Found("roof", files, at), at)
 
     def work(self, at: float = 0.0) -> list[tuple[int, int, int]]:
         """Run what is most urgent until nothing is left; (class, slot, step) of each."""
@@ -116,16 +122,15 @@ class Bench:
 
     def work_once(self, at: float = 0.0) -> tuple[int, int, int]:
         """Run what is most urgent."""
-        self.most_reads = max(self.most_reads, sum(u[1] == READ for u, _ in self.pool.jobs))
-        self.pool.jobs.sort(key=lambda item: item[0])
-        (kind, step, place), job = self.pool.jobs.pop(0)
+        jobs = self.pool.jobs
+        self.most_reads = max(self.most_reads, sum(job.urgency[1] == READ for job in jobs))
+        jobs.sort(key=lambda job: job.urgency)
+        job = jobs.pop(0)
+        kind, step, place = job.urgency
         seconds = abs(place) - (NOON - datetime(1970, 1, 1)).total_seconds()
-        job()
+        job.run()
         while (message := self.inbox.get(timeout=0)) is not None:
-            if isinstance(message, ReadDone):
-                self.camera.read_done(message, at)
-            elif isinstance(message, MergeDone):
-                self.camera.merge_done(message, at)
+            self.camera.handle(message, at)
         return kind, int(seconds // 30), step
 
     def rows(self) -> list[BracketRecord]:
@@ -135,7 +140,7 @@ class Bench:
 def test_a_backlog_is_read_a_part_at_a_time_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "MOST_READS", 30)
+    monkeypatch.setattr(scheduler, "MOST_READS", 30)
     bench = Bench(tmp_path)
     bench.scan(*range(200, 0, -1))
     assert len(bench.pool.jobs) <= 30 + 3 * len(EXPOSURES)
@@ -151,7 +156,7 @@ def test_a_merge_goes_before_newer_exposures_that_are_to_be_read(tmp_path: Path)
     """It gives back the memory that they need: else each of them is decoded twice."""
     bench = Bench(tmp_path)
     bench.scan(1000)
-    while len(bench.pool.jobs) > 1 or bench.pool.jobs[0][0][1] == READ:
+    while len(bench.pool.jobs) > 1 or bench.pool.jobs[0].urgency[1] == READ:
         bench.work_once()
     bench.scan(1001)
     done = bench.work()
@@ -163,7 +168,7 @@ def test_a_merge_goes_before_newer_exposures_that_are_to_be_read(tmp_path: Path)
 def test_brackets_of_a_backlog_are_merged_in_the_order_configured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Order
 ) -> None:
-    monkeypatch.setattr(arrivals, "MOST_READS", 9)
+    monkeypatch.setattr(scheduler, "MOST_READS", 9)
     bench = Bench(tmp_path, order)
     bench.scan(1000)
     bench.scan(*range(50))
@@ -190,26 +195,26 @@ def test_a_live_bracket_overtakes_a_backlog(tmp_path: Path) -> None:
 def test_a_bracket_that_begins_by_other_ways_has_its_waiting_files_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "MOST_READS", 9)
+    monkeypatch.setattr(scheduler, "MOST_READS", 9)
     bench = Bench(tmp_path)
     bench.scan(1000)
     bench.scan(*range(50), which=EXPOSURES[:2])
     before = len(bench.pool.jobs)
-    monkeypatch.setattr(arrivals, "MOST_READS", 1000)
+    monkeypatch.setattr(scheduler, "MOST_READS", 1000)
     bench.scan(40, which=EXPOSURES[2:])
     assert len(bench.pool.jobs) == before + len(EXPOSURES)
 
 
 def test_on_a_full_disk_merges_wait_and_go_on_in_order(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.paused = "full"
+    bench.disk.paused = "full"
     bench.scan(0, 1, 2)
     bench.work()
     assert bench.rows() == []
     assert bench.camera.snapshot()["waiting_for_room"] == 3
     bench.camera.tick(1.0)
     assert bench.pool.jobs == []
-    bench.paused = None
+    bench.disk.paused = None
     bench.camera.tick(2.0)
     bench.work()
     assert len(bench.rows()) == 3
@@ -226,7 +231,7 @@ def test_when_products_find_no_place_one_bracket_is_tried_at_a_time(tmp_path: Pa
             return MergeFailed("the folder is gone", blocked=True)
         return Published((f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1)
 
-    bench.camera._work.merge = merge  # type: ignore[method-assign]
+    bench.worker.merge = merge  # type: ignore[method-assign]
     for number in range(100):
         bench.scan(number, at=30.0 * number)
         bench.work(30.0 * number)
@@ -266,19 +271,6 @@ def test_many_brackets_asked_for_are_taken_up_a_part_at_a_time(tmp_path: Path) -
     assert (counts["exposures_read"], counts["skipped"]) == (2 * 240, 120)
 
 
-def test_counts_go_on_over_a_reload(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.scan(0)
-    bench.work()
-    again = Bench(tmp_path)
-    again.camera.inherit(bench.camera)
-    again.scan(1)
-    again.work()
-    shown = again.camera.snapshot()
-    assert shown["counts"]["published"] == 2
-    assert shown["last_bracket"]["slot"] == (NOON + STEP).isoformat()
-
-
 def test_a_bracket_is_not_over_because_the_machine_stood_still(tmp_path: Path) -> None:
     bench = Bench(tmp_path, grace="1s", min_exposures=2)
     bench.camera.tick(0.0)
@@ -304,9 +296,9 @@ def test_a_bracket_is_told_of_once_whatever_of_it_comes_afterwards(
     bench.scan(0)
     bench.work()
     outcome = Unusable("ends before its end mark", True, (1, 1))
-    bench.camera._work.read = lambda command: outcome  # type: ignore[method-assign]
+    bench.worker.read = lambda command: outcome  # type: ignore[method-assign]
     late = f"{NOON + timedelta(seconds=9):%Y%m%d%H%M%S}_80.jpg"
-    bench.camera.found(Found("roof", (FoundFile(late, (1, 1), True),), 1.0))
+    bench.camera.handle(Found("roof", (FoundFile(late, (1, 1), True),), 1.0), 1.0)
     bench.work()
     assert [r.path for r in bench.rows()[0].rejected] == [late]
     told = [r.getMessage() for r in caplog.records]
@@ -325,7 +317,7 @@ def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(
 
     def strange(at: float) -> None:
         file = FoundFile(f"20260621_12{at:04.0f}_80.jpg", (1, 1), True)
-        bench.camera.found(Found("roof", (file, file), at))
+        bench.camera.handle(Found("roof", (file, file), at), at)
 
     strange(0.0)
     strange(3000.0)
@@ -336,7 +328,7 @@ def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(
     assert bench.camera.snapshot()["counts"]["names_ignored"] == 3
     bench.scan(0)
     copies = [FoundFile(f"copy/{NOON:%Y%m%d%H%M%S}_80.jpg", (1, 1), True)]
-    bench.camera.found(Found("roof", tuple(copies), 0.0))
+    bench.camera.handle(Found("roof", tuple(copies), 0.0), 0.0)
     bench.work()
     assert len(told("two files have one exposure time")) == 1
 
@@ -368,7 +360,60 @@ def test_a_product_stands_whose_exposures_are_gone_though_more_is_asked_for(
     bench.scan(0)
     bench.work()
     bench.ledger.record(replace(bench.rows()[0], reason=WITHOUT_CURVE))
-    bench.camera._work.read = lambda command: Vanished()  # type: ignore[method-assign]
+    bench.worker.read = lambda command: Vanished()  # type: ignore[method-assign]
     row = again(bench)
     assert (row.state, row.revision, row.reason) == ("published", 1, None)
     assert len(row.inputs) == len(EXPOSURES)
+
+
+# -- folders whose files all have rows ------------------------------------------------------------
+
+
+def folder_read(bench: Bench, folder: str, mtime_ns: int, at: float) -> dict[str, int]:
+    """A folder was read whole; its watermarks some time later."""
+    bench.camera.handle(FolderRead("roof", folder, mtime_ns), at)
+    bench.camera.tick(at + 10.0)
+    return bench.ledger.folder_watermarks("roof")
+
+
+def test_a_folder_is_done_when_all_its_files_have_rows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    assert folder_read(bench, "empty", 7, 0.0) == {"empty": 7}
+    bench.scan(0, 1, at=20.0)
+    assert "" not in folder_read(bench, "", 5, 20.0)
+    bench.work_once(40.0)
+    bench.camera.tick(60.0)
+    assert "" not in bench.ledger.folder_watermarks("roof")
+    bench.work(60.0)
+    bench.camera.tick(70.0)
+    assert bench.ledger.folder_watermarks("roof") == {"empty": 7, "": 5}
+
+
+def test_a_folder_of_a_backlog_or_of_a_bracket_that_waits_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "MOST_READS", 3)
+    bench = Bench(tmp_path)
+    bench.scan(*range(9, -1, -1))
+    assert bench.camera.snapshot()["backlog"]
+    assert folder_read(bench, "", 5, 0.0) == {}
+    bench.disk.paused = "full"
+    bench.work(10.0)
+    bench.camera.tick(20.0)
+    assert bench.rows() == []
+    assert bench.ledger.folder_watermarks("roof") == {}
+    bench.disk.paused = None
+    bench.camera.tick(30.0)
+    bench.work(30.0)
+    bench.camera.tick(40.0)
+    assert len(bench.rows()) == 10
+    assert bench.ledger.folder_watermarks("roof") == {"": 5}
+
+
+def test_while_rows_cannot_be_written_no_folder_is_done(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.ledger._blocked = "no space"
+    assert folder_read(bench, "", 5, 0.0) == {}
+    bench.ledger._blocked = None
+    bench.camera.tick(30.0)
+    assert bench.ledger.folder_watermarks("roof") == {"": 5}

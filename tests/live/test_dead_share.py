@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from asi_watch.config import parse_config
+from asi_watch.live import reporting
+from asi_watch.live.daemon import Daemon
 from asi_watch.live.messages import ReadFile, ReadOutcome
-from asi_watch.live.operating import telling
 from asi_watch.live.sdnotify import Notifier
-from asi_watch.live.service import Daemon
 from asi_watch.live.workers.pool import JobPool
 from tests.skies import jpeg_bracket
 
@@ -41,25 +42,27 @@ class Observatory:
             )
         text = f"state_dir: {folder}/state\nworkers: 2\ndisk: {{keep_free: null}}\ncameras:\n"
         settings = parse_config((text + cameras).encode(), "x", folder).config
-        settings.state_dir.mkdir()
         monkeypatch.setattr(
-            "asi_watch.live.station.JobPool", lambda workers: JobPool(workers, PATIENCE)
+            "asi_watch.live.daemon.JobPool", lambda workers: JobPool(workers, PATIENCE)
         )
-        monkeypatch.setattr(telling, "_SURELY_HANGING", PATIENCE)
-        self.daemon = Daemon(settings, Notifier.from_environment(), lambda: settings)
-        self.daemon._open()
-        self._break(self.daemon._station.cameras["dead"])
+        monkeypatch.setattr(reporting, "_SURELY_HANGING", PATIENCE)
+        self.daemon = Daemon(folder / "x.yaml", settings, Notifier.from_environment())
+        self.open = ExitStack()
+        self.daemon._lock_state_folder(self.open)
+        self.daemon._open(self.open)
+        self._break(self.daemon._cameras["dead"])
         self.daemon._begin()
 
     def _break(self, camera: Any) -> None:
-        read = camera._work._read
+        worker = camera._scheduler._worker
+        read = worker.read
 
         def wait_for_the_server(command: ReadFile) -> ReadOutcome:
             self.back.wait(60)
             outcome: ReadOutcome = read(command)
             return outcome
 
-        camera._work._read = wait_for_the_server
+        worker.read = wait_for_the_server
 
     def take(self, camera: str, number: int) -> None:
         slot = NOON + number * timedelta(seconds=30)
@@ -68,20 +71,16 @@ class Observatory:
             (self.folder / camera / name).write_bytes(self.frames[exposure])
 
     def published(self, camera: str) -> int:
-        return self.daemon._station.ledger.totals(camera).get("published", 0)
+        return self.daemon._ledger.totals(camera).get("published", 0)
 
     def until(self, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while not reached():
             assert time.monotonic() < deadline
-            message = self.daemon._inbox.get(timeout=0.02)
-            now = time.monotonic()
-            if message is not None:
-                self.daemon._station.handle(message, now)
-            self.daemon._station.tick(now)
+            self.daemon._step(self.daemon._inbox.get(timeout=0.02), time.monotonic())
 
     def shown(self, camera: str) -> dict[str, Any]:
-        return self.daemon._station._camera_snapshot(camera)
+        return self.daemon._cameras[camera].snapshot()
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Observato
     yield place
     place.back.set()
     place.daemon._finish_work()
-    place.daemon._close()
+    place.open.close()
 
 
 def test_the_other_camera_goes_on_and_what_waited_is_made_up_for(
@@ -98,7 +97,7 @@ def test_the_other_camera_goes_on_and_what_waited_is_made_up_for(
 ) -> None:
     for number in range(5):
         place.take("dead", number)
-    place.until(lambda: place.daemon._station._pool.busy()[0] >= 2)
+    place.until(lambda: place.daemon._pool.busy()[0] >= 2)
     for number in range(5):
         place.take("alive", number)
         place.until(lambda number=number: place.published("alive") == number + 1)  # type: ignore[misc]

@@ -7,11 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from asi_watch.live.messages import Found, FoundFile, MergeBracket, MergeFailed, Published
-from asi_watch.live.records import BracketRecord
-from asi_watch.live.workers import jobs
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.curves.curves import CurveInUse
+from asi_watch.live.messages import MergeBracket, MergeFailed, Published
+from asi_watch.live.workers import scheduler
 from tests.live.test_camera import EXPOSURES, NOON, STEP, Bench
 
 
@@ -24,7 +26,7 @@ class WaitingBench(Bench):
         self.ledger._db.execute("PRAGMA synchronous = OFF")
         self.merged: Counter[datetime] = Counter()
         self.full = False
-        self.camera._work.merge = self._merge  # type: ignore[method-assign]
+        self.worker.merge = self._merge  # type: ignore[method-assign]
         self.now = 0.0
 
     def _merge(self, command: MergeBracket, now: float) -> Published | MergeFailed:
@@ -48,7 +50,7 @@ class WaitingBench(Bench):
             self.now += 0.2
             self.camera.tick(self.now)
             most = max(most, len(self.camera._collector))
-            if not self.pool.jobs and not self.camera._taking_up._more:
+            if not self.pool.jobs and not self.camera._rows_left:
                 break
             self.work(self.now)
         return most
@@ -66,15 +68,15 @@ def open_brackets(bench: Bench) -> int:
 
 def waits(bench: WaitingBench, brackets: int) -> None:
     """Let so many wait on a full disk, and then be merged: all, each once."""
-    bench.paused = "full"
+    bench.disk.paused = "full"
     bench.night(range(brackets))
-    assert open_brackets(bench) <= jobs.MOST_HELD + 1
+    assert open_brackets(bench) <= scheduler.MOST_HELD + 1
     shown = bench.camera.snapshot()
     assert shown["waiting_for_room"] + shown["waiting_in_ledger"] == brackets
-    assert shown["totals"] == {"failed": brackets - jobs.MOST_HELD}
+    assert shown["totals"] == {"failed": brackets - scheduler.MOST_HELD}
     assert not bench.merged
-    bench.paused = None
-    assert bench.catch_up() <= jobs.MOST_HELD + 110
+    bench.disk.paused = None
+    assert bench.catch_up() <= scheduler.MOST_HELD + 110
     assert len(bench.merged) == brackets
     assert set(bench.merged.values()) == {1}
     shown = bench.camera.snapshot()
@@ -85,7 +87,7 @@ def waits(bench: WaitingBench, brackets: int) -> None:
 def test_a_full_disk_makes_brackets_wait_in_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
     waits(WaitingBench(tmp_path), 400)
     told = [r.levelname for r in caplog.records if "wait in the ledger" in r.getMessage()]
     assert told == ["WARNING"]
@@ -95,7 +97,7 @@ def test_a_full_disk_makes_brackets_wait_in_the_ledger(
 @pytest.mark.timeout(3600)
 def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
     bench = WaitingBench(tmp_path)
-    bench.paused = "full"
+    bench.disk.paused = "full"
     bench.night(range(2_000))
     before = resident()
     bench.night(range(2_000, 50_000))
@@ -103,7 +105,7 @@ def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
     print(f"memory grown by {grown / 1e6:.1f} MB over 48,000 waiting brackets")
     # In memory they took 3 KB each.
     assert grown < 20_000_000
-    bench.paused = None
+    bench.disk.paused = None
     bench.catch_up()
     assert len(bench.merged) == 50_000
     assert set(bench.merged.values()) == {1}
@@ -113,20 +115,20 @@ def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
 def test_a_restart_while_brackets_wait_loses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
     bench = WaitingBench(tmp_path)
-    bench.paused = "full"
+    bench.disk.paused = "full"
     bench.night(range(300))
     bench.ledger.close()
     again = WaitingBench(tmp_path)
-    again.paused = "full"
+    again.disk.paused = "full"
     for second in range(60):
         again.camera.tick(float(second))
         again.work(float(second))
-    assert open_brackets(again) <= jobs.MOST_HELD + 1
+    assert open_brackets(again) <= scheduler.MOST_HELD + 1
     again.now = 60.0
     again.scan(*range(300))
-    again.paused = None
+    again.disk.paused = None
     again.catch_up()
     assert len(again.merged) == 300
     assert set(again.merged.values()) == {1}
@@ -135,12 +137,12 @@ def test_a_restart_while_brackets_wait_loses_none(
 def test_an_output_folder_that_is_away_makes_brackets_wait_in_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
     bench = WaitingBench(tmp_path)
     bench.full = True
     bench.night(range(400))
     # Those that were tried wait for their turn in memory, up to five minutes each.
-    assert open_brackets(bench) <= jobs.MOST_HELD + 60
+    assert open_brackets(bench) <= scheduler.MOST_HELD + 60
     bench.full = False
     for _ in range(100):
         bench.now += 10.0
@@ -154,38 +156,27 @@ def test_an_output_folder_that_is_away_makes_brackets_wait_in_the_ledger(
 def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_HELD", 20)
+    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
     bench = WaitingBench(tmp_path)
-    scans: list[int] = []
-    monkeypatch.setattr(bench.camera._intake, "request_scan", lambda: scans.append(1))
-    bench.paused = "full"
+    bench.ledger._blocked = "no space"
     bench.night(range(20))
-    bench.ledger._pending["elsewhere", NOON] = BracketRecord("elsewhere", NOON, "skipped")
-    monkeypatch.setattr(bench.ledger, "settle", lambda now: None)
     bench.camera.tick(bench.now)
     assert bench.camera._intake.paused
-    for number in range(20, 400):
-        files = tuple(
-            FoundFile(f"{NOON + number * STEP:%Y%m%d%H%M%S}_{e}.jpg", None, True) for e in EXPOSURES
-        )
-        for file in files:
-            bench.camera.found(Found("roof", (file,), bench.now))
-        bench.work(bench.now)
-        bench.camera.tick(bench.now)
     assert open_brackets(bench) == 20
-    assert scans == []
-    bench.ledger._pending.clear()
-    bench.paused = None
-    bench.camera.tick(bench.now)
-    # What was passed over lies in the folder: a scan is owed.
-    assert scans
+    assert not bench.merged
+    # What was in the inbox already is kept in memory.
+    bench.night(range(20, 25))
+    assert open_brackets(bench) == 25
+    bench.ledger._blocked = None
+    bench.catch_up()
     assert not bench.camera._intake.paused
+    assert len(bench.merged) == 25
 
 
 def test_a_revision_that_waits_is_made_from_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "MOST_HELD", 1)
+    monkeypatch.setattr(scheduler, "MOST_HELD", 1)
     bench = WaitingBench(tmp_path)
     bench.scan(0, which=EXPOSURES[:2])
     bench.work()
@@ -193,15 +184,37 @@ def test_a_revision_that_waits_is_made_from_the_ledger(
     assert bench.rows()[0].state in ("published", "skipped")
     bench.ledger.record(replace(bench.rows()[0], state="published", revision=1))
     bench.merged.clear()
-    bench.paused = "full"
+    bench.disk.paused = "full"
     bench.scan(0, at=200.0)
     bench.scan(1, at=200.0)
     bench.work(200.0)
     (row,) = bench.rows()
     assert (row.state, row.revision, len(row.inputs)) == ("failed", 2, 3)
-    bench.paused = None
+    bench.disk.paused = None
     bench.now = 300.0
     bench.catch_up()
     row, _ = bench.rows()
     assert (row.state, row.revision, len(row.inputs)) == ("published", 2, 3)
     assert bench.merged == {NOON: 1, NOON + STEP: 1}
+
+
+class NoCurve(WaitingBench):
+    """A camera that merges nothing without a response curve."""
+
+    more = "without_response: wait"
+
+
+def test_without_a_curve_brackets_wait_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = NoCurve(tmp_path)
+    monkeypatch.setattr(bench.camera._curves, "_most_waiting", 20)
+    bench.night(range(200))
+    assert not bench.merged
+    assert open_brackets(bench) <= 21
+    assert {row.state for row in bench.rows()} == {"failed"}
+    curve = ResponseCurve(np.zeros((256, 3), np.float32), {})
+    bench.camera._curves._use(CurveInUse(curve, Path("x.npz"), None))
+    bench.catch_up()
+    assert set(bench.merged.values()) == {1}
+    assert len(bench.merged) == 200

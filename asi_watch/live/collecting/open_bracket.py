@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from pathlib import PurePosixPath
 
 from asi_watch.brackets import Exposure, brackets_among, chosen_files, why_superseded
 from asi_watch.live.messages import ReadFile, ReadOutcome, Signature, Unusable
@@ -138,9 +137,9 @@ class OpenBracket:
             return
         files = (self.usable, self.rejected, self.reading, self.read_again, self.settling)
         for paths in files:
-            yield from (str(PurePosixPath(path).parent) for path in paths)
+            yield from (path.rpartition("/")[0] for path in paths)
         for arrival, _ in self.read_while_merging:
-            yield str(PurePosixPath(arrival.path).parent)
+            yield arrival.path.rpartition("/")[0]
 
     def other_brackets(self) -> str | None:
         """Say that the slot holds more than the one bracket that is merged."""

@@ -1,16 +1,15 @@
 """Worker threads that take the most urgent job first; no camera can keep them all for ever.
 
 Live jobs and those of a backlog have threads of their own, as many each as workers are configured.
-A live job begins at once, whatever the backlog is at; a job of the backlog begins only while fewer
-jobs than workers are in work, and its threads have a lower priority. So a backlog takes what the
-cores have left, and a live bracket does not wait for it.
+A live job begins at once, whatever the backlog does; a job of the backlog begins only while fewer
+jobs than workers are running, and its threads have a lower priority. Among jobs of one urgency the
+cameras take turns, so that a flood of files in one folder does not hold up the others.
 
-A call to a dead network share may not return as long as its server is away, and cannot be broken
-off. So a job that has run for longer than `PATIENCE` counts as hanging: a thread more is started
-in its place, which ends when the job does. No camera has more than `most_of_one` jobs of a kind in
-work, hanging ones included; what it asks for beyond that waits. So at any time as many workers as
-configured are free of hanging jobs, save for the seconds until these are told; and there are never
-more threads than `most_jobs`.
+A call to a dead network share may not return as long as its server is away, and cannot be
+interrupted. So a job that has run for longer than `PATIENCE` counts as hanging, and a thread more
+is started to replace it, which ends when the job does. No camera has more than `most_of_one` jobs
+of a kind running, hanging ones included, and there are never more than `MOST_REPLACED` threads
+beside the configured ones.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from asi_watch.logs import event, failure
 
@@ -30,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds after which a job counts as hanging."""
+MOST_REPLACED = 64
+"""So many threads may be started to replace those of hanging jobs."""
 # On top of the daemon's own: a tenth of the time that a live job gets beside it on one core.
 _NICE_OF_BACKLOG = 10
 
@@ -38,18 +39,29 @@ MERGE, READ = 0, 1
 Urgency = tuple[int, int, float]
 """Kind (`LIVE` or `BACKLOG`), step (`MERGE` or `READ`), place of the slot: the smallest goes first.
 
-A merge goes before all that is to be read: it gives back the memory of a bracket's frames. Waiting
-behind newer exposures, it would leave these no room, and they would be decoded twice.
+A merge goes before all reads: it gives back the memory of a bracket's frames. Waiting behind newer
+exposures, it would leave these no room, and they would be decoded twice.
 """
 
 
+class Job(Protocol):
+    """Work for a thread of the pool."""
+
+    camera: str
+    urgency: Urgency
+
+    def run(self) -> None:
+        """Do the work, report its result and all foreseen failures."""
+
+    def crashed(self, error: Exception) -> None:
+        """Report an unforeseen error, so that whoever waits for the job is not left waiting."""
+
+
 @dataclass(slots=True, order=True)
-class _Job:
+class _Queued:
     urgency: Urgency
     number: int
-    camera: str = field(compare=False)
-    run: Callable[[], None] = field(compare=False)
-    crashed: Callable[[Exception], None] = field(compare=False)
+    job: Job = field(compare=False)
     since: float = field(compare=False, default=0.0)
     hanging: bool = field(compare=False, default=False)
 
@@ -63,63 +75,60 @@ class Hanging:
 
 
 class _Queue:
-    """Jobs of one kind, waiting and in work. Every call is made with the pool's lock held.
-
-    Parameters
-    ----------
-    lock : Lock
-        The pool's.
-    most_of_one : int
-        Jobs of one camera in work at a time.
-    """
+    """Jobs of one kind, waiting and running. Every call is made with the pool's lock held."""
 
     def __init__(self, lock: threading.Lock, most_of_one: int) -> None:
         self.changed = threading.Condition(lock)
         self._most_of_one = most_of_one
-        self._waiting: dict[str, list[_Job]] = {}
-        self._running: dict[str, list[_Job]] = {}
+        self._waiting: dict[str, list[_Queued]] = {}
+        self._running: dict[str, list[_Queued]] = {}
+        self._served: dict[str, int] = {}
+        self._turn = itertools.count(1)
 
-    def add(self, job: _Job) -> None:
+    def add(self, queued: _Queued) -> None:
         """Let a job wait for a thread."""
-        heapq.heappush(self._waiting.setdefault(job.camera, []), job)
+        heapq.heappush(self._waiting.setdefault(queued.job.camera, []), queued)
         self.changed.notify()
 
-    def begin(self) -> _Job | None:
+    def begin(self) -> _Queued | None:
         """Take the most urgent job that may begin; None if there is none."""
-        first = min(self._that_may(), key=lambda jobs: jobs[0], default=None)
-        if first is None:
+        ready = self._ready()
+        if not ready:
             return None
-        job = heapq.heappop(first)
-        job.since = time.monotonic()
-        self._running.setdefault(job.camera, []).append(job)
-        return job
+        # Of one kind and step, the camera that was served longest ago.
+        camera = min(ready, key=lambda c: (self._waiting[c][0].urgency[:2], self._served.get(c, 0)))
+        self._served[camera] = next(self._turn)
+        queued = heapq.heappop(self._waiting[camera])
+        queued.since = time.monotonic()
+        self._running.setdefault(camera, []).append(queued)
+        return queued
 
     @property
     def has_ready(self) -> bool:
         """True while a job waits for nothing but a thread."""
-        return bool(self._that_may())
+        return bool(self._ready())
 
-    def _that_may(self) -> list[list[_Job]]:
-        """Waiting jobs of the cameras that may have one more in work."""
+    def _ready(self) -> list[str]:
+        """Cameras with waiting jobs that may have one more running."""
         return [
-            jobs
+            camera
             for camera, jobs in self._waiting.items()
             if jobs and len(self._running.get(camera, ())) < self._most_of_one
         ]
 
-    def end(self, job: _Job) -> None:
+    def end(self, queued: _Queued) -> None:
         """Take note that a job is over."""
-        self._running[job.camera].remove(job)
+        self._running[queued.job.camera].remove(queued)
 
-    def keep(self, wanted: Callable[[Urgency], bool]) -> None:
-        """Drop the waiting jobs that are not wanted."""
+    def keep_merges(self) -> None:
+        """Drop all waiting jobs but merges."""
         for camera, jobs in self._waiting.items():
-            self._waiting[camera] = sorted(job for job in jobs if wanted(job.urgency))
+            self._waiting[camera] = sorted(one for one in jobs if one.urgency[1] == MERGE)
 
-    def running(self, camera: str | None = None) -> list[_Job]:
-        """Jobs in work, of one camera or of all."""
+    def running(self, camera: str | None = None) -> list[_Queued]:
+        """Jobs that run, of one camera or of all."""
         return [
-            job for name, jobs in self._running.items() if camera in (None, name) for job in jobs
+            one for name, jobs in self._running.items() if camera in (None, name) for one in jobs
         ]
 
     @property
@@ -128,9 +137,9 @@ class _Queue:
         return sum(map(len, self._waiting.values()))
 
     @property
-    def in_work(self) -> int:
-        """How many jobs are in work and do not hang."""
-        return sum(not job.hanging for job in self.running())
+    def busy(self) -> int:
+        """How many jobs run and do not hang."""
+        return sum(not one.hanging for one in self.running())
 
 
 class JobPool:
@@ -139,7 +148,7 @@ class JobPool:
     Parameters
     ----------
     workers : int
-        Number of jobs in work, those that hang not counted; as many live ones again may begin
+        Number of running jobs, those that hang not counted; as many live ones again may begin
         while jobs of a backlog end.
     patience : float
         Seconds after which a job counts as hanging.
@@ -148,57 +157,37 @@ class JobPool:
     def __init__(self, workers: int, patience: float = PATIENCE) -> None:
         self.crashes = 0
         self.most_of_one = max(workers, 2)
+        self.most_running = 2 * workers + MOST_REPLACED
         self._workers = workers
         self._patience = patience
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._live = _Queue(self._lock, self.most_of_one)
-        self._behind = _Queue(self._lock, self.most_of_one)
+        self._backlog = _Queue(self._lock, self.most_of_one)
         self._closed = False
+        self._limit_logged = False
         self._threads: list[threading.Thread] = []
-
-    def most_jobs(self, cameras: int) -> int:
-        """How many jobs may be in work at once, if every camera's share were dead."""
-        return 2 * (self._workers + cameras * self.most_of_one)
 
     def start(self) -> None:
         """Start the threads."""
         for _ in range(self._workers):
             self._start_thread(self._live)
-            self._start_thread(self._behind)
+            self._start_thread(self._backlog)
 
-    def submit(
-        self,
-        camera: str,
-        urgency: Urgency,
-        job: Callable[[], None],
-        crashed: Callable[[Exception], None],
-    ) -> None:
-        """Queue a job.
-
-        Parameters
-        ----------
-        camera : str
-            Whose files it is about.
-        urgency : tuple
-            See `Urgency`; jobs of equal urgency run in the order they came.
-        job : callable
-            Runs in a worker; reports its own foreseen failures.
-        crashed : callable
-            Told of an unforeseen error, so that whoever waits for the job is not left waiting.
-        """
-        queued = _Job(urgency, next(self._numbers), camera, job, crashed)
+    def submit(self, job: Job) -> None:
+        """Queue a job; jobs of one camera and of equal urgency run in the order they came."""
+        queued = _Queued(job.urgency, next(self._numbers), job)
         with self._lock:
-            (self._behind if urgency[0] >= BACKLOG else self._live).add(queued)
+            (self._backlog if job.urgency[0] >= BACKLOG else self._live).add(queued)
 
     def busy(self) -> tuple[int, int]:
         """Return how many jobs run and how many wait."""
         with self._lock:
-            queues = (self._live, self._behind)
+            queues = (self._live, self._backlog)
             return sum(len(q.running()) for q in queues), sum(q.waiting for q in queues)
 
-    def look_after(self, now: float) -> None:
-        """Start a thread in place of every job that hangs; called every now and then.
+    def replace_hanging(self, now: float) -> None:
+        """Start a thread more for every job that hangs; called every now and then.
 
         Parameters
         ----------
@@ -207,31 +196,44 @@ class JobPool:
         """
         with self._lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            for queue in (self._live, self._behind):
-                for job in queue.running():
-                    if job.hanging or now - job.since <= self._patience:
+            for queue in (self._live, self._backlog):
+                for one in queue.running():
+                    if one.hanging or now - one.since <= self._patience:
                         continue
-                    try:
-                        self._start_thread(queue)
-                    except RuntimeError as error:  # no more threads: tried again at the next look
-                        event(log, logging.WARNING, "no thread can be started", reason=str(error))
+                    if not self._replace(queue):
                         return
-                    job.hanging = True
-                    self._behind.changed.notify_all()
+                    one.hanging = True
+                    self._backlog.changed.notify_all()
+
+    def _replace(self, queue: _Queue) -> bool:
+        if len(self._threads) >= self.most_running:
+            reason = f"{len(self._threads)} threads are the most"
+        else:
+            try:
+                self._start_thread(queue)
+            except RuntimeError as error:
+                reason = str(error)
+            else:
+                self._limit_logged = False
+                return True
+        if not self._limit_logged:
+            event(log, logging.ERROR, "hanging workers are not replaced", reason=reason)
+        self._limit_logged = True
+        return False
 
     def hanging(self, camera: str, now: float) -> Hanging | None:
         """Tell whether jobs of a camera hang."""
         with self._lock:
-            jobs = self._live.running(camera) + self._behind.running(camera)
-            since = [job.since for job in jobs if job.hanging]
+            running = self._live.running(camera) + self._backlog.running(camera)
+            since = [one.since for one in running if one.hanging]
         return Hanging(len(since), now - min(since)) if since else None
 
-    def close(self, finish: Callable[[Urgency], bool]) -> None:
-        """Drop waiting jobs that `finish` does not want; the threads end after the rest."""
+    def close(self) -> None:
+        """Drop waiting jobs that are no merges; the threads end after the rest."""
         with self._lock:
             self._closed = True
-            for queue in (self._live, self._behind):
-                queue.keep(finish)
+            for queue in (self._live, self._backlog):
+                queue.keep_merges()
                 queue.changed.notify_all()
 
     def join(self, timeout: float) -> bool:
@@ -252,32 +254,32 @@ class JobPool:
         self._threads.append(thread)
 
     def _work(self, queue: _Queue) -> None:
-        if queue is self._behind:
-            _step_back()
-        while (job := self._next(queue)) is not None:
+        if queue is self._backlog:
+            _lower_priority()
+        while (queued := self._next(queue)) is not None:
             try:
-                job.run()
+                queued.job.run()
             # The one boundary of this thread: an unforeseen error costs one job, not the worker.
             except Exception as error:  # noqa: BLE001
                 self.crashes += 1
                 failure(log, "job crashed", error)
-                job.crashed(error)
+                queued.job.crashed(error)
             finally:
                 with self._lock:
-                    queue.end(job)
+                    queue.end(queued)
                     self._live.changed.notify_all()
-                    self._behind.changed.notify_all()
-            if job.hanging:
-                # Another thread has taken this one's place.
+                    self._backlog.changed.notify_all()
+            if queued.hanging:
+                # Another thread has replaced this one.
                 return
 
-    def _next(self, queue: _Queue) -> _Job | None:
+    def _next(self, queue: _Queue) -> _Queued | None:
         """Wait for the most urgent job that may begin; None once there is nothing more to do."""
         with self._lock:
             while True:
-                if self._may_begin(queue) and (job := queue.begin()) is not None:
-                    self._behind.changed.notify()
-                    return job
+                if self._may_begin(queue) and (queued := queue.begin()) is not None:
+                    self._backlog.changed.notify()
+                    return queued
                 if self._closed and not queue.waiting:
                     queue.changed.notify_all()
                     return None
@@ -286,11 +288,10 @@ class JobPool:
     def _may_begin(self, queue: _Queue) -> bool:
         if queue is self._live:
             return True
-        in_work = self._live.in_work + self._behind.in_work
-        return in_work < self._workers and not self._live.has_ready
+        return self._live.busy + self._backlog.busy < self._workers and not self._live.has_ready
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Leave the cores to live work: a thread has a priority of its own under Linux."""
     me = threading.get_native_id()
     try:

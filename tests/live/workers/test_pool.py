@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
+from asi_watch.live.workers import pool as pool_module
 from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
-from asi_watch.live.workers.turns import Turns
+from asi_watch.live.workers.quarantine import Turns
 
 NOW: Urgency = (LIVE, READ, 0.0)
 LATER: Urgency = (BACKLOG, READ, 0.0)
@@ -41,8 +43,20 @@ def share() -> Iterator[Share]:
     share.back.set()
 
 
-def no_crash(error: Exception) -> None:
-    raise AssertionError(error)
+@dataclass
+class Task:
+    """A job of the tests."""
+
+    camera: str
+    urgency: Urgency
+    do: Callable[[], object]
+    error: Exception | None = None
+
+    def run(self) -> None:
+        self.do()
+
+    def crashed(self, error: Exception) -> None:
+        self.error = error
 
 
 def until(reached: Callable[[], bool]) -> None:
@@ -57,16 +71,16 @@ def test_a_dead_share_takes_the_workers_from_nobody(share: Share, workers: int) 
     pool = JobPool(workers)
     pool.start()
     for _ in range(50):
-        pool.submit("dead", NOW, share.read, no_crash)
-        pool.submit("dying", NOW, share.read, no_crash)
+        pool.submit(Task("dead", NOW, share.read))
+        pool.submit(Task("dying", NOW, share.read))
     done: list[int] = []
     for number in range(50):
-        pool.submit("alive", LATER, lambda n=number: done.append(n), no_crash)  # type: ignore[misc]
+        pool.submit(Task("alive", LATER, lambda n=number: done.append(n)))  # type: ignore[misc]
     until(lambda: share.asked == workers)
     assert done == []
     # All the rest follows from time alone: each look finds what hangs by now.
     for _ in range(2 * pool.most_of_one):
-        pool.look_after(time.monotonic() + 100)
+        pool.replace_hanging(time.monotonic() + 100)
         time.sleep(0.02)
     until(lambda: len(done) == 50)
     assert done == sorted(done)
@@ -78,13 +92,13 @@ def test_a_dead_share_takes_the_workers_from_nobody(share: Share, workers: int) 
     assert pool.hanging("alive", time.monotonic()) is None
     assert share.asked == 2 * pool.most_of_one
     assert pool.busy() == (share.asked, 100 - share.asked)
-    assert pool.busy()[0] <= pool.most_jobs(2)
+    assert pool.busy()[0] <= pool.most_running
     # The server comes back: nothing is lost, and there are as many threads as before.
     share.back.set()
     until(lambda: share.answered == 100)
     assert pool.hanging("dead", time.monotonic()) is None
     until(lambda: sum(t.is_alive() for t in pool._threads) == 2 * workers)
-    pool.close(lambda urgency: True)
+    pool.close()
     assert pool.join(10)
 
 
@@ -92,14 +106,14 @@ def test_what_hangs_leaves_its_camera_the_other_workers(share: Share) -> None:
     pool = JobPool(3)
     pool.start()
     done: list[int] = []
-    pool.submit("roof", NOW, share.read, no_crash)
+    pool.submit(Task("roof", NOW, share.read))
     until(lambda: share.asked == 1)
-    pool.look_after(time.monotonic() + 100)
+    pool.replace_hanging(time.monotonic() + 100)
     for number in range(20):
-        pool.submit("roof", NOW, lambda n=number: done.append(n), no_crash)  # type: ignore[misc]
+        pool.submit(Task("roof", NOW, lambda n=number: done.append(n)))  # type: ignore[misc]
     until(lambda: len(done) == 20)
     share.back.set()
-    pool.close(lambda urgency: True)
+    pool.close()
     assert pool.join(10)
 
 
@@ -107,16 +121,16 @@ def test_a_live_job_does_not_wait_for_a_backlog(share: Share) -> None:
     pool = JobPool(2)
     pool.start()
     for _ in range(6):
-        pool.submit("roof", LATER, share.read, no_crash)
+        pool.submit(Task("roof", LATER, share.read))
     until(lambda: share.asked == 2)
     done: list[int] = []
-    pool.submit("roof", NOW, lambda: done.append(1), no_crash)
+    pool.submit(Task("roof", NOW, lambda: done.append(1)))
     until(lambda: done == [1])
     assert share.asked == 2
     share.back.set()
-    pool.close(lambda urgency: True)
+    until(lambda: share.answered == 6)
+    pool.close()
     assert pool.join(10)
-    assert share.answered == 6
 
 
 def test_a_backlog_begins_only_where_live_jobs_leave_a_worker(share: Share) -> None:
@@ -124,10 +138,10 @@ def test_a_backlog_begins_only_where_live_jobs_leave_a_worker(share: Share) -> N
     pool.start()
     live = [Share(), Share()]
     for one in live:
-        pool.submit("roof", NOW, one.read, no_crash)
+        pool.submit(Task("roof", NOW, one.read))
         until(lambda one=one: one.asked == 1)  # type: ignore[misc]
     for _ in range(3):
-        pool.submit("gate", LATER, share.read, no_crash)
+        pool.submit(Task("gate", LATER, share.read))
     time.sleep(0.05)
     assert share.asked == 0
     live[0].back.set()
@@ -137,7 +151,7 @@ def test_a_backlog_begins_only_where_live_jobs_leave_a_worker(share: Share) -> N
     live[1].back.set()
     until(lambda: share.asked == 2)
     share.back.set()
-    pool.close(lambda urgency: True)
+    pool.close()
     assert pool.join(10)
 
 
@@ -150,44 +164,81 @@ def test_a_backlog_leaves_the_cores_to_live_jobs() -> None:
     def look(kind: str) -> None:
         seen[kind] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    pool.submit("roof", NOW, lambda: look("live"), no_crash)
-    pool.submit("roof", LATER, lambda: look("backlog"), no_crash)
-    pool.close(lambda urgency: True)
+    pool.submit(Task("roof", NOW, lambda: look("live")))
+    pool.submit(Task("roof", LATER, lambda: look("backlog")))
+    until(lambda: len(seen) == 2)
+    pool.close()
     assert pool.join(10)
     assert seen["backlog"] == min(seen["live"] + 10, 19)
 
 
-def test_the_most_urgent_job_goes_first_whosever_it_is(share: Share) -> None:
+def test_merges_go_first_and_cameras_take_turns(share: Share) -> None:
     pool = JobPool(1)
-    pool.submit("gate", (LIVE, MERGE, -1.0), share.read, no_crash)
+    pool.submit(Task("gate", (LIVE, MERGE, -1.0), share.read))
     done: list[tuple[str, Urgency]] = []
-    jobs: list[tuple[str, Urgency]] = [
-        ("roof", (BACKLOG, MERGE, 1.0)),
-        ("lab", (LIVE, READ, 1.0)),
+    flood: list[tuple[str, Urgency]] = [("roof", (LIVE, READ, float(n))) for n in range(50)]
+    others: list[tuple[str, Urgency]] = [
+        ("lab", (LIVE, READ, 99.0)),
         ("roof", (LIVE, MERGE, 9.0)),
-        ("lab", (LIVE, MERGE, 9.0)),
+        ("lab", (LIVE, MERGE, 8.0)),
         ("roof", (LIVE, MERGE, 1.0)),
     ]
-    for one in jobs:
-        pool.submit(one[0], one[1], lambda one=one: done.append(one), no_crash)  # type: ignore[misc]
+    for one in (*flood, *others):
+        pool.submit(Task(*one, lambda one=one: done.append(one)))  # type: ignore[misc]
     pool.start()
     share.back.set()
-    pool.close(lambda urgency: urgency[0] == LIVE)
+    until(lambda: len(done) == 54)
+    assert done[:3] == [others[3], others[2], others[1]]
+    # A flood of one camera's files does not hold up another's.
+    assert others[0] in done[3:5]
+    pool.close()
     assert pool.join(10)
-    assert done == [jobs[4], jobs[2], jobs[3], jobs[1]]
+
+
+def test_a_closed_pool_finishes_merges_alone(share: Share) -> None:
+    pool = JobPool(1)
+    done: list[str] = []
+    pool.submit(Task("gate", (LIVE, MERGE, -1.0), share.read))
+    pool.submit(Task("gate", NOW, lambda: done.append("read")))
+    pool.submit(Task("gate", (BACKLOG, MERGE, 1.0), lambda: done.append("merge")))
+    pool.start()
+    until(lambda: share.asked == 1)
+    pool.close()
+    share.back.set()
+    assert pool.join(10)
+    assert done == ["merge"]
+
+
+def test_what_hangs_is_replaced_within_a_bound(
+    share: Share, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool_module, "MOST_REPLACED", 3)
+    pool = JobPool(1)
+    pool.start()
+    for number in range(20):
+        pool.submit(Task(f"dead {number}", NOW, share.read))
+    for looks in range(10):
+        until(lambda looks=looks: share.asked == min(1 + looks, 4))  # type: ignore[misc]
+        pool.replace_hanging(time.monotonic() + 100)
+    assert len(pool._threads) == pool.most_running == 5
+    assert caplog.text.count("hanging workers are not replaced") == 1
+    share.back.set()
+    pool.close()
+    assert pool.join(10)
 
 
 def test_a_crash_costs_one_job(caplog: pytest.LogCaptureFixture) -> None:
     pool = JobPool(1)
-    told: list[Exception] = []
     done: list[int] = []
-    pool.submit("roof", NOW, lambda: done.append(1 // 0), told.append)
-    pool.submit("roof", NOW, lambda: done.append(1), told.append)
+    failing = Task("roof", NOW, lambda: done.append(1 // 0))
+    pool.submit(failing)
+    pool.submit(Task("roof", NOW, lambda: done.append(1)))
     pool.start()
-    pool.close(lambda urgency: True)
+    until(lambda: done == [1])
+    pool.close()
     assert pool.join(10)
-    assert (done, pool.crashes) == ([1], 1)
-    assert isinstance(told[0], ZeroDivisionError)
+    assert pool.crashes == 1
+    assert isinstance(failing.error, ZeroDivisionError)
 
 
 def test_nobody_waits_for_whoever_has_been_at_it_for_too_long() -> None:

@@ -1,0 +1,387 @@
+"""The daemon: start → main loop → stop. One owner thread; everything else talks to its inbox.
+
+It never repairs or rebuilds itself while it runs: when the ledger cannot be read, or the state
+folder is gone, it ends with the reason and is started again; the start is the only recovery. A
+reload is a start as well: SIGHUP checks the whole new configuration, finishes the merges in flight
+and executes the same command in the same process. A stop ends: when its time is over, workers are
+abandoned together with the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from asi_watch import __version__
+from asi_watch.buffers import BufferPool
+from asi_watch.config.loading import load_config
+from asi_watch.config.model import Config
+from asi_watch.errors import AsiWatchError
+from asi_watch.live.camera import Camera, Shared
+from asi_watch.live.disk import DiskGuard, wait_for_room
+from asi_watch.live.ledger.ledger import LedgerError, Which
+from asi_watch.live.ledger.rebuild import Backups, open_ledger
+from asi_watch.live.ledger.records import Request
+from asi_watch.live.lock import StateFolderError, StateLock
+from asi_watch.live.messages import Inbox, MergeDone, Message, Reload, Stop
+from asi_watch.live.retention import RetentionThread
+from asi_watch.live.sdnotify import Notifier
+from asi_watch.live.status import StatusFile, status_line
+from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.live.workers.pool import JobPool
+from asi_watch.live.workers.quarantine import Quarantine
+from asi_watch.logs import event
+from asi_watch.products import sweep_temporaries
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+
+_TICK = 0.2
+_SECOND = 1.0
+_QUARANTINE_EVERY = 60.0
+# What stopping may take beside the workers: ending threads, writing the last rows.
+_AFTER_WORKERS = 20.0
+_IDLE_BUFFERS = 256 << 20
+# An empty ledger with its journal.
+_ROOM_TO_START = 512 << 10
+
+
+class Daemon:
+    """The daemon in the foreground.
+
+    Parameters
+    ----------
+    config_path : Path
+        Read again, whole, by a reload.
+    config : Config
+    notifier : Notifier
+        Line to the service manager.
+    """
+
+    def __init__(self, config_path: Path, config: Config, notifier: Notifier) -> None:
+        self._config_path, self._config, self._notifier = config_path, config, notifier
+        self._inbox = Inbox()
+        self._started = datetime.now(UTC)
+        self._ending: Stop | Reload | None = None
+        self._stop_signals = 0
+        self._reload_error: str | None = None
+        self._snapshot: dict[str, Any] = {}
+        self._next_tick = self._next_second = self._next_quarantine = self._next_sign = 0.0
+        self.finished = True
+        """False once a stop has left workers behind: then the process must not live on."""
+
+    # -- start → main loop → stop -----------------------------------------------------------
+
+    def run(self) -> Stop | Reload:
+        """Run until a signal says stop, or a reload is due that the caller must carry out.
+
+        Raises
+        ------
+        AlreadyRunningError, StateFolderError, LedgerError
+            If the state folder or the ledger in it cannot be used, now or any more.
+        """
+        self._take_signals()
+        try:
+            with ExitStack() as stack:
+                self._lock_state_folder(stack)
+                if not self._wait_for_room():
+                    return Stop("SIGTERM")
+                self._open(stack)
+                self._begin()
+                while self._ending is None:
+                    self._step(self._inbox.get(timeout=_TICK), time.monotonic())
+                self._finish_work()
+                return self._ending
+        except AsiWatchError as error:
+            event(log, logging.ERROR, "ended", reason=str(error))
+            self._notifier.stopping(f"ended: {error}")
+            raise
+
+    def _take_signals(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        # Blocked since the process began: what came meanwhile is handled now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._inbox.put(Reload())
+            return
+        self._stop_signals += 1
+        if self._stop_signals > 1:
+            # Asked twice: whoever asks does not want to wait. The state on disk is whole anyway.
+            os._exit(1)
+        self._inbox.put(Stop(signal.Signals(number).name))
+
+    def _lock_state_folder(self, stack: ExitStack) -> None:
+        path = self._config.state_dir
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        except OSError as error:
+            raise StateFolderError(f"{path}: {error.strerror or error}") from error
+        self._lock = StateLock(path)
+        stack.callback(self._lock.release)
+        # Left behind by a process that was killed; the folder is ours alone now.
+        sweep_temporaries(path, recursive=True)
+
+    def _wait_for_room(self) -> bool:
+        return wait_for_room(
+            self._config.state_dir, _ROOM_TO_START, lambda: self._stop_signals > 0, self._alive
+        )
+
+    def _open(self, stack: ExitStack) -> None:
+        """Open what the daemon works with; it is closed in the reverse order."""
+        config, state_dir = self._config, self._config.state_dir
+        cameras = tuple(config.cameras.values())
+        self._ledger = open_ledger(state_dir, cameras, alive=self._alive)
+        stack.callback(self._ledger.close)
+        self._backups = Backups(state_dir)
+        stack.callback(self._backups.stop)
+        self._disk = DiskGuard(config.disk.keep_free, [state_dir, *(c.output for c in cameras)])
+        self._disk.start()
+        stack.callback(self._disk.stop)
+        self._retention = RetentionThread(state_dir, cameras, self._disk.any_low)
+        self._retention.start()
+        stack.callback(self._retention.stop)
+        self._pool = JobPool(config.worker_count)
+        self._quarantine = Quarantine(state_dir, self._pool.most_running)
+        stack.callback(self._quarantine.close)
+        self._budget = MemoryBudget(config.memory_budget)
+        shared = Shared(
+            state_dir=state_dir,
+            order=config.order,
+            ledger=self._ledger,
+            inbox=self._inbox,
+            pool=self._pool,
+            budget=self._budget,
+            buffers=BufferPool(min(_IDLE_BUFFERS, config.memory_budget)),
+            quarantine=self._quarantine,
+            disk=self._disk,
+        )
+        now = time.monotonic()
+        self._cameras = {camera.name: Camera(camera, shared, now) for camera in cameras}
+        self._status = StatusFile(state_dir)
+
+    def _begin(self) -> None:
+        self._pool.start()
+        for camera in self._cameras.values():
+            camera.start(time.monotonic())
+        self._show()
+        event(
+            log,
+            logging.INFO,
+            "ready",
+            version=__version__,
+            cameras=len(self._cameras),
+            workers=self._config.worker_count,
+            state_dir=self._config.state_dir,
+        )
+        self._notifier.ready(status_line(self._snapshot))
+
+    def _alive(self) -> None:
+        """Starting takes its time: the service manager must not take that for hanging."""
+        self._notifier.extend_timeout(_AFTER_WORKERS)
+        self._notifier.watchdog()
+
+    # -- the main loop ----------------------------------------------------------------------
+
+    def _step(self, message: Message | None, now: float) -> None:
+        match message:
+            case None:
+                pass
+            case Stop():
+                self._ending = message
+            case Reload():
+                self._check_reload(message)
+            case _:
+                self._cameras[message.camera].handle(message, now)
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        self._pool.replace_hanging(now)
+        for camera in self._cameras.values():
+            camera.tick(now)
+        self._ledger.settle(now)
+        for name, count in self._inbox.take_dropped().items():
+            self._cameras[name].events_dropped(count)
+        if now >= self._next_second:
+            self._next_second = now + _SECOND
+            self._every_second(now)
+        interval = self._notifier.watchdog_interval
+        if interval is not None and now >= self._next_sign:
+            # From here, not from a timer: only an owner that makes progress is alive.
+            self._next_sign = now + interval / 2
+            self._notifier.watchdog()
+
+    def _every_second(self, now: float) -> None:
+        if not self._lock.is_in_place:
+            raise StateFolderError(
+                f"{self._config.state_dir}: the state folder or its lock was removed while in use"
+            )
+        self._backups.tick(now)
+        if not self._ledger.blocked:
+            for request in self._ledger.take_requests():
+                self._answer(request)
+        if now >= self._next_quarantine:
+            self._next_quarantine = now + _QUARANTINE_EVERY
+            self._retry_expired()
+        self._show()
+
+    def _check_reload(self, reload: Reload) -> None:
+        """Read the new configuration whole; a wrong one changes nothing."""
+        self._notifier.reloading()
+        try:
+            config = load_config(self._config_path)
+            if config.state_dir != self._config.state_dir:
+                raise AsiWatchError("state_dir cannot change while the daemon runs; restart it")
+        except AsiWatchError as error:
+            self._reload_error = str(error)
+            event(log, logging.ERROR, "configuration not reloaded", reason=str(error))
+            self._show()
+            self._notifier.ready(status_line(self._snapshot))
+            return
+        self._ending = reload
+
+    # -- requests ---------------------------------------------------------------------------
+
+    def _answer(self, request: Request) -> None:
+        """Carry out what a command has left in the ledger."""
+        try:
+            if request.kind != "retry":
+                raise AsiWatchError(f"this daemon cannot {request.kind[:40]!r}")
+            text = self._retry(request)
+        except AsiWatchError as error:
+            self._ledger.answer_request(request.id, str(error), ok=False)
+        else:
+            self._ledger.answer_request(request.id, text, ok=True)
+
+    def _retry(self, request: Request) -> str:
+        names = list(self._cameras) if request.camera is None else [request.camera]
+        if not set(names) <= set(self._cameras):
+            raise AsiWatchError(f"the daemon has no camera {request.camera!r}")
+        slots, which = _brackets_asked_for(request.arguments)
+        asked = 0
+        for name in names:
+            for slot in self._cameras[name].retry(slots, **which):
+                self._quarantine.forgive(name, slot)
+                asked += 1
+        event(log, logging.INFO, "asked to try again", brackets=asked)
+        return f"{asked} brackets are tried again"
+
+    def _retry_expired(self) -> None:
+        if self._ledger.blocked:
+            return
+        for name, slot in self._quarantine.take_expired():
+            if name in self._cameras:
+                self._cameras[name].retry([slot], failed=False, skipped=False, published=True)
+
+    # -- stop -------------------------------------------------------------------------------
+
+    def _finish_work(self) -> None:
+        """Take in nothing more, finish the merges in flight, record them."""
+        stopping = isinstance(self._ending, Stop)
+        reason = self._ending.signal if isinstance(self._ending, Stop) else "reload"
+        event(log, logging.INFO, "stopping" if stopping else "reloading", reason=reason)
+        if stopping:
+            self._notifier.stopping("finishing merges in flight")
+        limit = self._config.shutdown_timeout.total_seconds()
+        self._notifier.extend_timeout(limit + _AFTER_WORKERS)
+        deadline = time.monotonic() + limit
+        for camera in self._cameras.values():
+            camera.stop_intake()
+        self._pool.close()
+        while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                self.finished = False
+                break
+            # What hangs must not keep the merges of other cameras from being finished.
+            self._pool.replace_hanging(time.monotonic())
+            self._notifier.watchdog()
+        self._record_finished_merges()
+        self._status.stopped(self._snapshot, reason)
+        unfinished = None if self.finished else "merges abandoned, the next start takes them up"
+        event(log, logging.INFO, "stopped", reason=reason, unfinished=unfinished)
+
+    def _record_finished_merges(self) -> None:
+        while (message := self._inbox.get(timeout=0)) is not None:
+            match message:
+                case MergeDone():
+                    try:
+                        self._cameras[message.camera].handle(message, time.monotonic())
+                    except LedgerError as error:
+                        # Without its row a product is adopted at the next start.
+                        event(log, logging.ERROR, "last rows not written", reason=str(error))
+                        return
+                case Stop():
+                    # A reload must not outlive a stop.
+                    self._ending = message
+
+    # -- what is shown ----------------------------------------------------------------------
+
+    def _show(self) -> None:
+        running, queued = self._pool.busy()
+        self._snapshot = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_utc": self._started.isoformat(timespec="seconds"),
+            "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "ledger_rebuilt": self._ledger.rebuilt,
+            "reload_error": self._reload_error,
+            "jobs_running": running,
+            "jobs_queued": queued,
+            "inbox": len(self._inbox),
+            "merge_memory": self._budget.held,
+            "crashes": self._pool.crashes,
+            "rows_owed": self._ledger.owed,
+            "blocked": self._ledger.blocked,
+            "cameras": {
+                name: {**camera.snapshot(), **self._retention.snapshot(name)}
+                for name, camera in self._cameras.items()
+            },
+        }
+        self._status.write(self._snapshot)
+        self._notifier.status(status_line(self._snapshot))
+
+
+def _brackets_asked_for(arguments: dict[str, Any]) -> tuple[list[datetime], Which]:
+    """Read which brackets a request names.
+
+    Raises
+    ------
+    AsiWatchError
+        If it makes no sense.
+    """
+    given = dict(arguments)
+    try:
+        slots = [datetime.fromisoformat(slot) for slot in given.pop("slots", [])]
+        since, until = (
+            None if (text := given.pop(name, None)) is None else datetime.fromisoformat(text)
+            for name in ("since", "until")
+        )
+        flags = [given.pop(name, False) for name in ("failed", "skipped", "published")]
+    except (ValueError, TypeError) as error:
+        raise AsiWatchError(f"the request makes no sense: {error}") from error
+    if given or not all(isinstance(flag, bool) for flag in flags):
+        raise AsiWatchError("the request makes no sense to this version")
+    failed, skipped, published = flags
+    which = Which(failed=failed, skipped=skipped, published=published, since=since, until=until)
+    return slots, which
+
+
+def restart_process() -> None:
+    """Execute the same command in this process; does not return.
+
+    Signals are blocked until the new image handles them: an exec resets their handlers.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.execv(sys.executable, sys.orig_argv)

@@ -1,0 +1,408 @@
+"""What of one camera is read and merged next: live files at once, a backlog bit by bit.
+
+Owner thread only; the jobs it hands to the pool run in worker threads, and what comes of them goes
+to the inbox.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from asi_watch.config.model import CameraConfig, Order
+from asi_watch.live.messages import (
+    Found,
+    Inbox,
+    MergeBracket,
+    MergeDone,
+    MergeFailed,
+    MergeOutcome,
+    ReadDone,
+    ReadFile,
+    ReadOutcome,
+    Signature,
+    Unusable,
+)
+from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
+from asi_watch.live.workers.quarantine import Quarantine, task_of
+
+MOST_READS = 400
+"""Files of a backlog being read at a time; of live brackets twice as many, since a whole archive
+copied into the watch folder in the order of time looks live."""
+MOST_HELD = 200
+"""So many merges wait in memory, about 3 KB each; the others wait in the ledger."""
+
+_EPOCH = datetime(1970, 1, 1)
+# Brackets handed on in one go: most of a backlog may be known already, and cost a look each.
+_BRACKETS_AT_ONCE = 200
+# So many slots before the newest are live as well: files come out of order.
+_LIVE_SLOTS = 2
+# A newest slot that nothing has been near for so many slots (and seconds) was a clock's mistake.
+_FORGET_SLOTS = 4
+_FORGET_SECONDS = 120.0
+# After so many merges in a row whose products found no place only one is tried at a time: after a
+# day without the output folder, thousands would be made every few minutes in vain.
+_BLOCKED_IN_A_ROW = 20
+_TRY_EVERY = 10.0
+
+
+class Brackets(Protocol):
+    """What is asked of the collector here."""
+
+    def slot_of_name(self, path: str) -> datetime | None:
+        """Return the slot of a file by its name, None if it is no exposure's."""
+
+    def is_open(self, slot: datetime) -> bool:
+        """Tell whether a bracket has begun and is not over."""
+
+
+class Worker(Protocol):
+    """Reads and merges for one camera; called from several threads."""
+
+    def read(self, command: ReadFile) -> ReadOutcome:
+        """Check one exposure by decoding it."""
+
+    def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
+        """Merge a bracket and publish its products; `now`: monotonic time the job began."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """A file that was found and whose turn has not come; see `Collector.found`."""
+
+    path: str
+    signature: Signature | None
+    settled: bool
+    at: float
+
+
+class LiveEdge:
+    """Tells the brackets being taken now from those of a backlog.
+
+    The newest slot seen is the edge. The camera's clock may be wrong, and be corrected: an edge
+    that no file has been near for two minutes gives way to what does arrive.
+
+    Parameters
+    ----------
+    round_to : timedelta
+        Length of a slot.
+    """
+
+    def __init__(self, round_to: timedelta) -> None:
+        self._round_to = round_to
+        self._near = _LIVE_SLOTS * round_to
+        self._forget = max(_FORGET_SLOTS * round_to.total_seconds(), _FORGET_SECONDS)
+        self._newest: datetime | None = None
+        self._at = float("-inf")
+
+    def is_live(self, slot: datetime) -> bool:
+        """Tell whether a bracket is one being taken now."""
+        return self._newest is None or slot >= self._newest - self._near
+
+    def live_slots(self) -> list[datetime]:
+        """Name the slots that are being taken now, the newest first."""
+        if self._newest is None:
+            return []
+        return [self._newest - n * self._round_to for n in range(_LIVE_SLOTS + 1)]
+
+    def seen(self, slot: datetime, now: float) -> bool:
+        """Take note of a file's slot at monotonic time `now`; tell whether it is live."""
+        if self._newest is None or slot > self._newest or now - self._at > self._forget:
+            self._newest = slot
+        live = self.is_live(slot)
+        if live:
+            self._at = now
+        return live
+
+
+class Backlog:
+    """Files that wait until fewer are being read, bracket by bracket in the order configured.
+
+    Parameters
+    ----------
+    order : {"newest", "oldest"}
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order: Order = order
+        self._files: dict[datetime, list[WaitingFile]] = {}
+        self._slots: list[tuple[float, int, datetime]] = []
+        self._count = itertools.count()
+        self._folders: Counter[str] = Counter()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def folders(self) -> set[str]:
+        """Folders of the files that wait."""
+        return set(self._folders)
+
+    def add(self, slot: datetime, file: WaitingFile) -> None:
+        """Keep a file for later."""
+        files = self._files.get(slot)
+        if files is None:
+            files = self._files[slot] = []
+            heapq.heappush(self._slots, (_place(slot, self._order), next(self._count), slot))
+        files.append(file)
+        self._folders[_folder(file)] += 1
+        self._size += 1
+
+    def take(self, slot: datetime) -> list[WaitingFile]:
+        """Take out the files of one bracket."""
+        files = self._files.pop(slot, [])
+        for file in files:
+            folder = _folder(file)
+            self._folders[folder] -= 1
+            if not self._folders[folder]:
+                del self._folders[folder]
+        self._size -= len(files)
+        return files
+
+    def next_brackets(self) -> Iterator[list[WaitingFile]]:
+        """Take out bracket after bracket, for as long as the caller goes on."""
+        while self._slots:
+            _, _, slot = heapq.heappop(self._slots)
+            files = self.take(slot)
+            if files:
+                yield files
+
+
+class Scheduler:
+    """Decides which files of one camera go to the collector now, and which merges may begin.
+
+    Parameters
+    ----------
+    config : CameraConfig
+    order : {"newest", "oldest"}
+        Which brackets of a backlog go first.
+    worker : Worker
+    pool : JobPool
+    quarantine : Quarantine
+    inbox : Inbox
+    """
+
+    def __init__(
+        self,
+        config: CameraConfig,
+        order: Order,
+        worker: Worker,
+        pool: JobPool,
+        quarantine: Quarantine,
+        inbox: Inbox,
+    ) -> None:
+        self._camera = config.name
+        self._root = str(config.watch)
+        self._order: Order = order
+        self._worker, self._pool = worker, pool
+        self._quarantine, self._inbox = quarantine, inbox
+        self._edge = LiveEdge(config.bracket.round_to)
+        self._backlog = Backlog(order)
+        self._reading = 0
+        self._held: dict[datetime, MergeBracket] = {}
+        self._blocked = 0
+        self._try_at = float("-inf")
+
+    # -- files ------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        """How many files of a backlog wait."""
+        return len(self._backlog)
+
+    @property
+    def backlog_folders(self) -> set[str]:
+        """Folders of these files."""
+        return self._backlog.folders
+
+    @property
+    def may_read(self) -> bool:
+        """True while more files of a backlog may be asked to be read."""
+        return self._reading < MOST_READS
+
+    def arrived(self, message: Found, brackets: Brackets) -> Iterator[WaitingFile]:
+        """Give those of the files found that go to the collector now; others wait.
+
+        Parameters
+        ----------
+        message : Found
+        brackets : Brackets
+            Is asked about each file when it is its turn, after those before it were taken.
+        """
+        named = [(file, brackets.slot_of_name(file.path)) for file in message.files]
+        slots = [slot for _, slot in named if slot is not None]
+        if slots:
+            self._edge.seen(max(slots), message.at)
+        for file, slot in named:
+            waiting = WaitingFile(file.path, file.signature, file.settled, message.at)
+            if slot is not None:
+                live = self._edge.seen(slot, message.at)
+                most = 2 * MOST_READS if live else MOST_READS
+                if self._reading >= most and not brackets.is_open(slot):
+                    self._backlog.add(slot, waiting)
+                    continue
+                yield from self._backlog.take(slot)
+            yield waiting
+
+    def next_files(self) -> Iterator[WaitingFile]:
+        """Give what has waited, if few enough files are being read."""
+        if self._backlog and self._reading < 2 * MOST_READS:
+            for slot in self._edge.live_slots():
+                yield from self._backlog.take(slot)
+        if not self._backlog or self._reading >= MOST_READS // 2:
+            return
+        for count, files in enumerate(self._backlog.next_brackets(), 1):
+            yield from files
+            if not self.may_read or count >= _BRACKETS_AT_ONCE:
+                break
+
+    def read(self, command: ReadFile) -> None:
+        """Have a file read."""
+        self._reading += 1
+        urgency = self._urgency(command.slot, READ)
+        self._pool.submit(_ReadJob(self, self._camera, urgency, command))
+
+    def read_ended(self) -> None:
+        """Take note that a read has ended."""
+        self._reading -= 1
+
+    # -- merges -----------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """How many merges wait in memory until something may be published again."""
+        return len(self._held)
+
+    @property
+    def may_hold(self) -> bool:
+        """True while more merges may come to wait in memory."""
+        return len(self._held) < MOST_HELD
+
+    @property
+    def is_blocked(self) -> bool:
+        """True while products find no place."""
+        return self._blocked >= _BLOCKED_IN_A_ROW
+
+    def merge(self, command: MergeBracket) -> None:
+        """Have a bracket merged."""
+        urgency = self._urgency(command.slot, MERGE)
+        self._pool.submit(_MergeJob(self, self._camera, urgency, command))
+
+    def hold(self, command: MergeBracket) -> MergeBracket | None:
+        """Keep a merge for later; return the oldest one if they are too many."""
+        self._held[command.slot] = command
+        return self._held.pop(min(self._held)) if len(self._held) > MOST_HELD else None
+
+    def keep_held(self, command: MergeBracket) -> None:
+        """Keep a merge that `hold` returned nevertheless."""
+        self._held[command.slot] = command
+
+    def merge_ended(self, outcome: MergeOutcome) -> None:
+        """Take note of whether products find a place."""
+        blocked = isinstance(outcome, MergeFailed) and outcome.blocked
+        self._blocked = self._blocked + 1 if blocked else 0
+
+    def release(self, now: float) -> list[MergeBracket]:
+        """Give the held merges that may go on; the newest alone while that may be in vain."""
+        if not self.is_blocked:
+            held, self._held = self._held, {}
+            return [held[slot] for slot in sorted(held)]
+        if not self._held or now < self._try_at:
+            return []
+        self._try_at = now + _TRY_EVERY
+        return [self._held.pop(max(self._held))]
+
+    # -- within -----------------------------------------------------------------------------
+
+    def _urgency(self, slot: datetime, step: int) -> Urgency:
+        if self._edge.is_live(slot):
+            # The newest first, should a whole backlog arrive file by file as if it were live.
+            return (LIVE, step, _place(slot, "newest"))
+        return (BACKLOG, step, _place(slot, self._order))
+
+    def run_read(self, command: ReadFile) -> None:
+        """Read a file; called in a worker thread."""
+        self._read_done(command, self._read(command))
+
+    def _read(self, command: ReadFile) -> ReadOutcome:
+        try:
+            status = os.lstat(f"{self._root}/{command.path}")
+        except OSError:
+            return self._worker.read(command)
+        found = (status.st_size, status.st_mtime_ns)
+        task = task_of(self._camera, command.slot, f"reading {command.path}", [found])
+        if reason := self._quarantine.refusal(task):
+            return Unusable(reason, False, found)
+        with self._quarantine.running(task):
+            return self._worker.read(command)
+
+    def run_merge(self, command: MergeBracket) -> None:
+        """Merge a bracket; called in a worker thread."""
+        inputs = [(e.path, e.signature) for e in command.exposures]
+        task = task_of(self._camera, command.slot, "merging", inputs)
+        if reason := self._quarantine.refusal(task):
+            self._merge_done(command, MergeFailed(reason, permanent=True))
+            return
+        with self._quarantine.running(task):
+            outcome = self._worker.merge(command, time.monotonic())
+        self._merge_done(command, outcome)
+
+    def read_crashed(self, command: ReadFile, error: Exception) -> None:
+        """Report an unforeseen error; called in a worker thread."""
+        self._read_done(command, Unusable(f"reading it crashed: {error!r}", True, None))
+
+    def merge_crashed(self, command: MergeBracket, error: Exception) -> None:
+        """Report an unforeseen error; called in a worker thread."""
+        self._merge_done(command, MergeFailed(f"merging crashed: {error!r}"))
+
+    def _read_done(self, command: ReadFile, outcome: ReadOutcome) -> None:
+        self._inbox.put(ReadDone(self._camera, command.slot, command.path, outcome))
+
+    def _merge_done(self, command: MergeBracket, outcome: MergeOutcome) -> None:
+        self._inbox.put(MergeDone(self._camera, command.slot, outcome))
+
+
+@dataclass(slots=True)
+class _ReadJob:
+    scheduler: Scheduler
+    camera: str
+    urgency: Urgency
+    command: ReadFile
+
+    def run(self) -> None:
+        self.scheduler.run_read(self.command)
+
+    def crashed(self, error: Exception) -> None:
+        self.scheduler.read_crashed(self.command, error)
+
+
+@dataclass(slots=True)
+class _MergeJob:
+    scheduler: Scheduler
+    camera: str
+    urgency: Urgency
+    command: MergeBracket
+
+    def run(self) -> None:
+        self.scheduler.run_merge(self.command)
+
+    def crashed(self, error: Exception) -> None:
+        self.scheduler.merge_crashed(self.command, error)
+
+
+def _place(slot: datetime, order: Order) -> float:
+    """The number by which brackets of one class are sorted, the smallest first."""
+    seconds = (slot - _EPOCH).total_seconds()
+    return -seconds if order == "newest" else seconds
+
+
+def _folder(file: WaitingFile) -> str:
+    return file.path.rpartition("/")[0]

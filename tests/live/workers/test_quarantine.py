@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asi_watch.live.workers import quarantine
+from asi_watch.live.workers.quarantine import (
+    EXPIRES,
+    NOTES_NAME,
+    SOLITARY_FAILURES,
+    SUSPECTS_NAME,
+    Quarantine,
+    Task,
+    Turns,
+)
+
+SLOT = datetime(2026, 6, 21, 12)
+ONE = Task("1" * 64, "roof", SLOT.isoformat(), "merging")
+TWO = Task("2" * 64, "roof", SLOT.isoformat(), "reading a\udcff\n.jpg")
+
+
+_KILLED: list[Any] = []
+"""Work that is never over: what is kept here does not end with its function."""
+
+
+def die_at(folder: Path, *tasks: Task) -> None:
+    """Leave the notes of a process that was killed at these tasks."""
+    notes = Quarantine(folder, 4)
+    notes._turns = Turns(patience=0.0)
+    for task in tasks:
+        _KILLED.append(notes.running(task))
+        _KILLED[-1].__enter__()
+
+
+def solitary(folder: Path, task: Task) -> int | None:
+    """How often the process died of a task alone, as the next start knows; None: no suspect."""
+    suspects = Quarantine(folder, 4)._suspects
+    return suspects[task.key].deaths if task.key in suspects else None
+
+
+def test_two_solitary_failures_of_a_suspect_are_quarantined(tmp_path: Path) -> None:
+    for failures in range(SOLITARY_FAILURES + 1):
+        notes = Quarantine(tmp_path, 4)
+        assert notes.refusal(ONE) is None
+        notes.close()
+        die_at(tmp_path, ONE)
+        assert solitary(tmp_path, ONE) == failures
+    notes = Quarantine(tmp_path, 4)
+    assert "quarantined: the daemon died while merging it" in (notes.refusal(ONE) or "")
+    assert notes.refusal(TWO) is None
+
+
+def test_a_death_by_memory_is_charged_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("pgfault 5\noom_kill 1\n")
+    monkeypatch.setattr(quarantine, "_VMSTAT", vmstat)
+    state = tmp_path / "state"
+    state.mkdir()
+    # Several ran: each runs alone next time. One of them dies so again: it is the one.
+    die_at(state, ONE, TWO)
+    vmstat.write_text("pgfault 9\noom_kill 2\n")
+    notes = Quarantine(state, 4)
+    assert (notes.is_suspect(ONE), notes.is_suspect(TWO)) == (True, True)
+    assert (notes.refusal(ONE), notes.refusal(TWO)) == (None, None)
+    notes.close()
+    die_at(state, TWO)
+    vmstat.write_text("oom_kill 3\n")
+    notes = Quarantine(state, 4)
+    assert notes.refusal(TWO) is not None
+    assert notes.refusal(ONE) is None
+
+
+def test_quarantine_ends_after_a_day_and_one_failure_more_renews_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(SOLITARY_FAILURES + 1):
+        die_at(tmp_path, ONE)
+    notes = Quarantine(tmp_path, 4)
+    assert notes.take_expired() == []
+    later = time.time() + EXPIRES
+    monkeypatch.setattr(quarantine.time, "time", lambda: later)
+    assert notes.take_expired() == [("roof", SLOT)]
+    assert notes.take_expired() == []
+    assert notes.refusal(ONE) is None
+    assert notes.is_suspect(ONE)
+    die_at(tmp_path, ONE)
+    assert Quarantine(tmp_path, 4).refusal(ONE) is not None
+
+
+def test_a_power_cut_is_nobodys_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "boot_id"
+    other.write_text("another start of the machine\n")
+    state = tmp_path / "state"
+    state.mkdir()
+    die_at(state, ONE)
+    monkeypatch.setattr("asi_watch.live.workers.quarantine._BOOT_ID", other)
+    notes = Quarantine(state, 4)
+    assert not notes.is_suspect(ONE)
+    notes.close()
+    die_at(state, ONE)
+    assert Quarantine(state, 4).is_suspect(ONE)
+
+
+def test_what_is_got_through_is_suspect_no_more(tmp_path: Path) -> None:
+    die_at(tmp_path, ONE, TWO)
+    notes = Quarantine(tmp_path, 4)
+    assert (notes.is_suspect(ONE), notes.is_suspect(TWO)) == (True, True)
+    with notes.running(ONE):
+        pass
+    notes.close()
+    notes = Quarantine(tmp_path, 4)
+    assert (notes.is_suspect(ONE), notes.is_suspect(TWO)) == (False, True)
+
+
+def test_work_that_is_over_leaves_no_trace(tmp_path: Path) -> None:
+    notes = Quarantine(tmp_path, 4)
+    for task in (ONE, TWO):
+        with notes.running(task):
+            assert (tmp_path / NOTES_NAME).read_bytes().count(task.key.encode()) == 1
+    again = Quarantine(tmp_path, 4)
+    assert (again.is_suspect(ONE), again.is_suspect(TWO)) == (False, False)
+
+
+def test_an_orderly_end_blames_nothing_that_is_still_in_work(tmp_path: Path) -> None:
+    notes = Quarantine(tmp_path, 4)
+    with notes.running(ONE):
+        notes.close()
+    assert not Quarantine(tmp_path, 4).is_suspect(ONE)
+
+
+def test_suspects_are_worked_on_alone(tmp_path: Path) -> None:
+    die_at(tmp_path, ONE, TWO)
+    notes = Quarantine(tmp_path, 4)
+    other = Task("3" * 64, "roof", "", "reading")
+    entered: list[Task] = []
+
+    def work(task: Task) -> None:
+        with notes.running(task):
+            entered.append(task)
+
+    threads = [threading.Thread(target=work, args=(task,)) for task in (TWO, other)]
+    with notes.running(ONE):
+        threads[0].start()
+        while not notes._turns._want_alone:
+            time.sleep(0.001)
+        threads[1].start()
+        threads[1].join(0.05)
+        assert entered == []
+    for thread in threads:
+        thread.join()
+    # Who has to be alone goes first.
+    assert entered == [TWO, other]
+
+
+def test_what_only_runs_when_others_die_is_never_quarantined(
+    tmp_path: Path,
+) -> None:
+    for number in range(SOLITARY_FAILURES + 2):
+        die_at(tmp_path, ONE, Task(f"{number + 3}" * 64, "roof", "", "merging"))
+    assert solitary(tmp_path, ONE) == 0
+
+
+def test_who_dies_while_a_row_is_written_died_of_no_work(tmp_path: Path) -> None:
+    for _ in range(SOLITARY_FAILURES + 2):
+        notes = Quarantine(tmp_path, 4)
+        _KILLED.append(notes.recording("roof", SLOT))
+        _KILLED[-1].__enter__()
+        _KILLED.append(notes.running(TWO))
+        _KILLED[-1].__enter__()
+    assert solitary(tmp_path, TWO) == 0
+    assert quarantine._RECORDING not in Quarantine(tmp_path, 4)._suspects
+
+
+def test_what_hangs_alone_does_not_stop_the_others_for_ever(tmp_path: Path) -> None:
+    die_at(tmp_path, ONE)
+    notes = Quarantine(tmp_path, 4)
+    notes._turns = Turns(patience=0.05)
+    with notes.running(ONE), notes.running(TWO):
+        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 2
+
+
+def test_a_bracket_somebody_asks_for_is_forgiven(tmp_path: Path) -> None:
+    other = Task("3" * 64, "lab", SLOT.isoformat(), "merging")
+    die_at(tmp_path, ONE, TWO, other)
+    notes = Quarantine(tmp_path, 4)
+    notes.forgive("roof", SLOT)
+    for now in (notes, Quarantine(tmp_path, 4)):
+        assert [now.is_suspect(t) for t in (ONE, TWO, other)] == [False, False, True]
+
+
+def test_without_a_place_for_notes_work_goes_on(tmp_path: Path) -> None:
+    (tmp_path / NOTES_NAME).symlink_to("/etc/passwd")
+    notes = Quarantine(tmp_path, 4)
+    with notes.running(ONE):
+        pass
+    notes.close()
+
+
+def test_more_work_than_places_goes_on_unnoted(tmp_path: Path) -> None:
+    notes = Quarantine(tmp_path, 1)
+    with notes.recording("roof", SLOT), notes.running(ONE), notes.running(TWO):
+        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 2
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff", b"{}", b"[1]", b"[" * 99999, b'[{"key": 1}]', b'{"a": 1}', b"null"]
+)
+def test_notes_that_make_no_sense_are_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / SUSPECTS_NAME).write_bytes(text)
+    (tmp_path / NOTES_NAME).write_bytes(quarantine._boot_id() + text)
+    notes = Quarantine(tmp_path, 4)
+    assert not notes.is_suspect(ONE)
+
+
+def test_what_is_kept_can_be_read_by_the_service_alone(tmp_path: Path) -> None:
+    die_at(tmp_path, ONE)
+    Quarantine(tmp_path, 4).close()
+    for name in (NOTES_NAME, SUSPECTS_NAME):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    assert json.loads((tmp_path / SUSPECTS_NAME).read_bytes())[0]["deaths"] == 0
