@@ -276,7 +276,7 @@ class Daemon:
                 self._quarantine.forgive(name, slot)
                 asked += 1
         event(log, logging.INFO, "asked to try again", brackets=asked)
-        return f"{asked} brackets are tried again"
+        return f"{asked} bracket{' is' if asked == 1 else 's are'} tried again"
 
     def _retry_expired(self) -> None:
         if self._ledger.blocked:

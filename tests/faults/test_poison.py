@@ -1,4 +1,4 @@
-"""Files and brackets that the process dies of, each time: given up, told, taken up again."""
+"""Files and brackets that the process dies of, each time: quarantined, and taken up again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from asi_watch.live.workers.at_work import MOST_DEATHS
 
+from asi_watch.live.workers.quarantine import SOLITARY_FAILURES
 from tests.faults.launching import launch_sabotaged
 from tests.integration.daemon import EXPOSURES, PATIENCE, Site, file_name, slot
 
 pytestmark = pytest.mark.integration
 
+# The first makes it a suspect, which then runs alone.
+DEATHS = 1 + SOLITARY_FAILURES
 BRACKET = {"exposures": EXPOSURES, "grace": "1s", "min_exposures": 3}
 
 
@@ -34,7 +36,7 @@ def settles(site: Site, before: int) -> bool:
 
 def live_through(site: Site, deadly: list[str]) -> int:
     """Start the daemon again and again, as systemd does, until it stays; returns its deaths."""
-    for deaths in range(3 * MOST_DEATHS):
+    for deaths in range(3 * DEATHS):
         before = len(site.log_text()) if site.log.exists() else 0
         launch_sabotaged(site, {"deadly": deadly})
         if settles(site, before):
@@ -42,21 +44,24 @@ def live_through(site: Site, deadly: list[str]) -> int:
     raise AssertionError(f"it dies for ever: {site.log_text()}")
 
 
-def test_a_file_that_kills_the_decoder_is_given_up_and_its_bracket_is_not(
+def test_a_file_that_kills_the_decoder_is_quarantined_and_its_bracket_is_not(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site(bracket=BRACKET, scan={"every": "1s"})
     for number in range(3):
         site.take(number)
     # A death while another's row is being written counts for nobody.
-    assert live_through(site, [file_name(1, 2)]) >= MOST_DEATHS
+    assert live_through(site, [file_name(1, 2)]) >= DEATHS
     rows = site.rows()
     assert {row.state for row in rows.values()} == {"published"}
     assert [len(rows[slot(n)].inputs) for n in range(3)] == [5, 4, 5]
     (rejected,) = rows[slot(1)].rejected
     assert rejected.path.endswith(file_name(1, 2))
-    assert rejected.reason == f"the daemon died {MOST_DEATHS} times while reading it"
-    assert site.log_text().count("the last process died at this work") >= MOST_DEATHS
+    assert (
+        rejected.reason
+        == "quarantined: the daemon died while reading it, alone; tried again after a day"
+    )
+    assert site.log_text().count("the last process died during this task") >= DEATHS
     assert site.stop() == 0
 
 
@@ -66,14 +71,19 @@ def test_a_bracket_that_kills_the_merge_is_parked_until_somebody_asks(
     site = make_site(bracket=BRACKET, scan={"every": "1s"})
     for number in range(3):
         site.take(number)
-    assert live_through(site, [f"{slot(1):%Y%m%d%H%M%S}_hdr"]) >= MOST_DEATHS
+    assert live_through(site, [f"{slot(1):%Y%m%d%H%M%S}_hdr"]) >= DEATHS
     rows = site.rows()
     assert [rows[slot(n)].state for n in range(3)] == ["published", "failed", "published"]
-    assert rows[slot(1)].reason == f"the daemon died {MOST_DEATHS} times while merging it"
+    assert (
+        rows[slot(1)].reason
+        == "quarantined: the daemon died while merging it, alone; tried again after a day"
+    )
     assert site.stop() == 0
     site.start()
     assert site.row(1) == rows[slot(1)]
-    site.until(lambda: "1 bracket: " in site.run("retry", "--all-failed").stdout, "asked")
+    site.until(
+        lambda: "1 bracket is tried again" in site.run("retry", "--all-failed").stdout, "asked"
+    )
     row = site.until_published(1)
     assert (len(row.inputs), row.revision) == (5, 1)
     assert site.stop() == 0

@@ -125,6 +125,13 @@ class Site:
             self.process = subprocess.Popen(self.command("run"), stdout=log, stderr=log)
         self.until(lambda: "msg=ready" in self.log_text(before), "ready")
 
+    def reload(self) -> None:
+        """Ask the daemon to start again with its configuration, and wait until it has."""
+        assert self.process is not None
+        starts = self.log_text().count("msg=ready")
+        self.process.send_signal(signal.SIGHUP)
+        self.until(lambda: self.log_text().count("msg=ready") > starts, "reloaded")
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)

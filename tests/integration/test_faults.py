@@ -162,8 +162,7 @@ def test_a_reload_keeps_counts_and_loses_nothing_in_flight(site: Site) -> None:
         site.take(number)
     site.take(6, range(3))
     assert site.process is not None
-    site.process.send_signal(signal.SIGHUP)
-    site.until(lambda: "configuration reloaded" in site.log_text(), "reloaded")
+    site.reload()
     site.take(6, range(3, 5))
     for number in range(1, 7):
         assert site.until_published(number).complete
