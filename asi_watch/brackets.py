@@ -57,7 +57,7 @@ class Exposure:
     exposure_us : float
         Exposure time in microseconds.
     size, mtime_ns, inode : int
-        What told this state of the file from any other when it was read.
+        The state of the file when it was read.
     """
 
     path: str
@@ -69,7 +69,7 @@ class Exposure:
 
     @property
     def signature(self) -> tuple[int, int]:
-        """Size and modification time: what tells one state of a file from another.
+        """Size and modification time: what distinguishes one state of a file from another.
 
         The inode stays out: a restored or moved archive keeps the first two only.
         """
@@ -201,7 +201,7 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
     Returns
     -------
     list of list of Exposure
-        In the order of time; one alone where nothing tells them apart.
+        In the order of time; one alone where nothing separates them.
     """
     rising = sorted(files, key=lambda e: (e.timestamp, e.exposure_us, e.path))
     if not _repeats(rising):

@@ -28,7 +28,7 @@ _COMMANDS = {
     "check": "Check a configuration file and print it with every default.",
     "status": "Show what the running daemon is doing.",
     "history": "Show what became of past brackets.",
-    "retry": "Try brackets again, or merge published ones anew.",
+    "retry": "Try brackets again, or merge published ones once more.",
     "retention": "Show what retention would delete, or delete it.",
     "merge": "Merge the brackets of a folder or an archive, once.",
     "calibrate": "Derive a camera's response curve from its brackets.",

@@ -113,7 +113,7 @@ def header_of(camera: CameraConfig, found: NewestFiles) -> Header | None:
 
 
 def name_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
-    """Find names that do not fit, labels, dates to come, and exposures that nobody expects."""
+    """Find names that do not fit, labels, dates in the future, and unexpected exposures."""
     if found.others and not found.count:
         text = f"none of the {len(found.others)} newest files has one of these, such as"
         yield ("extensions",), f"{text} {shown(found.others[0])!r}"
@@ -166,12 +166,12 @@ def _labels(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str
 
 
 def _dates(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
-    """Find dates to come, and days that are read as months."""
+    """Find dates in the future, and days that are read as months."""
     if not found.fitting:
         return
     newest, parsed = found.fitting[0]
     if camera.pattern.to_utc(parsed.timestamp) > datetime.now(UTC) + _FUTURE:
-        why = "which is to come"
+        why = "which is in the future"
     elif _days_for_months(camera, found):
         why = "but was written when day and month were the other way round"
     else:
@@ -335,7 +335,7 @@ def better_offset(
     timedelta or None
         At least minus a half, less than half a slot. None when the present offset is as good as
         any: its edge lies in the longest pause, or does no harm where it lies, or there is no
-        pause to speak of.
+        pause that is long enough.
     """
     times = sorted(set(timestamps))
     counts = Counter((t - _EPOCH) % round_to // (round_to / _BINS) for t in times)

@@ -41,7 +41,7 @@ class RunningConfig:
 def running_config(path: str) -> RunningConfig:
     """Read what a command needs that changes nothing; a refused file need not keep it from it.
 
-    The daemon goes on with the configuration it has. What is wrong is told on standard error.
+    The daemon goes on with the configuration it has. Problems go to standard error.
 
     Raises
     ------

@@ -140,7 +140,7 @@ def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
 
 
 def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> list[str]:
-    """Say what the settings leave to be wished for (`merge_hints`)."""
+    """Say what other settings would improve (`merge_hints`)."""
     from asi_watch.cli._scale import merge_hints
 
     formats = [product.format for product in camera.products]

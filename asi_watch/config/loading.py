@@ -140,7 +140,7 @@ def dump_config(config: Config) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes without anchors, which nobody wants to read in a listing of settings."""
+    """Writes without anchors, so that each value is listed where it belongs."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -155,7 +155,7 @@ def _record(error: ValidationError, document: Document) -> None:
         way = tuple(part for part in fault["loc"] if part != "[key]")
         context = fault.get("ctx", {})
         if fault["type"] == "too_short" and fault["input"]:
-            continue  # what it holds is wrong, and told for each item
+            continue  # what it holds is wrong, and reported for each item
         if "found" in context:
             for key, text in context["found"]:
                 document.refuse((*way, *key.split(".")), text)

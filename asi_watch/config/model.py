@@ -241,7 +241,7 @@ class RetentionConfig(Section):
     exposures: LimitsConfig = LimitsConfig()
     products: LimitsConfig = LimitsConfig()
     dry_run: bool = True
-    """Only tell what would be deleted."""
+    """Only report what would be deleted."""
     require_product: bool = True
     """An exposure goes only while its products are in place."""
 
@@ -345,7 +345,7 @@ class CameraConfig(Section):
         found += [("products", f"format {f} stands there more than once") for f in twice]
         radiance = [f for f in formats if f in RADIANCE_FORMATS]
         if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
-            text = "OpenCV's debevec tells no uncertainty; choose debevec_custom or debevec_exact"
+            text = "OpenCV's debevec gives no uncertainty; choose debevec_custom or debevec_exact"
             found.append(("merge.algorithm", text))
         if self.merge.algorithm == "mertens" and radiance:
             text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"

@@ -396,7 +396,7 @@ def _read_disc(value: Any) -> Circle | None:
     if value == "auto":
         raise refusal(
             "'auto' is for recalibrate.sky_disc alone: products need a circle that never changes;"
-            " `asi-watch calibrate` and `asi-watch response show` tell the one that it finds"
+            " `asi-watch calibrate` and `asi-watch response show` print the one that is found"
         )
     return _read_circle(value, "null")
 

@@ -303,9 +303,12 @@ def test_padded_times_that_are_expected_are_no_labels(tmp_path: Path) -> None:
     assert warnings_on("exposure_labels", config) == []
 
 
-def test_dates_to_come_are_told(tmp_path: Path) -> None:
+def test_dates_in_the_future_are_reported(tmp_path: Path) -> None:
     config = place(tmp_path, ["20991006120000_80.png"])
-    assert "is read as 2099-10-06 12:00:00, which is to come" in warnings_on("filename", config)[0]
+    assert (
+        "is read as 2099-10-06 12:00:00, which is in the future"
+        in warnings_on("filename", config)[0]
+    )
 
 
 @pytest.mark.parametrize(

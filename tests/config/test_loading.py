@@ -147,8 +147,8 @@ def of_camera(settings: str) -> list[str]:
         (
             "merge: {sky_disc: auto}",
             "merge.sky_disc: 'auto' is for recalibrate.sky_disc alone: products need a circle that"
-            " never changes; `asi-watch calibrate` and `asi-watch response show` tell the one that"
-            " it finds",
+            " never changes; `asi-watch calibrate` and `asi-watch response show` print the one that"
+            " is found",
         ),
         (
             "merge: {algorithm: mertens}\nproducts: [{format: exr}]",
@@ -156,7 +156,7 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "merge: {algorithm: debevec}\nproducts: [{format: exr, uncertainty: true}]",
-            "merge.algorithm: OpenCV's debevec tells no uncertainty;"
+            "merge.algorithm: OpenCV's debevec gives no uncertainty;"
             " choose debevec_custom or debevec_exact",
         ),
         ("products: []", "products: is empty; it must hold at least 1"),
