@@ -49,7 +49,7 @@ _REMOTE = (
     *("nfs", "cifs", "smb", "fuse.", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs"),
     *("gpfs", "gfs2", "ocfs2", "orangefs", "virtiofs", "vboxsf", "davfs"),
 )
-_MOUNTS = Path("/proc/self/mounts")
+_MOUNTS = Path("/proc/self/mountinfo")
 
 Identity = tuple[int, int]
 """Device and inode of a folder."""
@@ -59,26 +59,21 @@ class WatchError(AsiWatchError):
     """The folder cannot be watched by events."""
 
 
-class _Readers:
-    """The descriptor that is shared by all cameras on local file systems."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._shared: InotifyFD | None = None
-
-    def get(self, shared: bool) -> InotifyFD:
-        with self._lock:
-            if shared and self._shared is not None and self._shared.is_alive():
-                return self._shared
-            reader = InotifyFD()
-            reader.name = "inotify"
-            reader.start()
-            if shared:
-                self._shared = reader
-            return reader
+_SHARED: list[InotifyFD] = []
+_SHARED_LOCK = threading.Lock()
 
 
-_READERS = _Readers()
+def _reader(shared: bool) -> InotifyFD:
+    """Return the descriptor that all cameras on local file systems share, or one of its own."""
+    with _SHARED_LOCK:
+        if shared and _SHARED and _SHARED[0].is_alive():
+            return _SHARED[0]
+        reader = InotifyFD()
+        reader.name = "inotify"
+        reader.start()
+        if shared:
+            _SHARED[:] = [reader]
+        return reader
 
 
 class Observer:
@@ -130,7 +125,7 @@ class Observer:
         """
         try:
             self._base = os.fspath(self._root.resolve(strict=True))
-            self._reader = _READERS.get(self._shared)
+            self._reader = _reader(self._shared)
             self._add("", os.stat(self._base))
         # RuntimeError: no further thread, or a loop of symbolic links.
         except (OSError, RuntimeError) as error:
@@ -288,30 +283,14 @@ def file_system_of(path: Path, mounts: Path = _MOUNTS) -> str:
     Parameters
     ----------
     path : Path
-        Need not exist; its nearest mount point counts.
     mounts : Path
         The kernel's table of mounts.
     """
     try:
+        device = path.stat().st_dev
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-        resolved = path.resolve()
     except (OSError, RuntimeError):
         return ""
-    best, kind = -1, ""
-    for line in lines:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        mount = Path(_unescaped(fields[1]))
-        # Of two mounts on one place the later one is seen.
-        if len(mount.parts) >= best and resolved.is_relative_to(mount):
-            best, kind = len(mount.parts), fields[2]
-    return kind
-
-
-def _unescaped(text: str) -> str:
-    """Undo the octal escapes of blanks, tabs, newlines and backslashes."""
-    head, *rest = text.split("\\")
-    return head + "".join(
-        chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest
-    )
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [line.partition(" - ")[2] for line in lines if line.split(" ")[2:3] == [number]]
+    return kinds[-1].split(" ")[0] if kinds else ""

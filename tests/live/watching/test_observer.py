@@ -265,15 +265,17 @@ def test_the_file_system_of_a_path_is_known() -> None:
     assert file_system_of(Path("/proc/self")) == "proc"
 
 
-def test_mount_points_are_read_as_the_kernel_writes_them(tmp_path: Path) -> None:
-    table = tmp_path / "mounts"
-    share = tmp_path / "all sky"
+def test_the_table_of_mounts_is_read_as_the_kernel_writes_it(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
     table.write_text(
-        f"/dev/vda / ext4 rw 0 0\ngarbage\nnas:/x {tmp_path}/all\\040sky autofs rw 0 0\n"
-        f"nas:/x {tmp_path}/all\\040sky nfs4 rw 0 0\n"
+        f"22 1 254:99 / / rw - ext4 /dev/vda rw\ngarbage\n"
+        f"23 22 {number} / /all\\040sky rw shared:1 - autofs nas:/x rw\n"
+        f"24 22 {number} / /all\\040sky rw shared:1 - nfs4 nas:/x rw\n"
     )
-    assert file_system_of(share / "2026", table) == "nfs4"
-    assert file_system_of(tmp_path, table) == "ext4"
+    assert file_system_of(tmp_path, table) == "nfs4"
+    assert file_system_of(Path("/proc"), table) == ""
     assert file_system_of(tmp_path, tmp_path / "none") == ""
 
 
