@@ -62,12 +62,10 @@ class TemplateError(ValueError):
 
     Parameters
     ----------
-    template : str
-        The template as written.
+    template, reason : str
+        The template as written; what is wrong and what would be right.
     position : int
         Where in it the fault lies: characters from the left, the first is 1.
-    reason : str
-        One clause: what is wrong and what would be right.
     """
 
     def __init__(self, template: str, position: int, reason: str) -> None:
@@ -139,12 +137,6 @@ class NamePattern:
         )
         self._regex = re.compile("".join(pieces), re.DOTALL)
 
-    def __repr__(self) -> str:
-        return (
-            f"NamePattern({self.template!r}, unit={self.unit!r}, labels={dict(self.labels)!r}, "
-            f"timezone={str(self.timezone)!r})"
-        )
-
     def parse(self, name: str) -> ParsedName | None:
         """Read a file name.
 
@@ -173,7 +165,7 @@ class NamePattern:
         return ParsedName(timestamp, exposure_us) if timestamp and exposure_us > 0 else None
 
     def format(self, timestamp: datetime, exposure_us: float) -> str:
-        """Write the stem of a file name: the inverse of `parse`.
+        """Write a file name without its extension: the inverse of `parse`.
 
         Parameters
         ----------
@@ -181,11 +173,6 @@ class NamePattern:
             On the camera's clock, naive. What the template has no directive for is dropped.
         exposure_us : float
             Exposure time in µs.
-
-        Returns
-        -------
-        str
-            The name without an extension.
 
         Raises
         ------
@@ -226,8 +213,7 @@ class NamePattern:
         Returns
         -------
         datetime.datetime
-            Aware, in UTC. Where a zone changes its offset, an hour that occurs twice is taken
-            as its first occurrence (``fold=0``).
+            Aware. An hour that occurs twice, as in autumn, is taken as the first one.
         """
         return timestamp.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
 
@@ -388,17 +374,12 @@ def _full_year(two_digits: int) -> int:
 
 
 def parse_timezone(name: str) -> tzinfo:
-    """Find a time zone by its name in the time zone database.
+    """Find a time zone by its name in the time zone database, which ``UTC`` does without.
 
     Parameters
     ----------
     name : str
         Such as ``UTC``, ``Etc/GMT-1`` (one hour *ahead* of UTC) or ``Europe/Berlin``.
-
-    Returns
-    -------
-    datetime.tzinfo
-        ``UTC`` works on a machine without a time zone database too.
 
     Raises
     ------
