@@ -8,6 +8,7 @@ product, nor when another camera made it. Whatever makes a product doubtful is n
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from asi_watch.errors import BracketError, ImageError, PublishError
 from asi_watch.files import shown
 from asi_watch.frames import Frames
 from asi_watch.hdr.merge_settings import Merge, MergeSettings
-from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.naming import slot_stem
 from asi_watch.products.embed import provenance_of_open_file
@@ -64,8 +65,6 @@ HAS_MORE = "the product that stands has more exposures"
 MADE_WITH_CURVE = "the product that stands was made with a response curve, and there is none now"
 _CONTRADICTS = "contradicts its exposure time"
 
-# What a merge takes beside the frames, measured, in sizes of a frame.
-_PLANES = {"debevec_custom": 2, "debevec_exact": 2, "debevec": 40, "mertens": 60}
 # Faults of the place that products are written to, which no bracket can help.
 _BLOCKED = {
     errno.ENOSPC,
@@ -347,6 +346,7 @@ def compose(
         If they cannot be merged.
     """
     settings, curve = _how(plan, images[0].shape, curves)
+    _check_memory(plan, settings.algorithm, images[0].shape, len(images))
     log_response = None if curve is None else curve.log_response
     try:
         merge = open_merge(settings, log_response, images[0].shape, threads=plan.threads)
@@ -405,7 +405,7 @@ def _pixels(plan: MergePlan, bracket: Bracket, frames: Frames) -> list[NDArray[n
         except ImageError as error:
             raise MergeRefusedError("inputs", error.reason, (exposure.path,)) from error
         if not images:
-            _check_memory(plan, count, pixels.nbytes)
+            _check_memory(plan, plan.settings.algorithm, pixels.shape, count)
         elif pixels.shape != images[0].shape:
             first = bracket.exposures[0].path
             raise MergeRefusedError(
@@ -417,8 +417,8 @@ def _pixels(plan: MergePlan, bracket: Bracket, frames: Frames) -> list[NDArray[n
     return images
 
 
-def _check_memory(plan: MergePlan, count: int, frame: int) -> None:
-    needed = (count + _PLANES[plan.settings.algorithm]) * frame
+def _check_memory(plan: MergePlan, algorithm: str, shape: tuple[int, ...], count: int) -> None:
+    needed, frame = merge_memory(algorithm, shape, count), math.prod(shape)
     if plan.memory_limit is not None and needed > plan.memory_limit:
         raise MergeRefusedError(
             "permanent",
