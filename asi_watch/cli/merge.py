@@ -208,24 +208,26 @@ def _curve(
     if name is None or camera is None or config is None:
         return None
     algorithm = camera.merge.algorithm
-    return None if algorithm == "mertens" else _curve_of_daemon(name, camera, config)
+    return None if algorithm == "mertens" else _curve_of_daemon(camera, config)
 
 
-def _curve_of_daemon(name: str, camera: CameraConfig, config: Config) -> ResponseCurve | None:
+def _curve_of_daemon(camera: CameraConfig, config: Config) -> ResponseCurve | None:
     """Take the curve that the daemon uses: the operator's, or the one it has adopted since."""
     from asi_watch.errors import ResponseFileError
     from asi_watch.files import shown
-    from asi_watch.live.curves.curves import choose_curve
+    from asi_watch.live.curves.in_use import choose_curves
     from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.response_files import load_curve
 
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
         return None if camera.response is None else load_curve(camera.response)
     with Ledger(config.state_dir, read_only=True) as ledger:
-        choice = choose_curve(name, camera, ledger)
-    if choice.in_use is None:
+        choice = choose_curves(camera, ledger)
+    if not choice.files:
         if choice.fault is not None:
             raise ResponseFileError(choice.fault)
         return None
-    click.echo(f"curve {choice.in_use.curve.curve_id} {shown(choice.in_use.path)}", err=True)
-    return choice.in_use.curve
+    # Of a camera that is grey by night as well: its colours.
+    chosen = choice.files[max(choice.files)]
+    click.echo(f"curve {chosen.curve.curve_id} {shown(chosen.path)}", err=True)
+    return chosen.curve

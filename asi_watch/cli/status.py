@@ -176,6 +176,5 @@ def _waiting(camera: dict[str, Any]) -> str:
 def _curve(camera: dict[str, Any]) -> str:
     calibrating = " (calibrating)" if camera["calibrating"] else ""
     fault = f"; not used: {camera['curve_fault']}" if camera["curve_fault"] else ""
-    if camera["curve"] is None:
-        return f"none yet{calibrating}{fault}"
-    return f"{camera['curve']} {camera['curve_file']}{calibrating}{fault}"
+    curves = [f"{c['id']} ({c['channels']} channels) {c['file']}" for c in camera["curves"]]
+    return f"{', '.join(curves) or 'none yet'}{calibrating}{fault}"

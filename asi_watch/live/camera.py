@@ -11,12 +11,11 @@ from typing import Any, Unpack
 
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig, Order
-from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.collecting.collector import Collector
-from asi_watch.live.curves.curve_keeper import CurveKeeper
+from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger, Which
-from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE
 from asi_watch.live.messages import (
     CalibrationDone,
     Command,
@@ -27,6 +26,7 @@ from asi_watch.live.messages import (
     MergeBracket,
     MergeDone,
     Message,
+    NoCurve,
     ReadDone,
     ReadFile,
     ScanDone,
@@ -106,16 +106,15 @@ class Camera:
         )
         self._intake = Intake(*_watched(config, ledger), shared.inbox)
         curves_dir = shared.state_dir / "curves" / self.name
-        self._curves = CurveKeeper(config, ledger, shared.inbox, curves_dir, self._use_curve, now)
+        self._curves = CurvesInUse(config, ledger, curves_dir, shared.inbox, now)
+        self._merger.use_curves(self._curves.curves)
         self._ticked_at = float("inf")
         self._folders_read: dict[str, int] = {}
-        self._folders_skipped: dict[str, int] = {}
         self._next_watermarks = now + _WATERMARKS_EVERY
         # Rows to be retried are taken up from the first one on.
         self._rows_left = True
         self._last_row: datetime | None = None
         self._deferred = False
-        self._curves.start()
 
     # -- life -------------------------------------------------------------------------------
 
@@ -141,8 +140,7 @@ class Camera:
             case Found():
                 self._found(message)
             case FolderRead():
-                read = self._folders_skipped if message.skipped else self._folders_read
-                read[message.folder] = message.mtime_ns
+                self._folders_read[message.folder] = message.mtime_ns
             case ReadDone():
                 self._read_done(message, now)
             case MergeDone():
@@ -150,7 +148,9 @@ class Camera:
             case ScanDone():
                 self._reporting.scan_done(message)
             case CalibrationDone():
-                self._reporting.fault(self._curves.calibration_done(message))
+                changed, fault = self._curves.calibration_done(message)
+                self._reporting.fault(fault)
+                self._use_curves(changed)
 
     def _found(self, message: Found) -> None:
         self._admit(self._scheduler.arrived(message, self._collector))
@@ -169,9 +169,14 @@ class Camera:
         self._admit(self._scheduler.next_files())
 
     def _merge_done(self, message: MergeDone, now: float) -> None:
-        self._reporting.merge_done(message.slot, message.outcome)
-        self._scheduler.merge_ended(message.outcome)
-        self._execute(self._collector.merge_done(message.slot, message.outcome, now))
+        outcome = message.outcome
+        self._scheduler.merge_ended(outcome)
+        if isinstance(outcome, NoCurve):
+            reason = f"{WAITS_FOR_CURVE}: {outcome.reason}"
+            self._execute(self._collector.defer(message.slot, reason))
+            return
+        self._reporting.merge_done(message.slot, outcome)
+        self._execute(self._collector.merge_done(message.slot, outcome, now))
 
     def events_dropped(self, count: int) -> None:
         """Events were dropped because the inbox was full: read the folder itself."""
@@ -201,7 +206,7 @@ class Camera:
             self._collector.extend_grace(away)
         self._execute(self._collector.due(now))
         self._admit(self._scheduler.next_files())
-        room = self._scheduler.may_hold and self._curves.has_room
+        room = self._scheduler.may_hold
         if room and self._scheduler.may_read and len(self._collector) < _MOST_OPEN:
             self._take_up_rows(now)
         paused = self._paused() is not None
@@ -212,7 +217,7 @@ class Camera:
         else:
             # Nothing can be merged nor even be written down: inputs wait in their folders.
             self._intake.pause()
-        self._curves.tick(now, may_calibrate=not paused)
+        self._use_curves(self._curves.tick(now, may_calibrate=not paused))
         self._reporting.fault(self._curves.take_fault())
         self._reporting.hanging(self._shared.pool.hanging(self.name, now))
         if now >= self._next_watermarks:
@@ -239,16 +244,11 @@ class Camera:
 
     def _write_watermarks(self) -> None:
         """Note the folders all of whose files have rows: no later start need read them."""
-        if not (self._folders_read or self._folders_skipped):
-            return
-        if self._ledger.blocked or self._ledger.owed:
+        if not self._folders_read or self._ledger.blocked or self._ledger.owed:
             return
         pending = self._collector.unrecorded_folders() | self._scheduler.backlog_folders
         done = {f: mtime for f, mtime in self._folders_read.items() if f not in pending}
-        # What a first start skipped is noted at once, or the next start would be a first one again.
-        marks = self._folders_skipped | done
-        if marks and self._ledger.set_folder_watermarks(self.name, marks):
-            self._folders_skipped = {}
+        if done and self._ledger.set_folder_watermarks(self.name, done):
             for folder in done:
                 del self._folders_read[folder]
 
@@ -295,13 +295,11 @@ class Camera:
             self._scheduler.keep_held(surplus)
 
     def _begin_merge(self, command: MergeBracket) -> None:
-        if not self._curves.hold(command):
+        if self._curves.must_wait:
+            self._merger.drop(command.slot)
+            self._execute(self._collector.defer(command.slot, WAITS_FOR_CURVE))
+        else:
             self._scheduler.merge(command)
-            return
-        self._merger.drop(command.slot)
-        surplus = self._curves.spare()
-        if surplus is not None and not self._defer(surplus, "for a response curve"):
-            self._curves.hold(surplus)
 
     def _defer(self, command: MergeBracket, why: str) -> bool:
         """Let a bracket wait in the ledger; False if no row can be written either."""
@@ -317,12 +315,11 @@ class Camera:
             self._deferred = False
             self._rows_left, self._last_row = True, None
 
-    def _use_curve(self, curve: ResponseCurve, waited: list[MergeBracket]) -> None:
-        self._merger.use_curve(curve)
-        self._rows_left, self._last_row = True, None
-        for command in waited:
-            self._merger.drop(command.slot)
-            self._merge(command)
+    def _use_curves(self, changed: bool) -> None:
+        """Merge with the curves in use from now on; what waited for one is taken up."""
+        if changed:
+            self._merger.use_curves(self._curves.curves)
+            self._rows_left, self._last_row = True, None
 
     # -- what is shown ----------------------------------------------------------------------
 

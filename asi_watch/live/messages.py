@@ -93,6 +93,13 @@ class TooFew:
     """Nothing was merged: the exposures are too few, and nothing is published that could stand."""
 
 
+@dataclass(frozen=True, slots=True)
+class NoCurve:
+    """Nothing was merged: no response curve fits the images, and the bracket waits for one."""
+
+    reason: str
+
+
 MergeOutcome = Published | MergeFailed | ProductKept | TooFew
 
 
@@ -185,8 +192,7 @@ class FolderRead:
     """A folder has been read whole; its files went ahead in `Found` messages.
 
     `folder` is relative to the watch folder, `mtime_ns` was taken before the folder was read. With
-    `skipped` it is the look-back of a first start: what came before was not reported, and need not
-    be.
+    `skipped` its files were not reported: it is older than the look-back of a first start.
     """
 
     camera: str
@@ -211,7 +217,7 @@ class MergeDone:
 
     camera: str
     slot: datetime
-    outcome: MergeOutcome
+    outcome: MergeOutcome | NoCurve
 
 
 @dataclass(frozen=True, slots=True)

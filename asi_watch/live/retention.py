@@ -36,6 +36,7 @@ from asi_watch.live.messages import Signature
 from asi_watch.logs import event, failure
 from asi_watch.naming import is_product_name, slot_stem
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
+from asi_watch.products.provenance import is_product_of
 
 __all__ = ["KINDS", "ClockTrust", "Kind", "Outcome", "RetentionThread", "product_fault", "retain"]
 
@@ -432,7 +433,8 @@ def _provenance(camera: CameraConfig, record: BracketRecord, path: str) -> Prove
         found = read_provenance(camera.output / path)
     except (OSError, ProvenanceError):
         return None
-    return found if (found.camera, found.slot) == (record.camera, record.slot) else None
+    ours = is_product_of(found, record.camera, record.slot, record.inputs)
+    return found if ours else None
 
 
 # -- in the daemon ----------------------------------------------------------------------------

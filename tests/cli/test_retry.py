@@ -198,7 +198,7 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "waiting_in_ledger": 0,
         "backlog": 0,
         "paused": HOSTILE,
-        "curve": None,
+        "curves": [],
         "curve_fault": HOSTILE,
         "calibrating": False,
         "deleted_files": 0,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.curves.curves import CurveInUse
-from asi_watch.live.messages import MergeBracket, MergeFailed, Published
+from asi_watch.live.curves.in_use import CurveFile
+from asi_watch.live.ledger.records import WAITS_FOR_CURVE
+from asi_watch.live.messages import MergeBracket, MergeFailed, NoCurve, Published
 from asi_watch.live.workers import scheduler
 from tests.live.test_camera import EXPOSURES, NOON, STEP, Bench
 
@@ -198,23 +199,44 @@ def test_a_revision_that_waits_is_made_from_the_ledger(
     assert bench.merged == {NOON: 1, NOON + STEP: 1}
 
 
-class NoCurve(WaitingBench):
+class WithoutCurve(WaitingBench):
     """A camera that merges nothing without a response curve."""
 
     more = "without_response: wait"
 
+    def use_curve(self, channels: int = 3) -> None:
+        curve = ResponseCurve(np.zeros((256, channels), np.float32), {})
+        self.camera._curves._use({channels: CurveFile(curve, Path("x.npz"))})
+        self.camera._use_curves(True)
 
-def test_without_a_curve_brackets_wait_in_the_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench = NoCurve(tmp_path)
-    monkeypatch.setattr(bench.camera._curves, "_most_waiting", 20)
+
+def test_without_a_curve_brackets_wait_in_the_ledger(tmp_path: Path) -> None:
+    bench = WithoutCurve(tmp_path)
     bench.night(range(200))
     assert not bench.merged
-    assert open_brackets(bench) <= 21
+    assert open_brackets(bench) == 0
     assert {row.state for row in bench.rows()} == {"failed"}
-    curve = ResponseCurve(np.zeros((256, 3), np.float32), {})
-    bench.camera._curves._use(CurveInUse(curve, Path("x.npz"), None))
+    bench.use_curve()
     bench.catch_up()
     assert set(bench.merged.values()) == {1}
     assert len(bench.merged) == 200
+
+
+def test_brackets_that_no_curve_fits_wait_and_are_never_given_up(tmp_path: Path) -> None:
+    bench = WithoutCurve(tmp_path)
+    bench.use_curve(channels=1)
+    merge = bench.worker.merge
+    bench.worker.merge = lambda *_: NoCurve("the images have 3 channels")  # type: ignore[method-assign]
+    bench.night(range(5))
+    for _ in range(20):
+        bench.now += 400.0
+        bench.camera.tick(bench.now)
+        bench.work(bench.now)
+    rows = bench.rows()
+    assert {row.attempts for row in rows} == {0}
+    assert all((row.reason or "").startswith(WAITS_FOR_CURVE) for row in rows)
+    assert bench.camera._curves._unfitted == 5
+    bench.worker.merge = merge  # type: ignore[method-assign]
+    bench.use_curve()
+    bench.catch_up()
+    assert {row.state for row in bench.rows()} == {"published"}

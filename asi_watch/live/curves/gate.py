@@ -20,7 +20,7 @@ from asi_watch.calibrate_brackets import (
     calibrate_brackets,
 )
 from asi_watch.files import shown
-from asi_watch.hdr.calibration import response_residual
+from asi_watch.hdr.calibration import CalibrationReport, response_residual
 from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import publish
 from asi_watch.response_files import load_curve, response_bytes
@@ -29,6 +29,9 @@ SAMPLES_PER_BRACKET = 5000
 # A curve that leaves more than this unexplained describes no camera: good sets leave
 # 0.05 … 0.25 stops, sets with false exposure times 1.0 … 1.2.
 WORST_RESIDUAL = 0.5
+FEWEST_CODES = 128
+"""So many codes the samples must cover in every channel for a curve to be replaced."""
+_FIRST_CODE, _LAST_CODE, _SAMPLES_OF_A_CODE = 5, 250, 3
 # "Not worse" leaves room for what another draw of samples changes.
 _TOLERANCE = 1.02
 
@@ -44,8 +47,8 @@ class CalibrationRequest:
         All are used, as far as they can be read.
     folder : str
         Where the candidate's file goes.
-    present : str or None
-        File of the curve in use.
+    present : tuple of str
+        Files of the curves in use; the one of the candidate's channels is compared with it.
     channels : int or None
         Of the brackets to use; None: of most of them.
     low_clip, high_clip : int
@@ -55,7 +58,7 @@ class CalibrationRequest:
     camera: str
     brackets: tuple[BracketFiles, ...]
     folder: str
-    present: str | None = None
+    present: tuple[str, ...] = ()
     channels: int | None = None
     low_clip: int = 5
     high_clip: int = 250
@@ -124,7 +127,7 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     curve = done.curve(shown(str(Path(done.used[0].paths[0]).parent)))
     residual = response_residual(curve.log_response, done.samples)
     present = _present_residual(request.present, done)
-    accepted, reason = judged(residual, present)
+    accepted, reason = judged(residual, present, covered_codes(done.calibration.report))
     if accepted and done.calibration.report.time_doubts:  # such a curve may be stops off
         accepted, reason = False, done.calibration.report.warnings[0]
     path = Path(request.folder) / f"{curve.curve_id}.npz"
@@ -145,17 +148,24 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     )
 
 
-def _present_residual(path: str | None, done: CalibratedCurve) -> float | None:
+def _present_residual(paths: tuple[str, ...], done: CalibratedCurve) -> float | None:
     """Residual of the present curve; None without one of these channels."""
-    if path is None:
-        return None
-    present = load_curve(path)
-    if present.channels != done.samples[0].channels:
-        return None
-    return response_residual(present.log_response, done.samples)
+    for path in paths:
+        present = load_curve(path)
+        if present.channels == done.samples[0].channels:
+            return response_residual(present.log_response, done.samples)
+    return None
 
 
-def judged(residual: float, present: float | None) -> tuple[bool, str]:
+def covered_codes(report: CalibrationReport) -> int:
+    """Count the codes that samples tell something of, in the channel that has fewest."""
+    return min(
+        sum(count >= _SAMPLES_OF_A_CODE for count in counts[_FIRST_CODE : _LAST_CODE + 1])
+        for counts in report.samples_per_code
+    )
+
+
+def judged(residual: float, present: float | None, covered: int) -> tuple[bool, str]:
     """Decide whether a candidate may replace the present curve.
 
     Parameters
@@ -163,6 +173,8 @@ def judged(residual: float, present: float | None) -> tuple[bool, str]:
     residual, present : float
         Residuals in stops of the candidate and of the present curve (None without one) on the
         same samples.
+    covered : int
+        How many codes the samples cover.
 
     Returns
     -------
@@ -177,6 +189,13 @@ def judged(residual: float, present: float | None) -> tuple[bool, str]:
         )
     if present is None:
         return True, f"first curve, residual {residual:.4f} stops"
+    if covered < FEWEST_CODES:
+        # Brackets taken in the dark say nothing of bright codes, where the present curve may be
+        # good: there the candidate is a guess.
+        return False, (
+            f"the brackets cover {covered} of {_LAST_CODE - _FIRST_CODE + 1} codes, too few to"
+            f" replace a curve (at least {FEWEST_CODES}): were they taken in the dark?"
+        )
     if residual > present * _TOLERANCE:
         return False, (
             f"the candidate's residual of {residual:.4f} stops is worse than the present"

@@ -21,6 +21,7 @@ from asi_watch.files import shown
 from asi_watch.live.ledger.records import (
     COLUMNS,
     UNREADABLE,
+    WAITS_FOR_CURVE,
     WITHOUT_CURVE,
     BracketRecord,
     CurveDecision,
@@ -66,6 +67,7 @@ _CLOCK_WRONG = timedelta(days=1)
 _EVERYTHING = timedelta(days=36_500)
 _REQUESTS_KEPT = timedelta(days=7)
 _MOST_LOGGED = 20
+_NEWEST_ROWS = 5000
 _NAMES = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * len(COLUMNS))
 _SLOT = COLUMNS.index("slot")
@@ -195,6 +197,8 @@ class Ledger:
     ) -> list[BracketRecord]:
         """Return brackets to be merged again: failed with attempts left, or asked for.
 
+        What waits for a curve is not among them until one is there (`ask_without_curve`).
+
         Parameters
         ----------
         camera : str
@@ -208,8 +212,12 @@ class Ledger:
         table, of_camera = "SELECT slot FROM brackets INDEXED BY", "WHERE camera = ?1 AND slot > ?2"
         failed = f"{table} brackets_by_state {of_camera} AND state = 'failed'"
         asked = f"{table} brackets_asked {of_camera} AND asked = 1"
-        condition = f"slot IN ({failed} AND attempts < ?4 UNION ALL {asked})"
-        return self._following(camera, condition, after, limit, max_attempts)
+        condition = (
+            f"slot IN ({failed} AND attempts < ?4 UNION ALL {asked})"
+            " AND (asked = 1 OR substr(ifnull(reason, ''), 1, ?5) != ?6)"
+        )
+        values = (max_attempts, len(WAITS_FOR_CURVE), WAITS_FOR_CURVE)
+        return self._following(camera, condition, after, limit, *values)
 
     def finished(
         self, camera: str, *, after: datetime | None = None, limit: int
@@ -278,26 +286,59 @@ class Ledger:
                 marked += [s for (s,) in self._db.execute(update + found, values)]
         return sorted(set(self._readable([(s,) for s in marked], _slot_of)))
 
-    def ask_makeshifts(self, camera: str, since: datetime) -> int:
-        """Mark what was published without a curve, after a UTC time, as to be merged again.
+    def ask_without_curve(self, camera: str, since: datetime | None) -> int:
+        """Mark brackets that waited for a curve as to be merged.
+
+        Parameters
+        ----------
+        camera : str
+        since : datetime or None
+            UTC: also what was published without a curve after this time.
 
         Returns
         -------
         int
             How many brackets.
         """
+        update = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND "
         with self._transaction():
-            return self._db.execute(
-                "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND updated_utc >= ?"
-                " AND state = 'published' AND reason = ?",
-                (camera, since.isoformat(timespec="milliseconds"), WITHOUT_CURVE),
-            ).rowcount
+            waited = "state = 'failed' AND substr(reason, 1, ?) = ?"
+            values = (camera, len(WAITS_FOR_CURVE), WAITS_FOR_CURVE)
+            count = self._db.execute(update + waited, values).rowcount
+            if since is not None:
+                published = "updated_utc >= ? AND state = 'published' AND substr(reason, 1, ?) = ?"
+                stamp = since.isoformat(timespec="milliseconds")
+                row = (camera, stamp, len(WITHOUT_CURVE), WITHOUT_CURVE)
+                count += self._db.execute(update + published, row).rowcount
+        return count
 
     def recent_complete(self, camera: str, limit: int) -> list[BracketRecord]:
         """Return the newest published complete brackets of a camera, newest first."""
         return self._select(
             "WHERE camera = ? AND state = 'published' AND complete = 1 ORDER BY slot DESC LIMIT ?",
             (camera, limit),
+        )
+
+    def recent_without_curve(self, camera: str, limit: int) -> list[BracketRecord]:
+        """Return the newest complete brackets that no curve fitted, newest first.
+
+        Only the newest thousands are looked through: older ones are not worth a calibration.
+        """
+        return self._select(
+            "WHERE camera = ?1 AND complete = 1 AND slot IN (SELECT slot FROM brackets"
+            " WHERE camera = ?1 ORDER BY slot DESC LIMIT ?2)"
+            " AND ((state = 'failed' AND substr(reason, 1, ?3) = ?4)"
+            " OR (state = 'published' AND substr(reason, 1, ?5) = ?6))"
+            " ORDER BY slot DESC LIMIT ?7",
+            (
+                camera,
+                _NEWEST_ROWS,
+                len(WAITS_FOR_CURVE),
+                WAITS_FOR_CURVE,
+                len(WITHOUT_CURVE),
+                WITHOUT_CURVE,
+                limit,
+            ),
         )
 
     def history(

@@ -31,6 +31,7 @@ from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
     MergeOutcome,
+    NoCurve,
     ProductKept,
     Published,
     ReadFile,
@@ -54,6 +55,8 @@ log = logging.getLogger(__name__)
 # Seconds that the output folder's file system may take to answer at the start.
 _PATIENCE = 5.0
 _FRAMES_AT_FIRST = 5
+# One bracket may take so much, however small the budget: OpenCV's merges need room beside it.
+_LEAST_LIMIT = 2 << 30
 # A file's time may be so much before the time in its name: names may follow another clock.
 _OLDER_THAN_ITS_SLOT = 3 * 3600.0
 
@@ -82,7 +85,7 @@ class Merger:
             products=tuple(product.spec for product in settings.products),
             timezone=settings.pattern.timezone,
             without_response=settings.without_response,
-            memory_limit=budget.limit,
+            memory_limit=max(budget.limit, _LEAST_LIMIT),
             threads=merge_threads(),
         )
         self._held = HeldFrames(self._root, budget, buffers)
@@ -94,9 +97,9 @@ class Merger:
         (swept,) = answered(_PATIENCE, self._output.sweep)
         return swept or 0
 
-    def use_curve(self, curve: ResponseCurve) -> None:
-        """Merge from now on with this curve."""
-        self._curves = (curve,)
+    def use_curves(self, curves: tuple[ResponseCurve, ...]) -> None:
+        """Merge from now on with these curves, one for each number of channels."""
+        self._curves = curves
 
     def drop(self, slot: datetime) -> None:
         """Forget what is kept for a slot, and take its memory back."""
@@ -150,7 +153,7 @@ class Merger:
 
     # -- merging ----------------------------------------------------------------------------
 
-    def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
+    def merge(self, command: MergeBracket, now: float) -> MergeOutcome | NoCurve:
         """Merge a bracket and publish its products; `now` is read again when they are in place.
 
         Parameters
@@ -224,9 +227,11 @@ def _bracket(command: MergeBracket) -> Bracket:
     )
 
 
-def _failure(failed: Failed) -> MergeOutcome:
+def _failure(failed: Failed) -> MergeOutcome | NoCurve:
     if failed.kind == "few":
         return TooFew()
+    if failed.kind == "curve":
+        return NoCurve(failed.reason)
     reason = "; ".join((*map(shown, failed.files), failed.reason))
     if failed.kind == "taken":
         reason = f"{TAKEN}{failed.reason}, and ask for it with: asi-watch retry"

@@ -24,6 +24,7 @@ from asi_watch.live.messages import (
     MergeDone,
     MergeFailed,
     MergeOutcome,
+    NoCurve,
     ReadDone,
     ReadFile,
     ReadOutcome,
@@ -69,7 +70,7 @@ class Worker(Protocol):
     def read(self, command: ReadFile) -> ReadOutcome:
         """Check one exposure by decoding it."""
 
-    def merge(self, command: MergeBracket, now: float) -> MergeOutcome:
+    def merge(self, command: MergeBracket, now: float) -> MergeOutcome | NoCurve:
         """Merge a bracket and publish its products; `now`: monotonic time the job began."""
 
 
@@ -305,7 +306,7 @@ class Scheduler:
         """Keep a merge that `hold` returned nevertheless."""
         self._held[command.slot] = command
 
-    def merge_ended(self, outcome: MergeOutcome) -> None:
+    def merge_ended(self, outcome: MergeOutcome | NoCurve) -> None:
         """Take note of whether products find a place."""
         blocked = isinstance(outcome, MergeFailed) and outcome.blocked
         self._blocked = self._blocked + 1 if blocked else 0
@@ -366,7 +367,7 @@ class Scheduler:
     def _read_done(self, command: ReadFile, outcome: ReadOutcome) -> None:
         self._inbox.put(ReadDone(self._camera, command.slot, command.path, outcome))
 
-    def _merge_done(self, command: MergeBracket, outcome: MergeOutcome) -> None:
+    def _merge_done(self, command: MergeBracket, outcome: MergeOutcome | NoCurve) -> None:
         self._inbox.put(MergeDone(self._camera, command.slot, outcome))
 
 

@@ -81,13 +81,26 @@ def test_a_present_curve_of_other_channels_is_no_rival(
 ) -> None:
     present = tmp_path / "grey.npz"
     present.write_bytes(response_bytes(true_curve().log_response[:, :1]))
-    verdict = calibrate_candidate(replace(request_, present=str(present)))
+    verdict = calibrate_candidate(replace(request_, present=(str(present),)))
     assert (verdict.accepted, verdict.present_residual) == (True, None)
 
 
-def test_a_candidate_must_fit_and_be_no_worse() -> None:
-    assert judged(0.1, None)[0]
-    assert judged(0.1, 0.1)[0]
-    assert not judged(0.11, 0.1)[0]
-    assert not judged(0.6, 0.9)[0]
-    assert not judged(np.nan, None)[0]
+def test_a_candidate_must_fit_be_no_worse_and_know_enough_codes() -> None:
+    assert judged(0.1, None, 40)[0]
+    assert judged(0.1, 0.1, 200)[0]
+    assert not judged(0.11, 0.1, 200)[0]
+    assert not judged(0.6, 0.9, 200)[0]
+    assert not judged(np.nan, None, 200)[0]
+    # Brackets from the dark replace no curve, however well they are explained.
+    accepted, reason = judged(0.001, 0.1, 60)
+    assert not accepted
+    assert "in the dark" in reason
+
+
+def test_codes_without_samples_do_not_count(request_: CalibrationRequest) -> None:
+    verdict = calibrate_candidate(replace(request_, low_clip=5, high_clip=90))
+    present = (verdict.path,)
+    verdict = calibrate_candidate(replace(request_, present=present, low_clip=5, high_clip=90))
+    assert not verdict.accepted
+    assert "too few to replace a curve" in verdict.reason
+    assert calibrate_candidate(replace(request_, present=present)).accepted

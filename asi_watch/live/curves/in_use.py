@@ -1,0 +1,421 @@
+"""The response curves that a camera's brackets are merged with, one for each number of channels.
+
+A camera may be grey by night and in colour by day: neither curve blocks the brackets of the other.
+Brackets that no curve fits fall back as `without_response` says, and the next calibration uses
+them; nothing fails for good for want of a curve.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from asi_watch.config.model import CameraConfig
+from asi_watch.errors import ResponseFileError
+from asi_watch.files import answered
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.curves.recalibration import Recalibration
+from asi_watch.live.ledger.ledger import CurveDecision, Ledger, LedgerFullError
+from asi_watch.live.ledger.records import WAITS_FOR_CURVE, WITHOUT_CURVE, BracketRecord
+from asi_watch.live.messages import CalibrationDone, Inbox
+from asi_watch.logs import event
+from asi_watch.response_files import load_curve
+
+__all__ = ["Choice", "CurveFile", "CurvesInUse", "choose_curves"]
+
+log = logging.getLogger(__name__)
+
+# Brackets published longer ago without a curve keep the picture they have.
+_MERGED_AGAIN = timedelta(days=2)
+_PATIENCE = 3.0
+_LOOK_EVERY = 2.0
+_LOOK_AT_DEAD_EVERY = 600.0
+_MISSING = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveFile:
+    """A curve, its file, and the id of the operator's curve it was derived beside (None: none)."""
+
+    curve: ResponseCurve
+    path: Path
+    base_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The curves to use by number of channels, and what is wrong with the operator's file."""
+
+    files: Mapping[int, CurveFile] = field(default_factory=dict)
+    missing: bool = False
+    """The operator's file is not there."""
+    fault: str | None = None
+    """Why the operator's file cannot be used."""
+
+
+def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
+    """Choose the curves of a camera.
+
+    Of each number of channels the curve adopted last is used, until the operator puts another
+    file in the place of the one it was derived beside; with ``recalibrate.every: never`` the
+    operator's file is used whatever was adopted. While that file cannot be used, the curve
+    adopted last takes its place.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    ledger : Ledger
+        Only read.
+
+    Returns
+    -------
+    Choice
+        Whatever the files are like; what is wrong with one is logged.
+    """
+    operators, missing, fault = _operators_curve(camera)
+    base_id = None if operators is None else operators.curve_id
+    files: dict[int, CurveFile] = {}
+    if operators is not None and camera.response is not None:
+        files[operators.channels] = CurveFile(operators, camera.response, base_id)
+    seen: set[int | None] = set()
+    for decision in reversed(ledger.curves(camera.name)):
+        # Rows of 0.1 do not name the channels: their newest is read to know.
+        if decision.verdict != "adopted" or decision.channels in seen:
+            continue
+        seen.add(decision.channels)
+        adopted = _adopted_curve(camera.name, Path(decision.path))
+        if adopted is None or (decision.channels is None and adopted.channels in seen):
+            continue
+        seen.add(adopted.channels)
+        rival = files.get(adopted.channels)
+        pinned = rival is not None and camera.recalibrate.every is None
+        if rival is None or (decision.base_id == base_id and not pinned):
+            files[adopted.channels] = CurveFile(adopted, Path(decision.path), decision.base_id)
+    return Choice(files, missing, fault)
+
+
+class CurvesInUse:
+    """Holds a camera's curves, swaps them between two brackets, and has them calibrated.
+
+    Owner thread only, but for `curves` and `curve_for`, which any thread may read.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    ledger : Ledger
+    folder : Path
+        Where this camera's adopted curves are kept.
+    inbox : Inbox
+        Where calibrations report to.
+    now : float
+        Monotonic time.
+    """
+
+    def __init__(
+        self, camera: CameraConfig, ledger: Ledger, folder: Path, inbox: Inbox, now: float
+    ) -> None:
+        self._camera, self._ledger = camera, ledger
+        self._files: Mapping[int, CurveFile] = {}
+        self.curves: tuple[ResponseCurve, ...] = ()
+        """Those in use, most channels first; replaced whole."""
+        self._recalibration = Recalibration(
+            camera, folder, inbox, now, _since_last(ledger, camera.name)
+        )
+        self._unfitted = len(ledger.recent_without_curve(camera.name, camera.recalibrate.brackets))
+        self._published = len(ledger.recent_complete(camera.name, 1))
+        self._logged_none = False
+        self._last_failure: str | None = None
+        self._fault: str | None = None
+        self._unreported: str | None = None
+        self._seen: object = None
+        self._next_look = now + _LOOK_EVERY
+        self._choose()
+
+    # -- for merges -----------------------------------------------------------------------------
+
+    def curve_for(self, channels: int) -> ResponseCurve | None:
+        """Return the curve for images of a number of channels, None if there is none."""
+        return next((curve for curve in self.curves if curve.channels == channels), None)
+
+    @property
+    def must_wait(self) -> bool:
+        """True while no bracket can be merged, since there is no curve at all to merge it with."""
+        if self.curves or not self._needs_curve:
+            return False
+        only_radiance = all(product.kind == "radiance" for product in self._camera.products)
+        waits = self._camera.without_response == "wait" or only_radiance
+        if not self._logged_none:
+            self._logged_none = True
+            consequence = "brackets wait in the ledger" if waits else "merging by mertens meanwhile"
+            event(
+                log,
+                logging.WARNING,
+                f"no response curve yet: {consequence}",
+                camera=self._camera.name,
+                response=self._camera.response,
+                reason=self._fault,
+            )
+        return waits
+
+    def bracket_over(self, record: BracketRecord) -> None:
+        """Take note of a bracket's row: what there is to calibrate from."""
+        if record.complete and _without_curve(record):
+            self._unfitted += 1
+        elif record.complete and record.state == "published":
+            self._published += 1
+
+    # -- time and calibrations ------------------------------------------------------------------
+
+    def tick(self, now: float, *, may_calibrate: bool) -> bool:
+        """Look for a response file that was missing; calibrate if that is due and allowed.
+
+        Returns
+        -------
+        bool
+            True if other curves are in use now: rows that waited for one are marked to be merged.
+        """
+        self._recalibration.tick(now)
+        if may_calibrate and self._needs_curve:
+            self._calibrate(now)
+        return self._look_at_operators_file(now)
+
+    def _calibrate(self, now: float) -> None:
+        camera, wanted = self._camera, self._camera.recalibrate.brackets
+        if self._recalibration.wants_first(self._unfitted, now):
+            brackets = self._ledger.recent_without_curve(camera.name, wanted)
+            self._unfitted = len(brackets)
+        elif self._recalibration.is_due(self._published, now):
+            brackets = self._ledger.recent_complete(camera.name, wanted)
+        else:
+            return
+        if brackets:
+            present = tuple(str(file.path) for file in self._files.values())
+            self._recalibration.start(brackets, present, now)
+
+    def calibration_done(self, message: CalibrationDone) -> tuple[bool, str | None]:
+        """Swap the curve, or say why not.
+
+        Returns
+        -------
+        changed : bool
+            As for `tick`.
+        fault : str or None
+            What went wrong.
+        """
+        self._recalibration.finished()
+        report: dict[str, Any] | None = message.report
+        if report is None:
+            # In the dark it fails every minute, all night, for the one reason.
+            again, self._last_failure = message.reason == self._last_failure, message.reason
+            event(
+                log,
+                logging.DEBUG if again else logging.ERROR,
+                "calibration failed",
+                camera=self._camera.name,
+                reason=message.reason,
+            )
+            return False, f"calibration failed: {message.reason}"
+        self._last_failure = None
+        channels = int(report["channels"])
+        present = self._files.get(channels)
+        decision = CurveDecision(
+            camera=self._camera.name,
+            curve_id=str(report["curve_id"]),
+            path=str(report["path"]),
+            base_id=self._base_id,
+            verdict="adopted" if report["accepted"] else "rejected",
+            reason=message.reason,
+            residual=report["residual"],
+            present_residual=report["present_residual"],
+            brackets=int(report["brackets"]),
+            channels=channels,
+        )
+        self._ledger.record_curve(decision)
+        event(
+            log,
+            logging.INFO if report["accepted"] else logging.WARNING,
+            f"curve {decision.verdict}",
+            camera=self._camera.name,
+            curve=decision.curve_id,
+            channels=channels,
+            reason=decision.reason,
+            brackets=decision.brackets,
+        )
+        if not report["accepted"]:
+            return False, None
+        path = Path(decision.path)
+        file = CurveFile(load_curve(path), path, decision.base_id)
+        self._use({**self._files, channels: file})
+        if present is None:
+            self._unfitted = 0
+        return True, None
+
+    def stop(self) -> None:
+        """End a calibration under way; its outcome is dropped."""
+        self._recalibration.stop()
+
+    # -- the operator's file --------------------------------------------------------------------
+
+    def take_fault(self) -> str | None:
+        """Return what is wrong with the operator's file, once; None if nothing new is."""
+        fault, self._unreported = self._unreported, None
+        return fault
+
+    def _choose(self) -> None:
+        response = self._camera.response
+        # Before it is read: what is put there meanwhile is seen the next time.
+        self._seen = None if response is None else _look_of(response)
+        choice = choose_curves(self._camera, self._ledger)
+        self._fault, self._missing = choice.fault, choice.missing
+        self._base_id = next(
+            (f.curve.curve_id for f in choice.files.values() if f.path == response), None
+        )
+        if choice.fault:
+            self._unreported = f"response file not used: {choice.fault}"
+        if self._needs_curve and {c: f.curve.curve_id for c, f in choice.files.items()} != {
+            c: f.curve.curve_id for c, f in self._files.items()
+        }:
+            self._use(choice.files)
+
+    def _look_at_operators_file(self, now: float) -> bool:
+        """Try a file again that was missing or at fault, once it looks different."""
+        response = self._camera.response
+        if now < self._next_look or response is None or not (self._fault or self._missing):
+            return False
+        self._next_look = now + _LOOK_EVERY
+        seen = _look_of(response)
+        if seen is None:
+            # Each look at a dead share costs a thread.
+            self._next_look = now + _LOOK_AT_DEAD_EVERY
+        if seen is None or seen == self._seen:
+            return False
+        before = self.curves
+        self._choose()
+        return self.curves is not before
+
+    # -- within ---------------------------------------------------------------------------------
+
+    @property
+    def _needs_curve(self) -> bool:
+        return self._camera.merge.algorithm != "mertens"
+
+    def _use(self, files: Mapping[int, CurveFile]) -> None:
+        fresh = set(files) - set(self._files)
+        changed = {c: f for c, f in files.items() if self._files.get(c) != f}
+        self._files = files
+        # The reference is swapped whole: brackets already begun keep the curve they began with.
+        self.curves = tuple(files[channels].curve for channels in sorted(files, reverse=True))
+        self._logged_none = False
+        for channels, file in changed.items():
+            event(
+                log,
+                logging.INFO,
+                "curve in use",
+                camera=self._camera.name,
+                curve=file.curve.curve_id,
+                channels=channels,
+                file=file.path,
+            )
+        if fresh:
+            self._merge_what_waited()
+
+    def _merge_what_waited(self) -> None:
+        """Have brackets merged that waited for a curve, or were published as pictures without."""
+        radiance = any(product.kind == "radiance" for product in self._camera.products)
+        since = datetime.now(UTC) - _MERGED_AGAIN
+        # On a full disk they stay as they are; an operator can ask for them.
+        with suppress(LedgerFullError):
+            asked = self._ledger.ask_without_curve(self._camera.name, since if radiance else None)
+            if asked:
+                event(
+                    log,
+                    logging.INFO,
+                    "brackets that had no curve are merged again",
+                    camera=self._camera.name,
+                    brackets=asked,
+                )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return this part of the camera's state."""
+        files = [self._files[channels] for channels in sorted(self._files, reverse=True)]
+        return {
+            "curves": [
+                {"id": f.curve.curve_id, "file": str(f.path), "channels": f.curve.channels}
+                for f in files
+            ],
+            "curve_fault": self._fault,
+            "calibrating": self._recalibration.running,
+        }
+
+
+def _without_curve(record: BracketRecord) -> bool:
+    reason = record.reason or ""
+    return reason.startswith(WAITS_FOR_CURVE) or (
+        record.state == "published" and reason.startswith(WITHOUT_CURVE)
+    )
+
+
+def _look_of(path: Path) -> tuple[int, ...] | None:
+    """Say what can be seen of a file without opening it; None where its share does not answer."""
+    return answered(_PATIENCE, partial(_look, path))[0]
+
+
+def _look(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        return (error.errno or 0,)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _operators_curve(camera: CameraConfig) -> tuple[ResponseCurve | None, bool, str | None]:
+    """Return the operator's curve, whether its file is missing, and what is wrong with it."""
+    path = camera.response
+    if path is None:
+        return None, False, None
+    # On a share that is dead this camera does without, and holds up no other.
+    (found,) = answered(_PATIENCE, partial(_read, path))
+    if isinstance(found, ResponseCurve):
+        return found, False, None
+    if found == _MISSING:
+        event(log, logging.INFO, "response file not there yet", camera=camera.name, file=path)
+        return None, True, None
+    fault = found or f"{path}: its file system does not answer"
+    event(log, logging.ERROR, "response file not used", camera=camera.name, reason=fault)
+    return None, False, fault
+
+
+def _read(path: Path) -> ResponseCurve | str:
+    """Return the curve, or what is wrong with the file."""
+    try:
+        return load_curve(path)
+    except ResponseFileError as error:
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return _MISSING
+        except OSError:
+            # A folder that may not be entered, a share that does not answer: not simply missing.
+            return str(error)
+        return str(error)
+
+
+def _adopted_curve(camera: str, path: Path) -> ResponseCurve | None:
+    try:
+        return load_curve(path)
+    except ResponseFileError as error:
+        event(log, logging.ERROR, "adopted curve not used", camera=camera, reason=str(error))
+        return None
+
+
+def _since_last(ledger: Ledger, camera: str) -> float:
+    decisions = ledger.curves(camera)
+    if not decisions:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(decisions[-1].decided_utc)).total_seconds()

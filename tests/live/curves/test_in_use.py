@@ -1,0 +1,298 @@
+"""The curves in use: of each number of channels one, whatever the files are like."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asi_watch.brackets import Exposure
+from asi_watch.config import parse_config
+from asi_watch.config.model import CameraConfig
+from asi_watch.live.curves import in_use
+from asi_watch.live.curves.in_use import CurvesInUse, choose_curves
+from asi_watch.live.curves.recalibration import Recalibration
+from asi_watch.live.ledger.ledger import CurveDecision, Ledger
+from asi_watch.live.ledger.records import WAITS_FOR_CURVE, WITHOUT_CURVE, BracketRecord
+from asi_watch.live.messages import CalibrationDone, Inbox
+from asi_watch.response_files import load_curve, response_bytes
+
+NOON = datetime(2026, 6, 21, 12)
+STEP = timedelta(seconds=30)
+OUT_OF_REACH = PermissionError(13, "Permission denied")
+
+
+def curve_bytes(slope: float = 1.0, channels: int = 3) -> bytes:
+    one = slope * np.linspace(-4, 2, 256, dtype=np.float32)[:, None]
+    return response_bytes(np.repeat(one, channels, axis=1))
+
+
+class Place:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.file = folder / "roof.npz"
+        self.ledger = Ledger(folder)
+        self.started: list[tuple[list[datetime], tuple[str, ...]]] = []
+
+        def start(_: Recalibration, brackets: Any, present: tuple[str, ...], now: float) -> None:
+            self.started.append(([b.slot for b in brackets], present))
+
+        monkeypatch.setattr(Recalibration, "start", start)
+
+    def camera(self, response: bool = False, **more: str) -> CameraConfig:
+        keys = {"products": "[{format: jpg}]", **more}
+        if response:
+            keys["response"] = str(self.file)
+        text = "".join(f", {key}: {value}" for key, value in keys.items())
+        text = f"cameras: {{roof: {{watch: {self.folder}/in, output: {self.folder}/out{text}}}}}"
+        return parse_config(text.encode(), "x", self.folder).config.cameras["roof"]
+
+    def curves(self, response: bool = False, now: float = 0.0, **more: str) -> CurvesInUse:
+        camera = self.camera(response, **more)
+        return CurvesInUse(camera, self.ledger, self.folder, Inbox(), now)
+
+    def adopt(self, content: bytes, base_id: str | None = None, **more: Any) -> str:
+        curve_id = len(list(self.folder.glob("adopted*")))
+        path = self.folder / f"adopted{curve_id}.npz"
+        path.write_bytes(content)
+        curve = load_curve(path)
+        decision = CurveDecision(
+            "roof", curve.curve_id, str(path), base_id, "adopted", "better", 0.1, 0.2, 3
+        )
+        self.ledger.record_curve(replace(decision, **{"channels": curve.channels, **more}))
+        return curve.curve_id
+
+    def row(self, number: int, state: Any = "published", **more: Any) -> BracketRecord:
+        slot = NOON + number * STEP
+        one = Exposure("a_80.jpg", slot, 80.0, 1, 1)
+        record = BracketRecord("roof", slot, state, 1, complete=True, inputs=(one,))
+        record = replace(record, **more)
+        self.ledger.record(record)
+        return record
+
+    def to_retry(self) -> list[int]:
+        return [(r.slot - NOON) // STEP for r in self.ledger.to_retry("roof", 8)]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    place = Place(tmp_path, monkeypatch)
+    yield place
+    place.ledger.close()
+
+
+def ids(curves: CurvesInUse) -> list[str]:
+    return [curve.curve_id for curve in curves.curves]
+
+
+def done(content: bytes, path: Path, **changes: Any) -> CalibrationDone:
+    path.write_bytes(content)
+    curve = load_curve(path)
+    report: dict[str, Any] = {
+        "accepted": True,
+        "reason": "first",
+        "curve_id": curve.curve_id,
+        "path": str(path),
+        "channels": curve.channels,
+        "residual": 0.1,
+        "present_residual": None,
+        "brackets": 3,
+    }
+    return CalibrationDone("roof", report | changes, "first")
+
+
+# -- which curve ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"", curve_bytes()[:700]])
+def test_a_wrong_file_is_logged_once_and_the_camera_does_without(
+    place: Place, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.file.write_bytes(content)
+    curves = place.curves(response=True)
+    for second in range(1, 60, 3):
+        assert not curves.tick(float(second), may_calibrate=False)
+    assert curves.curves == ()
+    assert "roof.npz" in str(curves.snapshot()["curve_fault"])
+    assert [r.levelno for r in caplog.records].count(logging.ERROR) == 1
+    fault = curves.take_fault()
+    assert fault is not None
+    assert fault.startswith("response file not used")
+    assert curves.take_fault() is None
+
+
+def test_a_file_that_comes_or_is_mended_is_taken_up(place: Place) -> None:
+    curves = place.curves(response=True)
+    place.file.write_bytes(curve_bytes()[:700])
+    assert not curves.tick(10.0, may_calibrate=False)
+    assert curves.take_fault()
+    place.file.write_bytes(curve_bytes())
+    assert curves.tick(20.0, may_calibrate=False)
+    assert ids(curves) == [load_curve(place.file).curve_id]
+    assert curves.snapshot()["curve_fault"] is None
+
+
+@pytest.mark.parametrize("there", ["missing", "wrong"])
+def test_without_the_operators_file_the_adopted_curve_is_used(place: Place, there: str) -> None:
+    if there == "wrong":
+        place.file.write_bytes(b"x")
+    adopted = place.adopt(curve_bytes(1.1), base_id="of the file that was there")
+    assert ids(place.curves(response=True)) == [adopted]
+
+
+def test_the_adopted_curve_stays_until_the_operator_puts_another_file_there(place: Place) -> None:
+    place.file.write_bytes(curve_bytes())
+    operators = load_curve(place.file).curve_id
+    adopted = place.adopt(curve_bytes(1.1), base_id=operators)
+    assert ids(place.curves(response=True)) == [adopted]
+    # Whoever wants no recalibration wants this file, whatever was adopted once.
+    assert ids(place.curves(response=True, recalibrate="{every: never}")) == [operators]
+    place.file.write_bytes(curve_bytes(1.2))
+    assert ids(place.curves(response=True)) == [load_curve(place.file).curve_id]
+
+
+def test_grey_and_colour_have_a_curve_each(place: Place) -> None:
+    place.file.write_bytes(curve_bytes())
+    operators = load_curve(place.file).curve_id
+    grey = place.adopt(curve_bytes(1.1, channels=1), base_id=operators)
+    newer = place.adopt(curve_bytes(1.2, channels=1), base_id=operators)
+    curves = place.curves(response=True)
+    assert ids(curves) == [operators, newer]
+    assert grey != newer
+    one, three = curves.curve_for(1), curves.curve_for(3)
+    assert one is not None and one.curve_id == newer
+    assert three is not None and three.curve_id == operators
+    assert curves.curve_for(4) is None
+
+
+def test_rows_of_an_older_version_do_not_name_the_channels(place: Place) -> None:
+    adopted = place.adopt(curve_bytes(1.1), channels=None)
+    assert ids(place.curves()) == [adopted]
+
+
+def test_an_adopted_file_that_was_deleted_is_named(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.adopt(curve_bytes(1.1))
+    (place.folder / "adopted0.npz").unlink()
+    assert choose_curves(place.camera(), place.ledger).files == {}
+    assert "adopted curve not used" in caplog.text
+
+
+def test_a_folder_out_of_reach_is_not_simply_missing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat, read = Path.stat, Path.read_bytes
+
+    def refusing(path: Path, **options: bool) -> object:
+        if path == place.file:
+            raise OUT_OF_REACH
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    monkeypatch.setattr(Path, "read_bytes", lambda p: refusing(p) and read(p))
+    choice = choose_curves(place.camera(response=True), place.ledger)
+    assert not choice.missing
+    assert choice.fault
+
+
+def test_a_share_that_does_not_answer_holds_up_nobody_for_long(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.file.write_bytes(curve_bytes())
+    monkeypatch.setattr(in_use, "_PATIENCE", 0.05)
+    back = threading.Event()
+
+    def hang(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        return lambda path: (back.wait(30), load(path))[1]
+
+    monkeypatch.setattr(in_use, "load_curve", hang(load_curve))
+    choice = choose_curves(place.camera(response=True), place.ledger)
+    back.set()
+    assert "does not answer" in str(choice.fault)
+
+
+# -- brackets that no curve fits --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "waits"),
+    [
+        ({}, False),
+        ({"without_response": "wait"}, True),
+        ({"products": "[{format: exr}]"}, True),
+        ({"products": "[{format: exr}, {format: jpg}]"}, False),
+        ({"merge": "{algorithm: mertens}", "without_response": "wait"}, False),
+    ],
+)
+def test_without_any_curve_brackets_wait_where_nothing_else_can_be_made(
+    place: Place, more: dict[str, str], waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    curves = place.curves(**more)
+    assert [curves.must_wait for _ in range(3)] == [waits] * 3
+    assert caplog.text.count("no response curve yet") == ("merge" not in more)
+
+
+def test_what_waits_for_a_curve_is_taken_up_when_one_comes_and_not_before(place: Place) -> None:
+    place.row(0, "failed", attempts=1, reason=WAITS_FOR_CURVE)
+    place.row(1, "failed", attempts=1, reason=f"{WAITS_FOR_CURVE} for 1 channel")
+    place.row(2, "failed", attempts=1, reason="sizes differ")
+    place.row(3, reason=WITHOUT_CURVE)
+    place.row(4)
+    curves = place.curves(products="[{format: exr}]")
+    assert place.to_retry() == [2]
+    changed, fault = curves.calibration_done(done(curve_bytes(), place.folder / "c.npz"))
+    assert (changed, fault) == (True, None)
+    assert place.to_retry() == [0, 1, 2, 3]
+    # Pictures that were published without a curve stay, where no radiance is wanted.
+    place.row(3, reason=WITHOUT_CURVE)
+    curves = place.curves()
+    assert 3 not in place.to_retry()
+
+
+def test_a_first_calibration_uses_the_brackets_that_no_curve_fits(place: Place) -> None:
+    for number in range(5):
+        place.row(number)
+    colour = place.adopt(curve_bytes())
+    curves = place.curves(recalibrate="{brackets: 3}")
+    assert ids(curves) == [colour]
+    curves.tick(1.0, may_calibrate=True)
+    assert place.started == []
+    for number in range(5, 8):
+        record = place.row(number, reason=WITHOUT_CURVE)
+        curves.bracket_over(record)
+    curves.tick(2.0, may_calibrate=False)
+    assert place.started == []
+    curves.tick(3.0, may_calibrate=True)
+    slots, present = place.started[0]
+    assert slots == [NOON + n * STEP for n in (7, 6, 5)]
+    assert present == (str(place.folder / "adopted0.npz"),)
+    changed, _ = curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
+    assert changed
+    assert [c.channels for c in curves.curves] == [3, 1]
+    assert place.ledger.curves("roof")[-1].channels == 1
+    # Also after a restart.
+    assert [c.channels for c in place.curves().curves] == [3, 1]
+
+
+def test_a_rejected_or_failed_calibration_changes_nothing(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    adopted = place.adopt(curve_bytes())
+    curves = place.curves()
+    rejected = done(curve_bytes(1.5), place.folder / "c.npz", accepted=False)
+    assert curves.calibration_done(rejected) == (False, None)
+    for _ in range(3):
+        changed, fault = curves.calibration_done(CalibrationDone("roof", None, "too dark"))
+        assert not changed
+        assert fault == "calibration failed: too dark"
+    assert caplog.text.count("calibration failed") == 1
+    assert ids(curves) == [adopted]
+    assert [d.verdict for d in place.ledger.curves("roof")] == ["adopted", "rejected"]
