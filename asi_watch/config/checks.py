@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,7 +26,7 @@ __all__ = ["find_warnings", "folder_problems"]
 
 # Seconds that the file systems of all folders together, and that one camera's, may take to answer.
 _FOLDERS_ANSWER_WITHIN, _CAMERA_ANSWERS_WITHIN = 2.0, 5.0
-_MISSING, _READABLE = "is missing", "can be read"
+_MISSING = "is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +183,13 @@ def _folders_if_they_answer(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
 
 def _folders(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     watch, output = camera.watch, camera.output
-    try:
-        kind = watch.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    state = _state(watch, os.R_OK | os.X_OK)
+    if state == _MISSING:
         yield ("watch",), f"{_quoted(watch)} does not exist yet; the daemon waits for it"
-    except OSError as error:
-        yield ("watch",), f"{_quoted(watch)} cannot be read by this user: {error.strerror}"
-    else:
-        if not stat.S_ISDIR(kind):
-            yield ("watch",), f"{_quoted(watch)} is no folder"
-        elif not os.access(watch, os.R_OK | os.X_OK):
-            yield ("watch",), f"{_quoted(watch)} cannot be read by this user"
+    elif ":" not in state and not watch.is_dir():
+        yield ("watch",), f"{_quoted(watch)} is no folder"
+    elif state:
+        yield ("watch",), f"{_quoted(watch)} {state}"
     if not _writable(output):
         yield ("output",), f"{_quoted(output)} cannot be written by this user"
     if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(watch)):
@@ -203,25 +198,24 @@ def _folders(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
 
 
 def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
-    algorithm = camera.merge.algorithm
-    if algorithm == "mertens":
-        if camera.response is not None:
+    response = camera.response
+    if camera.merge.algorithm == "mertens":
+        if response is not None:
             yield ("response",), "mertens uses no response curve"
         return
-    if camera.response is not None:
-        (state,) = answered(_CAMERA_ANSWERS_WITHIN, partial(_state, camera.response))
+    if response is not None:
+        (state,) = answered(_CAMERA_ANSWERS_WITHIN, partial(_state, response, os.R_OK))
+        if state is None:
+            state = "is on a share that gives no answer"
+        if state and state != _MISSING:
+            yield ("response",), f"{_quoted(response)} {state}"
         if state != _MISSING:
-            if state != _READABLE:
-                text = f"{_quoted(camera.response)} {state or 'is on a share that gives no answer'}"
-                yield ("response",), text
             return
-    state = "is given" if camera.response is None else f"is at {_quoted(camera.response)} yet"
+    there = "is given" if response is None else f"is at {_quoted(response)} yet"
     waiting = camera.without_response == "wait"
     then = "brackets wait for it" if waiting else "brackets are merged by mertens meanwhile"
-    yield (
-        ("response",),
-        f"no response curve {state}: one is calibrated from the first brackets; {then}",
-    )
+    text = f"no response curve {there}: one is calibrated from the first brackets; {then}"
+    yield ("response",), text
     radiance = [p.format for p in camera.products if p.format in RADIANCE_FORMATS]
     if radiance and not waiting:
         text = f"no {' and no '.join(radiance)} is written before there is a response curve;"
@@ -229,14 +223,15 @@ def _response(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
         yield ("products",), text
 
 
-def _state(file: Path) -> str:
+def _state(path: Path, access: int) -> str:
+    """Say what is wrong with a file or folder; nothing if it can be used so."""
     try:
-        file.stat()
+        path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     except OSError as error:
         return f"cannot be read by this user: {error.strerror}"
-    return _READABLE if os.access(file, os.R_OK) else "cannot be read by this user"
+    return "" if os.access(path, access) else "cannot be read by this user"
 
 
 def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:

@@ -32,24 +32,16 @@ _TEXTS: Final = {"str", "timestamp", "value"}  # a date is text here: nothing as
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of a configuration file, or one thing to be warned of.
-
-    Parameters
-    ----------
-    file : str
-        The configuration file, as the operator named it.
-    line : int or None
-        Counted from 1; None when the fault is of the file as a whole.
-    key : str
-        The way to the value, such as ``cameras.roof.bracket.grace``; empty for the whole file.
-    message : str
-        What is wrong; after a semicolon, what would be right.
-    """
+    """One fault of a configuration file, or one warning."""
 
     file: str
+    """As the operator named it."""
     line: int | None
+    """Counted from 1; None for the file as a whole."""
     key: str
+    """Such as ``cameras.roof.bracket.grace``; empty for the whole file."""
     message: str
+    """What is wrong; after a semicolon, what would be right."""
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -60,13 +52,7 @@ class Problem:
 
 
 class ConfigError(AsiWatchError, ValueError):
-    """A configuration that is refused.
-
-    Parameters
-    ----------
-    problems : iterable of Problem
-        Every fault found, in the order of the file.
-    """
+    """A configuration that is refused, with every fault found, in the order of the file."""
 
     exit_code = 2
 
@@ -111,7 +97,7 @@ def written_way(way: Way) -> str:
 
 
 def read_document(text: bytes, file: str) -> Document:
-    """Read YAML.
+    """Read YAML; problems of its structure, such as duplicate keys, are recorded with it.
 
     Parameters
     ----------
@@ -119,11 +105,6 @@ def read_document(text: bytes, file: str) -> Document:
         The file's content, UTF-8.
     file : str
         Its name, for messages.
-
-    Returns
-    -------
-    Document
-        With the problems of its structure, such as duplicate keys, recorded in it.
 
     Raises
     ------

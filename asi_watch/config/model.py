@@ -61,19 +61,19 @@ class LogConfig(Section):
 class ScanConfig(Section):
     """How the folder itself is read, which finds what events missed."""
 
-    lookback: Annotated[v.Duration, AfterValidator(v.Within("0s", "36500d"))] = timedelta(days=2)
-    every: Annotated[v.Duration, AfterValidator(v.Within("1s", "24h"))] = timedelta(seconds=60)
+    lookback: Annotated[v.Duration, v.within("0s", "36500d")] = timedelta(days=2)
+    every: Annotated[v.Duration, v.within("1s", "24h")] = timedelta(seconds=60)
 
 
 class BracketConfig(Section):
     """Which exposures belong together, and how long they are waited for."""
 
-    round_to: Annotated[v.Duration, AfterValidator(v.Within("1s", "24h"))] = timedelta(seconds=30)
+    round_to: Annotated[v.Duration, v.within("1s", "24h")] = timedelta(seconds=30)
     offset: v.Offset = timedelta(0)
     exposures: v.ExposuresField = "auto"
     """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
     min_exposures: int = Field(default=3, ge=2, le=64)
-    grace: Annotated[v.Duration, AfterValidator(v.Within("0s", "24h"))] = timedelta(seconds=10)
+    grace: Annotated[v.Duration, v.within("0s", "24h")] = timedelta(seconds=10)
     late: Literal["remerge", "ignore"] = "remerge"
 
     @property
@@ -196,9 +196,7 @@ class ProductConfig(Section):
 class RecalibrateConfig(Section):
     """When a new response curve is derived from recent brackets."""
 
-    every: Annotated[v.DurationOrNever, AfterValidator(v.Within("1s", "3650d"))] = timedelta(
-        hours=24
-    )
+    every: Annotated[v.DurationOrNever, v.within("1s", "3650d")] = timedelta(hours=24)
     """None means never."""
     brackets: int = Field(default=10, ge=1, le=1000)
     sky_disc: v.DiscOrAuto = "auto"
@@ -213,7 +211,7 @@ class LimitsConfig(Section):
 
     max_age: Annotated[
         v.DurationOrNever,
-        AfterValidator(v.Within("1h", "36500d")),
+        v.within("1h", "36500d"),
         BeforeValidator(v.read_age_or_never),
     ] = None
     keep_free: v.OptionalSize = None
@@ -288,7 +286,7 @@ class CameraConfig(Section):
     timezone: v.TimeZone = "UTC"
     watch_mode: Literal["auto", "events", "polling"] = "auto"
     scan: ScanConfig = ScanConfig()
-    stable_for: Annotated[v.Duration, AfterValidator(v.Within("0s", "1h"))] = timedelta(seconds=1)
+    stable_for: Annotated[v.Duration, v.within("0s", "1h")] = timedelta(seconds=1)
     bracket: BracketConfig = BracketConfig()
     merge: MergeConfig = MergeConfig()
     products: Annotated[tuple[ProductConfig, ...], Field(strict=False, min_length=1)] = (
@@ -371,9 +369,7 @@ class Config(Section):
     order: Order = "oldest"
     """Which brackets of a backlog go first."""
     disk: DiskConfig = DiskConfig()
-    shutdown_timeout: Annotated[v.Duration, AfterValidator(v.Within("1s", "10min"))] = timedelta(
-        seconds=20
-    )
+    shutdown_timeout: Annotated[v.Duration, v.within("1s", "10min")] = timedelta(seconds=20)
     cameras: Annotated[dict[v.CameraName, CameraConfig], AfterValidator(_named)] = Field(
         min_length=1
     )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +33,7 @@ NEVER: Final = "never"
 """The word for a duration that does not end; configuration keys that allow it hold None."""
 READABLE_EXTENSIONS: Final = ("jpg", "jpeg", "jpe", "jfif", "png", "jp2")
 
+_T = TypeVar("_T")
 Circle: TypeAlias = tuple[float, float, float]
 Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
 
@@ -177,16 +179,22 @@ def format_size(size: int) -> str:
     return min(texts, key=len) if size else "0B"
 
 
-def _read_duration(value: Any) -> timedelta:
-    """Read ``30s`` and the like; a bare number is refused because its unit is anyone's guess."""
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise refusal(f"{shown(value)} is not a duration; write one such as 30s")
+def _parse(parse: Callable[[str], _T], value: Any, kinds: type | UnionType, otherwise: str) -> _T:
+    """Parse a value of these kinds; what is wrong with it is refused in the parser's words."""
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise refusal(f"{shown(value)} {otherwise}")
     try:
-        return parse_duration(str(value))
+        return parse(str(value))
     except ValueError as error:
         raise refusal(str(error)) from None
+
+
+def _read_duration(value: Any) -> timedelta:
+    """Read ``30s`` and the like; a bare number is refused because its unit is not known."""
+    if isinstance(value, timedelta):
+        return value
+    otherwise = "is not a duration; write one such as 30s"
+    return _parse(parse_duration, value, str | int | float, otherwise)
 
 
 def _read_duration_or_never(value: Any) -> timedelta | None:
@@ -210,28 +218,22 @@ def _read_offset(value: Any) -> timedelta:
     return _read_duration(value)
 
 
-class Within:
-    """Refuse a duration outside two limits, both given and shown as text; None passes."""
+def within(least: str, most: str) -> AfterValidator:
+    """Make a validator that refuses durations outside two limits; None passes."""
+    low, high = parse_duration(least), parse_duration(most)
 
-    def __init__(self, least: str, most: str) -> None:
-        self.least, self.most = least, most
-
-    def __call__(self, value: timedelta | None) -> timedelta | None:
-        """Check one value."""
-        low, high = parse_duration(self.least), parse_duration(self.most)
+    def check(value: timedelta | None) -> timedelta | None:
         if value is not None and not low <= value <= high:
-            text = f"{format_duration(value)} is out of range; it must be {self.least}…{self.most}"
+            text = f"{format_duration(value)} is out of range; it must be {least}…{most}"
             raise refusal(text)
         return value
 
+    return AfterValidator(check)
+
 
 def _read_size(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise refusal(f"{shown(value)} is no amount of memory; write it as 512MB or 2GiB")
-    try:
-        size = parse_size(str(value))
-    except ValueError as error:
-        raise refusal(str(error)) from None
+    otherwise = "is no amount of memory; write it as 512MB or 2GiB"
+    size = _parse(parse_size, value, str | int, otherwise)
     if not 1 << 20 <= size <= 1 << 50:
         raise refusal(f"{shown(value)} is out of range; it must be 1MiB…1024TiB")
     return size
@@ -289,24 +291,14 @@ def _read_camera_name(value: str) -> str:
 
 
 def _read_template(value: Any) -> str:
-    if not isinstance(value, str):
-        hint = "write the template in quotes, such as '{timestamp:%Y%m%d%H%M%S}_{exposure}'"
-        raise refusal(f"{shown(value)} is no template; {hint}")
-    try:
-        NamePattern(value)
-    except ValueError as error:
-        raise refusal(str(error)) from None
-    return value
+    example = "'{timestamp:%Y%m%d%H%M%S}_{exposure}'"
+    otherwise = f"is no template; write the template in quotes, such as {example}"
+    return _parse(NamePattern, value, str, otherwise).template
 
 
 def _read_timezone(value: Any) -> str:
-    if not isinstance(value, str):
-        raise refusal(f"{shown(value)} is no time zone; write UTC or one such as Etc/GMT-1")
-    try:
-        parse_timezone(value)
-    except ValueError as error:
-        raise refusal(str(error)) from None
-    return value
+    _parse(parse_timezone, value, str, "is no time zone; write UTC or one such as Etc/GMT-1")
+    return str(value)
 
 
 def _read_extensions(value: Any) -> tuple[str, ...]:
