@@ -270,8 +270,11 @@ def _apart_by_repetition(moments: Sequence[list[Exposure]]) -> list[list[Exposur
 def _same_order(first: Sequence[Exposure], second: Sequence[Exposure]) -> bool:
     """Tell whether two parts share exposure times, and have these in the same order."""
     common = _times(first) & _times(second)
-    a, b = ([e.exposure_us for e in part if e.exposure_us in common] for part in (first, second))
-    return len(common) >= _ALIKE and a == b
+    a, b = ([e for e in part if e.exposure_us in common] for part in (first, second))
+    # With one timestamp for all of them, as names count whole seconds, their order is not known.
+    known = all(len({e.timestamp for e in part}) > 1 for part in (a, b))
+    same = [e.exposure_us for e in a] == [e.exposure_us for e in b]
+    return len(common) >= _ALIKE and known and same
 
 
 def _repeats(files: Iterable[Exposure]) -> bool:

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch import __version__
+from asi_watch.banded_merge import BandedMerge
 from asi_watch.brackets import Exposure, why_too_many
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError, PublishError
 from asi_watch.files import shown
 from asi_watch.frames import Frames
 from asi_watch.hdr.merge_settings import Merge, MergeSettings
-from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.naming import slot_stem
 from asi_watch.products.embed import provenance_of_open_file
@@ -64,8 +65,8 @@ HAS_MORE = "the product that stands has more exposures"
 MADE_WITH_CURVE = "the product that stands was made with a response curve, and there is none now"
 _CONTRADICTS = "contradicts its exposure time"
 
-# What a merge takes beside the frames, measured, in sizes of a frame.
-_PLANES = {"debevec_custom": 2, "debevec_exact": 2, "debevec": 40, "mertens": 60}
+# What the largest result of a weighted merge takes, in sizes of a frame.
+_WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}
 # Faults of the place that products are written to, which no bracket can help.
 _BLOCKED = {
     errno.ENOSPC,
@@ -293,7 +294,7 @@ def _merge_and_publish(
         count = len(bracket.exposures)
         return Failed("few", f"{count} usable exposures, {bracket.min_exposures} are needed")
     started = time.monotonic()
-    composed = compose(plan, bracket, _pixels(plan, bracket, frames), curves)
+    composed = _compose_files(plan, bracket, frames, curves)
     if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
         return kept
     timings = {"read": round(time.monotonic() - started, 4)}
@@ -347,15 +348,25 @@ def compose(
         If they cannot be merged.
     """
     settings, curve = _how(plan, images[0].shape, curves)
-    log_response = None if curve is None else curve.log_response
     try:
+        log_response = None if curve is None else curve.log_response
         merge = open_merge(settings, log_response, images[0].shape, threads=plan.threads)
         for exposure, pixels in zip(bracket.exposures, images, strict=True):
             # Handed over, not copied: nobody else writes to it.
             merge.add(pixels, exposure.exposure_us, copy=False)
-        findings = merge.findings()
+        return _composed(plan, bracket, merge, settings, curve)
     except (ValueError, cv2.error) as error:
         raise MergeRefusedError("permanent", str(error)) from error
+
+
+def _composed(
+    plan: MergePlan,
+    bracket: Bracket,
+    merge: Merge,
+    settings: MergeSettings,
+    curve: ResponseCurve | None,
+) -> Composed:
+    findings = merge.findings()
     excluded = {bracket.exposures[f.index].path: f.reason("µs") for f in findings.excluded}
     left_out = tuple(Unusable(path, reason) for path, reason in excluded.items())
     if left_out:
@@ -366,8 +377,49 @@ def compose(
             complete=False,
         )
     provenance = _provenance(plan, bracket, settings, curve, findings.notes("µs"))
-    fallback = settings.algorithm != plan.settings.algorithm
-    return Composed(merge, provenance, fallback, left_out)
+    return Composed(merge, provenance, settings.algorithm != plan.settings.algorithm, left_out)
+
+
+def _compose_files(
+    plan: MergePlan, bracket: Bracket, frames: Frames, curves: Sequence[ResponseCurve]
+) -> Composed:
+    """Merge the files of a bracket: whole, or in bands where memory is short."""
+    if (reason := why_too_many(e.exposure_us for e in bracket.exposures)) is not None:
+        raise MergeRefusedError("permanent", reason)
+    frames.keep_only({exposure.path for exposure in bracket.exposures})
+    first = _get(frames, bracket.exposures[0])
+    settings, curve = _how(plan, first.shape, curves)
+    count, limit, weighted = len(bracket.exposures), plan.memory_limit, settings.is_weighted
+    beside = max(_WHOLE[spec.kind] for spec in plan.products)
+    needed = merge_memory(settings.algorithm, first.shape, count)
+    if weighted:
+        needed = (count + beside) * first.nbytes
+    if limit is None or needed <= limit:
+        return compose(plan, bracket, _pixels(bracket, frames), curves)
+    if curve is None or not weighted:
+        raise MergeRefusedError(
+            "permanent",
+            f"merging {count} exposures of {_mib(first.nbytes)} by {settings.algorithm} takes"
+            f" {_mib(needed)}, the limit is {_mib(limit)} (memory_budget); a weighted mean with a"
+            " response curve takes less",
+        )
+    shape = (first.shape[0], first.shape[1], first.shape[2])
+    room = limit - (beside + 1) * first.nbytes
+    frames.keep_only(())
+    try:
+        merge = BandedMerge(
+            settings, curve.log_response, frames, bracket.exposures, shape, room, plan.threads
+        )
+        return _composed(plan, bracket, merge, settings, curve)
+    except ImageError as error:
+        path = error.path.removeprefix(f"{plan.root}/")
+        raise MergeRefusedError("inputs", error.reason, (path,)) from error
+    except ValueError as error:
+        raise MergeRefusedError("permanent", str(error)) from error
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.0f} MiB"
 
 
 def _how(
@@ -393,20 +445,18 @@ def _how(
     raise MergeRefusedError("curve", reason)
 
 
-def _pixels(plan: MergePlan, bracket: Bracket, frames: Frames) -> list[NDArray[np.uint8]]:
-    count = len(bracket.exposures)
-    if (reason := why_too_many(e.exposure_us for e in bracket.exposures)) is not None:
-        raise MergeRefusedError("permanent", reason)
+def _get(frames: Frames, exposure: Exposure) -> NDArray[np.uint8]:
+    try:
+        return frames.get(exposure)
+    except ImageError as error:
+        raise MergeRefusedError("inputs", error.reason, (exposure.path,)) from error
+
+
+def _pixels(bracket: Bracket, frames: Frames) -> list[NDArray[np.uint8]]:
     images: list[NDArray[np.uint8]] = []
-    frames.keep_only({exposure.path for exposure in bracket.exposures})
     for exposure in bracket.exposures:
-        try:
-            pixels = frames.get(exposure)
-        except ImageError as error:
-            raise MergeRefusedError("inputs", error.reason, (exposure.path,)) from error
-        if not images:
-            _check_memory(plan, count, pixels.nbytes)
-        elif pixels.shape != images[0].shape:
+        pixels = _get(frames, exposure)
+        if images and pixels.shape != images[0].shape:
             first = bracket.exposures[0].path
             raise MergeRefusedError(
                 "permanent",
@@ -415,16 +465,6 @@ def _pixels(plan: MergePlan, bracket: Bracket, frames: Frames) -> list[NDArray[n
             )
         images.append(pixels)
     return images
-
-
-def _check_memory(plan: MergePlan, count: int, frame: int) -> None:
-    needed = (count + _PLANES[plan.settings.algorithm]) * frame
-    if plan.memory_limit is not None and needed > plan.memory_limit:
-        raise MergeRefusedError(
-            "permanent",
-            f"merging {count} exposures of {frame / 2**20:.0f} MiB takes {needed / 2**20:.0f} MiB,"
-            f" the limit is {plan.memory_limit / 2**20:.0f} MiB (memory_budget)",
-        )
 
 
 def _size(pixels: NDArray[Any]) -> str:
@@ -596,6 +636,10 @@ def _publish(
                     products.append(target)
                     continue
                 made = encode_merge(spec, merge, provenance, allocate=allocate)
+            except ImageError as error:
+                # Merged in bands, and a file is gone meanwhile.
+                path = error.path.removeprefix(f"{plan.root}/")
+                raise MergeRefusedError("inputs", error.reason, (path,)) from error
             except (ValueError, cv2.error) as error:
                 missing.append(f"{spec.format}: {plain_reason(str(error))}")
                 continue

@@ -162,6 +162,11 @@ def test_a_camera_that_never_pauses() -> None:
     assert seconds(chosen_files(files)) == [10, 11, 12, 13, 14]
 
 
+def test_a_camera_that_never_pauses_and_takes_two_a_second() -> None:
+    files = [shot(n // 2, TIMES[n % 4], 7) for n in range(12)]
+    assert [len(b) for b in brackets_among(files)] == [4, 4, 4]
+
+
 def test_a_repeated_exposure_is_no_bracket_of_its_own() -> None:
     files = [shot(0, 80), shot(1, 160, 5), shot(2, 160, 6), shot(4, 320)]
     assert len(brackets_among(files)) == 1
@@ -187,6 +192,13 @@ def test_exposures_that_repeat_or_go_up_and_down_are_one_bracket(
     files = bracket(0, step=step, times=times)
     assert len(brackets_among(files)) == 1
     assert sorted(chosen_files(files)) == sorted(set(times))
+
+
+@pytest.mark.parametrize("per_second", [2, 3, 4])
+def test_up_and_down_is_one_bracket_though_names_count_whole_seconds(per_second: int) -> None:
+    for times in ((80, 160, 320, 160, 80), (80, 160, 320, 640, 320, 160, 80), (320, 160, 80, 160)):
+        files = [shot(n // per_second, time, 7) for n, time in enumerate(times)]
+        assert len(brackets_among(files)) == 1
 
 
 def test_two_brackets_that_go_up_and_down_are_told_apart_by_the_pause() -> None:

@@ -365,7 +365,7 @@ class Config(Section):
     workers: v.Workers = "auto"
     """Threads that decode and merge; auto is one for each core."""
     memory_budget: v.Size = 512_000_000
-    """Bytes of decoded exposures kept at once."""
+    """Bytes for decoded exposures, and for one merge."""
     order: Order = "oldest"
     """Which brackets of a backlog go first."""
     disk: DiskConfig = DiskConfig()

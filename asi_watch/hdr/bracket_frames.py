@@ -93,6 +93,11 @@ class BracketFrames:
             )
         return self._findings
 
+    def use_findings(self, findings: Findings) -> None:
+        """Take what is known of the frames from elsewhere, where these are parts of them."""
+        self._findings = findings
+        self._forget()
+
     def _forget(self) -> None:
         """Drop what was prepared for fewer frames."""
 

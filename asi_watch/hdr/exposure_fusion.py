@@ -28,7 +28,8 @@ def fuse_exposures(
 ) -> Plane:
     """Fuse exposures by contrast and saturation, in Laplacian pyramids.
 
-    Besides the frames it needs about 100 bytes per pixel, whatever their number.
+    Channels are fused one after the other, and weights of many exposures are computed twice
+    rather than kept: besides the frames it needs the memory of about 20 frames, for any number.
 
     Parameters
     ----------
@@ -44,58 +45,63 @@ def fuse_exposures(
     """
     height, width, channels = frames[0].shape
     levels = int(np.log2(min(height, width)))
+    # Codes as 0 … 1.
+    unit = (np.arange(256) if table is None else table) * np.float32(1 / 255)
+    unit = np.asarray(unit, dtype=np.float32)
     total = np.zeros((height, width), np.float32)
     kept: list[Plane] = []
     for frame in frames:
-        weight = _weight(_unit(frame, table))
+        weight = _weight(frame, unit)
         total += weight
-        if len(kept) < _KEPT_WEIGHTS:
+        if len(frames) <= _KEPT_WEIGHTS:
             kept.append(weight)
-    fused: list[Plane] = []
+    fused: list[list[Plane]] = [[] for _ in range(channels)]
     for number, frame in enumerate(frames):
-        picture = _unit(frame, table)
-        weight = kept[number] if number < len(kept) else _weight(picture)
+        weight = kept[number] if kept else _weight(frame, unit)
         weight /= total
-        bands = _laplacian_pyramid(picture, levels)
-        for level, (band, share) in enumerate(zip(bands, _pyramid(weight, levels), strict=True)):
-            band *= share[..., np.newaxis]
-            if len(fused) == level:
-                fused.append(band)
-            else:
-                fused[level] += band
-    result = fused.pop()
-    while fused:
-        finer = fused.pop()
-        finer += _up(result, finer)
-        result = finer
-    return result.reshape(height, width, channels)
+        shares = _pyramid(weight, levels)
+        if kept:
+            kept[number] = total  # the weight itself is no longer needed
+        for channel, sums in enumerate(fused):
+            bands = _laplacian_pyramid(_levels(frame[..., channel], unit), levels)
+            for level, (band, share) in enumerate(zip(bands, shares, strict=True)):
+                band *= share
+                if len(sums) == level:
+                    sums.append(band)
+                else:
+                    sums[level] += band
+    del kept, total, shares, bands
+    result = np.empty((height, width, channels), np.float32)
+    for channel, sums in enumerate(fused):
+        result[..., channel] = _collapsed(sums)
+    return result
 
 
-def _unit(frame: NDArray[np.uint8], table: NDArray[np.uint8] | None) -> Plane:
-    """Codes as 0 … 1."""
-    if table is not None:
-        frame = np.asarray(cv2.LUT(frame, table), dtype=np.uint8).reshape(frame.shape)
-    return np.multiply(frame, np.float32(1 / 255), dtype=np.float32)
-
-
-def _weight(picture: Plane) -> Plane:
+def _weight(frame: NDArray[np.uint8], unit: Plane) -> Plane:
     """Contrast (absolute Laplacian of the grey picture) times saturation (spread of colours)."""
-    if picture.shape[2] == 1:
-        weight = np.abs(_laplacian(picture[..., 0]))
+    if frame.shape[2] == 1:
+        weight = np.abs(_laplacian(_levels(frame[..., 0], unit)))
     else:
         # OpenCV's fusion takes its first channel for red; so do we, to give its pictures.
-        grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.float32)
-        planes = [np.ascontiguousarray(picture[..., c]) for c in range(3)]
-        mean = (planes[0] + planes[1] + planes[2]) * np.float32(1 / 3)
+        grey = np.asarray(cv2.cvtColor(_levels(frame, unit), cv2.COLOR_RGB2GRAY), dtype=np.float32)
+        weight = np.abs(_laplacian(grey))
+        planes = [_levels(frame[..., c], unit) for c in range(3)]
+        mean = np.add(planes[0], planes[1], out=grey)
+        mean += planes[2]
+        mean *= np.float32(1 / 3)
         spread = np.zeros_like(mean)
         for plane in planes:
             plane -= mean
             plane *= plane
             spread += plane
-        weight = np.abs(_laplacian(grey))
         weight *= np.sqrt(spread, out=spread)
     weight += _TINY_WEIGHT
     return weight
+
+
+def _levels(codes: NDArray[np.uint8], unit: Plane) -> Plane:
+    """Look codes up; OpenCV's function needs no copy of them as wide indices."""
+    return np.asarray(cv2.LUT(np.ascontiguousarray(codes), unit), dtype=np.float32)
 
 
 def _laplacian(plane: Plane) -> Plane:
@@ -105,21 +111,29 @@ def _laplacian(plane: Plane) -> Plane:
 def _pyramid(plane: Plane, levels: int) -> list[Plane]:
     pyramid = [plane]
     for _ in range(levels):
-        # OpenCV drops the axis of a single channel.
-        smaller = np.asarray(cv2.pyrDown(pyramid[-1]), dtype=np.float32)
-        pyramid.append(smaller.reshape(*smaller.shape[:2], *plane.shape[2:]))
+        pyramid.append(np.asarray(cv2.pyrDown(pyramid[-1]), dtype=np.float32))
     return pyramid
 
 
-def _laplacian_pyramid(picture: Plane, levels: int) -> list[Plane]:
+def _laplacian_pyramid(plane: Plane, levels: int) -> list[Plane]:
     """What each level of the pyramid adds to the next coarser one; the coarsest as it is."""
-    pyramid = _pyramid(picture, levels)
+    pyramid = _pyramid(plane, levels)
     for finer, coarser in pairwise(pyramid):
         finer -= _up(coarser, finer)
     return pyramid
 
 
+def _collapsed(pyramid: list[Plane]) -> Plane:
+    """Add up the levels of a Laplacian pyramid, which is emptied."""
+    result = pyramid.pop()
+    while pyramid:
+        finer = pyramid.pop()
+        finer += _up(result, finer)
+        result = finer
+    return result
+
+
 def _up(coarse: Plane, like: Plane) -> Plane:
-    """Blow a level up to the size of another."""
+    """Enlarge a level to the size of another."""
     size = (like.shape[1], like.shape[0])
-    return np.asarray(cv2.pyrUp(coarse, dstsize=size), dtype=np.float32).reshape(like.shape)
+    return np.asarray(cv2.pyrUp(coarse, dstsize=size), dtype=np.float32)

@@ -96,6 +96,11 @@ class MergeSettings:
             if not (np.isfinite([low, high]).all() and low < high):
                 raise ValueError(f"lnE_range is (low, high) with low < high; got {self.lnE_range}")
 
+    @property
+    def is_weighted(self) -> bool:
+        """True for the weighted means, which merge each pixel by itself."""
+        return self.algorithm in ("debevec_custom", "debevec_exact")
+
     def parameters(self) -> dict[str, str | int | float | bool | None]:
         """Name what shaped a merge besides its algorithm, for the product's provenance."""
         low, high = self.lnE_range or (None, None)

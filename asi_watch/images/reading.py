@@ -129,7 +129,9 @@ def read_image(
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
     except OSError as error:
-        raise ImageError(name, f"cannot be decoded ({error})", may_recover=True) from error
+        raise ImageError(
+            name, f"cannot be decoded ({error.strerror or error})", may_recover=True
+        ) from error
     return Frame(
         pixels,
         sign,

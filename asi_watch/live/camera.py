@@ -110,6 +110,7 @@ class Camera:
         self._merger.use_curves(self._curves.curves)
         self._ticked_at = float("inf")
         self._folders_read: dict[str, int] = {}
+        self._folders_skipped: dict[str, int] = {}
         self._next_watermarks = now + _WATERMARKS_EVERY
         # Rows to be retried are taken up from the first one on.
         self._rows_left = True
@@ -140,7 +141,8 @@ class Camera:
             case Found():
                 self._found(message)
             case FolderRead():
-                self._folders_read[message.folder] = message.mtime_ns
+                read = self._folders_skipped if message.skipped else self._folders_read
+                read[message.folder] = message.mtime_ns
             case ReadDone():
                 self._read_done(message, now)
             case MergeDone():
@@ -244,11 +246,16 @@ class Camera:
 
     def _write_watermarks(self) -> None:
         """Note the folders all of whose files have rows: no later start need read them."""
-        if not self._folders_read or self._ledger.blocked or self._ledger.owed:
+        if not (self._folders_read or self._folders_skipped):
+            return
+        if self._ledger.blocked or self._ledger.owed:
             return
         pending = self._collector.unrecorded_folders() | self._scheduler.backlog_folders
         done = {f: mtime for f, mtime in self._folders_read.items() if f not in pending}
-        if done and self._ledger.set_folder_watermarks(self.name, done):
+        # What a first start skipped is noted at once, or the next start would be a first one again.
+        marks = self._folders_skipped | done
+        if marks and self._ledger.set_folder_watermarks(self.name, marks):
+            self._folders_skipped = {}
             for folder in done:
                 del self._folders_read[folder]
 

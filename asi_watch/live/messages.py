@@ -192,7 +192,8 @@ class FolderRead:
     """A folder has been read whole; its files went ahead in `Found` messages.
 
     `folder` is relative to the watch folder, `mtime_ns` was taken before the folder was read. With
-    `skipped` its files were not reported: it is older than the look-back of a first start.
+    `skipped` it is the look-back of a first start: what came before was not reported, and need not
+    be.
     """
 
     camera: str

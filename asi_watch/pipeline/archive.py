@@ -26,10 +26,11 @@ from asi_watch.errors import (
     PublishError,
     ResponseFileError,
 )
-from asi_watch.files import shown
+from asi_watch.files import open_regular, shown
 from asi_watch.frames import Frames
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import (
     Bracket,
     Failed,
@@ -123,7 +124,7 @@ class ArchiveSummary:
     calibrating : float or None
         Wall time of the calibration before, if there was one.
     curve : ResponseCurve or None
-        What was merged with.
+        What most brackets were merged with.
     """
 
     brackets: int
@@ -242,12 +243,14 @@ def merge_archive(
     brackets = find_brackets(root, rules)
     if not brackets:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
-    summary = ArchiveSummary(len(brackets), curve=curve)
-    if curve is None and settings.algorithm != "mertens":
+    summary = ArchiveSummary(len(brackets))
+    curves = [] if curve is None else [curve]
+    if not curves and settings.algorithm != "mertens":
         started = time.monotonic()
-        curve = summary.curve = _calibrated(brackets, root, settings, force)
+        curves = _calibrated(brackets, root, settings, force)
         summary.calibrating = time.monotonic() - started
-    check_products(settings, curve, products)
+    summary.curve = curves[0] if curves else None
+    check_products(settings, summary.curve, products)
     count = usable_cores() if workers is None else workers
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
@@ -261,7 +264,6 @@ def merge_archive(
         memory_limit=_memory_per_worker(count),
         threads=1 if count > 1 else usable_cores(),
     )
-    curves = () if curve is None else (curve,)
     merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
     _doubts_of_names(brackets, summary)
     started = time.monotonic()
@@ -529,7 +531,8 @@ def _in_threads(
 
 def _calibrated(
     brackets: Sequence[ArchiveBracket], root: str, settings: MergeSettings, force: bool
-) -> ResponseCurve:
+) -> list[ResponseCurve]:
+    """Calibrate from the archive itself: a curve for each number of channels that it has."""
     log.warning(
         "no response curve given: calibrating one from %s itself, for this run only", shown(root)
     )
@@ -540,6 +543,23 @@ def _calibrated(
         seed=0,
         sky_disc=settings.sky_disc or "auto",
     )
+    curves: list[ResponseCurve] = []
+    failed: list[BracketError] = []
+    for group in _by_channels(brackets, root):
+        try:
+            curves.append(_calibrated_from(group, root, choices, force))
+        except BracketError as error:
+            failed.append(error)
+    if not curves:
+        raise failed[0]
+    for reason in failed:
+        log.warning("%s", reason)
+    return curves
+
+
+def _calibrated_from(
+    brackets: Sequence[ArchiveBracket], root: str, choices: CalibrationChoices, force: bool
+) -> ResponseCurve:
     done = calibrate_found(brackets, root, choices)
     warnings = done.calibration.report.warnings
     for warning in warnings[:_SHOWN]:
@@ -552,6 +572,31 @@ def _calibrated(
             " see the warnings; give a response curve, or --force (force=True)"
         )
     return done.curve(shown(root))
+
+
+def _by_channels(brackets: Sequence[ArchiveBracket], root: str) -> list[list[ArchiveBracket]]:
+    """Part brackets by the channels of their images (grey by night), the most numerous first."""
+    groups: dict[int, list[ArchiveBracket]] = {}
+    for bracket in brackets:
+        groups.setdefault(_channels(f"{root}/{bracket.exposures[0].path}"), []).append(bracket)
+    unknown = groups.pop(0, [])
+    rising = sorted(groups.values(), key=len, reverse=True) or [[]]
+    rising[0].extend(unknown)
+    return rising
+
+
+def _channels(path: str) -> int:
+    """Read how many channels an image has from its beginning; 0 if that does not say."""
+    try:
+        descriptor, _ = open_regular(path)
+    except OSError:
+        return 0
+    try:
+        return read_header(os.pread(descriptor, 1 << 16, 0)).channels
+    except (OSError, HeaderError):
+        return 0
+    finally:
+        os.close(descriptor)
 
 
 def _count(number: int, what: str) -> str:

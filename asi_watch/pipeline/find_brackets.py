@@ -469,7 +469,7 @@ def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
     """Log which files are not used for the sake of others, and what helps against it."""
     pairs = list(_pairs(brackets))
     for loser, winner in pairs[:_SHOWN]:
-        log.warning("%s is not used: %s", shown(loser.path), _why(loser, winner))
+        log.warning("%s is not used%s", shown(loser.path), _why(loser, winner))
     if len(pairs) > _SHOWN:
         log.warning(
             "and %d more files that are not used, for the same reasons", len(pairs) - _SHOWN
@@ -491,7 +491,7 @@ def _pairs(brackets: Iterable[ArchiveBracket]) -> Iterator[tuple[Exposure, Expos
 
 
 def _why(loser: Exposure, winner: Exposure) -> str:
-    name = shown(winner.path)
-    if winner.newer_than(loser):
-        return f"{name} has the same exposure time and was written later"
-    return f"{name} has the same exposure time and belongs to the bracket that is merged"
+    why = "was written later" if winner.newer_than(loser) else "belongs to the bracket merged"
+    return (
+        f" unless {shown(winner.path)} cannot be read, which has the same exposure time and {why}"
+    )

@@ -61,7 +61,7 @@ def test_merge_tells_of_labels(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(list(files_of(0).values())[seconds])
     result = run("merge", tmp_path / "a", tmp_path / "out", "--response", curve)
-    assert "a label, it seems, and no exposure time" in result.stderr
+    assert "ends in a label, it seems, and not in an exposure time" in result.stderr
     assert result.exit_code == 1
     assert "_02.jpg ends in a label, it seems, not in an exposure time" in result.stdout
 

@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 
 from asi_watch.hdr import engine as merge_engine
 from asi_watch.hdr.merge_settings import OVER, UNDER, VALID
-from asi_watch.hdr.merging import merge_exposure_series, merge_frames, open_merge
+from asi_watch.hdr.merging import (
+    merge_exposure_series,
+    merge_frames,
+    merge_memory,
+    open_merge,
+)
 from asi_watch.hdr.packed_tables import WeightedMean, bracket_tables
 from asi_watch.hdr.tone import ToneCurve, picture_table
 from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
@@ -449,6 +454,61 @@ def test_more_exposures_than_fit():
     merge.picture()
     with pytest.raises(ValueError, match="64"):
         merge.add(np.full((1, 2, 1), 100, np.uint8), 100.0)
+
+
+@pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact", "debevec", "mertens"])
+def test_no_more_than_64_exposures_in_any_merge(algorithm):
+    merge = open_merge(settings(algorithm=algorithm), curve(), (9, 9, 3))
+    for k in range(64):
+        merge.add(np.full((9, 9, 3), 100, np.uint8), 1.0 + k)
+    with pytest.raises(ValueError, match="at most 64 exposures"):
+        merge.add(np.full((9, 9, 3), 100, np.uint8), 100.0)
+
+
+def test_memory_of_a_merge_is_known_before():
+    """120 exposures of 12 megapixels, fused, took over six gigabytes."""
+    frame = 4000 * 3000 * 3
+    for algorithm, few, many in (
+        ("debevec_exact", 10, 69),
+        ("mertens", 26.1, 85.1),
+        ("debevec", 36.1, 154.1),
+    ):
+        for count, wanted in ((5, few), (64, many)):
+            assert merge_memory(algorithm, (3000, 4000, 3), count) <= wanted * frame
+    assert merge_memory("mertens", (3000, 4000), 5) == 4000 * 3000 * (5 + 43)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [np.uint16, np.float32, np.float64, np.int8, np.bool_, np.dtype(">u2"), np.dtype("O")],
+    ids=str,
+)
+def test_arrays_of_other_kinds_are_refused_by_name(foreign):
+    merge = open_merge(settings(), curve(), (6, 7, 3))
+    with pytest.raises(ValueError, match=r"8-bit pixels \(uint8, 0 … 255\); got .*convert it"):
+        merge.add(np.zeros((6, 7, 3)).astype(foreign), 10.0)
+    for shape in ((6, 7, 4), (6, 7, 2), (7,), (1, 6, 7, 3), (0, 7, 3)):
+        with pytest.raises(ValueError, match="shape"):
+            open_merge(settings(), curve(), shape)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        np.asfortranarray,
+        lambda f: f[::-1, ::-1][::-1, ::-1],
+        lambda f: np.repeat(np.repeat(f, 2, 0), 2, 1)[::2, ::2],
+        lambda f: np.ascontiguousarray(f[..., ::-1])[..., ::-1],
+    ],
+    ids=["fortran", "flipped", "strided", "channels flipped"],
+)
+def test_arrays_in_other_layouts_are_merged_alike(view):
+    frames = shoot(TIMES, shape=(20, 30, 3))
+    for algorithm in ("debevec_exact", "debevec", "mertens"):
+        how = settings(algorithm=algorithm)
+        wanted = merge_frames(frames, TIMES, how, curve())
+        found = merge_frames([view(f) for f in frames], TIMES, how, curve())
+        np.testing.assert_array_equal(found, wanted)
 
 
 def test_series_function():

@@ -137,16 +137,6 @@ def test_a_flat_picture_of_zero_bytes_is_no_hole(tmp_path: Path) -> None:
     assert np.array_equal(read_image(put(tmp_path, stream.getvalue())).pixels, black)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_hole_is_seen_wherever_it_lies(tmp_path: Path, channels: int) -> None:
-    data = jpeg(sky(256, 256, channels))
-    start = data.index(b"\xff\xda") + 14
-    for at in np.linspace(start, len(data) - 82, 60).astype(int):
-        path = put(tmp_path, data[:at] + bytes(80) + data[at + 80 :])
-        with pytest.raises(ImageError, match="is damaged"):
-            read_image(path)
-
-
 # --- the zoo ----------------------------------------------------------------------------------
 
 
@@ -312,7 +302,7 @@ def test_damaged_files_raise_nothing_but_image_errors(
     rng = np.random.default_rng(11)
     data = np.frombuffer(make(), np.uint8)
     path = tmp_path / "a.jpg"
-    for _ in range(200):
+    for _ in range(20 if make is jp2 else 200):
         hurt = data.copy()
         at = rng.integers(0, len(hurt) if rng.random() < 0.5 else 200, 3)
         hurt[at] = rng.integers(0, 256, 3, dtype=np.uint8)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.messages import FolderRead, Found, Inbox, ScanDone
 from asi_watch.live.watching.observer import Observer, WatchError, file_system_of, is_remote
-from asi_watch.live.watching.scanner import FolderScanner, Moment, Portion
+from asi_watch.live.watching.scanner import MOST_WATCHES, FolderScanner, Moment, Portion
 from asi_watch.logs import event, failure
 
 log = logging.getLogger(__name__)
@@ -471,7 +471,7 @@ class Intake:
             return
         self._scan_took = self._monotonic() - now - self._waited
         if self._observer is not None:
-            self._unwatched = self._observer.keep(scanner.hot())
+            self._unwatched = self._observer.keep(scanner.hot()[:MOST_WATCHES])
             self._show_state(self._observer)
         pause = min(self._every, _POLL_EVERY if self._observer is None else _SCAN_EVERY)
         if starting:

@@ -37,8 +37,10 @@ HOT = 24
 FOLLOWED_FOR = 900.0
 """Seconds for which a file is followed after its last change."""
 
+MOST_WATCHES = 200
+"""Folders watched at once."""
+
 _FOLLOWED = 500
-_MOST_WATCHES = 200
 _MAX_DEPTH = 32
 _CHUNK = 500
 _UNREADABLE_RETRIED = 64
@@ -116,6 +118,8 @@ class FolderScanner:
         self._watermarks = dict(watermarks)
         self._folders: dict[str, _Folder] = {}
         self._hot: dict[str, None] = {}
+        # Listed so soon after a change that a name may have come since: listed again.
+        self._unsettled: dict[str, None] = {}
         self._unreadable: dict[str, str] = {}
         self._queue: deque[str] = deque()
         self._list_all = False
@@ -182,6 +186,7 @@ class FolderScanner:
         """Look at everything again; folders at their watermark are not reported again."""
         self._folders.clear()
         self._hot.clear()
+        self._unsettled.clear()
         self._queue.clear()
 
     # -- what can be asked ------------------------------------------------------------------
@@ -216,9 +221,12 @@ class FolderScanner:
         }
 
     def hot(self) -> list[str]:
-        """Name the folders that changed last, the latest first, each after those above it."""
+        """Name the folders that changed last, the latest first, each after those above it.
+
+        Then all others that have changed within the last seconds.
+        """
         ordered: dict[str, None] = {"": None}
-        for folder in reversed(self._hot):
+        for folder in (*reversed(self._hot), *self._unsettled):
             parts = folder.split("/") if folder else []
             ordered.update(dict.fromkeys("/".join(parts[: n + 1]) for n in range(len(parts))))
         return list(ordered)
@@ -283,6 +291,10 @@ class FolderScanner:
             known.seen_at = now.monotonic
             self._heat(folder)
         known.listed_at, known.names = now.monotonic, array("q", keys.values())
+        if now.monotonic - known.seen_at > _SAME_TICK:
+            self._unsettled.pop(folder, None)
+        else:
+            self._unsettled[folder] = None
         gone, known.subfolders = set(known.subfolders).difference(subfolders), subfolders
         for path in gone:
             self._forget(path)
@@ -407,7 +419,7 @@ class FolderScanner:
         observer = self.observer
         if observer is None:
             return
-        if observer.watches(folder) or (begin and observer.count < _MOST_WATCHES):
+        if observer.watches(folder) or (begin and observer.count < MOST_WATCHES):
             observer.watch(folder, status)
 
     def _heat(self, folder: str) -> None:
@@ -422,6 +434,7 @@ class FolderScanner:
             gone = pending.pop()
             known = self._folders.pop(gone, None)
             self._hot.pop(gone, None)
+            self._unsettled.pop(gone, None)
             pending += known.subfolders if known else ()
 
     def _not_read(self, folder: str, reason: str) -> None:

@@ -55,8 +55,6 @@ log = logging.getLogger(__name__)
 # Seconds that the output folder's file system may take to answer at the start.
 _PATIENCE = 5.0
 _FRAMES_AT_FIRST = 5
-# One bracket may take so much, however small the budget: OpenCV's merges need room beside it.
-_LEAST_LIMIT = 2 << 30
 # A file's time may be so much before the time in its name: names may follow another clock.
 _OLDER_THAN_ITS_SLOT = 3 * 3600.0
 
@@ -85,7 +83,7 @@ class Merger:
             products=tuple(product.spec for product in settings.products),
             timezone=settings.pattern.timezone,
             without_response=settings.without_response,
-            memory_limit=max(budget.limit, _LEAST_LIMIT),
+            memory_limit=budget.limit,
             threads=merge_threads(),
         )
         self._held = HeldFrames(self._root, budget, buffers)

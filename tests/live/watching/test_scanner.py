@@ -216,6 +216,22 @@ def test_a_name_added_within_one_tick_of_the_file_systems_clock(
     assert list(scans.recent(later=1.0)) == ["d/b.jpg"]
 
 
+def test_a_burst_of_new_folders_is_listed_again_until_all_are_at_rest(
+    tmp_path: Path, scans: Scans
+) -> None:
+    scans.first()
+    names = [f"{n:03d}" for n in range(3 * HOT)]
+    for name in names:
+        put(tmp_path, f"{name}/a.jpg")
+    assert len(scans.recent()) == len(names)
+    for name in names:
+        put(tmp_path, f"{name}/b.jpg")
+    assert len(scans.recent(later=1.0)) == len(names)
+    scans.recent()
+    assert set(names) <= scans.watermarks.keys()
+    assert len(scans.scanner.hot()) == HOT + 1
+
+
 def test_a_pass_finds_files_in_any_folder(tmp_path: Path, scans: Scans) -> None:
     for n in range(2 * HOT):
         put(tmp_path, f"{n:02d}/a.jpg")

@@ -65,7 +65,7 @@ class Bench:
 
 
 def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path) -> None:
-    budget = 3 * len(EXPOSURES_US) * FRAME
+    budget = 6 * len(EXPOSURES_US) * FRAME
     bench = Bench(tmp_path, budget)
     read: dict[int, list[ReadOk]] = {n: [] for n in range(12)}
     for exposure in EXPOSURES_US:
@@ -73,7 +73,7 @@ def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path)
             read[number].append(bench.read(number, exposure))
         # A bracket may begin while there is any room; it is charged whole.
         assert bench.budget.held <= budget * 2
-        assert len(bench.merger._held) <= 4
+        assert len(bench.merger._held) <= 7
     for number, frames in read.items():
         assert isinstance(bench.merge(number, frames), Published)
     assert bench.budget.held == 0

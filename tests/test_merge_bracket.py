@@ -1,0 +1,349 @@
+"""The files of one bracket become products: the same from memory, from files and in bands."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from asi_watch.brackets import Exposure
+from asi_watch.errors import ImageError
+from asi_watch.frames import Frames
+from asi_watch.hdr.disc import SkyDisc
+from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.response import ResponseCurve
+from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
+from asi_watch.products import OutputFolder, ProductSpec, Provenance, Unusable, read_provenance
+from tests.pipeline.making import EXPOSURES, files_of, slot, true_curve
+
+EXACT = MergeSettings("debevec_exact", "triangle", 5, 250, 2.2, None, 255, True)
+SIZE = 96
+FRAME = SIZE * SIZE * 3
+
+
+class Place:
+    """A folder with one bracket, and a plan to merge it."""
+
+    def __init__(self, folder: Path, formats: tuple[Any, ...] = ("jpg",), **more: Any) -> None:
+        self.folder = folder
+        self.plan = MergePlan(
+            "roof",
+            str(folder / "in"),
+            OutputFolder(folder / "out"),
+            more.pop("settings", EXACT),
+            tuple(ProductSpec(name) for name in formats),
+            **more,
+        )
+        (folder / "in").mkdir(exist_ok=True)
+        self.write(files_of(1, SIZE))
+
+    def write(self, files: dict[int, bytes]) -> None:
+        exposures = []
+        for us, data in files.items():
+            path = self.folder / "in" / f"{slot(1):%Y%m%d%H%M%S}_{us}.jpg"
+            path.write_bytes(data)
+            os.utime(path, (1.7e9, 1.7e9))
+            status = path.stat()
+            exposures.append(
+                Exposure(path.name, slot(1), float(us), status.st_size, status.st_mtime_ns)
+            )
+        self.bracket = Bracket(slot(1), tuple(exposures), expected=len(files), complete=True)
+
+    def merge(self, *curves: ResponseCurve, frames: Frames | None = None, **plan: Any) -> Any:
+        store = frames or Frames(self.plan.root)
+        return merge_bracket(replace(self.plan, **plan), self.bracket, store, curves)
+
+    def product(self, format_: str = "jpg") -> Path:
+        return self.folder / "out" / f"{slot(1):%Y%m%d%H%M%S}_hdr.{format_}"
+
+    def provenance(self, format_: str = "jpg") -> Provenance:
+        return read_provenance(self.product(format_))
+
+
+def grey(files: dict[int, bytes]) -> dict[int, bytes]:
+    return {
+        us: simplejpeg.encode_jpeg(
+            np.ascontiguousarray(simplejpeg.decode_jpeg(data, "GRAY")), 95, "GRAY", "Gray"
+        )
+        for us, data in files.items()
+    }
+
+
+# --- in bands -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact"])
+@pytest.mark.parametrize("kind", ["sound", "one false time", "low white", "disc"])
+def test_a_merge_in_bands_gives_the_same_bytes(tmp_path: Path, algorithm: str, kind: str) -> None:
+    disc = SkyDisc(40, 50, 38) if kind == "disc" else None
+    formats = ("jpg", "png", "exr", "tiff", "hdr")
+    settings = replace(EXACT, algorithm=algorithm, sky_disc=disc)
+    made = []
+    for name, limit in (("whole", None), ("bands", 9 * FRAME)):
+        (tmp_path / name).mkdir()
+        place = Place(tmp_path / name, formats, settings=settings, memory_limit=limit)
+        files = dict(files_of(1, SIZE))
+        if kind == "one false time":
+            files[160] = files[1280]
+        if kind == "low white":
+            files = {us: limited(data, 240) for us, data in files.items()}
+        place.write(files)
+        frames = Frames(place.plan.root)
+        result = place.merge(true_curve(), frames=frames)
+        assert isinstance(result, Published), result
+        assert (frames.nbytes == 0) == (limit is not None)
+        made.append([place.product(f).read_bytes() for f in formats])
+    assert made[0] == made[1]
+
+
+def limited(data: bytes, white: int) -> bytes:
+    pixels = np.minimum(simplejpeg.decode_jpeg(data, "BGR"), white)
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), 98, "BGR", "444")
+
+
+def test_what_cannot_be_merged_in_bands_is_refused_with_the_figure(tmp_path: Path) -> None:
+    place = Place(tmp_path, settings=replace(EXACT, algorithm="mertens"))
+    failed = place.merge(memory_limit=20 * FRAME)
+    assert isinstance(failed, Failed)
+    assert failed.kind == "permanent"
+    assert "takes 1 MiB, the limit is 1 MiB (memory_budget)" in failed.reason
+    assert isinstance(place.merge(memory_limit=60 * FRAME), Published)
+
+
+def test_a_file_that_goes_while_bands_are_merged_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, ("png",), memory_limit=4 * FRAME)
+    reads, real = [], Frames.read
+
+    def read(self: Frames, path: str) -> Any:
+        reads.append(path)
+        if len(reads) > 8:
+            raise ImageError(path, "no such file", may_recover=True)
+        return real(self, path)
+
+    monkeypatch.setattr(Frames, "read", read)
+    failed = place.merge(true_curve())
+    assert failed == Failed("inputs", "no such file", (reads[-1],))
+    assert not place.product("png").exists()
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def test_a_format_that_cannot_hold_the_picture_is_named_and_the_others_are_there(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, ("jp2", "jpg", "exr"))
+    narrow = {us: crop(data, 24) for us, data in files_of(1, SIZE).items()}
+    place.write(narrow)
+    result = place.merge(true_curve())
+    assert isinstance(result, Published)
+    assert [name.rpartition(".")[2] for name in result.products] == ["jpg", "exr"]
+    assert result.missing == ("jp2: jp2 holds 32 to 65535 pixels a side; the picture is 96×24",)
+    failed = place.merge(true_curve(), products=(ProductSpec("jp2"),))
+    assert isinstance(failed, Failed)
+    assert failed.kind == "permanent"
+    assert "jp2 holds" in failed.reason
+
+
+def crop(data: bytes, rows: int) -> bytes:
+    pixels = np.ascontiguousarray(simplejpeg.decode_jpeg(data, "BGR")[:rows])
+    return simplejpeg.encode_jpeg(pixels, 95, "BGR", "444")
+
+
+def test_after_a_kill_between_two_formats_only_the_missing_one_is_made(tmp_path: Path) -> None:
+    place = Place(tmp_path, ("jpg", "exr"))
+    place.merge(true_curve())
+    place.product("exr").unlink()
+    before = place.product("jpg").stat()
+    result = place.merge(true_curve())
+    assert isinstance(result, Published)
+    assert not result.adopted
+    assert len(result.products) == 2
+    assert place.product("exr").exists()
+    assert place.product("jpg").stat().st_ino == before.st_ino
+
+
+def test_half_floats_that_cannot_hold_the_night_are_noted(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    spec = ProductSpec("exr", pixel_type="half")
+    place.bracket = replace(
+        place.bracket,
+        exposures=tuple(
+            replace(e, exposure_us=e.exposure_us * 1e6) for e in place.bracket.exposures
+        ),
+    )
+    result = place.merge(true_curve(), products=(spec,))
+    assert isinstance(result, Published)
+    assert any("half floats" in note for note in result.notes)
+    assert place.provenance("exr").notes == result.notes
+
+
+# --- what stands ----------------------------------------------------------------------------------
+
+
+def test_what_was_made_in_the_same_way_stands(tmp_path: Path) -> None:
+    place, curve = Place(tmp_path), true_curve()
+    place.merge(curve)
+    inode = place.product().stat().st_ino
+    again = place.merge(curve)
+    assert isinstance(again, Published)
+    assert again.adopted
+    assert place.product().stat().st_ino == inode
+    # Anything that would change it has it made again.
+    other = ResponseCurve(curve.log_response * np.float32(1.01))
+    darker = replace(EXACT, gamma=2.0)
+    for curves, plan in (((other,), {}), ((curve,), {"settings": darker}), ((curve,), {})):
+        made = place.merge(*curves, **plan)
+        assert isinstance(made, Published)
+        assert not made.adopted
+    assert isinstance(place.merge(curve, replace=True), Published)
+    assert place.product().stat().st_ino != inode
+
+
+def test_another_cameras_product_is_never_replaced(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.merge(true_curve())
+    before = place.product().read_bytes()
+    place.write(grey(files_of(1, SIZE)))
+    refused = place.merge(true_curve(), camera="lab")
+    assert isinstance(refused, Failed)
+    assert refused.kind == "taken"
+    assert "was made by camera 'roof'" in refused.reason
+    assert place.product().read_bytes() == before
+
+
+def test_fewer_exposures_replace_nothing(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.merge(true_curve())
+    place.bracket = replace(place.bracket, exposures=place.bracket.exposures[1:], revision=2)
+    kept = place.merge(true_curve())
+    assert isinstance(kept, Kept)
+    assert "more exposures" in kept.reason
+    assert [len(p.sources) for p in kept.found.values()] == [5]
+
+
+def test_an_output_folder_that_was_swapped_is_the_places_fault(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.merge(true_curve())
+    (tmp_path / "out").rename(tmp_path / "aside")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    failed = place.merge(true_curve(), replace=True)
+    assert isinstance(failed, Failed)
+    assert failed.kind == "output"
+    assert "replaced by another" in failed.reason
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+# --- curves ---------------------------------------------------------------------------------------
+
+
+def test_where_no_curve_fits_the_settings_say_what_becomes_of_it(tmp_path: Path) -> None:
+    place = Place(tmp_path, ("jpg", "exr"))
+    colour = true_curve()
+    one = ResponseCurve(colour.log_response[:, 1:2])
+    place.write(grey(files_of(1, SIZE)))
+    for policy in ("refuse", "wait"):
+        failed = place.merge(colour, without_response=policy)
+        assert isinstance(failed, Failed)
+        assert failed.kind == "curve"
+        assert "the images have 1 channels, the response curve 3" in failed.reason
+    fallback = place.merge(colour, without_response="mertens")
+    assert isinstance(fallback, Published)
+    assert (fallback.fallback, fallback.algorithm, fallback.curve_id) == (True, "mertens", None)
+    assert [name[-3:] for name in fallback.products] == ["jpg"]
+    # As soon as there is one, it is used; and no fallback comes after it.
+    for curves in ((one,), (colour, one)):
+        made = place.merge(*curves, without_response="mertens")
+        assert isinstance(made, Published)
+        assert made.curve_id == one.curve_id
+    place.bracket = replace(place.bracket, revision=2)
+    kept = place.merge(colour, without_response="mertens")
+    assert isinstance(kept, Kept)
+    assert "made with a response curve" in kept.reason
+
+
+def test_radiance_alone_is_never_made_without_a_curve(tmp_path: Path) -> None:
+    place = Place(tmp_path, ("exr",), without_response="mertens")
+    failed = place.merge()
+    assert isinstance(failed, Failed)
+    assert (failed.kind, "no radiance" in failed.reason) == ("curve", True)
+
+
+# --- doubtful exposures ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["exclude", "warn"])
+def test_a_frame_that_contradicts_its_time_is_named_in_the_product(
+    tmp_path: Path, policy: str
+) -> None:
+    place = Place(tmp_path, settings=replace(EXACT, contradiction=policy))
+    files = dict(files_of(1, SIZE))
+    files[160] = files[1280]
+    place.write(files)
+    result = place.merge(true_curve())
+    assert isinstance(result, Published)
+    found = place.provenance()
+    assert found.notes == result.notes
+    (note,) = result.notes
+    assert "160 µs contradicts its exposure time" in note
+    excluded = policy == "exclude"
+    assert len(found.sources) == (4 if excluded else 5)
+    assert found.complete is not excluded
+    assert [u.path for u in found.unusable] == ([result.left_out[0].path] if excluded else [])
+    assert place.merge(true_curve()).adopted
+
+
+def test_a_flood_of_junk_is_counted(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    junk = tuple(Unusable(f"{n:05}_80.jpg", "is empty") for n in range(8000))
+    place.bracket = replace(place.bracket, left_out=junk)
+    assert isinstance(place.merge(true_curve()), Published)
+    found = place.provenance()
+    assert len(found.unusable) + found.unusable_more == 8000
+    assert len(found.to_json()) < 20_000
+
+
+def test_too_many_exposures_and_sizes_that_differ_are_refused(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    first = place.bracket.exposures[0]
+    many = tuple(replace(first, exposure_us=float(n + 1)) for n in range(65))
+    failed = merge_bracket(place.plan, replace(place.bracket, exposures=many), Frames("/"))
+    assert isinstance(failed, Failed)
+    assert (failed.kind, "at most 64" in failed.reason) == ("permanent", True)
+    files = dict(files_of(1, SIZE))
+    files[160] = crop(files[160], 64)
+    place.write(files)
+    failed = place.merge(true_curve())
+    assert isinstance(failed, Failed)
+    assert "_160.jpg has 96×64×3 pixels" in failed.reason
+
+
+def test_a_file_that_changed_since_it_was_read_is_read_again_by_the_caller(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    path = tmp_path / "in" / place.bracket.exposures[1].path
+    os.utime(path, (1, 1))
+    failed = place.merge(true_curve())
+    assert failed == Failed("inputs", "has changed since it was read", (path.name,))
+
+
+def test_frames_that_were_held_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path)
+    frames = Frames(place.plan.root)
+    for exposure in place.bracket.exposures:
+        assert frames.hold(exposure, frames.read(exposure.path).pixels)
+    assert frames.nbytes == len(EXPOSURES) * FRAME
+    monkeypatch.setattr(Frames, "read", None)
+    assert isinstance(place.merge(true_curve(), frames=frames), Published)
+    frames.drop()
+    assert frames.nbytes == 0
+    assert not frames.hold(place.bracket.exposures[0], np.zeros((2, 2, 3), np.uint8))
