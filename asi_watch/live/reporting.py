@@ -29,6 +29,7 @@ _RECENT = 200
 # A slot that no later one exceeds for so long was that of a wrong clock.
 _NEWEST_FOR = 3600.0
 _HOUR = 3600.0
+_MANY = 1 << 30
 
 
 class Reporting:
@@ -58,6 +59,7 @@ class Reporting:
         self._hanging: str | None = None
         self._hanging_logged = False
         self._names, self._duplicates, self._taken = _Hourly(), _Hourly(), _Hourly()
+        self._unexpected = _Hourly()
 
     # -- files --------------------------------------------------------------------------------
 
@@ -149,6 +151,18 @@ class Reporting:
                 file=superseded[0].path,
                 reason=superseded[0].reason,
                 files=files,
+            )
+        more = record.state == "published" and len(record.inputs) > (record.expected or _MANY)
+        if brackets := self._unexpected.add(more and record.revision > 1, now):
+            event(
+                log,
+                logging.WARNING,
+                "brackets are merged again for exposures that bracket.exposures does not expect",
+                camera=self._camera,
+                slot=record.slot,
+                exposures=" ".join(f"{e.exposure_us:g}" for e in record.inputs),
+                expected=record.expected,
+                brackets=brackets,
             )
         self._log_bracket(record, next_try)
 

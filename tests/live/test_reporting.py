@@ -72,6 +72,20 @@ def test_the_line_of_a_product_that_lacks_an_exposure_says_why(
     assert "left_out" not in never_came
 
 
+def test_a_list_of_exposures_that_lacks_one_is_reported_once_an_hour(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    inputs = tuple(Exposure(f"{t}.jpg", SLOT, t) for t in (80.0, 160.0, 320.0))
+    reporting = Reporting("roof", "x")
+    first = BracketRecord("roof", SLOT, "published", revision=1, inputs=inputs[:2], expected=2)
+    again = replace(first, revision=2, inputs=inputs)
+    for record in (first, again, first, again):
+        reporting.bracket_over(record, None)
+    found = [line for _, line in lines(told) if "does not expect" in line]
+    assert len(found) == 1
+    assert 'exposures="80 160 320" expected=2' in found[0]
+
+
 def test_workers_that_wait_are_told_once_and_shown_while_they_do(
     told: pytest.LogCaptureFixture,
 ) -> None:
