@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 # Seconds that the output folder's file system may take to answer at the start.
 _PATIENCE = 5.0
 _FRAMES_AT_FIRST = 5
+_MOST_TOLD = 1000
 # A file's time may be so much before the time in its name: names may follow another clock.
 _OLDER_THAN_ITS_SLOT = 3 * 3600.0
 
@@ -88,6 +89,7 @@ class Merger:
         )
         self._held = HeldFrames(self._root, budget, buffers)
         self._curves: tuple[ResponseCurve, ...] = ()
+        self._told: set[str] = set()
 
     def clean_up(self) -> int:
         """Remove what an earlier life left half-written; returns how many files were removed."""
@@ -171,14 +173,7 @@ class Merger:
             return self._kept(outcome)
         if isinstance(outcome, Failed):
             return _failure(outcome)
-        for note in (*outcome.notes, *(f"not written: {one}" for one in outcome.missing)):
-            event(
-                log,
-                logging.WARNING,
-                note,
-                camera=self._settings.name,
-                slot=command.slot.isoformat(),
-            )
+        self._tell(outcome, command.slot)
         waited = round(now - command.arrived, 4)
         return Published(
             products=outcome.products,
@@ -189,6 +184,14 @@ class Merger:
             adopted=outcome.adopted,
             remark=_remark(outcome),
         )
+
+    def _tell(self, made: bracket_merge.Published, slot: datetime) -> None:
+        """Log what makes products doubtful: each text once as a warning, then as information."""
+        for note in (*made.notes, *(f"not written: {one}" for one in made.missing)):
+            level = logging.INFO if note in self._told else logging.WARNING
+            if len(self._told) < _MOST_TOLD:
+                self._told.add(note)
+            event(log, level, note, camera=self._settings.name, slot=slot.isoformat())
 
     def _kept(self, outcome: Kept) -> MergeOutcome:
         folder = PurePosixPath(next(iter(outcome.found))).parent
