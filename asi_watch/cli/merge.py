@@ -128,7 +128,7 @@ def command(
 
     echo_log()
     found = camera_of(config_path, camera)
-    name, camera_config, config = found or (None, None, None)
+    camera_config = None if found is None else found[1]
     rules = archive_rules(found, round_to, exposure_unit, min_exposures)
     given = {key: value for key, value in merge_options.items() if value is not None}
     if sky_disc is not None:
@@ -141,9 +141,9 @@ def command(
             output,
             rules=rules,
             settings=settings,
-            curve=_curve(name, camera_config, config, response),
+            curves=_curves(found, response),
             products=products,
-            camera=name,
+            camera=None if found is None else found[0],
             workers=workers,
             leave_out_unreadable=not strict,
             without_response=_without_response(camera_config),
@@ -198,36 +198,28 @@ def _products(
     return [c.spec for c in configs]
 
 
-def _curve(
-    name: str | None, camera: CameraConfig | None, config: Config | None, response: str | None
-) -> ResponseCurve | None:
-    from asi_watch.response_files import load_curve
-
-    if response is not None:
-        return load_curve(response)
-    if name is None or camera is None or config is None:
-        return None
-    algorithm = camera.merge.algorithm
-    return None if algorithm == "mertens" else _curve_of_daemon(camera, config)
-
-
-def _curve_of_daemon(camera: CameraConfig, config: Config) -> ResponseCurve | None:
-    """Take the curve that the daemon uses: the operator's, or the one it has adopted since."""
+def _curves(
+    found: tuple[str, CameraConfig, Config] | None, response: str | None
+) -> list[ResponseCurve]:
+    """Give the curve asked for, or those that the daemon uses."""
     from asi_watch.errors import ResponseFileError
     from asi_watch.files import shown
     from asi_watch.live.curves.in_use import choose_curves
     from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.response_files import load_curve
 
+    if response is not None:
+        return [load_curve(response)]
+    if found is None or found[1].merge.algorithm == "mertens":
+        return []
+    _, camera, config = found
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
-        return None if camera.response is None else load_curve(camera.response)
+        return [] if camera.response is None else [load_curve(camera.response)]
     with Ledger(config.state_dir, read_only=True) as ledger:
         choice = choose_curves(camera, ledger)
-    if not choice.files:
-        if choice.fault is not None:
-            raise ResponseFileError(choice.fault)
-        return None
-    # Of a camera that is grey by night as well: its colours.
-    chosen = choice.files[max(choice.files)]
-    click.echo(f"curve {chosen.curve.curve_id} {shown(chosen.path)}", err=True)
-    return chosen.curve
+    if not choice.files and choice.fault is not None:
+        raise ResponseFileError(choice.fault)
+    chosen = [choice.files[channels] for channels in sorted(choice.files, reverse=True)]
+    for file in chosen:
+        click.echo(f"curve {file.curve.curve_id} {shown(file.path)}", err=True)
+    return [file.curve for file in chosen]

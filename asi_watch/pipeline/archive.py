@@ -192,7 +192,7 @@ def merge_archive(
     *,
     rules: ArchiveRules,
     settings: MergeSettings,
-    curve: ResponseCurve | None,
+    curves: Sequence[ResponseCurve] = (),
     products: Sequence[ProductSpec],
     camera: str | None = None,
     workers: int | None = None,
@@ -208,8 +208,9 @@ def merge_archive(
         They may be the same, or one inside the other: products are never taken for exposures.
     rules : ArchiveRules
     settings : MergeSettings
-    curve : ResponseCurve or None
-        None with any algorithm but `mertens`: a curve is calibrated from the archive, in memory.
+    curves : sequence of ResponseCurve
+        One for each number of channels. Without any, unless the algorithm is `mertens`, curves
+        are calibrated from the archive, in memory.
     products : sequence of ProductSpec
         Written for every bracket, unless they stand already, made in the same way of the same
         files.
@@ -221,7 +222,7 @@ def merge_archive(
         Merge what is left of a bracket with unreadable images, as the daemon does; else such a
         bracket is refused.
     without_response : {"mertens", "refuse"}
-        What becomes of brackets whose images have other channels than the curve.
+        What becomes of brackets whose images have other channels than every curve.
     force : bool
         Replace whatever stands, and merge even with a calibrated curve that cannot explain the
         images.
@@ -244,7 +245,6 @@ def merge_archive(
     if not brackets:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
     summary = ArchiveSummary(len(brackets))
-    curves = [] if curve is None else [curve]
     if not curves and settings.algorithm != "mertens":
         started = time.monotonic()
         curves = _calibrated(brackets, root, settings, force)

@@ -386,7 +386,7 @@ def process_directory(
         save_dir,
         rules=ArchiveRules(round_to=slot_length(round_ts_to)),
         settings=choices.settings,
-        curve=choices.curve,
+        curves=choices.curves,
         products=(product_of(choices.filetype or ".jpg"),),
         workers=workers,
         leave_out_unreadable=leave_out,

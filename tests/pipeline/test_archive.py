@@ -24,7 +24,7 @@ RULES = ArchiveRules(expected=tuple(map(float, EXPOSURES)))
 
 def merged(folder: Path, **more: Any) -> ArchiveSummary:
     choices = merge_choices(algorithm="debevec_exact")
-    options = {"rules": RULES, "curve": true_curve(), "leave_out_unreadable": True, **more}
+    options = {"rules": RULES, "curves": [true_curve()], "leave_out_unreadable": True, **more}
     return merge_archive(
         folder / "a",
         folder / "b",
@@ -122,7 +122,7 @@ def test_an_archive_of_grey_nights_and_colour_days_has_a_curve_for_each(
         (write_grey_bracket if (number < 3) == first_grey else write_bracket)(
             tmp_path / "a", number
         )
-    summary = merged(tmp_path, curve=None)
+    summary = merged(tmp_path, curves=())
     assert (summary.merged, summary.failures) == (6, [])
     found = [read_provenance(tmp_path / "b" / name) for name in products(tmp_path / "b")]
     assert len({one.curve_id for one in found}) == 2

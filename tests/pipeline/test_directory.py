@@ -222,7 +222,7 @@ def summarised(archive: Path, tmp_path: Path, **kwargs: Any) -> ArchiveSummary:
         tmp_path / "b",
         rules=ArchiveRules(round_to=timedelta(seconds=30)),
         settings=CUSTOM,
-        curve=true_curve(),
+        curves=[true_curve()],
         products=(product_of("jpg"),),
         **kwargs,
     )

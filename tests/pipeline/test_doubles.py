@@ -22,7 +22,7 @@ def merged(root: Path, out: Path, round_to: float) -> ArchiveSummary:
         out,
         rules=ArchiveRules(round_to=timedelta(seconds=round_to)),
         settings=merge_choices(algorithm="debevec_custom").settings,
-        curve=true_curve(),
+        curves=[true_curve()],
         products=[product_of("jpg")],
         workers=0,
     )
