@@ -40,6 +40,7 @@ _RANKS_APART = 2  # only frames that are close in exposure time are compared
 _TOLERANCE = 0.35  # stops: nominal times are off by up to 10 %, curves by up to 0.25 stops
 _DARKEST, _BRIGHTEST = 40, 215  # codes at which a curve is trusted
 _MISFIT = 0.2  # stops per stop of exposure, above which a curve is wrong although times may be too
+_VISIBLE = 60  # codes whose order shows whether one frame is darker than another
 _LEAST_RATIO = 1.2  # of two exposure times, to expect that the longer frame is brighter
 _CLEAR_RATIO = 1.8  # ... to expect that it is clearly brighter
 
@@ -262,7 +263,7 @@ def _pile_up(darker: list[NDArray[np.int16]], brighter: NDArray[np.int16]) -> in
     varying = brighter >= np.minimum.reduce(darker) + _RISE
     counts = np.bincount(brighter[varying], minlength=256)
     around = np.convolve(counts, [1, 1, 1], "same")
-    white = _DIMMEST_WHITE + int(np.argmax(around[_DIMMEST_WHITE:]))
+    white = _DIMMEST_WHITE + int(np.argmax(counts[_DIMMEST_WHITE:]))
     piled = int(around[white])
     if piled < _LEAST_WHITE or counts[white + 4 :].sum() > _TOP_SHARE * piled:
         return None
@@ -404,7 +405,8 @@ def _compare_order(
 
 def _is_darker(shorter: Sample, longer: Sample, ratio: float) -> bool:
     a, b = shorter.ravel().astype(np.int16), longer.ravel().astype(np.int16)
-    useful = ((a >= 20) & (a <= 220)) | ((b >= 20) & (b <= 220))
+    # In the dark, noise and stray light hide what a longer exposure adds.
+    useful = ((a >= _VISIBLE) & (a <= _BRIGHTEST)) | ((b >= _VISIBLE) & (b <= _BRIGHTEST))
     if np.count_nonzero(useful) < _LEAST_COMPARED:
         return False
     rise = float(np.median((b - a)[useful]))
