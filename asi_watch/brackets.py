@@ -76,7 +76,13 @@ class Exposure:
         return (self.size, self.mtime_ns)
 
     def newer_than(self, other: Exposure) -> bool:
-        """Tell which of two files of the same exposure wins: the one written later."""
+        """Tell which of two files of the same exposure wins: the one written later.
+
+        Parameters
+        ----------
+        other : Exposure
+            Of the same exposure time.
+        """
         return self._age_key() > other._age_key()
 
     def _age_key(self) -> tuple[int, datetime, str]:
@@ -116,7 +122,13 @@ class ExpectedExposures:
     )
 
     def observe(self, exposures: Iterable[float]) -> None:
-        """Learn from a bracket that is over; one without any usable exposure teaches nothing."""
+        """Learn from a bracket that is over; one without any usable exposure teaches nothing.
+
+        Parameters
+        ----------
+        exposures : Iterable[float]
+            Exposure times in µs.
+        """
         present = frozenset(exposures)
         if present:
             self._recent.append(present)
@@ -137,7 +149,13 @@ class ExpectedExposures:
         return None if expected is None else len(expected)
 
     def is_complete(self, exposures: Iterable[float]) -> bool:
-        """Tell whether these exposure times make a complete bracket."""
+        """Tell whether these exposure times make a complete bracket.
+
+        Parameters
+        ----------
+        exposures : Iterable[float]
+            Exposure times in µs.
+        """
         present = frozenset(exposures)
         if isinstance(self.rule, int):
             return len(present) >= self.rule
@@ -211,7 +229,12 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
 
 
 def why_superseded(exposure: Exposure, winner: Exposure) -> str:
-    """Say why a file is not used for the sake of another of the same exposure time."""
+    """Say why a file is not used for the sake of another of the same exposure time.
+
+    Parameters
+    ----------
+    exposure, winner : Exposure
+    """
     if winner.newer_than(exposure):
         return f"{SUPERSEDED}the newer {winner.path}"
     return f"{SUPERSEDED}{winner.path}: the slot holds two brackets, and that one goes first"

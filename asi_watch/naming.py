@@ -193,7 +193,13 @@ class NamePattern:
         return self._stem_of(timestamp, self._exposure_text(exposure_us))
 
     def shares_names_with(self, other: NamePattern) -> bool:
-        """Tell whether one file name may fit both patterns."""
+        """Tell whether one file name may fit both patterns.
+
+        Parameters
+        ----------
+        other : NamePattern
+            Of another camera.
+        """
         moment = datetime(2010, 10, 10, 10, 10, 10)  # day and month may stand in any order
         names = [
             f"{pattern._stem_of(moment, exposure)}.jpg"
@@ -398,7 +404,14 @@ def parse_timezone(name: str) -> tzinfo:
 
 
 def utc_offset_changes(zone: tzinfo, year: int) -> bool:
-    """Tell whether a zone changes its offset within a year (1 … 9998), as for summer time."""
+    """Tell whether a zone changes its offset within a year (1 … 9998), as for summer time.
+
+    Parameters
+    ----------
+    zone : tzinfo
+    year : int
+        1 … 9998.
+    """
     first = datetime(year, 1, 1)
     return len({zone.utcoffset(first + timedelta(days=day)) for day in range(0, 366, 5)}) > 1
 

@@ -59,7 +59,6 @@ _SOME_DATES, _DAY = 10, 86_400.0
 # One slot may be odd, as after a clock was set back.
 _SOME = 2
 _MANY = 0.25
-_USUAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,12 @@ class NewestFiles:
 
 
 def find_newest(camera: CameraConfig) -> NewestFiles:
-    """Read the names of some of a camera's newest files; none where its folder gives no answer."""
+    """Read the names of some of a camera's newest files; none where its folder gives no answer.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    """
     (names,) = answered(_ANSWER_WITHIN, lambda: list(_newest_names(camera)))
     wanted = [path for path in names or [] if camera.wants(path.rpartition("/")[2])]
     parsed = [(path, camera.pattern.parse(path)) for path in wanted]
@@ -93,7 +97,14 @@ def find_newest(camera: CameraConfig) -> NewestFiles:
 
 
 def lines_of_names(name: str, found: NewestFiles) -> Iterator[str]:
-    """Say how the newest names are understood, a line each."""
+    """Say how the newest names are understood, a line each.
+
+    Parameters
+    ----------
+    name : str
+        The camera's.
+    found : NewestFiles
+    """
     if not found.count:
         return
     yield f"{name}: {len(found.fitting)} of the {found.count} newest files fit `filename`"
@@ -102,7 +113,13 @@ def lines_of_names(name: str, found: NewestFiles) -> Iterator[str]:
 
 
 def header_of(camera: CameraConfig, found: NewestFiles) -> Header | None:
-    """Read the header of the newest picture; None where there is none, or none that is read."""
+    """Read the header of the newest picture; None where there is none, or none that is read.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    found : NewestFiles
+    """
     if not found.fitting:
         return None
     (header,) = answered(_ANSWER_WITHIN, partial(_header, camera.watch / found.fitting[0][0]))
@@ -113,7 +130,13 @@ def header_of(camera: CameraConfig, found: NewestFiles) -> Header | None:
 
 
 def name_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
-    """Find names that do not fit, labels, dates in the future, and unexpected exposures."""
+    """Find names that do not fit, labels, dates in the future, and unexpected exposures.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    found : NewestFiles
+    """
     if found.others and not found.count:
         text = f"none of the {len(found.others)} newest files has one of these, such as"
         yield ("extensions",), f"{text} {shown(found.others[0])!r}"
@@ -197,46 +220,50 @@ def _days_for_months(camera: CameraConfig, found: NewestFiles) -> bool:
 
 
 def _exposures(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
-    """Compare `bracket.exposures` with the times that the newest brackets have."""
-    expected = camera.expected_exposures_us
-    times = Counter(parsed.exposure_us for _, parsed in found.fitting)
-    way, unit = ("bracket", "exposures"), MICROSECONDS_PER_UNIT[camera.exposure_unit]
+    """Compare `bracket.exposures` and `bracket.min_exposures` with the newest brackets."""
     slots: defaultdict[datetime, set[float]] = defaultdict(set)
     for _, parsed in found.fitting:
         slot = slot_of(parsed.timestamp, camera.bracket.round_to, camera.bracket.offset)
         slots[slot].add(parsed.exposure_us)
     # The newest bracket may be in the making, the oldest be cut by what was looked at.
-    inner = sorted(slots)[1:-1]
-    usual = median_low([len(slots[slot]) for slot in inner]) if inner else None
+    inner = [slots[slot] for slot in sorted(slots)[1:-1]]
+    usual = median_low(map(len, inner)) if inner else None
     if usual is not None and usual < camera.bracket.min_exposures:
         text = f"the newest slots have {usual} exposure{'s' if usual > 1 else ''}: none is merged"
         yield ("bracket", "min_exposures"), text
-    if not times or isinstance(expected, str):
-        return
-    if isinstance(expected, int):
-        if usual is not None and usual != expected:
-            text = f"the newest brackets have {usual} exposures, not {expected}: "
-            more = "none is ever complete" if usual < expected else "each is merged twice"
-            yield way, f"{text}{more}; write {usual}"
-        return
-    if not set(times) & set(expected):
+    expected = camera.expected_exposures_us
+    if isinstance(expected, tuple) and slots:
+        for text in _times_that_differ(camera, found, expected, inner):
+            yield ("bracket", "exposures"), text
+    elif isinstance(expected, int) and usual not in (None, expected):
+        more = "each is merged twice" if usual and usual > expected else "none is ever complete"
+        text = f"the newest brackets have {usual} exposures, not {expected}: {more}; write {usual}"
+        yield ("bracket", "exposures"), text
+
+
+def _times_that_differ(
+    camera: CameraConfig,
+    found: NewestFiles,
+    expected: tuple[float, ...],
+    brackets: Sequence[set[float]],
+) -> Iterator[str]:
+    times = {parsed.exposure_us for _, parsed in found.fitting}
+    unit = MICROSECONDS_PER_UNIT[camera.exposure_unit]
+    if times.isdisjoint(expected):
         some = ", ".join(f"{time:g}" for time in sorted(times)[:6])
-        yield way, f"none of them is in the newest files' names, which say {some} µs"
+        yield f"none of them is in the newest files' names, which say {some} µs"
         return
-    if len(inner) < _SOME:
+    if len(brackets) < _SOME:
         return
     never = [time for time in expected if time not in times]
     if never:
         text = f"{_listed_times(never, unit)} is in none of the {len(found.fitting)} newest names"
-        yield way, f"{text}: no bracket is ever complete, and each waits for bracket.grace"
-    unlisted = [
-        time
-        for time in sorted(set(times) - set(expected))
-        if sum(time in slots[slot] for slot in inner) >= _USUAL * len(inner)
-    ]
+        yield f"{text}: no bracket is ever complete, and each waits for bracket.grace"
+    counts = Counter(time for bracket in brackets for time in bracket)
+    unlisted = [t for t in sorted(times.difference(expected)) if counts[t] >= len(brackets) / 2]
     if unlisted:
         text = f"{_listed_times(unlisted, unit)} is missing here but usual in the newest brackets"
-        yield way, f"{text}: they are merged without it, and again when it comes; add it"
+        yield f"{text}: they are merged without it, and again when it comes; add it"
 
 
 def _listed_times(times_us: Sequence[float], unit_us: int) -> str:
@@ -256,7 +283,13 @@ _HARMFUL = 2
 
 
 def slot_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
-    """Find slots that hold two brackets, brackets cut in two, and times longer than a slot."""
+    """Find slots that hold two brackets, brackets cut in two, and times longer than a slot.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    found : NewestFiles
+    """
     files = [Exposure(path, name.timestamp, name.exposure_us) for path, name in found.fitting]
     round_to, offset = camera.bracket.round_to, camera.bracket.offset
     lasts = timedelta(microseconds=sum({file.exposure_us for file in files}))

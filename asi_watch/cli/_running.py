@@ -34,7 +34,13 @@ class RunningConfig:
     whole: bool = True
 
     def ago(self, camera: str, span: timedelta) -> datetime:
-        """Give the naive time of a camera's clock some time ago; UTC for a camera not known."""
+        """Give the naive time of a camera's clock some time ago; UTC for a camera not known.
+
+        Parameters
+        ----------
+        camera : str
+        span : timedelta
+        """
         return datetime.now(self.clocks.get(camera, UTC)).replace(tzinfo=None) - span
 
 

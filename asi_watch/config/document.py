@@ -73,23 +73,51 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def line_of(self, way: Way) -> int | None:
-        """Find the line of a key, or of the nearest one above it."""
+        """Find the line of a key, or of the nearest one above it.
+
+        Parameters
+        ----------
+        way : Way
+            Keys and list positions.
+        """
         while way and way not in self.lines:
             way = way[:-1]
         return self.lines.get(way)
 
     def problem(self, way: Way, message: str, line: int | None = None) -> Problem:
-        """Make a problem of a key, at its line."""
+        """Make a problem of a key, at its line.
+
+        Parameters
+        ----------
+        way : Way
+        message : str
+            What is wrong, and what would be right.
+        line : int, optional
+            Counted from 1; default: that of the key.
+        """
         at = self.line_of(way) if line is None else line
         return Problem(self.file, at, written_way(way), message)
 
     def refuse(self, way: Way, message: str, line: int | None = None) -> None:
-        """Record a problem at a key."""
+        """Record a problem at a key.
+
+        Parameters
+        ----------
+        way : Way
+        message : str
+        line : int, optional
+            As for `problem`.
+        """
         self.problems.append(self.problem(way, message, line))
 
 
 def written_way(way: Way) -> str:
-    """Write a way as ``cameras.roof.products[0].format``, positions counted from 0."""
+    """Write a way as ``cameras.roof.products[0].format``, positions counted from 0.
+
+    Parameters
+    ----------
+    way : Way
+    """
     text = ""
     for part in way:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"

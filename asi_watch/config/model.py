@@ -312,7 +312,13 @@ class CameraConfig(Section):
         )
 
     def wants(self, filename: str) -> bool:
-        """Tell by its name whether a file may be an exposure; uploads are hidden until done."""
+        """Tell by its name whether a file may be an exposure; uploads are hidden until done.
+
+        Parameters
+        ----------
+        filename : str
+            Without folders.
+        """
         suffix = filename.rpartition(".")[2].lower()
         ours = is_hidden(filename) or is_product_name(filename)
         return suffix in self.extensions and not ours

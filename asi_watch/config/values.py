@@ -39,18 +39,33 @@ Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
 
 
 def refusal(text: str) -> PydanticCustomError:
-    """Make the error for one value, with its final text."""
+    """Make the error for one value, with its final text.
+
+    Parameters
+    ----------
+    text : str
+    """
     return PydanticCustomError(REFUSED, "{text}", {"text": text})
 
 
 def refusals(found: Sequence[tuple[str, str]]) -> PydanticCustomError:
-    """Make the error for several keys of a section: pairs of key and text."""
+    """Make the error for several keys of a section: pairs of key and text.
+
+    Parameters
+    ----------
+    found : Sequence[tuple[str, str]]
+    """
     text = "; ".join(f"{key}: {message}" for key, message in found)
     return PydanticCustomError(REFUSED, "{text}", {"text": text, "found": list(found)})
 
 
 def shown(value: object) -> str:
-    """Write a value as the operator would, cut to a readable length."""
+    """Write a value as the operator would, cut to a readable length.
+
+    Parameters
+    ----------
+    value : object
+    """
     if value is None:
         return "an empty value"
     if isinstance(value, bool):
@@ -60,7 +75,12 @@ def shown(value: object) -> str:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number (true and false are none)."""
+    """Tell whether a value is a finite number (true and false are none).
+
+    Parameters
+    ----------
+    value : object
+    """
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -174,7 +194,12 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Write a number of bytes (0 or more) so that `parse_size` gives the same one back."""
+    """Write a number of bytes (0 or more) so that `parse_size` gives the same one back.
+
+    Parameters
+    ----------
+    size : int
+    """
     texts = [f"{size // factor}{unit}" for unit, factor in _BYTES.items() if size % factor == 0]
     return min(texts, key=len) if size else "0B"
 
@@ -202,7 +227,12 @@ def _read_duration_or_never(value: Any) -> timedelta | None:
 
 
 def read_age_or_never(value: Any) -> Any:
-    """Refuse a bare number as an age: days are meant, but a unit must stand there."""
+    """Refuse a bare number as an age: days are meant, but a unit must stand there.
+
+    Parameters
+    ----------
+    value : Any
+    """
     if is_number(value):
         raise refusal(f"{shown(value)} has no unit; did you mean {value:g}d?")
     return value
@@ -219,7 +249,13 @@ def _read_offset(value: Any) -> timedelta:
 
 
 def within(least: str, most: str) -> AfterValidator:
-    """Make a validator that refuses durations outside two limits; None passes."""
+    """Make a validator that refuses durations outside two limits; None passes.
+
+    Parameters
+    ----------
+    least, most : str
+        Such as ``0s`` and ``24h``.
+    """
     low, high = parse_duration(least), parse_duration(most)
 
     def check(value: timedelta | None) -> timedelta | None:
