@@ -23,7 +23,7 @@ PROMISES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("torn products", "0", KILLS, ("torn", "published", "kills")),
     ("merged twice", "0", KILLS, ("merged_twice", "published", "kills")),
     ("lost, torn or merged twice", "0", CRASHES, ("wrong", "points")),
-    ("half files taken for whole", "0", DAMAGED, ("cut_accepted", "cut", "files")),
+    ("visible damage taken for whole", "0", DAMAGED, ("visible_accepted", "visible", "files")),
     ("crashes, or hangs over 2 s", "0", DAMAGED, ("crashes_or_hangs", "files", "slowest")),
     ("products that differ", "0", SAME, ("differences", "products", "revisions")),
     ("histories that end otherwise", "0", MODEL, ("differences", "histories", "merges")),

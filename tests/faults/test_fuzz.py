@@ -28,7 +28,7 @@ def fuzz(first: int, count: int, folder: Path) -> Counter[str]:
 def test_damaged_files_neither_crash_nor_hang(tmp_path: Path) -> None:
     counts = fuzz(0, 800, tmp_path)
     assert counts["refused"] + counts["accepted"] == 800
-    assert counts["cut but accepted"] == 0
+    assert counts["visible but accepted"] == 0
 
 
 @pytest.mark.soak
@@ -40,13 +40,13 @@ def test_twenty_thousand_damaged_files(tmp_path: Path, tally: Tally) -> None:
         slowest = max(slowest, part.pop("slowest"))
         counts += part
     assert counts["refused"] + counts["accepted"] == LONG
-    assert counts["cut but accepted"] == 0
+    assert counts["visible but accepted"] == 0
     assert slowest < SECONDS
     tally.add(
         DAMAGED,
         files=LONG,
-        cut=counts["cut"],
-        cut_accepted=counts["cut but accepted"],
+        visible=counts["visible"],
+        visible_accepted=counts["visible but accepted"],
         refused=counts["refused"],
         crashes_or_hangs=0,
         slowest=f"{slowest} s",

@@ -22,6 +22,11 @@ def sky(height: int = 96, width: int = 128, channels: int = 3) -> NDArray[np.uin
     return np.asarray(smooth, np.uint8).reshape(height, width, channels)
 
 
+def noisy(height: int = 256, width: int = 320) -> NDArray[np.uint8]:
+    noise = np.random.default_rng(5).normal(0, 5, (height, width, 3))
+    return np.clip(sky(height, width) * 0.7 + 30 + noise, 0, 255).astype(np.uint8)
+
+
 def jpeg(pixels: NDArray[np.uint8] | None = None, quality: int = 92) -> bytes:
     image = sky() if pixels is None else pixels
     grey = image.shape[2] == 1
@@ -34,9 +39,12 @@ def jpeg(pixels: NDArray[np.uint8] | None = None, quality: int = 92) -> bytes:
     return data
 
 
-def pillow(mode: str, kind: str = "JPEG", **options: object) -> bytes:
+def pillow(
+    mode: str, kind: str = "JPEG", *, picture: NDArray[np.uint8] | None = None, **options: object
+) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(sky()[:, :, ::-1]).convert(mode).save(stream, kind, **options)
+    pixels = sky() if picture is None else picture
+    Image.fromarray(pixels[:, :, ::-1]).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
 
 

@@ -19,20 +19,13 @@ from asi_watch.errors import ImageError
 from asi_watch.images import jpeg as module
 from asi_watch.images import read_image
 from asi_watch.images.headers import jpeg_segments
-from tests.images.pictures import jpeg, pillow, put, sky
+from tests.images.pictures import jpeg, noisy, pillow, put, sky
 
 Pixels = NDArray[np.uint8]
 
 
-def noisy(height: int = 256, width: int = 320) -> Pixels:
-    noise = np.random.default_rng(5).normal(0, 5, (height, width, 3))
-    return np.clip(sky(height, width) * 0.7 + 30 + noise, 0, 255).astype(np.uint8)
-
-
 def pil(image: Pixels, mode: str = "RGB", **options: object) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image[:, :, ::-1]).convert(mode).save(stream, "JPEG", **options)
-    return stream.getvalue()
+    return pillow(mode, picture=image, **options)
 
 
 def parts(data: bytes) -> list[tuple[int, bytes]]:
