@@ -6,6 +6,7 @@ the bytes that are there, nothing is allocated by a claimed size, and every loop
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,11 @@ _OTHERS = (
     (b"\x1f\x8b", "a gzip file"),
     (b"<", "text (HTML or XML)"),
 )
+
+
+# Chunks, segments or boxes of one file: each costs time, and some need only a few bytes.
+MOST_PARTS = 20_000
+_FILL = re.compile(rb"\xff*")
 
 
 class HeaderError(ValueError):
@@ -134,9 +140,8 @@ def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
     HeaderError
         If the chain of segments is broken or the bytes end before the scan.
     """
-    while True:
-        while data[at : at + 2] == b"\xff\xff":  # fill bytes
-            at += 1
+    for _ in range(MOST_PARTS):
+        at = max(at, _FILL.match(data, at).end() - 1)  # type: ignore[union-attr]
         if at + 4 > len(data) and data[at : at + 2] != b"\xff\xd9":
             raise HeaderError("ends inside the JPEG header", incomplete=True)
         if data[at] != 0xFF:
@@ -157,6 +162,7 @@ def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
         if marker == 0xDA:
             return
         at += 2 + length
+    raise HeaderError(f"has more than {MOST_PARTS} segments")
 
 
 _RARE_FRAMES = {3: "lossless JPEG", **dict.fromkeys((5, 6, 7), "hierarchical JPEG")}
@@ -218,7 +224,9 @@ def png_chunks(data: bytes, *, checked: bool = True) -> Iterator[tuple[bytes, by
         If a chunk is damaged (`checked`) or the bytes end inside one.
     """
     at = 8
-    while at < len(data):
+    for _ in range(MOST_PARTS):
+        if at >= len(data):
+            return
         length = int.from_bytes(data[at : at + 4], "big")
         if at + 12 + length > len(data):
             raise HeaderError("ends inside a PNG chunk", incomplete=True)
@@ -229,6 +237,7 @@ def png_chunks(data: bytes, *, checked: bool = True) -> Iterator[tuple[bytes, by
             raise HeaderError("has a PNG chunk whose checksum is wrong")
         yield bytes(body[:4]), bytes(body[4:])
         at += 12 + length
+    raise HeaderError(f"has more than {MOST_PARTS} chunks")
 
 
 def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -245,7 +254,9 @@ def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, i
         If a box is shorter than its own header.
     """
     at = start
-    while at + 8 <= end:
+    for _ in range(MOST_PARTS):
+        if at + 8 > end:
+            return
         length, kind = struct.unpack_from(">I4s", data, at)
         head = 8
         if length == 1:
@@ -259,6 +270,7 @@ def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, i
             raise HeaderError("has a broken JP2 box")
         yield kind, at + head, min(at + length, end)
         at += length
+    raise HeaderError(f"has more than {MOST_PARTS} boxes")
 
 
 def _jp2_header(data: bytes) -> Header:

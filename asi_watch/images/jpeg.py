@@ -229,6 +229,8 @@ class JpegPicture:
 
     def _take_scan(self, payload: bytes, start: int, end: int) -> None:
         """Take in a scan, whose entropy-coded data lies at start:end."""
+        if len(self._scans) >= _MAX_SCANS:
+            raise HeaderError(f"is a JPEG with too many scans (more than {_MAX_SCANS})")
         count = payload[0] if payload else 0
         if not 1 <= count <= 4 or len(payload) != 4 + 2 * count:
             raise HeaderError("has a broken JPEG scan header")
@@ -282,8 +284,8 @@ class JpegPicture:
             If there are.
         """
         count, pixels = len(self._scans), self.header.height * self.header.width
-        if count > _MAX_SCANS or count * pixels > _MAX_SCANS_TIMES_PIXELS:
-            raise HeaderError(f"is a JPEG with too many scans ({count})")
+        if count * pixels > _MAX_SCANS_TIMES_PIXELS:
+            raise HeaderError(f"is a JPEG with too many scans ({count}) for its size")
         self._check_coverage()
 
     def check_data(self) -> None:

@@ -6,13 +6,14 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.images.headers import PNG_MAGIC, Header, HeaderError, png_chunks
+from asi_watch.images.headers import MOST_PARTS, PNG_MAGIC, Header, HeaderError, png_chunks
 from asi_watch.images.jp2_child import REFUSED
 
 __all__ = ["decode_jp2", "decode_png"]
@@ -169,18 +170,15 @@ def _check_packets(data: bytes, header: Header) -> None:
         raise HeaderError("has a broken JP2 header")
     wide, high = min(tile_x, x1 - x0), min(tile_y, y1 - y0)
     tiles = -(-(x1 - x0) // wide) * -(-(y1 - y0) // high)
-    at = begin + 2 + struct.unpack_from(">H", data, begin + 2)[0]
-    while at + 14 <= len(data):
-        marker, length = struct.unpack_from(">HH", data, at)
+    for marker, at, _ in _codestream_parts(data, header.data_offset):
         if marker == 0xFF90:  # the first tile
             return
-        if marker == 0xFF52:
+        if marker == 0xFF52 and at + 14 <= len(data):
             style, _, layers, _, levels = struct.unpack_from(">BBHBB", data, at + 4)
             sizes = data[at + 14 : at + 15 + levels] if style & 1 else bytes([0xFF]) * 33
             packets = layers * header.channels * tiles * _precincts(wide, high, levels, sizes)
             if packets > _FREE_PACKETS + header.height * header.width // _PIXELS_PER_PACKET:
                 raise HeaderError(f"is a JP2 with too many packets ({packets}: tiny precincts?)")
-        at += 2 + max(length, 2)
 
 
 def _precincts(wide: int, high: int, levels: int, sizes: bytes) -> int:
@@ -192,20 +190,27 @@ def _precincts(wide: int, high: int, levels: int, sizes: bytes) -> int:
     return max(total, 1)
 
 
-def _codestream_is_whole(data: bytes, begin: int) -> bool:
-    """Follow the JPEG 2000 tile parts by their lengths to the end mark."""
+def _codestream_parts(data: bytes, begin: int) -> Iterator[tuple[int, int, int]]:
+    """Walk markers and tile parts of a codestream: marker, where it is, how long it is in all."""
     at = begin + 2
-    while at + 4 <= len(data):
-        marker, length = struct.unpack_from(">HH", data, at)
+    for _ in range(MOST_PARTS):
+        if at + 2 > len(data):
+            return
+        marker = int.from_bytes(data[at : at + 2], "big")
+        size = 2 if marker == 0xFFD9 else 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+        if marker == 0xFF90 and at + 12 <= len(data):  # its length spans the packets
+            size = struct.unpack_from(">I", data, at + 6)[0]
+            size = len(data) - at if size == 0 else max(size, 12)
+        yield marker, at, size
+        at += size
+    raise HeaderError(f"has more than {MOST_PARTS} parts in its codestream")
+
+
+def _codestream_is_whole(data: bytes, begin: int) -> bool:
+    """Follow the tile parts by their lengths to the end mark."""
+    for marker, at, _ in _codestream_parts(data, begin):
         if marker == 0xFFD9:
             return True
-        if marker == 0xFF90:  # start of tile part: its length spans the packets
-            if at + 12 > len(data):
-                return False
-            part = struct.unpack_from(">I", data, at + 6)[0]
-            if part == 0:
-                return data.rstrip(b"\x00").endswith(b"\xff\xd9")
-            at += max(part, 12)
-        else:
-            at += 2 + max(length, 2)
-    return data[at : at + 2] == b"\xff\xd9"
+        if marker == 0xFF90 and data[at + 6 : at + 10] == bytes(4):  # as long as the rest
+            return data.rstrip(b"\0").endswith(b"\xff\xd9")
+    return False

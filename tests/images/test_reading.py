@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,29 @@ def test_too_many_bytes_are_refused_unread(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="the limit is 67108864") as caught:
         read_image(path)
     assert not caught.value.may_recover
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff" * (30 << 20),
+        b"\xff\xd8" + b"\xff\xfe\0\2" * (8 << 20),
+        b"\xff\xd8"
+        + jpeg()[2 : jpeg().index(b"\xff\xda")]
+        + b"\xff\xda\0\x08\1\1\0\0\x3f\0" * (1 << 20)
+        + b"\xff\xd9",
+        png()[:33] + chunk(b"IDAT", b"") * (2 << 20),
+        jp2()[:12] + (b"\0\0\0\x08free" * (4 << 20)),
+        jp2()[:85] + b"\xff\x4f" + b"\xff\x64\0\2" * (4 << 20),
+    ],
+    ids=["fill bytes", "segments", "scans", "chunks", "boxes", "markers"],
+)
+def test_many_tiny_parts_cost_little_time(tmp_path: Path, data: bytes) -> None:
+    path = put(tmp_path, data)
+    started = time.process_time()
+    with pytest.raises(ImageError):
+        read_image(path)
+    assert time.process_time() - started < 1.0
 
 
 def test_the_limits_are_the_callers(tmp_path: Path) -> None:
