@@ -27,6 +27,7 @@ from asi_watch.hdr.calibration import (
     sample_bracket,
 )
 from asi_watch.hdr.disc import SkyDisc, agreed_disc, as_sky_disc, find_sky_disc
+from asi_watch.hdr.frame_checks import WHITE_MARGIN, fits_high_clip, sample_frame
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import read_image
 
@@ -247,6 +248,8 @@ class _Sampled:
     files: BracketFiles
     samples: BracketSamples
     left_out: tuple[str, ...]
+    frames: tuple[NDArray[np.uint8], ...]
+    """Small samples of the exposures; see `hdr.frame_checks`."""
 
 
 class _Reader:
@@ -289,7 +292,8 @@ class _Reader:
             )
         except ValueError as error:
             raise BracketError(f"{first} and the rest of its bracket: {error}") from error
-        return _Sampled(kept, replace(samples, disc=disc), left_out)
+        frames = tuple(sample_frame(image) for image in images)
+        return _Sampled(kept, replace(samples, disc=disc), left_out, frames)
 
     def _read(
         self, bracket: BracketFiles
@@ -332,6 +336,16 @@ def _solved(
     if rejected:
         text = "calibration uses %d brackets; %d could not be used"
         log.warning(text, len(sampled), len(rejected))
+    fitting = fits_high_clip([one.frames for one in sampled], choices.high_clip)
+    if fitting is not None and fitting > choices.low_clip:
+        log.warning(
+            "high_clip %d does not fit: the camera saturates at code %d; calibrated with %d, set"
+            " merge.high_clip to it",
+            choices.high_clip,
+            fitting + WHITE_MARGIN,
+            fitting,
+        )
+        choices = replace(choices, high_clip=fitting)
     try:
         calibration = calibrate_response(
             samples,

@@ -244,10 +244,6 @@ class RowSpans:
         spans = np.ascontiguousarray(np.stack([first, last], axis=1) * shape[2], dtype=np.int32)
         return cls(spans, None if whole else wanted, shape[2])
 
-    def rows(self, first: int, last: int) -> NDArray[np.int32] | None:
-        """Spans of some rows."""
-        return None if self.spans is None else self.spans[first:last]
-
     def clear(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
         """Set what lies outside in `out`, shape (rows, W, C), whose row 0 is row `first`."""
         if self.spans is None:

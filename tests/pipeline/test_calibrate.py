@@ -11,6 +11,7 @@ from asi_watch import calibrate_brackets
 from asi_watch.errors import BracketError
 from asi_watch.hdr.calibration import BracketSamples, Calibration, CalibrationReport
 from asi_watch.pipeline import calibrate_camera, get_lne_range, load_response_curve
+from tests.hdr.test_frame_checks import shoot
 from tests.pipeline.making import (
     files_of,
     slot,
@@ -20,6 +21,7 @@ from tests.pipeline.making import (
     write_bracket,
     write_curve,
 )
+from tests.skies import EXPOSURES_US
 
 KEYS = {
     "timestamp_utc",
@@ -110,6 +112,19 @@ def test_clips_are_honoured(archive: Path, tmp_path: Path) -> None:
         used = np.flatnonzero(counts)
         assert used.min() >= 40
         assert used.max() <= 200
+
+
+def test_a_high_clip_above_the_cameras_white_is_named_and_lowered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(2):
+        for time, pixels in zip(EXPOSURES_US, shoot(EXPOSURES_US, number, white=235), strict=True):
+            name = f"{slot(number):%Y%m%d%H%M%S}_{time:.0f}.png"
+            cv2.imwrite(str(tmp_path / name), pixels)
+    path = tmp_path / "curve.npz"
+    calibrate_camera(tmp_path, path, sample_technique="flat", seed=1, sky_disc=None)
+    assert 229 <= load_response_curve(path)[1]["high_clip"] <= 231
+    assert "high_clip 250 does not fit: the camera saturates at code 23" in caplog.text
 
 
 def test_a_bad_exposure_is_named_and_its_bracket_used_without_it(
