@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ def command(config_path: str) -> None:
         name_warnings,
         slot_warnings,
     )
+    from asi_watch.cli._newest_frames import frame_warnings
 
     loaded = read_config(config_path)
     config = loaded.config
@@ -61,10 +62,11 @@ def command(config_path: str) -> None:
             *slot_warnings(camera, found),
             *_foreign_products(camera),
         ]
-        curve, faults, notes = _curve_of(camera, found, adopted.get(name))
+        curves, faults, notes = _curves_of(camera, found, adopted.get(name, []))
+        notes += frame_warnings(camera, found, curves)
         warnings += [(("cameras", name, *way), text) for way, text in here + notes]
         problems += [(("cameras", name, "response"), text) for text in faults]
-        for hint in _hints(camera, curve):
+        for hint in _hints(camera, next(iter(curves.values()), None)):
             click.echo(f"{name}: {hint}", err=True)
     for way, text in warnings:
         click.echo(f"warning: {loaded.document.problem(way, text)}", err=True)
@@ -76,8 +78,8 @@ def command(config_path: str) -> None:
 # -- curves ----------------------------------------------------------------------------------
 
 
-def _adopted_curves(config: Config) -> dict[str, Path]:
-    """Find the curves that the daemon has adopted, as far as its ledger can be read."""
+def _adopted_curves(config: Config) -> dict[str, list[Path]]:
+    """Find the curves that the daemon has adopted, newest first, as far as its ledger is read."""
     ledger_file = config.state_dir / "ledger.sqlite3"
     (there,) = answered(_ANSWER_WITHIN, partial(os.path.isfile, ledger_file))
     if not there:
@@ -88,41 +90,57 @@ def _adopted_curves(config: Config) -> dict[str, Path]:
 
     try:
         with Ledger(config.state_dir, read_only=True) as ledger:
-            found = {name: ledger.adopted_curve(name) for name in config.cameras}
+            rows = {name: reversed(ledger.curves(name)) for name in config.cameras}
     except (LedgerError, OSError):
         return {}
-    return {name: Path(curve.path) for name, curve in found.items() if curve is not None}
+    adopted = {
+        n: [Path(c.path) for c in found if c.verdict == "adopted"] for n, found in rows.items()
+    }
+    return {name: paths for name, paths in adopted.items() if paths}
 
 
-def _curve_of(
-    camera: CameraConfig, found: NewestFiles, adopted: Path | None
-) -> tuple[ResponseCurve | None, list[str], list[tuple[Way, str]]]:
-    """Judge the camera's curve: the curve that can be used, what is wrong, what is odd.
+def _curves_of(
+    camera: CameraConfig, found: NewestFiles, adopted: Sequence[Path]
+) -> tuple[dict[int, ResponseCurve], list[str], list[tuple[Way, str]]]:
+    """Judge the camera's curves: those that can be used by channels, what is wrong, what is odd.
 
     A file that is not there or that this user may not read is not judged: the daemon may be
     another.
     """
-    path = camera.response or adopted
-    if path is None or camera.merge.algorithm == "mertens":
-        return None, [], []
-    (judged,) = answered(_ANSWER_WITHIN, partial(_judged, path))
-    if judged is None:
-        return None, [], []
-    curve, fault, odd = judged
+    curves: dict[int, ResponseCurve] = {}
+    faults: list[str] = []
+    notes: list[tuple[Way, str]] = []
+    if camera.merge.algorithm == "mertens":
+        return curves, faults, notes
+    for path in ([camera.response] if camera.response else []) + [*adopted]:
+        (judged,) = answered(_ANSWER_WITHIN, partial(_judged, path))
+        curve, fault, odd = judged or (None, None, [])
+        if curve is not None and fault is None and curve.channels not in curves:
+            curves[curve.channels] = curve
+            notes += [(("response",), f"{path}: {text}") for text in odd]
+        elif fault is not None and path == camera.response:
+            faults.append(fault)
+        elif fault is not None and not curves:
+            notes.append((("response",), f"{fault}; the daemon calibrates another"))
+    notes += _channels_without_curve(camera, found, curves)
+    return curves, faults, notes
+
+
+def _channels_without_curve(
+    camera: CameraConfig, found: NewestFiles, curves: Mapping[int, ResponseCurve]
+) -> Iterator[tuple[Way, str]]:
     from asi_watch.cli._newest_files import header_of
 
-    header = header_of(camera, found)
-    if fault is None and curve is not None and header and header.channels != curve.channels:
-        fault = (
-            f"{path}: is a curve of {curve.channels} channels, and the camera's images have"
-            f" {header.channels} ({shown(found.fitting[0][0])})"
+    header = header_of(camera, found) if curves else None
+    if header is not None and header.channels not in curves:
+        have = " and ".join(map(str, sorted(curves)))
+        then = (
+            "wait for another curve"
+            if camera.without_response == "wait"
+            else "are merged by mertens until another curve is calibrated"
         )
-    notes: list[tuple[Way, str]] = [(("response",), f"{path}: {text}") for text in odd]
-    if fault is None:
-        return curve, [], notes
-    if camera.response is None:  # the daemon's own: it does without, and calibrates another
-        return None, [], [*notes, (("response",), f"{fault}; the daemon calibrates another")]
-    return None, [fault], notes
+        text = f"the curve is of {have} channels, and the camera's images have {header.channels}"
+        yield ("response",), f"{text} ({shown(found.fitting[0][0])}): such brackets {then}"
 
 
 def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:

@@ -143,10 +143,6 @@ def test_exposures_that_nobody_expects(tmp_path: Path) -> None:
     [
         (b"\x89PNG", "it is no .npz file"),
         (response_bytes(np.zeros((256, 3))), "blue, green, red: does not rise"),
-        (
-            response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)),
-            "a curve of 3 channels, and the camera's images have 1",
-        ),
     ],
 )
 def test_a_response_file_that_cannot_be_used_is_an_error(
@@ -356,5 +352,75 @@ def test_a_curve_that_the_daemon_has_adopted_is_known(tmp_path: Path) -> None:
     adopted.write_bytes(response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)))
     result = check(config)
     assert result.exit_code == 0
-    assert "a curve of 3 channels, and the camera's images have 1" in result.stderr
+    assert "the curve is of 3 channels, and the camera's images have 1" in result.stderr
+    adopted.write_bytes(b"PK")
+    result = check(config)
+    assert result.exit_code == 0
     assert "the daemon calibrates another" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "then"),
+    [({}, "are merged by mertens until"), ({"without_response": "wait"}, "wait for another curve")],
+)
+def test_a_curve_of_other_channels_is_a_warning_as_cameras_are_grey_by_night(
+    tmp_path: Path, settings: dict[str, str], then: str
+) -> None:
+    (tmp_path / "r.npz").write_bytes(response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)))
+    config = place(tmp_path, ["20260621120000_80.png"], response="r.npz", **settings)
+    result = check(config)
+    assert result.exit_code == 0
+    assert f"(20260621120000_80.png): such brackets {then}" in result.stderr
+
+
+# -- what the newest pictures show ---------------------------------------------------------------
+
+TRUE = 2.2 * np.log(np.maximum(np.arange(256), 0.5) / 128)
+
+
+def photographed(folder: Path, taken: dict[int, int], white: int = 255, **camera: object) -> Path:
+    """Three brackets of a smooth sky with a sun; `taken` gives the true time by the stated one."""
+    config = place(folder, [], **camera)
+    rows, columns = np.mgrid[:160, :160]
+    sun = np.hypot(columns - 100, rows - 50)
+    light = 3e-4 + 2e-3 * (0.5 + 0.5 * np.sin(rows / 25) * np.cos(columns / 31)) + 20 * (sun < 9)
+    rng = np.random.default_rng(1)
+    (folder / "in").mkdir(exist_ok=True)
+    for n in range(3):
+        for i, (stated, true) in enumerate(taken.items()):
+            codes = 255 * (light * true) ** (1 / 2.2) + rng.normal(0, 1, light.shape)
+            pixels = np.rint(np.clip(codes, 0, white)).astype(np.uint8)
+            name = f"{START + timedelta(seconds=30 * n + i):%Y%m%d%H%M%S}_{stated}.png"
+            (folder / "in" / name).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    (folder / "true.npz").write_bytes(response_bytes(TRUE.astype(np.float32)[:, None]))
+    return config
+
+
+SOUND = {time: time for time in (80, 160, 320, 640, 1280)}
+
+
+def test_sound_pictures_are_not_warned_of(tmp_path: Path) -> None:
+    config = photographed(tmp_path, SOUND, response="true.npz")
+    assert warnings_on("bracket.exposures", config) == []
+    assert warnings_on("merge.high_clip", config) == []
+
+
+@pytest.mark.parametrize(("stated", "true"), [(1280, 80), (80, 1280), (320, 1000)])
+def test_an_exposure_that_contradicts_its_time_is_named(
+    tmp_path: Path, stated: int, true: int
+) -> None:
+    config = photographed(tmp_path, SOUND | {stated: true}, response="true.npz")
+    told = warnings_on("bracket.exposures", config)
+    assert any(f"the exposure of {stated} µs contradicts" in line for line in told)
+
+
+@pytest.mark.parametrize("white", [225, 235, 240])
+def test_a_white_below_the_clip_is_noticed(tmp_path: Path, white: int) -> None:
+    config = photographed(tmp_path, SOUND, white)
+    (line,) = warnings_on("merge.high_clip", config)
+    assert line.startswith("250 does not fit the newest images")
+    fitting = int(line.rpartition(" ")[2])
+    assert white - 8 <= fitting < white
+    assert not warnings_on(
+        "merge.high_clip", photographed(tmp_path, SOUND, white, merge={"high_clip": fitting})
+    )
