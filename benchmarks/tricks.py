@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr.merging import Merge, open_merge
 from asi_watch.products import ProductSpec, RadianceLayers
-from asi_watch.products.radiance import _half_planes
+from asi_watch.products.radiance import _planes
 from asi_watch.products.strips import encode_jpeg
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.reporting import save, show
@@ -176,7 +176,7 @@ class Tricks:
             radiance = merge.radiance()
             layers = RadianceLayers(radiance.ln_radiance, radiance.validity)
             layers.bounds()
-            _half_planes(layers)
+            _planes(layers, half=True)
 
         self._group(
             "planes and flags of a half-float EXR",

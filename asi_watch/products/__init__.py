@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asi_watch.products.embed import find_provenance, read_provenance
-from asi_watch.products.encode import encode, encode_merge, encode_rows
+from asi_watch.products.encode import encode, encode_merge
 from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
 from asi_watch.products.publish import (
     OutputFolder,
@@ -25,7 +25,6 @@ __all__ = [
     "Unusable",
     "encode",
     "encode_merge",
-    "encode_rows",
     "find_provenance",
     "is_temporary",
     "publish",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,19 +17,24 @@ from asi_watch.products.embed import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
 from asi_watch.products.radiance import (
     RADIANCE_SCALE,
-    HalfLayers,
     RadianceLayers,
     encode_exr,
+    encode_exr_planes,
     encode_hdr,
     encode_tiff,
     flag_beyond_half,
 )
 from asi_watch.products.spec import ProductSpec
-from asi_watch.products.strips import FillRows, encode_jpeg, encode_jpeg_rows
+from asi_watch.products.strips import encode_jpeg
 
-__all__ = ["Encoded", "Product", "encode", "encode_merge", "encode_rows"]
+__all__ = ["Encoded", "Product", "encode", "encode_merge"]
 
 Encoded = bytes | memoryview
+_RADIANCE: dict[str, Callable[[ProductSpec, RadianceLayers, Provenance], Encoded]] = {
+    "exr": encode_exr,
+    "tiff": encode_tiff,
+    "hdr": encode_hdr,
+}
 _DTYPES = {"picture8": np.uint8, "picture16": np.uint16}
 
 
@@ -65,33 +71,36 @@ def encode_merge(
         As `encode`.
     """
     if spec.kind == "radiance":
-        layers, note = _layers(spec, merge)
-        notes = () if note is None else (note,)
-        noted = replace(provenance, notes=(*provenance.notes, *notes))
-        return Product(encode(spec, layers, noted), notes)
+        return _encode_radiance(spec, merge, provenance)
     if spec.format == "jpg" and merge.works_by_rows:
         # Each strip is merged and encoded by one thread while its rows are in the cache.
         size = math.prod(merge.shape)
-        out = allocate(size)[:size].reshape(merge.shape)
-        return Product(encode_rows(spec, merge.shape, merge.picture_rows, provenance, out), ())
+        picture = allocate(size)[:size].reshape(merge.shape)
+        data = encode_jpeg(spec, picture, merge.picture_rows)
+        return Product(into_jpeg(data, _noted(provenance, "uint8")), ())
     return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance), ())
 
 
-def _layers(spec: ProductSpec, merge: Merge) -> tuple[RadianceLayers | HalfLayers, str | None]:
-    """Ask a merge for what a radiance product holds; and what makes it doubtful."""
+def _encode_radiance(spec: ProductSpec, merge: Merge, provenance: Provenance) -> Product:
     exr = spec.format == "exr"
     uncertainty = merge.uncertainty() if spec.uncertainty and exr else None
     half = merge.radiance_half(RADIANCE_SCALE) if exr and spec.pixel_type != "float" else None
     if half is not None:
-        return HalfLayers(half.planes, half.validity, uncertainty), None
+        data = encode_exr_planes(spec, half.planes, half.validity, uncertainty, provenance)
+        return Product(data, ())
     radiance = merge.radiance()
     layers = RadianceLayers(radiance.ln_radiance, radiance.validity, uncertainty)
-    return flag_beyond_half(layers) if exr and spec.pixel_type == "half" else (layers, None)
+    if not (exr and spec.pixel_type == "half"):
+        return Product(encode(spec, layers, provenance), ())
+    layers, note = flag_beyond_half(layers)
+    notes = () if note is None else (note,)
+    noted = replace(provenance, notes=(*provenance.notes, *notes))
+    return Product(encode(spec, layers, noted), notes)
 
 
 def encode(
     spec: ProductSpec,
-    pixels: NDArray[Any] | RadianceLayers | HalfLayers,
+    pixels: NDArray[Any] | RadianceLayers,
     provenance: Provenance,
 ) -> Encoded:
     """Encode a product. Equal arguments give equal bytes.
@@ -100,9 +109,9 @@ def encode(
     ----------
     spec : ProductSpec
         The kind of file.
-    pixels : ndarray, shape (H, W, C), or RadianceLayers, or HalfLayers
+    pixels : ndarray, shape (H, W, C), or RadianceLayers
         What `spec.kind` says: uint8 for picture8, uint16 for picture16 (both BGR or one channel),
-        RadianceLayers for radiance; HalfLayers for an exr of half floats.
+        RadianceLayers for radiance.
     provenance : Provenance
         Embedded in the file; its `pixels` are filled in here.
 
@@ -116,18 +125,10 @@ def encode(
     ValueError
         If the pixels are not what the format needs, or the encoder fails.
     """
-    if isinstance(pixels, RadianceLayers | HalfLayers) != (spec.kind == "radiance"):
+    if isinstance(pixels, RadianceLayers) != (spec.kind == "radiance"):
         raise ValueError(f"a {spec.format} product is made from {spec.kind}")
-    if isinstance(pixels, HalfLayers):
-        if spec.format != "exr" or spec.pixel_type == "float":
-            raise ValueError("half floats are for an exr that may hold them")
-        return encode_exr(spec, pixels, provenance)
     if isinstance(pixels, RadianceLayers):
-        if spec.format == "exr":
-            return encode_exr(spec, pixels, provenance)
-        if spec.format == "tiff":
-            return encode_tiff(spec, pixels, provenance)
-        return encode_hdr(spec, pixels, provenance)
+        return _RADIANCE[spec.format](spec, pixels, provenance)
     picture = _checked(spec, pixels)
     noted = _noted(provenance, f"uint{8 * picture.itemsize}")
     if spec.format == "jpg":
@@ -136,43 +137,6 @@ def encode(
         return into_png(_opencv(".png", picture, []), noted)
     parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
     return into_jp2(_opencv(".jp2", picture, parameters), noted)
-
-
-def encode_rows(
-    spec: ProductSpec,
-    shape: tuple[int, int, int],
-    fill: FillRows,
-    provenance: Provenance,
-    out: NDArray[np.uint8] | None = None,
-) -> bytes:
-    """Encode a jpg product whose rows are made strip by strip, in two threads.
-
-    Parameters
-    ----------
-    spec : ProductSpec
-        Of format jpg.
-    shape : (int, int, int)
-        (H, W, C) of the picture.
-    fill : callable
-        Makes rows, e.g. `Merge.picture_rows`; called from several threads at once.
-    provenance : Provenance
-        Embedded in the file.
-    out : ndarray, shape (H, W, C), uint8, optional
-        Memory to use for the picture; holds it afterwards.
-
-    Returns
-    -------
-    bytes
-        To the byte what `encode` makes of the whole picture.
-
-    Raises
-    ------
-    ValueError
-        If the format is another one, or `out` does not fit.
-    """
-    if spec.format != "jpg":
-        raise ValueError(f"only jpg is encoded by rows; got {spec.format}")
-    return into_jpeg(encode_jpeg_rows(spec, shape, fill, out), _noted(provenance, "uint8"))
 
 
 def _noted(provenance: Provenance, number: str) -> Provenance:

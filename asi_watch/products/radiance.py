@@ -24,9 +24,9 @@ from asi_watch.products.spec import ProductSpec
 
 __all__ = [
     "RADIANCE_SCALE",
-    "HalfLayers",
     "RadianceLayers",
     "encode_exr",
+    "encode_exr_planes",
     "encode_hdr",
     "encode_tiff",
     "flag_beyond_half",
@@ -39,6 +39,7 @@ RADIANCE_SCALE = 1000.0
 _LN_SCALE = np.float32(math.log(RADIANCE_SCALE))
 _HALF_RANGE = (2.0**-14, 65504.0)
 """Smallest normal and largest half float: below, precision fades; above, there is only infinity."""
+_HAIR = 1.001  # within that range, as exp in float32 may round outwards
 _BLOCK_VALUES = 48 << 10
 _CHANNEL_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
 
@@ -95,37 +96,6 @@ class RadianceLayers:
         return _exp(low), _exp(high)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HalfLayers:
-    """What a radiance product of half floats holds, plane by plane as the file does.
-
-    Parameters
-    ----------
-    planes : ndarray, shape (C, H, W), float16
-        Radiance in the file's unit; B, G, R or one channel.
-    validity : ndarray, shape (C, H, W), uint8
-        As in `RadianceLayers`.
-    uncertainty : ndarray, shape (H, W, C), float, optional
-        As in `RadianceLayers`.
-
-    Raises
-    ------
-    ValueError
-        If shapes or types differ from that.
-    """
-
-    planes: NDArray[np.float16]
-    validity: NDArray[np.uint8]
-    uncertainty: NDArray[np.floating[Any]] | None = None
-
-    def __post_init__(self) -> None:
-        shape = self.planes.shape
-        if self.planes.dtype != np.float16 or len(shape) != 3 or shape[0] not in _CHANNEL_NAMES:
-            raise ValueError(f"planes are float16 (1 or 3, H, W); got {self.planes.dtype} {shape}")
-        if self.validity.dtype != np.uint8 or self.validity.shape != shape:
-            raise ValueError(f"validity has shape {self.validity.shape}, the planes {shape}")
-
-
 def _exp(ln_value: float) -> float:
     return math.inf if ln_value > 700 else math.exp(ln_value) * RADIANCE_SCALE
 
@@ -143,21 +113,12 @@ def _blocks(ln: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32
         yield slice(top, top + len(part)), block
 
 
-def _float_planes(layers: RadianceLayers) -> NDArray[np.float32]:
-    """Radiance in the file's unit, shape (C, H, W)."""
+def _planes(layers: RadianceLayers, *, half: bool) -> NDArray[Any]:
+    """Radiance in the file's unit, shape (C, H, W), float32 or half floats."""
     height, width, channels = layers.ln_radiance.shape
-    planes = np.empty((channels, height, width), np.float32)
+    planes: NDArray[Any] = np.empty((channels, height, width), np.float16 if half else np.float32)
     for rows, block in _blocks(layers.ln_radiance):
-        planes[:, rows] = block.transpose(2, 0, 1)
-    return planes
-
-
-def _half_planes(layers: RadianceLayers) -> NDArray[np.float16]:
-    """Radiance in the file's unit, shape (C, H, W), limited to the normal range of half floats."""
-    height, width, channels = layers.ln_radiance.shape
-    planes = np.empty((channels, height, width), np.float16)
-    for rows, block in _blocks(layers.ln_radiance):
-        planes[:, rows] = round_to_half(block).transpose(2, 0, 1)
+        planes[:, rows] = (round_to_half(block) if half else block).transpose(2, 0, 1)
     return planes
 
 
@@ -191,16 +152,14 @@ _VALIDITY_CODE = "sum over channels, B first, of state * 4**i; 0 valid, 1 under,
 _VALIDITY_TEXT = "validity of each sample: 0 valid, 1 too dark, 2 saturated in every exposure"
 
 
-def encode_exr(
-    spec: ProductSpec, layers: RadianceLayers | HalfLayers, provenance: Provenance
-) -> memoryview:
+def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance) -> memoryview:
     """Encode an OpenEXR file: channels B, G, R (or Y), half or float, and the layers there are.
 
     Parameters
     ----------
     spec : ProductSpec
         `compression`, `pixel_type`, `validity` and `uncertainty` are heeded.
-    layers : RadianceLayers or HalfLayers
+    layers : RadianceLayers
         The radiance.
     provenance : Provenance
         Stored as the string attribute ``asiWatchProvenance``.
@@ -215,19 +174,46 @@ def encode_exr(
     ValueError
         If the radiance is not finite.
     """
+    fits = _fits_half(layers)
+    half = spec.pixel_type == "half" or (spec.pixel_type == "auto" and fits)
+    validity = layers.validity
+    planes = None if validity is None else validity.transpose(2, 0, 1)
+    return encode_exr_planes(
+        spec, _planes(layers, half=half), planes, layers.uncertainty, provenance
+    )
+
+
+def encode_exr_planes(
+    spec: ProductSpec,
+    radiance: NDArray[Any],
+    validity: NDArray[np.uint8] | None,
+    uncertainty: NDArray[np.floating[Any]] | None,
+    provenance: Provenance,
+) -> memoryview:
+    """Encode an OpenEXR file from planes as it holds them; see `encode_exr`.
+
+    Parameters
+    ----------
+    spec, provenance
+        As for `encode_exr`.
+    radiance : ndarray, shape (C, H, W), float16 or float32
+        In the file's unit; B, G, R or one channel.
+    validity : ndarray, shape (C, H, W), uint8, optional
+    uncertainty : ndarray, shape (H, W, C), optional
+    """
     import OpenEXR
 
-    half, radiance, validity = _exr_planes(spec, layers)
+    half = radiance.dtype == np.float16
     names = _CHANNEL_NAMES[len(radiance)]
     planes: dict[str, NDArray[Any]] = dict(zip(names, radiance, strict=True))
     kept = []
     if spec.validity and validity is not None:
         kept.append("validity")
         planes["validity"] = _packed_validity(validity)
-    if spec.uncertainty and layers.uncertainty is not None:
+    if spec.uncertainty and uncertainty is not None:
         kept.append("uncertainty")
         for i, name in enumerate(names):
-            planes[f"uncertainty.{name}"] = layers.uncertainty[:, :, i].astype(np.float16)
+            planes[f"uncertainty.{name}"] = uncertainty[:, :, i].astype(np.float16)
     noted = _noted(provenance, "half" if half else "float", kept)
     header = {
         "type": OpenEXR.scanlineimage,
@@ -354,13 +340,12 @@ def flag_beyond_half(layers: RadianceLayers) -> tuple[RadianceLayers, str | None
     str or None
         What to tell the operator; None where nothing had to be flagged.
     """
-    low, high = layers.bounds()
-    if low >= _HALF_RANGE[0] and high <= _HALF_RANGE[1]:
+    if _fits_half(layers):
         return layers, None
     ln = layers.ln_radiance
-    # A hair inside the range, as exp in float32 may round outwards.
-    limits = [np.float32(math.log(v * f)) for v, f in zip(_HALF_RANGE, (1.001, 0.999), strict=True)]
-    below, above = ln + _LN_SCALE < limits[0], ln + _LN_SCALE > limits[1]
+    ends = (_HALF_RANGE[0] * _HAIR, _HALF_RANGE[1] / _HAIR)
+    lowest, highest = (np.float32(math.log(end / RADIANCE_SCALE)) for end in ends)
+    below, above = ln < lowest, ln > highest
     before = np.zeros(ln.shape, np.uint8) if layers.validity is None else layers.validity
     after = before.copy()
     after[below & (before == 0)] = 1
@@ -394,18 +379,6 @@ def _exr_compression(spec: ProductSpec, *, half: bool) -> str:
     return {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}[name] + "_COMPRESSION"
 
 
-def _exr_planes(
-    spec: ProductSpec, layers: RadianceLayers | HalfLayers
-) -> tuple[bool, NDArray[Any], NDArray[np.uint8] | None]:
-    """Whether it is half floats, the radiance and the validity, both (C, H, W)."""
-    if isinstance(layers, HalfLayers):
-        return True, layers.planes, layers.validity
-    half = _is_half(spec, layers)
-    planes = _half_planes(layers) if half else _float_planes(layers)
-    validity = layers.validity
-    return half, planes, None if validity is None else validity.transpose(2, 0, 1)
-
-
 def _packed_validity(validity: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Pack planes of shape (C, H, W) into one."""
     code = validity[0].copy()
@@ -417,11 +390,9 @@ def _packed_validity(validity: NDArray[np.uint8]) -> NDArray[np.float16]:
     return packed.view(np.float16).reshape(code.shape)
 
 
-def _is_half(spec: ProductSpec, layers: RadianceLayers) -> bool:
+def _fits_half(layers: RadianceLayers) -> bool:
     low, high = layers.bounds()
-    # A hair inside the range, as exp in float32 may round outwards.
-    fits = low >= _HALF_RANGE[0] * 1.001 and high <= _HALF_RANGE[1] * 0.999
-    return spec.pixel_type == "half" or (spec.pixel_type == "auto" and fits)
+    return low >= _HALF_RANGE[0] * _HAIR and high <= _HALF_RANGE[1] / _HAIR
 
 
 def _noted(provenance: Provenance, number: str, kept: list[str]) -> Provenance:

@@ -19,19 +19,17 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from asi_watch.cores import usable_cores
+from asi_watch.cores import merge_threads
 from asi_watch.images.headers import jpeg_segments
 from asi_watch.products.spec import ProductSpec
 
-__all__ = ["FillRows", "encode_jpeg", "encode_jpeg_rows", "strip_bounds"]
+__all__ = ["FillRows", "encode_jpeg", "strip_bounds"]
 
 FillRows = Callable[[int, int, NDArray[np.uint8]], None]
 """Writes the picture's rows first:last into an array of shape (last − first, W, C)."""
 
 _DRI, _SOF0, _SOS = 0xDD, 0xC0, 0xDA
 _MAX_INTERVAL = 65535
-# Fewer than strips: a thread whose core is busy with something else leaves them to the other.
-_MOST_THREADS = 2
 # Width and height of a minimum coded unit, in pixels.
 _UNITS = {"Gray": (8, 8), "444": (8, 8), "422": (16, 8), "420": (16, 16)}
 
@@ -46,8 +44,10 @@ class _Strip:
     coded: memoryview  # entropy-coded data, without the end mark
 
 
-def encode_jpeg(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
-    """Encode a picture as one JPEG, in `spec.strips` parallel strips.
+def encode_jpeg(
+    spec: ProductSpec, picture: NDArray[np.uint8], fill: FillRows | None = None
+) -> bytes:
+    """Encode a picture as one JPEG, in `spec.strips` strips by two threads.
 
     Parameters
     ----------
@@ -55,84 +55,35 @@ def encode_jpeg(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
         `quality`, `subsampling` and `strips` are heeded.
     picture : ndarray, shape (H, W, C), uint8
         BGR or grey.
+    fill : callable, optional
+        Makes the rows of `picture` when they are needed, while they are in the cache; called from
+        several threads at once, each for its own rows.
 
     Returns
     -------
     bytes
-        A baseline JPEG without EXIF.
+        A baseline JPEG without EXIF, the same however the rows came.
     """
     bounds = strip_bounds(spec, picture.shape)
-    if len(bounds) == 1:
-        return _encode(spec, picture)
-    with ThreadPoolExecutor(_threads(bounds)) as pool:
-        strips = list(pool.map(lambda rows: _encode(spec, picture[slice(*rows)]), bounds))
-    return _joined(strips, bounds, _interval(spec, picture.shape, bounds))
-
-
-def encode_jpeg_rows(
-    spec: ProductSpec,
-    shape: tuple[int, int, int],
-    fill: FillRows,
-    out: NDArray[np.uint8] | None = None,
-) -> bytes:
-    """Encode a picture whose rows are made when they are needed, strip by strip in parallel.
-
-    Parameters
-    ----------
-    spec : ProductSpec
-        As for `encode_jpeg`.
-    shape : (int, int, int)
-        (H, W, C) of the picture.
-    fill : callable
-        Makes rows; called from several threads at once, each for its own rows.
-    out : ndarray, shape (H, W, C), uint8, optional
-        Memory to use for the picture; holds it afterwards.
-
-    Returns
-    -------
-    bytes
-        To the byte what `encode_jpeg` makes of the whole picture.
-
-    Raises
-    ------
-    ValueError
-        If `out` does not fit.
-    """
-    picture = np.empty(shape, np.uint8) if out is None else out
-    if picture.shape != tuple(shape) or picture.dtype != np.uint8:
-        raise ValueError(f"out is {picture.dtype} {picture.shape}; a uint8 {shape} is needed")
-    bounds = strip_bounds(spec, shape)
 
     def strip(rows: tuple[int, int]) -> bytes:
         part = picture[slice(*rows)]
-        fill(rows[0], rows[1], part)
+        if fill is not None:
+            fill(rows[0], rows[1], part)
         return _encode(spec, part)
 
     if len(bounds) == 1:
         return strip(bounds[0])
-    with ThreadPoolExecutor(_threads(bounds)) as pool:
+    # Fewer threads than strips: one whose core is busy leaves them to the other.
+    with ThreadPoolExecutor(min(merge_threads(), len(bounds))) as pool:
         strips = list(pool.map(strip, bounds))
-    return _joined(strips, bounds, _interval(spec, shape, bounds))
-
-
-def _threads(bounds: Sequence[tuple[int, int]]) -> int:
-    return min(_MOST_THREADS, usable_cores(), len(bounds))
+    return _joined(strips, bounds, _interval(spec, picture.shape, bounds))
 
 
 def strip_bounds(spec: ProductSpec, shape: Sequence[int]) -> list[tuple[int, int]]:
     """Return the first and last row of each strip: equal whole block rows, the last may be less.
 
-    Parameters
-    ----------
-    spec : ProductSpec
-        `strips` is the wish; small pictures get fewer.
-    shape : sequence of int
-        (H, W, C).
-
-    Returns
-    -------
-    list of (int, int)
-        Only one where strips are not possible.
+    `spec.strips` is the wish: small pictures get fewer, and only one where strips are impossible.
     """
     height, width, channels = shape
     across, down = _unit(spec, channels)

@@ -23,11 +23,11 @@ from asi_watch.products import (
     RadianceLayers,
     encode,
     encode_merge,
-    encode_rows,
     find_provenance,
     read_provenance,
 )
-from asi_watch.products.radiance import HalfLayers, flag_beyond_half, round_to_half
+from asi_watch.products.radiance import flag_beyond_half, round_to_half
+from asi_watch.products.strips import encode_jpeg
 from tests.hdr.brackets import TIMES, curve, shoot
 from tests.products.making import FORMATS, layers, picture, pixels_for, provenance
 
@@ -194,7 +194,9 @@ def test_strips_decode_to_the_same_pixels_everywhere(
         def fill(first: int, last: int, out: NDArray[np.uint8]) -> None:
             out[...] = pixels[first:last]
 
-        assert encode_rows(spec, shape, fill, provenance()) == data
+        made = np.empty(shape, np.uint8)
+        assert encode_jpeg(spec, made, fill) == encode_jpeg(spec, pixels)
+        assert np.array_equal(made, pixels)
 
 
 def test_more_units_than_a_restart_interval_counts_are_encoded_at_once() -> None:
@@ -203,22 +205,6 @@ def test_more_units_than_a_restart_interval_counts_are_encoded_at_once() -> None
     data = bytes(encode(spec, pixels, provenance()))
     assert b"\xff\xdd\x00\x04" not in data
     assert b"\xff\xdd\x00\x04" in bytes(encode(spec, pixels[:1008], provenance()))
-
-
-def test_rows_go_into_the_memory_that_is_given() -> None:
-    out = np.empty((32, 32, 3), np.uint8)
-    spec = ProductSpec("jpg", strips=2)
-
-    def fill(first: int, _last: int, rows: NDArray[np.uint8]) -> None:
-        rows[...] = first
-
-    encode_rows(spec, (32, 32, 3), fill, provenance(), out)
-    assert (out[:16] == 0).all()
-    assert (out[16:] == 16).all()
-    with pytest.raises(ValueError, match="is needed"):
-        encode_rows(spec, (32, 40, 3), fill, provenance(), out)
-    with pytest.raises(ValueError, match="only jpg"):
-        encode_rows(ProductSpec("png"), (32, 32, 3), fill, provenance())
 
 
 # --- radiance ---------------------------------------------------------------------------------
@@ -303,18 +289,6 @@ def test_half_floats_straight_from_a_merge_are_the_radiance(channels: int) -> No
     assert {pixels.dtype for name, pixels in full.items() if name != "validity"} == {
         np.dtype(np.float32)
     }
-
-
-def test_half_layers_are_checked() -> None:
-    planes = np.ones((3, 4, 5), np.float16)
-    made = HalfLayers(planes, np.zeros(planes.shape, np.uint8))
-    for spec in (ProductSpec("tiff"), ProductSpec("exr", pixel_type="float"), ProductSpec("png")):
-        with pytest.raises(ValueError, match=r"half|made from"):
-            encode(spec, made, provenance())
-    with pytest.raises(ValueError, match="float16"):
-        HalfLayers(planes.astype(np.float32), made.validity)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="validity"):
-        HalfLayers(planes, made.validity[:1])
 
 
 def test_layers_are_left_out_on_request_or_where_there_are_none() -> None:
