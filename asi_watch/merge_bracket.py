@@ -56,7 +56,6 @@ __all__ = [
     "Published",
     "compose",
     "merge_bracket",
-    "what_stands",
 ]
 
 FailureKind = Literal["inputs", "output", "retry", "curve", "few", "taken", "permanent"]
@@ -230,26 +229,6 @@ class MergeRefusedError(BracketError):
         super().__init__(reason)
         self.kind: FailureKind = kind
         self.files = files
-
-
-def what_stands(
-    plan: MergePlan, bracket: Bracket, curves: Sequence[ResponseCurve] = ()
-) -> Published | Kept | Failed | None:
-    """Tell why a bracket need or may not be merged, without reading its exposures.
-
-    Parameters
-    ----------
-    plan, bracket, curves
-        As for `merge_bracket`.
-
-    Returns
-    -------
-    Published, Kept or Failed
-        The same products stand, better ones, or another camera's.
-    None
-        It is to be merged.
-    """
-    return None if plan.replace else _Standing(plan, bracket).settled(curves)
 
 
 def merge_bracket(

@@ -38,7 +38,6 @@ from asi_watch.merge_bracket import (
     MergePlan,
     Published,
     merge_bracket,
-    what_stands,
 )
 from asi_watch.pipeline.curves import calibrate_found
 from asi_watch.pipeline.find_brackets import (
@@ -350,18 +349,13 @@ class BracketMerger:
     ) -> tuple[Published | Kept | Failed, list[Unusable]]:
         """Merge what is readable: each file that turns out not to be is left out."""
         unreadable: list[Unusable] = []
-        asked = self._bracket(bracket, files, unreadable)
-        if len(files) > len(asked.exposures):
-            there = what_stands(self._plan, asked, self._curves)
-            if isinstance(there, Published | Kept):
-                return there, unreadable
-            # As the daemon does: whether a file is superseded or damaged is known once it is read.
-            chosen = {e.path for e in asked.exposures}
-            for spare in (e for e in files if e.path not in chosen):
-                try:
-                    frames.give_back(frames.read(spare.path).pixels)
-                except ImageError as error:
-                    unreadable.append(Unusable(spare.path, error.reason))
+        # As the daemon does: whether a file is superseded or damaged is known once it is read.
+        chosen = {e.path for e in self._bracket(bracket, files, unreadable).exposures}
+        for spare in (e for e in files if e.path not in chosen):
+            try:
+                frames.give_back(frames.read(spare.path).pixels)
+            except ImageError as error:
+                unreadable.append(Unusable(spare.path, error.reason))
         while True:
             asked = self._bracket(bracket, files, unreadable)
             result = merge_bracket(self._plan, asked, frames, self._curves)
