@@ -181,6 +181,8 @@ class Published:
         Exposures that the merge itself left out.
     timings : dict
         Seconds per step.
+    revision : int or None
+        Of adopted products: higher than was asked for where the row that counted is lost.
     """
 
     products: tuple[str, ...]
@@ -192,6 +194,7 @@ class Published:
     adopted: bool = False
     left_out: tuple[Unusable, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -539,7 +542,13 @@ class _Standing:
         notes = tuple(dict.fromkeys(note for p in made if p for note in p.notes))
         fallback = first.algorithm != self._plan.settings.algorithm
         return Published(
-            targets, first.algorithm, first.curve_id, notes, fallback=fallback, adopted=True
+            targets,
+            first.algorithm,
+            first.curve_id,
+            notes,
+            fallback=fallback,
+            adopted=True,
+            revision=first.revision,
         )
 
     def _could_be_made_now(self, found: Provenance, curves: Sequence[ResponseCurve]) -> bool:

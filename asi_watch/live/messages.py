@@ -63,6 +63,8 @@ class Published:
     """The products were already there, complete, from before a crash: nothing was merged."""
     remark: str | None = None
     """Why this is a fallback product."""
+    revision: int | None = None
+    """Of adopted products: higher than was asked for where the row that counted is lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,8 @@ class Reporting:
 
     def _log_bracket(self, record: BracketRecord, next_try: float | None) -> None:
         final = record.state == "failed" and next_try is None
+        # Only what was merged just now took its time.
+        adopted = record.state == "published" and not record.timings
         event(
             log,
             _level(record, final),
@@ -179,7 +181,8 @@ class Reporting:
             revision=record.revision if record.revision > 1 else None,
             product=record.products[0] if record.products else None,
             curve=record.curve_id,
-            latency=record.latency,
+            adopted="made before" if adopted else None,
+            latency=None if adopted else record.latency,
             attempts=record.attempts if next_try is not None else None,
             next_try=None if next_try is None else f"{next_try:.0f}s",
             not_retried="unless asked for with: asi-watch retry" if final else None,

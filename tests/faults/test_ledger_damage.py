@@ -13,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
+from asi_watch.live.ledger.rebuild import Backups
 from tests.faults.verdict import check, crashes_in, files_by_slot, unsettled
 from tests.integration.daemon import EXPOSURES, Site, file_name, frames, slot
 
@@ -89,9 +90,20 @@ def truncated(site: Site) -> None:
     os.truncate(site.state / FILE_NAME, (site.state / FILE_NAME).stat().st_size * 2 // 3)
 
 
+def byte_that_is_no_utf8(site: Site) -> None:
+    """One bit of a row's text: the file itself is sound, and a start looks at it as it is."""
+    with closing(sqlite3.connect(site.state / FILE_NAME)) as db, db:
+        db.execute("UPDATE brackets SET updated_utc = CAST(x'ff' AS TEXT), reason = x'fe'")
+
+
 def senseless_row(site: Site) -> None:
     with closing(sqlite3.connect(site.state / FILE_NAME)) as db, db:
         db.execute("UPDATE brackets SET inputs = '[{' WHERE slot = ?", (slot(LATE).isoformat(),))
+
+
+def header_destroyed_after_a_backup(site: Site) -> None:
+    Backups(site.state).make()
+    header_destroyed(site)
 
 
 def text(site: Site) -> None:
@@ -112,8 +124,10 @@ def fold_journal_in(site: Site) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-SHORT = (header_destroyed, journal_deleted, backup_of_last_week)
+SHORT = (header_destroyed_after_a_backup, journal_deleted, byte_that_is_no_utf8)
 LONG = (
+    header_destroyed,
+    backup_of_last_week,
     journal_torn,
     journal_over_a_backup,
     page_overwritten,
@@ -162,12 +176,12 @@ def test_what_a_daemon_cannot_help_ends_it_with_a_reason(site: Site) -> None:
     site.state.mkdir()
     (site.state / FILE_NAME).mkdir()
     answer = site.run("run")
-    assert answer.returncode == 1
+    assert answer.returncode == 5
     assert "is no file; move it out of the way" in answer.stderr
     (site.state / FILE_NAME).rmdir()
     with Ledger(site.state) as ledger:
         ledger._db.execute("PRAGMA user_version = 99")
     answer = site.run("run")
-    assert answer.returncode == 1
+    assert answer.returncode == 5
     assert "written by a newer asi-watch" in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -477,6 +477,9 @@ class Collector:
         counters.incomplete += not record.complete
         record = replace(
             record,
+            revision=max(record.revision, outcome.revision or 0),
+            # Every revision had an exposure that came late.
+            late=max(record.late, (outcome.revision or 1) - 1),
             products=outcome.products,
             curve_id=outcome.curve_id,
             algorithm=outcome.algorithm,

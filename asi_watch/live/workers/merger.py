@@ -183,6 +183,7 @@ class Merger:
             timings={} if outcome.adopted else {"waited": waited, **outcome.timings},
             adopted=outcome.adopted,
             remark=_remark(outcome),
+            revision=outcome.revision,
         )
 
     def _tell(self, made: bracket_merge.Published, slot: datetime) -> None:
