@@ -14,7 +14,10 @@ Put = Callable[[Path], None]
 
 
 def _content(make: Callable[[], bytes]) -> Put:
-    return lambda path: path.write_bytes(make()) and None
+    def put(path: Path) -> None:
+        path.write_bytes(make())
+
+    return put
 
 
 def _fifo(path: Path) -> None:

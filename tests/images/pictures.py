@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def jpeg(pixels: NDArray[np.uint8] | None = None, quality: int = 92) -> bytes:
 
 
 def pillow(
-    mode: str, kind: str = "JPEG", *, picture: NDArray[np.uint8] | None = None, **options: object
+    mode: str, kind: str = "JPEG", *, picture: NDArray[np.uint8] | None = None, **options: Any
 ) -> bytes:
     stream = io.BytesIO()
     pixels = sky() if picture is None else picture
@@ -48,7 +49,7 @@ def pillow(
     return stream.getvalue()
 
 
-def png(pixels: NDArray[np.generic] | None = None) -> bytes:
+def png(pixels: NDArray[Any] | None = None) -> bytes:
     done, data = cv2.imencode(".png", sky() if pixels is None else pixels)
     assert done
     return bytes(data)

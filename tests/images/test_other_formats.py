@@ -6,6 +6,7 @@ import resource
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_the_reason_is_the_same_every_time(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_sound_ones_of_many_settings_are_read(
-    tmp_path: Path, mode: str, options: dict[str, object]
+    tmp_path: Path, mode: str, options: dict[str, Any]
 ) -> None:
     image = Image.fromarray(sky()[:, :, ::-1]).convert(mode)
     path = tmp_path / "a.jp2"

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}]
 )
-def test_other_ordinary_jpegs_decode(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+def test_other_ordinary_jpegs_decode(tmp_path: Path, mode: str, options: dict[str, Any]) -> None:
     frame = read_image(put(tmp_path, pillow(mode, **options)))
     assert frame.pixels.shape == (96, 128, 1 if mode == "L" else 3)
 
