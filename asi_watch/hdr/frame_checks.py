@@ -287,7 +287,7 @@ def _compare_through_curve(
 ) -> tuple[list[Contradiction], bool, float | None]:
     """Compare frames through g; gives contradictions, whether the others agree, and a misfit."""
     ln_t = np.log(times)
-    pairs = _pair_offsets(samples, ln_t, curve, ceiling)
+    pairs = _compared_pairs(samples, ln_t, curve, ceiling)
     groups = _connected(len(times), pairs)
     frames = max(groups, key=len)
     if len(frames) < 2:
@@ -308,59 +308,103 @@ def _compare_through_curve(
         stops = float(here[place]) - centre
         if agreed and place in members:
             continue
-        fitting = times[frame] * 2.0**stops if agreed or len(frames) == 2 else None
+        exact = any(pair.exact for pair in pairs if frame in (pair.first, pair.second))
+        known = exact and (agreed or len(frames) == 2)
+        fitting = times[frame] * 2.0**stops if known else None
         found.append(Contradiction(frame, times[frame], fitting))
     return found, agreed, None
 
 
-def _pair_offsets(
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two frames: median of ln E seen by the first minus ln E seen by the second.
+
+    `exact` is False where the offset is a lower bound, because no pixel has codes in both frames
+    that the curve can be trusted at.
+    """
+
+    first: int
+    second: int
+    offset: float
+    exact: bool
+
+
+def _compared_pairs(
     samples: Sequence[Sample], ln_t: NDArray[np.float64], curve: NDArray[np.float32], ceiling: int
-) -> dict[tuple[int, int], float]:
-    """Median of ln E seen by one frame minus ln E seen by another, of frames close in time."""
+) -> list[_Pair]:
+    """Compare the frames that are close in exposure time."""
     channels = curve.shape[1]
     if channels != samples[0].shape[1]:
-        return {}
+        return []
     g = np.ascontiguousarray(curve.T)
-    z = np.arange(256)
-    trusted = (z >= _DARKEST) & (z <= ceiling)
-    bounds = g[:, [_DARKEST]], g[:, [max(ceiling, _DARKEST)]]
     index = [(s + 256 * np.arange(channels, dtype=np.uint16)).ravel() for s in samples]
-    values = [g.ravel().take(i) - np.float32(ln) for i, ln in zip(index, ln_t, strict=True)]
     rank = np.argsort(np.argsort(ln_t, kind="stable"))
-    pairs = {}
+    pairs = []
     for i, j in combinations(range(len(ln_t)), 2):
         if abs(int(rank[i]) - int(rank[j])) > _RANKS_APART:
             continue
-        medians = []
-        for seen, other in ((i, j), (j, i)):
-            # Chosen by one frame alone, and by what the other is expected to see: choosing by
-            # both would favour noise that lifts a dark pixel over the limit.
-            expected = g + np.float32(ln_t[other] - ln_t[seen])
-            useful = trusted & (expected >= bounds[0]) & (expected <= bounds[1])
-            chosen = np.flatnonzero(useful.ravel().take(index[seen]))
-            if len(chosen) >= _LEAST_COMPARED:
-                difference = values[i].take(chosen) - values[j].take(chosen)
-                medians.append(float(np.median(difference)))
-        if medians:
-            pairs[i, j] = sum(medians) / len(medians)
+        step = float(ln_t[j] - ln_t[i])
+        found = [
+            one
+            for one in (
+                _seen_from(index[i], index[j], g, step, ceiling, -1),
+                _seen_from(index[j], index[i], g, -step, ceiling, 1),
+            )
+            if one is not None
+        ]
+        exact = any(one[1] for one in found)
+        values = [offset for offset, is_exact in found if is_exact == exact]
+        if values:
+            pairs.append(_Pair(i, j, sum(values) / len(values), exact))
     return pairs
 
 
-def _connected(count: int, pairs: dict[tuple[int, int], float]) -> list[list[int]]:
+def _seen_from(
+    seen: NDArray[np.uint16],
+    other: NDArray[np.uint16],
+    g: NDArray[np.float32],
+    step: float,
+    ceiling: int,
+    sign: int,
+) -> tuple[float, bool] | None:
+    """Compare what a frame shows with what another lets expect, step = ln of the times' ratio.
+
+    Pixels are chosen by the one frame alone, and by what is expected of the other: choosing by
+    both would favour noise that lifts a dark pixel over the limit.
+    """
+    z = np.arange(256)
+    trusted = (z >= _DARKEST) & (z <= ceiling)
+    low, high = g[:, [_DARKEST]], g[:, [max(ceiling, _DARKEST)]]
+    expected = g + np.float32(step)
+    useful = trusted & (expected >= low) & (expected <= high)
+    chosen = np.flatnonzero(useful.ravel().take(seen))
+    exact = len(chosen) >= _LEAST_COMPARED
+    actual = g
+    if not exact:
+        # Expected to be darker or brighter than what can be trusted: is it at least that?
+        chosen = np.flatnonzero(np.tile(trusted, len(g)).take(seen))
+        if len(chosen) < _LEAST_COMPARED:
+            return None
+        expected, actual = np.clip(expected, low, high), np.clip(g, low, high)
+    difference = actual.ravel().take(other[chosen]) - expected.ravel().take(seen[chosen])
+    return sign * float(np.median(difference)), exact
+
+
+def _connected(count: int, pairs: Sequence[_Pair]) -> list[list[int]]:
     """Frames that pairs connect, in groups."""
     group = list(range(count))
-    for i, j in pairs:
-        old, new = group[j], group[i]
+    for pair in pairs:
+        old, new = group[pair.second], group[pair.first]
         group = [new if g == old else g for g in group]
     return [[i for i in range(count) if group[i] == g] for g in sorted(set(group))]
 
 
-def _offsets(count: int, pairs: dict[tuple[int, int], float]) -> NDArray[np.float64]:
+def _offsets(count: int, pairs: Sequence[_Pair]) -> NDArray[np.float64]:
     """Offset of each frame from the differences of pairs, least absolute deviations."""
     rows = np.zeros((len(pairs), count))
-    for row, (i, j) in zip(rows, pairs, strict=True):
-        row[i], row[j] = 1.0, -1.0
-    wanted, weight = np.array(list(pairs.values())), np.ones(len(pairs))
+    for row, pair in zip(rows, pairs, strict=True):
+        row[pair.first], row[pair.second] = 1.0, -1.0
+    wanted, weight = np.array([pair.offset for pair in pairs]), np.ones(len(pairs))
     offset: NDArray[np.float64] = np.zeros(count)
     for _ in range(8):
         solved = np.linalg.lstsq(rows * weight[:, None], wanted * weight, rcond=None)[0]

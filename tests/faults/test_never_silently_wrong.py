@@ -443,7 +443,7 @@ def test_half_floats_clamp_nothing_silently(tmp_path: Path, pixel_type: str, dim
     valid = made["flags"] == 0
     truth = 1000 * light / CAMERAS["gamma"][128]
     off = np.abs(np.log2(np.maximum(made["radiance"][valid], 1e-30) / truth[valid]))
-    assert np.percentile(off, 99) < 0.5 or "half" in result.stderr
+    assert not off.size or np.percentile(off, 99) < 0.5 or "half" in result.stderr
 
 
 # -- exposures in an order of their own ----------------------------------------------------------

@@ -142,6 +142,17 @@ def test_without_a_majority_nothing_is_left_out():
     assert check(shoot(FALSE_TIMES["two swapped"][0]), exclude=False).excluded == ()
 
 
+def test_times_too_far_apart_to_compare_codes_are_still_checked():
+    """Linear cameras: three stops apart no code of both frames lies in the middle."""
+    linear = gamma_curve(1.0)
+    light = np.minimum(sky(3), 0.1) * 0.3
+    for true, wrong in (((100, 800), False), ((100, 100), True), ((800, 800), True)):
+        frames = [np.rint(np.clip(255 * light * t, 0, 255)).astype(np.uint8) for t in true]
+        found = check(frames, (100.0, 800.0), linear).contradictions
+        assert len(found) == (2 if wrong else 0)
+        assert all(one.fitting_time is None for one in found)
+
+
 def test_without_a_curve_the_order_is_compared():
     findings = check(shoot((80, 160, 320, 640, 80)), curve=None)
     assert [found.index for found in findings.excluded] == [4]
