@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.ledger.records import BracketRecord
 
 BRACKETS = 12
 _PATIENCE = 150.0

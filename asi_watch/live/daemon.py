@@ -173,6 +173,7 @@ class Daemon:
     def _begin(self) -> None:
         self._pool.start()
         for camera in self._cameras.values():
+            self._alive()
             camera.start(time.monotonic())
         self._show()
         event(

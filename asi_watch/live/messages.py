@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
-from asi_watch.live.records import BracketRecord, RejectedFile
+from asi_watch.live.ledger.records import BracketRecord, RejectedFile
 
 Signature = tuple[int, int]
 """Size and modification time (ns) of a file."""

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.ledger.records import BracketRecord
 
 ZONES = {"west": "America/Denver", "east": "Asia/Tokyo", "plain": "UTC"}
 

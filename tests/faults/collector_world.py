@@ -16,6 +16,7 @@ from typing import Any
 from asi_watch.brackets import Exposure, chosen_files, slot_of
 from asi_watch.config.model import BracketConfig, CameraConfig
 from asi_watch.live.collecting.collector import Collector
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, BracketRecord
 from asi_watch.live.messages import (
     Command,
     DropWork,
@@ -34,7 +35,6 @@ from asi_watch.live.messages import (
     Vanished,
     WriteRecord,
 )
-from asi_watch.live.records import MAX_ATTEMPTS, BracketRecord
 from asi_watch.naming import NamePattern
 
 EXPOSURES = (80.0, 160.0, 320.0)

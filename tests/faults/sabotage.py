@@ -26,7 +26,7 @@ import asi_watch.frames
 import asi_watch.live.ledger.ledger
 import asi_watch.merge_bracket
 from asi_watch.cli import main
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.naming import slot_stem
 
 # The package has a function of the same name.

@@ -14,7 +14,7 @@ from PIL import Image
 from asi_watch.brackets import Exposure, chosen_files, slot_of
 from asi_watch.errors import ImageError
 from asi_watch.images import read_image
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.naming import NamePattern
 from asi_watch.products import read_provenance
 from tests.integration.daemon import Site

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.response_files import response_bytes
 from tests.skies import EXPOSURES_US, jpeg_bracket, sky_bracket
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.records import WITHOUT_CURVE
+from asi_watch.live.ledger.records import WITHOUT_CURVE
 from asi_watch.response_files import load_curve
 from tests.integration.daemon import Site
 

@@ -21,7 +21,7 @@ import OpenEXR
 
 from asi_watch.brackets import Exposure
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
-from asi_watch.live.records import BracketRecord
+from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.products import ProvenanceError, is_temporary, read_provenance
 from tests.faults.verdict import OnDisk, decode_strictly, files_by_slot
 from tests.machine.place import MIN_EXPOSURES, Place

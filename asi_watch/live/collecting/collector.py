@@ -16,7 +16,16 @@ from typing import Literal, Protocol
 
 from asi_watch.brackets import ExpectedExposures, Exposure, slot_of, why_too_many
 from asi_watch.config.model import CameraConfig
-from asi_watch.live.collecting.open_bracket import MOST_LISTED, Arrival, OpenBracket
+from asi_watch.live.collecting.open_bracket import Arrival, OpenBracket
+from asi_watch.live.ledger.records import (
+    MAX_ATTEMPTS,
+    MOST_REJECTED,
+    WITHOUT_CURVE,
+    BracketRecord,
+    RecordState,
+    RejectedFile,
+    tries,
+)
 from asi_watch.live.messages import (
     Command,
     DropWork,
@@ -34,14 +43,6 @@ from asi_watch.live.messages import (
     Unusable,
     Vanished,
     WriteRecord,
-)
-from asi_watch.live.records import (
-    MAX_ATTEMPTS,
-    WITHOUT_CURVE,
-    BracketRecord,
-    RecordState,
-    RejectedFile,
-    tries,
 )
 
 _FIRST_BACKOFF = 2.0
@@ -398,7 +399,7 @@ class Collector:
         del self._open[bracket.slot]
         amended = replace(
             previous,
-            rejected=bracket.left_out[:MOST_LISTED],
+            rejected=bracket.left_out[:MOST_REJECTED],
             duplicates=bracket.duplicates,
             late=bracket.late,
         )
@@ -532,7 +533,7 @@ class Collector:
         }
         row = replace(
             record,
-            rejected=tuple(left_out.values())[:MOST_LISTED],
+            rejected=tuple(left_out.values())[:MOST_REJECTED],
             duplicates=bracket.duplicates,
             late=max(record.late, bracket.late),
             latency=previous.latency if previous else None,
@@ -654,8 +655,8 @@ def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iter
     assert record is not None
     paths = {r.path for r in rejected}
     kept = tuple(r for r in record.rejected if r.path not in paths)
-    listed = (kept + rejected)[:MOST_LISTED]
-    if listed == record.rejected and len(listed) == MOST_LISTED:
+    listed = (kept + rejected)[:MOST_REJECTED]
+    if listed == record.rejected and len(listed) == MOST_REJECTED:
         return
     bracket.previous = replace(record, rejected=listed, late=record.late + late)
     yield WriteRecord(bracket.previous, amended=True)

@@ -12,13 +12,16 @@ from datetime import datetime
 from itertools import pairwise
 
 from asi_watch.brackets import Exposure, brackets_among, chosen_files, why_superseded
+from asi_watch.live.ledger.records import (
+    MOST_REJECTED,
+    BracketRecord,
+    RecordState,
+    RejectedFile,
+)
 from asi_watch.live.messages import ReadFile, ReadOutcome, Signature, Unusable
-from asi_watch.live.records import BracketRecord, RecordState, RejectedFile
 
 MOST_USABLE, MOST_UNUSABLE = 1_000, 10_000
 """So many files of one slot are kept in memory; what comes beyond that is only counted."""
-MOST_LISTED = 50
-"""So many left-out files are listed in a row, the others are counted in its reason."""
 
 # One exposure that came twice is no second bracket.
 _MORE_THAN_A_REPETITION = 2
@@ -268,14 +271,12 @@ class OpenBracket:
     def record(
         self, camera: str, state: RecordState, reason: str | None, expected: int | None, whole: bool
     ) -> BracketRecord:
-        """Give the bracket as a row of the ledger, with at most `MOST_LISTED` left-out files.
+        """Give the bracket as a row of the ledger, with at most `MOST_REJECTED` left-out files.
 
         The latency of the first publication stays, whatever comes of a revision.
         """
         left_out = self.left_out
-        more = len(left_out) + self.not_kept - MOST_LISTED
-        if more > 0:
-            reason = "; ".join(filter(None, [reason, f"{more} more left-out files not listed"]))
+        listed = left_out[:MOST_REJECTED]
         return BracketRecord(
             camera=camera,
             slot=self.slot,
@@ -285,10 +286,11 @@ class OpenBracket:
             expected=expected,
             complete=whole,
             inputs=self.inputs,
-            rejected=left_out[:MOST_LISTED],
+            rejected=listed,
             products=self.previous.products if self.previous else (),
             duplicates=self.duplicates,
             late=self.late,
             latency=self.previous.latency if self.previous else None,
             reason=reason,
+            unlisted=len(left_out) - len(listed) + self.not_kept,
         )

@@ -27,6 +27,7 @@ from asi_watch.files import NotRegularFileError, answered, shown, signature
 from asi_watch.frames import Frames
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.ledger.rebuild import row_of_products
+from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE
 from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
@@ -44,7 +45,6 @@ from asi_watch.live.messages import (
 from asi_watch.live.messages import (
     Unusable as UnusableFile,
 )
-from asi_watch.live.records import TAKEN, WITHOUT_CURVE
 from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.logs import event
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket

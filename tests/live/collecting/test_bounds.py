@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asi_watch.live.collecting.open_bracket import MOST_LISTED, MOST_USABLE
+from asi_watch.live.collecting.open_bracket import MOST_USABLE
+from asi_watch.live.ledger.records import MOST_REJECTED
 from asi_watch.live.messages import Unusable, WriteRecord
 from tests.live.collecting.test_collector import GRACE, Bench, name, slot, whole
 
@@ -32,9 +33,9 @@ def test_good_exposures_among_junk_are_merged_and_the_row_stays_short() -> None:
     bench.wait(GRACE)
     row = bench.rows[slot(0)]
     assert (row.state, bench.used()) == ("published", [80.0, 160.0, 320.0])
-    assert len(row.rejected) == MOST_LISTED
-    assert f"{JUNK // 2 - MOST_LISTED} more left-out files" in (row.reason or "")
-    assert bench.written <= 1 + MOST_LISTED
+    assert len(row.rejected) == MOST_REJECTED
+    assert row.unlisted == JUNK // 2 - MOST_REJECTED
+    assert bench.written <= 1 + MOST_REJECTED
     assert len(bench.collector) == 0
 
 
@@ -42,15 +43,15 @@ def test_late_junk_is_read_once_and_writes_no_row_when_the_row_is_full() -> None
     bench = Counting(bad=dict.fromkeys(junk(), NO_IMAGE))
     bench.arrive(*whole())
     bench.arrive(*junk())
-    assert len(bench.rows[slot(0)].rejected) == MOST_LISTED
-    assert bench.written == 1 + MOST_LISTED
+    assert len(bench.rows[slot(0)].rejected) == MOST_REJECTED
+    assert bench.written == 1 + MOST_REJECTED
     assert len(bench.reads) == len(whole()) + JUNK
     # A late exposure is merged nevertheless, and reads no more than the row lists.
     bench.arrive(name(0, 640, 3))
     bench.wait(GRACE)
     bench.wait(GRACE)
     assert bench.used() == [80.0, 160.0, 320.0, 640.0]
-    assert len(bench.reads) <= len(whole()) + JUNK + 2 * (MOST_LISTED + 5)
+    assert len(bench.reads) <= len(whole()) + JUNK + 2 * (MOST_REJECTED + 5)
 
 
 def test_more_files_than_are_kept_of_a_slot_end_as_a_count() -> None:

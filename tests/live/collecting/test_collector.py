@@ -11,6 +11,7 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.config.model import BracketConfig
 from asi_watch.live.collecting.collector import Collector
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, BracketRecord
 from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
@@ -22,7 +23,6 @@ from asi_watch.live.messages import (
     Vanished,
     WriteRecord,
 )
-from asi_watch.live.records import MAX_ATTEMPTS, BracketRecord
 from tests.faults.collector_world import camera_config, next_due
 
 EXPOSURES = (80.0, 160.0, 320.0)

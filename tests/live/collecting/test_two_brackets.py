@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from asi_watch.live.ledger.records import WITHOUT_CURVE
 from asi_watch.live.messages import Published
-from asi_watch.live.records import WITHOUT_CURVE
 from tests.live.collecting.test_collector import NOON, Bench, name, whole
 
 SECOND = [name(0, int(exposure), 15 + index) for index, exposure in enumerate((80, 160, 320))]
