@@ -1,53 +1,73 @@
-"""After days without the daemon: what it missed is merged, though it is interrupted meanwhile."""
+"""Old folders that come while the daemon runs or is down are merged, though it is interrupted."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import signal
 import time
 from collections.abc import Callable
-from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from tests.faults.launching import launch_sabotaged
-from tests.faults.sabotage import DIED
-from tests.integration.daemon import PATIENCE, SHORT, Site, slot
+from tests.integration.daemon import Site, file_name, frames, slot
 
 pytestmark = pytest.mark.integration
 
 HOURS = 2
-PER_HOUR = 10
+PER_HOUR = 25
 FIVE_DAYS = 5 * 86_400.0
 
 
-def test_a_backlog_of_days_is_worked_off_over_a_crash(site: Site) -> None:
-    site.start()
-    site.stop()
-    with closing(sqlite3.connect(site.state / "ledger.sqlite3")) as db, db:
-        db.execute("INSERT OR REPLACE INTO marks VALUES ('roof', '2020-01-01T00:00:00+00:00')")
+def archive(folder: Path) -> list[int]:
+    """Two hours of an archive, with the times that a copy keeps; the numbers of its brackets."""
     numbers = [hour * 120 + n for hour in range(HOURS) for n in range(PER_HOUR)]
     for number in numbers:
-        site.take(number, range(4))
+        hour = folder / f"{slot(number):%H}"
+        hour.mkdir(parents=True, exist_ok=True)
+        for index, content in enumerate(frames()):
+            (hour / file_name(number, index)).write_bytes(content)
     old = time.time() - FIVE_DAYS
-    for hour in range(HOURS):
-        folder = site.watch / f"{slot(hour * 120):%Y/%m/%d/%H}"
-        os.utime(folder, (old, old))
-    # A row of today, and death at once, while most of the others have none.
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (old, old))
+    return numbers
+
+
+def test_an_archive_moved_in_and_interrupted_is_not_forgotten(site: Site, tmp_path: Path) -> None:
+    numbers = archive(tmp_path / "elsewhere")
+    site.start()
+    (tmp_path / "elsewhere").rename(site.watch / "2026-06-16")
+    site.until(lambda: len(site.rows()) >= 2, "begun")
+    assert site.stop(signal.SIGKILL) == -signal.SIGKILL
+    interrupted = len(site.rows())
+    site.start()
+    site.until(lambda: len(site.rows()) > interrupted, "going on")
+    site.reload()
+    site.until(lambda: len(site.rows()) == len(numbers), "all have rows")
+    assert interrupted < len(numbers)
+    assert all(r.state == "published" and r.revision == 1 for r in site.rows().values())
+    # What is done is not read again.
+    time.sleep(5.0)
+    assert site.stop() == 0
     before = len(site.log_text())
-    plan = {"die_at": "after the row", "slot": slot(9 * 120).isoformat(), "product": ""}
-    launch_sabotaged(site, plan)
-    site.until(lambda: "msg=ready" in site.log_text(before), "ready")
-    site.take(9 * 120)
-    assert site.process is not None
-    assert site.process.wait(PATIENCE) == DIED
-    done = set(site.rows())
-    site.camera["bracket"] = SHORT
-    site.configure()
+    site.start()
+    site.until(lambda: "scan done" in site.log_text(before), "scanned")
+    assert "files=0" in site.log_text(before)
+    assert site.stop() == 0
+
+
+def test_an_archive_that_came_while_the_daemon_was_down_is_merged(
+    site: Site, tmp_path: Path
+) -> None:
+    site.start()
+    site.take(1000)
+    site.until_published(1000)
+    assert site.stop() == 0
+    numbers = archive(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(site.watch / "2026-06-16")
     site.start()
     site.until(lambda: len(site.rows()) == len(numbers) + 1, "all have rows")
-    assert len(done) < len(numbers)
-    assert all(row.state == "published" and row.revision == 1 for row in site.rows().values())
+    assert site.stop() == 0
 
 
 def test_the_first_bracket_in_a_new_folder_does_not_wait_to_lie_still(
