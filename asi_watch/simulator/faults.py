@@ -18,7 +18,7 @@ DEFAULT_RATE = 0.2
 
 @dataclass(frozen=True)
 class FaultRate:
-    """How often a fault befalls a bracket: `rate` is its probability, 0…1."""
+    """How often a fault happens to a bracket: `rate` is its probability, 0…1."""
 
     kind: FaultKind
     rate: float = DEFAULT_RATE
@@ -91,7 +91,7 @@ def _rate(number: str, word: str) -> float:
     return rate
 
 
-def befall(
+def apply_faults(
     frames: Sequence[Frame],
     faults: Sequence[FaultRate],
     seed: int,
@@ -116,28 +116,27 @@ def befall(
 
     Returns
     -------
-    list of Arrival
-        In order of time.
+    list of Arrival, in order of time
     """
     if not frames:
         return []
     rng = np.random.default_rng([seed, frames[0].bracket, 0xFA])
-    happening = [fault.kind for fault in faults if rng.random() < fault.rate]
-    victims = [int(i) for i in rng.permutation(len(frames))]
-    struck = dict(zip(victims, happening, strict=False))
+    kinds = [fault.kind for fault in faults if rng.random() < fault.rate]
+    chosen = [int(i) for i in rng.permutation(len(frames))]
+    faults_of = dict(zip(chosen, kinds, strict=False))
     # Names count whole seconds: an exposure taken again needs a name of its own.
     after = frames[-1].timestamp + max(settle, dt.timedelta(seconds=1))
     arrivals: list[Arrival] = []
     for index, frame in enumerate(frames):
-        kind = struck.get(index)
+        kind = faults_of.get(index)
         if kind is None:
             arrivals.append(Arrival(frame.timestamp, frame))
         else:
-            arrivals += _struck(frame, kind, after, interval, rng)
+            arrivals += _with_fault(frame, kind, after, interval, rng)
     return sorted(arrivals, key=lambda arrival: arrival.at)
 
 
-def _struck(
+def _with_fault(
     frame: Frame,
     kind: FaultKind,
     after: dt.datetime,

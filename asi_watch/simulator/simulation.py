@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from asi_watch.naming import NamePattern
-from asi_watch.simulator.faults import Arrival, befall
+from asi_watch.simulator.faults import Arrival, apply_faults
 from asi_watch.simulator.settings import SimulatorSettings
 from asi_watch.simulator.sources import RenderedSource, ReplaySource, Source
 
@@ -30,23 +30,17 @@ PIECES = 6
 
 
 class Clock:
-    """Real time, as the simulator sees it; tests hand in one that does not wait.
-
-    Parameters
-    ----------
-    stop : threading.Event
-        Ends every wait.
-    """
+    """Real time, until `stop` is set; tests hand in one that does not wait."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
 
     def now(self) -> float:
-        """Seconds since some moment; never goes back."""
+        """Monotonic seconds."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait; returns early when the simulation is told to stop."""
+        """Wait; returns early when the simulation is stopped."""
         if seconds > 0:
             self._stop.wait(seconds)
 
@@ -116,7 +110,7 @@ class Summary:
     files: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
-    """True when it was told to stop before its end."""
+    """True when it was stopped before its end."""
     behind_s: float = 0.0
     """The most that writing fell behind its own time, in real seconds."""
 
@@ -142,10 +136,6 @@ def simulate(
         When set, the file in work is finished and nothing more is written.
     on_written : callable, optional
         Called after each file.
-
-    Returns
-    -------
-    Summary
 
     Raises
     ------
@@ -185,7 +175,7 @@ def _arrivals(
     while (source.count is None or number < source.count) and not stop.is_set():
         frames = source.bracket(number)
         summary.brackets += 1
-        for arrival in befall(
+        for arrival in apply_faults(
             frames, settings.faults, settings.seed, interval=interval, settle=settle
         ):
             order += 1
@@ -232,16 +222,9 @@ class _Run:
         kind = self._writer() if arrival.node == "file" else arrival.node
         if arrival.node != "nothing":
             write_file(path, frame.data, kind, self._clock, self._pause_s)
-        written = Written(
-            frame.bracket,
-            frame.slot,
-            frame.timestamp,
-            frame.exposure_us,
-            (folder / name).as_posix(),
-            arrival.fault,
-            kind,
-            len(frame.data),
-        )
+        head = (frame.bracket, frame.slot, frame.timestamp, frame.exposure_us)
+        relative, size = (folder / name).as_posix(), len(frame.data)
+        written = Written(*head, relative, arrival.fault, kind, size)
         self._manifest.write(written.as_json() + "\n")
         self._manifest.flush()
         log.debug("simulator wrote %s", written.path)

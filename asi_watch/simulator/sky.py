@@ -17,7 +17,7 @@ from asi_watch.simulator.clouds import Clouds, Weather
 from asi_watch.simulator.lens import Floats, Lens, Sun, sun_at
 
 START = dt.datetime(2026, 6, 21, 9, 0, 0)
-# Clouds are rendered anew at these moments; in between they are carried along by the wind.
+# Clouds are rendered again at these moments; in between they are carried along by the wind.
 KEYFRAME_S = 15.0
 DARKEST = np.float32(1e-5)
 # Rows put together at a time: what they need stays in the processor's cache.

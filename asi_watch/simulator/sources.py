@@ -6,7 +6,6 @@ import datetime as dt
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -19,27 +18,11 @@ from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.settings import SimulatorSettings
 from asi_watch.simulator.sky import Sky
 
-
-class Source(Protocol):
-    """Gives the frames of one bracket after the other."""
-
-    @property
-    def count(self) -> int | None:
-        """How many brackets there are; None for no end."""
-        ...
-
-    def bracket(self, number: int) -> list[Frame]:
-        """Frames of a bracket in the order they were taken."""
-        ...
+_Slot = tuple[dt.datetime, list[tuple[dt.datetime, float, Path]]]
 
 
 class RenderedSource:
-    """Brackets of a rendered sky.
-
-    Parameters
-    ----------
-    settings : SimulatorSettings
-    """
+    """Brackets of a rendered sky."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
@@ -55,17 +38,7 @@ class RenderedSource:
         return self._settings.brackets or None
 
     def bracket(self, number: int) -> list[Frame]:
-        """Take the exposures of one bracket.
-
-        Parameters
-        ----------
-        number : int
-            From 0.
-
-        Returns
-        -------
-        list of Frame
-        """
+        """Take the exposures of one bracket, by its number from 0."""
         settings = self._settings
         slot = settings.slot(number)
         moments = self.moments(number)
@@ -132,16 +105,7 @@ class ReplaySource:
         return min(asked, len(self._slots)) if asked else len(self._slots)
 
     def bracket(self, number: int) -> list[Frame]:
-        """Read one bracket.
-
-        Parameters
-        ----------
-        number : int
-            From 0.
-
-        Returns
-        -------
-        list of Frame
+        """Read one bracket, by its number from 0.
 
         Raises
         ------
@@ -154,9 +118,6 @@ class ReplaySource:
             Frame(number, slot, slot + (taken - old_slot), us, path.read_bytes(), path.suffix)
             for taken, us, path in files
         ]
-
-
-_Slot = tuple[dt.datetime, list[tuple[dt.datetime, float, Path]]]
 
 
 def _find_brackets(settings: SimulatorSettings) -> list[_Slot]:
@@ -178,3 +139,6 @@ def _find_brackets(settings: SimulatorSettings) -> list[_Slot]:
     if not slots:
         raise ValueError(f"replay: no file in {archive} has a name like {settings.pattern!r}")
     return [(slot, sorted(slots[slot])) for slot in sorted(slots)]
+
+
+Source = RenderedSource | ReplaySource

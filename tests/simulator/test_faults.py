@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from asi_watch.simulator import FAULTS, FaultRate, parse_faults
-from asi_watch.simulator.faults import DEFAULT_RATE, Arrival, FaultKind, Frame, befall
+from asi_watch.simulator.faults import DEFAULT_RATE, Arrival, FaultKind, Frame, apply_faults
 
 START = dt.datetime(2026, 6, 21, 9)
 SECOND = dt.timedelta(seconds=1)
@@ -21,10 +21,10 @@ def frames(bracket: int = 0) -> list[Frame]:
 
 def strike(*kinds: FaultKind, seed: int = 1, bracket: int = 0) -> list[Arrival]:
     faults = [FaultRate(kind, 1.0) for kind in kinds]
-    return befall(frames(bracket), faults, seed, interval=30 * SECOND, settle=SECOND)
+    return apply_faults(frames(bracket), faults, seed, interval=30 * SECOND, settle=SECOND)
 
 
-def struck(arrivals: list[Arrival]) -> list[Arrival]:
+def faults_of(arrivals: list[Arrival]) -> list[Arrival]:
     return [arrival for arrival in arrivals if arrival.fault]
 
 
@@ -51,23 +51,23 @@ def test_without_faults_every_frame_arrives_when_it_is_taken() -> None:
 
 
 def test_half_a_file() -> None:
-    (hit,) = struck(strike("truncated"))
+    (hit,) = faults_of(strike("truncated"))
     assert hit.frame.data == DATA[:100]
 
 
 def test_an_empty_file_a_pipe_and_nothing_at_all() -> None:
-    nodes = {a.fault: (a.node, a.frame.data) for a in struck(strike("zero", "fifo", "missing"))}
+    nodes = {a.fault: (a.node, a.frame.data) for a in faults_of(strike("zero", "fifo", "missing"))}
     assert nodes == {"zero": ("file", b""), "fifo": ("fifo", b""), "missing": ("nothing", b"")}
 
 
 def test_garbage_has_the_size_of_an_image() -> None:
-    (hit,) = struck(strike("garbage"))
+    (hit,) = faults_of(strike("garbage"))
     assert len(hit.frame.data) == len(DATA)
     assert hit.frame.data != DATA
 
 
 def test_a_late_frame_comes_after_the_next_bracket() -> None:
-    (hit,) = struck(strike("late"))
+    (hit,) = faults_of(strike("late"))
     assert hit.frame.data == DATA
     assert START + 32 * SECOND < hit.at < START + 60 * SECOND
     assert hit.frame.timestamp < START + 3 * SECOND
@@ -75,7 +75,7 @@ def test_a_late_frame_comes_after_the_next_bracket() -> None:
 
 def test_a_duplicate_is_the_same_exposure_taken_again() -> None:
     arrivals = strike("duplicate")
-    (hit,) = struck(arrivals)
+    (hit,) = faults_of(arrivals)
     assert len(arrivals) == 4
     assert hit.frame.timestamp == START + 3 * SECOND
     assert [a.frame.exposure_us for a in arrivals].count(hit.frame.exposure_us) == 2
@@ -84,19 +84,19 @@ def test_a_duplicate_is_the_same_exposure_taken_again() -> None:
 def test_a_duplicate_of_a_quick_bracket_has_a_name_of_its_own() -> None:
     quick = [replace(f, timestamp=START + k * SECOND / 10) for k, f in enumerate(frames())]
     faults = [FaultRate("duplicate", 1.0)]
-    (hit,) = struck(befall(quick, faults, 1, interval=30 * SECOND, settle=SECOND / 10))
+    (hit,) = faults_of(apply_faults(quick, faults, 1, interval=30 * SECOND, settle=SECOND / 10))
     assert hit.frame.timestamp.replace(microsecond=0) > START
 
 
 def test_completed_later_is_half_first_and_whole_in_the_end() -> None:
-    half, whole = struck(strike("completed-later"))
+    half, whole = faults_of(strike("completed-later"))
     assert (half.frame.data, whole.frame.data) == (DATA[:100], DATA)
     assert half.at < whole.at
     assert half.frame.timestamp == whole.frame.timestamp
 
 
 def test_faults_of_one_bracket_take_different_frames_and_leave_the_rest_out() -> None:
-    hits = struck(strike("truncated", "zero", "garbage", "missing"))
+    hits = faults_of(strike("truncated", "zero", "garbage", "missing"))
     assert len({hit.frame.exposure_us for hit in hits}) == len(hits) == 3
 
 
@@ -104,7 +104,7 @@ def test_faults_follow_the_seed_and_the_bracket() -> None:
     def pattern(seed: int) -> list[list[tuple[float, str | None]]]:
         faults = parse_faults("all:0.3")
         gaps = {"interval": 30 * SECOND, "settle": SECOND}
-        brackets = (befall(frames(k), faults, seed, **gaps) for k in range(20))
+        brackets = (apply_faults(frames(k), faults, seed, **gaps) for k in range(20))
         return [[(a.frame.exposure_us, a.fault) for a in bracket] for bracket in brackets]
 
     assert pattern(1) == pattern(1)
@@ -115,5 +115,5 @@ def test_faults_follow_the_seed_and_the_bracket() -> None:
 def test_rates_are_probabilities() -> None:
     faults = (FaultRate("missing", 0.25),)
     gaps = {"interval": 30 * SECOND, "settle": SECOND}
-    hits = sum(len(struck(befall(frames(k), faults, 1, **gaps))) for k in range(400))
+    hits = sum(len(faults_of(apply_faults(frames(k), faults, 1, **gaps))) for k in range(400))
     assert 70 < hits < 130

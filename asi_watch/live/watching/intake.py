@@ -203,7 +203,7 @@ class Intake:
         self._may_send.clear()
 
     def resume(self) -> None:
-        """Go on; what events told of meanwhile is handed over now."""
+        """Go on; what events reported meanwhile is handed over now."""
         if self._may_send.is_set():
             return
         self._may_send.set()

@@ -77,7 +77,7 @@ def _reader(shared: bool) -> InotifyFD:
 
 
 class Observer:
-    """Reports files as they appear in the folders that it is told to `watch`.
+    """Reports files as they appear in the folders given to `watch`.
 
     Parameters
     ----------
