@@ -488,7 +488,7 @@ def test_no_livelock_on_twenty_thousand_folders(root: Path) -> None:
         files = min(queue_length() // 2 + 500, 20_000)
         flood(watching, [root / "day"], files)
         found = watching.until(lambda s: s["found"] == files + 1)["found"]
-        # It has come to rest: a sweep of everything, then nothing more to do.
+        # It has come to rest: every folder was looked at, and nothing more is to do.
         rest = watching.until(lambda s: s["state"] == "events" and s["passes"] >= 1)
         written(root / "day" / NAME)
         told = watching.until(lambda s: s["found"] == found + 1)
