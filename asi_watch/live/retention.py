@@ -56,6 +56,12 @@ _NAMES_BEHIND = timedelta(days=2)
 _PAGE = 100
 _MOST_FAILURES = 20
 _HOPELESS = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
+_FIRST_AFTER, _EVERY, _MORE_AFTER, _LOOK_EVERY, _SEARCH_EVERY = 600.0, _HOUR, 60.0, 5.0, 600.0
+_MOST_FILES = 5000
+_CHECKED = 50
+# Between pages: who waits for a processor while it holds the interpreter's lock makes all others
+# wait.
+_BREATH = 0.1
 _DATE_FOLDER = re.compile(r"\d[\d_.\-]*")
 _DATE_FORMS = ("%Y", "%Y%m", "%Y%m%d", "%Y%m%d%H", "%Y%j", "%Y%j%H", "%y%m%d", "%y%m%d%H")
 
@@ -521,14 +527,6 @@ class RetentionThread:
     clock : ClockTrust, optional
     """
 
-    _FIRST_AFTER, _EVERY, _MORE_AFTER, _LOOK_EVERY = 600.0, _HOUR, 60.0, 5.0
-    _SEARCH_EVERY = 600.0
-    _MOST_FILES = 5000
-    _CHECKED = 50
-    # Between pages: who waits for a processor while it holds the interpreter's lock makes all
-    # others wait.
-    _BREATH = 0.1
-
     def __init__(
         self,
         state_dir: Path,
@@ -567,16 +565,16 @@ class RetentionThread:
 
     def _run(self) -> None:
         began = time.monotonic()
-        due, due_if_full = began + self._FIRST_AFTER, began + self._MORE_AFTER
-        while not self._stopping.wait(self._LOOK_EVERY):
+        due, due_if_full = began + _FIRST_AFTER, began + _MORE_AFTER
+        while not self._stopping.wait(_LOOK_EVERY):
             now = time.monotonic()
             if now < due and not (now >= due_if_full and self._is_full()):
                 continue
             hourly = now >= due
-            due = now + self._EVERY
+            due = now + _EVERY
             try:
                 if self.run_once():
-                    due = now + self._MORE_AFTER
+                    due = now + _MORE_AFTER
                 if hourly:
                     self.check_products()
             except LedgerError as error:
@@ -584,7 +582,7 @@ class RetentionThread:
             # The one boundary of this thread: retention is not worth more than the daemon.
             except Exception as error:  # noqa: BLE001
                 failure(log, "retention crashed", error)
-            due_if_full = time.monotonic() + self._MORE_AFTER
+            due_if_full = time.monotonic() + _MORE_AFTER
 
     def run_once(self) -> bool:
         """Go through all cameras once; at times also through rows that nothing was expected of.
@@ -604,7 +602,7 @@ class RetentionThread:
         began = time.monotonic()
         daily = began - self._thorough_at >= _DAY
         # A backlog is published in no order: what came behind an earlier run makes room as well.
-        thorough = daily or (self._in_vain and began - self._searched_at >= self._SEARCH_EVERY)
+        thorough = daily or (self._in_vain and began - self._searched_at >= _SEARCH_EVERY)
         with Ledger(self._state_dir, read_only=True) as ledger:
             changes = [ledger.last_change(camera.name) for camera in self._cameras]
             last = max((change.timestamp() for change in changes if change), default=None)
@@ -632,8 +630,8 @@ class RetentionThread:
             done=self._done,
             trust_clock=trusted,
             thorough=thorough,
-            most=None if dry else self._MOST_FILES,
-            pause=lambda: self._stopping.wait(self._BREATH),
+            most=None if dry else _MOST_FILES,
+            pause=lambda: self._stopping.wait(_BREATH),
         )
         for outcome in outcomes:
             if outcome.files or outcome.failed or outcome.kept:
@@ -653,7 +651,7 @@ class RetentionThread:
         """
         for camera in self._cameras:
             with Ledger(self._state_dir, read_only=True) as ledger:
-                newest = ledger.history(camera=camera.name, limit=self._CHECKED)
+                newest = ledger.history(camera=camera.name, limit=_CHECKED)
             published = [record for record in newest if record.state == "published"]
             faults = [f for record in published if (f := product_fault(camera, record))]
             missing = sum(fault.endswith(": missing") for fault in faults)

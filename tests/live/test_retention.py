@@ -369,7 +369,7 @@ def test_a_full_disk_does_not_wait_for_the_hour(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_MORE_AFTER", "_LOOK_EVERY"):
-        monkeypatch.setattr(RetentionThread, name, 0.01)
+        monkeypatch.setattr(f"asi_watch.live.retention.{name}", 0.01)
     archive.bracket(40)
     archive.bracket(0.2)
     settings = archive.settings("exposures", keep_free=10**18)
