@@ -152,7 +152,8 @@ class NamePattern:
             None for a hidden file and for any name that does not follow the template, is no date,
             lies outside the years 1970 to 2261, or has an exposure of zero. Never raises.
         """
-        match = None if is_hidden(name) else self._regex.fullmatch(_stem(name))
+        last = name.rpartition("/")[2]
+        match = None if last.startswith(".") else self._regex.fullmatch(_stem(last))
         if match is None:
             return None
         fields = match.groupdict()
