@@ -53,23 +53,7 @@ class BracketFrames:
         return sum(frame.nbytes for frame in self._frames)
 
     def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
-        """Add one exposure.
-
-        Parameters
-        ----------
-        pixels : ndarray, shape (H, W, C), uint8
-            The exposure.
-        exposure_time : float
-            Positive.
-        copy : bool
-            False hands the array over: the caller then leaves it as it is while the merge lives.
-
-        Raises
-        ------
-        ValueError
-            If the pixels do not fit, the time is not positive, or the merge is full. The merge
-            is then as it was before.
-        """
+        """Add one exposure; see `Merge.add`. After an error the merge is as it was before."""
         array, time = check_exposure(pixels, exposure_time, self._shape)
         if len(self._times) == MAX_EXPOSURES:
             raise ValueError(f"a bracket has at most {MAX_EXPOSURES} exposures")
@@ -94,7 +78,13 @@ class BracketFrames:
         return self._findings
 
     def use_findings(self, findings: Findings) -> None:
-        """Take what is known of the frames from elsewhere, where these are parts of them."""
+        """Take what is known of the frames from elsewhere, where these are parts of them.
+
+        Parameters
+        ----------
+        findings : Findings
+            Of the whole frames.
+        """
         self._findings = findings
         self._forget()
 
@@ -153,6 +143,11 @@ def check_exposure(
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Read (H, W) or (H, W, C) as (H, W, C).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of an array.
 
     Raises
     ------

@@ -72,13 +72,24 @@ class SkyDisc:
         return _mask(self, int(height), int(width))
 
     def holds(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which of some places are inside; rows and columns broadcast."""
+        """Tell which of some places are inside; rows and columns broadcast.
+
+        Parameters
+        ----------
+        rows, columns : ndarray
+            Pixels.
+        """
         inside: NDArray[np.bool_] = (rows - self.y) ** 2 + (columns - self.x) ** 2 <= self.radius**2
         return inside
 
 
 def as_sky_disc(disc: SkyDisc | Sequence[float] | None) -> SkyDisc | None:
     """Read a disc that is given as such or as (x, y, radius).
+
+    Parameters
+    ----------
+    disc : SkyDisc, (x, y, radius) or None
+        Pixels.
 
     Raises
     ------
@@ -227,6 +238,13 @@ class RowSpans:
     def of(cls, mask: NDArray[np.bool_] | None, shape: tuple[int, int, int]) -> RowSpans:
         """Measure a mask.
 
+        Parameters
+        ----------
+        mask : ndarray, shape (H, W), bool, or None
+            None: everything.
+        shape : (int, int, int)
+            (H, W, C).
+
         Raises
         ------
         ValueError
@@ -245,25 +263,59 @@ class RowSpans:
         return cls(spans, None if whole else wanted, shape[2])
 
     def clear(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
-        """Set what lies outside in `out`, shape (rows, W, C), whose row 0 is row `first`."""
+        """Set what lies outside in `out`, shape (rows, W, C), whose row 0 is row `first`.
+
+        Parameters
+        ----------
+        out : ndarray, shape (rows, W, C)
+            Written to.
+        first : int
+            Row of the picture that row 0 of `out` is.
+        value : array_like
+            What to write.
+        """
         if self.spans is None:
             return
         clear_outside(out, self.spans[first : first + len(out)] // self.channels, value)
         self.clear_holes(out, first, value)
 
     def clear_holes(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
-        """Set what the mask leaves out within the spans."""
+        """Set what the mask leaves out within the spans.
+
+        Parameters
+        ----------
+        out, first, value
+            As for `clear`.
+        """
         if self.mask is not None:
             out[~self.mask[first : first + len(out)]] = value
 
     def clear_plane_holes(self, planes: NDArray[Any], value: ArrayLike = 0) -> None:
-        """Set what the mask leaves out within the spans, in planes of shape (C, H, W)."""
+        """Set what the mask leaves out within the spans, in planes of shape (C, H, W).
+
+        Parameters
+        ----------
+        planes : ndarray, shape (C, H, W)
+            Written to.
+        value : array_like
+            One, or one for each channel.
+        """
         if self.mask is not None:
             planes[:, ~self.mask] = np.broadcast_to(value, len(planes))[:, np.newaxis]
 
 
 def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike = 0) -> None:
-    """Set what lies outside the spans, one span for each row."""
+    """Set what lies outside the spans, one span for each row.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (rows, ...)
+        Written to.
+    spans : ndarray, shape (rows, 2)
+        Half-open, in steps of the second axis.
+    value : array_like
+        What to write.
+    """
     for row, (start, stop) in zip(rows, spans, strict=True):
         row[:start] = value
         row[stop:] = value
@@ -272,6 +324,12 @@ def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike
 @lru_cache(maxsize=16)
 def disc_spans(disc: SkyDisc, shape: tuple[int, int, int]) -> RowSpans:
     """Measure a sky disc; remembered, as every bracket of a camera asks for the same.
+
+    Parameters
+    ----------
+    disc : SkyDisc
+    shape : (int, int, int)
+        (H, W, C).
 
     Raises
     ------

@@ -173,6 +173,15 @@ def merge_radiance(
     """Merge rows first:last into ln E and validity, both (last − first, S), C-contiguous.
 
     Samples outside the spans are left undefined.
+
+    Parameters
+    ----------
+    job : Job
+        The bracket.
+    first, last : int
+        Rows.
+    ln_radiance, validity : ndarray, shape (last − first, S), float32 and uint8
+        C-contiguous; written to.
     """
     tables = job.tables
     unit, offset = tables.unit.astype(np.float32), tables.offset.astype(np.float32)

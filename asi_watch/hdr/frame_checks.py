@@ -76,7 +76,13 @@ class Contradiction:
     excluded: bool = False
 
     def reason(self, unit: str) -> str:
-        """Say what is wrong, with times in `unit`."""
+        """Say what is wrong, with times in `unit`.
+
+        Parameters
+        ----------
+        unit : str
+            Of the exposure times, e.g. "µs".
+        """
         text = f"contradicts its exposure time of {self.exposure_time:g} {unit}"
         if self.fitting_time is None:
             return text
@@ -114,7 +120,13 @@ class Findings:
         return tuple(found for found in self.contradictions if found.excluded)
 
     def notes(self, unit: str) -> tuple[str, ...]:
-        """Give one sentence per finding, for the log and the product's provenance."""
+        """Give one sentence per finding, for the log and the product's provenance.
+
+        Parameters
+        ----------
+        unit : str
+            Of the exposure times, e.g. "µs".
+        """
         notes = []
         for found in self.contradictions:
             done = "left out" if found.excluded else "merged nevertheless"

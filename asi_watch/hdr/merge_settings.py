@@ -162,53 +162,79 @@ class Merge(Protocol):
 
     The result does not depend, to the byte, on the order of the `add` calls. Taking a result
     leaves the merge open: later exposures may still be added. Not safe for several threads at
-    once, except `picture_rows` calls among themselves.
+    once, except `picture_rows` calls among themselves. Results raise ValueError if nothing was
+    added, if an argument does not fit, or if the algorithm has no such result.
     """
 
     @property
     def exposure_times(self) -> tuple[float, ...]:
         """Exposure times added so far, rising."""
-        ...
 
     @property
     def nbytes(self) -> int:
         """Bytes of image-sized memory that this merge holds."""
-        ...
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the exposures and of the picture."""
-        ...
 
     @property
     def works_by_rows(self) -> bool:
         """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
-        ...
 
     def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
-        """Add one exposure; `copy=False` hands the array over instead of copying it."""
-        ...
+        """Add one exposure; `copy=False` hands the array over instead of copying it.
+
+        Parameters
+        ----------
+        pixels : ndarray, shape (H, W, C), uint8
+        exposure_time : float
+            Positive.
+        copy : bool
+            False hands the array over: the caller leaves it as it is while the merge lives.
+
+        Raises
+        ------
+        ValueError
+            If the pixels do not fit, the time is not positive, or the merge is full.
+        """
 
     def findings(self) -> Findings:
         """Frames that contradict their times (and are left out), and the camera's white."""
-        ...
 
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
-        """Display picture of what was added, shape (H, W, C), uint8 or uint16."""
-        ...
+        """Display picture of what was added, shape (H, W, C), uint8 or uint16.
+
+        Parameters
+        ----------
+        dtype : type
+            `numpy.uint8` or `numpy.uint16`; that of `out` counts if given.
+        out : ndarray, shape (H, W, C), optional
+            Written instead of a new picture; C-contiguous.
+        """
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
-        """Write rows first:last of the picture into `out`, shape (last − first, W, C)."""
-        ...
+        """Write rows first:last of the picture into `out`, shape (last − first, W, C).
+
+        Parameters
+        ----------
+        first, last : int
+            Rows.
+        out : ndarray, shape (last − first, W, C), uint8 or uint16
+            Written to.
+        """
 
     def radiance(self) -> Radiance:
         """Radiance map of what was added."""
-        ...
 
     def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as half floats; None where they cannot hold its whole range."""
-        ...
+        """Radiance factor · E as half floats; None where they cannot hold its whole range.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+        """
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Standard error of ln E (= relative error of E), shape (H, W, C); inf where invalid."""
-        ...

@@ -81,7 +81,7 @@ class OpencvMerge(BracketFrames):
         return False
 
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
-        """Display picture, shape (H, W, C), uint8 or uint16; into `out` if given."""
+        """Display picture; see `Merge.picture`."""
         if out is not None:
             out[...] = self.picture(out.dtype.type)
             return out
@@ -100,7 +100,7 @@ class OpencvMerge(BracketFrames):
         return codes
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
-        """Write rows first:last of the picture into `out`; computes the whole picture."""
+        """Write rows of the picture; computes the whole picture."""
         out[...] = self.picture(out.dtype.type)[first:last]
 
     def radiance(self) -> Radiance:
@@ -117,17 +117,11 @@ class OpencvMerge(BracketFrames):
         return self._weighted().radiance()
 
     def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as planes of half floats; see `WeightedMerge.radiance_half`."""
+        """Radiance factor · E as half floats; see `Merge.radiance_half`."""
         return self._weighted().radiance_half(factor)
 
     def uncertainty(self) -> NDArray[np.float32]:
-        """Refuse: the noise model is not that of OpenCV's merges.
-
-        Raises
-        ------
-        ValueError
-            Always.
-        """
+        """Refuse with a ValueError: the noise model is not that of OpenCV's merges."""
         name = self._settings.algorithm
         raise ValueError(f"'{name}' gives no uncertainty; use debevec_custom or debevec_exact")
 

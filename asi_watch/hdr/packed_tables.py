@@ -60,7 +60,13 @@ class WeightedMean:
     def of(
         cls, settings: MergeSettings, log_response: ArrayLike | None, channels: int
     ) -> WeightedMean:
-        """Prepare a merge; see `merging.open_merge` for arguments and errors."""
+        """Prepare a merge; see `merging.open_merge` for arguments and errors.
+
+        Parameters
+        ----------
+        settings, log_response, channels
+            As for `merging.open_merge`, whose errors it raises.
+        """
         if log_response is None:
             raise ValueError(f"'{settings.algorithm}' needs a response curve")
         curve = as_log_response(log_response)
@@ -82,7 +88,13 @@ class WeightedMean:
         return cls(g, weights, variance, low, high, stretch, channels, lowest, highest)
 
     def saturated_from(self, code: int | None) -> WeightedMean:
-        """Count raw codes from `code` on as saturated too; None changes nothing."""
+        """Count raw codes from `code` on as saturated too; None changes nothing.
+
+        Parameters
+        ----------
+        code : int or None
+            Raw code.
+        """
         if code is None or code >= self.brightest:
             return self
         weights = self.weights.copy()
@@ -186,6 +198,12 @@ def variance_tables(
     mean: WeightedMean, tables: BracketTables
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
     """Tables of Σ w² σ² over the raw code, and the integers per unit of it in each lane.
+
+    Parameters
+    ----------
+    mean : WeightedMean
+    tables : BracketTables
+        Of the same merge.
 
     Returns
     -------

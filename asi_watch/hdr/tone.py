@@ -59,6 +59,10 @@ class ToneCurve:
         """Display level of each ln E, 0 … 1.
 
         Everything is measured from `white`, so that no unit of time overflows exp().
+
+        Parameters
+        ----------
+        ln_e : array_like
         """
         ln = np.asarray(ln_e, dtype=np.float64)
         floor = np.exp(self.black - self.white)
@@ -66,11 +70,23 @@ class ToneCurve:
         return np.asarray(np.clip(linear, 0.0, 1.0) ** (1.0 / self.gamma))
 
     def codes(self, ln_e: ArrayLike, maximum: int) -> NDArray[np.uint16]:
-        """Display codes 0 … `maximum` (255 or 65535), truncated."""
+        """Display codes 0 … `maximum` (255 or 65535), truncated.
+
+        Parameters
+        ----------
+        ln_e : array_like
+        maximum : int
+            255 or 65535.
+        """
         return (self.levels(ln_e) * maximum).astype(np.uint16)
 
     def thresholds(self, maximum: int) -> NDArray[np.float64]:
         """Smallest ln E of every code: entry k is where code k begins; entry 0 is −inf.
+
+        Parameters
+        ----------
+        maximum : int
+            255 or 65535.
 
         Returns
         -------
@@ -88,6 +104,10 @@ class ToneCurve:
 
 def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
     """Largest code of a picture's dtype: 255 or 65535.
+
+    Parameters
+    ----------
+    dtype : dtype or type
 
     Raises
     ------
@@ -161,6 +181,12 @@ def half_table(tables: BracketTables, factor: float) -> CodeTable:
     """Half floats (as uint16) of factor · exp(ln E), to 2.5e-4 before rounding to half.
 
     Those of the counters, where the weight is zero, are marked by the sign bit.
+
+    Parameters
+    ----------
+    tables : BracketTables
+    factor : float
+        Positive.
     """
     return _half_table(_key(tables), factor)
 
@@ -302,7 +328,14 @@ class HalfCodes:
 
     @classmethod
     def of(cls, tables: BracketTables, factor: float) -> HalfCodes | None:
-        """Prepare a bracket; None if half floats cannot hold or tell apart all it can give."""
+        """Prepare a bracket; None if half floats cannot hold or tell apart all it can give.
+
+        Parameters
+        ----------
+        tables : BracketTables
+        factor : float
+            Positive.
+        """
         extremes = np.concatenate([tables.special.ravel(), tables.minimum, tables.maximum])
         with np.errstate(over="ignore"):
             values = np.exp(extremes) * factor

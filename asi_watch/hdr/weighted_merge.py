@@ -53,35 +53,14 @@ class WeightedMerge(BracketFrames):
         return True
 
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
-        """Display picture of what was added, shape (H, W, C).
-
-        Parameters
-        ----------
-        dtype : type
-            `numpy.uint8` or `numpy.uint16`; that of `out` counts if given.
-        out : ndarray, shape (H, W, C), optional
-            Written instead of a new picture; C-contiguous.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added, or `dtype` or `out` do not fit.
-        """
+        """Display picture; see `Merge.picture`."""
         if out is None:
             out = np.empty(self._shape, dtype=dtype)
         self._merge(self._display(out.dtype), out)
         return out
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
-        """Write rows first:last of the picture into `out`, shape (last − first, W, C).
-
-        Several threads may do this at once, each for its own rows.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added, or the rows or `out` do not fit.
-        """
+        """Write rows of the picture; several threads may do this at once, each for its own rows."""
         wanted = (last - first, *self._shape[1:])
         if not 0 <= first < last <= self._shape[0] or out.shape != wanted:
             raise ValueError(f"rows {first}:{last} of {self._shape} do not fit into {out.shape}")
@@ -89,13 +68,7 @@ class WeightedMerge(BracketFrames):
         self._merge_rows(self._display(out.dtype), first, last, out)
 
     def radiance(self) -> Radiance:
-        """Radiance map of what was added.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
-        """
+        """Radiance map; see `Merge.radiance`."""
         _, job = self._prepare()
         ln_radiance = np.empty(self._shape, dtype=np.float32)
         validity = np.empty(self._shape, dtype=np.uint8)
@@ -111,26 +84,10 @@ class WeightedMerge(BracketFrames):
         return Radiance(ln_radiance, validity)
 
     def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as planes of half floats.
+        """Radiance factor · E as half floats; see `Merge.radiance_half`.
 
-        For files of half floats: one pass, without ln E, exp() and a conversion, and within half
-        a unit of their last place of what those would give.
-
-        Parameters
-        ----------
-        factor : float
-            Positive; 1000 turns "per µs" into "per ms".
-
-        Returns
-        -------
-        HalfRadiance or None
-            None unless all that the exposures can tell apart lies in the normal range of half
-            floats.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added or the factor is not positive.
+        One pass, without ln E, exp() and a conversion, and within half a unit of the last place
+        of what those would give.
         """
         if not (np.isfinite(factor) and factor > 0):
             raise ValueError(f"the factor must be above 0; got {factor}")
@@ -151,16 +108,10 @@ class WeightedMerge(BracketFrames):
         return HalfRadiance(planes.view(np.float16), validity)
 
     def uncertainty(self) -> NDArray[np.float32]:
-        """Standard error of ln E from the noise model, shape (H, W, C); inf where invalid.
+        """Standard error of ln E from the noise model, √(Σ w² σ²) / Σ w; inf where invalid.
 
-        √(Σ w² σ²) / Σ w, with σ²(z) of `weights.log_variance`: shot, read and quantisation
-        noise of the exposures that were used. Errors of g itself and clouds that moved between the
-        exposures are not included.
-
-        Raises
-        ------
-        ValueError
-            If nothing was added.
+        σ²(z) of `weights.log_variance`: shot, read and quantisation noise of the exposures used.
+        Errors of g itself and clouds that moved between the exposures are not included.
         """
         mean, job = self._prepare()
         table, scale = variance_tables(mean, job.tables)
@@ -208,7 +159,17 @@ class WeightedMerge(BracketFrames):
 
 
 def in_bands(work: Callable[[int, int], None], rows: int, threads: int) -> None:
-    """Run `work(first, last)` over bands of rows, on up to `threads` threads."""
+    """Run `work(first, last)` over bands of rows, on up to `threads` threads.
+
+    Parameters
+    ----------
+    work : callable
+        Called with the first and last row of a band.
+    rows : int
+        Of the picture.
+    threads : int
+        At most so many.
+    """
     if threads <= 1 or rows < 2 * threads:
         work(0, rows)
         return
