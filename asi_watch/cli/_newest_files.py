@@ -166,7 +166,7 @@ def _labels(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str
     names = [path for path, _ in found.fitting] + list(found.misfits)
     if not camera.exposure_labels:
         expected = camera.bracket.exposures
-        times = {f"{time:g}" for time in expected} if isinstance(expected, tuple) else set()
+        times = {f"{time:.15g}" for time in expected} if isinstance(expected, tuple) else set()
         labels = {end for end in unclear_labels(names) if end.lstrip("0") not in times}
         if labels:
             some = ", ".join(repr(label) for label in sorted(labels)[:3])

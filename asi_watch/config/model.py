@@ -301,7 +301,7 @@ class CameraConfig(Section):
         labels, listed = dict(self.exposure_labels), self.bracket.exposures
         if labels and isinstance(listed, tuple):
             # An exposure that is expected and has no label is written as a number.
-            numbers = {f"{time:g}": time for time in listed if time not in labels.values()}
+            numbers = {f"{time:.15g}": time for time in listed if time not in labels.values()}
             labels = numbers | labels
         return _compiled(
             self.filename,

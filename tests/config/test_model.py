@@ -120,6 +120,9 @@ def test_with_labels_a_number_that_is_none_does_not_fit() -> None:
     listed = 'exposure_labels: {"0": 500}, bracket: {exposures: [80, 160, 500]}'
     assert camera_of(listed).pattern.parse(name) is not None
     assert camera_of(listed).pattern.parse("20240621103008_81.jpg") is None
+    seconds = 'exposure_labels: {"0": 500}, bracket: {exposures: [500, 1000000, 12345678]}'
+    for time in (1_000_000, 12_345_678):
+        assert camera_of(seconds).pattern.parse(f"20240621103008_{time}.jpg") is not None
 
 
 def test_never_is_none() -> None:
