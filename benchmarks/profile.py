@@ -74,7 +74,7 @@ def role(name: str | None) -> str:
         return "worker"
     if name == "MainThread":
         return "owner"
-    watching = ("Thread-", "observer", "intake", "Intake")
+    watching = ("inotify", "scan")
     return "watch" if name.startswith(watching) else "owner"
 
 

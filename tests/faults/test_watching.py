@@ -56,7 +56,7 @@ class Taken:
 
         def at_rest() -> bool:
             soon = self.intake._next_scan < time.monotonic() + 60.0
-            return self.fact("folders_watched") == 2 and not (soon or self.intake.busy)
+            return self.fact("folders_watched") == 2 and not soon
 
         self.until(at_rest)
 

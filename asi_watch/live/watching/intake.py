@@ -28,6 +28,7 @@ _LONGEST_PAUSE = 600.0
 _SCAN_SHARE, _PASS_SHARE = 20.0, 100.0
 _INBOX_FULL = 1000
 _AFTER_WAKING = 0.05
+_STEP_ENDS = 3.0
 _SILENCE = 15.0
 _PASSED_OVER = 10_000
 
@@ -195,7 +196,8 @@ class Intake:
         """End watching and scanning; no message is sent after this returns."""
         self._halt.set()
         self._may_send.set()
-        self._threads.remove(self, 10.0)
+        # A folder that does not answer is not waited for: nothing is sent after its answer.
+        self._threads.remove(self, 0.0 if self._silence() else _STEP_ENDS)
         self._stop_observer()
 
     def pause(self) -> None:
@@ -232,15 +234,6 @@ class Intake:
     def state(self) -> str:
         """What `status` shows: events, polling and why, or what is wrong with the folder."""
         return self._silence() or self._lost or self._events_state
-
-    @property
-    def busy(self) -> bool:
-        """True while something may lie in the folder that has not been handed over.
-
-        It is missing, or new, or back, or events were lost; a pass over all folders counts as well.
-        """
-        asked = self._scan_asked or self._pass_asked or self._scanner.passing
-        return asked or not self._scanner.rooted or self._lost is not None
 
     def facts(self) -> dict[str, object]:
         """Give what `status` may show beside `state`; may be called from any thread."""

@@ -59,6 +59,7 @@ class WatchError(AsiWatchError):
     """The folder cannot be watched by events."""
 
 
+_PATIENCE = 1.0
 _SHARED: list[InotifyFD] = []
 _SHARED_LOCK = threading.Lock()
 
@@ -200,8 +201,11 @@ class Observer:
     def stop(self) -> None:
         """End watching; no callback begins after this."""
         reader, self._reader = self._reader, None
-        with self._lock:
-            watched, self._watched, self._folders = self._watched, {}, {}
+        if not self._lock.acquire(timeout=_PATIENCE):
+            # A watch is being added on a share that does not answer.
+            return
+        watched, self._watched, self._folders = self._watched, {}, {}
+        self._lock.release()
         if reader is not None and reader.is_alive():
             reader.remove_callbacks([(wd, self._id) for wd, _ in watched.values()])
             if not self._shared:

@@ -211,15 +211,6 @@ class FolderScanner:
         """Folders that could not be read when they were last tried."""
         return len(self._unreadable)
 
-    def counts(self) -> dict[str, int]:
-        """Give the sizes of what is remembered."""
-        folders = self._folders.values()
-        return {
-            "folders": len(folders),
-            "names": sum(len(f.names) for f in folders),
-            "followed": sum(len(f.followed) for f in folders),
-        }
-
     def hot(self) -> list[str]:
         """Name the folders that changed last, the latest first, each after those above it.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, WatchDescriptor
 
+from asi_watch.live.watching import observer as observing
 from asi_watch.live.watching.observer import Observer, WatchError, file_system_of, is_remote
 
 PATIENCE = 60.0
@@ -235,6 +236,22 @@ def test_a_folder_is_followed_under_its_new_name(root: Path, log: Log, observer:
     (root / "day" / "a.jpg").write_bytes(b"x")
     log.until(lambda: ("day/a.jpg", True) in log.files)
     assert not observer.watches("upload")
+
+
+def test_a_watch_that_hangs_on_a_share_holds_up_no_stop(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observing, "_PATIENCE", 0.1)
+    hanging = Observer(root, lambda *_: None, lambda: None, shared=False)
+    hanging.start()
+    reader = hanging._reader
+    assert reader is not None
+    with hanging._lock:
+        began = time.monotonic()
+        hanging.stop()
+        assert time.monotonic() - began < 10.0
+    reader.stop()
+    reader.join(PATIENCE)
 
 
 def test_all_cameras_share_one_thread(tmp_path: Path) -> None:
