@@ -109,7 +109,7 @@ def lines_of_names(name: str, found: NewestFiles) -> Iterator[str]:
         return
     yield f"{name}: {len(found.fitting)} of the {found.count} newest files fit `filename`"
     for path, parsed in found.fitting[:3]:
-        yield f"  {shown(path)} is from {parsed.timestamp}, exposed {parsed.exposure_us:g} µs"
+        yield f"  {shown(path)} is from {parsed.timestamp}, exposed {parsed.exposure_us:.12g} µs"
 
 
 def header_of(camera: CameraConfig, found: NewestFiles) -> Header | None:
@@ -184,7 +184,7 @@ def _labels(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str
         yield (
             ("exposure_labels",),
             f"{text} {shown(path)!r}, are not among them; add what they mean, or write"
-            f" exposure_labels_only: false if {name.exposure_us / unit:g} is a time",
+            f" exposure_labels_only: false if {name.exposure_us / unit:.12g} is a time",
         )
 
 
@@ -250,7 +250,7 @@ def _times_that_differ(
     times = {parsed.exposure_us for _, parsed in found.fitting}
     unit = MICROSECONDS_PER_UNIT[camera.exposure_unit]
     if times.isdisjoint(expected):
-        some = ", ".join(f"{time:g}" for time in sorted(times)[:6])
+        some = ", ".join(f"{time:.12g}" for time in sorted(times)[:6])
         yield f"none of them is in the newest files' names, which say {some} µs"
         return
     if len(brackets) < _SOME:
@@ -267,7 +267,7 @@ def _times_that_differ(
 
 
 def _listed_times(times_us: Sequence[float], unit_us: int) -> str:
-    return ", ".join(f"{time / unit_us:g}" for time in times_us)
+    return ", ".join(f"{time / unit_us:.12g}" for time in times_us)
 
 
 # -- slots -----------------------------------------------------------------------------------

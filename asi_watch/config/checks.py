@@ -255,11 +255,11 @@ def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
         yield ("bracket", "exposures"), f"{text}: no bracket can ever be complete"
     unit = MICROSECONDS_PER_UNIT[camera.exposure_unit]
     labelled = {float(value * unit) for value in camera.exposure_labels.values()}
-    odd = [f"{time / unit:g}" for time in times if not labelled and time % unit]
+    odd = [f"{time / unit:.12g}" for time in times if not labelled and time % unit]
     if odd:
         text = f"{', '.join(odd)} is never in a name, which holds whole numbers"
         yield ("bracket", "exposures"), f"{text}: no bracket can ever be complete"
-    strange = [f"{time / unit:g}" for time in times if labelled and time not in labelled]
+    strange = [f"{time / unit:.12g}" for time in times if labelled and time not in labelled]
     if strange:
         text = f"{', '.join(strange)} has no label in exposure_labels; is it written as a number?"
         yield ("bracket", "exposures"), text
