@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
 
 import click
 import yaml
 
-from asi_watch.config.document import MAX_BYTES, ConfigError, read_document
+from asi_watch.config.document import MAX_BYTES, ConfigError
 from asi_watch.config.loading import load_config
 from asi_watch.config.model import Config
 from asi_watch.naming import parse_timezone
 
 __all__ = ["RunningConfig", "running_config"]
 
-_STATE_DIR = re.compile(r"state_dir[ \t]*:[ \t]+(?P<value>[^\r\n]+)")
+_STATE_DIR = re.compile(r"^state_dir[ \t]*:[ \t]+(?P<value>[^\r\n]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,41 +68,18 @@ def running_config(path: str) -> RunningConfig:
 
 
 def _of_refused(path: str) -> RunningConfig | None:
+    """Take the folder from the line that names it, whatever else the file holds."""
     try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_BYTES)
+        text = Path(path).read_bytes()[:MAX_BYTES].decode(errors="replace")
     except OSError:
         return None
-    data = _values(text, path)
-    named = data.get("state_dir", Config.model_fields["state_dir"].default)
+    match = _STATE_DIR.search(text)
+    named: object = Config.model_fields["state_dir"].default
+    if match is not None:
+        try:
+            named = yaml.safe_load(match["value"])
+        except yaml.YAMLError:
+            named = match["value"].strip()
     if not isinstance(named, str | Path) or not str(named).strip() or "\0" in str(named):
         return None
-    base = Path(path).absolute().parent
-    cameras = data.get("cameras")
-    clocks = {str(n): _clock(c) for n, c in cameras.items()} if isinstance(cameras, dict) else {}
-    return RunningConfig(base / named, clocks, whole=False)
-
-
-def _values(text: bytes, path: str) -> dict[str, Any]:
-    try:
-        data = read_document(text, path).data
-    except ConfigError:
-        # No YAML at all: of its lines one may still name the folder.
-        match = re.search(rf"^{_STATE_DIR.pattern}", text.decode(errors="replace"), re.MULTILINE)
-        return {} if match is None else {"state_dir": _plain(match["value"])}
-    return data if isinstance(data, dict) else {}
-
-
-def _plain(value: str) -> object:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value.strip()
-
-
-def _clock(camera: object) -> tzinfo:
-    name = camera.get("timezone", "UTC") if isinstance(camera, dict) else "UTC"
-    try:
-        return parse_timezone(name) if isinstance(name, str) else UTC
-    except ValueError:
-        return UTC
+    return RunningConfig(Path(path).absolute().parent / named, {}, whole=False)

@@ -344,7 +344,6 @@ class Camera:
             "backlog": self._scheduler.backlog,
             **self._curves.snapshot(),
             "counts": self._collector.counters.as_dict(),
-            "totals": self._ledger.totals(self.name),
             **self._reporting.snapshot(),
         }
 

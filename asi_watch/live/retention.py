@@ -25,7 +25,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from asi_watch.brackets import slot_of
 from asi_watch.config.model import CameraConfig
 from asi_watch.files import HeldFolder
 from asi_watch.images import looks_complete
@@ -104,7 +103,6 @@ def retain(
     Parameters
     ----------
     cameras : iterable of CameraConfig
-        All there are: cameras may see the same files.
     ledger : Ledger
         Only read.
     now : float
@@ -138,7 +136,7 @@ def retain(
     """
     cameras, done, freed = tuple(cameras), {} if done is None else done, dict[int, int]()
     candidates = [
-        _Candidates(camera, kind, cameras, ledger, now, freed)
+        _Candidates(camera, kind, ledger, now, freed)
         for kind in KINDS
         for camera in cameras
         if chosen(camera) and getattr(camera.retention, kind).any
@@ -185,7 +183,6 @@ class _Candidates:
         self,
         camera: CameraConfig,
         kind: Kind,
-        cameras: tuple[CameraConfig, ...],
         ledger: Ledger,
         now: float,
         freed: dict[int, int],
@@ -194,7 +191,7 @@ class _Candidates:
         self.done: datetime | None = None
         self._root = camera.watch if kind == "exposures" else camera.output
         self._limits = getattr(camera.retention, kind)
-        self._ledger, self._now, self._others = ledger, now, _others(camera, cameras)
+        self._ledger, self._now = ledger, now
         self._unfinished = self._hopeless = False
         self._before = float("-inf")
         self._goal = 0
@@ -333,22 +330,7 @@ class _Candidates:
         if self.camera.retention.require_product and product_fault(self.camera, record):
             self.outcome.kept += 1
             return ()
-        return [f for f in bracket.files if not self._others_want(f)]
-
-    def _others_want(self, file: _File) -> bool:
-        """Tell whether the file is another camera's exposure too, not yet published there."""
-        here = Path(os.path.realpath(self._root)) / file.path
-        for other, root in self._others:
-            parsed = other.pattern.parse(here.name)
-            if parsed is None or not other.wants(here.name) or not here.is_relative_to(root):
-                continue
-            slot = slot_of(parsed.timestamp, other.bracket.round_to, other.bracket.offset)
-            record = self._ledger.get(other.name, slot)
-            merged = record.inputs if record and record.state == "published" else ()
-            relative = str(here.relative_to(root))
-            if not any(e.path == relative and e.signature == file.signature for e in merged):
-                return True
-        return False
+        return bracket.files
 
     def _remove(self, file: _File) -> bool:
         if self._hopeless or self._held is None:
@@ -393,15 +375,6 @@ def _names_the_day(folder: PurePosixPath, slot: datetime) -> bool:
     # Folders may be named in another time zone than files, or by the evening before.
     moments = (slot + timedelta(hours=hours) for hours in sorted(range(-36, 37), key=abs))
     return any(digits.endswith(f"{m:{form}}") for m in moments for form in _DATE_FORMS)
-
-
-def _others(
-    camera: CameraConfig, cameras: Iterable[CameraConfig]
-) -> list[tuple[CameraConfig, Path]]:
-    """Return the other cameras whose watch folder is this one's, or lies in it or around it."""
-    root = Path(os.path.realpath(camera.watch))
-    roots = [(c, Path(os.path.realpath(c.watch))) for c in cameras if c.name != camera.name]
-    return [(c, r) for c, r in roots if r.is_relative_to(root) or root.is_relative_to(r)]
 
 
 # -- do products stand? -----------------------------------------------------------------------

@@ -135,12 +135,11 @@ class Archive:
         thorough: bool = True,
         most: int | None = None,
         free: Callable[[Path], int] = plenty,
-        others: tuple[CameraConfig, ...] = (),
         done: dict[tuple[str, Kind], datetime] | None = None,
         **limits: Any,
     ) -> Outcome:
         outcomes = retain(
-            (self.settings(kind, **limits), *others),
+            (self.settings(kind, **limits),),
             self.ledger,
             NOW,
             apply=apply,
@@ -454,23 +453,6 @@ def test_a_product_that_does_not_say_whose_it_is_stays(archive: Archive) -> None
     assert archive.run("products", max_age=30 * DAY).files == 1
     assert archive.files("out") == sorted(Path(r.products[0]).name for r in (edited, foreign))
     assert mine.products[0].endswith("_hdr.jpg")
-
-
-def test_a_file_stays_that_another_camera_has_not_merged(archive: Archive) -> None:
-    record = archive.bracket(40)
-    other = archive.camera.model_copy(update={"name": "lab", "output": archive.folder / "lab"})
-    assert archive.run(max_age=30 * DAY, others=(other,)).files == 0
-    archive.ledger.record_all([replace(record, camera="lab", state="failed")])
-    assert archive.run(max_age=30 * DAY, others=(other,)).files == 0
-    archive.ledger.record_all([replace(record, camera="lab")])
-    assert archive.run(max_age=30 * DAY, others=(other,)).files == PER_BRACKET
-
-
-def test_a_camera_with_other_names_or_another_folder_wants_nothing(archive: Archive) -> None:
-    archive.bracket(40)
-    other = archive.camera.model_copy(update={"name": "lab", "extensions": ("png",)})
-    far = archive.camera.model_copy(update={"name": "far", "watch": archive.folder / "elsewhere"})
-    assert archive.run(max_age=30 * DAY, others=(other, far)).files == PER_BRACKET
 
 
 def test_a_bracket_goes_whole_or_not_at_all(archive: Archive) -> None:

@@ -74,14 +74,14 @@ def waits(bench: WaitingBench, brackets: int) -> None:
     assert open_brackets(bench) <= scheduler.MOST_HELD + 1
     shown = bench.camera.snapshot()
     assert shown["waiting_for_room"] + shown["waiting_in_ledger"] == brackets
-    assert shown["totals"] == {"failed": brackets - scheduler.MOST_HELD}
+    assert bench.ledger.totals("roof") == {"failed": brackets - scheduler.MOST_HELD}
     assert not bench.merged
     bench.disk.paused = None
     assert bench.catch_up() <= scheduler.MOST_HELD + 110
     assert len(bench.merged) == brackets
     assert set(bench.merged.values()) == {1}
     shown = bench.camera.snapshot()
-    assert shown["totals"] == {"published": brackets}
+    assert bench.ledger.totals("roof") == {"published": brackets}
     assert (shown["waiting_in_ledger"], shown["open_count"]) == (0, 0)
 
 
@@ -110,7 +110,7 @@ def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
     bench.catch_up()
     assert len(bench.merged) == 50_000
     assert set(bench.merged.values()) == {1}
-    assert bench.camera.snapshot()["totals"] == {"published": 50_000}
+    assert bench.ledger.totals("roof") == {"published": 50_000}
 
 
 def test_a_restart_while_brackets_wait_loses_none(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -119,7 +118,6 @@ class Ledger:
         self._file: tuple[int, int] | None = None
         self.rebuilt = False
         """Whether this start had to rebuild it."""
-        self._totals: dict[str, Counter[str]] = {}
         self._pending: dict[tuple[str, datetime], BracketRecord] = {}
         self._pending_curves: list[CurveDecision] = []
         self._blocked: str | None = None
@@ -154,23 +152,12 @@ class Ledger:
     def record(self, record: BracketRecord) -> None:
         """Write or replace a bracket's row, durably; it is kept in memory while `blocked`."""
         try:
-            self._write(replace(record, updated_utc=utc_now()))
+            self.record_all([replace(record, updated_utc=utc_now())])
         except LedgerFullError as error:
             self._block(error)
             self._pending[record.camera, record.slot] = bounded(record)
         else:
             self._pending.pop((record.camera, record.slot), None)
-
-    def _write(self, record: BracketRecord) -> None:
-        totals = self._totals.get(record.camera)
-        before = None if totals is None else self._state(record.camera, record.slot)
-        kept, self._totals = self._totals, {}
-        self.record_all([record])
-        if totals is not None:
-            totals[record.state] += 1
-            if before is not None:
-                totals[before] -= 1
-        self._totals = kept
 
     def record_all(self, records: Iterable[BracketRecord]) -> None:
         """Write rows as they are, with the times they were last changed at, all or none.
@@ -180,7 +167,6 @@ class Ledger:
         LedgerFullError
             If they cannot be written now.
         """
-        self._totals = {}
         rows = [to_row(bounded(record)) for record in records]
         with self._transaction():
             self._db.executemany(
@@ -370,20 +356,9 @@ class Ledger:
         return self._readable(rows, _name_of)
 
     def totals(self, camera: str) -> dict[str, int]:
-        """Count a camera's brackets by state."""
-        # Asked every second, of a table of years: counted once, then kept up.
-        if camera not in self._totals:
-            rows = self._all(
-                "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state", (camera,)
-            )
-            self._totals[camera] = Counter({str(state): int(count) for state, count in rows})
-        return {state: count for state, count in self._totals[camera].items() if count}
-
-    def _state(self, camera: str, slot: datetime) -> str | None:
-        rows = self._all(
-            "SELECT state FROM brackets WHERE camera = ? AND slot = ?", (camera, slot.isoformat())
-        )
-        return next((str(state) for (state,) in rows), None)
+        """Count a camera's brackets by state; takes a while in a table of years."""
+        sql = "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state"
+        return {str(state): int(count) for state, count in self._all(sql, (camera,))}
 
     def last_change(self, camera: str) -> datetime | None:
         """Return the UTC time at which a row of this camera was last written."""
@@ -556,7 +531,7 @@ class Ledger:
         try:
             # Each row is taken off once it is written.
             for key, record in list(self._pending.items()):
-                self._write(replace(record, updated_utc=utc_now()))
+                self.record_all([replace(record, updated_utc=utc_now())])
                 del self._pending[key]
             while self._pending_curves:
                 self._write_curve(self._pending_curves[0])

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,20 +22,17 @@ from pathlib import Path, PurePosixPath
 
 from asi_watch.brackets import Exposure
 from asi_watch.config.model import CameraConfig
-from asi_watch.errors import ResponseFileError
 from asi_watch.files import answered
 from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, Ledger
 from asi_watch.live.ledger.records import (
     WITHOUT_CURVE,
     BracketRecord,
-    CurveDecision,
     RejectedFile,
 )
 from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, quick_check
 from asi_watch.logs import event, failure
 from asi_watch.naming import is_product_name, slot_stem
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
-from asi_watch.response_files import load_curve
 
 __all__ = ["BACKUP_DIR", "Backups", "open_ledger", "products_of", "row_of_products"]
 
@@ -135,7 +131,7 @@ def _rebuild(
         with ledger:
             # A dead share must keep no other camera waiting.
             rows = sum(
-                _adopt_products(ledger, camera, state_dir, alive, deadline)
+                _adopt_products(ledger, camera, alive, deadline)
                 for camera in cameras
                 if _answers(camera)
             )
@@ -352,18 +348,14 @@ def _answers(camera: CameraConfig) -> bool:
 def _adopt_products(
     ledger: Ledger,
     camera: CameraConfig,
-    state_dir: Path,
     alive: Callable[[], object],
     deadline: float,
 ) -> int:
     """Write the rows that a camera's products give and the ledger lacks; return how many."""
     rows: dict[datetime, BracketRecord] = {}
-    newest: BracketRecord | None = None
     written = 0
     for product in products_of(camera):
         alive()
-        if newest is None or product.slot > newest.slot:
-            newest = product
         row = _reconciled(rows.get(product.slot) or ledger.get(camera.name, product.slot), product)
         if row is not None:
             rows[row.slot] = row
@@ -377,8 +369,6 @@ def _adopt_products(
         if late:
             break
     ledger.record_all(rows.values())
-    if newest is not None:
-        _remember_curve(ledger, state_dir, camera, newest)
     return written + len(rows)
 
 
@@ -400,38 +390,6 @@ def _reconciled(present: BracketRecord | None, product: BracketRecord) -> Bracke
         latency=present.latency,
         unlisted=present.unlisted,
     )
-
-
-def _remember_curve(
-    ledger: Ledger, state_dir: Path, camera: CameraConfig, newest: BracketRecord
-) -> None:
-    """Keep the curve of the newest product in use, if it is one the daemon had adopted."""
-    path = state_dir / "curves" / camera.name / f"{newest.curve_id}.npz"
-    known = ledger.adopted_curve(camera.name)
-    if newest.curve_id is None or (known is not None and known.curve_id == newest.curve_id):
-        return
-    operators: str | None = None
-    with suppress(ResponseFileError, OSError):
-        if camera.response is not None:
-            operators = load_curve(camera.response).curve_id
-    try:
-        channels = load_curve(path).channels
-    except (ResponseFileError, OSError):
-        return
-    if operators != newest.curve_id:
-        decision = CurveDecision(
-            camera.name,
-            newest.curve_id,
-            str(path),
-            operators,
-            "adopted",
-            "in use when the ledger was lost",
-            None,
-            None,
-            0,
-            channels=channels,
-        )
-        ledger.record_curve(decision)
 
 
 def products_of(camera: CameraConfig) -> Iterator[BracketRecord]:
@@ -503,8 +461,9 @@ def row_of_products(
         inputs=tuple(
             Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns) for s in newest.sources
         ),
+        # Without their signatures: they are looked at again when they are found.
         rejected=tuple(
-            _rejected(camera, one.path, one.reason, changed)
+            RejectedFile(one.path, 0, 0, one.reason)
             for one in newest.unusable
             if _is_inside(one.path)
         ),
@@ -517,7 +476,7 @@ def row_of_products(
         reason=WITHOUT_CURVE if fallback else None,
         # Every revision had an exposure that came late.
         late=newest.revision - 1,
-        updated_utc=_as_utc(changed).isoformat(timespec="milliseconds"),
+        updated_utc=datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds"),
     )
 
 
@@ -558,25 +517,9 @@ def _is_inside(path: str) -> bool:
     return path != "" and path[0] != "/" and ".." not in path.split("/")
 
 
-def _rejected(camera: CameraConfig, path: str, reason: str, changed: float) -> RejectedFile:
-    """Give a file that was left out the signature it has, if that is older than the product."""
-    with suppress(OSError, ValueError):
-        status = os.lstat(camera.watch / path)
-        if stat.S_ISREG(status.st_mode) and status.st_mtime <= changed:
-            return RejectedFile(path, status.st_size, status.st_mtime_ns, reason)
-    return RejectedFile(path, 0, 0, reason)
-
-
 def _changed(path: Path) -> float:
+    """Return when a file was last changed; a file system's clock may say any year."""
     try:
-        return os.lstat(path).st_mtime
+        return min(max(os.lstat(path).st_mtime, 0.0), 4e9)
     except OSError:
         return 0.0
-
-
-def _as_utc(seconds: float) -> datetime:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        # A file system's clock may say any year.
-        return datetime.fromtimestamp(0, UTC)

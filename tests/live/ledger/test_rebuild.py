@@ -23,9 +23,7 @@ from asi_watch.live.ledger.ledger import (
 )
 from asi_watch.live.ledger.rebuild import BACKUP_DIR, Backups, open_ledger, products_of
 from asi_watch.live.ledger.records import BracketRecord, RejectedFile
-from asi_watch.response_files import response_bytes
 from tests.live.products import NOON, STEP, camera_at, product
-from tests.skies import sky_bracket
 
 
 @pytest.fixture
@@ -217,18 +215,6 @@ def test_the_newest_come_first_and_time_is_bounded(state: Path, camera: CameraCo
     slots = [found.slot for found in products_of(camera)]
     assert slots == sorted(slots, reverse=True)
     assert [r.slot for r in rows(state, camera, time_limit=-1)] == slots[:1]
-
-
-def test_the_curve_in_use_stays_in_use(state: Path, camera: CameraConfig) -> None:
-    folder = state / "curves" / "roof"
-    folder.mkdir(parents=True)
-    (folder / "c0ffee.npz").write_bytes(response_bytes(sky_bracket(32).log_response))
-    product(camera, 0, curve="older")
-    product(camera, 1, curve="c0ffee")
-    with open_ledger(state, (camera,)) as ledger:
-        adopted = ledger.adopted_curve("roof")
-    assert adopted is not None
-    assert (adopted.curve_id, adopted.base_id, adopted.channels) == ("c0ffee", None, 3)
 
 
 def test_a_dead_share_keeps_no_daemon_from_starting(
