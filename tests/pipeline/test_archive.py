@@ -48,14 +48,14 @@ def test_a_second_run_makes_what_lacks_and_force_makes_all(tmp_path: Path) -> No
     assert (first.merged, first.stood, first.products, first.flawless) == (3, 0, 3, True)
     paths = [tmp_path / "b" / name for name in products(tmp_path / "b")]
     paths[1].unlink()
-    inodes = {path: path.stat().st_ino for path in (paths[0], paths[2])}
+    times = {path: path.stat().st_mtime_ns for path in (paths[0], paths[2])}
     again = merged(tmp_path)
     assert (again.merged, again.stood, again.products, again.flawless) == (1, 2, 1, True)
     assert "the products of 2 brackets stood already" in again.sentence()
-    assert all(path.stat().st_ino == inode for path, inode in inodes.items())
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     forced = merged(tmp_path, force=True)
     assert (forced.merged, forced.stood) == (3, 0)
-    assert all(path.stat().st_ino != inode for path, inode in inodes.items())
+    assert all(path.stat().st_mtime_ns != time for path, time in times.items())
 
 
 def test_a_missing_exposure_is_named_and_counted(
