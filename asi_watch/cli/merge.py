@@ -118,8 +118,8 @@ def command(
     left as they are. With -c and --camera everything is done as the daemon would, with the curve
     that it uses.
 
-    Exit codes: 0 every bracket merged from all its exposures, beyond doubt, 1 something could not
-    be merged or read, is missing or doubtful, or brackets share a slot, 2 wrong usage.
+    Exit codes: 0 every bracket merged from all its exposures, 1 something could not be merged or
+    read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli._scale import merge_hints

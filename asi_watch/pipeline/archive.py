@@ -153,8 +153,8 @@ class ArchiveSummary:
 
     @property
     def flawless(self) -> bool:
-        """Whether every bracket was merged from all of its exposures, beyond doubt."""
-        doubts = self.too_long or self.clash or self.labelled or self.doubtful
+        """Whether every bracket was merged from all of its exposures."""
+        doubts = self.too_long or self.clash or self.labelled
         return not (self.failures or self.left_out or self.incomplete or doubts)
 
     def sentence(self) -> str:
