@@ -277,7 +277,7 @@ def _pile_up(darker: list[NDArray[np.int16]], brighter: NDArray[np.int16]) -> in
     around = np.convolve(counts, [1, 1, 1], "same")
     white = _DIMMEST_WHITE + int(np.argmax(counts[_DIMMEST_WHITE:]))
     piled = int(around[white])
-    if piled < _LEAST_WHITE or counts[white + 4 :].sum() > _TOP_SHARE * piled:
+    if piled < _LEAST_WHITE or counts[min(white + 4, 254) :].sum() > _TOP_SHARE * piled:
         return None
     if white >= 254:
         return 255
