@@ -29,6 +29,10 @@ _OTHERS = (
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip file"),
+    (b"\xff\x4f\xff\x51", "a bare JPEG 2000 codestream"),
+    (b"\xff\x0a", "a JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (b"\0\5\x16\7", "an AppleDouble file (what macOS notes about another file)"),
     (b"<", "text (HTML or XML)"),
 )
 
@@ -117,6 +121,8 @@ def _not_an_image(data: bytes) -> HeaderError:
     for magic, name in _OTHERS:
         if data.startswith(magic):
             return HeaderError(f"is {name}, not a JPEG, PNG or JP2")
+    if data[4:8] == b"ftyp":
+        return HeaderError("is a film, HEIC or AVIF, not a JPEG, PNG or JP2")
     return HeaderError("is not an image (content is no JPEG, PNG or JP2)")
 
 
@@ -166,6 +172,7 @@ def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
 
 
 _RARE_FRAMES = {3: "lossless JPEG", **dict.fromkeys((5, 6, 7), "hierarchical JPEG")}
+_JPEG_LS = 0xF7
 
 
 def _jpeg_header(data: bytes) -> Header:
@@ -173,6 +180,8 @@ def _jpeg_header(data: bytes) -> Header:
     progressive = False
     end = 0
     for marker, offset, length in jpeg_segments(data):
+        if marker == _JPEG_LS:
+            raise HeaderError("is a JPEG-LS, a rare kind that is not read")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if marker > 0xC2:
                 kind = _RARE_FRAMES.get(

@@ -7,8 +7,8 @@ warning as an error. Pixels come as stored: an EXIF orientation is not applied.
 
 from __future__ import annotations
 
-import hashlib
 import io
+import logging
 import os
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from asi_watch.files import (
     FileSignature,
     NotRegularFileError,
     open_regular,
+    shown,
     signature,
     signature_of,
 )
@@ -36,6 +37,8 @@ from asi_watch.images.jpeg import JpegPicture, decode_jpeg
 from asi_watch.images.other_formats import decode_jp2, decode_png
 
 __all__ = ["Frame", "ImageLimits", "looks_complete", "read_image"]
+
+logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 65536
 _SUFFIXES = {"jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"}, "png": {".png"}, "jp2": {".jp2"}}
@@ -71,15 +74,12 @@ class Frame:
         "jpeg", "png" or "jp2", by content.
     notes : tuple of str
         What was odd without being wrong, such as a suffix that does not fit the content.
-    sha256 : str or None
-        Digest of the file's bytes, if asked for.
     """
 
     pixels: NDArray[np.uint8]
     signature: FileSignature
     container: str
     notes: tuple[str, ...] = ()
-    sha256: str | None = None
 
 
 def read_image(
@@ -87,7 +87,6 @@ def read_image(
     *,
     limits: ImageLimits | None = None,
     allocate: Allocate = fresh,
-    digest: bool = False,
 ) -> Frame:
     """Read one exposure, whole or not at all.
 
@@ -99,8 +98,6 @@ def read_image(
         Caps checked before anything is decoded.
     allocate : callable
         Gives the memory for the pixels, e.g. `BufferPool.take`.
-    digest : bool
-        Also hash the bytes.
 
     Returns
     -------
@@ -132,27 +129,24 @@ def read_image(
         raise ImageError(
             name, f"cannot be decoded ({error.strerror or error})", may_recover=True
         ) from error
-    return Frame(
-        pixels,
-        sign,
-        container,
-        (*_suffix_note(name, container), *notes),
-        hashlib.sha256(data).hexdigest() if digest else None,
-    )
+    notes = (*_suffix_note(name, container), *notes)
+    for note in notes:
+        logger.debug("%s: %s", shown(name), note)
+    return Frame(pixels, sign, container, notes)
 
 
 def _decode(
     data: bytes, limits: ImageLimits, allocate: Allocate
-) -> tuple[NDArray[np.uint8], Container, list[str]]:
+) -> tuple[NDArray[np.uint8], Container, tuple[str, ...]]:
     """Return pixels, kind of file, and notes."""
     header = read_header(data)
     if header.container == "jpeg":
         picture = JpegPicture(data, header)
         _check_size(picture.header, limits)
-        return decode_jpeg(picture, allocate), "jpeg", picture.notes
+        return decode_jpeg(picture, allocate), "jpeg", tuple(picture.notes)
     _check_size(header, limits)
     decode = decode_png if header.container == "png" else decode_jp2
-    return decode(data, header), header.container, []
+    return decode(data, header), header.container, ()
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:

@@ -35,14 +35,6 @@ def test_a_colour_jpeg_gives_bgr_pixels_as_the_decoder_does(tmp_path: Path) -> N
     assert frame.signature == signature(path)
     assert frame.container == "jpeg"
     assert frame.notes == ()
-    assert frame.sha256 is None
-
-
-def test_the_digest_is_that_of_the_file(tmp_path: Path) -> None:
-    import hashlib
-
-    data = jpeg()
-    assert read_image(put(tmp_path, data), digest=True).sha256 == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
