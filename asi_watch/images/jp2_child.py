@@ -8,8 +8,10 @@ pixels (L, or RGB) go to standard output; a picture that cannot be decoded ends 
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
+from pathlib import Path
 
 REFUSED = 3
 
@@ -19,6 +21,8 @@ def main() -> None:
     mode, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     _limit(resource.RLIMIT_CPU, seconds)
     _limit(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(OSError):  # where memory runs out, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the caller has checked the size
@@ -44,8 +48,7 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _mapped() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - needs no more imports
-        return int(file.read().split()[0]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
 
 
 def _refuse(reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,8 @@ _MEMORY, _MEMORY_PER_SAMPLE, _MOST_MEMORY = 64 << 20, 16, 2 << 30
 _SECONDS, _PIXELS_PER_SECOND = 5, 500_000
 # A computer under load computes slowly; this ends what waits without computing.
 _PATIENCE = 10
+# So many at once, whatever the number of threads: together they may take twice that memory.
+_TURN = threading.BoundedSemaphore(2)
 _PIXELS_PER_PACKET, _FREE_PACKETS = 16, 100_000
 
 
@@ -137,14 +140,15 @@ def decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
     mode = "RGB" if header.channels == 3 else "L"
     command = [sys.executable, "-I", str(_CHILD), mode, str(memory), str(seconds)]
     try:
-        done = subprocess.run(
-            command,
-            input=data,
-            capture_output=True,
-            cwd="/",
-            timeout=seconds * _PATIENCE,
-            check=False,
-        )
+        with _TURN:
+            done = subprocess.run(
+                command,
+                input=data,
+                capture_output=True,
+                cwd="/",
+                timeout=seconds * _PATIENCE,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise HeaderError(f"takes longer to decode than {seconds * _PATIENCE} s") from None
     if done.returncode == REFUSED:
