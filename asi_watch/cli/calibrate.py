@@ -118,8 +118,7 @@ def command(
     Exit codes: 0 a curve was written, 1 none could be made, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli._curve_report import report_lines, report_warnings
-    from asi_watch.cli._scale import scale_line
+    from asi_watch.cli._curve_report import report_lines, report_warnings, scale_line
     from asi_watch.errors import AsiWatchError
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 

@@ -159,7 +159,7 @@ def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
 
 def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> list[str]:
     """Say what other settings would improve (`merge_hints`)."""
-    from asi_watch.cli._scale import merge_hints
+    from asi_watch.cli._curve_report import merge_hints
 
     formats = [product.format for product in camera.products]
     scaled = camera.merge.lnE_range is not None

@@ -129,8 +129,7 @@ def compare(first: str, second: str, plot: str | None) -> None:
 
 
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
-    from asi_watch.cli._curve_report import channel_names, row
-    from asi_watch.cli._scale import scale_line
+    from asi_watch.cli._curve_report import channel_names, row, scale_line
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"

@@ -73,21 +73,10 @@ _MAX_IDLE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class BracketOutcome:
-    """What became of one bracket.
+    """What became of one bracket: its products, if there are any, or the error.
 
-    Parameters
-    ----------
-    slot : datetime
-    products : tuple of Path
-        Empty where there is none.
-    left_out : tuple of Unusable
-        Exposures left out: unreadable, or contradicting the others.
-    stood : bool
-        The products were there already.
-    notes : tuple of str
-        What makes them doubtful, and formats that could not be written.
-    error : AsiWatchError or None
-        Why there is no product.
+    `left_out` are exposures that are unreadable or contradict the others; with `stood` the
+    products were there already; `notes` say what makes them doubtful, and which are missing.
     """
 
     slot: datetime
@@ -104,24 +93,19 @@ class ArchiveSummary:
 
     Parameters
     ----------
-    brackets, merged, stood, products, left_out : int
-        Brackets found; merged; whose products stood already; files; exposures left out.
-    incomplete : list of (datetime, tuple of float)
-        Brackets that lack exposures, and which.
-    doubtful : int
-        Brackets whose products are noted to be doubtful.
-    failures : list of (datetime, str)
-        Slots without product and the reason.
-    seconds : float
-        Wall time of merging.
+    brackets, merged, stood, products, left_out, doubtful : int
+        Brackets found; merged; whose products stood already; files written; exposures left out;
+        brackets whose products are noted to be doubtful.
+    incomplete, failures : list
+        Slots that lack exposures, and which; slots without product, and why.
+    seconds, calibrating : float
+        Wall time of merging; of the calibration before, None if there was none.
     too_long : str or None
         Where slots held several brackets: how many, and what helps.
-    clash : tuple of str or None
-        Two folders with the same exposures of the same brackets, if there are any.
+    clash : (str, str) or None
+        Two folders with the same exposures of the same brackets.
     labelled : str or None
         A file whose label was taken for an exposure time, it seems.
-    calibrating : float or None
-        Wall time of the calibration before, if there was one.
     curve : ResponseCurve or None
         What most brackets were merged with.
     """

@@ -36,6 +36,13 @@ from asi_watch.pipeline.archive import (
     merge_archive,
     user_output,
 )
+from asi_watch.pipeline.curves import (
+    _save_response_plot,
+    calibrate_camera,
+    get_lne_range,
+    load_response_curve,
+    save_response_curve,
+)
 from asi_watch.pipeline.find_brackets import (
     EXPOSURE_AT_END as _EXPO_RE,
 )
@@ -62,10 +69,15 @@ __all__ = [
     "_EXPO_RE",
     "_group_files_by_time",
     "_parse_exposure_from_name",
+    "_save_response_plot",
+    "calibrate_camera",
     "create_and_save_hdr",
+    "get_lne_range",
+    "load_response_curve",
     "process_directory",
     "process_hdr_series",
     "process_timestamp",
+    "save_response_curve",
 ]
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show the progress of a run on standard error.
+    """Show the progress of a run on standard error; yields what is called after each step.
 
     Parameters
     ----------
@@ -25,51 +25,28 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
         What is being done, e.g. "merging".
     total : int
         How many steps there are.
-
-    Yields
-    ------
-    callable
-        To be called after each step, from one thread.
     """
-    if sys.stderr.isatty():
-        with _bar(what, total) as advance:
-            yield advance
-    else:
+    if not sys.stderr.isatty():
         yield _lines(what, total)
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        Remaining(),
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
-
-        def advance() -> None:
-            bar.advance(task)
-
-        yield advance
+        yield lambda: bar.advance(task)
 
 
 def _lines(what: str, total: int) -> Callable[[], None]:
-    done = 0
-    told = time.monotonic()
+    done, logged = 0, time.monotonic()
 
     def advance() -> None:
-        nonlocal done, told
+        nonlocal done, logged
         done += 1
         now = time.monotonic()
-        if now - told >= _SECONDS_BETWEEN_LINES:
-            told = now
+        if now - logged >= _SECONDS_BETWEEN_LINES:
+            logged = now
             log.info("%s: %d of %d", what, done, total)
 
     return advance
