@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+from statistics import median
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from asi_watch.files import shown
 
@@ -61,8 +61,8 @@ def report_lines(done: CalibratedCurve, curve_id: str) -> Iterator[str]:
     yield f"method: {report.settings['method']}"
     yield row("", channel_names(report.channels))
     yield row("residual (stops)", (_number(v) for v in report.residual_stops))
-    used = np.asarray(report.samples_per_code)
-    yield row("codes with samples", (f"{int((c > 0).sum())} of 256" for c in used))
+    used = report.samples_per_code
+    yield row("codes with samples", (f"{sum(n > 0 for n in c)} of 256" for c in used))
     yield row("extrapolated codes", (_ranges(r) for r in report.extrapolated))
     yield row("steps held up", (str(n) for n in report.monotone_repairs))
     yield f"more than half a stop off: {100 * report.outlier_share:.1f} % of the observations"
@@ -75,10 +75,10 @@ def _exposure_lines(report: CalibrationReport) -> Iterator[str]:
     yield f"{'exposure (µs)':>14}{'brackets':>10}{'residual (stops)':>18}{'fits × stated':>15}"
     for time in times:
         checks = [c for c in report.exposures if c.exposure_time == time]
-        residuals = [v for c in checks for v in c.residual_stops if np.isfinite(v)]
-        factors = [c.time_factor for c in checks if np.isfinite(c.time_factor)]
-        factor = f"{float(np.median(factors)):.3f}" if factors else "unknown"
-        residual = _number(float(np.median(residuals))) if residuals else "no samples"
+        residuals = [v for c in checks for v in c.residual_stops if isfinite(v)]
+        factors = [c.time_factor for c in checks if isfinite(c.time_factor)]
+        factor = f"{median(factors):.3f}" if factors else "unknown"
+        residual = _number(median(residuals)) if residuals else "no samples"
         yield f"{time:>14g}{len(checks):>10}{residual:>18}{factor:>15}"
 
 
@@ -110,7 +110,7 @@ def _file(done: CalibratedCurve, check: ExposureCheck) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) else "unknown"
+    return f"{value:.4f}" if isfinite(value) else "unknown"
 
 
 def _ranges(ranges: Sequence[tuple[int, int]]) -> str:
