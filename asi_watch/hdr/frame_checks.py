@@ -299,13 +299,10 @@ def _compare_through_curve(
 ) -> tuple[list[Contradiction], bool, float | None]:
     """Compare frames through g; gives contradictions, whether the others agree, and a misfit."""
     ln_t = np.log(times)
-    pairs = _compared_pairs(samples, ln_t, curve, ceiling)
+    pairs, frames = _connecting(_compared_pairs(samples, ln_t, curve, ceiling), len(times))
+    # The usual case: the offsets cannot add up to more than the tolerance.
     if all(abs(pair.offset) * len(times) <= _TOLERANCE * math.log(2) for pair in pairs):
-        return [], True, None  # they cannot add up to more: the usual case
-    groups = _connected(len(times), pairs)
-    frames = max(groups, key=len)
-    if len(frames) < 2:
-        return [], False, None
+        return [], True, None
     offset = _offsets(len(times), pairs) / math.log(2)  # stops
     here, x = offset[frames], ln_t[frames] / math.log(2)
     members = _agreeing(here)
@@ -405,13 +402,20 @@ def _seen_from(
     return sign * float(np.partition(difference, middle)[middle]), exact
 
 
-def _connected(count: int, pairs: Sequence[_Pair]) -> list[list[int]]:
-    """Frames that pairs connect, in groups."""
+def _connecting(compared: list[_Pair], count: int) -> tuple[list[_Pair], list[int]]:
+    """Pairs to be used, and the largest group of frames that they connect.
+
+    Bounds are used only where nothing better connects two frames.
+    """
+    pairs: list[_Pair] = []
     group = list(range(count))
-    for pair in pairs:
+    for pair in sorted(compared, key=lambda pair: (not pair.exact, -abs(pair.offset))):
         old, new = group[pair.second], group[pair.first]
-        group = [new if g == old else g for g in group]
-    return [[i for i in range(count) if group[i] == g] for g in sorted(set(group))]
+        if pair.exact or old != new:
+            pairs.append(pair)
+            group = [new if g == old else g for g in group]
+    largest = max(group, key=group.count)
+    return pairs, [i for i, g in enumerate(group) if g == largest]
 
 
 def _offsets(count: int, pairs: Sequence[_Pair]) -> NDArray[np.float64]:
