@@ -149,6 +149,10 @@ class Camera:
                 self._merge_done(message, now)
             case ScanDone():
                 self._reporting.scan_done(message)
+                if message.first:
+                    # At once: without watermarks the next start would be a first one again, which
+                    # leaves out old folders that came meanwhile.
+                    self._write_watermarks()
             case CalibrationDone():
                 changed, fault = self._curves.calibration_done(message)
                 self._reporting.fault(fault)

@@ -29,7 +29,8 @@ def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrat
     for number in range(3):
         site.take(number)
         row = site.until_published(number)
-        assert (row.algorithm, row.reason, len(row.products)) == ("mertens", WITHOUT_CURVE, 1)
+        assert (row.algorithm, len(row.products)) == ("mertens", 1)
+        assert (row.reason or "").startswith(WITHOUT_CURVE)
     assert "merging by mertens meanwhile" in site.log_text()
     site.until(lambda: "curve adopted" in site.log_text(), "calibrated", CALIBRATING)
     site.take(3)
@@ -40,7 +41,8 @@ def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrat
     # What was a picture only, for want of a curve, has its radiance now.
     for number in range(3):
         row = site.until_published(number, revision=2)
-        assert (row.curve_id, row.reason, len(row.products)) == (curve.curve_id, None, 2)
+        assert (row.curve_id, len(row.products)) == (curve.curve_id, 2)
+        assert WITHOUT_CURVE not in (row.reason or "")
         assert (site.output / row.products[1]).suffix == ".exr"
     site.stop()
     site.start()
