@@ -21,8 +21,8 @@ from asi_watch.errors import AsiWatchError
 
 __all__ = ["LazyGroup", "config_option", "main"]
 
-# The order is that of the help. A command is offered once its module asi_watch/cli/<name>.py,
-# with its click command named `command`, is there.
+# The order is that of the help. A command is the click command named `command` of the module
+# asi_watch/cli/<name>_command.py.
 _COMMANDS = {
     "run": "Watch the cameras and merge their brackets, in the foreground.",
     "check": "Check a configuration file and print it with every default.",
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands whose module is there."""
-        return [name for name in _COMMANDS if find_spec(f"{__name__}.{name}") is not None]
+        return [name for name in _COMMANDS if find_spec(f"{__name__}.{name}_command") is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
         # Before NumPy is there: the matrices here are small, and on cores that others use as well
         # its threads wait for one another, twenty times as long as one of them takes for it all.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        command: click.Command = import_module(f"{__name__}.{cmd_name}_command").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -20,7 +20,7 @@ HOME = Path(__file__).parent.parent.parent
 def test_help_lists_what_is_there_in_order() -> None:
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
-    modules = {path.stem for path in (HOME / "asi_watch/cli").glob("*.py")}
+    modules = {path.stem.removesuffix("_command") for path in (HOME / "asi_watch/cli").glob("*.py")}
     listed = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line]
     assert listed == [name for name in cli._COMMANDS if name in modules]
     assert "check" in listed

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
-from asi_watch.cli.status import _show, _troubles
+from asi_watch.cli.status_command import _show, _troubles
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import (
     WITHOUT_CURVE,

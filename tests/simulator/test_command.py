@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from asi_watch.cli.simulate import command
+from asi_watch.cli.simulate_command import command
 
 
 def invoke(*words: str) -> Result:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from asi_watch.cli._archive import (
+from asi_watch.cli.options import (
     Circle,
     archive_rules,
     camera_of,
@@ -122,7 +122,7 @@ def command(
     read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli._curve_report import merge_hints
+    from asi_watch.cli.curve_lines import merge_hints
     from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import merge_archive
 

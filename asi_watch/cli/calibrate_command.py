@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from asi_watch.cli._archive import (
+from asi_watch.cli.options import (
     Circle,
     archive_rules,
     camera_of,
@@ -118,7 +118,7 @@ def command(
     Exit codes: 0 a curve was written, 1 none could be made, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli._curve_report import report_lines, report_warnings, scale_line
+    from asi_watch.cli.curve_lines import report_lines, report_warnings, scale_line
     from asi_watch.errors import AsiWatchError
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 

@@ -31,7 +31,7 @@ def command(config_path: str, as_json: bool) -> None:
     error. Exit codes: 0 it works, 1 no daemon runs, 2 the configuration names no state folder,
     4 it runs but something keeps it from publishing.
     """
-    from asi_watch.cli._running import running_config
+    from asi_watch.cli.options import running_config
     from asi_watch.live.status import NotRunningError, is_stale, read_status
 
     snapshot, age = read_status(running_config(config_path).state_dir)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,12 +31,15 @@ from asi_watch.naming import (
 )
 
 if TYPE_CHECKING:
+    from asi_watch.hdr.frame_checks import Sample
+    from asi_watch.hdr.response import ResponseCurve
     from asi_watch.images.headers import Header
 
 __all__ = [
     "NewestFiles",
     "better_offset",
     "find_newest",
+    "frame_warnings",
     "header_of",
     "lines_of_names",
     "name_warnings",
@@ -47,7 +50,8 @@ _MOST_FILES = 200
 _MOST_OF_A_FOLDER = 50
 _MOST_FOLDERS = 300
 _MOST_HEADER = 1 << 20
-_ANSWER_WITHIN = 5.0
+_ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
+_FRAME_BRACKETS = 3
 _OTHER_TEMPLATES = (
     "{timestamp:%Y%m%d%H%M%S}_{exposure}",
     "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
@@ -405,6 +409,72 @@ def _lies_in(edge: timedelta, pause: timedelta, start: timedelta, round_to: time
 def _whole_seconds(span: timedelta) -> timedelta:
     second = timedelta(seconds=1)
     return span if span < second else round(span / second) * second
+
+
+# -- pictures ------------------------------------------------------------------------------
+
+
+def frame_warnings(
+    camera: CameraConfig, found: NewestFiles, curves: Mapping[int, ResponseCurve]
+) -> Iterator[tuple[Way, str]]:
+    """Compare the newest brackets with their exposure times, the curve and `merge.high_clip`.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    found : NewestFiles
+    curves : mapping of int to ResponseCurve
+        By number of channels.
+    """
+    if not found.fitting:
+        return
+    (brackets,) = answered(_FRAMES_WITHIN, lambda: list(_samples(camera, found)))
+    from asi_watch.hdr.frame_checks import check_frames, fits_high_clip
+
+    clip = camera.merge.high_clip
+    fitting = fits_high_clip([list(b.values()) for b in brackets or []], clip)
+    if fitting is not None and camera.merge.algorithm != "mertens":
+        text = f"{clip} does not fit the newest images, which saturate at a lower code"
+        yield ("merge", "high_clip"), f"{text}; write {fitting}"
+    notes: dict[str, int] = defaultdict(int)
+    for bracket in brackets or []:
+        curve = curves.get(next(iter(bracket.values())).shape[1])
+        findings = check_frames(
+            list(bracket.values()),
+            list(bracket),
+            None if curve is None else curve.log_response,
+            high_clip=clip,
+            exclude=False,
+        )
+        if findings.curve_misfit is not None:
+            notes[findings.notes("µs")[-1 if findings.white is None else -2]] += 1
+        for one in findings.contradictions:
+            notes[f"the exposure of {one.exposure_time:g} µs contradicts its exposure time"] += 1
+    for note, count in notes.items():
+        if count == len(brackets or []):
+            yield ("bracket", "exposures"), f"in each of the newest {count} brackets {note}"
+
+
+def _samples(camera: CameraConfig, found: NewestFiles) -> Iterator[dict[float, Sample]]:
+    """Read the newest brackets that have several exposures of one size."""
+    from asi_watch.errors import ImageError
+    from asi_watch.hdr.frame_checks import sample_frame
+    from asi_watch.images.reading import read_image
+
+    slots: defaultdict[datetime, dict[float, str]] = defaultdict(dict)
+    for path, parsed in found.fitting:
+        slot = slot_of(parsed.timestamp, camera.bracket.round_to, camera.bracket.offset)
+        slots[slot].setdefault(parsed.exposure_us, path)
+    several = [slots[slot] for slot in sorted(slots, reverse=True) if len(slots[slot]) > 1]
+    for files in several[:_FRAME_BRACKETS]:
+        samples: dict[float, Sample] = {}
+        for exposure_us, path in files.items():
+            try:
+                samples[exposure_us] = sample_frame(read_image(camera.watch / path).pixels)
+            except ImageError:
+                continue  # the daemon reports it
+        if len(samples) > 1 and len({sample.shape for sample in samples.values()}) == 1:
+            yield samples
 
 
 # -- files -----------------------------------------------------------------------------------

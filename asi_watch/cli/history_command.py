@@ -14,7 +14,7 @@ import click
 from asi_watch.cli import config_option
 
 if TYPE_CHECKING:
-    from asi_watch.cli._running import RunningConfig
+    from asi_watch.cli.options import RunningConfig
     from asi_watch.live.ledger.ledger import Ledger
     from asi_watch.live.ledger.records import BracketRecord
 
@@ -83,7 +83,7 @@ def command(
     A span such as 2h counts back from now in the clock of each camera's file names (its
     `timezone`). While the configuration is wrong, the state folder it names is shown all the same.
     """
-    from asi_watch.cli._running import running_config
+    from asi_watch.cli.options import running_config
     from asi_watch.live.ledger.ledger import Ledger
 
     config = running_config(config_path)

@@ -19,7 +19,7 @@ from asi_watch.files import answered, shown
 from asi_watch.naming import is_product_name
 
 if TYPE_CHECKING:
-    from asi_watch.cli._newest_files import NewestFiles
+    from asi_watch.cli.newest_files import NewestFiles
     from asi_watch.hdr.response import ResponseCurve
 
 __all__ = ["command"]
@@ -40,13 +40,13 @@ def command(config_path: str) -> None:
     state folder. What the names of each camera's newest files are taken for is shown as well, and
     whether exposures and slots fit them.
     """
-    from asi_watch.cli._newest_files import (
+    from asi_watch.cli.newest_files import (
         find_newest,
+        frame_warnings,
         lines_of_names,
         name_warnings,
         slot_warnings,
     )
-    from asi_watch.cli._newest_frames import frame_warnings
 
     loaded = read_config(config_path)
     config = loaded.config
@@ -129,7 +129,7 @@ def _curves_of(
 def _channels_without_curve(
     camera: CameraConfig, found: NewestFiles, curves: Mapping[int, ResponseCurve]
 ) -> Iterator[tuple[Way, str]]:
-    from asi_watch.cli._newest_files import header_of
+    from asi_watch.cli.newest_files import header_of
 
     header = header_of(camera, found) if curves else None
     if header is not None and header.channels not in curves:
@@ -159,7 +159,7 @@ def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
 
 def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> list[str]:
     """Say what other settings would improve (`merge_hints`)."""
-    from asi_watch.cli._curve_report import merge_hints
+    from asi_watch.cli.curve_lines import merge_hints
 
     formats = [product.format for product in camera.products]
     scaled = camera.merge.lnE_range is not None
@@ -172,7 +172,7 @@ def _disc_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[W
     discs = {section: disc for section, disc in given.items() if isinstance(disc, tuple)}
     if not discs:
         return
-    from asi_watch.cli._newest_files import header_of
+    from asi_watch.cli.newest_files import header_of
     from asi_watch.hdr.disc import SkyDisc
 
     header = header_of(camera, found)

@@ -104,7 +104,7 @@ def compare(first: str, second: str, plot: str | None) -> None:
 
     The constant that no calibration can know is removed from each channel first.
     """
-    from asi_watch.cli._curve_report import channel_names, row
+    from asi_watch.cli.curve_lines import channel_names, row
     from asi_watch.response_files import FIRST_CODE, LAST_CODE, compare_curves, load_curve
 
     a, b = load_curve(first), load_curve(second)
@@ -129,7 +129,7 @@ def compare(first: str, second: str, plot: str | None) -> None:
 
 
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
-    from asi_watch.cli._curve_report import channel_names, row, scale_line
+    from asi_watch.cli.curve_lines import channel_names, row, scale_line
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
@@ -161,7 +161,7 @@ def _are_numbers(value: Any, count: int) -> bool:
 
 
 def _residuals(meta: Mapping[str, Any]) -> Iterator[str]:
-    from asi_watch.cli._curve_report import row
+    from asi_watch.cli.curve_lines import row
 
     report = meta.get("report")
     if not isinstance(report, dict):
