@@ -110,6 +110,7 @@ class BandedMerge:
         whole = np.empty(self._shape, dtype) if out is None else out
         for rows, merge in self._bands():
             whole[rows] = merge.picture(whole.dtype.type)
+            del merge
         return whole
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
@@ -123,6 +124,7 @@ class BandedMerge:
         for rows, merge in self._bands():
             part = merge.radiance()
             ln[rows], validity[rows] = part.ln_radiance, part.validity
+            del merge, part
         return Radiance(ln, validity)
 
     def radiance_half(self, factor: float) -> HalfRadiance | None:
@@ -135,6 +137,7 @@ class BandedMerge:
             if part is None:
                 return None
             planes[:, rows], validity[:, rows] = part.planes, part.validity
+            del merge, part
         return HalfRadiance(planes, validity)
 
     def uncertainty(self) -> NDArray[np.float32]:
@@ -142,6 +145,7 @@ class BandedMerge:
         whole = np.empty(self._shape, np.float32)
         for rows, merge in self._bands():
             whole[rows] = merge.uncertainty()
+            del merge
         return whole
 
     def _bands(self) -> Iterator[tuple[slice, Merge]]:
@@ -162,6 +166,8 @@ class BandedMerge:
             # What the whole frames have shown counts, not what this band alone would.
             merge.use_findings(found)
             yield rows, merge
+            # Whoever asked lets go of it too: two bands at once would be twice the memory.
+            del merge
 
     def _read(self, exposures: Sequence[Exposure]) -> Iterator[NDArray[np.uint8]]:
         for exposure in exposures:
