@@ -47,7 +47,7 @@ SCRIPT = """\
 \t   c5799 [unknown] (/site-packages/simplejpeg/_jpeg.so)
 
  99
-\t   23c0 wide_codes (/hdr/_kernel.abi3.so)
+\t   23c0 avx512_codes (/hdr/_kernel.abi3.so)
 
  12
 \tffff8003 submit_bio ([kernel.kallsyms])
