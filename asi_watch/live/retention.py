@@ -56,7 +56,6 @@ _PAGE = 100
 _MOST_FAILURES = 20
 _HOPELESS = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
 _FIRST_AFTER, _EVERY, _MORE_AFTER, _LOOK_EVERY, _SEARCH_EVERY = 600.0, _HOUR, 60.0, 5.0, 600.0
-_MOST_FILES = 5000
 _CHECKED = 50
 # Between pages: who waits for a processor while it holds the interpreter's lock makes all others
 # wait.
@@ -80,8 +79,6 @@ class Outcome:
     """Brackets that were to go and stay, since their product is not as it was published."""
     oldest: datetime | None = None
     newest: datetime | None = None
-    more: bool = False
-    """The run was cut short: there is more to delete."""
 
 
 def retain(
@@ -95,7 +92,6 @@ def retain(
     free: Callable[[Path], int] = free_bytes,
     trust_clock: bool = True,
     thorough: bool = True,
-    most: int | None = None,
     pause: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
     """Delete what has been kept long enough: all exposures first, then products, oldest slot first.
@@ -119,8 +115,6 @@ def retain(
         False: nothing goes by its age.
     thorough : bool
         Look at every row, also where neither is to be expected to have become old.
-    most : int or None
-        About so many files of each kind at most; brackets are not divided.
     pause : callable
         Called after every page of rows; True ends the run.
 
@@ -149,7 +143,7 @@ def retain(
         for kind in KINDS:
             streams = [c.brackets(pause, thorough=thorough) for c in candidates if c.kind == kind]
             for _, _, one, bracket in heapq.merge(*streams, key=lambda item: item[:2]):
-                one.consider(bracket, apply=apply, most=most)
+                one.consider(bracket, apply=apply)
     finally:
         for one in candidates:
             one.close()
@@ -249,7 +243,7 @@ class _Candidates:
                     continue
                 if since is not None and (files := tuple(self._files(record))):
                     yield record.slot, self.camera.name, self, _Bracket(record, since, files)
-                if self._hopeless or self.outcome.more:
+                if self._hopeless:
                     return
                 if not (self._unfinished or self.outcome.failed):
                     self.done = record.slot
@@ -301,14 +295,11 @@ class _Candidates:
 
     # -- deleting -------------------------------------------------------------------------------
 
-    def consider(self, bracket: _Bracket, *, apply: bool, most: int | None) -> None:
+    def consider(self, bracket: _Bracket, *, apply: bool) -> None:
         """Delete a bracket's files, or only count them, if it is to go."""
         outcome = self.outcome
         if not self._wants(bracket):
             self._unfinished = True
-            return
-        if most is not None and outcome.files >= most:
-            outcome.more = self._unfinished = True
             return
         gone = [f for f in self._permitted(bracket) if not apply or self._remove(f)]
         if not gone:
@@ -513,7 +504,6 @@ class RetentionThread:
         self._deleted: dict[str, tuple[int, int]] = {}
         self._products: dict[str, dict[str, Any]] = {}
         self._thorough_at = self._searched_at = float("-inf")
-        self._in_vain = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -546,8 +536,7 @@ class RetentionThread:
             hourly = now >= due
             due = now + _EVERY
             try:
-                if self.run_once():
-                    due = now + _MORE_AFTER
+                self.run_once()
                 if hourly:
                     self.check_products()
             except LedgerError as error:
@@ -557,15 +546,11 @@ class RetentionThread:
                 failure(log, "retention crashed", error)
             due_if_full = time.monotonic() + _MORE_AFTER
 
-    def run_once(self) -> bool:
+    def run_once(self) -> None:
         """Go through all cameras once; at times also through rows that nothing was expected of.
 
-        That is once a day, and where the disk stays full though nothing is found to delete.
-
-        Returns
-        -------
-        bool
-            True if there is more to delete.
+        That is once a day, and now and then while a disk is full: a backlog is published in no
+        order, and what came behind an earlier run makes room as well.
 
         Raises
         ------
@@ -574,26 +559,23 @@ class RetentionThread:
         """
         began = time.monotonic()
         daily = began - self._thorough_at >= _DAY
-        # A backlog is published in no order: what came behind an earlier run makes room as well.
-        thorough = daily or (self._in_vain and began - self._searched_at >= _SEARCH_EVERY)
+        full = self._is_full() and began - self._searched_at >= _SEARCH_EVERY
         with Ledger(self._state_dir, read_only=True) as ledger:
             changes = [ledger.last_change(camera.name) for camera in self._cameras]
             last = max((change.timestamp() for change in changes if change), default=None)
             now, trusted = self._clock.look(last)
-            outcomes = self._retain(ledger, now, trusted, thorough=thorough, dry=False)
+            self._retain(ledger, now, trusted, thorough=daily or full, dry=False)
             if daily:
                 # What would be deleted is logged once a day.
                 self._retain(ledger, now, trusted, thorough=True, dry=True)
-        if thorough and not daily:
+        if full or daily:
             self._searched_at = time.monotonic()
-        if daily and not any(outcome.more for outcome in outcomes):
-            self._thorough_at = time.monotonic()
-        self._in_vain = self._is_full() and not any(outcome.files for outcome in outcomes)
-        return any(outcome.more for outcome in outcomes)
+        if daily:
+            self._thorough_at = self._searched_at
 
     def _retain(
         self, ledger: Ledger, now: float, trusted: bool, *, thorough: bool, dry: bool
-    ) -> list[Outcome]:
+    ) -> None:
         outcomes = retain(
             self._cameras,
             ledger,
@@ -603,7 +585,6 @@ class RetentionThread:
             done=self._done,
             trust_clock=trusted,
             thorough=thorough,
-            most=None if dry else _MOST_FILES,
             pause=lambda: self._stopping.wait(_BREATH),
         )
         for outcome in outcomes:
@@ -612,7 +593,6 @@ class RetentionThread:
             if not dry:
                 files, size = self._deleted.get(outcome.camera, (0, 0))
                 self._deleted[outcome.camera] = files + outcome.files, size + outcome.size
-        return outcomes
 
     def check_products(self) -> None:
         """Look whether the newest products of every camera stand as they were published.
