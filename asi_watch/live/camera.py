@@ -149,10 +149,9 @@ class Camera:
                 self._merge_done(message, now)
             case ScanDone():
                 self._reporting.scan_done(message)
-                if message.first:
-                    # At once: without watermarks the next start would be a first one again, which
-                    # leaves out old folders that came meanwhile.
-                    self._write_watermarks()
+                if self._folders_skipped:
+                    # At once: until then every start is a first one, which looks back only so far.
+                    self.write_watermarks()
             case CalibrationDone():
                 changed, fault = self._curves.calibration_done(message)
                 self._reporting.fault(fault)
@@ -228,7 +227,7 @@ class Camera:
         self._reporting.hanging(self._shared.pool.hanging(self.name, now))
         if now >= self._next_watermarks:
             self._next_watermarks = now + _WATERMARKS_EVERY
-            self._write_watermarks()
+            self.write_watermarks()
 
     def _paused(self) -> str | None:
         """Why nothing may be published or calibrated now; None if it may."""
@@ -248,7 +247,7 @@ class Camera:
             self._last_row = record.slot
         self._rows_left = len(records) == _ROWS_AT_ONCE
 
-    def _write_watermarks(self) -> None:
+    def write_watermarks(self) -> None:
         """Note the folders all of whose files have rows: no later start need read them."""
         if not (self._folders_read or self._folders_skipped):
             return
@@ -256,7 +255,6 @@ class Camera:
             return
         pending = self._collector.unrecorded_folders() | self._scheduler.backlog_folders
         done = {f: mtime for f, mtime in self._folders_read.items() if f not in pending}
-        # What a first start skipped is noted at once, or the next start would be a first one again.
         marks = self._folders_skipped | done
         if marks and self._ledger.set_folder_watermarks(self.name, marks):
             self._folders_skipped = {}

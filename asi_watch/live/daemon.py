@@ -30,7 +30,7 @@ from asi_watch.live.ledger.ledger import LedgerError, Which
 from asi_watch.live.ledger.rebuild import Backups, open_ledger
 from asi_watch.live.ledger.records import Request
 from asi_watch.live.lock import StateFolderError, StateLock
-from asi_watch.live.messages import Inbox, MergeDone, Message, Reload, Stop
+from asi_watch.live.messages import FolderRead, Inbox, MergeDone, Message, Reload, Stop
 from asi_watch.live.retention import RetentionThread
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.status import StatusFile, status_line
@@ -314,18 +314,19 @@ class Daemon:
         event(log, logging.INFO, "stopped", reason=reason, unfinished=unfinished)
 
     def _record_finished_merges(self) -> None:
-        while (message := self._inbox.get(timeout=0)) is not None:
-            match message:
-                case MergeDone():
-                    try:
+        try:
+            while (message := self._inbox.get(timeout=0)) is not None:
+                match message:
+                    case MergeDone() | FolderRead(skipped=True):
                         self._cameras[message.camera].handle(message, time.monotonic())
-                    except LedgerError as error:
-                        # Without its row a product is adopted at the next start.
-                        event(log, logging.ERROR, "last rows not written", reason=str(error))
-                        return
-                case Stop():
-                    # A reload must not outlive a stop.
-                    self._ending = message
+                    case Stop():
+                        # A reload must not outlive a stop.
+                        self._ending = message
+            for camera in self._cameras.values():
+                camera.write_watermarks()
+        except LedgerError as error:
+            # Without its row a product is adopted at the next start.
+            event(log, logging.ERROR, "last rows not written", reason=str(error))
 
     # -- what is shown ----------------------------------------------------------------------
 

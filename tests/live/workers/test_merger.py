@@ -178,7 +178,7 @@ def test_the_product_of_another_camera_is_never_overwritten(tmp_path: Path) -> N
 def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: str) -> None:
     bench = Bench(tmp_path, 1 << 24)
     linear = np.repeat(np.log(np.arange(1, 257) / 129.0)[:, None], 3, axis=1)
-    bench.merger.use_curve(ResponseCurve(linear.astype(np.float32), {}))
+    bench.merger.use_curves((ResponseCurve(linear.astype(np.float32), {}),))
     read = [bench.read(0, exposure) for exposure in EXPOSURES_US[:4]]
     first = bench.merge(0, read)
     assert first.curve_id is not None

@@ -42,7 +42,7 @@ def merged_live(root: Path, text: str, curve: ResponseCurve | None) -> Published
     buffers = BufferPool(1 << 30)
     shop = Merger(settings, MemoryBudget(1 << 30), buffers)
     if curve is not None:
-        shop.use_curve(curve)
+        shop.use_curves((curve,))
     read = []
     for exposure, data in sorted(jpeg_bracket(SIZE).items(), reverse=True):
         path = f"{SLOT:%Y%m%d%H%M%S}_{exposure}.jpg"
