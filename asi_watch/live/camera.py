@@ -251,7 +251,7 @@ class Camera:
         """Note the folders all of whose files have rows: no later start need read them."""
         if not (self._folders_read or self._folders_skipped):
             return
-        if self._ledger.blocked or self._ledger.owed:
+        if self._ledger.blocked or self._ledger.pending:
             return
         pending = self._collector.unrecorded_folders() | self._scheduler.backlog_folders
         done = {f: mtime for f, mtime in self._folders_read.items() if f not in pending}

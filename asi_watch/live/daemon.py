@@ -344,7 +344,7 @@ class Daemon:
             "inbox": len(self._inbox),
             "merge_memory": self._budget.held,
             "crashes": self._pool.crashes,
-            "rows_owed": self._ledger.owed,
+            "rows_pending": self._ledger.pending,
             "blocked": self._ledger.blocked,
             "cameras": {
                 name: {**camera.snapshot(), **self._retention.snapshot(name)}

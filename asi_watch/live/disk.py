@@ -52,7 +52,7 @@ def wait_for_room(
     needed : int
         Bytes.
     stopping : callable
-        Tells that nobody wants to wait any more.
+        Tells that waiting is to end, as for a stop.
     alive : callable
         Called every second meanwhile.
     free : callable

@@ -67,7 +67,7 @@ class StateLock:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
-            return True  # nobody can tell
+            return True  # it cannot be known
         return os.path.samestat(there, os.fstat(self._file))
 
     def release(self) -> None:

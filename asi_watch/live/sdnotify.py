@@ -96,7 +96,7 @@ class Notifier:
             return False
         message = "\n".join(lines).encode("utf-8", "backslashreplace")
         try:
-            # Made anew each time: no descriptor to keep across a restart of the manager.
+            # A new socket each time: no descriptor to keep across a restart of the manager.
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
                 sock.sendto(message, self._address)

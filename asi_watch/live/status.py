@@ -53,7 +53,7 @@ class StatusFile:
         written = {"process": self._process, "written_boottime": _boottime(), **snapshot}
         # Printable ASCII: names of files may have any bytes.
         data = json.dumps(written).encode("ascii")
-        # Not forced to the disk: after a power cut nobody wants to know.
+        # Not forced to the disk: after a power cut it means nothing.
         temporary = self._path.with_name(f".{STATUS_NAME}.new")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -437,11 +437,6 @@ class Ledger:
         rows = self._all(f"SELECT {names} FROM curves WHERE camera = ? ORDER BY id", (camera,))
         return self._readable(rows, curve_from_row)
 
-    def adopted_curve(self, camera: str) -> CurveDecision | None:
-        """Return the curve a camera adopted last."""
-        adopted = [c for c in self.curves(camera) if c.verdict == "adopted"]
-        return adopted[-1] if adopted else None
-
     # -- requests of commands -----------------------------------------------------------------
 
     def add_request(self, kind: str, camera: str | None, arguments: Mapping[str, Any]) -> int:
@@ -501,7 +496,7 @@ class Ledger:
         return self._blocked
 
     @property
-    def owed(self) -> int:
+    def pending(self) -> int:
         """How many rows wait in memory to be written."""
         return len(self._pending) + len(self._pending_curves)
 
@@ -517,7 +512,7 @@ class Ledger:
         ------
         LedgerError
             If the file has been deleted or replaced while in use: SQLite itself would go on
-            writing rows that nobody will ever read.
+            writing rows that are never read again.
         """
         if now - self._looked >= _LOOK_EVERY:
             self._looked = now
@@ -527,7 +522,7 @@ class Ledger:
         if self._blocked is None or now - self._settled < _SETTLE_EVERY:
             return
         self._settled = now
-        rows = self.owed
+        rows = self.pending
         try:
             # Each row is taken off once it is written.
             for key, record in list(self._pending.items()):

@@ -25,8 +25,6 @@ WAITS = "waits: "
 WAITS_FOR_CURVE = f"{WAITS}no response curve"
 """How the reason begins in the row of a bracket that is merged when a curve comes."""
 
-PUT_OFF = WAITS
-
 TAKEN = "its place is taken: "
 """How the reason begins in the row of a bracket where another camera's product lies."""
 

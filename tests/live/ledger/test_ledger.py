@@ -195,7 +195,7 @@ def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Pat
         _make_full(ledger)
         for n in range(100):
             ledger.record(replace(RECORD, slot=NOON + n * timedelta(seconds=30)))
-        assert 0 < ledger.owed < 100
+        assert 0 < ledger.pending < 100
         assert "full" in (ledger.blocked or "")
         assert not ledger.set_folder_watermarks("roof", {f"{n}" * 500: n for n in range(200)})
         for _ in range(20):
@@ -209,7 +209,7 @@ def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Pat
         ledger.settle(1.0)
         assert ledger.blocked, "tried again too soon"
         ledger.settle(10.0)
-        assert (ledger.blocked, ledger.owed) == (None, 0)
+        assert (ledger.blocked, ledger.pending) == (None, 0)
         assert len(ledger.history()) == 100
         assert len(ledger.curves("roof")) == 20
 
@@ -408,7 +408,3 @@ def test_decisions_on_curves_are_kept(tmp_path: Path) -> None:
         ledger.record_curve(first)
         ledger.record_curve(second)
         assert [c.curve_id for c in ledger.curves("roof")] == ["aa", "bb"]
-        adopted = ledger.adopted_curve("roof")
-        assert adopted is not None
-        assert adopted.curve_id == "aa"
-        assert ledger.adopted_curve("yard") is None
