@@ -218,6 +218,7 @@ def script_function(name: str) -> str:
 def test_purging_removes_only_what_the_daemon_made(tmp_path: Path) -> None:
     state = tmp_path / "state folder"
     (state / "curves" / "roof").mkdir(parents=True)
+    (state / "backup").mkdir()
     (state / "curves" / "roof" / "a.npz").touch()
     (state / "pictures" / "2026").mkdir(parents=True)
     for name in (
