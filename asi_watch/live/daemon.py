@@ -25,6 +25,7 @@ from asi_watch.config.loading import load_config
 from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.camera import Camera, Shared
+from asi_watch.live.curves.in_use import response_fault
 from asi_watch.live.disk import DiskGuard, wait_for_room
 from asi_watch.live.ledger.ledger import LedgerError, Which
 from asi_watch.live.ledger.rebuild import Backups, open_ledger
@@ -245,6 +246,10 @@ class Daemon:
             config = load_config(self._config_path)
             if config.state_dir != self._config.state_dir:
                 raise AsiWatchError("state_dir cannot change while the daemon runs; restart it")
+            for camera in config.cameras.values():
+                # The next process would merge without the curve that this one has.
+                if fault := response_fault(camera):
+                    raise AsiWatchError(f"cameras.{camera.name}.response: {fault}")
         except AsiWatchError as error:
             self._reload_error = str(error)
             event(log, logging.ERROR, "configuration not reloaded", reason=str(error))

@@ -47,7 +47,13 @@ def daemon(config: Config, tmp_path: Path) -> Iterator[Daemon]:
 def test_a_reload_checks_the_whole_new_file_first(daemon: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     good = file.read_text()
-    wrong = ["cameras: 5", good.replace("/state", "/elsewhere"), good + "\ncolour: blue"]
+    (tmp_path / "curve.npz").write_bytes(b"half a cur")
+    wrong = [
+        "cameras: 5",
+        good.replace("/state", "/elsewhere"),
+        good + "\ncolour: blue",
+        good.replace("watch_mode: polling", f"response: {tmp_path}/curve.npz"),
+    ]
     for text in wrong:
         file.write_text(text)
         daemon._step(Reload(), time.monotonic())

@@ -27,7 +27,7 @@ from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
 from asi_watch.response_files import load_curve
 
-__all__ = ["Choice", "CurveFile", "CurvesInUse", "choose_curves"]
+__all__ = ["Choice", "CurveFile", "CurvesInUse", "choose_curves", "response_fault"]
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,11 @@ def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
         if rival is None or (decision.base_id == base_id and not pinned):
             files[adopted.channels] = CurveFile(adopted, Path(decision.path), decision.base_id)
     return Choice(files, missing, fault)
+
+
+def response_fault(camera: CameraConfig) -> str | None:
+    """Say why the operator's file cannot be used, None if it can, is missing, or is not needed."""
+    return None if camera.merge.algorithm == "mertens" else _operators_curve(camera)[2]
 
 
 class CurvesInUse:
