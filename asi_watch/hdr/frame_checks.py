@@ -127,11 +127,18 @@ class Findings:
         unit : str
             Of the exposure times, e.g. "µs".
         """
-        notes = []
+        notes, unclear = [], []
         for found in self.contradictions:
-            done = "left out" if found.excluded else "merged nevertheless"
+            if found.fitting_time is None and not found.excluded:
+                unclear.append(f"{found.exposure_time:g}")
+                continue
+            time = f"{found.exposure_time:g} {unit}"
+            text = f"the exposure of {time} {found.reason(unit).replace(f' of {time}', '')}"
+            notes.append(f"{text}; {'left out' if found.excluded else 'merged nevertheless'}")
+        if unclear:
             notes.append(
-                f"the exposure of {found.exposure_time:g} {unit} {found.reason(unit)}; {done}"
+                f"the exposures of {', '.join(unclear)} {unit} contradict each other, and none can"
+                " be blamed; merged nevertheless: are the exposure times right and in order?"
             )
         if self.curve_misfit is not None and self.curve_misfit < -1:
             notes.append(

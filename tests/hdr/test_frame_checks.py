@@ -139,6 +139,7 @@ def test_without_a_majority_nothing_is_left_out():
     assert len(four.contradictions) >= 2
     assert four.excluded == ()
     assert all("merged nevertheless" in note for note in four.notes("µs"))
+    assert four.notes("µs") != ()
     assert check(shoot(FALSE_TIMES["two swapped"][0]), exclude=False).excluded == ()
 
 
@@ -160,6 +161,10 @@ def test_without_a_curve_the_order_is_compared():
     falling = check(shoot(TIMES[::-1]), curve=None)
     assert len(falling.contradictions) == 5
     assert falling.excluded == ()
+    assert falling.notes("s") == (
+        "the exposures of 80, 160, 320, 640, 1280 s contradict each other, and none can be"
+        " blamed; merged nevertheless: are the exposure times right and in order?",
+    )
 
 
 def test_nothing_to_compare_is_no_contradiction():
