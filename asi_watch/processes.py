@@ -34,6 +34,8 @@ def spawn_pool(workers: int = 1) -> ProcessPoolExecutor:
         Processes start when work is submitted, and end on `shutdown` or with this process. What
         is submitted must be a function of a module of ours, arguments and results plain values.
     """
+    # The channels of a calibration work side by side already; under load more threads only wait.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ["PYTHONSAFEPATH"] = "1"  # children search modules before they run code of ours
     multiprocessing.process.ORIGINAL_DIR = "/"  # type: ignore[attr-defined] # where they start
     return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start)

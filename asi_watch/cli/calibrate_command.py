@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -117,6 +118,8 @@ def command(
 
     Exit codes: 0 a curve was written, 1 none could be made, 2 wrong usage.
     """
+    # The channels work side by side; more threads for each would only wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli.curve_lines import report_lines, report_warnings, scale_line
     from asi_watch.errors import AsiWatchError

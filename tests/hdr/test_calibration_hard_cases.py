@@ -101,3 +101,36 @@ def test_noise_in_the_dark_is_no_dark_floor():
             image[::7, ::7] = 255  # hot pixels stay what they are
         samples.append(sampled(images, times, technique="random"))
     assert calibrate_response(samples).report.settings["lowest_responsive_codes"] == [5, 5, 5]
+
+
+def test_a_kink_of_the_tone_curve_is_followed():
+    """As cameras of wide dynamic range have it, where the bright half is compressed."""
+
+    def kinked(exposure):
+        return np.interp(exposure, [0.0, 0.05, 0.25, 1.0], [0.0, 0.35, 0.75, 1.0])
+
+    rng = np.random.default_rng(9)
+    samples = []
+    for _ in range(2):
+        scene = log_irradiance(rng, 160, 200) + 0.7
+        images = photographs(rng, scene, TIMES, tone=kinked, noise=0.003, quality=92)
+        samples.append(sampled(images, TIMES))
+    codes = np.arange(256) / 255
+    truth = np.log(np.interp(codes, [0.0, 0.35, 0.75, 1.0], [1e-6, 0.05, 0.25, 1.0]))
+    calibration = calibrate_response(samples)
+    assert calibration.report.settings["method"].startswith("robust")
+    assert error(calibration.log_response, truth, 25, 235) < 0.025
+
+
+def test_a_white_below_the_clip_does_not_bend_the_curve():
+    rng = np.random.default_rng(3)
+    samples = []
+    for _ in range(2):
+        scene = log_irradiance(rng, 160, 200) + 1.0
+        images = photographs(
+            rng, scene, TIMES, tone=lambda x: gamma(x) * 220 / 255, noise=0.005, quality=92
+        )
+        samples.append(sampled(images, TIMES))
+    calibration = calibrate_response(samples)
+    assert calibration.report.settings["method"].startswith("robust")
+    assert error(calibration.log_response, true_gamma_response(), 25, 212) < 0.03

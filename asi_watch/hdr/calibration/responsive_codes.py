@@ -18,6 +18,9 @@ _HIGHEST_FLOOR, _LOWEST_WHITE = 64, 192
 _LEAST_PAIRS = 30
 _LEAST_RISE = 0.12  # of the code, per stop: a power law of exponent 1/6 still rises faster
 _LEAST_BRIGHT_RISE = 5.0  # codes per stop: known cameras rise by 25 and more at code 235
+_DARKEST_SHARE = 0.002
+_PILED_CODES, _PILED_SHARE = 5, 0.01
+_NO_BLACK, _NO_WHITE = 5, 243
 _WHITE_NOISE = 3  # codes by which JPEG and noise scatter a white
 _PILE, _ABOVE_WHITE = 4.0, 0.02  # the pile over what lies below it, and what may lie above it
 _LOOK = 1 << 16  # pixels of a picture that tell its white
@@ -52,6 +55,30 @@ def responsive_range(
     if whites:
         return low, min(clips[1], int(np.median(whites)) - 1)
     return low, _below_white(_rise_per_stop(_pairs(samples, channel, levels=False)), clips[1])
+
+
+def black_and_white(
+    samples: Sequence[BracketSamples], channel: int, responsive: tuple[int, int]
+) -> tuple[int, int]:
+    """Find where the camera's curve begins and ends: 0 and 255 for most.
+
+    Parameters
+    ----------
+    samples : sequence of BracketSamples
+    channel : int
+    responsive : (int, int)
+        From `responsive_range`.
+    """
+    codes = np.concatenate([bracket.codes[:, :, channel].ravel() for bracket in samples])
+    counts = np.bincount(codes, minlength=CODES)
+    darkest = int(np.quantile(codes, _DARKEST_SHARE))
+    # Scenes without shade end at some code as well, but do not pile up there.
+    pile = counts[: darkest + _PILED_CODES].sum()
+    above = counts[darkest + _PILED_CODES : darkest + 2 * _PILED_CODES].sum()
+    piled = pile >= max(_PILED_SHARE * codes.size, above)
+    black = min(darkest, _HIGHEST_FLOOR) if piled and darkest > _NO_BLACK else 0
+    white = responsive[1] + _WHITE_NOISE if responsive[1] < _NO_WHITE else CODES - 1
+    return black, white
 
 
 def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> NDArray[np.uint8]:

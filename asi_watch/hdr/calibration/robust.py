@@ -45,6 +45,11 @@ _DOUBT = 8.0
 # Share of the pull to a typical camera: nothing where the exposures determine the curve, and it
 # decides where they do not: two or three, far apart, of a scene of few tones.
 _TYPICAL = 4.0
+# A roughness of m that no smooth curve has (known ones: 1 on average, up to 5 at their ends), over
+# how many codes it is looked for, and what is left of the prior there.
+_KINK, _KINK_CODES, _LEAST_KINK_WEIGHT = 5.0, 9, 0.15
+_SMOOTH_ROUNDS = 2  # before kinks are looked for
+_CLOSE = 0.9  # ln units between exposures, 1.3 stops
 _LARGEST_EXCESS = np.float32(1.0)  # ln units
 
 
@@ -111,7 +116,9 @@ def centred(exposure: Table, weights: Table) -> Table:
     return residual
 
 
-def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
+def fit_robust(
+    table: Observations, strength: float, ends: tuple[int, int] = (0, CODES - 1)
+) -> tuple[Vector, int]:
     """Fit g of one channel.
 
     Parameters
@@ -119,6 +126,8 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
     table : Observations
     strength : float
         Of the shape prior per place.
+    ends : (int, int)
+        The camera's black and white: where its curve begins and ends.
 
     Returns
     -------
@@ -129,16 +138,19 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
     """
     places = len(table.codes)
     preview = table.part(slice(None, None, max(1, -(-places // _PREVIEW))))
-    rows = _roughness_rows()
-    towards, typical = _typical_rows()
+    rows = _roughness_rows(_axis(ends))
+    towards, typical = _typical_rows(_axis(ends))
     # Of many exposures each code is beside others at many distances: there is little to decide.
     doubt, typical_share = (k / (table.codes.shape[1] - 1) for k in (_DOUBT, _TYPICAL))
+    # Exposures far apart leave a kink and a wiggle alike undetermined.
+    kinks = _spacing(table) <= _CLOSE
     steps = gamma_steps()
     scale, repairs = np.inf, 0
     for number in range(_ROUNDS):
         data = preview if number < _ROUNDS - 1 else table
         equations, scale = _accumulate(data, CurveTables.of_steps(steps), scale)
-        matrix, vector = _shape_penalty(rows, steps)
+        shape = rows * _kink_weights(rows, steps) if kinks and number >= _SMOOTH_ROUNDS else rows
+        matrix, vector = _shape_penalty(shape, steps)
         pull, pulled = _shape_penalty(towards, steps, typical)
         weight = strength * len(data.codes) * (1.0 + doubt * scale**2)
         system = anchored(equations.matrix + weight * (matrix + typical_share * pull))
@@ -151,6 +163,12 @@ def fit_robust(table: Observations, strength: float) -> tuple[Vector, int]:
         steps = np.clip(changed, SMALLEST_STEP, _LARGEST_STEP)
     curve = np.concatenate([[0.0], np.cumsum(steps)])
     return curve - curve[ANCHOR], repairs
+
+
+def _spacing(table: Observations) -> float:
+    """Median distance of neighbouring usable exposures, ln units; infinite without any."""
+    both = table.usable[:, 1:] & table.usable[:, :-1]
+    return float(np.median(np.diff(table.log_times, axis=1)[both])) if both.any() else np.inf
 
 
 def _accumulate(
@@ -181,15 +199,18 @@ def gamma_steps(exponent: float = 2.2) -> Vector:
     return steps
 
 
-def _axis() -> Vector:
-    shoulder = np.log(CODES - 1 + _SHOULDER - _MIDDLES)
-    axis: Vector = np.log(_MIDDLES + _TOE) - _SHOULDER_SHARE * shoulder
+def _axis(ends: tuple[int, int]) -> Vector:
+    """Place of each step on the axis q; beyond black and white it goes straight on."""
+    above_black, below_white = _MIDDLES - ends[0], ends[1] - _MIDDLES
+    toe = np.log(np.maximum(above_black, 0.0) + _TOE) + np.minimum(above_black, 0.0) / _TOE
+    shoulder = np.log(np.maximum(below_white, 0.0) + _SHOULDER)
+    shoulder += np.minimum(below_white, 0.0) / _SHOULDER
+    axis: Vector = toe - _SHOULDER_SHARE * shoulder
     return axis
 
 
-def _roughness_rows() -> Vector:
+def _roughness_rows(axis: Vector) -> Vector:
     """Rows R, shape (252, 255), with |R·m|² = ∫ (d³m/dq³)² dq for the log slope m at the steps."""
-    axis = _axis()
     rows = np.eye(CODES - 1)
     for _ in range(_ORDER):
         rows = np.diff(rows, axis=0) / np.diff(axis)[:, np.newaxis]
@@ -198,9 +219,20 @@ def _roughness_rows() -> Vector:
     return scaled
 
 
-def _typical_rows() -> tuple[Vector, Vector]:
+def _kink_weights(rows: Vector, steps: Vector) -> Vector:
+    """Little weight where the present curve has a kink, as cameras of wide dynamic range have.
+
+    Shape (252, 1); 1 everywhere for a curve without.
+    """
+    size = np.square(rows @ np.log(steps))
+    around = np.convolve(size, np.ones(_KINK_CODES) / _KINK_CODES, mode="same")
+    weights = 1.0 / np.sqrt(1.0 + around / _KINK**2)
+    return np.maximum(weights, _LEAST_KINK_WEIGHT)[:, np.newaxis]
+
+
+def _typical_rows(axis: Vector) -> tuple[Vector, Vector]:
     """Rows T and target t of a typical camera: |T·m − t|² = ∫ (d(m − typical)/dq)² dq."""
-    rows = np.diff(np.eye(CODES - 1), axis=0) / np.sqrt(np.diff(_axis()))[:, np.newaxis]
+    rows = np.diff(np.eye(CODES - 1), axis=0) / np.sqrt(np.diff(axis))[:, np.newaxis]
     return rows, rows @ np.log(gamma_steps())
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr.calibration.report import channel_residuals
-from asi_watch.hdr.calibration.responsive_codes import responsive_range
+from asi_watch.hdr.calibration.responsive_codes import black_and_white, responsive_range
 from asi_watch.hdr.calibration.robust import code_noise, fit_robust
 from asi_watch.hdr.calibration.samples import (
     CODES,
@@ -107,11 +107,12 @@ def fit_best_basis(
     responsive = responsive_range(samples, channel, clips)
     levels, codes = Basis(responsive, fine=True), Basis(responsive, fine=False)
     table = observe(samples, channel, responsive, fine=True)
+    ends = black_and_white(samples, channel, responsive)
     if not table.usable.any():
         if not observe(samples, channel, responsive, fine=False).usable.any():
             codes = Basis(clips, fine=False)
-        return codes, fit_robust(table_of(samples, channel, codes), strength)
-    estimate = fit_robust(table, strength)
+        return codes, fit_robust(table_of(samples, channel, codes), strength, ends)
+    estimate = fit_robust(table, strength, ends)
     if not is_still(samples) or all(s.levels is None for s in samples):
         return levels, estimate
     few = table_of(thinned(samples), channel, codes)
@@ -119,7 +120,7 @@ def fit_best_basis(
     spread = channel_residuals(table, estimate[0]).spread()
     if spread < _EXPLAINED_STOPS and roughness < _WORTHWHILE * code_noise(few, estimate[0]):
         return levels, estimate
-    other = fit_robust(few, strength)
+    other = fit_robust(few, strength, ends)
     above_noise = roughness / code_noise(few, other[0])
     clearly_less = channel_residuals(few, other[0]).spread() < _CLEARLY_LESS * spread
     if above_noise > _WORTHWHILE or (above_noise > _TEXTURE and clearly_less):
@@ -183,7 +184,13 @@ def best_predicting(
             (_straight_on(curve, high), repairs)
             for (curve, repairs), (_, high) in zip(fits, clips, strict=True)
         ]
-        if _joint_error(plain, judges, weight) < _BETTER_CURVE * error:
+        # Where white pixels have codes, a curve bent for them predicts best and is false elsewhere.
+        inner = [observe(few, k, (0, high), fine=False) for k, (_, high) in enumerate(clips)]
+        inner_error = _joint_error(best, inner, weight)
+        if (
+            _joint_error(plain, judges, weight) < _BETTER_CURVE * error
+            and _joint_error(plain, inner, weight) < _BETTER_CURVE * inner_error
+        ):
             best, method = plain, f"plain, smoothness × {_PLAIN_FACTOR:g}"
     return best, method
 
