@@ -24,10 +24,11 @@ enum { WHOLE, SHORT, BAD_CODE, RESTART, RANGE, LEVEL, RUN, HOLE, BAD_TABLE };
 #define MOST_COMPONENTS 4
 /* Steps of an end of block: beyond any place in a block. */
 #define BLOCK_ENDS 128
-/* Zero bytes that make a hole, and how many unlikely symbols inside it prove it. */
+/* Zero bytes that make a hole, and what unlikely things inside it must weigh to prove it: a bit
+ * that could as well be one weighs 1, a coefficient of the lowest value of its size 3. */
 #define HOLE_BYTES 64
-#define HOLE_PROOFS 24
-#define RECENT 8
+#define HOLE_PROOFS 64
+#define RECENT 4
 
 typedef struct {
     uint16_t fast[1 << FAST_BITS]; /* length << 8 | symbol; 0: a longer code, or none */
@@ -40,8 +41,7 @@ typedef struct {
 
 /* What the last blocks were like: bits prove a hole only where the picture does not repeat. */
 typedef struct {
-    uint64_t seen[RECENT];
-    int next;
+    uint64_t seen[RECENT]; /* the latest first */
 } recent_t;
 
 typedef struct {
@@ -53,9 +53,7 @@ typedef struct {
     table_t *dc, *ac;
     uint64_t *masks;
     int16_t *levels;
-    int32_t level_before;
-    uint32_t last_steps; /* two of them */
-    recent_t steps;
+    recent_t seen_levels;
 } component_t;
 
 typedef struct {
@@ -261,17 +259,20 @@ in_hole(scan_t *s)
     return here >= s->hole_from && here < s->hole_to;
 }
 
+/* Whether a value is none of the last few different ones; it is the latest then. */
 static int
 is_new(recent_t *recent, uint64_t value)
 {
-    for (int i = 0; i < RECENT; i++) {
-        if (recent->seen[i] == value) {
-            return 0;
-        }
+    int i = 0;
+    while (i < RECENT - 1 && recent->seen[i] != value) {
+        i++;
     }
-    recent->seen[recent->next] = value;
-    recent->next = (recent->next + 1) % RECENT;
-    return 1;
+    const int is = recent->seen[i] != value;
+    for (; i > 0; i--) {
+        recent->seen[i] = recent->seen[i - 1];
+    }
+    recent->seen[0] = value;
+    return is;
 }
 
 static int
@@ -287,7 +288,7 @@ prove(scan_t *s, int proofs)
 static inline int
 value_bits(scan_t *s, int size)
 {
-    if (s->watch && in_hole(s) && s->bits >> (64 - size) == 0 && prove(s, 1)) {
+    if (s->watch && in_hole(s) && s->bits >> (64 - size) == 0 && prove(s, 3)) {
         return HOLE;
     }
     return skip(s, size);
@@ -389,16 +390,13 @@ dc_first(scan_t *s, component_t *c, Py_ssize_t block)
     return wrong;
 }
 
-/* One bit a block. Zero bytes are no hole where the levels stand still or repeat their steps. */
+/* One bit a block. Zero bytes are no hole where the levels repeat. */
 static int
 dc_refine(scan_t *s, component_t *c, Py_ssize_t block)
 {
     refill(s);
     if (s->watch) {
-        const uint32_t step = (uint32_t)(c->levels[block] - c->level_before) & 0xffff;
-        c->level_before = c->levels[block];
-        c->last_steps = c->last_steps << 16 | step;
-        if (is_new(&c->steps, c->last_steps) && in_hole(s) && prove(s, 1)) {
+        if (is_new(&c->seen_levels, (uint16_t)c->levels[block]) && in_hole(s) && prove(s, 1)) {
             return HOLE;
         }
     }
@@ -445,7 +443,7 @@ ac_first(scan_t *s, component_t *c, Py_ssize_t block)
             const int doubtful = k == s->first && s->empty_before && c->ac->joins_blocks;
             s->empty_before = k == s->first;
             s->empty--;
-            return !wrong && s->watch && doubtful && in_hole(s) ? prove(s, 1) : wrong;
+            return !wrong && s->watch && doubtful && in_hole(s) ? prove(s, 3) : wrong;
         }
     }
     return WHOLE;
