@@ -34,8 +34,7 @@ from asi_watch.live.messages import (
 )
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
-from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.merger import Merger
+from asi_watch.live.workers.merger import MemoryBudget, Merger
 from asi_watch.live.workers.pool import JobPool
 from asi_watch.live.workers.quarantine import Quarantine
 from asi_watch.live.workers.scheduler import Scheduler, WaitingFile

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.config.loading import load_config
@@ -27,7 +29,7 @@ from asi_watch.errors import AsiWatchError
 from asi_watch.live.camera import Camera, Shared
 from asi_watch.live.curves.in_use import response_fault
 from asi_watch.live.disk import DiskGuard, wait_for_room
-from asi_watch.live.ledger.ledger import LedgerError, Which
+from asi_watch.live.ledger.ledger import LedgerError
 from asi_watch.live.ledger.rebuild import Backups, open_ledger
 from asi_watch.live.ledger.records import Request
 from asi_watch.live.lock import StateFolderError, StateLock
@@ -35,7 +37,7 @@ from asi_watch.live.messages import FolderRead, Inbox, MergeDone, Message, Reloa
 from asi_watch.live.retention import RetentionThread
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.status import StatusFile, status_line
-from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.live.workers.merger import MemoryBudget
 from asi_watch.live.workers.pool import JobPool
 from asi_watch.live.workers.quarantine import Quarantine
 from asi_watch.logs import event
@@ -275,10 +277,13 @@ class Daemon:
         names = list(self._cameras) if request.camera is None else [request.camera]
         if not set(names) <= set(self._cameras):
             raise AsiWatchError(f"the daemon has no camera {request.camera!r}")
-        slots, which = _brackets_asked_for(request.arguments)
+        try:
+            which = _RetryRequest(**request.arguments).model_dump()
+        except (ValueError, TypeError) as error:
+            raise AsiWatchError(f"the request makes no sense: {error}") from error
         asked = 0
         for name in names:
-            for slot in self._cameras[name].retry(slots, **which):
+            for slot in self._cameras[name].retry(**which):
                 self._quarantine.forgive(name, slot)
                 asked += 1
         event(log, logging.INFO, "asked to try again", brackets=asked)
@@ -360,29 +365,16 @@ class Daemon:
         self._notifier.status(status_line(self._snapshot))
 
 
-def _brackets_asked_for(arguments: dict[str, Any]) -> tuple[list[datetime], Which]:
-    """Read which brackets a request names.
+class _RetryRequest(BaseModel):
+    """Which brackets a retry request names; see `Ledger.ask_again`."""
 
-    Raises
-    ------
-    AsiWatchError
-        If it makes no sense.
-    """
-    given = dict(arguments)
-    try:
-        slots = [datetime.fromisoformat(slot) for slot in given.pop("slots", [])]
-        since, until = (
-            None if (text := given.pop(name, None)) is None else datetime.fromisoformat(text)
-            for name in ("since", "until")
-        )
-        flags = [given.pop(name, False) for name in ("failed", "skipped", "published")]
-    except (ValueError, TypeError) as error:
-        raise AsiWatchError(f"the request makes no sense: {error}") from error
-    if given or not all(isinstance(flag, bool) for flag in flags):
-        raise AsiWatchError("the request makes no sense to this version")
-    failed, skipped, published = flags
-    which = Which(failed=failed, skipped=skipped, published=published, since=since, until=until)
-    return slots, which
+    model_config = ConfigDict(extra="forbid")
+    slots: list[datetime] = []
+    failed: bool = False
+    skipped: bool = False
+    published: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def restart_process() -> None:

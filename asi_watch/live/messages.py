@@ -169,15 +169,11 @@ Command = ReadFile | MergeBracket | WriteRecord | DropWork
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file seen by an event (`signature` None) or by a scan.
-
-    `new_name` is true when a scan did not know the name: an event should have told of it.
-    """
+    """A file seen by an event (`signature` None) or by a scan."""
 
     path: str
     signature: Signature | None
     settled: bool
-    new_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)

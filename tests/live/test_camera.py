@@ -32,7 +32,7 @@ from asi_watch.live.messages import (
     Vanished,
 )
 from asi_watch.live.workers import scheduler
-from asi_watch.live.workers.budget import MemoryBudget
+from asi_watch.live.workers.merger import MemoryBudget
 from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, Job, JobPool
 from asi_watch.live.workers.quarantine import Quarantine
 

@@ -93,7 +93,7 @@ def test_requests_are_carried_out_and_answered(config: Config, daemon: Daemon) -
 
 @pytest.mark.parametrize(
     "details",
-    [{"slots": ["noon"]}, {"slots": [5]}, {"since": "soon"}, {"colour": 1}, {"slots": 5}],
+    [{"slots": ["noon"]}, {"slots": [None]}, {"since": "soon"}, {"colour": 1}, {"slots": 5}],
 )
 def test_requests_that_make_no_sense_are_refused(
     config: Config, daemon: Daemon, details: dict[str, Any]

@@ -12,8 +12,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
 from asi_watch.config import load_config
 from asi_watch.live.messages import MergeBracket, Published, ReadFile
-from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.merger import Merger
+from asi_watch.live.workers.merger import MemoryBudget, Merger
 from asi_watch.pipeline.find_brackets import parse_name
 from asi_watch.response_files import load_curve
 from tests.pipeline.making import products, slot, write_bracket, write_curve
@@ -55,7 +54,7 @@ def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
     settings = load_config(config).cameras["roof"]
     buffers = BufferPool(10**8)
     merger = Merger(settings, MemoryBudget(10**9), buffers)
-    merger.use_curve(load_curve(root / "r.npz"))
+    merger.use_curves((load_curve(root / "r.npz"),))
     exposures = []
     for path in paths:
         parsed = parse_name(path.name)

@@ -45,7 +45,6 @@ from asi_watch.live.messages import (
 from asi_watch.live.messages import (
     Unusable as UnusableFile,
 )
-from asi_watch.live.workers.budget import MemoryBudget
 from asi_watch.logs import event
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
 from asi_watch.products import OutputFolder, Unusable
@@ -252,6 +251,28 @@ def _remark(made: bracket_merge.Published) -> str | None:
     return "; ".join(remarks) or None
 
 
+class MemoryBudget:
+    """Bytes of decoded frames that all cameras together hold for brackets to come.
+
+    Parameters
+    ----------
+    limit : int
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._lock = threading.Lock()
+
+    def take(self, nbytes: int) -> bool:
+        """Count bytes as held (negative: as given back); False if that would exceed the limit."""
+        with self._lock:
+            if nbytes > 0 and self.held + nbytes > self.limit:
+                return False
+            self.held += nbytes
+            return True
+
+
 class HeldFrames:
     """One camera's decoded frames by slot, within the memory budget; for several threads."""
 
@@ -275,23 +296,22 @@ class HeldFrames:
         """Hold a frame for its bracket's merge; False if there is no room for it."""
         with self._lock:
             frames, charged = self._slots.get(slot), self._charged.get(slot, 0)
-            held = pixels.nbytes + (frames.nbytes if frames else 0)
-            if held > charged and not self._budget.has_room():
-                return False
+            # A bracket that begins is charged whole: of many that grow together some are decoded
+            # again, and not parts of all of them.
+            first = pixels.nbytes * self.usual_frames
+            held = first if frames is None else pixels.nbytes + frames.nbytes
+            if held > charged:
+                if not self._budget.take(held - charged):
+                    return False
+                self._charged[slot] = held
             if frames is None:
                 frames = self._slots[slot] = Frames(self._root, self._buffers)
-                # A bracket that begins is charged whole: many that grow together would
-                # leave the budget far behind.
-                held = pixels.nbytes * self.usual_frames
-            if held > charged:
-                self._budget.change(held - charged)
-                self._charged[slot] = held
             return frames.hold(exposure, pixels)
 
     def drop(self, slot: datetime) -> None:
         """Let go of a slot's frames, and take their memory back."""
         with self._lock:
             frames = self._slots.pop(slot, None)
-            self._budget.change(-self._charged.pop(slot, 0))
+            self._budget.take(-self._charged.pop(slot, 0))
         if frames is not None:
             frames.drop()

@@ -268,8 +268,7 @@ class Scheduler:
     def read(self, command: ReadFile) -> None:
         """Have a file read."""
         self._reading += 1
-        urgency = self._urgency(command.slot, READ)
-        self._pool.submit(_ReadJob(self, self._camera, urgency, command))
+        self._submit(command, READ)
 
     def read_ended(self) -> None:
         """Take note that a read has ended."""
@@ -294,8 +293,7 @@ class Scheduler:
 
     def merge(self, command: MergeBracket) -> None:
         """Have a bracket merged."""
-        urgency = self._urgency(command.slot, MERGE)
-        self._pool.submit(_MergeJob(self, self._camera, urgency, command))
+        self._submit(command, MERGE)
 
     def hold(self, command: MergeBracket) -> MergeBracket | None:
         """Keep a merge for later; return the oldest one if they are too many."""
@@ -323,15 +321,26 @@ class Scheduler:
 
     # -- within -----------------------------------------------------------------------------
 
-    def _urgency(self, slot: datetime, step: int) -> Urgency:
-        if self._edge.is_live(slot):
-            # The newest first, should a whole backlog arrive file by file as if it were live.
-            return (LIVE, step, _place(slot, "newest"))
-        return (BACKLOG, step, _place(slot, self._order))
+    def _submit(self, command: ReadFile | MergeBracket, step: int) -> None:
+        # Live: the newest first, should a whole backlog arrive file by file as if it were live.
+        live = self._edge.is_live(command.slot)
+        place = _place(command.slot, "newest" if live else self._order)
+        urgency = (LIVE if live else BACKLOG, step, place)
+        self._pool.submit(_Job(self, self._camera, urgency, command))
 
-    def run_read(self, command: ReadFile) -> None:
-        """Read a file; called in a worker thread."""
-        self._read_done(command, self._read(command))
+    def run(self, command: ReadFile | MergeBracket) -> None:
+        """Read a file or merge a bracket; called in a worker thread."""
+        if isinstance(command, ReadFile):
+            self._read_done(command, self._read(command))
+        else:
+            self._merge_done(command, self._merge(command))
+
+    def crashed(self, command: ReadFile | MergeBracket, error: Exception) -> None:
+        """Report an unforeseen error; called in a worker thread."""
+        if isinstance(command, ReadFile):
+            self._read_done(command, Unusable(f"reading it crashed: {error!r}", True, None))
+        else:
+            self._merge_done(command, MergeFailed(f"merging crashed: {error!r}"))
 
     def _read(self, command: ReadFile) -> ReadOutcome:
         try:
@@ -345,24 +354,13 @@ class Scheduler:
         with self._quarantine.running(task):
             return self._worker.read(command)
 
-    def run_merge(self, command: MergeBracket) -> None:
-        """Merge a bracket; called in a worker thread."""
+    def _merge(self, command: MergeBracket) -> MergeOutcome | NoCurve:
         inputs = [(e.path, e.signature) for e in command.exposures]
         task = task_of(self._camera, command.slot, "merging", inputs)
         if reason := self._quarantine.refusal(task):
-            self._merge_done(command, MergeFailed(reason, permanent=True))
-            return
+            return MergeFailed(reason, permanent=True)
         with self._quarantine.running(task):
-            outcome = self._worker.merge(command, time.monotonic())
-        self._merge_done(command, outcome)
-
-    def read_crashed(self, command: ReadFile, error: Exception) -> None:
-        """Report an unforeseen error; called in a worker thread."""
-        self._read_done(command, Unusable(f"reading it crashed: {error!r}", True, None))
-
-    def merge_crashed(self, command: MergeBracket, error: Exception) -> None:
-        """Report an unforeseen error; called in a worker thread."""
-        self._merge_done(command, MergeFailed(f"merging crashed: {error!r}"))
+            return self._worker.merge(command, time.monotonic())
 
     def _read_done(self, command: ReadFile, outcome: ReadOutcome) -> None:
         self._inbox.put(ReadDone(self._camera, command.slot, command.path, outcome))
@@ -372,31 +370,19 @@ class Scheduler:
 
 
 @dataclass(slots=True)
-class _ReadJob:
+class _Job:
+    """A command on its way through the pool."""
+
     scheduler: Scheduler
     camera: str
     urgency: Urgency
-    command: ReadFile
+    command: ReadFile | MergeBracket
 
     def run(self) -> None:
-        self.scheduler.run_read(self.command)
+        self.scheduler.run(self.command)
 
     def crashed(self, error: Exception) -> None:
-        self.scheduler.read_crashed(self.command, error)
-
-
-@dataclass(slots=True)
-class _MergeJob:
-    scheduler: Scheduler
-    camera: str
-    urgency: Urgency
-    command: MergeBracket
-
-    def run(self) -> None:
-        self.scheduler.run_merge(self.command)
-
-    def crashed(self, error: Exception) -> None:
-        self.scheduler.merge_crashed(self.command, error)
+        self.scheduler.crashed(self.command, error)
 
 
 def _place(slot: datetime, order: Order) -> float:

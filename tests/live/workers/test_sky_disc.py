@@ -15,8 +15,7 @@ from asi_watch.cli import main
 from asi_watch.config.loading import parse_config
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
-from asi_watch.live.workers.budget import MemoryBudget
-from asi_watch.live.workers.merger import Merger
+from asi_watch.live.workers.merger import MemoryBudget, Merger
 from asi_watch.products import read_provenance
 from tests.pipeline.making import write_curve
 from tests.skies import jpeg_bracket
