@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from asi_watch.files import shown
+
+_ADDRESS = re.compile(r"<[^<>]*? at 0x[0-9a-fA-F]+>|\b0x[0-9a-fA-F]{6,}")
+
+
+def without_addresses(text: str) -> str:
+    """Return a text without addresses in memory, by which libraries name their objects.
+
+    They differ from run to run, and so would products and rows.
+    """
+    return _ADDRESS.sub("…", text)
 
 
 class AsiWatchError(Exception):
@@ -23,6 +35,7 @@ class ImageError(AsiWatchError, ValueError):
     """
 
     def __init__(self, path: str, reason: str, *, may_recover: bool = False) -> None:
+        reason = without_addresses(reason)
         super().__init__(f"{shown(path)}: {reason}")
         self.path = path
         self.reason = reason

@@ -55,16 +55,15 @@ class Frames:
         return read_image(name, limits=self._limits, allocate=self._buffers.take)
 
     def hold(self, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
-        """Keep the pixels of an exposure; False, and they go back, once the frames are dropped."""
+        """Keep the pixels of an exposure; False once the frames are dropped: they stay yours."""
         with self._lock:
-            before = self._held.pop(exposure.path, None)
-            if not self._dropped:
-                self._held[exposure.path] = exposure.signature, pixels
+            if self._dropped:
+                return False
+            before = self._held.get(exposure.path)
+            self._held[exposure.path] = exposure.signature, pixels
         if before is not None:
             self.give_back(before[1])
-        if self._dropped:
-            self.give_back(pixels)
-        return not self._dropped
+        return True
 
     def get(self, exposure: Exposure) -> NDArray[np.uint8]:
         """Return the pixels of an exposure, and keep them.
@@ -98,7 +97,8 @@ class Frames:
 
     def drop(self) -> None:
         """Let go of all frames, and of what is still being read."""
-        self._dropped = True
+        with self._lock:
+            self._dropped = True
         self.keep_only(())
 
     @property

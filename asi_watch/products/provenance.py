@@ -7,7 +7,6 @@ container can hold it. Its first key names it, so that it is recognised wherever
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from asi_watch.brackets import Exposure
-from asi_watch.errors import AsiWatchError
+from asi_watch.errors import AsiWatchError, without_addresses
 
 __all__ = [
     "MARKER",
@@ -289,10 +288,7 @@ def first_examples(left_out: Iterable[Unusable]) -> tuple[tuple[Unusable, ...], 
     return kept, len(rising) - len(kept)
 
 
-_ADDRESS = re.compile(r"<[^<>]*? at 0x[0-9a-fA-F]+>|\b0x[0-9a-fA-F]{6,}")
-
-
 def plain_reason(text: str) -> str:
-    """Return a reason without addresses in memory, which differ from run to run, cut to a line."""
-    plain = _ADDRESS.sub("…", text)
+    """Return a reason without addresses in memory, cut to a line."""
+    plain = without_addresses(text)
     return plain if len(plain) <= _LONGEST_REASON else f"{plain[: _LONGEST_REASON - 1]}…"
