@@ -34,6 +34,7 @@ class Frames:
         self._buffers = buffers or BufferPool(0)
         self._limits = ImageLimits()
         self._held: dict[str, tuple[tuple[int, int], NDArray[np.uint8]]] = {}
+        self._orientations: dict[str, int] = {}
         self._lock = threading.Lock()
         self._dropped = False
 
@@ -54,13 +55,14 @@ class Frames:
         name = f"{self._root}/{path}"
         return read_image(name, limits=self._limits, allocate=self._buffers.take)
 
-    def hold(self, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
+    def hold(self, exposure: Exposure, frame: Frame) -> bool:
         """Keep the pixels of an exposure; False once the frames are dropped: they stay yours."""
         with self._lock:
             if self._dropped:
                 return False
             before = self._held.get(exposure.path)
-            self._held[exposure.path] = exposure.signature, pixels
+            self._held[exposure.path] = exposure.signature, frame.pixels
+            self._orientations[exposure.path] = frame.orientation
         if before is not None:
             self.give_back(before[1])
         return True
@@ -81,8 +83,13 @@ class Frames:
         if (frame.signature.size, frame.signature.mtime_ns) != exposure.signature:
             self.give_back(frame.pixels)
             raise ImageError(f"{self._root}/{exposure.path}", "has changed since it was read")
-        self.hold(exposure, frame.pixels)
+        self.hold(exposure, frame)
         return frame.pixels
+
+    def orientation(self, exposure: Exposure) -> int:
+        """EXIF orientation of an exposure that was held, even if it is not any more."""
+        with self._lock:
+            return self._orientations.get(exposure.path, 1)
 
     def give_back(self, pixels: NDArray[np.uint8]) -> None:
         """Take the memory of pixels back, which nobody uses any more."""

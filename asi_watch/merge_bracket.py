@@ -312,6 +312,7 @@ def compose(
     bracket: Bracket,
     images: Sequence[NDArray[np.uint8]],
     curves: Sequence[ResponseCurve] = (),
+    notes: tuple[str, ...] = (),
 ) -> Composed:
     """Merge the images of a bracket, and say where the result comes from.
 
@@ -323,6 +324,8 @@ def compose(
         One per exposure of the bracket; left as they are while the result is used.
     curves : sequence of ResponseCurve
         See `merge_bracket`.
+    notes : tuple of str
+        What is doubtful beyond what the merge finds.
 
     Raises
     ------
@@ -336,7 +339,7 @@ def compose(
         for exposure, pixels in zip(bracket.exposures, images, strict=True):
             # Handed over, not copied: nobody else writes to it.
             merge.add(pixels, exposure.exposure_us, copy=False)
-        return _composed(plan, bracket, merge, settings, curve)
+        return _composed(plan, bracket, merge, settings, curve, notes)
     except (ValueError, cv2.error) as error:
         raise MergeRefusedError("permanent", str(error)) from error
 
@@ -347,6 +350,7 @@ def _composed(
     merge: Merge,
     settings: MergeSettings,
     curve: ResponseCurve | None,
+    notes: tuple[str, ...],
 ) -> Composed:
     findings = merge.findings()
     excluded = {bracket.exposures[f.index].path: f.reason("µs") for f in findings.excluded}
@@ -358,7 +362,8 @@ def _composed(
             left_out=(*bracket.left_out, *left_out),
             complete=False,
         )
-    provenance = _provenance(plan, bracket, settings, curve, findings.notes("µs"))
+    notes = (*findings.notes("µs"), *notes)
+    provenance = _provenance(plan, bracket, settings, curve, notes)
     return Composed(merge, provenance, settings.algorithm != plan.settings.algorithm, left_out)
 
 
@@ -377,7 +382,8 @@ def _compose_files(
     if weighted:
         needed = (count + beside) * first.nbytes
     if limit is None or needed <= limit:
-        return compose(plan, bracket, _pixels(bracket, frames), curves)
+        images = _pixels(bracket, frames)
+        return compose(plan, bracket, images, curves, _orientations(bracket, frames))
     if curve is None or not weighted:
         raise MergeRefusedError(
             "permanent",
@@ -392,7 +398,8 @@ def _compose_files(
         merge = BandedMerge(
             settings, curve.log_response, frames, bracket.exposures, shape, room, plan.threads
         )
-        return _composed(plan, bracket, merge, settings, curve)
+        notes = _orientations(bracket, frames)
+        return _composed(plan, bracket, merge, settings, curve, notes)
     except ImageError as error:
         path = error.path.removeprefix(f"{plan.root}/")
         raise MergeRefusedError("inputs", error.reason, (path,)) from error
@@ -447,6 +454,18 @@ def _pixels(bracket: Bracket, frames: Frames) -> list[NDArray[np.uint8]]:
             )
         images.append(pixels)
     return images
+
+
+def _orientations(bracket: Bracket, frames: Frames) -> tuple[str, ...]:
+    """Note exposures whose EXIF orientation is not that of the others."""
+    found = [frames.orientation(exposure) for exposure in bracket.exposures]
+    usual = max(set(found), key=found.count)
+    return tuple(
+        f"the exposure of {e.exposure_us:g} µs has the EXIF orientation {one}, others {usual};"
+        " pixels are merged as they are stored"
+        for e, one in zip(bracket.exposures, found, strict=True)
+        if one != usual
+    )
 
 
 def _size(pixels: NDArray[Any]) -> str:

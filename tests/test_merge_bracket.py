@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -302,6 +303,26 @@ def test_a_frame_that_contradicts_its_time_is_named_in_the_product(
     assert place.merge(true_curve()).adopted
 
 
+@pytest.mark.parametrize("limit", [None, 6 * FRAME])
+def test_an_orientation_of_its_own_is_noted_and_changes_nothing(
+    tmp_path: Path, limit: int | None
+) -> None:
+    place = Place(tmp_path, ("png",), memory_limit=limit)
+    place.merge(true_curve())
+    before = cv2.imread(str(place.product("png")), cv2.IMREAD_UNCHANGED)
+    files = dict(files_of(1, SIZE))
+    tag = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + (len(tag) + 2).to_bytes(2, "big") + tag
+    files[320] = files[320][:2] + segment + files[320][2:]
+    place.write(files)
+    result = place.merge(true_curve())
+    assert isinstance(result, Published)
+    assert not result.adopted
+    (note,) = result.notes
+    assert note.startswith("the exposure of 320 µs has the EXIF orientation 6, others 1")
+    assert np.array_equal(cv2.imread(str(place.product("png")), cv2.IMREAD_UNCHANGED), before)
+
+
 def test_a_flood_of_junk_is_counted(tmp_path: Path) -> None:
     place = Place(tmp_path)
     junk = tuple(Unusable(f"{n:05}_80.jpg", "is empty") for n in range(8000))
@@ -341,10 +362,11 @@ def test_frames_that_were_held_are_not_read_again(
     place = Place(tmp_path)
     frames = Frames(place.plan.root)
     for exposure in place.bracket.exposures:
-        assert frames.hold(exposure, frames.read(exposure.path).pixels)
+        assert frames.hold(exposure, frames.read(exposure.path))
     assert frames.nbytes == len(EXPOSURES) * FRAME
+    spare = frames.read(place.bracket.exposures[0].path)
     monkeypatch.setattr(Frames, "read", None)
     assert isinstance(place.merge(true_curve(), frames=frames), Published)
     frames.drop()
     assert frames.nbytes == 0
-    assert not frames.hold(place.bracket.exposures[0], np.zeros((2, 2, 3), np.uint8))
+    assert not frames.hold(place.bracket.exposures[0], spare)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ __all__ = ["Frame", "ImageLimits", "looks_complete", "read_image"]
 logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 65536
+_EXIF_WITHIN = 4096
 _SUFFIXES = {"jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"}, "png": {".png"}, "jp2": {".jp2"}}
 
 
@@ -74,12 +76,15 @@ class Frame:
         "jpeg", "png" or "jp2", by content.
     notes : tuple of str
         What was odd without being wrong, such as a suffix that does not fit the content.
+    orientation : int
+        Of the EXIF tag, which is not applied; 1 where there is none.
     """
 
     pixels: NDArray[np.uint8]
     signature: FileSignature
     container: str
     notes: tuple[str, ...] = ()
+    orientation: int = 1
 
 
 def read_image(
@@ -132,7 +137,7 @@ def read_image(
     notes = (*_suffix_note(name, container), *notes)
     for note in notes:
         logger.debug("%s: %s", shown(name), note)
-    return Frame(pixels, sign, container, notes)
+    return Frame(pixels, sign, container, notes, _orientation(data))
 
 
 def _decode(
@@ -214,3 +219,21 @@ def _suffix_note(name: str, container: Container) -> tuple[str, ...]:
     if suffix in _SUFFIXES[container]:
         return ()
     return (f"content is {container}, suffix is {suffix or 'missing'!r}",)
+
+
+def _orientation(data: bytes) -> int:
+    """Read the EXIF orientation, 1 … 8; 1 where there is none, or none that makes sense."""
+    start = data.find(b"Exif\0\0", 0, _EXIF_WITHIN) + 6
+    if start < 6:
+        return 1
+    order = "<" if data[start : start + 2] == b"II" else ">"
+    try:
+        (folder,) = struct.unpack_from(f"{order}I", data, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start + folder)
+        for i in range(count):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, start + folder + 2 + 12 * i)
+            if tag == 0x0112:
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1

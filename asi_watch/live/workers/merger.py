@@ -14,9 +14,6 @@ import time
 from datetime import datetime
 from pathlib import PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asi_watch import merge_bracket as bracket_merge
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
@@ -26,6 +23,7 @@ from asi_watch.errors import ImageError
 from asi_watch.files import NotRegularFileError, answered, shown, signature
 from asi_watch.frames import Frames
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.images import Frame
 from asi_watch.live.ledger.rebuild import row_of_products
 from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE
 from asi_watch.live.messages import (
@@ -135,7 +133,7 @@ class Merger:
             sign.mtime_ns,
             sign.inode,
         )
-        if not (command.absorb and self._held.hold(command.slot, exposure, frame.pixels)):
+        if not (command.absorb and self._held.hold(command.slot, exposure, frame)):
             frames.give_back(frame.pixels)
         return ReadOk(exposure)
 
@@ -292,21 +290,21 @@ class HeldFrames:
         with self._lock:
             return self._slots.get(slot) or Frames(self._root, self._buffers)
 
-    def hold(self, slot: datetime, exposure: Exposure, pixels: NDArray[np.uint8]) -> bool:
+    def hold(self, slot: datetime, exposure: Exposure, frame: Frame) -> bool:
         """Hold a frame for its bracket's merge; False if there is no room for it."""
         with self._lock:
             frames, charged = self._slots.get(slot), self._charged.get(slot, 0)
             # A bracket that begins is charged whole: of many that grow together some are decoded
             # again, and not parts of all of them.
-            first = pixels.nbytes * self.usual_frames
-            held = first if frames is None else pixels.nbytes + frames.nbytes
+            first = frame.pixels.nbytes * self.usual_frames
+            held = first if frames is None else frame.pixels.nbytes + frames.nbytes
             if held > charged:
                 if not self._budget.take(held - charged):
                     return False
                 self._charged[slot] = held
             if frames is None:
                 frames = self._slots[slot] = Frames(self._root, self._buffers)
-            return frames.hold(exposure, pixels)
+            return frames.hold(exposure, frame)
 
     def drop(self, slot: datetime) -> None:
         """Let go of a slot's frames, and take their memory back."""
