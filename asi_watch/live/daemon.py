@@ -302,7 +302,7 @@ class Daemon:
         """Take in nothing more, finish the merges in flight, record them."""
         stopping = isinstance(self._ending, Stop)
         reason = self._ending.signal if isinstance(self._ending, Stop) else "reload"
-        event(log, logging.INFO, "stopping" if stopping else "reloading", reason=reason)
+        event(log, logging.INFO, "stopping", reason=reason)
         if stopping:
             self._notifier.stopping("finishing merges in flight")
         limit = self._config.shutdown_timeout.total_seconds()
@@ -319,9 +319,11 @@ class Daemon:
             self._pool.replace_hanging(time.monotonic())
             self._notifier.watchdog()
         self._record_finished_merges()
-        self._status.stopped(self._snapshot, reason)
+        if isinstance(self._ending, Stop):
+            self._status.stopped(self._snapshot, reason)
         unfinished = None if self.finished else "merges abandoned, the next start takes them up"
-        event(log, logging.INFO, "stopped", reason=reason, unfinished=unfinished)
+        done = "stopped" if isinstance(self._ending, Stop) else "restarting"
+        event(log, logging.INFO, done, unfinished=unfinished)
 
     def _record_finished_merges(self) -> None:
         try:

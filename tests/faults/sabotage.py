@@ -3,8 +3,9 @@
 PLAN is JSON: ``{"die_at": STEP, "slot": ISO}`` ends the process at once, as a power cut would,
 when that bracket comes to that step; ``{"products": […], "inputs": […]}`` lets system calls fail
 where products are written and where exposures are opened (see `Faults`); ``{"deadly": [PART, …]}``
-kills the process whenever it decodes or encodes for a file with that in its name; ``{"constants":
-{NAME: VALUE}}`` sets constants of modules.
+kills the process whenever it decodes or encodes for a file with that in its name; ``{"slow":
+SECONDS}`` lets every product take so long; ``{"constants": {NAME: VALUE}}`` sets constants of
+modules.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -189,6 +191,17 @@ def kill_at(parts: list[str]) -> None:
     asi_watch.merge_bracket.encode_merge = deadly_encode
 
 
+def slow_down(seconds: float) -> None:
+    """Let every product take so long to encode."""
+    encode_merge = asi_watch.merge_bracket.encode_merge
+
+    def slow_encode(*arguments: Any, **options: Any) -> Any:
+        time.sleep(seconds)
+        return encode_merge(*arguments, **options)
+
+    asi_watch.merge_bracket.encode_merge = slow_encode
+
+
 def sabotage(plan: dict[str, Any]) -> None:
     if "die_at" in plan:
         die_at(plan["die_at"], datetime.fromisoformat(plan["slot"]), plan["product"])
@@ -197,6 +210,8 @@ def sabotage(plan: dict[str, Any]) -> None:
         setattr(importlib.import_module(module), constant, value)
     if "deadly" in plan:
         kill_at(plan["deadly"])
+    if "slow" in plan:
+        slow_down(plan["slow"])
     if "products" in plan:
         fail_products(plan["products"])
     fail_inputs(plan.get("inputs", []))
