@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 if sys.argv[1:2] == ["run"]:
@@ -18,8 +17,6 @@ import click
 
 from asi_watch import __version__
 from asi_watch.errors import AsiWatchError
-
-__all__ = ["LazyGroup", "config_option", "main"]
 
 # The order is that of the help. A command is the click command named `command` of the module
 # asi_watch/cli/<name>_command.py.
@@ -37,16 +34,14 @@ _COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class _LazyGroup(click.Group):
     """A group that knows its commands by name and imports them when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the commands whose module is there."""
-        return [name for name in _COMMANDS if find_spec(f"{__name__}.{name}_command") is not None]
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in _COMMANDS:
             return None
         # Before NumPy is there: the matrices here are small, and on cores that others use as well
         # its threads wait for one another, twenty times as long as one of them takes for it all.
@@ -55,15 +50,11 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name]) for name in self.list_commands(ctx)])
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error meant for the operator becomes its text and an exit code.
-
-        The exit code is the error's own `exit_code` (2 for a refused configuration), else 1.
-        """
+        """Run a command; an error meant for the operator becomes its text and its exit code."""
         try:
             return super().invoke(ctx)
         except AsiWatchError as error:
@@ -72,18 +63,12 @@ class LazyGroup(click.Group):
 
 
 config_option = click.option(
-    "-c",
-    "--config",
-    "config_path",
-    required=True,
-    metavar="FILE",
-    type=click.Path(),
-    help="The configuration file (YAML).",
+    "-c", "--config", "config_path", required=True, metavar="FILE", help="The YAML configuration."
 )
 """The option ``-c FILE`` that several commands take; it arrives as ``config_path``."""
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="asi-watch", message="%(prog)s %(version)s")
 def main() -> None:
     """HDR images from the exposure brackets of all-sky cameras, live on the camera PC."""

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
 import click
 
 from asi_watch.cli.options import (
-    Circle,
     archive_rules,
     camera_of,
-    disc_or_auto_of,
     echo_log,
     names_options,
+    read_disc,
+    reads,
 )
+from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown
-
-if TYPE_CHECKING:
-    from asi_watch.config.model import CameraConfig, Config
-
-__all__ = ["command"]
-
-_TECHNIQUES = ("flat", "random", "histogram")
-
 
 _EPILOG = """\b
 Examples:
@@ -34,48 +27,50 @@ Examples:
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, context_settings={"show_default": True})
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @click.argument("response", metavar="RESPONSE.npz", type=click.Path(dir_okay=False))
 @names_options
 @click.option(
-    "--brackets", type=click.IntRange(1), default=10, show_default=True, help="How many to use."
+    "--brackets",
+    "max_processed_groups",
+    type=click.IntRange(1),
+    default=10,
+    help="How many to use.",
 )
 @click.option(
     "--samples",
+    "samples_per_image",
     type=click.IntRange(1),
     default=5000,
-    show_default=True,
     help="Places sampled in each bracket.",
 )
 @click.option(
     "--technique",
-    type=click.Choice(_TECHNIQUES),
+    "sample_technique",
+    type=click.Choice(("flat", "random", "histogram")),
     default="flat",
-    show_default=True,
     help="How the places are chosen; flat gives the most accurate curves.",
 )
 @click.option(
     "--smoothness",
     type=click.FloatRange(0, min_open=True),
     default=50.0,
-    show_default=True,
     help="Means the same for any number of samples.",
 )
 @click.option(
     "--weight-type",
     type=click.Choice(("triangle", "sine")),
     default="triangle",
-    show_default=True,
     help="Trust in a code by its place in the range.",
 )
-@click.option("--low-clip", type=click.IntRange(0, 254), default=5, show_default=True)
-@click.option("--high-clip", type=click.IntRange(1, 255), default=250, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same curve.")
+@click.option("--low-clip", type=click.IntRange(0, 254), default=5)
+@click.option("--high-clip", type=click.IntRange(1, 255), default=250)
+@click.option("--seed", type=int, default=0, help="Same seed, same curve.")
 @click.option(
     "--sky-disc",
     metavar="auto|none|X,Y,RADIUS",
-    callback=disc_or_auto_of,
+    callback=reads(lambda text: text if text == "auto" else read_disc(text)),
     help="Take places inside this circle only: column and row of its centre and its radius in"
     " pixels. auto: the disc a fisheye's pictures show, if any; none: anywhere  [default: auto,"
     " or the configuration's].",
@@ -97,18 +92,11 @@ def command(
     camera: str | None,
     round_to: timedelta | None,
     exposure_unit: str | None,
-    brackets: int,
-    samples: int,
-    technique: str,
-    smoothness: float,
-    weight_type: str,
-    low_clip: int,
-    high_clip: int,
-    seed: int,
-    sky_disc: Circle | Literal["auto", "none"] | None,
+    sky_disc: Any,
     plain: bool,
     force: bool,
     report: str | None,
+    **choices: Any,
 ) -> None:
     """Derive a camera's response curve from brackets in DIR and write it to RESPONSE.npz.
 
@@ -122,39 +110,32 @@ def command(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli.curve_lines import report_lines, report_warnings, scale_line
-    from asi_watch.errors import AsiWatchError
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 
     echo_log()
     if not response.endswith(".npz"):
         raise click.UsageError(f"{shown(response)}: a response file is named .npz")
-    if low_clip >= high_clip:
-        raise click.UsageError(f"--low-clip {low_clip} must be below --high-clip {high_clip}")
+    low, high = choices["low_clip"], choices["high_clip"]
+    if low >= high:
+        raise click.UsageError(f"--low-clip {low} must be below --high-clip {high}")
     found = camera_of(config_path, camera)
-    rules = archive_rules(found, round_to, exposure_unit)
-    choices = CalibrationChoices(
-        samples_per_image=samples,
-        sample_technique=technique,
-        max_processed_groups=brackets,
-        smoothness=smoothness,
-        weight_type=weight_type,
-        low_clip=low_clip,
-        high_clip=high_clip,
-        seed=seed,
-        sky_disc=_disc(found, sky_disc),
-        robust=not plain,
-    )
+    configured = found[0] if found else None
+    if sky_disc is None:
+        sky_disc = configured.calibration_disc if configured else "auto"
+    choices |= {"sky_disc": None if sky_disc == "none" else sky_disc, "robust": not plain}
     try:
-        done = calibrate_archive(directory, rules, choices, report_plot=report)
+        rules = archive_rules(configured, round_to, exposure_unit)
+        choice = CalibrationChoices(**choices)
+        done = calibrate_archive(directory, rules, choice, report_plot=report)
+    except AsiWatchError:
+        raise
     except ValueError as error:
-        if isinstance(error, AsiWatchError):
-            raise
         raise click.UsageError(str(error)) from error
     curve = done.curve(shown(directory))
-    instead = None
+    replaced = None
     if done.calibration.report.fits or force:
         # Before anything is printed: whoever reads it may go away, as `head` does.
-        instead = _curve_there(response)
+        replaced = _curve_there(response)
         save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     for line in report_lines(done, curve.curve_id):
         click.echo(line)
@@ -163,24 +144,13 @@ def command(
     if (scale := scale_line(curve)) is not None:
         click.echo(scale)
     plot = f", plot in {shown(report)}" if report else ""
-    if instead is None:
+    if replaced is None:
         click.echo(f"{shown(response)}: not written, see above; --force writes it{plot}", err=True)
         raise click.exceptions.Exit(1)
-    click.echo(f"written to {shown(response)}{instead}{plot}")
-
-
-def _disc(
-    found: tuple[str, CameraConfig, Config] | None, given: Circle | Literal["auto", "none"] | None
-) -> Circle | Literal["auto"] | None:
-    if given is not None:
-        return None if given == "none" else given
-    if found is None:
-        return "auto"
-    return found[1].calibration_disc
+    click.echo(f"written to {shown(response)}{replaced}{plot}")
 
 
 def _curve_there(response: str) -> str:
-    from asi_watch.errors import ResponseFileError
     from asi_watch.response_files import load_curve
 
     try:

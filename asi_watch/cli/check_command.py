@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from asi_watch.cli.newest_files import NewestFiles
     from asi_watch.hdr.response import ResponseCurve
 
-__all__ = ["command"]
-
 _ANSWER_WITHIN = 5.0
 _MOST_FOLDERS = 50
 _MOST_PRODUCTS = 3
@@ -40,13 +39,7 @@ def command(config_path: str) -> None:
     state folder. What the names of each camera's newest files are taken for is shown as well, and
     whether exposures and slots fit them.
     """
-    from asi_watch.cli.newest_files import (
-        find_newest,
-        frame_warnings,
-        lines_of_names,
-        name_warnings,
-        slot_warnings,
-    )
+    from asi_watch.cli.newest_files import find_newest, frame_warnings
 
     loaded = read_config(config_path)
     config = loaded.config
@@ -54,20 +47,14 @@ def command(config_path: str) -> None:
     warnings, problems = list(find_warnings(config, adopted)), list(_place_faults(config))
     for name, camera in config.cameras.items():
         found = find_newest(camera)
-        for line in lines_of_names(name, found):
-            click.echo(line, err=True)
-        here = [
-            *name_warnings(camera, found),
-            *_disc_warnings(camera, found),
-            *slot_warnings(camera, found),
-            *_foreign_products(camera),
-        ]
-        curves, faults, notes = _curves_of(camera, found, adopted.get(name, []))
-        notes += frame_warnings(camera, found, curves)
-        warnings += [(("cameras", name, *way), text) for way, text in here + notes]
+        curves, faults, notes = _curves_of(found, adopted.get(name, []))
+        notes += [*found.warnings(), *_disc_warnings(found), *_foreign_products(camera)]
+        notes += frame_warnings(found, curves)
+        warnings += [(("cameras", name, *way), text) for way, text in notes]
         problems += [(("cameras", name, "response"), text) for text in faults]
-        for hint in _hints(camera, next(iter(curves.values()), None)):
-            click.echo(f"{name}: {hint}", err=True)
+        hints = _hints(camera, next(iter(curves.values()), None))
+        for line in (*found.lines(), *(f"{name}: {hint}" for hint in hints)):
+            click.echo(line, err=True)
     for way, text in warnings:
         click.echo(f"warning: {loaded.document.problem(way, text)}", err=True)
     if problems:
@@ -100,15 +87,14 @@ def _adopted_curves(config: Config) -> dict[str, list[Path]]:
 
 
 def _curves_of(
-    camera: CameraConfig, found: NewestFiles, adopted: Sequence[Path]
+    found: NewestFiles, adopted: Sequence[Path]
 ) -> tuple[dict[int, ResponseCurve], list[str], list[tuple[Way, str]]]:
     """Judge the camera's curves: those that can be used by channels, what is wrong, what is odd.
 
     A file that is not there or that this user may not read is not judged: the daemon may be
     another.
     """
-    curves: dict[int, ResponseCurve] = {}
-    faults: list[str] = []
+    camera, curves, faults = found.camera, dict[int, "ResponseCurve"](), list[str]()
     notes: list[tuple[Way, str]] = []
     if camera.merge.algorithm == "mertens":
         return curves, faults, notes
@@ -122,16 +108,7 @@ def _curves_of(
             faults.append(fault)
         elif fault is not None and not curves:
             notes.append((("response",), f"{fault}; the daemon calibrates another"))
-    notes += _channels_without_curve(camera, found, curves)
-    return curves, faults, notes
-
-
-def _channels_without_curve(
-    camera: CameraConfig, found: NewestFiles, curves: Mapping[int, ResponseCurve]
-) -> Iterator[tuple[Way, str]]:
-    from asi_watch.cli.newest_files import header_of
-
-    header = header_of(camera, found) if curves else None
+    header = found.header() if curves else None
     if header is not None and header.channels not in curves:
         have = " and ".join(map(str, sorted(curves)))
         then = (
@@ -140,7 +117,9 @@ def _channels_without_curve(
             else "are merged by mertens until another curve is calibrated"
         )
         text = f"the curve is of {have} channels, and the camera's images have {header.channels}"
-        yield ("response",), f"{text} ({shown(found.fitting[0][0])}): such brackets {then}"
+        text += f" ({shown(found.fitting[0][0])}): such brackets {then}"
+        notes.append((("response",), text))
+    return curves, faults, notes
 
 
 def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
@@ -157,27 +136,23 @@ def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
     return curve, impossible, [] if impossible else [warning_of(problem) for problem in problems]
 
 
-def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> list[str]:
-    """Say what other settings would improve (`merge_hints`)."""
+def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> Iterator[str]:
+    """Say what other settings would improve."""
     from asi_watch.cli.curve_lines import merge_hints
 
-    formats = [product.format for product in camera.products]
-    scaled = camera.merge.lnE_range is not None
-    return list(merge_hints(camera.merge.algorithm, scaled=scaled, curve=curve, formats=formats))
+    return merge_hints(camera.merge, curve, [product.format for product in camera.products])
 
 
-def _disc_warnings(camera: CameraConfig, found: NewestFiles) -> Iterator[tuple[Way, str]]:
+def _disc_warnings(found: NewestFiles) -> Iterator[tuple[Way, str]]:
     """Find sky discs that have nothing of the newest picture inside."""
+    camera = found.camera
     given = {"merge": camera.merge.sky_disc, "recalibrate": camera.recalibrate.sky_disc}
     discs = {section: disc for section, disc in given.items() if isinstance(disc, tuple)}
-    if not discs:
-        return
-    from asi_watch.cli.newest_files import header_of
-    from asi_watch.hdr.disc import SkyDisc
-
-    header = header_of(camera, found)
+    header = found.header() if discs else None
     if header is None:
         return
+    from asi_watch.hdr.disc import SkyDisc
+
     for section, disc in discs.items():
         try:
             SkyDisc(*disc).mask((header.height, header.width))
@@ -225,9 +200,9 @@ def _fault(folder: Path) -> str:
 
 def _foreign_products(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     """Find products of another camera among the newest in a camera's output folder."""
-    (found,) = answered(_ANSWER_WITHIN, lambda: list(_newest_products(camera.output)))
+    (found,) = answered(_ANSWER_WITHIN, partial(_newest_products, camera.output))
     for path, maker in found or []:
-        if maker != camera.name:
+        if maker not in (camera.name, None):
             text = (
                 f"{shown(path)} is of camera {shown(maker)!r}; such products are taken for this"
                 " camera's where they were made of its files, as after it was renamed, and"
@@ -237,23 +212,17 @@ def _foreign_products(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
             return
 
 
-def _newest_products(output: Path) -> Iterator[tuple[str, str]]:
-    """Give some of the newest products and the cameras they name; dates come last in names."""
-    left, folders = _MOST_PRODUCTS, [""]
-    for _ in range(_MOST_FOLDERS):
-        if not folders or not left:
-            return
-        below = folders.pop()
-        try:
-            entries = sorted(os.scandir(output / below), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        folders += [f"{below}{e.name}/" for e in entries if e.is_dir(follow_symlinks=False)]
-        products = [e.name for e in reversed(entries) if is_product_name(e.name)]
-        for name in products[:left]:
-            left -= 1
-            if (maker := _maker(output / below / name)) is not None:
-                yield f"{below}{name}", maker
+def _newest_products(output: Path) -> list[tuple[str, str | None]]:
+    """Give some of the newest products and the cameras they name."""
+    from asi_watch.cli.newest_files import newest_first
+
+    paths = (
+        f"{below}{name}"
+        for below, names in newest_first(output, _MOST_FOLDERS)
+        for name in names
+        if is_product_name(name)
+    )
+    return [(path, _maker(output / path)) for path in islice(paths, _MOST_PRODUCTS)]
 
 
 def _maker(product: Path) -> str | None:

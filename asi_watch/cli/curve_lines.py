@@ -5,35 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+from asi_watch.config.model import RADIANCE_FORMATS
 from asi_watch.files import shown
 
 if TYPE_CHECKING:
     from asi_watch.calibrate_brackets import CalibratedCurve
+    from asi_watch.config.model import MergeConfig
     from asi_watch.hdr.calibration import CalibrationReport, ExposureCheck
+    from asi_watch.hdr.merge_settings import MergeSettings
     from asi_watch.hdr.response import ResponseCurve
-
-__all__ = [
-    "channel_names",
-    "merge_hints",
-    "picture_range",
-    "report_lines",
-    "report_warnings",
-    "row",
-    "scale_line",
-]
 
 _SUSPECTS_SHOWN = 20
 
 
 def channel_names(channels: int) -> tuple[str, ...]:
-    """Name the channels of a curve, in BGR order."""
+    """Name the channels of a curve, in BGR order.
+
+    Parameters
+    ----------
+    channels : int
+    """
     return ("blue", "green", "red") if channels == 3 else ("grey",) * channels
 
 
 def row(title: str, cells: Iterable[str]) -> str:
-    """Align one row of a table of channels."""
+    """Align one row of a table of channels.
+
+    Parameters
+    ----------
+    title : str
+    cells : iterable of str
+    """
     return f"{title:<24}" + "".join(f"{cell:>16}" for cell in cells)
 
 
@@ -44,11 +48,6 @@ def report_lines(done: CalibratedCurve, curve_id: str) -> Iterator[str]:
     ----------
     done : CalibratedCurve
     curve_id : str
-
-    Yields
-    ------
-    str
-        Lines of at most about 80 characters, file names aside.
     """
     report = done.calibration.report
     text = f"curve {curve_id} from {report.brackets} brackets, {report.samples} samples"
@@ -120,24 +119,28 @@ def _ranges(ranges: Sequence[tuple[int, int]]) -> str:
 
 # --- what could be set for better products --------------------------------------------------------
 
-_RADIANCE = ("exr", "tiff", "hdr")
+
+def scale_line(curve: ResponseCurve) -> str | None:
+    """Suggest a `lnE_range` as a line of the configuration; None where the exposures are not known.
+
+    Parameters
+    ----------
+    curve : ResponseCurve
+    """
+    found = _picture_range(curve)
+    if found is None:
+        return None
+    return f"for pictures as bright as the middle exposure: lnE_range: [{found[0]}, {found[1]}]"
 
 
-def picture_range(curve: ResponseCurve) -> tuple[float, float] | None:
-    """Suggest `lnE_range`: white where the middle exposure is just saturated.
+def _picture_range(curve: ResponseCurve) -> tuple[float, float] | None:
+    """Find the range that is white where the middle exposure is just saturated.
 
     The whole range of the exposures, which is what None means, has the sun's disc as white and
     all else dark. The curve's file knows the exposures only by the range of ln E they reach.
-
-    Returns
-    -------
-    (float, float) or None
-        To one decimal; None where the file does not say what exposures it was made from.
     """
     whole = curve.metadata.get("lnE_range")
-    if not (isinstance(whole, list | tuple) and len(whole) == 2):
-        return None
-    if not all(isinstance(v, int | float) for v in whole) or not whole[0] < whole[1]:
+    if not are_numbers(whole, 2) or not whole[0] < whole[1]:
         return None
     g = curve.log_response
     longest, shortest = float(g.min()) - whole[0], float(g.max()) - whole[1]
@@ -145,46 +148,40 @@ def picture_range(curve: ResponseCurve) -> tuple[float, float] | None:
     return round(float(whole[0]), 1), round(white, 1)
 
 
-def scale_line(curve: ResponseCurve) -> str | None:
-    """Say it as a line of the configuration."""
-    found = picture_range(curve)
-    if found is None:
-        return None
-    low, high = found
-    return f"for pictures as bright as the middle exposure: lnE_range: [{low}, {high}]"
+def are_numbers(value: Any, count: int) -> TypeGuard[Sequence[float]]:
+    """Tell whether metadata is a list of so many numbers.
+
+    Parameters
+    ----------
+    value : Any
+    count : int
+    """
+    several = isinstance(value, list | tuple) and len(value) == count
+    return several and all(isinstance(v, int | float) for v in value)
 
 
 def merge_hints(
-    algorithm: str, *, scaled: bool, curve: ResponseCurve | None, formats: Sequence[str]
+    merge: MergeConfig | MergeSettings, curve: ResponseCurve | None, formats: Sequence[str]
 ) -> Iterator[str]:
     """Say what the settings of a merge leave to be wished for, a line each.
 
     Parameters
     ----------
-    algorithm : str
-    scaled : bool
-        Whether `lnE_range` is given.
+    merge : MergeConfig or MergeSettings
     curve : ResponseCurve or None
         What is merged with, where it is known.
     formats : sequence of str
         Of the products.
-
-    Yields
-    ------
-    str
     """
-    radiance = [name for name in formats if name in _RADIANCE]
-    if algorithm == "debevec_custom" and radiance:
+    radiance = [name for name in formats if name in RADIANCE_FORMATS]
+    if merge.algorithm == "debevec_custom" and radiance:
         yield (
             f"radiance ({', '.join(radiance)}) by debevec_custom: codes are stretched between the"
             " clips as in asi_core, which bends it by up to a tenth of a stop; debevec_exact keeps"
             " it linear"
         )
-    only_radiance = len(radiance) == len(formats)
-    if only_radiance or scaled or curve is None or not algorithm.startswith("debevec_"):
-        return
-    found = picture_range(curve)
-    if found is not None:
+    pictures = len(radiance) < len(formats) and merge.algorithm != "mertens"
+    if pictures and merge.lnE_range is None and curve and (found := _picture_range(curve)):
         low, high = found
         yield (
             "pictures show all that the exposures can tell, up to the sun, and are dark for that;"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from asi_watch.cli import config_option
+from asi_watch.cli.options import print_table, reads, span_text, state_folder
 
 if TYPE_CHECKING:
-    from asi_watch.cli.options import RunningConfig
-    from asi_watch.live.ledger.ledger import Ledger
+    from asi_watch.config.model import Config
     from asi_watch.live.ledger.records import BracketRecord
-
-__all__ = ["command"]
 
 _EPILOG = """\b
 Examples:
@@ -26,29 +24,26 @@ Examples:
   asi-watch history -c asi-watch.yaml --verify --since 30d
   asi-watch history -c asi-watch.yaml --json --limit 1000 | jq 'select(.state != "published")'
 """
-
-
 _ROWS = 50
-Since = datetime | timedelta
-"""A time in the clock of the file names, or how long ago."""
+_TITLES = ("slot", "camera", "state", "frames", "latency", "curve", "product, or why not")
 
 
-def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Since | None:
-    if value is None:
-        return None
+def _read_since(text: str) -> datetime | timedelta:
+    """Read a time in the clock of the file names, or how long ago."""
     from asi_watch.config.values import parse_duration
 
-    if re.match(r"\d{4}-", value):
+    example = "a time such as 2026-06-21T09:00"
+    if re.match(r"\d{4}-", text):
         try:
-            return datetime.fromisoformat(value).replace(tzinfo=None)
+            return datetime.fromisoformat(text).replace(tzinfo=None)
         except ValueError:
-            raise click.BadParameter(f"{value!r} is no time such as 2026-06-21T09:00") from None
+            raise ValueError(f"{text!r} is no {example.removeprefix('a ')}") from None
     try:
-        ago: timedelta = parse_duration(value)
+        ago: timedelta = parse_duration(text)
     except ValueError as error:
-        raise click.BadParameter(f"{error} (or a time such as 2026-06-21T09:00)") from None
+        raise ValueError(f"{error} (or {example})") from None
     if ago < timedelta(0):
-        raise click.BadParameter(f"{value!r} lies in the future; write how long ago, such as 2h")
+        raise ValueError(f"{text!r} lies in the future; write how long ago, such as 2h")
     return ago
 
 
@@ -57,7 +52,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> S
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 @click.option(
     "--since",
-    callback=_since,
+    callback=reads(_read_since),
     metavar="TIME",
     help="Slots from this time on: 2026-06-21T09:00 in the clock of the file names, or 2h ago.",
 )
@@ -73,7 +68,7 @@ def _since(_ctx: click.Context, _param: click.Parameter, value: str | None) -> S
 def command(
     config_path: str,
     as_json: bool,
-    since: Since | None,
+    since: datetime | timedelta | None,
     camera: str | None,
     limit: int | None,
     verify: bool,
@@ -83,84 +78,77 @@ def command(
     A span such as 2h counts back from now in the clock of each camera's file names (its
     `timezone`). While the configuration is wrong, the state folder it names is shown all the same.
     """
-    from asi_watch.cli.options import running_config
     from asi_watch.live.ledger.ledger import Ledger
 
-    config = running_config(config_path)
-    with Ledger(config.state_dir, read_only=True) as ledger:
+    state_dir, config = state_folder(config_path)
+    limit = limit or (None if verify else _ROWS)
+    with Ledger(state_dir, read_only=True) as ledger:
         there = ledger.cameras()
         # One that was renamed has rows under its earlier name.
-        known = list(dict.fromkeys([*config.clocks, *there]))
-        if camera is not None and camera not in known and config.whole:
+        known = dict.fromkeys([*(config.cameras if config else ()), *there])
+        if config and camera is not None and camera not in known:
             text = f"no camera {camera!r}; there is {', '.join(known)}"
             raise click.BadParameter(text, param_hint="--camera")
-        names = there if camera is None else [camera]
-        spans = {name: _from(config, name, since) for name in names}
-        records = _newest(ledger, spans, limit or (None if verify else _ROWS))
+        starts = {name: _start(config, name, since) for name in (camera and [camera]) or there}
+        records = [
+            record
+            for name, start in starts.items()
+            for record in ledger.history(camera=name, since=start, limit=limit)
+        ]
         latest = ledger.history(camera=camera, limit=1) if not records else []
         unreadable = ledger.unreadable
+    records.sort(key=lambda record: (record.slot, record.camera))
+    records = records[-limit:] if limit else records
     if unreadable:
         click.echo(f"{unreadable} rows of the ledger cannot be read and are left out", err=True)
     if verify:
         _verify(config_path, records, as_json=as_json)
-        return
-    if as_json:
+    elif as_json:
         for record in records:
             click.echo(json.dumps(_as_json(record)))
     elif records:
         _show(records)
     elif latest:
-        click.echo(_nothing(latest[0], spans[latest[0].camera]))
+        click.echo(
+            f"no brackets since {starts[latest[0].camera]:%Y-%m-%d %H:%M:%S} in the clock of the"
+            f" file names; the latest slot is {latest[0].slot:%Y-%m-%d %H:%M:%S}"
+        )
     else:
         click.echo("no brackets in the ledger yet")
 
 
-def _from(config: RunningConfig, camera: str, since: Since | None) -> datetime | None:
-    return config.ago(camera, since) if isinstance(since, timedelta) else since
-
-
-def _newest(
-    ledger: Ledger, spans: Mapping[str, datetime | None], limit: int | None
-) -> list[BracketRecord]:
-    rows = [
-        record
-        for name, since in spans.items()
-        for record in ledger.history(camera=name, since=since, limit=limit)
-    ]
-    rows.sort(key=lambda record: (record.slot, record.camera))
-    return rows if limit is None else rows[-limit:]
+def _start(
+    config: Config | None, camera: str, since: datetime | timedelta | None
+) -> datetime | None:
+    """Give the time from which a camera's slots are shown; UTC for a camera not known."""
+    if not isinstance(since, timedelta):
+        return since
+    found = config.cameras.get(camera) if config else None
+    zone = found.pattern.timezone if found else UTC
+    return datetime.now(zone).replace(tzinfo=None) - since
 
 
 def _verify(config_path: str, records: list[BracketRecord], *, as_json: bool) -> None:
-    """Name the published rows whose products do not stand."""
+    """Name the published rows whose products are not there as they were made."""
     from asi_watch.config.loading import load_config
     from asi_watch.files import shown
     from asi_watch.live.retention import product_fault
 
     cameras = load_config(config_path).cameras
     published = [r for r in records if r.state == "published" and r.camera in cameras]
-    faults = 0
-    for record in published:
-        fault = product_fault(cameras[record.camera], record)
-        if fault is None:
-            continue
-        faults += 1
+    found = [(r, product_fault(cameras[r.camera], r)) for r in published]
+    faults = [(record, fault) for record, fault in found if fault is not None]
+    for record, fault in faults:
         if as_json:
-            found = {"camera": record.camera, "slot": record.slot.isoformat(), "fault": fault}
-            click.echo(json.dumps(found))
+            slot = record.slot.isoformat()
+            click.echo(json.dumps({"camera": record.camera, "slot": slot, "fault": fault}))
         else:
             click.echo(f"{record.slot:%Y-%m-%d %H:%M:%S} {record.camera}: {shown(fault)}")
     if not as_json:
-        click.echo(f"{faults} of {len(published)} published brackets lack a product as it was made")
+        text = f"{len(faults)} of {len(published)} published brackets lack a product as it was made"
+        click.echo(text)
     if faults:
         raise SystemExit(1)
-
-
-def _nothing(latest: BracketRecord, since: datetime | None) -> str:
-    return (
-        f"no brackets since {since:%Y-%m-%d %H:%M:%S} in the clock of the file names; the latest"
-        f" slot is {latest.slot:%Y-%m-%d %H:%M:%S}"
-    )
 
 
 def _remark(record: BracketRecord) -> str:
@@ -180,17 +168,7 @@ def _remark(record: BracketRecord) -> str:
     return f"{product}; {'; '.join(wanting)}" if wanting else product
 
 
-def _span(seconds: float) -> str:
-    """Write a latency; after an outage it may be hours."""
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.2f} s"
-
-
 def _as_json(record: BracketRecord) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from asi_watch.live.ledger.records import exposure_to_json, tries
 
     return {
@@ -202,28 +180,21 @@ def _as_json(record: BracketRecord) -> dict[str, Any]:
 
 
 def _show(records: list[BracketRecord]) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from asi_watch.files import shown
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("slot", "camera", "state", "frames", "latency", "curve", "product, or why not"):
-        table.add_column(title, overflow="fold", no_wrap=title == "slot")
+    rows = []
     for r in records:
-        style = {"published": "", "skipped": "yellow", "failed": "red"}[r.state]
         cells = (
             f"{r.slot:%Y-%m-%d %H:%M:%S}",
             r.camera,
             r.state,
             f"{len(r.inputs)}/{r.expected or '?'}",
-            "" if r.latency is None else _span(r.latency),
+            "" if r.latency is None else span_text(r.latency, 2),
             (r.curve_id or r.algorithm or "")[:8],
             shown(_remark(r)),
         )
-        table.add_row(*(Text(cell, style) for cell in cells))
-    # A pipe has no width: give the rows room there.
-    console = Console(highlight=False)
-    console.width = console.width if console.is_terminal else 160
-    console.print(table)
+        style = {"published": "", "skipped": "yellow", "failed": "red"}[r.state]
+        rows.append([Text(cell, style) for cell in cells])
+    print_table(_TITLES, rows)

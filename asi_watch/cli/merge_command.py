@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asi_watch.cli.options import (
-    Circle,
     archive_rules,
     camera_of,
-    disc_of,
     echo_log,
     names_options,
+    read_disc,
+    reads,
 )
 
 if TYPE_CHECKING:
     from asi_watch.config.model import CameraConfig, Config
-    from asi_watch.hdr.merging import MergeSettings
     from asi_watch.hdr.response import ResponseCurve
     from asi_watch.products import ProductSpec
 
-__all__ = ["command"]
-
 _ALGORITHMS = ("debevec_custom", "debevec_exact", "debevec", "mertens")
 _FORMATS = ("jpg", "png", "jp2", "exr", "tiff", "hdr")
-_FOLDER = click.Path(file_okay=False)
-
-
 _EPILOG = """\b
 Examples:
   asi-watch merge /srv/asi/2026/06/21 hdr --response roof.npz
@@ -41,12 +35,11 @@ Examples:
 
 @click.command(epilog=_EPILOG)
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
-@click.argument("output", metavar="OUT", type=_FOLDER)
+@click.argument("output", metavar="OUT", type=click.Path(file_okay=False))
 @names_options
 @click.option(
     "--response",
     metavar="FILE",
-    type=click.Path(),
     help="The camera's response curve. Without any, one is calibrated from DIR for this run.",
 )
 @click.option("--algorithm", type=click.Choice(_ALGORITHMS), help="[default: debevec_custom]")
@@ -74,9 +67,9 @@ Examples:
 @click.option(
     "--sky-disc",
     metavar="none|X,Y,RADIUS",
-    callback=disc_of,
+    callback=reads(read_disc),
     help="Merge only what is inside this circle: column and row of its centre and its radius in"
-    " pixels; outside pictures are black. calibrate tells the disc that it finds  [default: none,"
+    " pixels; outside pictures are black. calibrate prints the disc that it finds  [default: none,"
     " or the configuration's].",
 )
 @click.option(
@@ -102,7 +95,6 @@ def command(
     round_to: timedelta | None,
     exposure_unit: str | None,
     response: str | None,
-    sky_disc: Circle | Literal["none"] | None,
     formats: tuple[str, ...],
     quality: int | None,
     min_exposures: int | None,
@@ -122,20 +114,27 @@ def command(
     read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
+    from dataclasses import replace
+
     from asi_watch.cli.curve_lines import merge_hints
+    from asi_watch.config.model import MergeConfig
+    from asi_watch.errors import AsiWatchError
     from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import merge_archive
 
     echo_log()
     found = camera_of(config_path, camera)
-    camera_config = None if found is None else found[1]
-    rules = archive_rules(found, round_to, exposure_unit, min_exposures)
+    configured = found[0] if found else None
+    rules = archive_rules(configured, round_to, exposure_unit, min_exposures)
     given = {key: value for key, value in merge_options.items() if value is not None}
-    if sky_disc is not None:
-        given["sky_disc"] = None if sky_disc == "none" else as_sky_disc(sky_disc)
-    products = _products(camera_config, formats, quality)
+    if "sky_disc" in given:
+        disc = given["sky_disc"]
+        given["sky_disc"] = None if disc == "none" else as_sky_disc(disc)
+    products = _products(configured, formats, quality)
+    # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
+    mertens = configured is not None and configured.without_response == "mertens"
     try:
-        settings = _settings(camera_config, given)
+        settings = replace((configured.merge if configured else MergeConfig()).settings, **given)
         summary = merge_archive(
             directory,
             output,
@@ -143,40 +142,21 @@ def command(
             settings=settings,
             curves=_curves(found, response),
             products=products,
-            camera=None if found is None else found[0],
+            camera=configured.name if configured else None,
             workers=workers,
             leave_out_unreadable=not strict,
-            without_response=_without_response(camera_config),
+            without_response="mertens" if mertens else "refuse",
             force=force,
         )
+    except AsiWatchError:
+        raise
     except ValueError as error:
-        from asi_watch.errors import AsiWatchError
-
-        if isinstance(error, AsiWatchError):
-            raise
         raise click.UsageError(str(error)) from error
     click.echo(summary.sentence())
-    written = [str(spec.format) for spec in products]
-    scaled = settings.lnE_range is not None
-    for line in merge_hints(
-        settings.algorithm, scaled=scaled, curve=summary.curve, formats=written
-    ):
+    for line in merge_hints(settings, summary.curve, [str(spec.format) for spec in products]):
         click.echo(line, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)
-
-
-def _without_response(camera: CameraConfig | None) -> Literal["mertens", "refuse"]:
-    # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
-    return "mertens" if camera is not None and camera.without_response == "mertens" else "refuse"
-
-
-def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettings:
-    from dataclasses import replace
-
-    from asi_watch.config.model import MergeConfig
-
-    return replace((camera.merge if camera else MergeConfig()).settings, **given)
 
 
 def _products(
@@ -198,9 +178,7 @@ def _products(
     return [c.spec for c in configs]
 
 
-def _curves(
-    found: tuple[str, CameraConfig, Config] | None, response: str | None
-) -> list[ResponseCurve]:
+def _curves(found: tuple[CameraConfig, Config] | None, response: str | None) -> list[ResponseCurve]:
     """Give the curve asked for, or those that the daemon uses."""
     from asi_watch.errors import ResponseFileError
     from asi_watch.files import shown
@@ -210,9 +188,9 @@ def _curves(
 
     if response is not None:
         return [load_curve(response)]
-    if found is None or found[1].merge.algorithm == "mertens":
+    if found is None or found[0].merge.algorithm == "mertens":
         return []
-    _, camera, config = found
+    camera, config = found
     if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
         return [] if camera.response is None else [load_curve(camera.response)]
     with Ledger(config.state_dir, read_only=True) as ledger:

@@ -1,15 +1,14 @@
-"""What commands share: options, which camera and names they mean, and where warnings go."""
+"""What commands share: the camera and names they mean, the daemon's state folder, warnings."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,23 +17,218 @@ if TYPE_CHECKING:
     from asi_watch.naming import ParsedName
     from asi_watch.pipeline import ArchiveRules
 
-__all__ = [
-    "Circle",
-    "RunningConfig",
-    "archive_rules",
-    "camera_of",
-    "disc_of",
-    "disc_or_auto_of",
-    "duration",
-    "echo_log",
-    "exposure_unit_option",
-    "names_options",
-    "round_to_option",
-    "running_config",
-]
+_T = TypeVar("_T")
 
-Circle = tuple[float, float, float]
-_STATE_DIR = re.compile(r"^state_dir[ \t]*:[ \t]+(?P<value>[^\r\n]+)", re.MULTILINE)
+
+def reads(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | None]:
+    """Make an option's callback that reports the ValueError of a reader as a wrong option.
+
+    Parameters
+    ----------
+    read : callable
+        From the option's text to its value.
+    """
+
+    def callback(_context: Any, _option: Any, text: str | None) -> _T | None:
+        try:
+            return None if text is None else read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+def read_span(text: str) -> timedelta:
+    """Read a positive duration.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``30s``.
+    """
+    from asi_watch.config.values import parse_duration
+
+    span: timedelta = parse_duration(text)
+    if span <= timedelta(0):
+        raise ValueError(f"{text!r} must be longer than nothing")
+    return span
+
+
+def read_disc(text: str) -> tuple[float, float, float] | str:
+    """Read X,Y,RADIUS in pixels; ``none`` is given back.
+
+    Parameters
+    ----------
+    text : str
+    """
+    if text == "none":
+        return text
+    try:
+        x, y, radius = (float(number) for number in text.split(","))
+    except ValueError:
+        x = y = radius = math.nan
+    if not (math.isfinite(x) and math.isfinite(y) and 0 < radius < math.inf):
+        raise ValueError(f"{text!r} is not none or three numbers such as 1024,1010,980")
+    return x, y, radius
+
+
+# -- cameras and names -----------------------------------------------------------------------
+
+_NAMES_OPTIONS = (
+    click.option(
+        "-c",
+        "--config",
+        "config_path",
+        metavar="FILE",
+        help="Take everything not given here from this configuration file.",
+    ),
+    click.option("--camera", metavar="NAME", help="Which of its cameras, if it has several."),
+    click.option(
+        "--round-to",
+        callback=reads(read_span),
+        metavar="TIME",
+        help="Length of a slot; exposures in the same one are a bracket  [default: 30s].",
+    ),
+    click.option(
+        "--exposure-unit",
+        "--exposures-unit",
+        type=click.Choice(["us", "ms", "s"]),
+        help="What the number in a file name counts  [default: us].",
+    ),
+)
+
+
+def names_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how file names are read."""
+    for option in reversed(_NAMES_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_camera(config: Config, camera: str | None) -> None:
+    """Refuse a --camera that the configuration does not have.
+
+    Parameters
+    ----------
+    config : Config
+    camera : str or None
+        None: not given.
+    """
+    if camera is not None and camera not in config.cameras:
+        text = f"no camera {camera!r}; there is {', '.join(config.cameras)}"
+        raise click.BadParameter(text, param_hint="--camera")
+
+
+def camera_of(config_path: str | None, camera: str | None) -> tuple[CameraConfig, Config] | None:
+    """Find the camera that -c and --camera mean; None without a configuration file.
+
+    Parameters
+    ----------
+    config_path, camera : str or None
+    """
+    if config_path is None:
+        if camera is not None:
+            raise click.UsageError("--camera needs -c FILE, which says what the camera is")
+        return None
+    from asi_watch.config.loading import load_config
+
+    config = load_config(config_path)
+    check_camera(config, camera)
+    if camera is None and len(config.cameras) > 1:
+        known = ", ".join(config.cameras)
+        raise click.UsageError(f"{config_path} has several cameras, say --camera: {known}")
+    return config.cameras[camera or next(iter(config.cameras))], config
+
+
+def archive_rules(
+    camera: CameraConfig | None,
+    round_to: timedelta | None,
+    exposure_unit: str | None,
+    min_exposures: int | None = None,
+) -> ArchiveRules:
+    """Say how an archive's names are read and its brackets are made.
+
+    Parameters
+    ----------
+    camera : CameraConfig or None
+    round_to, exposure_unit, min_exposures
+        As given on the command line; None: the camera's, or the default.
+    """
+    from asi_watch.pipeline import ArchiveRules
+
+    given: dict[str, Any] = {"round_to": round_to, "min_exposures": min_exposures}
+    values = {key: value for key, value in given.items() if value is not None}
+    if camera is None:
+        return ArchiveRules(parse=_name_reader(exposure_unit or "us"), **values)
+    if exposure_unit is not None:
+        raise click.UsageError("--exposure-unit: the configuration file says that already")
+    configured: dict[str, Any] = {
+        "round_to": camera.bracket.round_to,
+        "min_exposures": camera.bracket.min_exposures,
+        "offset": camera.bracket.offset,
+        "parse": camera.pattern.parse,
+        "timezone": camera.pattern.timezone,
+        "extensions": frozenset(camera.extensions),
+        "expected": camera.expected_exposures_us,
+    }
+    return ArchiveRules(**configured | values, configured=True)
+
+
+def _name_reader(unit: str) -> Callable[[str], ParsedName | None]:
+    from asi_watch.naming import MICROSECONDS_PER_UNIT
+    from asi_watch.pipeline.find_brackets import parse_name
+
+    factor = MICROSECONDS_PER_UNIT[unit]
+
+    def parse(name: str) -> ParsedName | None:
+        parsed = parse_name(name)
+        return parsed and parsed._replace(exposure_us=parsed.exposure_us * factor)
+
+    return parse_name if factor == 1 else parse
+
+
+# -- messages and state ----------------------------------------------------------------------
+
+
+def span_text(seconds: float, decimals: int) -> str:
+    """Write a span to read: after an outage it may be hours.
+
+    Parameters
+    ----------
+    seconds : float
+    decimals : int
+        Of seconds.
+    """
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.{decimals}f} s"
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], *right: str) -> None:
+    """Print a table, whose first column is never wrapped.
+
+    Parameters
+    ----------
+    titles : sequence of str
+    rows : iterable of sequences
+        A text for each title, or what rich prints.
+    *right : str
+        Titles of the columns with numbers.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, title in enumerate(titles):
+        justify: Any = "right" if title in right else "left"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=at == 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    # A pipe has no width: give the rows room there.
+    console.width = console.width if console.is_terminal else 160
+    console.print(table)
 
 
 class _Echo(logging.Handler):
@@ -59,222 +253,37 @@ def echo_log() -> None:
     logger.propagate = False
 
 
-def duration(_ctx: click.Context, _param: click.Parameter, value: str | None) -> timedelta | None:
-    """Read the value of an option as a positive duration."""
-    if value is None:
-        return None
-    from asi_watch.config.values import parse_duration
+def state_folder(path: str) -> tuple[Path, Config | None]:
+    """Find the state folder that a configuration file names, even where the file is refused.
 
-    try:
-        length: timedelta = parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    if length <= timedelta(0):
-        raise click.BadParameter(f"{value!r} must be longer than nothing")
-    return length
+    A running daemon goes on with the configuration it has, so a file that is just being edited
+    keeps nobody from looking. Its problems go to standard error.
 
-
-round_to_option = click.option(
-    "--round-to",
-    callback=duration,
-    metavar="TIME",
-    help="Length of a slot; exposures in the same one are a bracket  [default: 30s].",
-)
-exposure_unit_option = click.option(
-    "--exposure-unit",
-    "--exposures-unit",
-    type=click.Choice(["us", "ms", "s"]),
-    help="What the number in a file name counts  [default: us].",
-)
-
-
-def names_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how file names are read."""
-    options = (
-        click.option(
-            "-c",
-            "--config",
-            "config_path",
-            metavar="FILE",
-            type=click.Path(),
-            help="Take everything not given here from this configuration file.",
-        ),
-        click.option("--camera", metavar="NAME", help="Which of its cameras, if it has several."),
-        round_to_option,
-        exposure_unit_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def camera_of(
-    config_path: str | None, camera: str | None
-) -> tuple[str, CameraConfig, Config] | None:
-    """Find the camera that -c and --camera mean.
+    Parameters
+    ----------
+    path : str
 
     Returns
     -------
-    (name, CameraConfig, Config) or None
-        None without a configuration file.
-
-    Raises
-    ------
-    click.UsageError
-        If that is no camera, or not one alone.
-    """
-    if config_path is None:
-        if camera is not None:
-            raise click.UsageError("--camera needs -c FILE, which says what the camera is")
-        return None
-    from asi_watch.config.loading import load_config
-
-    config = load_config(config_path)
-    known = ", ".join(config.cameras)
-    if camera is None:
-        if len(config.cameras) > 1:
-            raise click.UsageError(f"{config_path} has several cameras, say --camera: {known}")
-        camera = next(iter(config.cameras))
-    if camera not in config.cameras:
-        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
-    return camera, config.cameras[camera], config
-
-
-def archive_rules(
-    found: tuple[str, CameraConfig, Config] | None,
-    round_to: timedelta | None,
-    exposure_unit: str | None,
-    min_exposures: int | None = None,
-) -> ArchiveRules:
-    """Say how an archive's names are read and its brackets are made."""
-    from dataclasses import replace
-
-    from asi_watch.pipeline import ArchiveRules
-
-    if found is None:
-        rules = ArchiveRules(parse=_parser(exposure_unit or "us"))
-    else:
-        _, camera, _ = found
-        if exposure_unit is not None:
-            raise click.UsageError("--exposure-unit: the configuration file says that already")
-        pattern = camera.pattern
-        rules = ArchiveRules(
-            round_to=camera.bracket.round_to,
-            parse=pattern.parse,
-            extensions=frozenset(camera.extensions),
-            expected=camera.expected_exposures_us,
-            min_exposures=camera.bracket.min_exposures,
-            timezone=pattern.timezone,
-            offset=camera.bracket.offset,
-            configured=True,
-        )
-    if round_to is not None:
-        rules = replace(rules, round_to=round_to)
-    return rules if min_exposures is None else replace(rules, min_exposures=min_exposures)
-
-
-def _parser(unit: str) -> Callable[[str], ParsedName | None]:
-    from asi_watch.naming import MICROSECONDS_PER_UNIT
-    from asi_watch.pipeline.find_brackets import parse_name
-
-    factor = MICROSECONDS_PER_UNIT[unit]
-    if factor == 1:
-        return parse_name
-
-    def parse(name: str) -> ParsedName | None:
-        parsed = parse_name(name)
-        return None if parsed is None else parsed._replace(exposure_us=parsed.exposure_us * factor)
-
-    return parse
-
-
-# -- the circle of --sky-disc ----------------------------------------------------------------
-
-
-def disc_or_auto_of(
-    _context: click.Context, _option: click.Parameter, value: str | None
-) -> Circle | Literal["auto", "none"] | None:
-    """Read X,Y,RADIUS, ``auto`` or ``none``; None where the option is not given."""
-    return "auto" if value == "auto" else _disc(value, "auto, none")
-
-
-def disc_of(
-    _context: click.Context, _option: click.Parameter, value: str | None
-) -> Circle | Literal["none"] | None:
-    """Read X,Y,RADIUS or ``none``; None where the option is not given."""
-    return _disc(value, "none")
-
-
-def _disc(value: str | None, choices: str) -> Circle | Literal["none"] | None:
-    if value is None:
-        return None
-    if value == "none":
-        return "none"
-    try:
-        x, y, radius = (float(number) for number in value.split(","))
-    except ValueError:
-        x = y = radius = math.nan
-    if not (math.isfinite(x) and math.isfinite(y) and 0 < radius < math.inf):
-        raise click.BadParameter(
-            f"{value!r} is not {choices} or three numbers such as 1024,1010,980"
-        )
-    return x, y, radius
-
-
-# -- the configuration of a daemon, which may just be being edited ---------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RunningConfig:
-    """Where the daemon's state is, and the clocks of its cameras as far as they can be read.
-
-    `whole` is false where the file is refused.
-    """
-
-    state_dir: Path
-    clocks: Mapping[str, tzinfo]
-    whole: bool = True
-
-    def ago(self, camera: str, span: timedelta) -> datetime:
-        """Give the naive time of a camera's clock some time ago; UTC for a camera not known.
-
-        Parameters
-        ----------
-        camera : str
-        span : timedelta
-        """
-        return datetime.now(self.clocks.get(camera, UTC)).replace(tzinfo=None) - span
-
-
-def running_config(path: str) -> RunningConfig:
-    """Read what a command needs that changes nothing; a refused file need not keep it from it.
-
-    The daemon goes on with the configuration it has. Problems go to standard error.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read at all.
+    (Path, Config or None)
+        None where the file is refused.
     """
     from asi_watch.config.document import ConfigError
     from asi_watch.config.loading import load_config
-    from asi_watch.naming import parse_timezone
 
     try:
         config = load_config(path)
     except ConfigError as error:
-        found = _of_refused(path)
-        if found is None:
+        folder = _folder_in_refused(path)
+        if folder is None:
             raise
-        click.echo(
-            f"{error}\n{path} would be refused; shown is the state in {found.state_dir}", err=True
-        )
-        return found
-    zones = {name: parse_timezone(camera.timezone) for name, camera in config.cameras.items()}
-    return RunningConfig(config.state_dir, zones)
+        text = f"{error}\n{path} would be refused; shown is the state in {folder}"
+        click.echo(text, err=True)
+        return folder, None
+    return config.state_dir, config
 
 
-def _of_refused(path: str) -> RunningConfig | None:
+def _folder_in_refused(path: str) -> Path | None:
     """Take the folder from the line that names it, whatever else the file holds."""
     import yaml
 
@@ -282,16 +291,11 @@ def _of_refused(path: str) -> RunningConfig | None:
     from asi_watch.config.model import Config
 
     try:
-        text = Path(path).read_bytes()[:MAX_BYTES].decode(errors="replace")
-    except OSError:
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_BYTES).decode(errors="replace")
+        line = re.search(r"^state_dir[ \t]*:[ \t]+(.+)", text, re.MULTILINE)
+        named = yaml.safe_load(line[1]) if line else str(Config.model_fields["state_dir"].default)
+    except (OSError, yaml.YAMLError):
         return None
-    match = _STATE_DIR.search(text)
-    named: object = Config.model_fields["state_dir"].default
-    if match is not None:
-        try:
-            named = yaml.safe_load(match["value"])
-        except yaml.YAMLError:
-            named = match["value"].strip()
-    if not isinstance(named, str | Path) or not str(named).strip() or "\0" in str(named):
-        return None
-    return RunningConfig(Path(path).absolute().parent / named, {}, whole=False)
+    usable = isinstance(named, str) and named.strip() and "\0" not in named
+    return Path(path).absolute().parent / named if usable else None

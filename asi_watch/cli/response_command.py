@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from asi_watch.cli.options import reads
 from asi_watch.errors import ResponseFileError
 from asi_watch.files import shown
 
 if TYPE_CHECKING:
     from asi_watch.hdr.response import ResponseCurve
-
-__all__ = ["command"]
 
 _CODES = (1, 16, 64, 128, 192, 240, 254)
 _KEYS = {
@@ -43,24 +42,18 @@ Examples:
 """
 
 
-def _plot_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+def _read_plot_name(text: str) -> str:
     """Refuse a name without a format before anything is shown."""
-    if value is None:
-        return None
     from asi_watch.pipeline.curves import check_plot_name
 
-    try:
-        check_plot_name(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
+    check_plot_name(text)
+    return text
 
 
 _plot_option = click.option(
     "--plot",
     metavar="PLOT",
-    callback=_plot_name,
-    type=click.Path(dir_okay=False),
+    callback=reads(_read_plot_name),
     help="Draw it; the suffix chooses the format (png, jpg, svg, pdf).",
 )
 
@@ -71,7 +64,7 @@ def command() -> None:
 
 
 @command.command(epilog=_SHOW_EXAMPLES)
-@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("file", metavar="FILE")
 @_plot_option
 def show(file: str, plot: str | None) -> None:
     """Show what a response file holds and how it came about."""
@@ -96,8 +89,8 @@ def show(file: str, plot: str | None) -> None:
 
 
 @command.command(epilog=_COMPARE_EXAMPLES)
-@click.argument("first", metavar="A", type=click.Path())
-@click.argument("second", metavar="B", type=click.Path())
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
 @_plot_option
 def compare(first: str, second: str, plot: str | None) -> None:
     """Compare two response curves, in stops.
@@ -129,17 +122,17 @@ def compare(first: str, second: str, plot: str | None) -> None:
 
 
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
-    from asi_watch.cli.curve_lines import channel_names, row, scale_line
+    from asi_watch.cli.curve_lines import are_numbers, channel_names, row, scale_line
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
     for key, title in _KEYS.items():
         if meta.get(key) is not None:
             yield f"{title:<24}{shown(str(meta[key]))}"
-    if _are_numbers(meta.get("lnE_range"), 2):
+    if are_numbers(meta.get("lnE_range"), 2):
         low, high = meta["lnE_range"]
         yield f"{'lnE_range':<24}{low:.4f} … {high:.4f}"
-    if _are_numbers(meta.get("sky_disc"), 3):
+    if are_numbers(meta.get("sky_disc"), 3):
         x, y, radius = meta["sky_disc"]
         yield f"{'sky disc':<24}{x:g},{y:g},{radius:g} (x, y, radius)"
     if (scale := scale_line(curve)) is not None:
@@ -149,30 +142,19 @@ def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
         yield row(f"g({code})", (f"{v:.4f}" for v in curve.log_response[code]))
     span = (curve.log_response[254] - curve.log_response[1]) / 0.6931472
     yield row("range 1 … 254 (stops)", (f"{v:.2f}" for v in span))
-    yield from _residuals(meta)
+    if isinstance(meta.get("report"), dict):
+        yield from _report(meta["report"])
 
 
-def _are_numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(isinstance(v, int | float) for v in value)
-    )
-
-
-def _residuals(meta: Mapping[str, Any]) -> Iterator[str]:
+def _report(report: dict[str, Any]) -> Iterator[str]:
+    """Show what a calibration said of itself, as far as it is what it should be."""
     from asi_watch.cli.curve_lines import row
 
-    report = meta.get("report")
-    if not isinstance(report, dict):
-        return
-    settings = report.get("settings")
+    settings, residuals = report.get("settings"), report.get("residual_stops")
     if isinstance(settings, dict) and isinstance(settings.get("method"), str):
         yield f"{'method':<24}{shown(settings['method'])}"
-    residuals = report.get("residual_stops")
     if isinstance(residuals, list):
         cells = (f"{v:.4f}" if isinstance(v, int | float) else "unknown" for v in residuals)
         yield row("residual (stops)", cells)
-    warnings = report.get("warnings")
-    if isinstance(warnings, list):
-        yield from (f"warning: {text}" for text in warnings)
+    if isinstance(report.get("warnings"), list):
+        yield from (f"warning: {shown(str(text))}" for text in report["warnings"])

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from asi_watch.cli import config_option
+from asi_watch.cli.options import check_camera, print_table
 
 if TYPE_CHECKING:
     from asi_watch.live.retention import Outcome
-
-__all__ = ["command"]
 
 _EPILOG = """\b
 Examples:
   asi-watch retention -c /etc/asi-watch/asi-watch.yaml
   asi-watch retention -c asi-watch.yaml --camera roof --apply
 """
+_TITLES = ("camera", "kind", "files", "size", "oldest slot", "newest slot", "failed")
 
 
 @click.command(epilog=_EPILOG)
@@ -37,9 +37,7 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     from asi_watch.live.retention import KINDS, retain
 
     config = load_config(config_path)
-    if camera is not None and camera not in config.cameras:
-        known = ", ".join(config.cameras)
-        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
+    check_camera(config, camera)
     cameras = list(config.cameras.values())
     chosen = [c for c in cameras if camera in (None, c.name)]
     if not any(getattr(c.retention, k).any for c in chosen for k in KINDS):
@@ -49,7 +47,11 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
         outcomes = retain(
             cameras, ledger, time.time(), apply=apply, chosen=lambda c: camera in (None, c.name)
         )
-    _show(outcomes, apply)
+    print_table(_TITLES, map(_row, outcomes), "files", "size", "failed")
+    if not any(o.files or o.failed for o in outcomes):
+        click.echo("nothing to delete: what is within the limits or younger than 1 h stays")
+    else:
+        click.echo("deleted" if apply else "nothing was deleted; --apply does it")
     for outcome in outcomes:
         if outcome.kept:
             click.echo(
@@ -62,22 +64,8 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
         raise SystemExit(1)
 
 
-def _show(outcomes: list[Outcome], applied: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("camera", "kind", "files", "size", "oldest slot", "newest slot", "failed"):
-        right = title in ("files", "size", "failed")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True)
-    for o in outcomes:
-        times = [f"{t:%Y-%m-%d %H:%M:%S}" if t else "" for t in (o.oldest, o.newest)]
-        size = f"{o.size / 1e9:.1f} GB" if o.size >= 1e9 else f"{o.size / 1e6:.1f} MB"
-        table.add_row(o.camera, o.kind, str(o.files), size, *times, str(o.failed or ""))
-    console = Console(highlight=False)
-    console.width = console.width if console.is_terminal else 160
-    console.print(table)
-    if not any(o.files or o.failed for o in outcomes):
-        click.echo("nothing to delete: what is within the limits or younger than 1 h stays")
-    else:
-        click.echo("deleted" if applied else "nothing was deleted; --apply does it")
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    o = outcome
+    times = (f"{t:%Y-%m-%d %H:%M:%S}" if t else "" for t in (o.oldest, o.newest))
+    size = f"{o.size / 1e9:.1f} GB" if o.size >= 1e9 else f"{o.size / 1e6:.1f} MB"
+    return (o.camera, o.kind, str(o.files), size, *times, str(o.failed or ""))

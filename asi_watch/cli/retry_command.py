@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from asi_watch.cli import config_option
-
-__all__ = ["command"]
+from asi_watch.cli.options import check_camera, reads
 
 _MOST_SLOTS = 1000
-_PATIENCE = 5.0
-_LOOK_EVERY = 0.1
-
+_WAIT_FOR_ANSWER, _LOOK_EVERY = 5.0, 0.1
 _EPILOG = """\b
 Examples:
   asi-watch retry -c asi-watch.yaml --all-failed
@@ -24,26 +22,19 @@ Examples:
 """
 
 
-def _slots(
-    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
-) -> tuple[datetime, ...]:
-    return tuple(map(_time, values))
-
-
-def _end(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
-    return None if value is None else _time(value)
-
-
-def _time(value: str) -> datetime:
+def _read_slot(text: str) -> datetime:
     try:
-        slot = datetime.fromisoformat(value)
+        slot = datetime.fromisoformat(text)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; write one such as 2026-06-21T12:00:00") from None
+        raise ValueError(f"{error}; write one such as 2026-06-21T12:00:00") from None
     if slot.tzinfo is not None:
-        raise click.BadParameter(
-            f"{slot.isoformat()}: a slot is a time of the camera's clock, without a zone"
-        )
+        raise ValueError(f"{text}: a slot is a time of the camera's clock, without a zone")
     return slot
+
+
+def _read_slots(context: Any, option: Any, texts: tuple[str, ...]) -> tuple[datetime, ...]:
+    read = reads(_read_slot)
+    return tuple(slot for text in texts if (slot := read(context, option, text)))
 
 
 @click.command(epilog=_EPILOG)
@@ -53,11 +44,11 @@ def _time(value: str) -> datetime:
     "--slot",
     "slots",
     multiple=True,
-    callback=_slots,
+    callback=_read_slots,
     metavar="TIME",
     help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
 )
-@click.option("--all-failed", is_flag=True, help="All brackets that failed.")
+@click.option("--all-failed", "failed", is_flag=True, help="All brackets that failed.")
 @click.option("--skipped", is_flag=True, help="All brackets that were skipped.")
 @click.option(
     "--published",
@@ -65,17 +56,19 @@ def _time(value: str) -> datetime:
     help="Brackets that are published: those named by --slot, or all from --since on. Each becomes"
     " a new revision, with the curve and the settings of now.",
 )
-@click.option("--since", callback=_end, metavar="TIME", help="Only slots from this one on.")
-@click.option("--until", callback=_end, metavar="TIME", help="Only slots before this one.")
+@click.option(
+    "--since", callback=reads(_read_slot), metavar="TIME", help="Only slots from this one on."
+)
+@click.option(
+    "--until", callback=reads(_read_slot), metavar="TIME", help="Only slots before this one."
+)
 def command(
     config_path: str,
     camera: str | None,
     slots: tuple[datetime, ...],
-    all_failed: bool,
-    skipped: bool,
-    published: bool,
     since: datetime | None,
     until: datetime | None,
+    **states: bool,
 ) -> None:
     """Try brackets again that failed or were skipped, or merge published ones again.
 
@@ -86,26 +79,22 @@ def command(
     """
     from asi_watch.config.loading import load_config
 
-    if not (slots or all_failed or skipped or published):
+    if not (slots or any(states.values())):
         raise click.UsageError("say which: --slot TIME, --all-failed, --skipped or --published")
-    if published and not (slots or since):
+    if states["published"] and not (slots or since):
         raise click.UsageError("--published needs --slot TIME or --since TIME")
     if len(slots) > _MOST_SLOTS:
         raise click.UsageError(f"at most {_MOST_SLOTS} slots; or name a span: --since, --until")
     config = load_config(config_path)
-    if camera is not None and camera not in config.cameras:
-        known = ", ".join(config.cameras)
-        raise click.BadParameter(f"no camera {camera!r}; there is {known}", param_hint="--camera")
-    arguments = {
+    check_camera(config, camera)
+    arguments: dict[str, object] = {
+        **states,
         "slots": [slot.isoformat() for slot in slots],
-        "failed": all_failed,
-        "skipped": skipped,
-        "published": published,
         "since": since.isoformat() if since else None,
         "until": until.isoformat() if until else None,
     }
     names = list(config.cameras) if camera is None else [camera]
-    refused = _refused(config.state_dir, names, slots, published=published)
+    refused = _refused(config.state_dir, names, slots, published=states["published"])
     granted = _ask(config.state_dir, camera, arguments)
     for slot, why in sorted(refused.items()):
         click.echo(f"{slot}: {why}", err=True)
@@ -144,7 +133,7 @@ def _ask(state_dir: Path, camera: str | None, arguments: dict[str, object]) -> b
         except NotRunningError:
             click.echo("no daemon runs: they are tried again when it starts")
             return True
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _WAIT_FOR_ANSWER
         while time.monotonic() < deadline:
             answer = ledger.answer_to(number)
             if answer is not None:

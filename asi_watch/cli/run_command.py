@@ -6,18 +6,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from asi_watch.cli import config_option
 from asi_watch.errors import AsiWatchError
-
-if TYPE_CHECKING:
-    from asi_watch.config.model import Config
-    from asi_watch.live.lock import StateFolderError
-
-__all__ = ["command"]
 
 _EPILOG = """\b
 Examples:
@@ -55,37 +48,21 @@ def command(config_path: str) -> None:
         try:
             if isinstance(daemon.run(), Reload):
                 restart_process()
-        except StateFolderError as error:
-            explained = _explained(error, config_path, config)
-            click.echo(str(explained), err=True)
-            code = explained.exit_code
         except AsiWatchError as error:
-            click.echo(str(error), err=True)
-            code = getattr(error, "exit_code", 1)
-    _leave(code or int(not daemon.finished), at_once=not daemon.finished)
-
-
-def _leave(code: int, *, at_once: bool) -> None:
-    """End the process; `at_once` although worker threads are still running.
-
-    Python would wait for what they hold, and libraries abort that are taken down under them.
-    """
-    if at_once:
+            code, text = getattr(error, "exit_code", 1), str(error)
+            if isinstance(error, StateFolderError):
+                text = (
+                    f"{config_path}: state_dir: {error}; name a folder that user {os.geteuid()} may"
+                    f" write, or make {config.state_dir} and give it to that user"
+                )
+                # No other start helps: the service stays down, as for a configuration refused.
+                code = 2 if isinstance(error.__cause__, PermissionError) else code
+            click.echo(text, err=True)
+    if not daemon.finished:
+        # Python would wait for what worker threads hold, and libraries abort that are taken down
+        # under them.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code or 1)
     sys.exit(code)
-
-
-def _explained(error: StateFolderError, config_path: str, config: Config) -> StateFolderError:
-    from asi_watch.live.lock import StateFolderError
-
-    explained = StateFolderError(
-        f"{config_path}: state_dir: {error}; name a folder that user {os.geteuid()} may write,"
-        f" or make {config.state_dir} and give it to that user"
-    )
-    if isinstance(error.__cause__, PermissionError):
-        # No other start helps: the service stays down, as for what else is wrong in the file.
-        explained.exit_code = 2
-    return explained

@@ -1,22 +1,20 @@
-"""`asi-watch simulate`: a camera that is not there."""
+"""``asi-watch simulate``: a camera that is not there."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from asi_watch.config.values import parse_duration
+from asi_watch.cli.options import read_span, reads
 from asi_watch.simulator import (
     CLOUD_COVER,
     RESPONSES,
@@ -29,10 +27,12 @@ from asi_watch.simulator import (
 )
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SimulatorSettings)}
-_START_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
-_T = TypeVar("_T")
+_STARTS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+_ARCHIVE = click.Path(exists=True, file_okay=False, path_type=Path)
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   asi-watch simulate --out /tmp/roof --brackets 3
   asi-watch simulate --out /tmp/roof --brackets 200 --speed 20 --size 1024 --writer mixed
@@ -46,167 +46,111 @@ exposure.
 """
 
 
-def _reader(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | None]:
-    """Let click report the ValueError of a reader as a wrong option."""
-
-    def callback(_context: Any, _option: Any, text: str | None) -> _T | None:
-        try:
-            return None if text is None else read(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return callback
+def _read_seconds(text: str) -> float:
+    return read_span(text).total_seconds()
 
 
-def _seconds(text: str) -> float:
-    return parse_duration(text).total_seconds()
-
-
-def _exposures(text: str) -> tuple[float, ...]:
+def _read_exposures(text: str) -> tuple[float, ...]:
     words = [word.strip() for word in text.split(",")]
-    bad = [word for word in words if not word.isdecimal()]
-    if bad:
-        raise ValueError(f"{bad[0]!r} is no whole number of µs; write for example 80,160,320")
-    return tuple(float(word) for word in words)
+    for word in words:
+        if not word.isdecimal():
+            raise ValueError(f"{word!r} is no whole number of µs; write for example 80,160,320")
+    return tuple(map(float, words))
 
 
-@click.command("simulate", epilog=EPILOG)
-@click.option(
+def _option(flag: str, help_text: str, name: str | None = None, **settings: Any) -> _Decorator:
+    """Make an option whose default is that of the simulator's settings."""
+    name = name or flag.removeprefix("--")
+    settings.setdefault("default", _DEFAULTS[name])
+    return click.option(flag, name, help=help_text, **settings)
+
+
+_seconds = {"callback": reads(_read_seconds)}
+
+
+@click.command("simulate", epilog=_EPILOG, context_settings={"show_default": True})
+@_option(
     "--out",
-    required=True,
+    "Folder the camera writes into.",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder the camera writes into; made when it is not there.",
+    type=_FOLDER,
+    required=True,
+    default=None,
 )
-@click.option(
+@_option(
     "--brackets",
+    "How many brackets; 0 goes on until stopped  [default: 10, or the whole archive].",
     type=int,
-    help="How many brackets; 0 goes on until stopped  [default: 10, or the whole archive].",
+    default=None,
 )
-@click.option(
-    "--interval",
-    "interval_s",
-    default="30s",
-    show_default=True,
-    callback=_reader(_seconds),
-    help="From one bracket to the next, on the camera's clock.",
-)
-@click.option(
-    "--settle",
-    "settle_s",
-    default="1s",
-    show_default=True,
-    callback=_reader(_seconds),
-    help="From one exposure of a bracket to the next.",
-)
-@click.option(
-    "--speed",
-    default=_DEFAULTS["speed"],
-    show_default=True,
-    help="Camera seconds per real second; inf does not wait.",
-)
-@click.option(
+@_option("--interval", "From one bracket to the next.", "interval_s", default="30s", **_seconds)
+@_option("--settle", "From one exposure to the next.", "settle_s", default="1s", **_seconds)
+@_option("--speed", "Camera seconds per real second; inf does not wait.")
+@_option(
     "--exposures",
+    "Exposure times in µs, in the order they are taken.",
     "exposures_us",
     default="80,160,320,640,1280",
-    show_default=True,
     metavar="LIST",
-    callback=_reader(_exposures),
-    help="Exposure times in µs, in the order they are taken.",
+    callback=reads(_read_exposures),
 )
-@click.option("--size", default=_DEFAULTS["size"], show_default=True, help="Pixels along a side.")
-@click.option("--seed", default=_DEFAULTS["seed"], show_default=True, help="Same seed, same files.")
-@click.option(
-    "--clouds",
-    type=click.Choice(list(CLOUD_COVER)),
-    default=_DEFAULTS["clouds"],
-    show_default=True,
-    help="How cloudy it is.",
-)
-@click.option(
+@_option("--size", "Pixels along a side.")
+@_option("--seed", "Same seed, same files.")
+@_option("--clouds", "How cloudy it is.", type=click.Choice(list(CLOUD_COVER)))
+@_option(
     "--drift",
+    "Pixels the clouds overhead move between two exposures  [default: as the wind has it].",
     "drift_px",
     type=float,
-    metavar="PX",
-    help="Pixels the clouds overhead move between two exposures [default: as the wind has it].",
 )
-@click.option(
-    "--response",
-    type=click.Choice(RESPONSES),
-    default=_DEFAULTS["response"],
-    show_default=True,
-    help="Response curve of the camera.",
-)
-@click.option("--quality", default=_DEFAULTS["quality"], show_default=True, help="JPEG quality.")
-@click.option(
+@_option("--response", "Response curve of the camera.", type=click.Choice(RESPONSES))
+@_option("--quality", "JPEG quality.")
+@_option(
     "--start",
-    type=click.DateTime(_START_FORMATS),
+    "First slot on the camera's clock; it sets the sun's place too.",
+    type=click.DateTime(_STARTS),
     default="2026-06-21 09:00:00",
-    show_default=True,
     metavar="TIME",
-    help="First slot on the camera's clock; it sets the sun's place too.",
 )
-@click.option(
-    "--pattern",
-    default=_DEFAULTS["pattern"],
-    show_default=True,
-    help="File names, as `filename` in the configuration.",
-)
-@click.option(
-    "--folders",
-    default=_DEFAULTS["folders"],
-    show_default=True,
-    help="Sub-folders, as for strftime.",
-)
-@click.option(
+@_option("--pattern", "File names, as `filename` in the configuration.")
+@_option("--folders", "Sub-folders, as for strftime.")
+@_option(
     "--writer",
+    "How files are written: in one go, slowly in pieces, under another name first, or mixed.",
     type=click.Choice(WRITERS),
-    default=_DEFAULTS["writer"],
-    show_default=True,
-    help="How files are written: in one go, slowly in pieces, under another name first, or mixed.",
 )
-@click.option(
+@_option(
     "--faults",
-    default="",
+    "Faults with optional rates per bracket: truncated, late, duplicate, missing, garbage, fifo,"
+    " zero, completed-later, all. Example: truncated,late:0.5",
+    default=None,
     metavar="LIST",
-    callback=_reader(parse_faults),
-    help="Faults with optional rates per bracket: truncated, late, duplicate, missing, garbage, "
-    "fifo, zero, completed-later, all. Example: truncated,late:0.5",
+    callback=reads(parse_faults),
 )
-@click.option("--truth", is_flag=True, help="Save the true radiance and response curve too.")
-@click.option(
-    "--replay",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Write this archive's brackets again, with new timestamps.",
+@_option("--truth", "Save the true radiance and response curve too.", is_flag=True)
+@_option(
+    "--replay", "Write this archive's brackets again, with new times.", metavar="DIR", type=_ARCHIVE
 )
 def command(**options: Any) -> None:
     """Write exposure brackets of a rendered sky, or of an archive, as a camera would."""
-    console = Console(stderr=True)
-    if options["brackets"] is None:
-        options["brackets"] = 0 if options["replay"] else _DEFAULTS["brackets"]
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        settings = SimulatorSettings(**options)
-        with _stopping() as stop, _progress(console, settings) as on_written:
-            summary = simulate(settings, stop=stop, on_written=on_written)
+        settings = SimulatorSettings(**{"brackets": 0} | given if options["replay"] else given)
+        with _stop_by_signal() as stop:
+            summary = simulate(settings, stop=stop, on_written=_show_progress)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"cannot write or read: {error}") from error
-    console.print(_closing(settings, summary), highlight=False, markup=False, soft_wrap=True)
+    click.echo(_outcome(settings, summary), err=True)
 
 
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
+def _stop_by_signal() -> Iterator[threading.Event]:
     """Ctrl-C and SIGTERM end the simulation between two files."""
     stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
     try:
         yield stop
     finally:
@@ -214,29 +158,14 @@ def _stopping() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _progress(
-    console: Console, settings: SimulatorSettings
-) -> Iterator[Callable[[Written, Summary], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        total = settings.brackets or None
-        task = progress.add_task("brackets", total=total, now="preparing the sky")
-
-        def on_written(written: Written, summary: Summary) -> None:
-            now = f"{written.timestamp:%Y-%m-%d %H:%M:%S}  {summary.files} files"
-            progress.update(task, completed=summary.brackets, now=now)
-
-        yield on_written
+def _show_progress(written: Written, summary: Summary) -> None:
+    """Rewrite one line of a terminal."""
+    if sys.stderr.isatty():
+        line = f"\r{written.timestamp:%Y-%m-%d %H:%M:%S}  {summary.brackets} brackets,"
+        click.echo(f"{line} {summary.files} files ", err=True, nl=False)
 
 
-def _closing(settings: SimulatorSettings, summary: Summary) -> str:
+def _outcome(settings: SimulatorSettings, summary: Summary) -> str:
     word = "stopped after" if summary.stopped else "wrote"
     text = f"{word} {summary.files} files of {summary.brackets} brackets in {settings.out}"
     if summary.faults:

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from asi_watch.cli import config_option
+from asi_watch.cli.options import span_text, state_folder
 from asi_watch.files import shown
-
-__all__ = ["command"]
 
 _EPILOG = """\b
 Examples:
@@ -18,6 +17,20 @@ Examples:
   asi-watch status -c asi-watch.yaml --json | jq .cameras.roof.counts
 """
 _NEEDS_A_LOOK = 4
+_COUNTS = {
+    "revisions": "revised",
+    "skipped": "skipped",
+    "parked": "failed, not retried",
+    "late": "late exposures",
+    "duplicates": "duplicates",
+    "files_unusable": "unusable files",
+    "names_ignored": "names ignored",
+}
+_WAITING = {
+    "waiting_for_room": "waiting for room on the disk",
+    "waiting_in_ledger": "waiting in the ledger",
+    "backlog": "files of a backlog to come",
+}
 
 
 @click.command(epilog=_EPILOG)
@@ -31,10 +44,9 @@ def command(config_path: str, as_json: bool) -> None:
     error. Exit codes: 0 it works, 1 no daemon runs, 2 the configuration names no state folder,
     4 it runs but something keeps it from publishing.
     """
-    from asi_watch.cli.options import running_config
     from asi_watch.live.status import NotRunningError, is_stale, read_status
 
-    snapshot, age = read_status(running_config(config_path).state_dir)
+    snapshot, age = read_status(state_folder(config_path)[0])
     troubles = _troubles(snapshot)
     if is_stale(age):
         troubles.append(f"no progress for {age:.0f} s: its disks or the host may hang")
@@ -97,7 +109,7 @@ def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
         ("last bracket", _last(camera["last_bracket"])),
         ("latency", _latency(camera["latency"])),
         ("since start", _counts(camera["counts"])),
-        ("open", f"{camera['open_count']} brackets{_waiting(camera)}"),
+        ("open", _open(camera)),
         ("curve", _curve(camera)),
     ]
     if camera["deleted_files"]:
@@ -117,14 +129,7 @@ def _exposure(camera: dict[str, Any]) -> str:
     last = camera["last_exposure"]
     if last is None:
         return "none since the start"
-    return f"{last['timestamp'].replace('T', ' ')}, {_ago(camera['last_exposure_age'])} ago"
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{last['timestamp'].replace('T', ' ')}, {span_text(camera['last_exposure_age'], 0)} ago"
 
 
 def _last(last: dict[str, Any] | None) -> str:
@@ -146,31 +151,15 @@ def _counts(counts: dict[str, int]) -> str:
     parts = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
     parts += [
         f"{counts[key]} {title}"
-        for key, title in (
-            ("revisions", "revised"),
-            ("skipped", "skipped"),
-            ("parked", "failed, not retried"),
-            ("late", "late exposures"),
-            ("duplicates", "duplicates"),
-            ("files_unusable", "unusable files"),
-            ("names_ignored", "names ignored"),
-        )
+        for key, title in _COUNTS.items()
         if counts.get(key) or key == "skipped"
     ]
     return ", ".join(parts)
 
 
-def _waiting(camera: dict[str, Any]) -> str:
-    parts = [
-        f", {camera[key]} {what}"
-        for key, what in (
-            ("waiting_for_room", "waiting for room on the disk"),
-            ("waiting_in_ledger", "waiting in the ledger"),
-            ("backlog", "files of a backlog to come"),
-        )
-        if camera[key]
-    ]
-    return "".join(parts)
+def _open(camera: dict[str, Any]) -> str:
+    waiting = [f"{camera[key]} {what}" for key, what in _WAITING.items() if camera[key]]
+    return ", ".join([f"{camera['open_count']} brackets", *waiting])
 
 
 def _curve(camera: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asi_watch.brackets import slot_of
 from asi_watch.cli import main
-from asi_watch.cli.newest_files import better_offset
+from asi_watch.cli.newest_files import slot_offset
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)
@@ -94,16 +94,18 @@ def test_whatever_the_phase_the_proposed_offset_keeps_brackets_whole(
     phase: float, spread: float
 ) -> None:
     times = stream(phase, spread)
-    offset = better_offset(times, STEP, timedelta(0)) or timedelta(0)
+    offset = slot_offset(times, STEP)
+    assert offset is not None
     assert abs(offset) <= STEP / 2
-    assert better_offset(times, STEP, offset) is None
     slots = [slot_of(t, STEP, offset) for t in times]
     assert all(len(set(slots[i : i + 5])) == 1 for i in range(0, len(slots), 5))
 
 
-@pytest.mark.parametrize("phase", [0, 1, 8, 20])
-def test_whole_brackets_need_no_offset(phase: float) -> None:
-    assert better_offset(stream(phase), STEP, timedelta(0)) is None
+def test_a_straggler_or_a_camera_without_pauses_moves_no_edge() -> None:
+    times = stream(28)
+    straggler = NOON + timedelta(seconds=14)
+    assert slot_offset([*times, straggler], STEP) == slot_offset(times, STEP)
+    assert slot_offset([NOON + timedelta(seconds=n) for n in range(90)], STEP) is None
 
 
 @pytest.mark.parametrize("brackets", [0, 1, 2])
