@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
-from asi_watch.errors import ImageError
+from asi_watch.errors import BracketError, ImageError
+from asi_watch.files import shown
 from asi_watch.images import Frame, ImageLimits, read_image
 
 __all__ = ["Frames"]
@@ -86,10 +87,37 @@ class Frames:
         self.hold(exposure, frame)
         return frame.pixels
 
-    def orientation(self, exposure: Exposure) -> int:
-        """EXIF orientation of an exposure that was held, even if it is not any more."""
+    def get_all(self, exposures: Sequence[Exposure]) -> list[NDArray[np.uint8]]:
+        """Return the pixels of exposures, which must be of one size.
+
+        Raises
+        ------
+        ImageError
+            As `get`.
+        BracketError
+            If one has another size than the first.
+        """
+        images: list[NDArray[np.uint8]] = []
+        for exposure in exposures:
+            images.append(self.get(exposure))
+            if images[-1].shape != images[0].shape:
+                raise BracketError(
+                    f"{shown(exposure.path)} has {_size(images[-1])} pixels,"
+                    f" {shown(exposures[0].path)} of the same bracket has {_size(images[0])}"
+                )
+        return images
+
+    def odd_orientations(self, exposures: Sequence[Exposure]) -> tuple[str, ...]:
+        """Say which exposures, all held once, have another EXIF orientation than the others."""
         with self._lock:
-            return self._orientations.get(exposure.path, 1)
+            found = [self._orientations.get(exposure.path, 1) for exposure in exposures]
+        usual = max(set(found), key=found.count)
+        return tuple(
+            f"the exposure of {e.exposure_us:g} µs has the EXIF orientation {one}, others {usual};"
+            " pixels are merged as they are stored"
+            for e, one in zip(exposures, found, strict=True)
+            if one != usual
+        )
 
     def give_back(self, pixels: NDArray[np.uint8]) -> None:
         """Take the memory of pixels back, which nobody uses any more."""
@@ -112,3 +140,7 @@ class Frames:
     def buffers(self) -> BufferPool:
         """Where memory comes from."""
         return self._buffers
+
+
+def _size(pixels: NDArray[np.uint8]) -> str:
+    return "×".join(str(n) for n in (pixels.shape[1], pixels.shape[0], *pixels.shape[2:]))

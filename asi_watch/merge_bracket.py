@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -288,17 +288,9 @@ def _merge_and_publish(
 
 @dataclass(frozen=True)
 class Composed:
-    """A merge that is ready to be encoded.
+    """A merge that is ready to be encoded, and the provenance of all its products.
 
-    Parameters
-    ----------
-    merge : Merge
-    provenance : Provenance
-        Of every product of it.
-    fallback : bool
-        See `Published`.
-    left_out : tuple of Unusable
-        Exposures that contradict the others.
+    `fallback` and `left_out` as in `Published`.
     """
 
     merge: Merge
@@ -373,38 +365,59 @@ def _compose_files(
     """Merge the files of a bracket: whole, or in bands where memory is short."""
     if (reason := why_too_many(e.exposure_us for e in bracket.exposures)) is not None:
         raise MergeRefusedError("permanent", reason)
-    frames.keep_only({exposure.path for exposure in bracket.exposures})
-    first = _get(frames, bracket.exposures[0])
-    settings, curve = _how(plan, first.shape, curves)
-    count, limit, weighted = len(bracket.exposures), plan.memory_limit, settings.is_weighted
+    exposures = bracket.exposures
+    frames.keep_only({exposure.path for exposure in exposures})
+    try:
+        first = frames.get(exposures[0])
+        settings, curve = _how(plan, first.shape, curves)
+        room = _room_for_bands(plan, settings, curve, first, len(exposures))
+        if room is None:
+            images = frames.get_all(exposures)
+            return compose(plan, bracket, images, curves, frames.odd_orientations(exposures))
+        assert curve is not None
+        shape = (first.shape[0], first.shape[1], first.shape[2])
+        frames.keep_only(())
+        merge = BandedMerge(
+            settings, curve.log_response, frames, exposures, shape, room, plan.threads
+        )
+        notes = frames.odd_orientations(exposures)
+        return _composed(plan, bracket, merge, settings, curve, notes)
+    except ImageError as error:
+        raise _unreadable(plan, error) from error
+    except MergeRefusedError:
+        raise
+    except ValueError as error:
+        raise MergeRefusedError("permanent", str(error)) from error
+
+
+def _room_for_bands(
+    plan: MergePlan,
+    settings: MergeSettings,
+    curve: ResponseCurve | None,
+    first: NDArray[np.uint8],
+    count: int,
+) -> int | None:
+    """Bytes for the frames of one band; None where the whole frames fit into memory."""
+    limit, frame = plan.memory_limit, first.nbytes
     beside = max(_WHOLE[spec.kind] for spec in plan.products)
     needed = merge_memory(settings.algorithm, first.shape, count)
-    if weighted:
-        needed = (count + beside) * first.nbytes
+    if settings.is_weighted:
+        needed = (count + beside) * frame
     if limit is None or needed <= limit:
-        images = _pixels(bracket, frames)
-        return compose(plan, bracket, images, curves, _orientations(bracket, frames))
-    if curve is None or not weighted:
+        return None
+    if curve is None or not settings.is_weighted:
         raise MergeRefusedError(
             "permanent",
-            f"merging {count} exposures of {_mib(first.nbytes)} by {settings.algorithm} takes"
+            f"merging {count} exposures of {_mib(frame)} by {settings.algorithm} takes"
             f" {_mib(needed)}, the limit is {_mib(limit)} (memory_budget); a weighted mean with a"
             " response curve takes less",
         )
-    shape = (first.shape[0], first.shape[1], first.shape[2])
-    room = limit - (beside + 1) * first.nbytes
-    frames.keep_only(())
-    try:
-        merge = BandedMerge(
-            settings, curve.log_response, frames, bracket.exposures, shape, room, plan.threads
-        )
-        notes = _orientations(bracket, frames)
-        return _composed(plan, bracket, merge, settings, curve, notes)
-    except ImageError as error:
-        path = error.path.removeprefix(f"{plan.root}/")
-        raise MergeRefusedError("inputs", error.reason, (path,)) from error
-    except ValueError as error:
-        raise MergeRefusedError("permanent", str(error)) from error
+    return limit - (beside + 1) * frame
+
+
+def _unreadable(plan: MergePlan, error: ImageError) -> MergeRefusedError:
+    path = error.path.removeprefix(f"{plan.root}/")
+    return MergeRefusedError("inputs", error.reason, (path,))
 
 
 def _mib(nbytes: int) -> str:
@@ -432,44 +445,6 @@ def _how(
     if plan.without_response == "refuse" and settings.algorithm == "debevec" and not curves:
         return settings, None
     raise MergeRefusedError("curve", reason)
-
-
-def _get(frames: Frames, exposure: Exposure) -> NDArray[np.uint8]:
-    try:
-        return frames.get(exposure)
-    except ImageError as error:
-        raise MergeRefusedError("inputs", error.reason, (exposure.path,)) from error
-
-
-def _pixels(bracket: Bracket, frames: Frames) -> list[NDArray[np.uint8]]:
-    images: list[NDArray[np.uint8]] = []
-    for exposure in bracket.exposures:
-        pixels = _get(frames, exposure)
-        if images and pixels.shape != images[0].shape:
-            first = bracket.exposures[0].path
-            raise MergeRefusedError(
-                "permanent",
-                f"{shown(exposure.path)} has {_size(pixels)} pixels, {shown(first)} of the same"
-                f" bracket has {_size(images[0])}",
-            )
-        images.append(pixels)
-    return images
-
-
-def _orientations(bracket: Bracket, frames: Frames) -> tuple[str, ...]:
-    """Note exposures whose EXIF orientation is not that of the others."""
-    found = [frames.orientation(exposure) for exposure in bracket.exposures]
-    usual = max(set(found), key=found.count)
-    return tuple(
-        f"the exposure of {e.exposure_us:g} µs has the EXIF orientation {one}, others {usual};"
-        " pixels are merged as they are stored"
-        for e, one in zip(bracket.exposures, found, strict=True)
-        if one != usual
-    )
-
-
-def _size(pixels: NDArray[Any]) -> str:
-    return "×".join(str(n) for n in (pixels.shape[1], pixels.shape[0], *pixels.shape[2:]))
 
 
 def _provenance(
@@ -645,8 +620,7 @@ def _publish(
                 made = encode_merge(spec, merge, provenance, allocate=allocate)
             except ImageError as error:
                 # Merged in bands, and a file is gone meanwhile.
-                path = error.path.removeprefix(f"{plan.root}/")
-                raise MergeRefusedError("inputs", error.reason, (path,)) from error
+                raise _unreadable(plan, error) from error
             except (ValueError, cv2.error) as error:
                 missing.append(f"{spec.format}: {plain_reason(str(error))}")
                 continue
