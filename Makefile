@@ -24,7 +24,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/ready-run  ## a simulated camera, the real daemon, HDR pictures in demo/
-	@$(RUN) -m asi_watch.demo --out demo
+	@$(RUN) -m asi_watch.simulator.demo --out demo
 
 test: $(VENV)/ready-test  ## the tests
 	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'not soak' $(PYTEST_ARGS)

@@ -15,14 +15,13 @@ from typing import Any
 import click
 
 from asi_watch.cli.options import read_span, reads
-from asi_watch.simulator import (
+from asi_watch.simulator.faults import Arrival, parse_faults
+from asi_watch.simulator.sensor import RESPONSES
+from asi_watch.simulator.simulation import (
     CLOUD_COVER,
-    RESPONSES,
     WRITERS,
     SimulatorSettings,
     Summary,
-    Written,
-    parse_faults,
     simulate,
 )
 
@@ -158,10 +157,10 @@ def _stop_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _show_progress(written: Written, summary: Summary) -> None:
+def _show_progress(arrival: Arrival, summary: Summary) -> None:
     """Rewrite one line of a terminal."""
     if sys.stderr.isatty():
-        line = f"\r{written.timestamp:%Y-%m-%d %H:%M:%S}  {summary.brackets} brackets,"
+        line = f"\r{arrival.frame.timestamp:%Y-%m-%d %H:%M:%S}  {summary.brackets} brackets,"
         click.echo(f"{line} {summary.files} files ", err=True, nl=False)
 
 

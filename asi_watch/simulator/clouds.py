@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.simulator.atmosphere import sunlight
 from asi_watch.simulator.lens import Floats, Lens, Sun
 
 SLICES = 10
@@ -54,41 +53,16 @@ class Weather:
     def wind(self) -> tuple[float, float]:
         """Velocity (east, north) in km/s."""
         angle = math.radians(self.wind_to_deg)
-        return (
-            math.sin(angle) * self.wind_kmh / 3600,
-            math.cos(angle) * self.wind_kmh / 3600,
-        )
+        return math.sin(angle) * self.wind_kmh / 3600, math.cos(angle) * self.wind_kmh / 3600
 
 
-def fractal_tile(
-    rng: np.random.Generator,
-    size: int,
-    *,
-    slope: float,
-    lowest: float = 2.0,
-    stretch: float = 1.0,
-) -> NDArray[np.float32]:
-    """Make a tile of fractal noise that continues across its edges.
+def _fractal_tile(
+    rng: np.random.Generator, size: int, slope: float, lowest: float, stretch: float = 1.0
+) -> Floats:
+    """Make a tile of fractal noise (mean 0, deviation 1) that continues across its edges.
 
-    White noise is shaped in the frequency domain to amplitudes proportional to k^−slope, which is
-    the sum of very many octaves at once.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    size : int
-        Width and height in pixels.
-    slope : float
-        Exponent of the amplitude spectrum: larger is smoother.
-    lowest : float
-        Lowest frequency kept, in cycles per tile; it sets the size of the largest forms.
-    stretch : float
-        Above 1, forms are drawn out along x by this factor.
-
-    Returns
-    -------
-    ndarray, shape (size, size), float32
-        Mean 0, standard deviation 1.
+    White noise is shaped in the frequency domain to amplitudes proportional to k^−slope, without
+    the frequencies below `lowest` (cycles per tile), and drawn out along x by `stretch`.
     """
     spectrum = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
     ky = np.fft.fftfreq(size, 1 / size)[:, np.newaxis]
@@ -121,7 +95,7 @@ class Clouds:
     Parameters
     ----------
     lens : Lens
-        Lens of the (coarse) cloud image.
+        Of the (coarse) cloud image.
     rng : numpy.random.Generator
     weather : Weather
     tile_size : int
@@ -134,10 +108,9 @@ class Clouds:
         self.lens = lens
         self.weather = weather
         self._tile = tile_size
-        self._body = fractal_tile(rng, tile_size, slope=1.75, lowest=3.0)
-        self._detail = [fractal_tile(rng, tile_size, slope=1.45, lowest=8.0) for _ in range(2)]
-        cirrus = fractal_tile(rng, tile_size, slope=1.35, lowest=2.0, stretch=4.0)
-        # One row and column more, the first again, so that a look between pixels never falls out.
+        self._body = _fractal_tile(rng, tile_size, 1.75, 3.0)
+        self._detail = [_fractal_tile(rng, tile_size, 1.45, 8.0) for _ in range(2)]
+        cirrus = _fractal_tile(rng, tile_size, 1.35, 2.0, stretch=4.0)
         self._cirrus = np.empty((tile_size + 1, tile_size + 1), np.float32)
         _fill(self._cirrus, cirrus)
         # Kept from frame to frame: fresh memory costs more than filling it.
@@ -152,7 +125,7 @@ class Clouds:
         self._rings = [self._ring(*ring) for ring in RINGS]
 
     def render(self, t_seconds: float, sun: Sun, ambient: NDArray[np.float32]) -> Floats:
-        """Transmittance and light of the clouds at one moment.
+        """Give transmittance and light scattered towards the camera (BGR), (H, W, 4) float32.
 
         Parameters
         ----------
@@ -161,24 +134,17 @@ class Clouds:
         sun : Sun
         ambient : ndarray, shape (3,), float32
             Light of the sky that falls on the clouds, BGR.
-
-        Returns
-        -------
-        ndarray, shape (H, W, 4), float32
-            Transmittance, then the light scattered towards the camera (BGR).
         """
         chi_cos = self.lens.cos_to(sun)
         through, direct, diffuse = self._march(t_seconds, sun)
         phase = 0.36 * _henyey(chi_cos, 0.78) + 0.9 * _henyey(chi_cos, 0.25) + np.float32(0.35)
-        light = (direct * phase)[..., np.newaxis] * (
-            sunlight(sun) * CLOUD_WHITE * np.float32(1.75)
-        ) + diffuse[..., np.newaxis] * ambient
+        white = sun.light * CLOUD_WHITE * np.float32(1.75)
+        light = (direct * phase)[..., np.newaxis] * white + diffuse[..., np.newaxis] * ambient
         light *= self._haze[..., np.newaxis]
         through = 1 - (1 - through) * self._haze
         veil = self._veil(t_seconds)
-        veil_light = (veil * (np.float32(1.15) + 0.35 * _henyey(chi_cos, 0.75)))[
-            ..., np.newaxis
-        ] * sunlight(sun)
+        veil_phase = np.float32(1.15) + 0.35 * _henyey(chi_cos, 0.75)
+        veil_light = (veil * veil_phase)[..., np.newaxis] * sun.light
         result = np.empty((*through.shape, 4), np.float32)
         result[..., 1:] = light + veil_light * through[..., np.newaxis]
         result[..., 0] = through * (1 - veil)
@@ -206,36 +172,36 @@ class Clouds:
         reach = self.lens.reach.ravel()
         pixels = np.flatnonzero((reach >= inner) & (reach < outer))
         shape = (-(-pixels.size // ROW), ROW)
-        east, north = self.lens.east_north
         slant = np.minimum(1 / np.maximum(np.cos(self.lens.zenith), np.float32(0.02)), 4)
-        fields = (east * self._distance, north * self._distance, self._parallax, slant)
+        east, north = (direction * self._distance for direction in self.lens.east_north)
+        fields = (east, north, self._parallax, slant)
         lists = [np.resize(field.ravel()[pixels], shape).astype(np.float32) for field in fields]
         return _Ring(pixels, blur, *lists)
 
     def _march(self, t: float, sun: Sun) -> tuple[Floats, Floats, Floats]:
         """Look up through the deck: transmittance, share of sunlight, share of skylight."""
         self._light_slices(t, sun)
-        through = np.ones_like(self._distance)
-        direct = np.zeros_like(through)
-        diffuse = np.zeros_like(through)
+        shape = self._distance.shape
+        wholes = (
+            np.ones(shape, np.float32),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
+        )
         slabs, blur = list(self._slabs), 1
         for ring in self._rings:
             slabs = [_blurred(slab, ring.blur // blur) for slab in slabs]
             blur = ring.blur
-            parts = self._march_ring(ring, slabs, t)
-            for whole, part in zip((through, direct, diffuse), parts, strict=True):
+            for whole, part in zip(wholes, self._march_ring(ring, slabs, t), strict=True):
                 whole.ravel()[ring.pixels] = part.ravel()[: ring.pixels.size]
-        return through, direct, diffuse
+        return wholes
 
     def _march_ring(
         self, ring: _Ring, slabs: list[Floats], t: float
     ) -> tuple[Floats, Floats, Floats]:
         through = np.ones_like(ring.east)
-        direct = np.zeros_like(through)
-        diffuse = np.zeros_like(through)
+        direct, diffuse = np.zeros_like(through), np.zeros_like(through)
         for k, slab in enumerate(slabs):
-            higher = (TOP_KM - BASE_KM) * k / SLICES / BASE_KM
-            scale = 1 + np.float32(higher) * ring.parallax
+            scale = 1 + np.float32((TOP_KM - BASE_KM) * k / SLICES / BASE_KM) * ring.parallax
             ground = (ring.east * scale, ring.north * scale)
             density, lit = cv2.split(self._look(slab, ground, t, TILE_KM))
             density *= ring.slant
@@ -253,20 +219,14 @@ class Clouds:
         depth = np.zeros_like(self._body)
         for k in reversed(range(SLICES)):
             # Light from the sun crosses the slices above where they lie towards the sun.
-            depth = _rolled(depth, east, north)
+            depth = np.roll(depth, (-round(north), -round(east)), axis=(0, 1))
             density = self._density(k, t)
             # Light scattered many times goes deeper: a second, weaker extinction stands for it.
-            weak = density * np.float32(0.5)
-            weak += depth
-            weak *= np.float32(-0.10)
-            np.exp(weak, out=weak)
+            weak = np.exp((density * np.float32(0.5) + depth) * np.float32(-0.10))
             square = weak * weak
-            square *= square
-            square *= np.float32(0.80)
-            square += np.float32(0.20)
-            square *= weak
+            lit = (square * square * np.float32(0.80) + np.float32(0.20)) * weak
             _fill(self._slabs[k, ..., 0], density)
-            _fill(self._slabs[k, ..., 1], square)
+            _fill(self._slabs[k, ..., 1], lit)
             depth += density
 
     def _density(self, k: int, t: float) -> Floats:
@@ -293,19 +253,17 @@ class Clouds:
         per_km = size / tile_km
         # The middle of a blurred tile's pixel lies elsewhere than that of a sharp one's.
         half = 0.5 - 0.5 * size / self._tile
-        x, y = (
-            _wrapped(place * np.float32(per_km), wind * t * per_km + half, size)
-            for place, wind in zip(ground, self.weather.wind, strict=True)
+        places: list[Floats] = []
+        for place_km, wind in zip(ground, self.weather.wind, strict=True):
+            place: Floats = np.asarray(place_km * np.float32(per_km), np.float32)
+            place -= np.float32((wind * t * per_km + half) % size)
+            # cv2 itself wraps slowly.
+            place -= np.floor(place * np.float32(1 / size)) * np.float32(size)
+            places.append(place)
+        seen = cv2.remap(
+            tile, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        seen = cv2.remap(tile, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(seen, np.float32)
-
-
-def _wrapped(place: Floats, shift: float, tile: int) -> Floats:
-    """Places moved back by a shift and into a tile, in place (cv2 itself wraps slowly)."""
-    place -= np.float32(shift % tile)
-    place -= np.floor(place * np.float32(1 / tile)) * np.float32(tile)
-    return place
 
 
 def _blurred(slab: Floats, blur: int) -> Floats:
@@ -320,14 +278,9 @@ def _blurred(slab: Floats, blur: int) -> Floats:
 
 
 def _fill(joined: Floats, tile: Floats) -> None:
-    """Copy a tile and repeat its first row and column at its end."""
+    """Copy a tile and repeat its first row and column at its end: no look falls out of it."""
     joined[:-1, :-1] = tile
     joined[-1, :-1], joined[:-1, -1], joined[-1, -1] = tile[0], tile[:, 0], tile[0, 0]
-
-
-def _rolled(tile: Floats, dx: float, dy: float) -> Floats:
-    """Tile value at (x + dx, y + dy), to the nearest pixel."""
-    return np.roll(tile, (-round(dy), -round(dx)), axis=(0, 1))
 
 
 def _shell_distance(zenith: Floats, height_km: float) -> Floats:

@@ -15,13 +15,8 @@ FaultKind = Literal[
 FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
 DEFAULT_RATE = 0.2
 
-
-@dataclass(frozen=True)
-class FaultRate:
-    """How often a fault happens to a bracket: `rate` is its probability, 0…1."""
-
-    kind: FaultKind
-    rate: float = DEFAULT_RATE
+Faults = dict[FaultKind, float]
+"""Probability, 0…1, that a kind of fault happens to a bracket."""
 
 
 @dataclass(frozen=True)
@@ -52,54 +47,40 @@ class Arrival:
     node: Literal["file", "fifo", "nothing"] = "file"
 
 
-def parse_faults(text: str) -> tuple[FaultRate, ...]:
+def parse_faults(text: str) -> Faults:
     """Read a list of faults such as ``truncated,late:0.5``.
 
     Parameters
     ----------
     text : str
-        Kinds, each with an optional rate per bracket (0…1, otherwise 0.2), or ``all``.
-
-    Returns
-    -------
-    tuple of FaultRate
-
-    Raises
-    ------
-    ValueError
-        If a kind or a rate is not one.
+        Kinds, each with an optional rate per bracket (0…1, otherwise 0.2), or ``all``. ValueError
+        if a kind or a rate is not one.
     """
-    rates: dict[FaultKind, FaultRate] = {}
+    faults: Faults = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, _, number = word.partition(":")
-        kinds = FAULTS if name == "all" else tuple(k for k in FAULTS if k == name)
+        kinds = FAULTS if name == "all" else [kind for kind in FAULTS if kind == name]
         if not kinds:
             raise ValueError(f"fault {name!r} is not one of all, {', '.join(FAULTS)}")
-        rates.update({kind: FaultRate(kind, _rate(number, word)) for kind in kinds})
-    return tuple(rates.values())
-
-
-def _rate(number: str, word: str) -> float:
-    if not number:
-        return DEFAULT_RATE
-    try:
-        rate = float(number)
-    except ValueError:
-        rate = -1.0
-    if not 0 <= rate <= 1:
-        raise ValueError(f"fault {word!r}: a rate is a number from 0 to 1, such as late:0.3")
-    return rate
+        try:
+            rate = float(number or DEFAULT_RATE)
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate <= 1:
+            raise ValueError(f"fault {word!r}: a rate is a number from 0 to 1, such as late:0.3")
+        faults |= dict.fromkeys(kinds, rate)
+    return faults
 
 
 def apply_faults(
     frames: Sequence[Frame],
-    faults: Sequence[FaultRate],
+    faults: Faults,
     seed: int,
     *,
     interval: dt.timedelta,
     settle: dt.timedelta,
 ) -> list[Arrival]:
-    """Turn the frames of one bracket into what arrives in the folder.
+    """Turn the frames of one bracket into what arrives in the folder, in order of time.
 
     Each fault that happens takes another frame of the bracket; a bracket has at most as many
     faults as frames.
@@ -108,51 +89,45 @@ def apply_faults(
     ----------
     frames : sequence of Frame
         In the order they were taken.
-    faults : sequence of FaultRate
+    faults : dict of str to float
     seed : int
         With the bracket's number it decides everything.
     interval, settle : timedelta
         Between brackets, and between the exposures of one.
-
-    Returns
-    -------
-    list of Arrival, in order of time
     """
     if not frames:
         return []
     rng = np.random.default_rng([seed, frames[0].bracket, 0xFA])
-    kinds = [fault.kind for fault in faults if rng.random() < fault.rate]
-    chosen = [int(i) for i in rng.permutation(len(frames))]
-    faults_of = dict(zip(chosen, kinds, strict=False))
+    kinds = [kind for kind, rate in faults.items() if rng.random() < rate]
+    faults_of = dict(zip(rng.permutation(len(frames)).tolist(), kinds, strict=False))
     # Names count whole seconds: an exposure taken again needs a name of its own.
     after = frames[-1].timestamp + max(settle, dt.timedelta(seconds=1))
     arrivals: list[Arrival] = []
     for index, frame in enumerate(frames):
-        kind = faults_of.get(index)
-        if kind is None:
-            arrivals.append(Arrival(frame.timestamp, frame))
-        else:
-            arrivals += _with_fault(frame, kind, after, interval, rng)
+        arrivals += _arrivals(frame, faults_of.get(index), after, interval, rng)
     return sorted(arrivals, key=lambda arrival: arrival.at)
 
 
-def _with_fault(
+def _arrivals(
     frame: Frame,
-    kind: FaultKind,
+    kind: FaultKind | None,
     after: dt.datetime,
     interval: dt.timedelta,
     rng: np.random.Generator,
 ) -> list[Arrival]:
-    """What becomes of one frame under one fault."""
+    """What becomes of one frame, under one fault or none."""
     at = frame.timestamp
     half = replace(frame, data=frame.data[: len(frame.data) // 2])
+    empty = replace(frame, data=b"")
     match kind:
+        case None:
+            return [Arrival(at, frame)]
         case "missing":
-            return [Arrival(at, replace(frame, data=b""), kind, "nothing")]
+            return [Arrival(at, empty, kind, "nothing")]
         case "fifo":
-            return [Arrival(at, replace(frame, data=b""), kind, "fifo")]
+            return [Arrival(at, empty, kind, "fifo")]
         case "zero":
-            return [Arrival(at, replace(frame, data=b""), kind)]
+            return [Arrival(at, empty, kind)]
         case "garbage":
             return [Arrival(at, replace(frame, data=rng.bytes(len(frame.data))), kind)]
         case "truncated":
@@ -163,5 +138,4 @@ def _with_fault(
             # The next bracket is all there before this one.
             return [Arrival(after + interval, frame, kind)]
         case "duplicate":
-            again = replace(frame, timestamp=after)
-            return [Arrival(at, frame), Arrival(after, again, kind)]
+            return [Arrival(at, frame), Arrival(after, replace(frame, timestamp=after), kind)]

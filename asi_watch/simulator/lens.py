@@ -1,4 +1,4 @@
-"""The fisheye lens: which direction of the sky each pixel looks at."""
+"""The fisheye lens, which direction of the sky each pixel looks at, and the place of the sun."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 # The image circle leaves a narrow black surround, as all-sky cameras do.
 CIRCLE = 0.485
-LATITUDE_DEG = 50.0
+LATITUDE = math.radians(50.0)
 # A sun lower than this leaves nothing to see at daylight exposures.
 LOWEST_SUN_DEG = 8.0
 
@@ -32,9 +32,18 @@ class Sun:
         s = math.sin(self.zenith)
         return s * math.sin(self.azimuth), s * math.cos(self.azimuth), math.cos(self.zenith)
 
+    @property
+    def light(self) -> Floats:
+        """Colour of its light (BGR, green about 1): redder the longer its way through the air."""
+        mass = 1 / max(math.cos(self.zenith), 0.1)
+        # Optical depths of clear air at about 460, 540 and 610 nm.
+        depth = np.array([0.26, 0.17, 0.12], np.float32)
+        light = np.exp(-depth * np.float32(mass - 1)) * np.array([0.93, 0.98, 1.0], np.float32)
+        return np.asarray(light, np.float32)
 
-def sun_at(moment: dt.datetime, latitude_deg: float = LATITUDE_DEG) -> Sun:
-    """Position of the sun, with the clock read as solar time.
+
+def sun_at(moment: dt.datetime) -> Sun:
+    """Position of the sun at 50° north, the camera's clock read as solar time.
 
     Declination after Cooper (1969), Solar Energy 12, 333; good to half a degree, which a rendered
     sky does not show. The sun is kept above `LOWEST_SUN_DEG`: the simulated camera sees no night.
@@ -43,27 +52,17 @@ def sun_at(moment: dt.datetime, latitude_deg: float = LATITUDE_DEG) -> Sun:
     ----------
     moment : datetime
         Time of the camera's clock.
-    latitude_deg : float
-        Latitude of the camera in degrees.
-
-    Returns
-    -------
-    Sun
     """
     day = moment.timetuple().tm_yday
     declination = math.radians(23.45) * math.sin(2 * math.pi * (284 + day) / 365)
     seconds = moment.hour * 3600 + moment.minute * 60 + moment.second + moment.microsecond / 1e6
     hour = math.radians((seconds / 3600 - 12) * 15)
-    latitude = math.radians(latitude_deg)
-    east = -math.cos(declination) * math.sin(hour)
-    north = math.cos(latitude) * math.sin(declination) - math.sin(latitude) * math.cos(
-        declination
-    ) * math.cos(hour)
-    up = math.sin(latitude) * math.sin(declination) + math.cos(latitude) * math.cos(
-        declination
-    ) * math.cos(hour)
-    lowest = math.radians(LOWEST_SUN_DEG)
-    elevation = max(math.asin(max(-1.0, min(1.0, up))), lowest)
+    sin_d, cos_d = math.sin(declination), math.cos(declination)
+    sin_l, cos_l, cos_h = math.sin(LATITUDE), math.cos(LATITUDE), math.cos(hour)
+    east = -cos_d * math.sin(hour)
+    north = cos_l * sin_d - sin_l * cos_d * cos_h
+    up = sin_l * sin_d + cos_l * cos_d * cos_h
+    elevation = max(math.asin(max(-1.0, min(1.0, up))), math.radians(LOWEST_SUN_DEG))
     return Sun(math.pi / 2 - elevation, math.atan2(east, north) % (2 * math.pi))
 
 
@@ -88,21 +87,23 @@ class Lens:
         """Radius of the image circle in pixels (zenith angle 90°)."""
         return CIRCLE * self.size
 
+    @property
+    def centre(self) -> float:
+        """Pixel at the zenith, the same for x and y."""
+        return (self.size - 1) / 2
+
     @cached_property
     def _offsets(self) -> tuple[Floats, Floats]:
-        axis = np.arange(self.size, dtype=np.float32) - np.float32((self.size - 1) / 2)
+        axis = np.arange(self.size, dtype=np.float32) - np.float32(self.centre)
         axis /= np.float32(self.radius)
         rows = slice(self.top, self.size if self.bottom < 0 else self.bottom)
-        x: Floats
-        y: Floats
         x, y = np.meshgrid(axis, axis[rows])
         return x, y
 
     @cached_property
     def reach(self) -> Floats:
         """Distance from the centre in units of the circle's radius, shape (H, W)."""
-        x, y = self._offsets
-        return np.hypot(x, y)
+        return np.hypot(*self._offsets)
 
     @cached_property
     def zenith(self) -> Floats:
@@ -114,49 +115,35 @@ class Lens:
         """Unit vectors of the azimuth, each of shape (H, W)."""
         x, y = self._offsets
         reach = np.maximum(self.reach, np.float32(1e-6))
-        east: Floats = np.divide(-x, reach, dtype=np.float32)
-        north: Floats = np.divide(-y, reach, dtype=np.float32)
-        return east, north
+        return np.asarray(-x / reach, np.float32), np.asarray(-y / reach, np.float32)
 
     @cached_property
     def azimuth(self) -> Floats:
         """Azimuth in radians from north by east, 0…2π, shape (H, W)."""
-        east, north = self.east_north
-        return np.mod(np.arctan2(east, north), np.float32(2 * math.pi))
+        return np.mod(np.arctan2(*self.east_north), np.float32(2 * math.pi))
 
     def cos_to(self, sun: Sun) -> Floats:
-        """Cosine of the angle between each pixel's direction and the sun.
-
-        Parameters
-        ----------
-        sun : Sun
-
-        Returns
-        -------
-        ndarray, shape (H, W), float32
-        """
+        """Cosine of the angle between each pixel's direction and the sun, shape (H, W)."""
         e, n, u = (np.float32(v) for v in sun.direction)
         east, north = self.east_north
         return np.sin(self.zenith) * (east * e + north * n) + np.cos(self.zenith) * u
 
-    def directions(self, rows: slice, cols: slice) -> tuple[Floats, Floats, Floats]:
-        """Unit vectors (east, north, up) of the pixels in a window, each of its shape."""
-        centre = (self.size - 1) / 2
+    def angle_to(self, sun: Sun, rows: slice, cols: slice) -> Floats:
+        """Angle to the sun in radians in a window, also for angles that a cosine cannot tell."""
         y, x = (
-            (np.arange(span.start, span.stop, dtype=np.float32) - centre) / self.radius
+            (np.arange(span.start, span.stop, dtype=np.float32) - self.centre) / self.radius
             for span in (rows, cols)
         )
         y, x = y[:, np.newaxis], x[np.newaxis, :]
         reach = np.maximum(np.hypot(x, y), np.float32(1e-6))
         zenith = np.minimum(reach, 1) * np.float32(math.pi / 2)
         sine = np.sin(zenith) / reach
-        east, north, up = (
-            np.asarray(v, np.float32) for v in (-x * sine, -y * sine, np.cos(zenith))
-        )
-        return east, north, up
+        e, n, u = sun.direction
+        chord = np.sqrt((-x * sine - e) ** 2 + (-y * sine - n) ** 2 + (np.cos(zenith) - u) ** 2)
+        return np.asarray(2 * np.arcsin(np.clip(chord / 2, 0, 1)), np.float32)
 
     def pixel_of(self, sun: Sun) -> tuple[float, float]:
         """Pixel (x, y) onto which the sun falls."""
         reach = sun.zenith / (math.pi / 2) * self.radius
-        centre = (self.size - 1) / 2
-        return centre - reach * math.sin(sun.azimuth), centre - reach * math.cos(sun.azimuth)
+        x, y = reach * math.sin(sun.azimuth), reach * math.cos(sun.azimuth)
+        return self.centre - x, self.centre - y

@@ -43,7 +43,7 @@ def test_a_replay_takes_the_whole_archive(tmp_path: Path) -> None:
         (["--interval", "30"], "no unit"),
         (["--faults", "gremlins"], "gremlins"),
         (["--writer", "pencil"], "pencil"),
-        (["--size", "10"], "size is 32"),
+        (["--size", "10"], "size of a sky is 32"),
         (["--pattern", "{timestamp:%Y}"], "timestamp"),
         (["--start", "tomorrow"], "tomorrow"),
         (["--interval", "3s"], "do not fit"),

@@ -5,8 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from asi_watch.simulator import FAULTS, FaultRate, parse_faults
-from asi_watch.simulator.faults import DEFAULT_RATE, Arrival, FaultKind, Frame, apply_faults
+from asi_watch.simulator.faults import (
+    DEFAULT_RATE,
+    FAULTS,
+    Arrival,
+    FaultKind,
+    Frame,
+    apply_faults,
+    parse_faults,
+)
 
 START = dt.datetime(2026, 6, 21, 9)
 SECOND = dt.timedelta(seconds=1)
@@ -20,8 +27,9 @@ def frames(bracket: int = 0) -> list[Frame]:
 
 
 def strike(*kinds: FaultKind, seed: int = 1, bracket: int = 0) -> list[Arrival]:
-    faults = [FaultRate(kind, 1.0) for kind in kinds]
-    return apply_faults(frames(bracket), faults, seed, interval=30 * SECOND, settle=SECOND)
+    return apply_faults(
+        frames(bracket), dict.fromkeys(kinds, 1.0), seed, interval=30 * SECOND, settle=SECOND
+    )
 
 
 def faults_of(arrivals: list[Arrival]) -> list[Arrival]:
@@ -29,13 +37,10 @@ def faults_of(arrivals: list[Arrival]) -> list[Arrival]:
 
 
 def test_faults_are_read_with_and_without_rates() -> None:
-    assert parse_faults("truncated, late:0.5") == (
-        FaultRate("truncated", DEFAULT_RATE),
-        FaultRate("late", 0.5),
-    )
-    assert parse_faults("") == ()
-    assert [fault.kind for fault in parse_faults("all:0.1")] == list(FAULTS)
-    assert parse_faults("all:0.1,late:1")[1] == FaultRate("late", 1.0)
+    assert parse_faults("truncated, late:0.5") == {"truncated": DEFAULT_RATE, "late": 0.5}
+    assert parse_faults("") == {}
+    assert list(parse_faults("all:0.1")) == list(FAULTS)
+    assert parse_faults("all:0.1,late:1") == dict.fromkeys(FAULTS, 0.1) | {"late": 1.0}
 
 
 @pytest.mark.parametrize("text", ["lost", "late:2", "late:-1", "late:often", "late:nan"])
@@ -83,8 +88,8 @@ def test_a_duplicate_is_the_same_exposure_taken_again() -> None:
 
 def test_a_duplicate_of_a_quick_bracket_has_a_name_of_its_own() -> None:
     quick = [replace(f, timestamp=START + k * SECOND / 10) for k, f in enumerate(frames())]
-    faults = [FaultRate("duplicate", 1.0)]
-    (hit,) = faults_of(apply_faults(quick, faults, 1, interval=30 * SECOND, settle=SECOND / 10))
+    gaps = {"interval": 30 * SECOND, "settle": SECOND / 10}
+    (hit,) = faults_of(apply_faults(quick, {"duplicate": 1.0}, 1, **gaps))
     assert hit.frame.timestamp.replace(microsecond=0) > START
 
 
@@ -113,7 +118,7 @@ def test_faults_follow_the_seed_and_the_bracket() -> None:
 
 
 def test_rates_are_probabilities() -> None:
-    faults = (FaultRate("missing", 0.25),)
     gaps = {"interval": 30 * SECOND, "settle": SECOND}
-    hits = sum(len(faults_of(apply_faults(frames(k), faults, 1, **gaps))) for k in range(400))
+    arrivals = (apply_faults(frames(k), {"missing": 0.25}, 1, **gaps) for k in range(400))
+    hits = sum(len(faults_of(bracket)) for bracket in arrivals)
     assert 70 < hits < 130

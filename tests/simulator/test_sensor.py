@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from asi_watch.simulator import RESPONSES, Camera, response_curve
-from asi_watch.simulator.sensor import FULL_WELL, READ_NOISE
+from asi_watch.simulator.sensor import FULL_WELL, READ_NOISE, RESPONSES, Camera, response_curve
 
 
 def flat(value: float, size: int = 64) -> np.ndarray:

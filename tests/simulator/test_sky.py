@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from asi_watch.simulator import Sky, Weather
-from asi_watch.simulator.atmosphere import add_flare
+from asi_watch.simulator.clouds import Weather
 from asi_watch.simulator.lens import LOWEST_SUN_DEG, Lens, sun_at
+from asi_watch.simulator.sky import Sky, add_flare
 
 SIZE = 160
 
@@ -116,11 +116,13 @@ def test_a_band_of_a_lens_is_a_part_of_the_whole() -> None:
     whole, band = Lens(100), Lens(100, 30, 45)
     assert np.array_equal(band.azimuth, whole.azimuth[30:45])
     assert np.array_equal(band.reach, whole.reach[30:45])
-    directions = whole.directions(slice(30, 45), slice(0, 100))
-    assert np.allclose(directions[2], np.cos(whole.zenith[30:45]), atol=1e-6)
-    assert np.allclose(
-        directions[0], np.sin(whole.zenith[30:45]) * whole.east_north[0][30:45], atol=1e-6
-    )
+
+
+def test_the_angle_to_the_sun_is_that_of_the_cosine() -> None:
+    lens, sun = Lens(100), sun_at(dt.datetime(2026, 6, 21, 9))
+    rows, cols = slice(30, 45), slice(0, 100)
+    angle, cosine = lens.angle_to(sun, rows, cols), lens.cos_to(sun)[rows, cols]
+    assert np.allclose(np.cos(angle), cosine, atol=1e-6)
 
 
 def test_east_is_left_when_north_is_up() -> None:

@@ -1,0 +1,111 @@
+"""`make demo`: a simulated camera and the real daemon, watched for a minute."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
+from asi_watch.live.ledger.records import BracketRecord
+
+BRACKETS = 12
+_PATIENCE = 150.0
+# A longer latency is that of the simulator and the first calibration on the same cores.
+_UNHURRIED = 2.0
+
+_CONFIG = """\
+# What the demo's daemon runs on; `asi-watch check -c` prints it with every default.
+state_dir: state
+cameras:
+  demo:
+    watch: camera
+    output: hdr
+    without_response: wait          # the first brackets wait until a curve is calibrated from them
+    bracket: {exposures: [80, 160, 320, 640, 1280]}
+    # One scale for all brackets, so that a day's pictures match: as `asi-watch response show`
+    # suggests it for this camera's curve.
+    merge: {lnE_range: [-13.0, -4.1], gamma: 2.4}
+    products: [{format: jpg, quality: 95}, {format: exr}]
+    recalibrate: {every: never, brackets: 3}
+"""
+
+
+def main() -> int:
+    """Run the demo; the exit code is 0 when HDR products lie there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder, emptied first")
+    parser.add_argument("--size", type=int, default=1024, help="pixels along a side")
+    options = parser.parse_args()
+    out: Path = options.out.resolve()
+    for name in ("camera", "hdr", "state"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / "camera").mkdir(parents=True)
+    (out / "asi-watch.yaml").write_text(_CONFIG)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"A simulated all-sky camera and the real daemon, in {out}")
+    run = ("run", "-c", str(out / "asi-watch.yaml"))
+    size = ("--size", str(options.size), "--brackets", str(BRACKETS))
+    camera = ("simulate", "--out", str(out / "camera"), *size, "--speed", "10", "--seed", "4")
+    with _started(out / "daemon.log", run), _started(out / "camera.log", camera):
+        records = _watch_progress(out, console)
+    return _report(out, records, console)
+
+
+@contextlib.contextmanager
+def _started(log: Path, arguments: tuple[str, ...]) -> Iterator[None]:
+    """Run one command of asi-watch meanwhile."""
+    command = [sys.executable, "-m", "asi_watch", *arguments]
+    with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _watch_progress(out: Path, console: Console) -> list[BracketRecord]:
+    deadline = time.monotonic() + _PATIENCE
+    records: list[BracketRecord] = []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        taken = progress.add_task("exposures taken ", total=5 * BRACKETS)
+        merged = progress.add_task("HDR images      ", total=BRACKETS)
+        while len(records) < BRACKETS and time.monotonic() < deadline:
+            time.sleep(0.25)
+            if (out / "state" / FILE_NAME).exists():
+                with Ledger(out / "state", read_only=True) as ledger:
+                    records = [r for r in ledger.history() if r.state == "published"]
+            progress.update(taken, completed=len(list((out / "camera").rglob("*.jpg"))))
+            progress.update(merged, completed=len(records))
+    return records
+
+
+def _report(out: Path, records: list[BracketRecord], console: Console) -> int:
+    if not records:
+        console.print(f"No HDR image was made; the reason is in {out / 'daemon.log'}")
+        return 1
+    console.print(f"\n{len(records)} HDR images, each a JPEG and an OpenEXR radiance map:")
+    for record in records:
+        console.print(f"  {out / 'hdr' / record.products[0]}")
+    for plot in sorted((out / "state" / "curves").rglob("*.png")):
+        console.print(f"response curve, calibrated on the way:\n  {plot}")
+    console.print(f"the daemon's log:\n  {out / 'daemon.log'}")
+    # The first brackets waited for the curve; the last ones show the daemon at work.
+    best = min((r.latency for r in records[-3:] if r.latency is not None), default=_UNHURRIED)
+    if best < _UNHURRIED:
+        console.print(f"from the last exposure to the HDR image at best: {best:.2f} s")
+    else:
+        console.print("this computer was busy; docs/performance.md says how fast a daemon is")
+    return 0 if len(records) >= 3 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
