@@ -78,8 +78,9 @@ class Daemon:
         self._reload_error: str | None = None
         self._snapshot: dict[str, Any] = {}
         self._next_tick = self._next_second = self._next_quarantine = self._next_sign = 0.0
+        self._cameras: dict[str, Camera] = {}
         self.finished = True
-        """False once a stop has left workers behind: then the process must not live on."""
+        """False while workers run: if they are left behind, the process must end at once."""
 
     # -- start → main loop → stop -----------------------------------------------------------
 
@@ -106,6 +107,8 @@ class Daemon:
         except AsiWatchError as error:
             event(log, logging.ERROR, "ended", reason=str(error))
             self._notifier.stopping(f"ended: {error}")
+            for camera in self._cameras.values():
+                camera.stop_intake()
             raise
 
     def _take_signals(self) -> None:
@@ -174,6 +177,7 @@ class Daemon:
         self._status = StatusFile(state_dir)
 
     def _begin(self) -> None:
+        self.finished = False
         self._pool.start()
         for camera in self._cameras.values():
             self._alive()
@@ -313,11 +317,12 @@ class Daemon:
         self._pool.close()
         while not self._pool.join(min(1.0, max(0.0, deadline - time.monotonic()))):
             if time.monotonic() >= deadline:
-                self.finished = False
                 break
             # What hangs must not keep the merges of other cameras from being finished.
             self._pool.replace_hanging(time.monotonic())
             self._notifier.watchdog()
+        else:
+            self.finished = True
         self._record_finished_merges()
         if isinstance(self._ending, Stop):
             self._status.stopped(self._snapshot, reason)
