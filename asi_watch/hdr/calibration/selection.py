@@ -9,7 +9,7 @@ exposures better than going straight on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +42,14 @@ _WORTHWHILE, _TEXTURE = 10.0, 4.0
 _CLEARLY_LESS = 0.6
 _EXPLAINED_STOPS = 0.02
 # By this much must predict better than straight ends: means up to high_clip, means up to 255 (a
-# jump there scales whole pictures), and the plain curve than what was best so far. It is fitted
-# to the noise of the very codes it is judged by, which alone is worth a twentieth.
-_BETTER_CODES, _BETTER_ENDS, _BETTER_CURVE = 0.95, 0.8, 0.9
+# jump there scales whole pictures); than the best of these, means with a plain curve, and the
+# plain curve alone. That is fitted to the noise of the very codes it is judged by, which alone is
+# worth a twentieth, and half of that in a mean.
+_BETTER_CODES, _BETTER_ENDS, _BETTER_MEAN, _BETTER_CURVE = 0.95, 0.8, 0.96, 0.9
 # The plain curve is only asked where it cannot wiggle: smoother than usual, with exposures enough.
 _PLAIN_FACTOR = 10.0
 _PLAIN_EXPOSURES = 5
+_FAR_BELOW_WHITE = 239  # a highest responsive code below which so many codes are white's
 # Codes above may be set to what they mean on average: pixels there are half saturated already.
 _HALF_SATURATED = 240
 _JUDGED = (10, 245)
@@ -178,21 +180,40 @@ def best_predicting(
         candidate_error = _joint_error(candidate, judges, weight)
         if candidate_error < min(share * straight_error, error):
             best, method, error = candidate, name, candidate_error
-    if min(len(s.exposure_times) for s in samples) >= _PLAIN_EXPOSURES:
-        fits = [fit_plain(judge, weight, smoothness * _PLAIN_FACTOR) for judge in judges]
+    if np.median([high for _, high in clips]) < _FAR_BELOW_WHITE:
+        return best, method
+    # Where white pixels have codes, a curve bent for them predicts best and is false elsewhere.
+    inner = [observe(few, k, (0, high), fine=False) for k, (_, high) in enumerate(clips)]
+    errors = error, _joint_error(best, inner, weight)
+    for candidate, name, share in _with_plain(samples, best, judges, weight, smoothness, clips):
+        found = _joint_error(candidate, judges, weight), _joint_error(candidate, inner, weight)
+        if found[0] < min(share * errors[0], error) and found[1] < share * errors[1]:
+            best, method, error = candidate, name, found[0]
+    return best, method
+
+
+def _with_plain(
+    samples: Sequence[BracketSamples],
+    robust: Sequence[Estimate],
+    judges: Sequence[Observations],
+    weight: Vector,
+    smoothness: float,
+    clips: Sequence[tuple[int, int]],
+) -> Iterator[tuple[list[Estimate], str, float]]:
+    """The means of robust and plain curves, and the plain one; how much better they must be."""
+    for factor, name in ((1.0, "plain"), (_PLAIN_FACTOR, f"plain, smoothness × {_PLAIN_FACTOR:g}")):
+        fits = [fit_plain(judge, weight, smoothness * factor) for judge in judges]
         plain = [
             (_straight_on(curve, high), repairs)
             for (curve, repairs), (_, high) in zip(fits, clips, strict=True)
         ]
-        # Where white pixels have codes, a curve bent for them predicts best and is false elsewhere.
-        inner = [observe(few, k, (0, high), fine=False) for k, (_, high) in enumerate(clips)]
-        inner_error = _joint_error(best, inner, weight)
-        if (
-            _joint_error(plain, judges, weight) < _BETTER_CURVE * error
-            and _joint_error(plain, inner, weight) < _BETTER_CURVE * inner_error
-        ):
-            best, method = plain, f"plain, smoothness × {_PLAIN_FACTOR:g}"
-    return best, method
+        mean = [
+            ((one + other) / 2.0, max(repairs, more))
+            for (one, repairs), (other, more) in zip(robust, plain, strict=True)
+        ]
+        yield mean, f"mean of robust and {name}", _BETTER_MEAN
+        if factor > 1.0 and min(len(s.exposure_times) for s in samples) >= _PLAIN_EXPOSURES:
+            yield plain, name, _BETTER_CURVE
 
 
 def _joint_error(
