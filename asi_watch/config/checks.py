@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from asi_watch.config.document import Way
 from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
@@ -22,28 +21,25 @@ from asi_watch.naming import (
     utc_offset_changes,
 )
 
-__all__ = ["find_warnings", "folder_problems"]
-
 # Seconds that the file systems of all folders together, and that one camera's, may take to answer.
 _FOLDERS_ANSWER_WITHIN, _CAMERA_ANSWERS_WITHIN = 2.0, 5.0
 _MISSING = "is missing"
 
 
-@dataclass(frozen=True, slots=True)
-class _Folders:
+class _Folders(NamedTuple):
     """One camera's folders, with links resolved; None where the file gives no path."""
 
     name: str
+    section: Mapping[str, Any]
     watch: Path | None
     output: Path | None
-    section: Mapping[str, Any]
 
 
-def folder_problems(data: Any, base: Path, default_state_dir: Path) -> Iterator[tuple[Way, str]]:
+def folder_problems(data: Any, base: Path) -> Iterator[tuple[Way, str]]:
     """Find folders that would feed a camera its own or another's products.
 
     Works on the values as read, before they are validated, so that these problems are reported
-    together with all the others.
+    together with all the others: pairs of key and what is wrong with it.
 
     Parameters
     ----------
@@ -51,47 +47,32 @@ def folder_problems(data: Any, base: Path, default_state_dir: Path) -> Iterator[
         The document's data, of any shape.
     base : pathlib.Path
         Where relative paths count from.
-    default_state_dir : pathlib.Path
-        The state folder when the file names none.
-
-    Yields
-    ------
-    tuple of way and str
-        The key at fault and what is wrong with it.
     """
     if not isinstance(data, Mapping) or not isinstance(data.get("cameras"), Mapping):
         return
     described = {n: c for n, c in data["cameras"].items() if isinstance(c, Mapping)}
-    state = data.get("state_dir", str(default_state_dir))
+    state = data.get("state_dir", str(Config.model_fields["state_dir"].default))
     named = [state, *(c.get(key) for c in described.values() for key in ("watch", "output"))]
     state_dir, *folders = _real(named, base)
     cameras = [
-        _Folders(name, folders[2 * number], folders[2 * number + 1], camera)
+        _Folders(name, camera, *folders[2 * number : 2 * number + 2])
         for number, (name, camera) in enumerate(described.items())
     ]
-    for camera in cameras:
-        yield from _problems_of_one(camera, state_dir)
+    for name, _, watch, output in cameras:
+        if output is not None and output == watch:
+            text = f"{str(output)!r} is the watched folder itself; give the products their own"
+            yield ("cameras", name, "output"), text
+        if _within(state_dir, watch):
+            text = f"lies in the folder that camera {name} watches; give the state its own"
+            yield ("state_dir",), f"{str(state_dir)!r} {text}"
     for first, second in combinations(cameras, 2):
         yield from _problems_of_two(first, second)
 
 
-def _problems_of_one(camera: _Folders, state_dir: Path | None) -> Iterator[tuple[Way, str]]:
-    if camera.output is not None and camera.output == camera.watch:
-        text = f"{str(camera.output)!r} is the watched folder itself; give the products their own"
-        yield ("cameras", camera.name, "output"), text
-    if state_dir is not None and camera.watch is not None and _within(state_dir, camera.watch):
-        text = (
-            f"{str(state_dir)!r} lies in the folder that camera {camera.name} watches; "
-            "give the state its own"
-        )
-        yield ("state_dir",), text
-
-
 def _problems_of_two(first: _Folders, second: _Folders) -> Iterator[tuple[Way, str]]:
-    way: Way = ("cameras", second.name)
     if first.output is not None and first.output == second.output:
         text = f"camera {first.name} writes there too; give every camera its own"
-        yield (*way, "output"), f"{str(second.output)!r}: {text}"
+        yield ("cameras", second.name, "output"), f"{str(second.output)!r}: {text}"
     for one, other in ((first, second), (second, first)):
         # A folder that two cameras watch is reported below.
         if _within(other.output, one.watch) and other.output != other.watch:
@@ -99,9 +80,11 @@ def _problems_of_two(first: _Folders, second: _Folders) -> Iterator[tuple[Way, s
             yield ("cameras", other.name, "output"), f"{text}; its products would be seen there"
     nested = _within(first.watch, second.watch) or _within(second.watch, first.watch)
     if nested and _share_names(first.section, second.section):
-        text = f"camera {first.name} watches the same files; give them separate folders or "
-        text += "a filename that tells them apart"
-        yield (*way, "watch"), f"{str(second.watch)!r}: {text}"
+        text = (
+            f"camera {first.name} watches the same files; give them separate folders or a filename"
+            " that tells them apart"
+        )
+        yield ("cameras", second.name, "watch"), f"{str(second.watch)!r}: {text}"
 
 
 def _share_names(*sections: Mapping[str, Any]) -> bool:
@@ -147,29 +130,20 @@ def _real(values: list[object], base: Path) -> list[Path | None]:
 def find_warnings(
     config: Config, adopted: Collection[str] = frozenset()
 ) -> Iterator[tuple[Way, str]]:
-    """Look at the folders and settings of a valid configuration.
+    """Look at the folders and settings of a valid configuration: what could be meant otherwise.
 
     Parameters
     ----------
     config : Config
     adopted : collection of str
         Cameras that have a curve which the daemon has calibrated.
-
-    Yields
-    ------
-    tuple of way and str
-        The key, and what the daemon would run with all the same.
     """
     if not _writable(config.state_dir):
         yield ("state_dir",), f"{_quoted(config.state_dir)} cannot be written by this user"
     for name, camera in config.cameras.items():
-        checks = [_folders_if_they_answer, _response, _times, _clock, _retention]
-        if name in adopted:
-            checks.remove(_response)
-        for check in checks:
-            for way, text in check(camera):
-                yield ("cameras", name, *way), text
-        for way, text in _floors(config.disk.keep_free, camera):
+        found = [_folders_if_they_answer(camera), _times(camera), _clock(camera)]
+        found += [] if name in adopted else [_response(camera)]
+        for way, text in chain(*found, _retention(camera, config.disk.keep_free)):
             yield ("cameras", name, *way), text
 
 
@@ -235,34 +209,33 @@ def _state(path: Path, access: int) -> str:
 
 
 def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
-    bracket = camera.bracket
+    bracket, times = camera.bracket, camera.expected_exposures_us
     round_to = format_duration(bracket.round_to)
     if timedelta(days=1) % bracket.round_to:
         text = f"{round_to} does not divide a day; slots are counted from 1970 and shift every day"
         yield ("bracket", "round_to"), text
     if bracket.grace > bracket.round_to:
-        grace = format_duration(bracket.grace)
-        text = (
-            f"{grace} is longer than round_to ({round_to}); brackets wait while later ones arrive"
-        )
-        yield ("bracket", "grace"), text
-    times = camera.expected_exposures_us
+        text = f"{format_duration(bracket.grace)} is longer than round_to ({round_to})"
+        yield ("bracket", "grace"), f"{text}; brackets wait while later ones arrive"
     if not isinstance(times, tuple):
         return
-    open_for = timedelta(microseconds=sum(times))
-    if open_for > bracket.round_to:
-        text = f"the exposures last {open_for.total_seconds():g} s together, round_to is {round_to}"
-        yield ("bracket", "exposures"), f"{text}: no bracket can ever be complete"
+    key: Way = ("bracket", "exposures")
+    never = "no bracket can ever be complete"
+    open_for = sum(times) / 1e6
+    if open_for > bracket.round_to.total_seconds():
+        text = f"the exposures last {open_for:g} s together, round_to is {round_to}"
+        yield key, f"{text}: {never}"
     unit = MICROSECONDS_PER_UNIT[camera.exposure_unit]
     labelled = {float(value * unit) for value in camera.exposure_labels.values()}
-    odd = [f"{time / unit:.12g}" for time in times if not labelled and time % unit]
-    if odd:
-        text = f"{', '.join(odd)} is never in a name, which holds whole numbers"
-        yield ("bracket", "exposures"), f"{text}: no bracket can ever be complete"
-    strange = [f"{time / unit:.12g}" for time in times if labelled and time not in labelled]
-    if strange:
-        text = f"{', '.join(strange)} has no label in exposure_labels; is it written as a number?"
-        yield ("bracket", "exposures"), text
+    odd = ", ".join(
+        f"{time / unit:.12g}"
+        for time in times
+        if (time not in labelled if labelled else time % unit)
+    )
+    if odd and labelled:
+        yield key, f"{odd} has no label in exposure_labels; is it written as a number?"
+    elif odd:
+        yield key, f"{odd} is never in a name, which holds whole numbers: {never}"
 
 
 def _clock(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
@@ -274,22 +247,17 @@ def _clock(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
         yield ("timezone",), text
 
 
-def _retention(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+def _retention(camera: CameraConfig, floor: int | None) -> Iterator[tuple[Way, str]]:
     retention = camera.retention
     exposures, products = retention.exposures.max_age, retention.products.max_age
-    if not retention.require_product or exposures is None or products is None:
-        return
-    if products < exposures:
+    if retention.require_product and exposures and products and products < exposures:
         text = (
             f"{format_duration(products)} is shorter than exposures.max_age: without their products"
             " exposures are kept; set retention.require_product to false if both are to go"
         )
         yield ("retention", "products", "max_age"), text
-
-
-def _floors(floor: int | None, camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     for kind in ("exposures", "products"):
-        keep_free = getattr(camera.retention, kind).keep_free
+        keep_free = getattr(retention, kind).keep_free
         if floor is not None and keep_free is not None and keep_free <= floor:
             text = "is no more than disk.keep_free: publishing pauses before anything is deleted"
             yield ("retention", kind, "keep_free"), text

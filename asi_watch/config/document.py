@@ -17,8 +17,6 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from asi_watch.errors import AsiWatchError
 
-__all__ = ["ConfigError", "Document", "Problem", "Way", "read_document", "written_way"]
-
 Way: TypeAlias = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
@@ -61,6 +59,17 @@ class ConfigError(AsiWatchError, ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+def refused(file: str, message: str, line: int | None = None) -> ConfigError:
+    """Make the error for a file as a whole.
+
+    Parameters
+    ----------
+    file, message : str
+    line : int, optional
+    """
+    return ConfigError([Problem(file, line, "", message)])
+
+
 @dataclass(slots=True)
 class Document:
     """The values of a file, the lines of their keys, and what was wrong with its structure."""
@@ -72,20 +81,8 @@ class Document:
     """The text of single values exactly as it stands in the file."""
     problems: list[Problem] = field(default_factory=list)
 
-    def line_of(self, way: Way) -> int | None:
-        """Find the line of a key, or of the nearest one above it.
-
-        Parameters
-        ----------
-        way : Way
-            Keys and list positions.
-        """
-        while way and way not in self.lines:
-            way = way[:-1]
-        return self.lines.get(way)
-
     def problem(self, way: Way, message: str, line: int | None = None) -> Problem:
-        """Make a problem of a key, at its line.
+        """Make a problem of a key, at its line or that of the nearest key above it.
 
         Parameters
         ----------
@@ -93,35 +90,24 @@ class Document:
         message : str
             What is wrong, and what would be right.
         line : int, optional
-            Counted from 1; default: that of the key.
+            Where it is not the key's.
         """
-        at = self.line_of(way) if line is None else line
-        return Problem(self.file, at, written_way(way), message)
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in way)
+        while way and way not in self.lines:
+            way = way[:-1]
+        at = self.lines.get(way) if line is None else line
+        return Problem(self.file, at, key.removeprefix("."), message)
 
     def refuse(self, way: Way, message: str, line: int | None = None) -> None:
-        """Record a problem at a key.
+        """Record a problem, as for `problem`.
 
         Parameters
         ----------
         way : Way
         message : str
         line : int, optional
-            As for `problem`.
         """
         self.problems.append(self.problem(way, message, line))
-
-
-def written_way(way: Way) -> str:
-    """Write a way as ``cameras.roof.products[0].format``, positions counted from 0.
-
-    Parameters
-    ----------
-    way : Way
-    """
-    text = ""
-    for part in way:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
 
 
 def read_document(text: bytes, file: str) -> Document:
@@ -130,34 +116,22 @@ def read_document(text: bytes, file: str) -> Document:
     Parameters
     ----------
     text : bytes
-        The file's content, UTF-8.
+        The file's content, UTF-8. ConfigError when it is no YAML at all.
     file : str
         Its name, for messages.
-
-    Raises
-    ------
-    ConfigError
-        When the text is no YAML at all.
     """
     loader = yaml.SafeLoader(_decoded(text, file))
     try:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise ConfigError([_syntax_problem(error, file)]) from None
+        raise _syntax_error(error, file) from None
     except RecursionError:
-        raise ConfigError([Problem(file, None, "", "lists or mappings nest too deeply")]) from None
-    document = Document(file)
+        raise refused(file, "lists or mappings nest too deeply") from None
     if root is None:
-        raise ConfigError([Problem(file, None, "", "the file is empty; it needs at least cameras")])
-    try:
-        document.data = _Reader(document, loader).value(root, ())
-    except _TooMuchError as error:
-        raise ConfigError([Problem(file, None, "", str(error))]) from None
+        raise refused(file, "the file is empty; it needs at least cameras")
+    document = Document(file)
+    document.data = _Reader(document, loader).value(root, ())
     return document
-
-
-class _TooMuchError(Exception):
-    """The file stands for more values than any configuration has."""
 
 
 class _Reader:
@@ -184,9 +158,10 @@ class _Reader:
     def _count(self, depth: int) -> None:
         self.count += 1
         if self.count > _MAX_VALUES:
-            raise _TooMuchError(f"the file stands for more than {_MAX_VALUES} values")
+            raise refused(self.document.file, f"the file stands for more than {_MAX_VALUES} values")
         if depth > _MAX_DEPTH:
-            raise _TooMuchError(f"lists or mappings nest more than {_MAX_DEPTH} deep")
+            text = f"lists or mappings nest more than {_MAX_DEPTH} deep"
+            raise refused(self.document.file, text)
 
     def _scalar(self, node: ScalarNode, way: Way) -> Any:
         kind = node.tag.removeprefix(_TAG)
@@ -263,12 +238,12 @@ def _decoded(text: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         message = f"byte 0x{text[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise ConfigError([Problem(file, line, "", message)]) from None
+        raise refused(file, message, line) from None
     odd = yaml.reader.Reader.NON_PRINTABLE.search(decoded)
     if odd is not None:
         line = decoded.count("\n", 0, odd.start()) + 1
         message = f"the character U+{ord(odd[0]):04X} cannot stand in a YAML file; remove it"
-        raise ConfigError([Problem(file, line, "", message)])
+        raise refused(file, message, line)
     return decoded
 
 
@@ -289,10 +264,10 @@ _SYNTAX_HINTS: Final = (
 )
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
+def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     said = " ".join(str(part) for part in (error.context, error.problem) if part)
     hint = next((text for sign, text in _SYNTAX_HINTS if sign in said), said)
-    line = None if mark is None else mark.line + 1
-    column = "" if mark is None else f", column {mark.column + 1}"
-    return Problem(file, line, "", f"this is no YAML{column}: {hint}")
+    if mark is None:
+        return refused(file, f"this is no YAML: {hint}")
+    return refused(file, f"this is no YAML, column {mark.column + 1}: {hint}", mark.line + 1)

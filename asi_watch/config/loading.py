@@ -12,11 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from asi_watch.config.checks import folder_problems
-from asi_watch.config.document import MAX_BYTES, ConfigError, Document, Problem, Way, read_document
+from asi_watch.config.document import MAX_BYTES, ConfigError, Document, Way, read_document, refused
 from asi_watch.config.model import Config, Section
 from asi_watch.config.values import REFUSED, shown
-
-__all__ = ["LoadedConfig", "dump_config", "load_config", "parse_config", "read_config"]
 
 _WANTED: Final[Mapping[str, str]] = {
     "cameras": "a mapping of camera names to their settings",
@@ -25,8 +23,7 @@ _WANTED: Final[Mapping[str, str]] = {
     "format": "one of jpg, png, jp2, exr, tiff, hdr",
 }
 _KINDS: Final[Mapping[str, str]] = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
+    **dict.fromkeys(("int_type", "int_from_float"), "a whole number"),
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "text",
@@ -34,8 +31,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "bool_type": "true or false",
     "dict_type": "a mapping of names to settings",
     "tuple_type": "a list, such as [{format: jpg}]",
-    "model_type": "a mapping of keys to values",
-    "model_attributes_type": "a mapping of keys to values",
+    **dict.fromkeys(("model_type", "model_attributes_type"), "a mapping of keys to values"),
 }
 _LIMITS: Final[Mapping[str, tuple[str, str]]] = {
     "greater_than_equal": ("ge", "{} or more"),
@@ -54,17 +50,12 @@ class LoadedConfig:
 
 
 def load_config(path: str | Path) -> Config:
-    """Read and validate a configuration file.
+    """Read and validate a configuration file; ConfigError names every problem of the file.
 
     Parameters
     ----------
     path : str or pathlib.Path
         The YAML file; relative paths in it count from its own folder.
-
-    Raises
-    ------
-    ConfigError
-        With every problem of the file, each with its line, key, value and what would be right.
     """
     return read_config(path).config
 
@@ -74,23 +65,22 @@ def read_config(path: str | Path) -> LoadedConfig:
 
     Parameters
     ----------
-    path : str | Path
+    path : str or pathlib.Path
     """
     file = str(path)
     try:
         with Path(path).open("rb") as stream:
             text = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError([Problem(file, None, "", f"cannot be read: {reason}")]) from None
+        raise refused(file, f"cannot be read: {error.strerror or error}") from None
     if len(text) > MAX_BYTES:
-        message = f"is larger than {MAX_BYTES // 1_000_000} MB: this is no configuration"
-        raise ConfigError([Problem(file, None, "", message)])
+        size = f"{MAX_BYTES // 1_000_000} MB"
+        raise refused(file, f"is larger than {size}: this is no configuration")
     return parse_config(text, file, Path(path).absolute().parent)
 
 
 def parse_config(text: bytes, file: str, base: Path) -> LoadedConfig:
-    """Validate the text of a configuration file.
+    """Validate the text of a configuration file; ConfigError names every problem.
 
     Parameters
     ----------
@@ -100,11 +90,6 @@ def parse_config(text: bytes, file: str, base: Path) -> LoadedConfig:
         Its name, for messages.
     base : pathlib.Path
         Where relative paths count from.
-
-    Raises
-    ------
-    ConfigError
-        With every problem found.
     """
     document = read_document(text, file)
     config = None
@@ -112,9 +97,7 @@ def parse_config(text: bytes, file: str, base: Path) -> LoadedConfig:
         config = Config.model_validate(document.data, context={"base": base})
     except ValidationError as error:
         _record(error, document)
-    for way, message in folder_problems(
-        document.data, base, Config.model_fields["state_dir"].default
-    ):
+    for way, message in folder_problems(document.data, base):
         document.refuse(way, message)
     if document.problems or config is None:
         # Sorted by line; problems of one line stay in the order they were found.
@@ -134,14 +117,9 @@ def dump_config(config: Config) -> str:
         data["cameras"][name]["products"] = [
             {"format": product.format, **product.options} for product in camera.products
         ]
-    return yaml.dump(
-        data,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-        default_flow_style=None,
-    )
+    style: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
+    text: str = yaml.dump(data, Dumper=_Dumper, width=100, **style)
+    return text
 
 
 class _Dumper(yaml.SafeDumper):

@@ -97,8 +97,7 @@ class BracketConfig(Section):
         if count is not None and self.min_exposures > count:
             text = f"{self.min_exposures} can never be reached; a bracket has {count} exposures"
             found.append(("min_exposures", text))
-        if found:
-            raise v.refusals(found)
+        v.refuse_keys(found)
         return self
 
 
@@ -132,7 +131,7 @@ class MergeConfig(Section):
     def _check(self) -> Self:
         if self.low_clip >= self.high_clip:
             text = f"{self.low_clip} must be smaller than high_clip, which is {self.high_clip}"
-            raise v.refusals([("low_clip", text)])
+            v.refuse_keys([("low_clip", text)])
         return self
 
 
@@ -188,8 +187,7 @@ class ProductConfig(Section):
             given = self.model_fields_set & set(options) if owner != self.format else set()
             text = f"is an option of {owner}, not of {self.format}; remove it"
             found += [(name, text) for name in sorted(given)]
-        if found:
-            raise v.refusals(found)
+        v.refuse_keys(found)
         return self
 
 
@@ -209,11 +207,7 @@ class RecalibrateConfig(Section):
 class LimitsConfig(Section):
     """What is kept of one kind of files; None means no limit."""
 
-    max_age: Annotated[
-        v.DurationOrNever,
-        v.within("1h", "36500d"),
-        BeforeValidator(v.read_age_or_never),
-    ] = None
+    max_age: Annotated[v.AgeOrNever, v.within("1h", "36500d")] = None
     keep_free: v.OptionalSize = None
 
     @property
@@ -228,7 +222,7 @@ class LimitsConfig(Section):
             return data
         if data["max_size"] is not None:
             text = "is no longer possible; write max_age, such as 30d, or keep_free, such as 50GB"
-            raise v.refusals([("max_size", text)])
+            v.refuse_keys([("max_size", text)])
         # Version 0.1 wrote it into complete configurations.
         return {key: value for key, value in data.items() if key != "max_size"}
 
@@ -354,8 +348,7 @@ class CameraConfig(Section):
         if self.merge.algorithm == "mertens" and radiance:
             text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"
             found.append(("merge.algorithm", text))
-        if found:
-            raise v.refusals(found)
+        v.refuse_keys(found)
         return self
 
 

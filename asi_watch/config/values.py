@@ -29,34 +29,36 @@ from asi_watch.naming import NamePattern, parse_timezone
 
 REFUSED: Final = "asi_watch_refused"
 """The type of pydantic errors whose text is already written for the operator."""
-NEVER: Final = "never"
-"""The word for a duration that does not end; configuration keys that allow it hold None."""
 READABLE_EXTENSIONS: Final = ("jpg", "jpeg", "jpe", "jfif", "png", "jp2")
-
+_NEVER: Final = "never"
 _T = TypeVar("_T")
 Circle: TypeAlias = tuple[float, float, float]
 Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
 
 
-def refusal(text: str) -> PydanticCustomError:
-    """Make the error for one value, with its final text.
+def refusal(text: str, found: Sequence[tuple[str, str]] = ()) -> PydanticCustomError:
+    """Make the error for one value, with its final text, or for several keys of a section.
 
     Parameters
     ----------
     text : str
+    found : sequence of (str, str)
+        Keys, each with its text.
     """
-    return PydanticCustomError(REFUSED, "{text}", {"text": text})
+    context = {"text": text, "found": list(found)} if found else {"text": text}
+    return PydanticCustomError(REFUSED, "{text}", context)
 
 
-def refusals(found: Sequence[tuple[str, str]]) -> PydanticCustomError:
-    """Make the error for several keys of a section: pairs of key and text.
+def refuse_keys(found: Sequence[tuple[str, str]]) -> None:
+    """Raise the error for several keys of a section; nothing where nothing was found.
 
     Parameters
     ----------
-    found : Sequence[tuple[str, str]]
+    found : sequence of (str, str)
+        Keys, each with what is wrong.
     """
-    text = "; ".join(f"{key}: {message}" for key, message in found)
-    return PydanticCustomError(REFUSED, "{text}", {"text": text, "found": list(found)})
+    if found:
+        raise refusal("; ".join(f"{key}: {text}" for key, text in found), found)
 
 
 def shown(value: object) -> str:
@@ -74,14 +76,27 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number (true and false are none).
+def _is_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
 
-    Parameters
-    ----------
-    value : object
-    """
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+def _is_count(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _are_numbers(value: object, count: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count and all(map(_is_number, value))
+
+
+def _parse(parse: Callable[[str], _T], value: Any, kinds: type | UnionType, otherwise: str) -> _T:
+    """Parse a value of these kinds; what is wrong with it is refused in the parser's words."""
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise refusal(f"{shown(value)} {otherwise}")
+    try:
+        return parse(str(value))
+    except ValueError as error:
+        raise refusal(str(error)) from None
 
 
 # -- durations and sizes ---------------------------------------------------------------------
@@ -98,35 +113,21 @@ _OTHER_SPELLINGS = {"m": "min", "µs": "us", "μs": "us"}  # the micro sign and 
 _DURATION = re.compile(r"(?P<number>-?[0-9]{1,18}(?:\.[0-9]{1,15})?) ?(?P<unit>[A-Za-zµμ]{0,9})")
 _LONGEST = timedelta(days=36_500)
 _DURATIONS = "write a number and its unit, such as 500ms, 30s, 2min, 24h or 1d"
-_BYTES = {
-    "TiB": 1 << 40,
-    "TB": 10**12,
-    "GiB": 1 << 30,
-    "GB": 10**9,
-    "MiB": 1 << 20,
-    "MB": 10**6,
-    "KiB": 1 << 10,
-    "kB": 10**3,
-    "B": 1,
-}
+_BYTES = {f"{p}iB": 1 << 10 * n for n, p in ((4, "T"), (3, "G"), (2, "M"), (1, "K"))}
+_BYTES |= {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
 _SIZE_UNITS = {unit.lower(): factor for unit, factor in _BYTES.items()}
 _SIZE = re.compile(r"(?P<number>[0-9]{1,20}) ?(?P<unit>[A-Za-z]{0,4})")
+_SIZES = "is no amount of memory; write it as 512MB or 2GiB"
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a duration with its unit, exactly.
+    """Read a duration with its unit, exactly; the text of its ValueError says what is right.
 
     Parameters
     ----------
     text : str
         A number (decimals allowed, a minus sign too) and one of the units
         ``us``, ``ms``, ``s``, ``min`` (or ``m``), ``h``, ``d``.
-
-    Raises
-    ------
-    ValueError
-        When the unit is missing or unknown, when the value is finer than a microsecond or
-        longer than a hundred years. The text says what would be right.
     """
     written = repr(text if len(text) <= 40 else f"{text[:37]}...")
     match = _DURATION.fullmatch(text.strip())
@@ -150,17 +151,12 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Write a duration so that `parse_duration` gives the same one back.
+    """Write a duration so that `parse_duration` gives the same one back: ``90s``, ``24h``, ``2d``.
 
     Parameters
     ----------
     duration : datetime.timedelta
         Any length, negative too.
-
-    Returns
-    -------
-    str
-        A whole number of the largest unit that holds it exactly: ``90s``, ``24h``, ``2d``.
     """
     microseconds = duration // timedelta(microseconds=1)
     for unit, per_unit in _MICROSECONDS.items():
@@ -172,22 +168,16 @@ def format_duration(duration: timedelta) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Read an amount of memory with its unit, in bytes.
+    """Read an amount of memory with its unit, in bytes; ValueError when it is none.
 
     Parameters
     ----------
     text : str
         A whole number and one of ``B kB MB GB TB`` (thousands) or ``KiB MiB GiB TiB`` (1024s).
-
-    Raises
-    ------
-    ValueError
-        When it is none; the text says what would be right.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or match["unit"].lower() not in (*_SIZE_UNITS, ""):
-        written = repr(text if len(text) <= 40 else f"{text[:37]}...")
-        raise ValueError(f"{written} is no amount of memory; write it as 512MB or 2GiB")
+        raise ValueError(f"{text if len(text) <= 40 else text[:37] + '...'!r} {_SIZES}")
     if not match["unit"]:
         raise ValueError(f"{text.strip()!r} has no unit; did you mean {match['number']}MB?")
     return int(match["number"]) * _SIZE_UNITS[match["unit"].lower()]
@@ -204,16 +194,6 @@ def format_size(size: int) -> str:
     return min(texts, key=len) if size else "0B"
 
 
-def _parse(parse: Callable[[str], _T], value: Any, kinds: type | UnionType, otherwise: str) -> _T:
-    """Parse a value of these kinds; what is wrong with it is refused in the parser's words."""
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise refusal(f"{shown(value)} {otherwise}")
-    try:
-        return parse(str(value))
-    except ValueError as error:
-        raise refusal(str(error)) from None
-
-
 def _read_duration(value: Any) -> timedelta:
     """Read ``30s`` and the like; a bare number is refused because its unit is not known."""
     if isinstance(value, timedelta):
@@ -223,19 +203,14 @@ def _read_duration(value: Any) -> timedelta:
 
 
 def _read_duration_or_never(value: Any) -> timedelta | None:
-    return None if value is None or value == NEVER else _read_duration(value)
+    return None if value is None or value == _NEVER else _read_duration(value)
 
 
-def read_age_or_never(value: Any) -> Any:
-    """Refuse a bare number as an age: days are meant, but a unit must stand there.
-
-    Parameters
-    ----------
-    value : Any
-    """
-    if is_number(value):
+def _read_age_or_never(value: Any) -> timedelta | None:
+    """Refuse a bare number as an age: days are meant, but a unit must stand there."""
+    if _is_number(value):
         raise refusal(f"{shown(value)} has no unit; did you mean {value:g}d?")
-    return value
+    return _read_duration_or_never(value)
 
 
 def _read_offset(value: Any) -> timedelta:
@@ -268,28 +243,27 @@ def within(least: str, most: str) -> AfterValidator:
 
 
 def _read_size(value: Any) -> int:
-    otherwise = "is no amount of memory; write it as 512MB or 2GiB"
-    size = _parse(parse_size, value, str | int, otherwise)
+    size = _parse(parse_size, value, str | int, _SIZES)
     if not 1 << 20 <= size <= 1 << 50:
         raise refusal(f"{shown(value)} is out of range; it must be 1MiB…1024TiB")
     return size
 
 
-_WRITE_DURATION = PlainSerializer(format_duration, return_type=str)
-Duration: TypeAlias = Annotated[timedelta, BeforeValidator(_read_duration), _WRITE_DURATION]
-Offset: TypeAlias = Annotated[timedelta, BeforeValidator(_read_offset), _WRITE_DURATION]
+_WRITE = PlainSerializer(format_duration, return_type=str)
+_WRITE_OR_NEVER = PlainSerializer(lambda d: _NEVER if d is None else format_duration(d))
+Duration: TypeAlias = Annotated[timedelta, BeforeValidator(_read_duration), _WRITE]
+Offset: TypeAlias = Annotated[timedelta, BeforeValidator(_read_offset), _WRITE]
 DurationOrNever: TypeAlias = Annotated[
-    timedelta | None,
-    BeforeValidator(_read_duration_or_never),
-    PlainSerializer(lambda d: NEVER if d is None else format_duration(d), return_type=str),
+    timedelta | None, BeforeValidator(_read_duration_or_never), _WRITE_OR_NEVER
 ]
-Size: TypeAlias = Annotated[
-    int, PlainValidator(_read_size), PlainSerializer(format_size, return_type=str)
+AgeOrNever: TypeAlias = Annotated[
+    timedelta | None, BeforeValidator(_read_age_or_never), _WRITE_OR_NEVER
 ]
+Size: TypeAlias = Annotated[int, PlainValidator(_read_size), PlainSerializer(format_size)]
 OptionalSize: TypeAlias = Annotated[
     int | None,
     PlainValidator(lambda value: None if value is None else _read_size(value)),
-    PlainSerializer(lambda s: None if s is None else format_size(s), return_type=str | None),
+    PlainSerializer(lambda size: None if size is None else format_size(size)),
 ]
 """None: no limit."""
 
@@ -317,8 +291,7 @@ def _read_optional_path(value: Any, info: ValidationInfo) -> Path | None:
 
 def _read_camera_name(value: str) -> str:
     """Check a camera's name: it stands in log lines, metrics and file names."""
-    plain = value.isascii() and value.replace("-", "").replace("_", "").isalnum()
-    if not plain or not value[0].isalnum() or len(value) > 64:
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
         raise refusal(
             f"{shown(value)} is no name for a camera; use up to 64 letters, digits, '-' and '_', "
             "a letter or digit first"
@@ -350,9 +323,7 @@ def _read_extensions(value: Any) -> tuple[str, ...]:
     return found
 
 
-PathField: TypeAlias = Annotated[
-    Path, BeforeValidator(_read_path), PlainSerializer(str, return_type=str)
-]
+PathField: TypeAlias = Annotated[Path, BeforeValidator(_read_path), PlainSerializer(str)]
 OptionalPath: TypeAlias = Annotated[Path | None, BeforeValidator(_read_optional_path)]
 CameraName: TypeAlias = Annotated[str, AfterValidator(_read_camera_name)]
 Template: TypeAlias = Annotated[str, PlainValidator(_read_template)]
@@ -370,7 +341,7 @@ def _read_labels(value: Any) -> dict[str, float]:
     wrong = [
         f"{shown(label)}: {shown(exposure)} is no exposure time; it must be a number above 0"
         for label, exposure in value.items()
-        if not (is_number(exposure) and exposure > 0)
+        if not (_is_number(exposure) and exposure > 0)
     ]
     wrong += [
         f"{shown(label)} is no label; it must be text that a file name can hold"
@@ -384,18 +355,16 @@ def _read_labels(value: Any) -> dict[str, float]:
 
 def _read_exposures(value: Any) -> Exposures:
     """Read a list of exposure times, their count, or ``auto``."""
-    if value == "auto":
-        return "auto"
+    if value == "auto" or _is_count(value, 2, MAX_EXPOSURES):
+        return value  # type: ignore[no-any-return]
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 2 <= value <= MAX_EXPOSURES:
-            raise refusal(f"{value} exposures make no bracket; it must be 2…{MAX_EXPOSURES}")
-        return value
+        raise refusal(f"{value} exposures make no bracket; it must be 2…{MAX_EXPOSURES}")
     if not isinstance(value, list | tuple):
         raise refusal(
             f"{shown(value)} says nothing about exposures; write a list such as [80, 160, 320], "
             "their count, or auto"
         )
-    wrong = [shown(item) for item in value if not (is_number(item) and item > 0)]
+    wrong = [shown(item) for item in value if not (_is_number(item) and item > 0)]
     if wrong:
         raise refusal(f"{', '.join(wrong)}: an exposure time must be a number above 0")
     twice = sorted({item for item in value if value.count(item) > 1})
@@ -410,8 +379,7 @@ def _read_exposures(value: Any) -> Exposures:
 def _read_tone_range(value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
-    pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))
-    if not pair or not value[0] < value[1]:
+    if not _are_numbers(value, 2) or not value[0] < value[1]:
         raise refusal(f"{shown(value)}: write two numbers, the smaller first, such as [-6.5, 4.0]")
     return float(value[0]), float(value[1])
 
@@ -432,8 +400,7 @@ def _read_disc(value: Any) -> Circle | None:
 def _read_circle(value: Any, choices: str) -> Circle | None:
     if value is None:
         return None
-    three = isinstance(value, list | tuple) and len(value) == 3 and all(map(is_number, value))
-    if not three or not value[2] > 0:
+    if not _are_numbers(value, 3) or not value[2] > 0:
         raise refusal(
             f"{shown(value)}: write {choices}, or column, row and radius of the sky disc in"
             " pixels, such as [1024, 1010, 980]"
@@ -441,12 +408,10 @@ def _read_circle(value: Any, choices: str) -> Circle | None:
     return float(value[0]), float(value[1]), float(value[2])
 
 
-def _read_workers(value: Any) -> int | Literal["auto"]:
-    count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256
-    if value != "auto" and not count:
+def _read_workers(value: Any) -> Any:
+    if value != "auto" and not _is_count(value, 1, 256):
         raise refusal(f"{shown(value)}: write auto or a whole number of threads, 1…256")
-    result: int | Literal["auto"] = value
-    return result
+    return value
 
 
 def _read_subsampling(value: Any) -> Any:
