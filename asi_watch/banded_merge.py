@@ -106,7 +106,14 @@ class BandedMerge:
         return self._findings
 
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
-        """Display picture, shape (H, W, C), uint8 or uint16; into `out` if given."""
+        """Display picture, shape (H, W, C), uint8 or uint16; into `out` if given.
+
+        Parameters
+        ----------
+        dtype : type
+            `numpy.uint8` or `numpy.uint16`.
+        out : ndarray, optional
+        """
         whole = np.empty(self._shape, dtype) if out is None else out
         for rows, merge in self._bands():
             whole[rows] = merge.picture(whole.dtype.type)
@@ -114,7 +121,13 @@ class BandedMerge:
         return whole
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
-        """Write rows first:last of the picture into `out`; computes the whole picture."""
+        """Write rows first:last of the picture into `out`; computes the whole picture.
+
+        Parameters
+        ----------
+        first, last : int
+        out : ndarray, shape (last − first, W, C)
+        """
         out[...] = self.picture(out.dtype.type)[first:last]
 
     def radiance(self) -> Radiance:
@@ -128,7 +141,13 @@ class BandedMerge:
         return Radiance(ln, validity)
 
     def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as half floats; None where they cannot hold its whole range."""
+        """Radiance factor · E as half floats; None where they cannot hold its whole range.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+        """
         height, width, channels = self._shape
         planes = np.empty((channels, height, width), np.float16)
         validity = np.empty((channels, height, width), np.uint8)

@@ -48,6 +48,11 @@ class Frames:
     def read(self, path: str) -> Frame:
         """Decode a file strictly; its pixels are the caller's until `hold` or `give_back`.
 
+        Parameters
+        ----------
+        path : str
+            Relative to the root.
+
         Raises
         ------
         ImageError
@@ -57,7 +62,14 @@ class Frames:
         return read_image(name, limits=self._limits, allocate=self._buffers.take)
 
     def hold(self, exposure: Exposure, frame: Frame) -> bool:
-        """Keep the pixels of an exposure; False once the frames are dropped: they stay yours."""
+        """Keep the pixels of an exposure; False once the frames are dropped: they stay yours.
+
+        Parameters
+        ----------
+        exposure : Exposure
+        frame : Frame
+            What was read from its file.
+        """
         with self._lock:
             if self._dropped:
                 return False
@@ -70,6 +82,11 @@ class Frames:
 
     def get(self, exposure: Exposure) -> NDArray[np.uint8]:
         """Return the pixels of an exposure, and keep them.
+
+        Parameters
+        ----------
+        exposure : Exposure
+            With the signature under which its file was read.
 
         Raises
         ------
@@ -90,6 +107,10 @@ class Frames:
     def get_all(self, exposures: Sequence[Exposure]) -> list[NDArray[np.uint8]]:
         """Return the pixels of exposures, which must be of one size.
 
+        Parameters
+        ----------
+        exposures : sequence of Exposure
+
         Raises
         ------
         ImageError
@@ -108,7 +129,12 @@ class Frames:
         return images
 
     def odd_orientations(self, exposures: Sequence[Exposure]) -> tuple[str, ...]:
-        """Say which exposures, all held once, have another EXIF orientation than the others."""
+        """Say which exposures, all held once, have another EXIF orientation than the others.
+
+        Parameters
+        ----------
+        exposures : sequence of Exposure
+        """
         with self._lock:
             found = [self._orientations.get(exposure.path, 1) for exposure in exposures]
         usual = max(set(found), key=found.count)
@@ -124,7 +150,12 @@ class Frames:
         self._buffers.give(pixels)
 
     def keep_only(self, paths: Collection[str]) -> None:
-        """Let go of all frames but these."""
+        """Let go of all frames but these.
+
+        Parameters
+        ----------
+        paths : collection of str
+        """
         with self._lock:
             gone = [self._held.pop(path)[1] for path in list(self._held) if path not in paths]
         for pixels in gone:

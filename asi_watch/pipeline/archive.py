@@ -126,7 +126,12 @@ class ArchiveSummary:
     curve: ResponseCurve | None = None
 
     def add(self, outcome: BracketOutcome) -> None:
-        """Count one bracket."""
+        """Count one bracket.
+
+        Parameters
+        ----------
+        outcome : BracketOutcome
+        """
         self.merged += outcome.error is None and not outcome.stood
         self.stood += outcome.stood
         self.products += 0 if outcome.stood else len(outcome.products)
@@ -301,6 +306,10 @@ class BracketMerger:
     def merge(self, bracket: ArchiveBracket) -> BracketOutcome:
         """Merge one bracket and publish its products.
 
+        Parameters
+        ----------
+        bracket : ArchiveBracket
+
         Raises
         ------
         ImageError, BracketError, ResponseFileError, PublishError
@@ -446,7 +455,12 @@ def _log_outcome(outcome: BracketOutcome, told: Counter[str]) -> None:
 
 
 def check_workers(workers: int) -> None:
-    """Raise `ValueError` if that is no number of threads: a whole number, not negative."""
+    """Raise `ValueError` if that is no number of threads: a whole number, not negative.
+
+    Parameters
+    ----------
+    workers : int
+    """
     if not isinstance(workers, int) or workers < 0:
         raise ValueError(f"the number of workers is 0 or more, a whole number; got {workers!r}")
 
@@ -455,6 +469,12 @@ def check_products(
     settings: MergeSettings, curve: ResponseCurve | None, products: Sequence[ProductSpec]
 ) -> None:
     """Refuse settings, curve and products that do not go together, before any work is done.
+
+    Parameters
+    ----------
+    settings : MergeSettings
+    curve : ResponseCurve or None
+    products : sequence of ProductSpec
 
     Raises
     ------
@@ -475,7 +495,12 @@ def check_products(
 
 
 def user_output(folder: str | os.PathLike[str]) -> OutputFolder:
-    """Return a folder for products with the permissions that the user's umask gives."""
+    """Return a folder for products with the permissions that the user's umask gives.
+
+    Parameters
+    ----------
+    folder : path-like
+    """
     mode, folder_mode = user_modes()
     return OutputFolder(folder, file_mode=mode, folder_mode=folder_mode)
 

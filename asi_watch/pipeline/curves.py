@@ -182,7 +182,14 @@ def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str
 
 
 def plot_title(name: str, curve: ResponseCurve) -> str:
-    """Give what a plot of a curve is called: file, curve and day, where they are known."""
+    """Give what a plot of a curve is called: file, curve and day, where they are known.
+
+    Parameters
+    ----------
+    name : str
+        The curve's file.
+    curve : ResponseCurve
+    """
     made = str(curve.metadata.get("timestamp_utc", ""))[:10]
     return " · ".join(filter(None, (shown(name), f"curve {curve.curve_id}", shown(made))))
 
@@ -213,6 +220,10 @@ def extrapolated_codes(metadata: Mapping[str, Any], channels: int) -> list[list[
 
 def check_plot_name(path: str | Path) -> None:
     """Refuse a plot whose suffix names no format, before any work is done for it.
+
+    Parameters
+    ----------
+    path : str or Path
 
     Raises
     ------

@@ -72,6 +72,10 @@ def exposure_of_name(name: str) -> int | None:
     """Read the number at the end of a file name, ``*_<EXPO>.<ext>``; None if there is none.
 
     Folders before the name are ignored. The time of day in ``YYYYMMDD_HHMMSS.jpg`` is none.
+
+    Parameters
+    ----------
+    name : str
     """
     base = name.rpartition("/")[2]
     match = EXPOSURE_AT_END.search(base)
@@ -87,6 +91,10 @@ def parse_timestamp(name: str) -> datetime | None:
     """Read the first 14 digits of a file name that are a date and time, naive; None without any.
 
     Folders before the name are ignored. ``YYYYMMDD_HHMMSS`` is understood as well.
+
+    Parameters
+    ----------
+    name : str
     """
     found = _find_timestamp(name.rpartition("/")[2])
     return None if found is None else found[0]
@@ -97,6 +105,10 @@ def parse_name(name: str) -> ParsedName | None:
 
     None when one of them is missing or the exposure is zero; for a hidden file, and for a copy
     such as ``..._640_1.jpg``.
+
+    Parameters
+    ----------
+    name : str
     """
     base = name.rpartition("/")[2]
     found = None if is_hidden(base) else _find_timestamp(base)
@@ -198,7 +210,12 @@ class ArchiveBracket:
         return tuple((e, winner) for e, winner in pairs if winner.path != e.path)
 
     def check_usable(self, min_exposures: int) -> None:
-        """Raise `BracketError`, with a file and the reason, if there is too little in it."""
+        """Raise `BracketError`, with a file and the reason, if there is too little in it.
+
+        Parameters
+        ----------
+        min_exposures : int
+        """
         name, count = shown(self.first.path), len(self.exposures)
         if (too_many := why_too_many(e.exposure_us for e in self.exposures)) is not None:
             raise BracketError(f"{name}: {too_many}")
@@ -329,6 +346,10 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
 def slot_length(round_ts_to: str) -> timedelta:
     """Read the length of a slot as pandas does, such as ``30s``, ``1min`` or ``2h``.
 
+    Parameters
+    ----------
+    round_ts_to : str
+
     Raises
     ------
     ValueError
@@ -350,7 +371,14 @@ def slot_length(round_ts_to: str) -> timedelta:
 
 
 def with_signature(exposure: Exposure, root: str) -> Exposure:
-    """Return an exposure with the size and time that its file has now, if it is there."""
+    """Return an exposure with the size and time that its file has now, if it is there.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    root : str
+        Folder that its path is relative to.
+    """
     try:
         status = os.lstat(f"{root}/{exposure.path}")
     except OSError:
@@ -438,7 +466,12 @@ _LENGTHS = [
 
 
 def slots_too_long(brackets: Iterable[ArchiveBracket]) -> str | None:
-    """Say how many slots held several brackets, and which length would part them, if any did."""
+    """Say how many slots held several brackets, and which length would part them, if any did.
+
+    Parameters
+    ----------
+    brackets : iterable of ArchiveBracket
+    """
     doubled = [b for b in brackets if b.intervals]
     if not doubled:
         return None
@@ -457,6 +490,10 @@ def folders_that_clash(brackets: Iterable[ArchiveBracket]) -> tuple[str, str] | 
     """Find two folders with the same exposures of the same brackets: two cameras, it seems.
 
     Returns the first such pair: the folder whose file is used, and the other.
+
+    Parameters
+    ----------
+    brackets : iterable of ArchiveBracket
     """
     for loser, winner in _pairs(brackets):
         theirs, ours = (PurePosixPath(e.path).parent for e in (loser, winner))
@@ -466,7 +503,12 @@ def folders_that_clash(brackets: Iterable[ArchiveBracket]) -> tuple[str, str] | 
 
 
 def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
-    """Log which files are not used for the sake of others, and what helps against it."""
+    """Log which files are not used for the sake of others, and what helps against it.
+
+    Parameters
+    ----------
+    brackets : sequence of ArchiveBracket
+    """
     pairs = list(_pairs(brackets))
     for loser, winner in pairs[:_SHOWN]:
         log.warning("%s is not used%s", shown(loser.path), _why(loser, winner))

@@ -53,7 +53,12 @@ _MAX_TEXT = 2000
 
 
 def describe(provenance: Provenance) -> str:
-    """Return one ASCII sentence for people: exposures, camera, slot, algorithm."""
+    """Return one ASCII sentence for people: exposures, camera, slot, algorithm.
+
+    Parameters
+    ----------
+    provenance : Provenance
+    """
     times = ", ".join(f"{source.exposure_us:g}" for source in provenance.sources)
     of = f" of {provenance.expected}" if provenance.expected is not None else ""
     curve = f", response curve {provenance.curve_id}" if provenance.curve_id else ""
@@ -106,7 +111,14 @@ def _jpeg_segments(provenance: Provenance) -> bytes:
 
 
 def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
-    """Return a JPEG with EXIF and provenance put behind its JFIF segment."""
+    """Return a JPEG with EXIF and provenance put behind its JFIF segment.
+
+    Parameters
+    ----------
+    image : bytes
+        A whole JPEG.
+    provenance : Provenance
+    """
     at = 2
     if image[2:4] == b"\xff\xe0":
         at = 4 + int.from_bytes(image[4:6], "big")
@@ -115,7 +127,14 @@ def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
 
 
 def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
-    """Return a PNG with eXIf and iTXt chunks put behind its header."""
+    """Return a PNG with eXIf and iTXt chunks put behind its header.
+
+    Parameters
+    ----------
+    image : bytes-like
+        A whole PNG.
+    provenance : Provenance
+    """
     text = _PNG_KEYWORD + b"\0\0\0\0\0" + provenance.to_json().encode("ascii")
     chunks = b"".join(
         struct.pack(">I", len(payload))
@@ -129,7 +148,14 @@ def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
 
 
 def into_jp2(image: bytes | memoryview, provenance: Provenance) -> bytes:
-    """Return a JP2 with a UUID box put before its codestream."""
+    """Return a JP2 with a UUID box put before its codestream.
+
+    Parameters
+    ----------
+    image : bytes-like
+        A whole JP2.
+    provenance : Provenance
+    """
     view = memoryview(image)
     at = next(begin for kind, begin, _ in jp2_boxes(bytes(view[:4096]), 0, 4096) if kind == b"jp2c")
     text = provenance.to_json().encode("ascii")
@@ -138,7 +164,14 @@ def into_jp2(image: bytes | memoryview, provenance: Provenance) -> bytes:
 
 
 def into_hdr(image: bytes | memoryview, provenance: Provenance) -> bytes:
-    """Return a Radiance picture with comment lines put behind its first line."""
+    """Return a Radiance picture with comment lines put behind its first line.
+
+    Parameters
+    ----------
+    image : bytes-like
+        A whole Radiance picture.
+    provenance : Provenance
+    """
     view = memoryview(image)
     at = bytes(view[:64]).index(b"\n") + 1
     text = provenance.to_json().encode("ascii")
@@ -177,7 +210,13 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance:
 
 
 def provenance_of_open_file(descriptor: int) -> Provenance:
-    """Read the provenance out of an open file; see `read_provenance`."""
+    """Read the provenance out of an open file; see `read_provenance`.
+
+    Parameters
+    ----------
+    descriptor : int
+        Stays open.
+    """
     head = os.pread(descriptor, _FIRST_BYTES, 0)
     try:
         return find_provenance(head)

@@ -243,7 +243,12 @@ _READER = TypeAdapter(Provenance)
 
 
 def files_of(files: Iterable[Exposure | Source]) -> set[tuple[str, int, int, float]]:
-    """Return what tells files apart: path, size, time to the nanosecond, and exposure time."""
+    """Return what tells files apart: path, size, time to the nanosecond, and exposure time.
+
+    Parameters
+    ----------
+    files : iterable of Exposure or Source
+    """
     return {(f.path, f.size, f.mtime_ns, f.exposure_us) for f in files}
 
 
@@ -289,6 +294,11 @@ def first_examples(left_out: Iterable[Unusable]) -> tuple[tuple[Unusable, ...], 
 
 
 def plain_reason(text: str) -> str:
-    """Return a reason without addresses in memory, cut to a line."""
+    """Return a reason without addresses in memory, cut to a line.
+
+    Parameters
+    ----------
+    text : str
+    """
     plain = without_addresses(text)
     return plain if len(plain) <= _LONGEST_REASON else f"{plain[: _LONGEST_REASON - 1]}…"

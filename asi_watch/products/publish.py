@@ -91,6 +91,11 @@ class OutputFolder:
     def open_file(self, target: str | os.PathLike[str]) -> int:
         """Open what stands at `target` for reading; the caller closes the descriptor.
 
+        Parameters
+        ----------
+        target : path-like
+            Relative to this folder.
+
         Raises
         ------
         OSError
@@ -103,6 +108,11 @@ class OutputFolder:
         """Remove temporary files that a killed process left behind; return how many.
 
         A file still being written is locked by its writer and stays.
+
+        Parameters
+        ----------
+        recursive : bool
+            Also below it, not following symbolic links.
         """
         try:
             with self._opened(None) as held, held.folder() as folder:
@@ -165,7 +175,15 @@ def publish(
 
 
 def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False) -> int:
-    """Remove temporary files left behind in a folder, and below; see `OutputFolder.sweep`."""
+    """Remove temporary files left behind in a folder, and below; see `OutputFolder.sweep`.
+
+    Parameters
+    ----------
+    folder : path-like
+        Nothing happens if it is not there.
+    recursive : bool
+        Also below it.
+    """
     return OutputFolder(folder).sweep(recursive=recursive)
 
 

@@ -84,6 +84,12 @@ def strip_bounds(spec: ProductSpec, shape: Sequence[int]) -> list[tuple[int, int
     """Return the first and last row of each strip: equal whole block rows, the last may be less.
 
     `spec.strips` is the wish: small pictures get fewer, and only one where strips are impossible.
+
+    Parameters
+    ----------
+    spec : ProductSpec
+    shape : sequence of int
+        (H, W, C).
     """
     height, width, channels = shape
     across, down = _unit(spec, channels)
