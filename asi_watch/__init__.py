@@ -1,3 +1,3 @@
 """HDR images from the exposure brackets of all-sky cameras, live on the camera PC."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
