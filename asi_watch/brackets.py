@@ -14,18 +14,6 @@ from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
-__all__ = [
-    "MAX_EXPOSURES",
-    "SUPERSEDED",
-    "ExpectedExposures",
-    "Exposure",
-    "brackets_among",
-    "chosen_files",
-    "slot_of",
-    "why_superseded",
-    "why_too_many",
-]
-
 MAX_EXPOSURES: Final = 64
 """So many exposure times are merged at most: more are no bracket, and cost memory."""
 SUPERSEDED: Final = "superseded by "
@@ -90,7 +78,7 @@ class Exposure:
 
 
 def slot_of(timestamp: datetime, round_to: timedelta, offset: timedelta = timedelta(0)) -> datetime:
-    """Time-rounded slot of a timestamp.
+    """Floor `timestamp - offset` to a multiple of `round_to` since 1970, as pandas' floor does.
 
     Parameters
     ----------
@@ -99,13 +87,7 @@ def slot_of(timestamp: datetime, round_to: timedelta, offset: timedelta = timede
     round_to : timedelta
         Length of a slot, positive.
     offset : timedelta
-        Taken off the timestamp first, for cameras whose brackets straddle the slot's edge.
-
-    Returns
-    -------
-    datetime
-        `timestamp - offset` floored to a multiple of `round_to` since 1970-01-01, as
-        `pandas.Timestamp.floor` does.
+        For cameras whose brackets straddle the slot's edge.
     """
     ticks = (timestamp - offset - _EPOCH) // _MICROSECOND
     step = round_to // _MICROSECOND
@@ -180,17 +162,14 @@ class ExpectedExposures:
 def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
     """Choose one file for each exposure time.
 
+    Of several brackets (`brackets_among`) the one with the most exposures goes first, among equals
+    the later. Within a bracket, and for exposure times that the first one lacks, the file written
+    last is taken.
+
     Parameters
     ----------
     files : iterable of Exposure
         The usable files of one slot, in any order.
-
-    Returns
-    -------
-    dict of float to Exposure
-        All exposure times that there are. Of several brackets (`brackets_among`) the one with the
-        most exposures goes first, among equals the later. Within a bracket, and for exposure times
-        that the first one lacks, the file written last is taken.
     """
     given = list(files)
     chosen = _newest(given)
@@ -204,7 +183,7 @@ def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
 
 
 def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
-    """Tell apart the brackets of one slot, by the timestamps of their names.
+    """Tell apart the brackets of one slot, by the timestamps of their names, in their order.
 
     They are told apart where an exposure time comes twice with different timestamps, and either
     the pause between brackets is clearly longer than those within, or brackets without a pause
@@ -215,11 +194,6 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
     ----------
     files : iterable of Exposure
         The files of one slot, in any order.
-
-    Returns
-    -------
-    list of list of Exposure
-        In the order of time; one alone where nothing separates them.
     """
     rising = sorted(files, key=lambda e: (e.timestamp, e.exposure_us, e.path))
     if not _repeats(rising):

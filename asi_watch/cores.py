@@ -6,15 +6,16 @@ import math
 import os
 from pathlib import Path, PurePosixPath
 
-__all__ = ["merge_threads", "usable_cores"]
-
 _OWN_GROUP = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 _MOST_MERGE_THREADS = 2  # more gain nothing: the work is bound by memory
 
 
 def usable_cores(own_group: Path = _OWN_GROUP, groups: Path = _GROUPS) -> int:
-    """Count the cores worth starting threads for.
+    """Count the cores worth starting threads for, at least 1.
+
+    Those of the affinity mask (``taskset``, ``CPUAffinity=``), or as many as the control group's
+    quota keeps busy (``CPUQuota=``, a container's limit), rounded up.
 
     Parameters
     ----------
@@ -22,12 +23,6 @@ def usable_cores(own_group: Path = _OWN_GROUP, groups: Path = _GROUPS) -> int:
         The file that names this process's control group.
     groups : Path
         Where the tree of control groups (version 2) is mounted.
-
-    Returns
-    -------
-    int
-        At least 1: the cores of the affinity mask (``taskset``, ``CPUAffinity=``), or as many as
-        the control group's quota keeps busy (``CPUQuota=``, a container's limit), rounded up.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, math.ceil(min(cores or 1, _quota(own_group, groups))))

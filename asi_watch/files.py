@@ -13,19 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-__all__ = [
-    "FileSignature",
-    "FolderChangedError",
-    "HeldFolder",
-    "NotRegularFileError",
-    "answered",
-    "fsync_folder",
-    "open_regular",
-    "shown",
-    "signature",
-    "signature_of",
-]
-
 _T = TypeVar("_T")
 _SLICE = 0.05
 
@@ -53,7 +40,10 @@ class FileSignature:
 def shown(path: str | os.PathLike[str]) -> str:
     """Return a path as text that can always be printed: one line, which moves no cursor.
 
-    Undecodable bytes, control characters and what turns the direction of text are escaped.
+    Parameters
+    ----------
+    path : path-like
+        Undecodable bytes, control characters and what turns the direction of text are escaped.
     """
     text = os.fspath(path)
     return text if text.isprintable() else "".join(map(_printable, text))
@@ -64,28 +54,21 @@ def _printable(char: str) -> str:
 
 
 def signature_of(status: os.stat_result) -> FileSignature:
-    """Return the signature held in a stat result."""
+    """Return the signature held in a stat result.
+
+    Parameters
+    ----------
+    status : os.stat_result
+    """
     return FileSignature(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
 
 def signature(path: str | os.PathLike[str]) -> FileSignature:
-    """Return the signature of a regular file, not following a symbolic link.
+    """Return the signature of a regular file; OSError if it is none, or a symbolic link.
 
     Parameters
     ----------
     path : path-like
-        The file.
-
-    Returns
-    -------
-    FileSignature
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at `path`.
-    OSError
-        If it is not a regular file, or cannot be looked at.
     """
     status = os.lstat(path)
     _require_regular(status)
@@ -109,13 +92,8 @@ def open_regular(
 
     Returns
     -------
-    tuple of int and os.stat_result
+    (int, os.stat_result)
         An open descriptor, which the caller closes, and what it stands for.
-
-    Raises
-    ------
-    OSError
-        If it is not there, not a regular file, or not readable.
     """
     _require_regular(os.lstat(path, dir_fd=dir_fd))
     # O_NONBLOCK: a FIFO that took the file's place must not stop us.
@@ -133,10 +111,9 @@ def open_regular(
 def fsync_folder(descriptor: int) -> None:
     """Make the entries of an open folder durable, where its file system knows how to.
 
-    Raises
-    ------
-    OSError
-        If the device reports an error.
+    Parameters
+    ----------
+    descriptor : int
     """
     try:
         os.fsync(descriptor)
@@ -191,11 +168,6 @@ class HeldFolder:
         The folder.
     create_mode : int, optional
         Permissions of folders that are made if the path does not exist yet. Default: none are.
-
-    Raises
-    ------
-    OSError
-        If it cannot be opened; ELOOP if a link of another user lies on the way.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, create_mode: int | None = None) -> None:
@@ -224,6 +196,8 @@ class HeldFolder:
     ) -> Iterator[int]:
         """Give an open descriptor of a folder below, for the ``dir_fd`` of functions of `os`.
 
+        FolderChangedError if the held folder is not what lies at its path any more.
+
         Parameters
         ----------
         below : path-like
@@ -232,15 +206,6 @@ class HeldFolder:
             Permissions of folders that are made if missing. Default: none are.
         durable : bool
             Force the entries of the folders on the way to the disk.
-
-        Raises
-        ------
-        FolderChangedError
-            If the held folder is not what lies at its path any more.
-        OSError
-            If a part cannot be opened; ENOTDIR or ELOOP if it is a link.
-        ValueError
-            If `below` leads out of this folder by name.
         """
         self.check()
         descriptor = os.dup(self._descriptor)
@@ -254,13 +219,23 @@ class HeldFolder:
             os.close(descriptor)
 
     def open_file(self, below: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
-        """Open a regular file below for reading, as `open_regular` does."""
+        """Open a regular file below for reading, as `open_regular` does.
+
+        Parameters
+        ----------
+        below : path-like
+        """
         where = PurePath(below)
         with self.folder(where.parent) as folder:
             return open_regular(where.name, dir_fd=folder)
 
     def unlink(self, below: str | os.PathLike[str]) -> None:
-        """Remove a file, or a link itself, below."""
+        """Remove a file, or a link itself, below.
+
+        Parameters
+        ----------
+        below : path-like
+        """
         where = PurePath(below)
         with self.folder(where.parent) as folder:
             os.unlink(where.name, dir_fd=folder)

@@ -12,29 +12,12 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-__all__ = [
-    "MICROSECONDS_PER_UNIT",
-    "ExposureUnit",
-    "NamePattern",
-    "ParsedName",
-    "TemplateError",
-    "is_hidden",
-    "is_product_name",
-    "parse_timezone",
-    "slot_stem",
-    "unclear_labels",
-    "utc_offset_changes",
-]
-
 ExposureUnit: TypeAlias = Literal["us", "ms", "s"]
 
-MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = MappingProxyType(
-    {"us": 1, "ms": 1_000, "s": 1_000_000}
-)
+MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = {"us": 1, "ms": 1_000, "s": 1_000_000}
 PRODUCT_SUFFIX: Final = "_hdr"
 """What the stem of every product ends in, and the stem of no exposure may end in."""
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
@@ -62,10 +45,11 @@ class TemplateError(ValueError):
 
     Parameters
     ----------
-    template, reason : str
-        The template as written; what is wrong and what would be right.
+    template : str
     position : int
-        Where in it the fault lies: characters from the left, the first is 1.
+        Of the fault in it, counted from 1.
+    reason : str
+        What is wrong, and what would be right.
     """
 
     def __init__(self, template: str, position: int, reason: str) -> None:
@@ -99,11 +83,6 @@ class NamePattern:
         Of the timestamps in the names.
     labels_only : bool
         With labels: a number that is no label does not fit.
-
-    Raises
-    ------
-    ValueError
-        `TemplateError`, with the position of the fault, for the template; plain otherwise.
     """
 
     def __init__(
@@ -117,7 +96,7 @@ class NamePattern:
     ) -> None:
         self.template = template
         self.unit = unit
-        self.labels: Mapping[str, float] = MappingProxyType(dict(labels or {}))
+        self.labels = dict(labels or {})
         self.timezone = parse_timezone(timezone) if isinstance(timezone, str) else timezone
         if unit not in MICROSECONDS_PER_UNIT:
             raise ValueError(f"exposure unit {unit!r}: it must be one of us, ms, s")
@@ -138,19 +117,16 @@ class NamePattern:
         self._regex = re.compile("".join(pieces), re.DOTALL)
 
     def parse(self, name: str) -> ParsedName | None:
-        """Read a file name.
+        """Read a file name; never raises.
+
+        None for a hidden file and for any name that does not follow the template, is no date,
+        lies outside the years 1970 to 2261, or has an exposure of zero.
 
         Parameters
         ----------
         name : str
-            The name with its extension; folders before it are ignored. Bytes that are not
-            UTF-8 come as surrogates, as from `os.fsdecode`.
-
-        Returns
-        -------
-        ParsedName or None
-            None for a hidden file and for any name that does not follow the template, is no date,
-            lies outside the years 1970 to 2261, or has an exposure of zero. Never raises.
+            With its extension; folders before it are ignored. Bytes that are not UTF-8 come as
+            surrogates, as from `os.fsdecode`.
         """
         last = name.rpartition("/")[2]
         match = None if last.startswith(".") else self._regex.fullmatch(_stem(last))
@@ -168,28 +144,22 @@ class NamePattern:
     def format(self, timestamp: datetime, exposure_us: float) -> str:
         """Write a file name without its extension: the inverse of `parse`.
 
+        ValueError where it would not be read back as the same.
+
         Parameters
         ----------
         timestamp : datetime.datetime
             On the camera's clock, naive. What the template has no directive for is dropped.
         exposure_us : float
             Exposure time in µs.
-
-        Raises
-        ------
-        ValueError
-            When the exposure has no label and is no whole number of the unit, when its number
-            would be read back as a label, or when the year is out of range.
         """
         year = timestamp.year
         if timestamp.tzinfo is not None:
             raise ValueError("the timestamp of a name must be naive, on the camera's clock")
         if not EARLIEST_YEAR <= year <= LATEST_YEAR:
             raise ValueError(f"year {year} is outside {EARLIEST_YEAR}–{LATEST_YEAR}")
-        if (
-            any(part[:2] == ("directive", "y") for part in self._parts)
-            and _full_year(year % 100) != year
-        ):
+        short = any(part[:2] == ("directive", "y") for part in self._parts)
+        if short and _full_year(year % 100) != year:
             raise ValueError(f"year {year} cannot be written with two digits")
         return self._stem_of(timestamp, self._exposure_text(exposure_us))
 
@@ -210,17 +180,12 @@ class NamePattern:
         return any(self.parse(name) and other.parse(name) for name in names)
 
     def to_utc(self, timestamp: datetime) -> datetime:
-        """Turn a timestamp of the camera's clock into UTC.
+        """Turn a timestamp of the camera's clock into UTC; an hour that comes twice is the first.
 
         Parameters
         ----------
         timestamp : datetime.datetime
             Naive, from `parse`.
-
-        Returns
-        -------
-        datetime.datetime
-            Aware. An hour that occurs twice, as in autumn, is taken as the first one.
         """
         return timestamp.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
 
@@ -381,17 +346,12 @@ def _full_year(two_digits: int) -> int:
 
 
 def parse_timezone(name: str) -> tzinfo:
-    """Find a time zone by its name in the time zone database, which ``UTC`` does without.
+    """Find a time zone by its name in the time zone database; ValueError when there is none.
 
     Parameters
     ----------
     name : str
         Such as ``UTC``, ``Etc/GMT-1`` (one hour *ahead* of UTC) or ``Europe/Berlin``.
-
-    Raises
-    ------
-    ValueError
-        When there is no such zone.
     """
     if name == "UTC":
         return UTC
@@ -402,19 +362,6 @@ def parse_timezone(name: str) -> tzinfo:
             f"{name!r} is no time zone; write UTC or a fixed offset such as Etc/GMT-1, "
             "which is one hour ahead of UTC (the sign is reversed)"
         ) from error
-
-
-def utc_offset_changes(zone: tzinfo, year: int) -> bool:
-    """Tell whether a zone changes its offset within a year (1 … 9998), as for summer time.
-
-    Parameters
-    ----------
-    zone : tzinfo
-    year : int
-        1 … 9998.
-    """
-    first = datetime(year, 1, 1)
-    return len({zone.utcoffset(first + timedelta(days=day)) for day in range(0, 366, 5)}) > 1
 
 
 # -- other names ----------------------------------------------------------------------------
@@ -445,16 +392,13 @@ def is_hidden(name: str) -> bool:
 def unclear_labels(names: Iterable[str]) -> set[str]:
     """Find ends of names that look like labels and not like exposure times.
 
+    Those are numbers of up to three digits that begin with a zero, such as ``0`` and ``02``; but
+    numbers padded to one width, such as ``080`` beside ``160``, are times.
+
     Parameters
     ----------
     names : iterable of str
         File names of one camera, with their extensions.
-
-    Returns
-    -------
-    set of str
-        Numbers of up to three digits that begin with a zero, such as ``0`` and ``02``. Numbers
-        padded to one width, such as ``080`` beside ``160``, are times.
     """
     ends = {match[1] for name in names if (match := _NUMBER_AT_END.search(_stem(name)))}
     labels = {end for end in ends if end.startswith("0") and len(end) <= 3}

@@ -18,21 +18,15 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 from typing import Any
 
-__all__ = ["spawn_pool"]
-
 
 def spawn_pool(workers: int = 1) -> ProcessPoolExecutor:
     """Make a pool of new interpreters that search the working directory for no module.
 
+    They start when work is submitted: a function of a module of ours, with plain values.
+
     Parameters
     ----------
     workers : int
-
-    Returns
-    -------
-    ProcessPoolExecutor
-        Processes start when work is submitted, and end on `shutdown` or with this process. What
-        is submitted must be a function of a module of ours, arguments and results plain values.
     """
     # The channels of a calibration work side by side already; under load more threads only wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -16,7 +16,6 @@ from asi_watch.naming import (
     parse_timezone,
     slot_stem,
     unclear_labels,
-    utc_offset_changes,
 )
 
 DEFAULT = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
@@ -306,13 +305,6 @@ def test_utc() -> None:
 def test_no_time_zone(name: str) -> None:
     with pytest.raises(ValueError, match="Etc/GMT-1"):
         parse_timezone(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"), [("UTC", False), ("Etc/GMT-1", False), ("Europe/Berlin", True)]
-)
-def test_summer_time_is_noticed(name: str, changes: bool) -> None:
-    assert utc_offset_changes(parse_timezone(name), 2024) is changes
 
 
 @pytest.mark.parametrize(

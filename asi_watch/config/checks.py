@@ -17,8 +17,6 @@ from asi_watch.files import answered
 from asi_watch.naming import (
     MICROSECONDS_PER_UNIT,
     NamePattern,
-    parse_timezone,
-    utc_offset_changes,
 )
 
 # Seconds that the file systems of all folders together, and that one camera's, may take to answer.
@@ -239,7 +237,9 @@ def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
 
 
 def _clock(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
-    if utc_offset_changes(parse_timezone(camera.timezone), datetime.now().year):
+    zone, january = camera.pattern.timezone, datetime(datetime.now().year, 1, 1)
+    offsets = {zone.utcoffset(january + timedelta(days=day)) for day in range(0, 366, 5)}
+    if len(offsets) > 1:
         text = (
             f"{camera.timezone!r} changes its offset within the year: an hour of names occurs "
             "twice in autumn; better a camera clock with a fixed offset, such as Etc/GMT-1"

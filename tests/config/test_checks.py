@@ -28,7 +28,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_nothing_to_warn_of(folders: tuple[Path, Path]) -> None:
-    assert warnings_of("    response: ../out/g.npz", *folders) == []
+    assert warnings_of("    response: ../out/g.npz\n    timezone: Etc/GMT-1", *folders) == []
     limits = "{exposures: {max_age: 7d, keep_free: 1GB}, products: {max_age: 30d}}"
     text = f"    response: ../out/g.npz\n    retention: {limits}"
     assert warnings_of(text, *folders) == []
