@@ -311,7 +311,7 @@ remove_state() {
     if [[ -L $STATE || ! -d $STATE ]]; then return; fi
     (
         cd -- "$STATE"
-        rm -f -- ledger.sqlite3* lock status.json .status.json.new control.sock at-work deaths.json
+        rm -f -- ledger.sqlite3* lock status.json .status.json.new control.sock at-work deaths.json .deaths.json.new
         rm -rf -- backup curves rebuild
     )
     rmdir -- "$STATE" 2>/dev/null || say "  $STATE holds other files and stays; look at them yourself"

@@ -110,7 +110,7 @@ MergeOutcome = Published | MergeFailed | ProductKept | TooFew
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """Read and check this file; keep its share of the merge if `absorb`."""
+    """Read and check this file; hold its frame for the merge if `absorb`."""
 
     slot: datetime
     path: str
@@ -254,7 +254,7 @@ Message = Found | FolderRead | ReadDone | MergeDone | ScanDone | CalibrationDone
 
 
 class Inbox:
-    """Queue into the owner thread; events beyond `max_events` are dropped and owed as a scan.
+    """Queue into the owner thread; events beyond `max_events` are dropped, and a scan finds their files.
 
     Everything else is bounded by what the owner itself has asked for, and never dropped.
     `put` may be called from a signal handler.

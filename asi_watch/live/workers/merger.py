@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 # Seconds that the output folder's file system may take to answer at the start.
 _PATIENCE = 5.0
 _FRAMES_AT_FIRST = 5
-_MOST_TOLD = 1000
+_MOST_LOGGED = 1000
 # A file's time may be so much before the time in its name: names may follow another clock.
 _OLDER_THAN_ITS_SLOT = 3 * 3600.0
 
@@ -86,10 +86,10 @@ class Merger:
         )
         self._held = HeldFrames(self._root, budget, buffers)
         self._curves: tuple[ResponseCurve, ...] = ()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def clean_up(self) -> int:
-        """Remove what an earlier life left half-written; returns how many files were removed."""
+        """Remove what a killed process left half-written; returns how many files were removed."""
         # A dead share must not keep the other cameras waiting; what is left then goes later.
         (swept,) = answered(_PATIENCE, self._output.sweep)
         return swept or 0
@@ -105,7 +105,7 @@ class Merger:
     # -- reading ----------------------------------------------------------------------------
 
     def read(self, command: ReadFile) -> ReadOutcome:
-        """Check one exposure by decoding it, and absorb it if asked to."""
+        """Check one exposure by decoding it, and hold its frame if asked to."""
         frames = self._held.of(command.slot)
         try:
             sign = signature(self._path(command.path))
@@ -170,7 +170,7 @@ class Merger:
             return self._kept(outcome)
         if isinstance(outcome, Failed):
             return _failure(outcome)
-        self._tell(outcome, command.slot)
+        self._log_notes(outcome, command.slot)
         waited = round(now - command.arrived, 4)
         return Published(
             products=outcome.products,
@@ -183,12 +183,12 @@ class Merger:
             revision=outcome.revision,
         )
 
-    def _tell(self, made: bracket_merge.Published, slot: datetime) -> None:
+    def _log_notes(self, made: bracket_merge.Published, slot: datetime) -> None:
         """Log what makes products doubtful: each text once as a warning, then as information."""
         for note in (*made.notes, *(f"not written: {one}" for one in made.missing)):
-            level = logging.INFO if note in self._told else logging.WARNING
-            if len(self._told) < _MOST_TOLD:
-                self._told.add(note)
+            level = logging.INFO if note in self._logged else logging.WARNING
+            if len(self._logged) < _MOST_LOGGED:
+                self._logged.add(note)
             event(log, level, note, camera=self._settings.name, slot=slot.isoformat())
 
     def _kept(self, outcome: Kept) -> MergeOutcome:

@@ -237,7 +237,7 @@ class Quarantine:
 
     def _save(self) -> None:
         text = json.dumps([asdict(task) for task in self._suspects.values()])
-        new = self._suspects_file.with_suffix(".new")
+        new = self._suspects_file.with_name(f".{SUSPECTS_NAME}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         # If this fails, only a failure more is needed before the task is quarantined.
         with suppress(OSError):
