@@ -254,7 +254,7 @@ Message = Found | FolderRead | ReadDone | MergeDone | ScanDone | CalibrationDone
 
 
 class Inbox:
-    """Queue into the owner thread; events beyond `max_events` are dropped, and a scan finds their files.
+    """Queue into the owner thread; of events beyond `max_events` a scan finds the files.
 
     Everything else is bounded by what the owner itself has asked for, and never dropped.
     `put` may be called from a signal handler.
