@@ -65,7 +65,9 @@ def number_of(slot: datetime) -> int:
 def path_of(slot: int, exposure: float, copy: int) -> str:
     """Name of one of the files that an exposure may come as: copies bear other seconds."""
     when = slot_at(slot) + timedelta(seconds=copy * 9)
-    return f"{when:%Y/%m/%d/%H}/{when:%Y%m%d%H%M%S}_{exposure:.0f}.jpg"
+    # In a folder of its own, so that each file tells whether its folder counts as done.
+    folder = f"{when:%Y/%m/%d/%H}/{exposure:.0f}-{copy}"
+    return f"{folder}/{when:%Y%m%d%H%M%S}_{exposure:.0f}.jpg"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class World:
         self.standing: dict[datetime, BracketRecord] = {}
         self.made: dict[datetime, list[frozenset[Key]]] = defaultdict(list)
         self.once_whole: set[str] = set()
+        self.given: set[str] = set()
         self.writes = 0
         self.restart()
 
@@ -108,6 +111,9 @@ class World:
     def write(self, path: str, kind: str, mtime: int) -> None:
         """Create or rewrite a file; no two contents have one signature."""
         self.writes += 1
+        if path not in self.disk:
+            # A new name: the time of its folder has changed.
+            self.given.discard(path)
         self.disk[path] = Content(kind, (1000 + self.writes, mtime))
         if kind == "whole":
             self.once_whole.add(path)
@@ -119,6 +125,7 @@ class World:
 
     def restart(self) -> None:
         """Die at this point and begin again: only disk, ledger and products remain."""
+        self.given.clear()
         self.events: list[tuple[str, bool]] = []
         self.reads: list[ReadFile] = []
         self.answers: list[tuple[ReadFile, ReadOutcome]] = []
@@ -143,6 +150,7 @@ class World:
         self.carry_out(self.collector.resume(row, self.now))
 
     def event(self, path: str, settled: bool) -> None:
+        self.given.add(path)
         self.carry_out(self.collector.found(path, None, settled, self.now))
 
     def scan(self, settled: bool) -> bool:
@@ -151,6 +159,7 @@ class World:
         new = [path for path, sign in now.items() if self.scanned.get(path) != sign]
         self.scanned = now
         for path in sorted(new):
+            self.given.add(path)
             self.carry_out(self.collector.found(path, now[path], settled, self.now))
         return bool(new)
 
@@ -288,6 +297,16 @@ class World:
     def next_due(self) -> float | None:
         """Monotonic time at which `Collector.due` has something to do, None if it has not."""
         return next_due(self.collector)
+
+    def done_without_row(self) -> list[str]:
+        """Files that were handed over and are in no row, though their folder counts as done."""
+        pending = self.collector.unrecorded_folders()
+        return [
+            path
+            for path in sorted(self.given & set(self.disk))
+            if path.rpartition("/")[0] not in pending
+            and ((row := self.rows.get(self.slot_of(path))) is None or not row.signature_of(path))
+        ]
 
     def files_of(self, slot: datetime) -> dict[str, Content]:
         return {p: c for p, c in self.disk.items() if self.slot_of(p) == slot}

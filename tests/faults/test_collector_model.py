@@ -185,6 +185,10 @@ class Arrivals(RuleBasedStateMachine):
                 assert earlier != later, f"{slot} merged twice from the same files"
 
     @invariant()
+    def folders_are_done_when_their_files_have_rows(self) -> None:
+        assert self.world.done_without_row() == []
+
+    @invariant()
     def time_is_enough(self) -> None:
         """What is due now is done at once: the owner never spins."""
         due = self.world.next_due()
@@ -303,6 +307,7 @@ def walk(machine: type[Arrivals], seed: int, steps: int) -> Arrivals:
     for _ in range(steps):
         _step(walker, dice)
         walker.nothing_is_merged_twice()
+        walker.folders_are_done_when_their_files_have_rows()
         walker.time_is_enough()
     walker.teardown()
     return walker
