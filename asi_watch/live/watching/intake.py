@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.messages import FolderRead, Found, Inbox, ScanDone
@@ -31,23 +30,11 @@ _AFTER_WAKING = 0.05
 _STEP_ENDS = 3.0
 _SILENCE = 15.0
 _PASSED_OVER = 10_000
+_COUNTED = ("scans", "passes", "found_by_scan", "overflows", "restarts", "replaced", "crashes")
 
 _LIMIT_HINT = "raise fs.inotify.max_user_watches or fs.inotify.max_user_instances"
 _OVERFLOW_HINT = "nothing is lost; if this comes often, raise fs.inotify.max_queued_events"
 _ROOT_HINT = "create, mount or open it, or correct cameras.<name>.watch; looking again every 2 s"
-
-
-@dataclass(slots=True)
-class IntakeCounters:
-    """What has happened since the daemon started."""
-
-    scans: int = 0
-    passes: int = 0
-    found_by_scan: int = 0
-    overflows: int = 0
-    restarts: int = 0
-    replaced: int = 0
-    crashes: int = 0
 
 
 class ScanThreads:
@@ -65,7 +52,7 @@ class ScanThreads:
         self._idle = 0
 
     def add(self, intake: Intake) -> None:
-        """Scan for a camera from now on, at once and again when its `step` says so."""
+        """Scan for a camera from now on: at once, and again when its `step` says so."""
         with self._change:
             self._due[intake] = time.monotonic()
             self._change.notify_all()
@@ -90,9 +77,9 @@ class ScanThreads:
             self._change.notify_all()
 
     def _keep_one_waiting(self) -> None:
-        if self._idle == 0:
-            # Without a further thread the others go on.
-            with suppress(RuntimeError):
+        # Where no further thread can be started, the others go on.
+        with suppress(RuntimeError):
+            if self._idle == 0:
                 threading.Thread(target=self._work, name="scan", daemon=True).start()
 
     def _work(self) -> None:
@@ -145,8 +132,8 @@ class Intake:
         Empty at the very first start, when the look-back counts.
     inbox : Inbox
         Gets `Found`, `FolderRead` after a folder's files, and `ScanDone`.
-    monotonic, wall_ns : callable
-        The clocks, in seconds and in nanoseconds since 1970.
+    monotonic : callable
+        The clock, in seconds.
     threads : ScanThreads
         Where scans run.
     """
@@ -158,11 +145,10 @@ class Intake:
         inbox: Inbox,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        wall_ns: Callable[[], int] = time.time_ns,
         threads: ScanThreads = _THREADS,
     ) -> None:
         self._camera, self._config, self._inbox = camera.name, camera, inbox
-        self._monotonic, self._wall_ns, self._threads = monotonic, wall_ns, threads
+        self._monotonic, self._threads = monotonic, threads
         self._every = camera.scan.every.total_seconds()
         self._scanner = FolderScanner(camera, watermarks)
         self._observer: Observer | None = None
@@ -184,7 +170,10 @@ class Intake:
         self._halt, self._may_send = threading.Event(), threading.Event()
         self._may_send.set()
         self._passed_over: dict[str, bool] = {}
-        self.counters = IntakeCounters()
+        self._counts = dict.fromkeys(_COUNTED, 0)
+
+    def _event(self, level: int, message: str, **facts: object) -> None:
+        event(log, level, message, camera=self._camera, **facts)
 
     # -- called by the owner ----------------------------------------------------------------
 
@@ -241,7 +230,7 @@ class Intake:
             "folders_watched": self._observer.count if self._observer is not None else 0,
             "folders_unwatched": len(self._unwatched),
             "folders_unreadable": self._scanner.unreadable,
-            **asdict(self.counters),
+            **self._counts,
             "scan_seconds": round(self._scan_took, 4),
             "looked_seconds_ago": round(self._monotonic() - self._stepped_at, 1),
         }
@@ -252,9 +241,9 @@ class Intake:
         """Do what is due, whatever happens; return the seconds until something is due again."""
         try:
             return self.step()
-        # The boundary of a scan thread: it serves other cameras too.
+        # The boundary of a scan thread, which serves other cameras too.
         except Exception as error:  # noqa: BLE001
-            self.counters.crashes += 1
+            self._counts["crashes"] += 1
             failure(log, "scan crashed", error, camera=self._camera)
             # What was listed may not have been handed over.
             self._scanner.forget_tree()
@@ -263,13 +252,7 @@ class Intake:
             self._asked_at = None
 
     def step(self) -> float:
-        """Look after root and events, scan, go on with a pass.
-
-        Returns
-        -------
-        float
-            Seconds until something is due again, if nothing wakes the camera before.
-        """
+        """Look after root and events, scan, go on with a pass; return as `run_step`."""
         now = self._stepped_at = self._asked_at = self._monotonic()
         if not self._root_is_there():
             return _ROOT_EVERY
@@ -287,7 +270,7 @@ class Intake:
         """Log once that the folder gives no answer; called by a thread that waits meanwhile."""
         silence = self._silence()
         if silence is not None and not self._silence_logged:
-            event(log, logging.ERROR, "watch folder does not answer", camera=self._camera)
+            self._event(logging.ERROR, "watch folder does not answer")
         self._silence_logged = silence is not None
 
     def _silence(self) -> str | None:
@@ -309,7 +292,7 @@ class Intake:
             reason = getattr(error, "strerror", None) or str(error)
             return self._root_is_lost(f"watch folder is unreadable: {reason}")
         if self._lost is not None:
-            event(log, logging.INFO, "watch folder is back", camera=self._camera)
+            self._event(logging.INFO, "watch folder is back")
             self._lost, self._scan_asked, self._pass_asked = None, True, True
         identity = (status.st_dev, status.st_ino)
         if self._root_identity not in (None, identity):
@@ -321,26 +304,14 @@ class Intake:
     def _root_is_lost(self, state: str) -> bool:
         if self._lost != state:
             self._lost = state
-            event(
-                log,
-                logging.ERROR,
-                state,
-                camera=self._camera,
-                folder=self._config.watch,
-                hint=_ROOT_HINT,
-            )
+            self._event(logging.ERROR, state, folder=self._config.watch, hint=_ROOT_HINT)
             self._stop_observer()
         return False
 
     def _root_was_replaced(self, identity: tuple[int, int]) -> None:
-        event(
-            log,
-            logging.WARNING,
-            "another folder in place of the watch folder, reading it whole",
-            camera=self._camera,
-            folder=self._config.watch,
-        )
-        self.counters.replaced += 1
+        text = "another folder in place of the watch folder, reading it whole"
+        self._event(logging.WARNING, text, folder=self._config.watch)
+        self._counts["replaced"] += 1
         self._stop_observer()
         self._scanner.forget_tree()
         # A share that was mounted after the daemon's first start is as new to it as to that start.
@@ -356,25 +327,15 @@ class Intake:
         observer = self._observer
         if observer is not None:
             if observer.take_overflow():
-                self.counters.overflows += 1
+                self._counts["overflows"] += 1
                 self._scan_asked = self._pass_asked = True
-                event(
-                    log,
-                    logging.WARNING,
-                    "events lost by the kernel, reading the folder",
-                    camera=self._camera,
-                    hint=_OVERFLOW_HINT,
-                )
+                text = "events lost by the kernel, reading the folder"
+                self._event(logging.WARNING, text, hint=_OVERFLOW_HINT)
             if observer.fault is None:
                 return
-            self.counters.restarts += 1
-            event(
-                log,
-                logging.WARNING,
-                "events have ended, watching again",
-                camera=self._camera,
-                reason=observer.fault,
-            )
+            self._counts["restarts"] += 1
+            text = "events have ended, watching again"
+            self._event(logging.WARNING, text, reason=observer.fault)
             self._stop_observer()
             self._scan_asked = True
         if now >= self._next_observer:
@@ -382,27 +343,28 @@ class Intake:
             self._start_observer()
 
     def _start_observer(self) -> None:
-        kind = file_system_of(self._config.watch)
-        remote = is_remote(kind)
-        self._scanner.remote = remote
+        kind, mode = file_system_of(self._config.watch), self._config.watch_mode
+        remote = self._scanner.remote = is_remote(kind)
         if remote and not kind.startswith(("nfs", "cifs", "smb")):
             self._scanner.keeps_change_times = False
-        if self._config.watch_mode == "polling":
-            self._events_state = "polling (configured)"
-            return
-        if self._config.watch_mode == "auto" and remote:
-            self._events_state = f"polling ({kind} gives no events)"
+        if mode == "polling" or (mode == "auto" and remote):
+            reason = "configured" if mode == "polling" else f"{kind} gives no events"
+            self._events_state = f"polling ({reason})"
             return
         observer = Observer(self._config.watch, self._seen, self._appeared, shared=not remote)
         try:
             observer.start()
         except WatchError as error:
-            self._no_events(str(error))
+            before, self._events_state = self._events_state, f"polling ({error})"
+            if self._events_state != before:
+                hint = _LIMIT_HINT if "limit" in str(error) or "Too many" in str(error) else None
+                text = "no events, polling instead"
+                self._event(logging.WARNING, text, reason=error, hint=hint)
             return
         self._observer = self._scanner.observer = observer
         self._scan_asked = True
         self._show_state(observer)
-        event(log, logging.INFO, "watching", camera=self._camera, folder=self._config.watch)
+        self._event(logging.INFO, "watching", folder=self._config.watch)
 
     def _stop_observer(self) -> None:
         observer, self._observer, self._scanner.observer = self._observer, None, None
@@ -411,32 +373,12 @@ class Intake:
         if observer is not None:
             observer.stop()
 
-    def _no_events(self, reason: str) -> None:
-        before, self._events_state = self._events_state, f"polling ({reason})"
-        if self._events_state != before:
-            event(
-                log,
-                logging.WARNING,
-                "no events, polling instead",
-                camera=self._camera,
-                reason=reason,
-                hint=_LIMIT_HINT if "limit" in reason or "Too many" in reason else None,
-            )
-
     def _show_state(self, observer: Observer) -> None:
-        limit = observer.limit
-        polled = f" ({limit}: {len(self._unwatched)} folders polled)" if limit else ""
-        self._events_state = f"events{polled}"
+        limit, count = observer.limit, len(self._unwatched)
+        self._events_state = f"events ({limit}: {count} folders polled)" if limit else "events"
         if limit and not self._limit_logged:
-            event(
-                log,
-                logging.WARNING,
-                "watch limit reached, polling what cannot be watched",
-                camera=self._camera,
-                reason=limit,
-                folders=len(self._unwatched),
-                hint=_LIMIT_HINT,
-            )
+            text = "watch limit reached, polling what cannot be watched"
+            self._event(logging.WARNING, text, reason=limit, folders=count, hint=_LIMIT_HINT)
         self._limit_logged = limit is not None
 
     def _seen(self, path: str, settled: bool) -> None:
@@ -456,7 +398,7 @@ class Intake:
     # -- scans ------------------------------------------------------------------------------
 
     def _scan(self, now: float) -> None:
-        scanner, moment = self._scanner, Moment(self._wall_ns(), now)
+        scanner, moment = self._scanner, Moment(time.time_ns(), now)
         starting, self._scan_asked = not scanner.rooted, False
         skip_before = moment.wall_ns - int(self._lookback(now) * 1e9) if self._first else None
         files = self._hand_over(scanner.scan(moment, skip_before if starting else None))
@@ -472,7 +414,7 @@ class Intake:
         else:
             pause = min(max(pause, _SCAN_SHARE * self._scan_took), _LONGEST_PAUSE)
         self._next_scan = now + pause
-        self.counters.scans += 1
+        self._counts["scans"] += 1
         if files or starting:
             first = starting and scanner.rooted
             self._inbox.put(ScanDone(self._camera, self._scan_took, files, first))
@@ -494,11 +436,11 @@ class Intake:
                 self._next_list_all = now + _LIST_ALL_EVERY
             scanner.begin_pass(list_all)
         started = self._monotonic()
-        moment = Moment(self._wall_ns(), now)
+        moment = Moment(time.time_ns(), now)
         self._hand_over(scanner.go_on(moment, lambda: self._monotonic() - started > _PASS_SLICE))
         self._pass_took += self._monotonic() - started - self._waited
         if not scanner.passing:
-            self.counters.passes += 1
+            self._counts["passes"] += 1
             self._next_pass = now + max(self._every, _PASS_SHARE * self._pass_took)
             self._pass_took = 0.0
 
@@ -511,13 +453,12 @@ class Intake:
                 break
             now = self._monotonic()
             if portion.watermark_ns is not None:
-                self._inbox.put(
-                    FolderRead(self._camera, portion.folder, portion.watermark_ns, portion.skipped)
-                )
+                mark = (portion.folder, portion.watermark_ns, portion.skipped)
+                self._inbox.put(FolderRead(self._camera, *mark))
                 continue
             self._last_file_at = now
             files += len(portion.files)
-            self.counters.found_by_scan += len(portion.files)
+            self._counts["found_by_scan"] += len(portion.files)
             self._inbox.put(Found(self._camera, portion.files, now))
         return files
 

@@ -1,12 +1,11 @@
 """Events of a watch folder: inotify, through watchdog's reader of one descriptor.
 
-Events only make things fast: whatever they miss, a scan finds a few seconds later. So nothing
-here proves that they arrive; what can be seen to be wrong (a thread that ended, a full queue) is
-reported, and the intake starts a new observer.
+Events only make things fast: whatever they miss, a scan finds a few seconds later. What can be
+seen to be wrong (a thread that ended, a full queue) is reported; the intake starts a new observer.
 
-watchdog's own observers give every watched folder a thread, and after an overflow of the kernel's
-queue they add a recursive watch again folder by folder, which never ends on an archive of some
-16,000 folders. `InotifyFD` below them has one thread for all folders of all cameras.
+watchdog's own observers give every watched folder a thread, and an overflow of the kernel's queue
+makes them add every folder again, which never ends on an archive of some 16,000 folders.
+`InotifyFD` below them has one thread for all folders of all cameras.
 """
 
 from __future__ import annotations
@@ -51,17 +50,13 @@ _REMOTE = (
 )
 _MOUNTS = Path("/proc/self/mountinfo")
 
-Identity = tuple[int, int]
-"""Device and inode of a folder."""
+_PATIENCE = 1.0
+_SHARED: list[InotifyFD] = []
+_SHARED_LOCK = threading.Lock()
 
 
 class WatchError(AsiWatchError):
     """The folder cannot be watched by events."""
-
-
-_PATIENCE = 1.0
-_SHARED: list[InotifyFD] = []
-_SHARED_LOCK = threading.Lock()
 
 
 def _reader(shared: bool) -> InotifyFD:
@@ -87,7 +82,7 @@ class Observer:
     seen : callable
         Called with the path relative to `root`, and whether the file's writer is done with it;
         from watchdog's thread.
-    folder_appeared : callable
+    appeared : callable
         Called for every new folder: files written into it at once may give no event.
     shared : bool
         False where adding a watch may hang (network shares): that would hold up the events of
@@ -98,32 +93,25 @@ class Observer:
         self,
         root: Path,
         seen: Callable[[str, bool], None],
-        folder_appeared: Callable[[], None],
+        appeared: Callable[[], None],
         *,
         shared: bool = True,
     ) -> None:
-        self._root = root
-        self._seen, self._folder_appeared = seen, folder_appeared
-        self._shared = shared
-        self._base = ""
+        self._root, self._shared, self._base = root, shared, ""
+        self._seen, self._appeared = seen, appeared
         self._reader: InotifyFD | None = None
         self._id = CallbackId(id(self))
         # Held while a watch is added: an event must find its folder.
         self._lock = threading.Lock()
         self._folders: dict[WatchDescriptor, str] = {}
-        self._watched: dict[str, tuple[WatchDescriptor, Identity]] = {}
+        # By folder, also its device and inode.
+        self._watched: dict[str, tuple[WatchDescriptor, tuple[int, int]]] = {}
         self._crashed = self._overflowed = False
         self.limit: str | None = None
         """Why folders had to be left unwatched, None while all could be watched."""
 
     def start(self) -> None:
-        """Watch the root.
-
-        Raises
-        ------
-        WatchError
-            If the folder is missing or unreadable, or a limit of the system is reached.
-        """
+        """Watch the root; `WatchError` if it cannot be read or a limit of the system is reached."""
         try:
             self._base = os.fspath(self._root.resolve(strict=True))
             self._reader = _reader(self._shared)
@@ -135,7 +123,7 @@ class Observer:
             raise WatchError(f"{self._root}: {reason}") from error
 
     def watch(self, folder: str, status: os.stat_result | None = None) -> bool:
-        """Watch one more folder; cheap if it is watched already.
+        """Watch one more folder; return False if it is gone, or where `limit` says why.
 
         Parameters
         ----------
@@ -143,11 +131,6 @@ class Observer:
             Relative to the root.
         status : os.stat_result, optional
             Of the folder, if known.
-
-        Returns
-        -------
-        bool
-            False when it cannot be watched: it is gone, or `limit` says why.
         """
         try:
             status = status or os.lstat(self._path(folder))
@@ -162,13 +145,7 @@ class Observer:
         return True
 
     def keep(self, folders: Iterable[str]) -> list[str]:
-        """Watch these folders and the root, and no others.
-
-        Returns
-        -------
-        list of str
-            Those that could not be watched.
-        """
+        """Watch these folders and the root, and no others; return what could not be watched."""
         wanted = dict.fromkeys(["", *folders])
         for folder in set(self._watched).difference(wanted):
             self._remove(folder)
@@ -221,7 +198,7 @@ class Observer:
             if folder is None or not event.name:
                 return
             if event.mask & InotifyConstants.IN_ISDIR:
-                self._folder_appeared()
+                self._appeared()
             else:
                 path = os.path.join(folder, os.fsdecode(event.name))
                 self._seen(path, not event.mask & InotifyConstants.IN_CREATE)
@@ -241,7 +218,7 @@ class Observer:
     def on_queue_overflow(self) -> None:
         """Note that the kernel has lost events."""
         self._overflowed = True
-        self._folder_appeared()
+        self._appeared()
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -271,13 +248,7 @@ class Observer:
 
 
 def is_remote(kind: str) -> bool:
-    """Tell whether files on such a file system may appear without an event.
-
-    Parameters
-    ----------
-    kind : str
-        As `file_system_of` names it.
-    """
+    """Tell whether files may appear without an event on this kind of file system."""
     return kind.startswith(_REMOTE)
 
 

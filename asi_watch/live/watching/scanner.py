@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.messages import FoundFile, Signature
@@ -30,17 +31,14 @@ from asi_watch.live.watching.observer import Observer
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 HOT = 24
 """Folders looked into because they changed last, those above them not counted."""
-
-FOLLOWED_FOR = 900.0
-"""Seconds for which a file is followed after its last change."""
-
 MOST_WATCHES = 200
 """Folders watched at once."""
-
-_FOLLOWED = 500
+# Seconds for which a file is followed after its last change, and files followed in a folder.
+_FOLLOWED_FOR, _FOLLOWED = 900.0, 500
 _MAX_DEPTH = 32
 _CHUNK = 500
 _UNREADABLE_RETRIED = 64
@@ -91,10 +89,7 @@ class _Folder:
 
     def follow(self, name: str, signature: Signature, now: float) -> None:
         """Follow a file from now on; of too many the one unchanged for longest is let go."""
-        self.followed.pop(name, None)
-        self.followed[name] = (signature, now)
-        if len(self.followed) > _FOLLOWED:
-            del self.followed[next(iter(self.followed))]
+        _move_to_end(self.followed, name, (signature, now), _FOLLOWED)
 
 
 class FolderScanner:
@@ -105,8 +100,7 @@ class FolderScanner:
     Parameters
     ----------
     camera : CameraConfig
-        Names the folder and the files of interest. `stable_for` is only a hint here: a file is
-        checked by decoding it.
+        Names the folder and the files of interest; `stable_for` is only a hint.
     watermarks : mapping of str to int
         By folder, relative to the root: the modification time (ns) up to which all is done.
     """
@@ -137,18 +131,14 @@ class FolderScanner:
     def scan(self, now: Moment, skip_before_ns: int | None = None) -> Iterator[Portion]:
         """Look where something changed lately; at a start, at everything, newest names first.
 
+        A folder's watermark comes after its files; with `skip_before_ns` all watermarks come at
+        the end, so that a scan that was broken off leaves none.
+
         Parameters
         ----------
         now : Moment
         skip_before_ns : int, optional
-            At the very first start: older folders and files are not reported, but counted as
-            done.
-
-        Yields
-        ------
-        Portion
-            Files and watermarks, a folder's watermark after its files; with `skip_before_ns` all
-            watermarks at the end, so that a scan that was broken off leaves none.
+            At the very first start: what is older is not reported, but counted as done.
         """
         self._starting, self._skip_before_ns = not self.rooted, skip_before_ns
         chain = {"", *self.hot(), *islice(self._unreadable, _UNREADABLE_RETRIED)}
@@ -184,10 +174,8 @@ class FolderScanner:
 
     def forget_tree(self) -> None:
         """Look at everything again; folders at their watermark are not reported again."""
-        self._folders.clear()
-        self._hot.clear()
-        self._unsettled.clear()
-        self._queue.clear()
+        for known in (self._folders, self._hot, self._unsettled, self._queue):
+            known.clear()
 
     # -- what can be asked ------------------------------------------------------------------
 
@@ -212,10 +200,7 @@ class FolderScanner:
         return len(self._unreadable)
 
     def hot(self) -> list[str]:
-        """Name the folders that changed last, the latest first, each after those above it.
-
-        Then all others that have changed within the last seconds.
-        """
+        """Name the folders that changed last, the latest first, each after those above it."""
         ordered: dict[str, None] = {"": None}
         for folder in (*reversed(self._hot), *self._unsettled):
             parts = folder.split("/") if folder else []
@@ -264,8 +249,9 @@ class FolderScanner:
         if known is not None and not (changed or list_all or self._must_list(known, now)):
             self._watch(folder, status, begin=False)
             return self._portions(folder, self._rewritten(folder, known, now)), ()
-        skipped = known is None and self._before_look_back(mtime_ns)
-        fresh_names = known is not None or not self._is_done(folder, mtime_ns, skipped)
+        skipped = known is None and _before(mtime_ns, self._skip_before_ns)
+        done = skipped or self._watermarks.get(folder) == mtime_ns
+        fresh_names = known is not None or not done
         self._watch(folder, status, begin=fresh_names and (changed or not list_all))
         keys, subfolders = self._list(where, folder)
         since_ns = None if known is not None else self._since(folder, status, now)
@@ -280,7 +266,7 @@ class FolderScanner:
         if not self._starting and (changed or files):
             # Files without a new modification time: it comes late, or never.
             known.seen_at = now.monotonic
-            self._heat(folder)
+            _move_to_end(self._hot, folder, None, HOT)
         known.listed_at, known.names = now.monotonic, array("q", keys.values())
         if now.monotonic - known.seen_at > _SAME_TICK:
             self._unsettled.pop(folder, None)
@@ -310,9 +296,6 @@ class FolderScanner:
 
     # -- what is done, and what is not ------------------------------------------------------
 
-    def _is_done(self, folder: str, mtime_ns: int, skipped: bool) -> bool:
-        return skipped or self._watermarks.get(folder) == mtime_ns
-
     def _since(self, folder: str, status: os.stat_result, now: Moment) -> int | None:
         """Tell from when on files of an unknown folder are to be reported; None: all.
 
@@ -327,9 +310,6 @@ class FolderScanner:
         if not in_order or status.st_ctime_ns != status.st_mtime_ns:
             return None
         return watermark - _SLACK_NS
-
-    def _before_look_back(self, mtime_ns: int) -> bool:
-        return self._skip_before_ns is not None and _before(mtime_ns, self._skip_before_ns)
 
     def _watermark(self, folder: str, known: _Folder, skipped: bool) -> list[Portion]:
         """Say up to when the folder is read, once no name can hide in its modification time."""
@@ -348,13 +328,12 @@ class FolderScanner:
         """Tell whether a folder may be changing now; one found while running always may."""
         if not self._starting or mtime_ns < _NO_CLOCK_BEFORE_NS:
             return True
-        return mtime_ns > now.wall_ns - int(FOLLOWED_FOR * 1e9)
+        return mtime_ns > now.wall_ns - int(_FOLLOWED_FOR * 1e9)
 
     def _must_list(self, known: _Folder, now: Moment) -> bool:
         """Tell whether names may have come without a new modification time."""
-        if known.listed_at - known.seen_at <= _SAME_TICK:
-            return True
-        return self.remote and now.monotonic - known.seen_at < FOLLOWED_FOR
+        may_hide = self.remote and now.monotonic - known.seen_at < _FOLLOWED_FOR
+        return may_hide or known.listed_at - known.seen_at <= _SAME_TICK
 
     # -- files ------------------------------------------------------------------------------
 
@@ -364,7 +343,7 @@ class FolderScanner:
         """Report names not known; in their order, so that portions of 500 cut one bracket."""
         found = []
         before = set(known.names)
-        lately_ns = now.wall_ns - int(FOLLOWED_FOR * 1e9)
+        lately_ns = now.wall_ns - int(_FOLLOWED_FOR * 1e9)
         for name in sorted(name for name, key in keys.items() if key not in before):
             status = _lstat(f"{self._path(folder)}/{name}")
             if status is None:
@@ -373,7 +352,7 @@ class FolderScanner:
             if name in known.followed and known.followed[name][0] == signature:
                 continue
             came_ns = max(status.st_mtime_ns, status.st_ctime_ns)
-            if since_ns is not None and _before(came_ns, since_ns):
+            if _before(came_ns, since_ns):
                 continue
             if not self._starting or came_ns >= lately_ns:
                 known.follow(name, signature, now.monotonic)
@@ -390,7 +369,7 @@ class FolderScanner:
             elif (changed := (status.st_size, status.st_mtime_ns)) != signature:
                 known.follow(name, changed, now.monotonic)
                 found.append(self._report(folder, name, changed, now))
-            elif now.monotonic - seen_at > FOLLOWED_FOR:
+            elif now.monotonic - seen_at > _FOLLOWED_FOR:
                 del known.followed[name]
         return found
 
@@ -407,17 +386,10 @@ class FolderScanner:
     # -- folders ----------------------------------------------------------------------------
 
     def _watch(self, folder: str, status: os.stat_result, begin: bool) -> None:
-        observer = self.observer
-        if observer is None:
+        if (observer := self.observer) is None:
             return
         if observer.watches(folder) or (begin and observer.count < MOST_WATCHES):
             observer.watch(folder, status)
-
-    def _heat(self, folder: str) -> None:
-        self._hot.pop(folder, None)
-        self._hot[folder] = None
-        if len(self._hot) > HOT:
-            del self._hot[next(iter(self._hot))]
 
     def _forget(self, folder: str) -> None:
         pending = [folder]
@@ -431,12 +403,19 @@ class FolderScanner:
     def _not_read(self, folder: str, reason: str) -> None:
         if self._unreadable.get(folder) != reason:
             self._unreadable[folder] = reason
-            event(
-                log, logging.WARNING, "folder not scanned", folder=self._path(folder), reason=reason
-            )
+            where = self._path(folder)
+            event(log, logging.WARNING, "folder not scanned", folder=where, reason=reason)
 
     def _path(self, folder: str) -> str:
         return f"{self._root}/{folder}" if folder else self._root
+
+
+def _move_to_end(of: dict[str, _T], name: str, value: _T, most: int) -> None:
+    """Put an entry last; of more than `most` the first is let go."""
+    of.pop(name, None)
+    of[name] = value
+    if len(of) > most:
+        del of[next(iter(of))]
 
 
 def _lstat(path: str) -> os.stat_result | None:
@@ -447,6 +426,6 @@ def _lstat(path: str) -> os.stat_result | None:
         return None
 
 
-def _before(time_ns: int, since_ns: int) -> bool:
-    """Tell whether a time is known to lie before the look-back; without a clock it is not."""
-    return _NO_CLOCK_BEFORE_NS <= time_ns < since_ns
+def _before(time_ns: int, since_ns: int | None) -> bool:
+    """Tell whether a time is known to lie before another; one without a clock is not."""
+    return since_ns is not None and _NO_CLOCK_BEFORE_NS <= time_ns < since_ns

@@ -1,4 +1,4 @@
-"""Real inotify: each way a camera's file can appear must be reported."""
+"""Watches on real inotify; tests/faults/test_watching.py has all ways in which files appear."""
 
 from __future__ import annotations
 
@@ -59,41 +59,6 @@ def observer(root: Path, log: Log) -> Iterator[Observer]:
     observer.stop()
 
 
-def test_written_and_closed(root: Path, log: Log) -> None:
-    (root / "a.jpg").write_bytes(b"x")
-    log.until(lambda: ("a.jpg", True) in log.files)
-
-
-def test_renamed_inside(root: Path, log: Log) -> None:
-    (root / "a.part").write_bytes(b"x")
-    (root / "a.part").rename(root / "a.jpg")
-    log.until(lambda: ("a.jpg", True) in log.files)
-
-
-def test_renamed_from_outside(root: Path, log: Log) -> None:
-    (root.parent / "a.part").write_bytes(b"x")
-    (root.parent / "a.part").rename(root / "a.jpg")
-    # What is renamed into place is whole: no waiting until it lies still.
-    log.until(lambda: ("a.jpg", True) in log.files)
-
-
-def test_hard_link(root: Path, log: Log) -> None:
-    (root.parent / "a").write_bytes(b"x")
-    (root / "a.jpg").hardlink_to(root.parent / "a")
-    log.until(lambda: ("a.jpg", False) in log.files)
-
-
-def test_new_folders_are_reported_and_can_be_watched(
-    root: Path, log: Log, observer: Observer
-) -> None:
-    nested = root / "2026" / "06"
-    nested.mkdir(parents=True)
-    log.until(lambda: log.folders == 1)
-    assert observer.keep(["2026", "2026/06"]) == []
-    (nested / "a.jpg").write_bytes(b"x")
-    log.until(lambda: ("2026/06/a.jpg", True) in log.files)
-
-
 def test_a_rename_between_watched_folders(root: Path, log: Log, observer: Observer) -> None:
     for name in ("upload", "day"):
         (root / name).mkdir()
@@ -137,30 +102,6 @@ def test_a_watched_folder_that_is_removed_is_no_fault(root: Path, observer: Obse
     assert observer.keep(["day"]) == ["day"]
     (root / "day").mkdir()
     assert observer.keep(["day"]) == []
-
-
-def test_a_folder_moved_in_is_reported(root: Path, log: Log) -> None:
-    outside = root.parent / "day"
-    outside.mkdir()
-    (outside / "a.jpg").write_bytes(b"x")
-    outside.rename(root / "day")
-    log.until(lambda: log.folders == 1)
-
-
-def test_undecodable_names(root: Path, log: Log) -> None:
-    (root / os.fsdecode(b"\xff_80.jpg")).write_bytes(b"x")
-    log.until(lambda: ("\udcff_80.jpg", True) in log.files)
-
-
-def test_a_root_that_is_a_link_is_watched(tmp_path: Path, root: Path) -> None:
-    (tmp_path / "link").symlink_to(root, target_is_directory=True)
-    log = Log()
-    observer = Observer(tmp_path / "link", log.seen, log.folder)
-    observer.start()
-    (root / "a.jpg").write_bytes(b"x")
-    log.until(lambda: ("a.jpg", True) in log.files)
-    assert observer.fault is None
-    observer.stop()
 
 
 def test_a_missing_root_is_named(tmp_path: Path) -> None:

@@ -326,13 +326,6 @@ def test_what_is_remembered_of_old_files_is_small(tmp_path: Path, scans: Scans) 
     assert scans.remembered() == {"folders": 3, "names": 100, "followed": 50}
 
 
-def test_reports_come_in_bounded_portions(tmp_path: Path, scans: Scans) -> None:
-    for n in range(1100):
-        (tmp_path / f"{n}.jpg").write_bytes(b"x")
-    portions = scans.scanner.scan(scans.now)
-    assert [len(p.files) for p in portions if p.files] == [500, 500, 100]
-
-
 def test_folders_are_watched_before_they_are_listed(tmp_path: Path, scans: Scans) -> None:
     put(tmp_path, "old/a.jpg")
     age(tmp_path / "old", 10 * DAY)
