@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -25,48 +26,29 @@ Examples:
   asi-watch calibrate /srv/asi roof.npz --brackets 40 --report roof.png
   asi-watch calibrate /srv/asi roof.npz -c /etc/asi-watch/asi-watch.yaml --camera roof
 """
+_TECHNIQUES = click.Choice(("flat", "random", "histogram"))
+_WEIGHTS = click.Choice(("triangle", "sine"))
+_ABOVE_ZERO = click.FloatRange(0, min_open=True)
+
+
+def _option(
+    flag: str, default: Any, help_text: str, kind: click.ParamType[Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(flag, type=kind, default=default, help=help_text)
 
 
 @click.command(epilog=_EPILOG, context_settings={"show_default": True})
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @click.argument("response", metavar="RESPONSE.npz", type=click.Path(dir_okay=False))
 @names_options
-@click.option(
-    "--brackets",
-    "max_processed_groups",
-    type=click.IntRange(1),
-    default=10,
-    help="How many to use.",
-)
-@click.option(
-    "--samples",
-    "samples_per_image",
-    type=click.IntRange(1),
-    default=5000,
-    help="Places sampled in each bracket.",
-)
-@click.option(
-    "--technique",
-    "sample_technique",
-    type=click.Choice(("flat", "random", "histogram")),
-    default="flat",
-    help="How the places are chosen; flat gives the most accurate curves.",
-)
-@click.option(
-    "--smoothness",
-    type=click.FloatRange(0, min_open=True),
-    default=50.0,
-    help="Means the same for any number of samples.",
-)
-@click.option(
-    "--weight-type",
-    type=click.Choice(("triangle", "sine")),
-    default="triangle",
-    help="Trust in a code by its place in the range.",
-)
-@click.option("--low-clip", type=click.IntRange(0, 254), default=5)
-@click.option("--high-clip", type=click.IntRange(1, 255), default=250)
-@click.option("--seed", type=int, default=0, help="Same seed, same curve.")
+@_option("--brackets", 10, "How many to use.", click.IntRange(1))
+@_option("--samples", 5000, "Places sampled in each bracket.", click.IntRange(1))
+@_option("--technique", "flat", "How the places are chosen; flat is most accurate.", _TECHNIQUES)
+@_option("--smoothness", 50.0, "Means the same for any number of samples.", _ABOVE_ZERO)
+@_option("--weight-type", "triangle", "Trust in a code by its place in the range.", _WEIGHTS)
+@_option("--low-clip", 5, "Lower codes are not used.", click.IntRange(0, 254))
+@_option("--high-clip", 250, "Higher codes are not used.", click.IntRange(1, 255))
+@_option("--seed", 0, "Same seed, same curve.", click.INT)
 @click.option(
     "--sky-disc",
     metavar="auto|none|X,Y,RADIUS",
@@ -92,6 +74,9 @@ def command(
     camera: str | None,
     round_to: timedelta | None,
     exposure_unit: str | None,
+    brackets: int,
+    samples: int,
+    technique: str,
     sky_disc: Any,
     plain: bool,
     force: bool,
@@ -122,10 +107,16 @@ def command(
     configured = found[0] if found else None
     if sky_disc is None:
         sky_disc = configured.calibration_disc if configured else "auto"
-    choices |= {"sky_disc": None if sky_disc == "none" else sky_disc, "robust": not plain}
+    choices["sky_disc"] = None if sky_disc == "none" else sky_disc
     try:
         rules = archive_rules(configured, round_to, exposure_unit)
-        choice = CalibrationChoices(**choices)
+        choice = CalibrationChoices(
+            samples_per_image=samples,
+            sample_technique=technique,
+            max_processed_groups=brackets,
+            robust=not plain,
+            **choices,
+        )
         done = calibrate_archive(directory, rules, choice, report_plot=report)
     except AsiWatchError:
         raise

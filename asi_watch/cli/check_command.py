@@ -165,26 +165,23 @@ def _disc_warnings(found: NewestFiles) -> Iterator[tuple[Way, str]]:
 
 def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
     """Find folders that can never be written to, and those that lie in the state folder."""
-    places: list[tuple[Way, Path]] = [(("state_dir",), config.state_dir)]
-    places += [(("cameras", name, "output"), c.output) for name, c in config.cameras.items()]
-    faults = answered(_ANSWER_WITHIN, *(partial(_fault, folder) for _, folder in places))
-    yield from (
-        (way, f"{str(folder)!r} {fault}")
-        for (way, folder), fault in zip(places, faults, strict=True)
-        if fault
-    )
-    kept: list[tuple[Way, Path]] = [
-        (("cameras", name, key), getattr(camera, key))
-        for name, camera in config.cameras.items()
-        for key in ("watch", "output")
-    ]
-    folders = [config.state_dir, *(folder for _, folder in kept)]
-    real = answered(_ANSWER_WITHIN, *(partial(os.path.realpath, folder) for folder in folders))
-    state, *others = (Path(found or folder) for found, folder in zip(real, folders, strict=True))
-    for (way, folder), there in zip(kept, others, strict=True):
-        if there.is_relative_to(state):
+    folders: dict[Way, Path] = {("state_dir",): config.state_dir}
+    for name, camera in config.cameras.items():
+        folders |= {("cameras", name, key): getattr(camera, key) for key in ("watch", "output")}
+    found = answered(_ANSWER_WITHIN, *(partial(_looked_at, path) for path in folders.values()))
+    state = Path(found[0][0] if found[0] else config.state_dir)
+    for (way, folder), looked in zip(folders.items(), found, strict=True):
+        real, fault = looked or (str(folder), "")
+        if fault and way[-1] != "watch":  # a warning there: the daemon waits for the folder
+            yield way, f"{str(folder)!r} {fault}"
+        if way != ("state_dir",) and Path(real).is_relative_to(state):
             text = f"{str(folder)!r} lies in state_dir, which holds the daemon's own files and is"
             yield way, f"{text} deleted with it; give pictures a folder elsewhere"
+
+
+def _looked_at(folder: Path) -> tuple[str, str]:
+    """Give the folder that links lead to, and why no file can be written there."""
+    return os.path.realpath(folder), _fault(folder)
 
 
 def _fault(folder: Path) -> str:

@@ -156,16 +156,6 @@ class ProductConfig(Section):
         return {name: getattr(self, name) for name in PRODUCT_OPTIONS.get(self.format, {})}
 
     @property
-    def suffix(self) -> str:
-        """File name suffix, with its dot."""
-        return f".{self.format}"
-
-    @property
-    def kind(self) -> str:
-        """Which pixels it needs: picture8, picture16 or radiance."""
-        return self.spec.kind
-
-    @property
     def spec(self) -> ProductSpec:
         """The same values for `asi_watch.products`."""
         # Imported here: reading a configuration must not wait for the codecs.

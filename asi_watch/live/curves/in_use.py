@@ -153,7 +153,7 @@ class CurvesInUse:
         """True while no bracket can be merged, since there is no curve at all to merge it with."""
         if self.curves or not self._needs_curve:
             return False
-        only_radiance = all(product.kind == "radiance" for product in self._camera.products)
+        only_radiance = all(product.spec.kind == "radiance" for product in self._camera.products)
         waits = self._camera.without_response == "wait" or only_radiance
         if not self._logged_none:
             self._logged_none = True
@@ -332,7 +332,7 @@ class CurvesInUse:
 
     def _merge_what_waited(self) -> None:
         """Have brackets merged that waited for a curve, or were published as pictures without."""
-        radiance = any(product.kind == "radiance" for product in self._camera.products)
+        radiance = any(product.spec.kind == "radiance" for product in self._camera.products)
         since = datetime.now(UTC) - _MERGED_AGAIN
         # On a full disk they stay as they are; an operator can ask for them.
         with suppress(LedgerFullError):

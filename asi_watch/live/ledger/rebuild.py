@@ -409,9 +409,9 @@ def products_of(camera: CameraConfig) -> Iterator[BracketRecord]:
             continue
         newest = max(found.values(), key=lambda one: one.revision)
         wanted = {
-            f"{stem}{product.suffix}"
+            f"{stem}{product.spec.suffix}"
             for product in camera.products
-            if newest.algorithm != "mertens" or product.kind != "radiance"
+            if newest.algorithm != "mertens" or product.spec.kind != "radiance"
         }
         if not wanted <= set(found) and _sources_are_there(camera, newest):
             continue
@@ -449,7 +449,7 @@ def row_of_products(
         return None
     if folder not in {PurePosixPath(s.path).parent for s in newest.sources}:
         return None
-    order = [f"{stem}{product.suffix}" for product in camera.products]
+    order = [f"{stem}{product.spec.suffix}" for product in camera.products]
     fallback = newest.algorithm == "mertens" != camera.merge.algorithm
     return BracketRecord(
         camera=camera.name,
