@@ -25,15 +25,7 @@ class StateFolderError(AsiWatchError):
 
 
 class StateLock:
-    """Holds a state folder until released; the kernel releases it when the process dies.
-
-    Raises
-    ------
-    AlreadyRunningError
-        If another process holds it; its number is in the text.
-    StateFolderError
-        If there can be no lock: no permission, a read-only file system, no such folder.
-    """
+    """Holds a state folder until released; the kernel releases it when the process dies."""
 
     def __init__(self, state_dir: Path) -> None:
         path = self._path = state_dir / LOCK_NAME

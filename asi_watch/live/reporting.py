@@ -15,8 +15,6 @@ from asi_watch.live.messages import MergeFailed, MergeOutcome, ReadDone, ReadOk,
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import event
 
-__all__ = ["Reporting"]
-
 log = logging.getLogger(__name__)
 
 # Until then a worker may only be waiting for its turn.
@@ -50,32 +48,23 @@ class Reporting:
         self._started = time.monotonic()
         self._latencies: deque[float] = deque(maxlen=_RECENT)
         self._last_error: dict[str, str] | None = None
-        self._last_bracket: dict[str, Any] | None = None
-        self._last_slot: datetime | None = None
-        self._last_slot_at = float("-inf")
-        self._last_exposure: dict[str, str] | None = None
-        self._newest_exposure: datetime | None = None
-        self._newest_exposure_at = float("-inf")
+        self._last_bracket, self._last_exposure = _Newest(), _Newest()
         self._hanging: str | None = None
         self._hanging_logged = False
-        self._names, self._duplicates, self._taken = _Hourly(), _Hourly(), _Hourly()
-        self._unexpected = _Hourly()
+        self._names, self._duplicates = _Hourly(), _Hourly()
+        self._taken, self._unexpected = _Hourly(), _Hourly()
+
+    def _event(self, level: int, message: str, **facts: object) -> None:
+        event(log, level, message, camera=self._camera, **facts)
 
     # -- files --------------------------------------------------------------------------------
 
     def name_ignored(self, path: str, now: float) -> None:
         """A file's name is no exposure's; logged once an hour, with the number of them."""
-        count = self._names.add(1, now)
-        if count:
-            event(
-                log,
-                logging.WARNING,
-                "file names do not fit the pattern, such files are ignored",
-                camera=self._camera,
-                example=path,
-                filename=self._template,
-                names=count,
-            )
+        if count := self._names.add(1, now):
+            text = "file names do not fit the pattern, such files are ignored"
+            facts = {"example": path, "filename": self._template, "names": count}
+            self._event(logging.WARNING, text, **facts)
 
     def read_done(self, message: ReadDone) -> None:
         """A file was read."""
@@ -83,50 +72,30 @@ class Reporting:
         if isinstance(outcome, ReadOk):
             self._exposure(outcome.exposure.timestamp, time.monotonic())
         elif isinstance(outcome, Unusable):
-            event(
-                log,
-                logging.INFO if outcome.may_recover else logging.WARNING,
-                "exposure not usable" + (" yet" if outcome.may_recover else ""),
-                camera=self._camera,
-                file=message.path,
-                reason=outcome.reason,
-            )
+            level, yet = (logging.INFO, " yet") if outcome.may_recover else (logging.WARNING, "")
+            text = f"exposure not usable{yet}"
+            self._event(level, text, file=message.path, reason=outcome.reason)
 
     def _exposure(self, timestamp: datetime, now: float) -> None:
-        newest = self._newest_exposure is None or timestamp >= self._newest_exposure
-        if newest or now > self._newest_exposure_at + _NEWEST_FOR:
-            self._newest_exposure, self._newest_exposure_at = timestamp, now
-            self._last_exposure = {"timestamp": timestamp.isoformat(), "seen_utc": _utc_now()}
+        shown = {"timestamp": timestamp.isoformat(), "seen_utc": _utc_now()}
+        self._last_exposure.offer(timestamp, shown, now)
 
     def scan_done(self, message: ScanDone) -> None:
         """A scan ended."""
         if message.first or message.files:
-            event(
-                log,
-                logging.INFO if message.first else logging.DEBUG,
-                "scan done",
-                camera=self._camera,
-                files=message.files,
-                seconds=round(message.seconds, 3),
-            )
+            level, seconds = logging.INFO if message.first else logging.DEBUG, message.seconds
+            self._event(level, "scan done", files=message.files, seconds=round(seconds, 3))
 
     def events_dropped(self, count: int) -> None:
         """Events were dropped because the inbox was full."""
-        event(log, logging.WARNING, "events dropped, scanning", camera=self._camera, events=count)
+        self._event(logging.WARNING, "events dropped, scanning", events=count)
 
     # -- brackets -----------------------------------------------------------------------------
 
     def merge_done(self, slot: object, outcome: MergeOutcome) -> None:
         """A merge ended without a row; failures are logged with their row."""
         if isinstance(outcome, MergeFailed) and outcome.stale:
-            event(
-                log,
-                logging.INFO,
-                "exposures are read again",
-                camera=self._camera,
-                slot=slot,
-                reason=outcome.reason,
-            )
+            self._event(logging.INFO, "exposures are read again", slot=slot, reason=outcome.reason)
 
     def bracket_over(self, record: BracketRecord, next_try: float | None) -> None:
         """A bracket's row was written; it is retried in `next_try` seconds, or never (None)."""
@@ -138,43 +107,30 @@ class Reporting:
         reason = record.reason or ""
         if reason.startswith(TAKEN):
             if brackets := self._taken.add(1, now):
-                self._log_taken(record, brackets)
+                text = "another camera's products lie in the output folder, they are left alone"
+                facts = {"slot": record.slot, "reason": reason, "brackets": brackets}
+                self._event(logging.WARNING, text, **facts)
             return
-        superseded = [r for r in record.rejected if r.is_superseded]
-        if files := self._duplicates.add(len(superseded), now):
-            event(
-                log,
-                logging.WARNING,
-                "two files have one exposure time in one bracket, the newer is merged",
-                camera=self._camera,
-                slot=record.slot,
-                file=superseded[0].path,
-                reason=superseded[0].reason,
-                files=files,
-            )
+        older = [r for r in record.rejected if r.is_superseded]
+        if files := self._duplicates.add(len(older), now):
+            text = "two files have one exposure time in one bracket, the newer is merged"
+            facts = {"slot": record.slot, "file": older[0].path, "reason": older[0].reason}
+            self._event(logging.WARNING, text, **facts, files=files)
         more = record.state == "published" and len(record.inputs) > (record.expected or _MANY)
         if brackets := self._unexpected.add(more and record.revision > 1, now):
-            event(
-                log,
-                logging.WARNING,
-                "brackets are merged again for exposures that bracket.exposures does not expect",
-                camera=self._camera,
-                slot=record.slot,
-                exposures=" ".join(f"{e.exposure_us:g}" for e in record.inputs),
-                expected=record.expected,
-                brackets=brackets,
-            )
+            text = "brackets are merged again for exposures that bracket.exposures does not expect"
+            exposures = " ".join(f"{e.exposure_us:g}" for e in record.inputs)
+            facts = {"slot": record.slot, "exposures": exposures, "expected": record.expected}
+            self._event(logging.WARNING, text, **facts, brackets=brackets)
         self._log_bracket(record, next_try)
 
     def _log_bracket(self, record: BracketRecord, next_try: float | None) -> None:
         final = record.state == "failed" and next_try is None
         # Only what was merged just now took its time.
         adopted = record.state == "published" and not record.timings
-        event(
-            log,
+        self._event(
             _level(record, final),
             f"bracket {record.state}",
-            camera=self._camera,
             slot=record.slot,
             exposures=len(record.inputs),
             expected=record.expected,
@@ -190,58 +146,32 @@ class Reporting:
             reason=record.reason,
         )
 
-    def _log_taken(self, record: BracketRecord, brackets: int) -> None:
-        event(
-            log,
-            logging.WARNING,
-            "another camera's products lie in the output folder, they are left alone",
-            camera=self._camera,
-            slot=record.slot,
-            reason=record.reason,
-            brackets=brackets,
-        )
-
     def _bracket_waits(self, record: BracketRecord) -> None:
-        event(
-            log,
-            logging.DEBUG if self.waiting else logging.WARNING,
-            "brackets wait in the ledger",
-            camera=self._camera,
-            slot=record.slot,
-            reason=record.reason,
-        )
+        level = logging.DEBUG if self.waiting else logging.WARNING
+        self._event(level, "brackets wait in the ledger", slot=record.slot, reason=record.reason)
         self.waiting += 1
 
     def row_amended(self, record: BracketRecord) -> None:
         """A bracket that is over stays as it is, but another file of it was seen."""
-        event(
-            log,
-            logging.INFO,
-            "row amended",
-            camera=self._camera,
-            slot=record.slot,
-            left_out=_left_out(record),
-            rejected=len(record.rejected) + record.unlisted,
-        )
+        count = len(record.rejected) + record.unlisted
+        facts = {"slot": record.slot, "left_out": _left_out(record), "rejected": count}
+        self._event(logging.INFO, "row amended", **facts)
 
     def taken_up(self, record: BracketRecord) -> None:
         """A bracket of the ledger is tried again."""
         self.waiting = max(0, self.waiting - _waits(record))
 
     def _remember(self, record: BracketRecord, now: float) -> None:
-        # The newest, not the one merged last: that may be one of a backlog, or a retry.
-        newest = self._last_slot is None or record.slot >= self._last_slot
-        if newest or now > self._last_slot_at + _NEWEST_FOR:
-            self._last_slot, self._last_slot_at = record.slot, now
-            self._last_bracket = {
-                "slot": record.slot.isoformat(),
-                "state": record.state,
-                "complete": record.complete,
-                "exposures": len(record.inputs),
-                "latency": record.latency,
-                "products": list(record.products),
-                "recorded_utc": _utc_now(),
-            }
+        shown = {
+            "slot": record.slot.isoformat(),
+            "state": record.state,
+            "complete": record.complete,
+            "exposures": len(record.inputs),
+            "latency": record.latency,
+            "products": list(record.products),
+            "recorded_utc": _utc_now(),
+        }
+        self._last_bracket.offer(record.slot, shown, now)
         # Live: it became complete while the daemon ran, and was published at once.
         live = record.state == "published" and record.revision == 1
         if live and record.latency is not None and record.latency < now - self._started:
@@ -256,43 +186,30 @@ class Reporting:
         if text is not None:
             self._last_error = {"at": _utc_now(), "what": text}
 
-    def silence(self, text: str | None) -> None:
-        """The watch folder gives no answer."""
-        if text is not None:
-            self.fault(text)
-            event(log, logging.ERROR, "watch folder does not answer", camera=self._camera)
-
     def hanging(self, found: Hanging | None) -> None:
         """Workers wait for this camera's files (logged once), or no longer (None)."""
         if found is None:
             if self._hanging_logged:
-                event(log, logging.WARNING, "workers wait no longer", camera=self._camera)
+                self._event(logging.WARNING, "workers wait no longer")
             self._hanging, self._hanging_logged = None, False
             return
         self._hanging = f"{found.jobs} workers have waited for {found.seconds:.0f} s"
         if not self._hanging_logged and found.seconds > _SURELY_HANGING:
             self._hanging_logged = True
             self.fault(self._hanging)
-            event(
-                log,
-                logging.ERROR,
-                "workers wait for folders that do not answer, others work instead of them",
-                camera=self._camera,
-                workers=found.jobs,
-                seconds=round(found.seconds),
-                remedy=_REMEDY,
-            )
+            text = "workers wait for folders that do not answer, others work instead of them"
+            facts = {"workers": found.jobs, "seconds": round(found.seconds), "remedy": _REMEDY}
+            self._event(logging.ERROR, text, **facts)
 
     # -- what is shown ------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """Return this part of the camera's state."""
-        now = time.monotonic()
-        seen = self._newest_exposure_at
+        last, now = self._last_exposure, time.monotonic()
         return {
-            "last_exposure": self._last_exposure,
-            "last_exposure_age": None if self._last_exposure is None else round(now - seen, 1),
-            "last_bracket": self._last_bracket,
+            "last_exposure": last.shown,
+            "last_exposure_age": None if last.shown is None else round(now - last.seen_at, 1),
+            "last_bracket": self._last_bracket.shown,
             "latency": self._percentiles(),
             "waiting_in_ledger": self.waiting,
             "hanging": self._hanging,
@@ -304,6 +221,19 @@ class Reporting:
             return None
         p50, p95, worst = np.percentile(self._latencies, [50, 95, 100])
         return {"p50": round(p50, 3), "p95": round(p95, 3), "max": round(worst, 3)}
+
+
+class _Newest:
+    """What is shown of the newest bracket or exposure: not of the one that was read last."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, Any] | None = None
+        self.seen_at = float("-inf")
+        self._time: datetime | None = None
+
+    def offer(self, at: datetime, shown: dict[str, Any], now: float) -> None:
+        if self._time is None or at >= self._time or now > self.seen_at + _NEWEST_FOR:
+            self._time, self.shown, self.seen_at = at, shown, now
 
 
 class _Hourly:

@@ -17,10 +17,10 @@ _STATUS_LIMIT = 512
 
 
 class Notifier:
-    """The daemon's line to the service manager; silent when there is none.
+    """Notifies the service manager; does nothing when there is none.
 
-    A notification is a courtesy: when it cannot be delivered, the daemon must go on merging. No
-    method raises for a socket that is missing, full or gone; each returns whether it was sent.
+    The daemon merges whether or not a message arrives: no method raises for a socket that is
+    missing, full or gone; each returns whether it was sent.
 
     Parameters
     ----------
@@ -31,26 +31,24 @@ class Notifier:
     """
 
     def __init__(self, address: str | None, watchdog_us: int | None = None) -> None:
-        self._address = _socket_address(address)
+        address = address if address and address[0] in "/@" else None
+        # A NUL begins the name of an abstract socket.
+        self._address = "\0" + address[1:] if address and address[0] == "@" else address
         self._watchdog_us = watchdog_us
         self._last_status: str | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Notifier:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
         """Read ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
 
         Parameters
         ----------
-        environment : Mapping[str, str] or None
-            Where to look; None means the process environment.
-
-        Returns
-        -------
-        Notifier
-            Silent when the process was not started by a service manager.
+        environment : Mapping[str, str]
         """
-        env = os.environ if environment is None else environment
-        return cls(env.get("NOTIFY_SOCKET"), _watchdog_us(env))
+        limit, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+        # The variables are inherited: a child of the watched process must not answer in its place.
+        ours = limit.isascii() and limit.isdigit() and pid in ("", str(os.getpid()))
+        return cls(environment.get("NOTIFY_SOCKET"), (int(limit) or None) if ours else None)
 
     @property
     def watchdog_interval(self) -> float | None:
@@ -59,7 +57,7 @@ class Notifier:
 
     def ready(self, status: str | None = None) -> bool:
         """Say that start-up, or a reload, is finished."""
-        return self._send("READY=1", *self._status_lines(status))
+        return self._send("READY=1", status=status)
 
     def reloading(self) -> bool:
         """Say that a reload begins; `ready` must follow, even if the new file was refused."""
@@ -69,13 +67,13 @@ class Notifier:
 
     def stopping(self, status: str | None = None) -> bool:
         """Say that the daemon has begun to stop."""
-        return self._send("STOPPING=1", *self._status_lines(status))
+        return self._send("STOPPING=1", status=status)
 
     def status(self, text: str) -> bool:
         """Set the line that ``systemctl status`` shows; a text already shown is not sent again."""
         if _clean(text) == self._last_status:
             return False
-        return self._send(*self._status_lines(text))
+        return self._send(status=text)
 
     def watchdog(self) -> bool:
         """Give a sign of life; call it from the thread whose progress it vouches for."""
@@ -85,13 +83,10 @@ class Notifier:
         """Ask for more time to start, reload or stop, counted from now."""
         return self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
-    def _status_lines(self, text: str | None) -> tuple[str, ...]:
-        if text is None:
-            return ()
-        self._last_status = _clean(text)
-        return (f"STATUS={self._last_status}",)
-
-    def _send(self, *lines: str) -> bool:
+    def _send(self, *lines: str, status: str | None = None) -> bool:
+        if status is not None:
+            self._last_status = _clean(status)
+            lines += (f"STATUS={self._last_status}",)
         if self._address is None:
             return False
         message = "\n".join(lines).encode("utf-8", "backslashreplace")
@@ -105,22 +100,6 @@ class Notifier:
             self._last_status = None
             return False
         return True
-
-
-def _socket_address(address: str | None) -> str | None:
-    if not address or address[0] not in "/@":
-        return None
-    return "\0" + address[1:] if address[0] == "@" else address
-
-
-def _watchdog_us(env: Mapping[str, str]) -> int | None:
-    limit, pid = env.get("WATCHDOG_USEC", ""), env.get("WATCHDOG_PID", "")
-    if not (limit.isascii() and limit.isdigit()) or int(limit) == 0:
-        return None
-    # The variables are inherited: a child of the watched process must not answer in its place.
-    if pid and pid != str(os.getpid()):
-        return None
-    return int(limit)
 
 
 def _clean(text: str) -> str:

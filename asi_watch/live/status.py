@@ -15,8 +15,6 @@ from typing import Any
 from asi_watch.errors import AsiWatchError
 from asi_watch.logs import event
 
-__all__ = ["STATUS_NAME", "NotRunningError", "StatusFile", "read_status", "status_line"]
-
 log = logging.getLogger(__name__)
 
 STATUS_NAME = "status.json"
@@ -30,12 +28,7 @@ class NotRunningError(AsiWatchError):
 
 
 class StatusFile:
-    """Writes the file; owner thread only.
-
-    Parameters
-    ----------
-    state_dir : Path
-    """
+    """Writes the file; owner thread only."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / STATUS_NAME
@@ -62,13 +55,12 @@ class StatusFile:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(data)
             temporary.replace(self._path)
+            self._fault = None
         except OSError as error:
             fault = f"{self._path}: {error.strerror or error}"
             if fault != self._fault:
                 event(log, logging.WARNING, "status not written", reason=fault)
             self._fault = fault
-        else:
-            self._fault = None
 
     def stopped(self, snapshot: dict[str, Any], reason: str) -> None:
         """Write the last state of a daemon that ends, and why."""
@@ -76,43 +68,33 @@ class StatusFile:
 
 
 def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
-    """Read the state of the running daemon.
+    """Read the running daemon's state and its age in seconds; it is written every second.
 
-    Returns
-    -------
-    snapshot : dict
-    age : float
-        Seconds since it was written; a daemon that is well writes every second.
-
-    Raises
-    ------
-    NotRunningError
-        If none runs on this state folder, with what is known of the last one.
+    Parameters
+    ----------
+    state_dir : Path
+        `NotRunningError` says what is known of the last daemon if none runs on it.
     """
-    path = state_dir / STATUS_NAME
+    path, none_runs = state_dir / STATUS_NAME, f"no daemon runs on {state_dir}"
+    start = "start it with `asi-watch run`"
     try:
         with path.open("rb") as file:
             snapshot = json.loads(file.read(_LARGEST))
         process, written = snapshot["process"], float(snapshot["written_boottime"])
     except FileNotFoundError:
-        raise NotRunningError(
-            f"no daemon runs on {state_dir} (no {STATUS_NAME}); start it with `asi-watch run`"
-        ) from None
+        raise NotRunningError(f"{none_runs} (no {STATUS_NAME}); {start}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotRunningError(f"{path} cannot be read: {error}") from error
+    at = snapshot.get("at_utc")
     if "stopped" in snapshot:
-        raise NotRunningError(
-            f"no daemon runs on {state_dir}: it stopped at {snapshot.get('at_utc')}"
-            f" ({snapshot['stopped']}); start it with `asi-watch run`"
-        )
+        reason = snapshot["stopped"]
+        raise NotRunningError(f"{none_runs}: it stopped at {at} ({reason}); {start}")
     same_boot = process.get("boot") == _boot()
     age = _boottime() - written if same_boot else float("inf")
     # In another PID namespace the process cannot be seen, but its file is fresh.
     if age > _STALE_AFTER and _identity(process.get("pid", -1)) != process:
-        raise NotRunningError(
-            f"no daemon runs on {state_dir}: process {process.get('pid')} was last seen at"
-            f" {snapshot.get('at_utc')}; start it with `asi-watch run`"
-        )
+        pid = process.get("pid")
+        raise NotRunningError(f"{none_runs}: process {pid} was last seen at {at}; {start}")
     return snapshot, age
 
 
@@ -122,7 +104,12 @@ def is_stale(age: float) -> bool:
 
 
 def status_line(snapshot: dict[str, Any]) -> str:
-    """Return a daemon's state in one line, for the service manager."""
+    """Return a daemon's state in one line, for the service manager.
+
+    Parameters
+    ----------
+    snapshot : dict
+    """
     cameras = snapshot.get("cameras", {})
     published = sum(c["counts"]["published"] for c in cameras.values())
     troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
