@@ -425,7 +425,7 @@ def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
     """Read the newest brackets that have several exposures of one size."""
     from asi_watch.errors import ImageError
     from asi_watch.hdr.frame_checks import sample_frame
-    from asi_watch.images.reading import read_image
+    from asi_watch.images import read_image
 
     slots: defaultdict[datetime, dict[float, str]] = defaultdict(dict)
     for path, parsed in found.fitting:

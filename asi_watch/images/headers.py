@@ -15,9 +15,12 @@ from typing import Literal
 
 Container = Literal["jpeg", "png", "jp2"]
 
+JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JP2_MAGIC = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
-JPEG_MAGIC = b"\xff\xd8\xff"
+
+# Chunks, segments or boxes of one file: each costs time, and some need only a few bytes.
+MOST_PARTS = 20_000
 
 _OTHERS = (
     (b"GIF8", "a GIF"),
@@ -35,11 +38,10 @@ _OTHERS = (
     (b"\0\5\x16\7", "an AppleDouble file (what macOS notes about another file)"),
     (b"<", "text (HTML or XML)"),
 )
-
-
-# Chunks, segments or boxes of one file: each costs time, and some need only a few bytes.
-MOST_PARTS = 20_000
 _FILL = re.compile(rb"\xff*")
+_RARE_FRAMES = {3: "lossless JPEG", **dict.fromkeys((5, 6, 7), "hierarchical JPEG")}
+_JPEG_LS = 0xF7
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 
 
 class HeaderError(ValueError):
@@ -64,42 +66,31 @@ class Header:
 
     Parameters
     ----------
-    container : str
-        "jpeg", "png" or "jp2".
+    container : {"jpeg", "png", "jp2"}
     height, width : int
-        Pixels.
     channels : int
         1 (grey) or 3: what decoding will give, alpha left out.
-    data_offset : int
-        Where the pixels' bytes begin.
     progressive : bool
         A JPEG sent in several scans.
+    codestream : int
+        Where that of a JP2 begins.
     """
 
     container: Container
     height: int
     width: int
     channels: int
-    data_offset: int
     progressive: bool = False
+    codestream: int = 0
 
 
 def read_header(data: bytes) -> Header:
-    """Recognise an image by its content and read what it claims.
+    """Recognise an image by its content and read what it claims; HeaderError if we cannot read it.
 
     Parameters
     ----------
     data : bytes
-        The whole file, or its beginning.
-
-    Returns
-    -------
-    Header
-
-    Raises
-    ------
-    HeaderError
-        If it is not a JPEG, PNG or JP2 with 8 bits per sample and 1 or 3 colour channels.
+        The whole file, or its beginning. Read are 8 bits per sample, 1 or 3 colour channels.
     """
     if data.startswith(JPEG_MAGIC):
         return _jpeg_header(data)
@@ -126,8 +117,21 @@ def _not_an_image(data: bytes) -> HeaderError:
     return HeaderError("is not an image (content is no JPEG, PNG or JP2)")
 
 
+def _checked(header: Header, depth: int) -> Header:
+    """Return the header if exposures may have this depth and number of channels."""
+    if depth != 8:
+        raise HeaderError(f"has {depth} bits per sample; exposures need 8")
+    if header.channels not in (1, 3):
+        kind = " (CMYK or YCCK)" if (header.container, header.channels) == ("jpeg", 4) else ""
+        raise HeaderError(f"has {header.channels} components{kind}; exposures need 1 or 3")
+    return header
+
+
 def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
     """Walk a JPEG's segments up to and including the next start of scan or end mark.
+
+    Gives marker (second byte), offset and length of each payload; HeaderError if the chain is
+    broken or ends.
 
     Parameters
     ----------
@@ -135,32 +139,19 @@ def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
         The file, or its beginning.
     at : int
         Where a segment begins; default: behind SOI.
-
-    Yields
-    ------
-    tuple of int
-        Marker (second byte), offset and length of its payload.
-
-    Raises
-    ------
-    HeaderError
-        If the chain of segments is broken or the bytes end before the scan.
     """
     for _ in range(MOST_PARTS):
         at = max(at, _FILL.match(data, at).end() - 1)  # type: ignore[union-attr]
-        if at + 4 > len(data) and data[at : at + 2] != b"\xff\xd9":
+        if data[at : at + 2] == b"\xff\xd9":
+            yield 0xD9, at + 2, 0
+            return
+        if at + 4 > len(data):
             raise HeaderError("ends inside the JPEG header", incomplete=True)
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if data[at] != 0xFF:
             zeros = not data[at:].strip(b"\0")  # the writer has reserved space, or lost power
             raise HeaderError("has a broken JPEG header", incomplete=zeros)
-        marker = data[at + 1]
-        if marker in (0x00, 0x01, 0xD8) or 0xD0 <= marker <= 0xD7:
-            raise HeaderError("has a broken JPEG header")
-        if marker == 0xD9:
-            yield marker, at + 2, 0
-            return
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if length < 2:
+        if marker in (0x00, 0x01, 0xD8) or 0xD0 <= marker <= 0xD7 or length < 2:
             raise HeaderError("has a broken JPEG header")
         if at + 2 + length > len(data):
             raise HeaderError("ends inside the JPEG header", incomplete=True)
@@ -171,41 +162,26 @@ def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
     raise HeaderError(f"has more than {MOST_PARTS} segments")
 
 
-_RARE_FRAMES = {3: "lossless JPEG", **dict.fromkeys((5, 6, 7), "hierarchical JPEG")}
-_JPEG_LS = 0xF7
-
-
 def _jpeg_header(data: bytes) -> Header:
     frame: tuple[int, int, int, int] | None = None
     progressive = False
-    end = 0
     for marker, offset, length in jpeg_segments(data):
         if marker == _JPEG_LS:
             raise HeaderError("is a JPEG-LS, a rare kind that is not read")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if marker > 0xC2:
-                kind = _RARE_FRAMES.get(
-                    marker & 7, "sequential" if marker == 0xC9 else "progressive"
-                )
-                coding = " with arithmetic coding" if marker > 0xC8 else ""
-                raise HeaderError(f"is a {kind} JPEG{coding}, a rare kind that is not read")
-            if frame is not None or length < 6:
-                raise HeaderError("has a broken JPEG header")
-            frame = struct.unpack_from(">BHHB", data, offset)
-            progressive = marker == 0xC2
-        end = offset + length
+        if not 0xC0 <= marker <= 0xCF or marker in (0xC4, 0xC8, 0xCC):
+            continue
+        if marker > 0xC2:
+            kind = _RARE_FRAMES.get(marker & 7, "sequential" if marker == 0xC9 else "progressive")
+            coding = " with arithmetic coding" if marker > 0xC8 else ""
+            raise HeaderError(f"is a {kind} JPEG{coding}, a rare kind that is not read")
+        if frame is not None or length < 6:
+            raise HeaderError("has a broken JPEG header")
+        frame = struct.unpack_from(">BHHB", data, offset)
+        progressive = marker == 0xC2
     if frame is None:
         raise HeaderError("has a broken JPEG header (no frame)")
-    precision, height, width, components = frame
-    if precision != 8:
-        raise HeaderError(f"has {precision} bits per sample; exposures need 8")
-    if components not in (1, 3):
-        kind = " (CMYK or YCCK)" if components == 4 else ""
-        raise HeaderError(f"has {components} components{kind}; exposures need 1 or 3")
-    return Header("jpeg", height, width, components, end, progressive)
-
-
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
+    depth, height, width, components = frame
+    return _checked(Header("jpeg", height, width, components, progressive), depth)
 
 
 def _png_header(data: bytes) -> Header:
@@ -214,53 +190,43 @@ def _png_header(data: bytes) -> Header:
     length, kind, width, height, depth, colour = struct.unpack_from(">I4sIIBB", data, 8)
     if kind != b"IHDR" or length != 13 or colour not in _PNG_CHANNELS:
         raise HeaderError("has a broken PNG header")
-    if depth != 8:
-        raise HeaderError(f"has {depth} bits per sample; exposures need 8")
-    return Header("png", height, width, _PNG_CHANNELS[colour], 33)
+    return _checked(Header("png", height, width, _PNG_CHANNELS[colour]), depth)
 
 
-def png_chunks(data: bytes, *, checked: bool = True) -> Iterator[tuple[bytes, bytes]]:
-    """Walk a PNG's chunks while whole ones are there.
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Walk the types and payloads of a PNG's chunks; HeaderError if one is damaged or cut.
 
-    Yields
-    ------
-    tuple of bytes
-        Chunk type and payload.
-
-    Raises
-    ------
-    HeaderError
-        If a chunk is damaged (`checked`) or the bytes end inside one.
+    Parameters
+    ----------
+    data : bytes
+        The file, or its beginning.
     """
     at = 8
     for _ in range(MOST_PARTS):
         if at >= len(data):
             return
-        length = int.from_bytes(data[at : at + 4], "big")
-        if at + 12 + length > len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if end + 4 > len(data):
             raise HeaderError("ends inside a PNG chunk", incomplete=True)
-        body = memoryview(data)[at + 4 : at + 8 + length]
-        if checked and zlib.crc32(body) != int.from_bytes(
-            data[at + 8 + length : at + 12 + length], "big"
-        ):
+        body = memoryview(data)[at + 4 : end]
+        if zlib.crc32(body) != int.from_bytes(data[end : end + 4], "big"):
             raise HeaderError("has a PNG chunk whose checksum is wrong")
         yield bytes(body[:4]), bytes(body[4:])
-        at += 12 + length
+        at = end + 4
     raise HeaderError(f"has more than {MOST_PARTS} chunks")
 
 
 def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Walk JP2 boxes between two offsets.
+    """Walk the JP2 boxes between two offsets: type, offset of the payload, offset behind it.
 
-    Yields
-    ------
-    tuple of bytes, int, int
-        Box type, offset of its payload, offset behind it (capped to the bytes that are there).
+    HeaderError if a box is shorter than its own header.
 
-    Raises
-    ------
-    HeaderError
-        If a box is shorter than its own header.
+    Parameters
+    ----------
+    data : bytes
+        The file, or its beginning.
+    start, end : int
+        Offsets; what lies behind `end` is left out.
     """
     at = start
     for _ in range(MOST_PARTS):
@@ -289,29 +255,14 @@ def _jp2_header(data: bytes) -> Header:
             for inner, inner_begin, inner_end in jp2_boxes(data, begin, behind):
                 if inner == b"ihdr" and inner_end - inner_begin >= 14:
                     sizes = struct.unpack_from(">IIHB", data, inner_begin)
-        elif kind == b"jp2c":
-            if sizes is None:
-                raise HeaderError("has a JP2 codestream before its header")
-            return _jp2_checked(data, sizes, begin)
+        elif kind == b"jp2c" and sizes is None:
+            raise HeaderError("has a JP2 codestream before its header")
+        elif kind == b"jp2c" and sizes is not None and begin + 40 <= len(data):
+            height, width, components, depth = sizes
+            # The decoder believes the codestream's own size, so no cap counts unless they agree.
+            soc, siz, _, _, x1, y1, x0, y0 = struct.unpack_from(">HHHHIIII", data, begin)
+            if (soc, siz) != (0xFF4F, 0xFF51) or (x1 - x0, y1 - y0) != (width, height):
+                raise HeaderError("has a broken JP2 header")
+            header = Header("jp2", height, width, components, codestream=begin)
+            return _checked(header, 8 if depth == 7 else (depth & 0x7F) + 1)
     raise HeaderError("ends inside the JP2 header", incomplete=True)
-
-
-def _jp2_checked(data: bytes, sizes: tuple[int, int, int, int], begin: int) -> Header:
-    height, width, components, depth = sizes
-    if begin + 40 > len(data):
-        raise HeaderError("ends inside the JP2 header", incomplete=True)
-    # The decoder believes the codestream's own size, so the two must agree before any cap counts.
-    soc, siz, _, _, x1, y1, x0, y0 = struct.unpack_from(">HHHHIIII", data, begin)
-    if (soc, siz) != (0xFF4F, 0xFF51) or (x1 - x0, y1 - y0) != (width, height):
-        raise HeaderError("has a broken JP2 header")
-    if depth != 7:
-        raise HeaderError(f"has {(depth & 0x7F) + 1} bits per sample; exposures need 8")
-    if components not in (1, 3):
-        raise HeaderError(f"has {components} components; exposures need 1 or 3")
-    return Header("jp2", height, width, components, begin)
-
-
-def clause(error: Exception) -> str:
-    """Return the first line of a decoder's message, short enough for a log line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__

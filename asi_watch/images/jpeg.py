@@ -12,11 +12,10 @@ from __future__ import annotations
 import importlib
 import re
 import struct
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,9 +23,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate
-from asi_watch.images.headers import Header, HeaderError, clause, jpeg_segments
+from asi_watch.images.headers import Header, HeaderError, jpeg_segments
 
-__all__ = ["JpegPicture", "decode_jpeg"]
+__all__ = ["JpegPicture"]
 
 # Inside entropy-coded data 0xFF is followed by 0x00, or makes a restart mark; other marks end it.
 _MARK = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
@@ -52,41 +51,23 @@ _WRONG = {
     8: "has a broken Huffman table",
 }
 
-
-def _load_entropy() -> Any:
-    try:
-        return importlib.import_module("asi_watch.images._entropy")
-    except ImportError:  # installed without a compiler
-        return None
-
-
-_entropy: Any = _load_entropy()
+_entropy: Any
+try:
+    _entropy = importlib.import_module("asi_watch.images._entropy")
+except ImportError:  # installed without a compiler
+    _entropy = None
 
 
-def _find_mark(data: bytes, start: int) -> int:
-    """Return where the mark begins that ends entropy-coded data, or −1."""
-    if _entropy is not None:
-        return int(_entropy.find_mark(data, start))
-    mark = _MARK.search(data, start)
-    return -1 if mark is None else mark.start()
-
-
-@dataclass(frozen=True, slots=True)
-class _Component:
-    """One colour of the frame: its sampling, and its blocks."""
+class _Component(NamedTuple):
+    """One colour of the frame."""
 
     identity: int
     h: int
     v: int
     quantiser: int
-    wide: int
-    high: int
-    stride: int  # blocks in a row when interleaved with the other components
-    rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
+class _Scan(NamedTuple):
     """One scan, with all that was in force when it began."""
 
     components: tuple[tuple[int, int], ...]  # index of the component, table selectors
@@ -103,7 +84,7 @@ class _Scan:
 
 
 class JpegPicture:
-    """The parts of a JPEG that make its picture, from SOI to its own end mark.
+    """The parts of a JPEG that make its picture; HeaderError if its structure is broken or cut.
 
     Parameters
     ----------
@@ -117,11 +98,6 @@ class JpegPicture:
     ----------
     notes : list of str
         What was odd without being wrong.
-
-    Raises
-    ------
-    HeaderError
-        If the chain of segments is broken, or the bytes end before the end mark.
     """
 
     def __init__(self, data: bytes, header: Header) -> None:
@@ -129,20 +105,15 @@ class JpegPicture:
         self.notes: list[str] = []
         self._data = data
         self._pieces = [b"\xff\xd8"]  # the plain header, with the parts between scans
-        self._frame: list[tuple[int, int, int, int]] = []  # identity, h, v, quantiser
+        self._frame: list[_Component] = []
         self._frame_piece = 0
         self._scans: list[_Scan] = []
-        self._ends: dict[int, int] = {}  # where the data of padded scans ends
+        self._padded: dict[int, int] = {}  # ends of padded scans, and where their data ends
         self._tables: dict[int, bytes] = {}
         self._steps: dict[int, int] = {}
         self._interval = 0
-        self._walk()
-
-    # -- structure ------------------------------------------------------------------------------
-
-    def _walk(self) -> None:
         try:
-            self._walk_segments()
+            self._walk()
         except HeaderError as error:
             if error.incomplete and self._scans:
                 raise HeaderError("ends before its end mark", incomplete=True) from None
@@ -150,7 +121,9 @@ class JpegPicture:
         if not self._scans:
             raise HeaderError("has a broken JPEG header (no scan)")
 
-    def _walk_segments(self) -> None:
+    # -- structure ------------------------------------------------------------------------------
+
+    def _walk(self) -> None:
         data, at, marker = self._data, 2, 0
         while marker != _EOI:
             for marker, offset, length in jpeg_segments(data, at):
@@ -190,13 +163,11 @@ class JpegPicture:
         count = payload[5] if len(payload) > 5 else 0
         if self._frame or len(payload) != 6 + 3 * count or not count:
             raise HeaderError("has a broken JPEG header")
-        for at in range(6, len(payload), 3):
-            identity, factors, quantiser = payload[at : at + 3]
-            h, v = factors >> 4, factors & 15
-            if not (1 <= h <= 4 and 1 <= v <= 4):
-                raise HeaderError("has a broken JPEG header (sampling factors)")
-            self._frame.append((identity, h, v, quantiser))
-        if len({identity for identity, *_ in self._frame}) != count:
+        for identity, factors, quantiser in zip(*[iter(payload[6:])] * 3, strict=True):
+            self._frame.append(_Component(identity, factors >> 4, factors & 15, quantiser))
+        if not all(1 <= c.h <= 4 and 1 <= c.v <= 4 for c in self._frame):
+            raise HeaderError("has a broken JPEG header (sampling factors)")
+        if len({c.identity for c in self._frame}) != count:
             raise HeaderError("is a JPEG whose components share a name, which is not read")
         self._frame_piece = len(self._pieces)
         self._add(marker, payload)
@@ -234,12 +205,10 @@ class JpegPicture:
         count = payload[0] if payload else 0
         if not 1 <= count <= 4 or len(payload) != 4 + 2 * count:
             raise HeaderError("has a broken JPEG scan header")
-        known = [identity for identity, *_ in self._frame]
+        places = {c.identity: index for index, c in enumerate(self._frame)}
         pairs = [payload[at : at + 2] for at in range(1, 1 + 2 * count, 2)]
-        if any(identity not in known for identity, _ in pairs):
-            raise HeaderError("has a broken JPEG scan header")
-        components = tuple((known.index(identity), tables) for identity, tables in pairs)
-        if any(a[0] >= b[0] for a, b in pairwise(components)):
+        components = tuple((places.get(identity, -1), tables) for identity, tables in pairs)
+        if components[0][0] < 0 or any(a[0] >= b[0] for a, b in pairwise(components)):
             raise HeaderError("has a broken JPEG scan header")
         first, last, bits = payload[-3:]
         if not self.header.progressive and (first, last, bits) != (0, 63, 0):
@@ -247,145 +216,91 @@ class JpegPicture:
             first, last, bits = 0, 63, 0
         self._add(_SOS, payload[:-3] + bytes([first, last, bits]))
         # Motion JPEG leaves out the usual tables, decoders know them.
-        tables = {**_USUAL_TABLES, **self._tables}
-        self._scans.append(
-            _Scan(
-                components,
-                first,
-                last,
-                bits >> 4,
-                bits & 15,
-                self._interval,
-                tables,
-                dict(self._steps),
-                start,
-                end,
-                len(self._pieces),
-            )
-        )
+        tables, steps = {**_USUAL_TABLES, **self._tables}, dict(self._steps)
+        parameters = (components, first, last, bits >> 4, bits & 15, self._interval)
+        self._scans.append(_Scan(*parameters, tables, steps, start, end, len(self._pieces)))
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    @property
-    def padded(self) -> bool:
-        """Whether `check_data` found padding, which `plain` leaves out from then on."""
-        return bool(self._ends)
-
     # -- checks ---------------------------------------------------------------------------------
 
-    def check_scans(self) -> None:
-        """Check that there are neither too many scans nor too few, without reading their data.
-
-        Raises
-        ------
-        HeaderError
-            If there are.
-        """
+    def _check_scans(self) -> None:
+        """Every coefficient must have been sent once, and refined to its last bit."""
         count, pixels = len(self._scans), self.header.height * self.header.width
         if count * pixels > _MAX_SCANS_TIMES_PIXELS:
             raise HeaderError(f"is a JPEG with too many scans ({count}) for its size")
-        self._check_coverage()
-
-    def check_data(self) -> None:
-        """Check that the data of the scans is exactly what the picture needs.
-
-        Raises
-        ------
-        HeaderError
-            If anything is missing, left over, damaged, or cannot be checked.
-        """
-        if _entropy is None:
-            self._check_without_extension()
-            return
-        units, components = self._layout()
-        kept = [_kept(c) if self.header.progressive else (None, None) for c in components]
-        for number, scan in enumerate(self._scans, 1):
-            self._check_scan(number, scan, units, components, kept)
-
-    def _layout(self) -> tuple[tuple[int, int], list[_Component]]:
-        """Return the frame's units across and down, and its components."""
-        height, width = self.header.height, self.header.width
-        h_most = max(h for _, h, _, _ in self._frame)
-        v_most = max(v for _, _, v, _ in self._frame)
-        across, down = -(-width // (8 * h_most)), -(-height // (8 * v_most))
-        components = []
-        for identity, h, v, quantiser in self._frame:
-            wide, high = -(-width * h // (8 * h_most)), -(-height * v // (8 * v_most))
-            components.append(
-                _Component(identity, h, v, quantiser, wide, high, across * h, down * v)
-            )
-        return (across, down), components
-
-    def _check_coverage(self) -> None:
-        """Every coefficient must have been sent once, and refined to its last bit."""
         sent: list[list[int | None]] = [[None] * 64 for _ in self._frame]
         for scan in self._scans:
             dc_alone = scan.first == scan.last == 0
             if self.header.progressive and not (dc_alone or 0 < scan.first <= scan.last < 64):
                 raise HeaderError("is damaged (broken progressive scan)")
+            gap = scan.high and scan.low != scan.high - 1
             for component, _ in scan.components:
                 for k in range(scan.first, scan.last + 1):
-                    if sent[component][k] != (scan.high or None) or (
-                        scan.high and scan.low != scan.high - 1
-                    ):
+                    if gap or sent[component][k] != (scan.high or None):
                         raise HeaderError("is damaged (its scans do not follow each other)")
                     sent[component][k] = scan.low
         if any(low != 0 for coefficients in sent for low in coefficients):
             raise HeaderError("is damaged (scans are missing)")
 
+    def _check_data(self) -> None:
+        """Check that the data of the scans is exactly what the picture needs."""
+        if _entropy is None:
+            self._check_without_extension()
+            return
+        height, width, frame = self.header.height, self.header.width, self._frame
+        wide, high = 8 * max(c.h for c in frame), 8 * max(c.v for c in frame)
+        units = -(-width // wide), -(-height // high)
+        # Blocks of each component: in the picture across and down, and in a row of whole units.
+        sizes = [(-(-width * c.h // wide), -(-height * c.v // high), units[0] * c.h) for c in frame]
+        kept: list[tuple[bytearray | None, bytearray | None]] = [(None, None)] * len(frame)
+        if self.header.progressive:  # scans share which coefficients are not zero, and the DC
+            blocks = [stride * units[1] * c.v for c, (*_, stride) in zip(frame, sizes, strict=True)]
+            kept = [(bytearray(8 * count), bytearray(2 * count)) for count in blocks]
+        for number, scan in enumerate(self._scans, 1):
+            jobs = []
+            for i, selectors in scan.components:
+                tables = self._tables_of(scan, frame[i], selectors)
+                jobs.append((frame[i].h, frame[i].v, *sizes[i], *tables, *kept[i]))
+            self._check_scan(number, scan, units, tuple(jobs))
+
+    def _tables_of(
+        self, scan: _Scan, component: _Component, selectors: int
+    ) -> tuple[int, bytes | None, bytes | None]:
+        """Return the highest plausible DC, and the tables for DC and AC that the scan needs."""
+        step = max(1, scan.steps.get(component.quantiser, 1))
+        dc, ac = scan.tables.get(selectors >> 4), scan.tables.get(0x10 | (selectors & 15))
+        if self.header.progressive:
+            dc, ac = None if scan.first or scan.high else dc, ac if scan.first else None
+        return (_MAX_DC + _DC_SLACK) // step + 2, dc, ac
+
     def _check_scan(
-        self,
-        number: int,
-        scan: _Scan,
-        units: tuple[int, int],
-        components: list[_Component],
-        kept: Sequence[tuple[bytearray | None, bytearray | None]],
+        self, number: int, scan: _Scan, units: tuple[int, int], jobs: tuple[object, ...]
     ) -> None:
-        progressive = self.header.progressive
-        jobs = []
-        for index, selectors in scan.components:
-            c = components[index]
-            step = max(1, scan.steps.get(c.quantiser, 1))
-            limit = (_MAX_DC + _DC_SLACK) // step + 2
-            dc, ac = scan.tables.get(selectors >> 4), scan.tables.get(0x10 | (selectors & 15))
-            dc = None if progressive and (scan.first or scan.high) else dc
-            ac = None if progressive and not scan.first else ac
-            jobs.append((c.h, c.v, c.wide, c.high, c.stride, limit, dc, ac, *kept[index]))
+        _, first, last, high, low, interval, _, _, start, end, _ = scan
+        bits = (self.header.progressive, first, last, high, low, interval)
         try:
             wrong, done, behind, filled = _entropy.check_scan(
-                self._data,
-                scan.start,
-                scan.end,
-                progressive,
-                scan.first,
-                scan.last,
-                scan.high,
-                scan.low,
-                scan.interval,
-                *units,
-                tuple(jobs),
+                self._data, start, end, *bits, *units, jobs
             )
         except ValueError as error:
             raise HeaderError(f"is damaged ({error} in scan {number})") from None
         if wrong:
             where = "its data" if len(self._scans) == 1 else f"scan {number}"
             raise HeaderError(f"is damaged ({where} {_WRONG[wrong]}, after {done} units)")
-        self._judge_rest(scan, behind, filled=bool(filled), final=number == len(self._scans))
-
-    def _judge_rest(self, scan: _Scan, behind: int, *, filled: bool, final: bool) -> None:
-        """Bytes behind the last block are damage, unless they are a restart mark or padding."""
-        rest = self._data[behind : scan.end]
-        if not rest or (scan.interval and len(rest) == 2 and rest[0] == 0xFF):
+        # Bytes behind the last block are damage, unless they are a restart mark or padding.
+        rest = self._data[behind:end]
+        if not rest or (interval and len(rest) == 2 and rest[0] == 0xFF):
             return
         # Some encoders fill up a byte that is full, with eight ones.
         constant = len(set(rest)) == 1 or rest == b"\xff\x00"
         zeros_before = not rest[0] and not self._data[behind - 1]
-        if not (final and constant and filled) or zeros_before:
+        if not (number == len(self._scans) and constant and filled) or zeros_before:
             raise HeaderError(f"is damaged ({len(rest)} bytes are left over behind its last block)")
         self._note(f"{len(rest)} bytes of padding before the end mark")
-        self._ends[scan.end] = behind
+        self._padded[end] = behind
 
     def _check_without_extension(self) -> None:
         if self.header.progressive:
@@ -400,92 +315,83 @@ class JpegPicture:
             if not flat and self._data.find(_HOLE, scan.start, scan.end) >= 0:
                 raise HeaderError("is damaged (zero bytes inside the picture)")
 
-    def plain(self) -> bytes:
+    # -- pixels ---------------------------------------------------------------------------------
+
+    def decode(self, allocate: Allocate) -> NDArray[np.uint8]:
+        """Check and decode the picture, (H, W, C) uint8 BGR or grey; HeaderError if it is damaged.
+
+        Parameters
+        ----------
+        allocate : callable
+            Gives the memory for the pixels.
+        """
+        self._check_scans()
+        height, width, channels = self.header.height, self.header.width, self.header.channels
+        size = height * width * channels
+        pixels = allocate(size)[:size].reshape(height, width, channels)
+        if self.header.progressive or height * width < _WORTH_A_THREAD:
+            self._check_data()
+            failure = self._decode_into(pixels)
+        else:
+            # The check takes a third of the decoder's time; a thread of its own hides that.
+            with ThreadPoolExecutor(1, "jpeg-check") as pool:
+                check = pool.submit(self._check_data)
+                failure = self._decode_into(pixels)
+                check.result()
+            if self._padded:
+                failure = self._decode_into(pixels)
+        if failure is not None and "subsampling" in failure and _entropy is not None:
+            self._decode_rare_sampling(pixels)
+        elif failure is not None:
+            raise HeaderError(f"is damaged ({failure})")
+        return pixels
+
+    def _decode_into(self, pixels: NDArray[np.uint8]) -> str | None:
+        """Decode strictly into this memory; return what went wrong."""
+        space = "BGR" if pixels.shape[2] == 3 else "GRAY"
+        try:
+            decoded = simplejpeg.decode_jpeg(
+                self._plain(), space, buffer=pixels.reshape(-1), strict=True
+            )
+        except ValueError as error:
+            return (str(error).strip().splitlines() or ["ValueError"])[0][:120]
+        return (
+            None if decoded.shape == pixels.shape else "decodes to another size than its header's"
+        )
+
+    def _decode_rare_sampling(self, pixels: NDArray[np.uint8]) -> None:
+        """Decode sampling factors that TurboJPEG has no name for; the data was checked before."""
+        flag = cv2.IMREAD_COLOR if pixels.shape[2] == 3 else cv2.IMREAD_GRAYSCALE
+        try:
+            decoded = cv2.imdecode(np.frombuffer(self._plain(), np.uint8), flag)
+        except cv2.error:
+            decoded = None
+        if decoded is None or decoded.shape[:2] != pixels.shape[:2]:
+            raise HeaderError("is a JPEG with sampling factors that no decoder here reads")
+        pixels[...] = decoded.reshape(pixels.shape)
+
+    def _plain(self) -> bytes:
         """Return the picture with a plain header and nothing behind its end mark."""
         out, at = [], 0
         for scan in self._scans:
             out += self._pieces[at : scan.pieces]
-            out.append(self._data[scan.start : self._ends.get(scan.end, scan.end)])
+            out.append(self._data[scan.start : self._padded.get(scan.end, scan.end)])
             at = scan.pieces
         return b"".join((*out, b"\xff\xd9"))
 
 
-def decode_jpeg(picture: JpegPicture, allocate: Allocate) -> NDArray[np.uint8]:
-    """Check and decode a picture; every warning of the decoder is an error.
-
-    Parameters
-    ----------
-    picture : JpegPicture
-    allocate : callable
-        Gives the memory for the pixels.
-
-    Returns
-    -------
-    ndarray, shape (H, W, C), uint8
-
-    Raises
-    ------
-    HeaderError
-        If it is damaged.
-    """
-    picture.check_scans()
-    header = picture.header
-    shape = (header.height, header.width, header.channels)
-    pixels = allocate(header.height * header.width * header.channels)[: np.prod(shape)]
-    pixels = pixels.reshape(shape)
-    if header.progressive or header.height * header.width < _WORTH_A_THREAD:
-        picture.check_data()
-        failure = _decode_into(pixels, picture)
-    else:
-        # The check takes a third of the decoder's time; a thread of its own hides that.
-        with ThreadPoolExecutor(1, "jpeg-check") as pool:
-            check = pool.submit(picture.check_data)
-            failure = _decode_into(pixels, picture)
-            check.result()
-        if picture.padded:
-            failure = _decode_into(pixels, picture)
-    if failure is not None and "subsampling" in failure and _entropy is not None:
-        pixels[...] = _decode_rare_sampling(picture)
-    elif failure is not None:
-        raise HeaderError(f"is damaged ({failure})")
-    return pixels
-
-
-def _decode_into(pixels: NDArray[np.uint8], picture: JpegPicture) -> str | None:
-    """Decode strictly into the memory of `pixels`; return what went wrong."""
-    space = "BGR" if pixels.shape[2] == 3 else "GRAY"
-    try:
-        decoded = simplejpeg.decode_jpeg(
-            picture.plain(), space, buffer=pixels.reshape(-1), strict=True
-        )
-    except ValueError as error:
-        return clause(error)
-    return None if decoded.shape == pixels.shape else "decodes to another size than its header's"
-
-
-def _decode_rare_sampling(picture: JpegPicture) -> NDArray[np.uint8]:
-    """Decode sampling factors that TurboJPEG has no name for; the data was checked before."""
-    header = picture.header
-    flag = cv2.IMREAD_COLOR if header.channels == 3 else cv2.IMREAD_GRAYSCALE
-    try:
-        decoded = cv2.imdecode(np.frombuffer(picture.plain(), np.uint8), flag)
-    except cv2.error:
-        decoded = None
-    if decoded is None or decoded.shape[:2] != (header.height, header.width):
-        raise HeaderError("is a JPEG with sampling factors that no decoder here reads")
-    return np.asarray(decoded, np.uint8).reshape(header.height, header.width, header.channels)
-
-
-def _kept(component: _Component) -> tuple[bytearray, bytearray]:
-    """Return the memory for what the scans of one component share: masks and DC levels."""
-    blocks = component.stride * component.rows
-    return bytearray(8 * blocks), bytearray(2 * blocks)
+def _find_mark(data: bytes, start: int) -> int:
+    """Return where the mark begins that ends entropy-coded data, or −1."""
+    if _entropy is not None:
+        return int(_entropy.find_mark(data, start))
+    mark = _MARK.search(data, start)
+    return -1 if mark is None else mark.start()
 
 
 def _usual_tables() -> dict[int, bytes]:
     """Return the Huffman tables of the standard, from a picture that was encoded with them."""
     sample = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
-    return JpegPicture(sample, Header("jpeg", 8, 8, 3, 0))._tables
+    return JpegPicture(sample, Header("jpeg", 8, 8, 3))._tables
 
 
 _USUAL_TABLES: dict[int, bytes] = {}

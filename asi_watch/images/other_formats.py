@@ -8,7 +8,9 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,23 +25,14 @@ __all__ = ["decode_jp2", "decode_png"]
 
 
 def decode_png(data: bytes, header: Header) -> NDArray[np.uint8]:
-    """Decode a PNG after checking all of its bytes; alpha is left out.
+    """Decode a PNG after checking all of its bytes, to (H, W, C) uint8 BGR or grey without alpha.
 
     Parameters
     ----------
     data : bytes
-        The whole file.
+        The whole file; HeaderError if it is incomplete or damaged.
     header : Header
         What `read_header` found in it.
-
-    Returns
-    -------
-    ndarray, shape (H, W, C), uint8
-
-    Raises
-    ------
-    HeaderError
-        If it is incomplete or damaged.
     """
     plain = _plain_png(data)
     try:
@@ -108,47 +101,32 @@ _PATIENCE = 10
 # So many at once, whatever the number of threads: together they may take twice that memory.
 _TURN = threading.BoundedSemaphore(2)
 _PIXELS_PER_PACKET, _FREE_PACKETS = 16, 100_000
+_TILE, _END = 0xFF90, 0xFFD9
 
 
 def decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
     """Decode a JPEG 2000 picture in a process that may not take more than its size justifies.
 
-    Damage inside the code blocks cannot be seen: JPEG 2000 has no checksums.
+    Damage inside the code blocks cannot be seen: JPEG 2000 has no checksums. OSError if no process
+    can be started.
 
     Parameters
     ----------
-    data, header
-        As for `decode_png`.
-
-    Returns
-    -------
-    ndarray, shape (H, W, C), uint8
-
-    Raises
-    ------
-    HeaderError
-        If it is incomplete, refused by the decoder, or costs too much.
-    OSError
-        If no process can be started.
+    data : bytes
+        The whole file; HeaderError if it is incomplete, refused by the decoder, or costs too much.
+    header : Header
+        What `read_header` found in it.
     """
-    if not _codestream_is_whole(data, header.data_offset):
-        raise HeaderError("ends before its end mark", incomplete=True)
-    _check_packets(data, header)
+    _check_codestream(data, header)
     samples = header.height * header.width * header.channels
     memory = min(_MEMORY + _MEMORY_PER_SAMPLE * samples, _MOST_MEMORY)
     seconds = _SECONDS + header.height * header.width // _PIXELS_PER_SECOND
     mode = "RGB" if header.channels == 3 else "L"
     command = [sys.executable, "-I", str(_CHILD), mode, str(memory), str(seconds)]
+    options: dict[str, Any] = {"capture_output": True, "cwd": "/", "timeout": seconds * _PATIENCE}
     try:
         with _TURN:
-            done = subprocess.run(
-                command,
-                input=data,
-                capture_output=True,
-                cwd="/",
-                timeout=seconds * _PATIENCE,
-                check=False,
-            )
+            done = subprocess.run(command, input=data, check=False, **options)
     except subprocess.TimeoutExpired:
         raise HeaderError(f"takes longer to decode than {seconds * _PATIENCE} s") from None
     if done.returncode == REFUSED:
@@ -163,20 +141,20 @@ def decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
     return np.ascontiguousarray(shaped[:, :, ::-1])
 
 
-def _check_packets(data: bytes, header: Header) -> None:
-    """Refuse a codestream whose main header asks for an absurd number of packets.
+def _check_codestream(data: bytes, header: Header) -> None:
+    """Follow the tile parts to the end mark; refuse a main header with absurdly many packets.
 
     A packet costs memory even if it is empty, and precincts of 1 × 1 pixel make one for each.
     """
-    begin = header.data_offset + 2
-    x1, y1, x0, y0, tile_x, tile_y = struct.unpack_from(">6I", data, begin + 6)
+    parts = list(_codestream_parts(data, header.codestream))
+    if not _is_whole(data, parts):
+        raise HeaderError("ends before its end mark", incomplete=True)
+    x1, y1, x0, y0, tile_x, tile_y = struct.unpack_from(">6I", data, header.codestream + 8)
     if not (tile_x and tile_y):
         raise HeaderError("has a broken JP2 header")
     wide, high = min(tile_x, x1 - x0), min(tile_y, y1 - y0)
     tiles = -(-(x1 - x0) // wide) * -(-(y1 - y0) // high)
-    for marker, at, _ in _codestream_parts(data, header.data_offset):
-        if marker == 0xFF90:  # the first tile
-            return
+    for marker, at in takewhile(lambda part: part[0] != _TILE, parts):
         if marker == 0xFF52 and at + 14 <= len(data):
             style, _, layers, _, levels = struct.unpack_from(">BBHBB", data, at + 4)
             sizes = data[at + 14 : at + 15 + levels] if style & 1 else bytes([0xFF]) * 33
@@ -194,27 +172,26 @@ def _precincts(wide: int, high: int, levels: int, sizes: bytes) -> int:
     return max(total, 1)
 
 
-def _codestream_parts(data: bytes, begin: int) -> Iterator[tuple[int, int, int]]:
-    """Walk markers and tile parts of a codestream: marker, where it is, how long it is in all."""
+def _is_whole(data: bytes, parts: list[tuple[int, int]]) -> bool:
+    marker, at = parts[-1] if parts else (0, 0)
+    if marker == _TILE and data[at + 6 : at + 10] == bytes(4):  # as long as the rest
+        return data.rstrip(b"\0").endswith(b"\xff\xd9")
+    return marker == _END
+
+
+def _codestream_parts(data: bytes, begin: int) -> Iterator[tuple[int, int]]:
+    """Walk the markers and tile parts of a codestream to its end mark, each with its offset."""
     at = begin + 2
     for _ in range(MOST_PARTS):
         if at + 2 > len(data):
             return
         marker = int.from_bytes(data[at : at + 2], "big")
-        size = 2 if marker == 0xFFD9 else 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
-        if marker == 0xFF90 and at + 12 <= len(data):  # its length spans the packets
+        yield marker, at
+        if marker == _END:
+            return
+        size = 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+        if marker == _TILE and at + 12 <= len(data):  # its length spans the packets
             size = struct.unpack_from(">I", data, at + 6)[0]
             size = len(data) - at if size == 0 else max(size, 12)
-        yield marker, at, size
         at += size
     raise HeaderError(f"has more than {MOST_PARTS} parts in its codestream")
-
-
-def _codestream_is_whole(data: bytes, begin: int) -> bool:
-    """Follow the tile parts by their lengths to the end mark."""
-    for marker, at, _ in _codestream_parts(data, begin):
-        if marker == 0xFFD9:
-            return True
-        if marker == 0xFF90 and data[at + 6 : at + 10] == bytes(4):  # as long as the rest
-            return data.rstrip(b"\0").endswith(b"\xff\xd9")
-    return False

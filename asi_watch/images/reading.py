@@ -1,8 +1,7 @@
 """Strict reading of exposures: a file either gives all of its pixels, or the reason why not.
 
-Common decoders return a picture for half a file. Here a file is judged by its content in the
-order of cost: kind of file, size, header, end mark, and at last a decode that treats every
-warning as an error. Pixels come as stored: an EXIF orientation is not applied.
+Common decoders return a picture for half a file. Here a file is judged by its content in the order
+of cost: kind of file, size, header, end mark, and at last a decode that takes warnings for errors.
 """
 
 from __future__ import annotations
@@ -26,24 +25,15 @@ from asi_watch.files import (
     signature,
     signature_of,
 )
-from asi_watch.images.headers import (
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    Container,
-    Header,
-    HeaderError,
-    read_header,
-)
-from asi_watch.images.jpeg import JpegPicture, decode_jpeg
+from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
+from asi_watch.images.jpeg import JpegPicture
 from asi_watch.images.other_formats import decode_jp2, decode_png
-
-__all__ = ["Frame", "ImageLimits", "looks_complete", "read_image"]
 
 logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 65536
 _EXIF_WITHIN = 4096
-_SUFFIXES = {"jpeg": {".jpg", ".jpeg", ".jpe", ".jfif"}, "png": {".png"}, "jp2": {".jp2"}}
+_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "jp2": (".jp2",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +78,7 @@ class Frame:
 
 
 def read_image(
-    path: str | os.PathLike[str],
-    *,
-    limits: ImageLimits | None = None,
-    allocate: Allocate = fresh,
+    path: str | os.PathLike[str], *, limits: ImageLimits | None = None, allocate: Allocate = fresh
 ) -> Frame:
     """Read one exposure, whole or not at all.
 
@@ -103,10 +90,6 @@ def read_image(
         Caps checked before anything is decoded.
     allocate : callable
         Gives the memory for the pixels, e.g. `BufferPool.take`.
-
-    Returns
-    -------
-    Frame
 
     Raises
     ------
@@ -131,41 +114,23 @@ def read_image(
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
     except OSError as error:
-        raise ImageError(
-            name, f"cannot be decoded ({error.strerror or error})", may_recover=True
-        ) from error
-    notes = (*_suffix_note(name, container), *notes)
+        reason = f"cannot be decoded ({error.strerror or error})"
+        raise ImageError(name, reason, may_recover=True) from error
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - several times quicker
+    if suffix not in _SUFFIXES[container]:
+        notes.insert(0, f"content is {container}, suffix is {suffix or 'missing'!r}")
     for note in notes:
         logger.debug("%s: %s", shown(name), note)
-    return Frame(pixels, sign, container, notes, _orientation(data))
-
-
-def _decode(
-    data: bytes, limits: ImageLimits, allocate: Allocate
-) -> tuple[NDArray[np.uint8], Container, tuple[str, ...]]:
-    """Return pixels, kind of file, and notes."""
-    header = read_header(data)
-    if header.container == "jpeg":
-        picture = JpegPicture(data, header)
-        _check_size(picture.header, limits)
-        return decode_jpeg(picture, allocate), "jpeg", tuple(picture.notes)
-    _check_size(header, limits)
-    decode = decode_png if header.container == "png" else decode_jp2
-    return decode(data, header), header.container, ()
+    return Frame(pixels, sign, container, tuple(notes), _orientation(data))
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
-    """Tell cheaply whether a file's end mark is there; True proves nothing, False does.
+    """Return False if a file is empty, unreadable, or lacks its end mark; True proves nothing.
 
     Parameters
     ----------
     path : path-like
-        The file.
-
-    Returns
-    -------
-    bool
-        False if it is empty, unreadable, or a JPEG or PNG without its end mark.
+        Only the end marks of JPEG and PNG are looked for.
     """
     try:
         descriptor, status = open_regular(path)
@@ -180,9 +145,7 @@ def looks_complete(path: str | os.PathLike[str]) -> bool:
         os.close(descriptor)
     if head.startswith(JPEG_MAGIC):
         return b"\xff\xd9" in tail
-    if head.startswith(PNG_MAGIC):
-        return b"IEND" in tail
-    return bool(head.strip(b"\x00"))
+    return b"IEND" in tail if head.startswith(PNG_MAGIC) else bool(head.strip(b"\x00"))
 
 
 def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
@@ -204,21 +167,26 @@ def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     return data, sign
 
 
+def _decode(
+    data: bytes, limits: ImageLimits, allocate: Allocate
+) -> tuple[NDArray[np.uint8], str, list[str]]:
+    """Return pixels, kind of file, and notes."""
+    header = read_header(data)
+    if header.container == "jpeg":
+        picture = JpegPicture(data, header)
+        _check_size(picture.header, limits)
+        return picture.decode(allocate), "jpeg", picture.notes
+    _check_size(header, limits)
+    decode = decode_png if header.container == "png" else decode_jp2
+    return decode(data, header), header.container, []
+
+
 def _check_size(header: Header, limits: ImageLimits) -> None:
-    pixels = header.height * header.width
-    if pixels == 0:
-        raise HeaderError(f"claims a size of {header.width}×{header.height} pixels")
-    if pixels > limits.max_pixels:
-        raise HeaderError(
-            f"claims {header.width}×{header.height} pixels; the limit is {limits.max_pixels} in all"
-        )
-
-
-def _suffix_note(name: str, container: Container) -> tuple[str, ...]:
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - several times quicker
-    if suffix in _SUFFIXES[container]:
-        return ()
-    return (f"content is {container}, suffix is {suffix or 'missing'!r}",)
+    claim = f"{header.width}×{header.height} pixels"
+    if not header.height * header.width:
+        raise HeaderError(f"claims a size of {claim}")
+    if header.height * header.width > limits.max_pixels:
+        raise HeaderError(f"claims {claim}; the limit is {limits.max_pixels} in all")
 
 
 def _orientation(data: bytes) -> int:

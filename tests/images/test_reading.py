@@ -19,7 +19,8 @@ from PIL import Image
 
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import ImageError
-from asi_watch.images import ImageLimits, looks_complete, read_image, signature
+from asi_watch.files import signature
+from asi_watch.images import ImageLimits, looks_complete, read_image
 from tests.images.pictures import ZOO, chunk, jp2, jpeg, pillow, png, put, sky
 
 # --- good ones --------------------------------------------------------------------------------
