@@ -113,9 +113,13 @@ def calibrate_response(
         fit = fitting.fit(used, channels, pool)
         residuals, cloud = fit.examine(used, pool)
         verdict = judge_times(used, [basis.clips for basis in fit.bases])
-        if not verdict.doubtful and any(c.suspect for c in check_exposures(used, residuals)):
-            # False times can make codes seem not to respond to exposure.
-            verdict = judge_times(used, [fitting.clips] * channels)
+        suspects = {c.exposure_time for c in check_exposures(used, residuals) if c.suspect}
+        if not verdict.doubtful and suspects:
+            # False times can make codes seem not to respond to exposure; codes that do not (a
+            # film's base) can make sound times seem false. Residuals must name the same one.
+            wider = judge_times(used, [fitting.clips] * channels)
+            if wider.sure is None or wider.sure.exposure_time in suspects:
+                verdict = wider
         of_all = residuals
         if robust and verdict.sure is not None:
             agreeing = verdict.agreeing(used)

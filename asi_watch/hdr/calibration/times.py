@@ -28,6 +28,7 @@ _DOUBTED = 0.1
 _EXPLAINED = 0.25  # of the loss, by one free time, for the stated ones to be doubted
 _APART = 0.15  # of what the best explains the next may lack, and still explain it
 _FEWEST_LEFT = 3
+_LEAST_SEEN = 0.2  # of an exposure's usual number of observations, for it to be doubted
 _MISFIT_STOPS = 0.25
 
 # g is a chain of straight pieces between these codes: quick to solve, too coarse to merge with.
@@ -175,12 +176,18 @@ class _Judge:
         if max(size.max(), singles.max(initial=0.0)) < _TRIFLE:
             return []
         doubts = []
+        seen = np.bincount(self._labels[self._table.usable], minlength=len(self._times))
         for label in np.argsort(-size)[:_MOST_LABELS]:
+            if seen[label] < _LEAST_SEEN * seen.mean():
+                continue  # nearly all black or white: whatever its time, it contradicts nothing
             time = float(self._times[label])
             brackets = self._brackets_with(time)
-            alone = int(brackets[0]) if brackets.size == 1 < len(self._samples) else None
-            doubts.append(TimeDoubt(alone, time, 1.0))
+            only = int(brackets[0]) if brackets.size == 1 < len(self._samples) else None
+            doubts.append(TimeDoubt(only, time, 1.0))
+        alone = np.bincount(self._singles[self._table.usable], minlength=singles.size)
         for single in np.argsort(-singles)[:_TRIED_SINGLES]:
+            if alone[single] < _LEAST_SEEN * alone.mean():
+                continue
             bracket, exposure = divmod(int(single), self._exposures)
             times = self._samples[bracket].exposure_times
             if exposure < len(times) and self._brackets_with(times[exposure]).size > 1:
