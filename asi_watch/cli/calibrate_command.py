@@ -9,14 +9,7 @@ from typing import Any
 
 import click
 
-from asi_watch.cli.options import (
-    archive_rules,
-    camera_of,
-    echo_log,
-    names_options,
-    read_disc,
-    reads,
-)
+from asi_watch.cli import options
 from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown
 
@@ -40,7 +33,7 @@ def _option(
 @click.command(epilog=_EPILOG, context_settings={"show_default": True})
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @click.argument("response", metavar="RESPONSE.npz", type=click.Path(dir_okay=False))
-@names_options
+@options.names_options
 @_option("--brackets", 10, "How many to use.", click.IntRange(1))
 @_option("--samples", 5000, "Places sampled in each bracket.", click.IntRange(1))
 @_option("--technique", "flat", "How the places are chosen; flat is most accurate.", _TECHNIQUES)
@@ -52,7 +45,7 @@ def _option(
 @click.option(
     "--sky-disc",
     metavar="auto|none|X,Y,RADIUS",
-    callback=reads(lambda text: text if text == "auto" else read_disc(text)),
+    callback=options.reads(lambda text: text if text == "auto" else options.read_disc(text)),
     help="Take places inside this circle only: column and row of its centre and its radius in"
     " pixels. auto: the disc a fisheye's pictures show, if any; none: anywhere  [default: auto,"
     " or the configuration's].",
@@ -97,19 +90,19 @@ def command(
     from asi_watch.cli.curve_lines import report_lines, report_warnings, scale_line
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 
-    echo_log()
+    options.echo_log()
     if not response.endswith(".npz"):
         raise click.UsageError(f"{shown(response)}: a response file is named .npz")
     low, high = choices["low_clip"], choices["high_clip"]
     if low >= high:
         raise click.UsageError(f"--low-clip {low} must be below --high-clip {high}")
-    found = camera_of(config_path, camera)
+    found = options.camera_of(config_path, camera)
     configured = found[0] if found else None
     if sky_disc is None:
         sky_disc = configured.calibration_disc if configured else "auto"
     choices["sky_disc"] = None if sky_disc == "none" else sky_disc
     try:
-        rules = archive_rules(configured, round_to, exposure_unit)
+        rules = options.archive_rules(configured, round_to, exposure_unit)
         choice = CalibrationChoices(
             samples_per_image=samples,
             sample_technique=technique,

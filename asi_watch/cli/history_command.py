@@ -7,16 +7,19 @@ import re
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.text import Text
 
 from asi_watch.cli import config_option
 from asi_watch.cli.options import print_table, reads, span_text, state_folder
-
-if TYPE_CHECKING:
-    from asi_watch.config.model import Config
-    from asi_watch.live.ledger.records import BracketRecord
+from asi_watch.config.loading import load_config
+from asi_watch.config.model import Config
+from asi_watch.config.values import parse_duration
+from asi_watch.files import shown
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import BracketRecord, exposure_to_json, tries
 
 _EPILOG = """\b
 Examples:
@@ -30,8 +33,6 @@ _TITLES = ("slot", "camera", "state", "frames", "latency", "curve", "product, or
 
 def _read_since(text: str) -> datetime | timedelta:
     """Read a time in the clock of the file names, or how long ago."""
-    from asi_watch.config.values import parse_duration
-
     example = "a time such as 2026-06-21T09:00"
     if re.match(r"\d{4}-", text):
         try:
@@ -78,8 +79,6 @@ def command(
     A span such as 2h counts back from now in the clock of each camera's file names (its
     `timezone`). While the configuration is wrong, the state folder it names is shown all the same.
     """
-    from asi_watch.live.ledger.ledger import Ledger
-
     state_dir, config = state_folder(config_path)
     limit = limit or (None if verify else _ROWS)
     with Ledger(state_dir, read_only=True) as ledger:
@@ -130,8 +129,6 @@ def _start(
 
 def _verify(config_path: str, records: list[BracketRecord], *, as_json: bool) -> None:
     """Name the published rows whose products are not there as they were made."""
-    from asi_watch.config.loading import load_config
-    from asi_watch.files import shown
     from asi_watch.live.retention import product_fault
 
     cameras = load_config(config_path).cameras
@@ -169,8 +166,6 @@ def _remark(record: BracketRecord) -> str:
 
 
 def _as_json(record: BracketRecord) -> dict[str, Any]:
-    from asi_watch.live.ledger.records import exposure_to_json, tries
-
     return {
         **asdict(record),
         "attempts": tries(record.attempts),
@@ -180,10 +175,6 @@ def _as_json(record: BracketRecord) -> dict[str, Any]:
 
 
 def _show(records: list[BracketRecord]) -> None:
-    from rich.text import Text
-
-    from asi_watch.files import shown
-
     rows = []
     for r in records:
         cells = (

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from asi_watch.cli.options import (
-    archive_rules,
-    camera_of,
-    echo_log,
-    names_options,
-    read_disc,
-    reads,
-)
+from asi_watch.cli import options
+from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig
+from asi_watch.errors import AsiWatchError, ResponseFileError
+from asi_watch.files import shown
 
 if TYPE_CHECKING:
-    from asi_watch.config.model import CameraConfig, Config
     from asi_watch.hdr.response import ResponseCurve
     from asi_watch.products import ProductSpec
 
@@ -36,7 +32,7 @@ Examples:
 @click.command(epilog=_EPILOG)
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
 @click.argument("output", metavar="OUT", type=click.Path(file_okay=False))
-@names_options
+@options.names_options
 @click.option(
     "--response",
     metavar="FILE",
@@ -67,7 +63,7 @@ Examples:
 @click.option(
     "--sky-disc",
     metavar="none|X,Y,RADIUS",
-    callback=reads(read_disc),
+    callback=options.reads(options.read_disc),
     help="Merge only what is inside this circle: column and row of its centre and its radius in"
     " pixels; outside pictures are black. calibrate prints the disc that it finds  [default: none,"
     " or the configuration's].",
@@ -114,18 +110,14 @@ def command(
     read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from dataclasses import replace
-
     from asi_watch.cli.curve_lines import merge_hints
-    from asi_watch.config.model import MergeConfig
-    from asi_watch.errors import AsiWatchError
     from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import merge_archive
 
-    echo_log()
-    found = camera_of(config_path, camera)
+    options.echo_log()
+    found = options.camera_of(config_path, camera)
     configured = found[0] if found else None
-    rules = archive_rules(configured, round_to, exposure_unit, min_exposures)
+    rules = options.archive_rules(configured, round_to, exposure_unit, min_exposures)
     given = {key: value for key, value in merge_options.items() if value is not None}
     if "sky_disc" in given:
         disc = given["sky_disc"]
@@ -162,8 +154,6 @@ def command(
 def _products(
     camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None
 ) -> list[ProductSpec]:
-    from asi_watch.config.model import ProductConfig
-
     if quality is not None and formats and "jpg" not in formats:
         raise click.UsageError("--quality is for --format jpg")
     if formats or camera is None:
@@ -180,8 +170,6 @@ def _products(
 
 def _curves(found: tuple[CameraConfig, Config] | None, response: str | None) -> list[ResponseCurve]:
     """Give the curve asked for, or those that the daemon uses."""
-    from asi_watch.errors import ResponseFileError
-    from asi_watch.files import shown
     from asi_watch.live.curves.in_use import choose_curves
     from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.response_files import load_curve

@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from asi_watch.config.document import MAX_BYTES, ConfigError
+from asi_watch.config.loading import load_config
+from asi_watch.config.model import CameraConfig, Config
+from asi_watch.config.values import parse_duration
+from asi_watch.naming import MICROSECONDS_PER_UNIT, ParsedName
 
 if TYPE_CHECKING:
-    from asi_watch.config.model import CameraConfig, Config
-    from asi_watch.naming import ParsedName
     from asi_watch.pipeline import ArchiveRules
 
 _T = TypeVar("_T")
@@ -46,8 +53,6 @@ def read_span(text: str) -> timedelta:
     text : str
         Such as ``30s``.
     """
-    from asi_watch.config.values import parse_duration
-
     span: timedelta = parse_duration(text)
     if span <= timedelta(0):
         raise ValueError(f"{text!r} must be longer than nothing")
@@ -130,8 +135,6 @@ def camera_of(config_path: str | None, camera: str | None) -> tuple[CameraConfig
         if camera is not None:
             raise click.UsageError("--camera needs -c FILE, which says what the camera is")
         return None
-    from asi_watch.config.loading import load_config
-
     config = load_config(config_path)
     check_camera(config, camera)
     if camera is None and len(config.cameras) > 1:
@@ -175,7 +178,6 @@ def archive_rules(
 
 
 def _name_reader(unit: str) -> Callable[[str], ParsedName | None]:
-    from asi_watch.naming import MICROSECONDS_PER_UNIT
     from asi_watch.pipeline.find_brackets import parse_name
 
     factor = MICROSECONDS_PER_UNIT[unit]
@@ -216,9 +218,6 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], *right: st
     *right : str
         Titles of the columns with numbers.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, title in enumerate(titles):
         justify: Any = "right" if title in right else "left"
@@ -268,9 +267,6 @@ def state_folder(path: str) -> tuple[Path, Config | None]:
     (Path, Config or None)
         None where the file is refused.
     """
-    from asi_watch.config.document import ConfigError
-    from asi_watch.config.loading import load_config
-
     try:
         config = load_config(path)
     except ConfigError as error:
@@ -285,11 +281,6 @@ def state_folder(path: str) -> tuple[Path, Config | None]:
 
 def _folder_in_refused(path: str) -> Path | None:
     """Take the folder from the line that names it, whatever else the file holds."""
-    import yaml
-
-    from asi_watch.config.document import MAX_BYTES
-    from asi_watch.config.model import Config
-
     try:
         with Path(path).open("rb") as file:
             text = file.read(MAX_BYTES).decode(errors="replace")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
 from asi_watch.cli import config_option
 from asi_watch.cli.options import check_camera, print_table
-
-if TYPE_CHECKING:
-    from asi_watch.live.retention import Outcome
+from asi_watch.config.loading import load_config
+from asi_watch.files import shown
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.retention import KINDS, Outcome, retain
 
 _EPILOG = """\b
 Examples:
@@ -31,11 +31,6 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     Only files of published brackets, oldest first. The daemon does the same every hour where
     `retention` is configured and `dry_run` is false. Exit code 1 when files could not be deleted.
     """
-    from asi_watch.config.loading import load_config
-    from asi_watch.files import shown
-    from asi_watch.live.ledger.ledger import Ledger
-    from asi_watch.live.retention import KINDS, retain
-
     config = load_config(config_path)
     check_camera(config, camera)
     cameras = list(config.cameras.values())

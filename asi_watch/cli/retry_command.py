@@ -11,6 +11,10 @@ import click
 
 from asi_watch.cli import config_option
 from asi_watch.cli.options import check_camera, reads
+from asi_watch.config.loading import load_config
+from asi_watch.files import shown
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.status import NotRunningError, read_status
 
 _MOST_SLOTS = 1000
 _WAIT_FOR_ANSWER, _LOOK_EVERY = 5.0, 0.1
@@ -77,8 +81,6 @@ def command(
     an exposure of theirs is gone, the product stays as it is. Exit code 1 when a slot that was
     named cannot be tried again, or when the daemon refuses.
     """
-    from asi_watch.config.loading import load_config
-
     if not (slots or any(states.values())):
         raise click.UsageError("say which: --slot TIME, --all-failed, --skipped or --published")
     if states["published"] and not (slots or since):
@@ -106,8 +108,6 @@ def _refused(
     state_dir: Path, names: list[str], slots: tuple[datetime, ...], *, published: bool
 ) -> dict[datetime, str]:
     """Say which of the named slots cannot be tried again, and why."""
-    from asi_watch.live.ledger.ledger import Ledger
-
     found = {}
     with Ledger(state_dir, read_only=True) as ledger:
         for slot in slots:
@@ -122,10 +122,6 @@ def _refused(
 
 def _ask(state_dir: Path, camera: str | None, arguments: dict[str, object]) -> bool:
     """Leave the request in the ledger and wait for a running daemon's answer."""
-    from asi_watch.files import shown
-    from asi_watch.live.ledger.ledger import Ledger
-    from asi_watch.live.status import NotRunningError, read_status
-
     with Ledger(state_dir, beside_daemon=True) as ledger:
         number = ledger.add_request("retry", camera, arguments)
         try:

@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from asi_watch.cli import config_option
+from asi_watch.config.loading import load_config
 from asi_watch.errors import AsiWatchError
+from asi_watch.logs import RepeatFilter, setup_logging
 
 _EPILOG = """\b
 Examples:
@@ -30,12 +32,10 @@ def command(config_path: str) -> None:
     daemon uses the same state_dir, 5 the ledger cannot be used, 6 the state folder cannot be used.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.config.loading import load_config
     from asi_watch.live.daemon import Daemon, restart_process
     from asi_watch.live.lock import StateFolderError
     from asi_watch.live.messages import Reload
     from asi_watch.live.sdnotify import Notifier
-    from asi_watch.logs import RepeatFilter, setup_logging
 
     # The ledger, its journal, curves: for the service and its group, as products are.
     os.umask(os.umask(0o027) | 0o027)

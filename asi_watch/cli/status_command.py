@@ -10,6 +10,7 @@ import click
 from asi_watch.cli import config_option
 from asi_watch.cli.options import span_text, state_folder
 from asi_watch.files import shown
+from asi_watch.live.status import NotRunningError, is_stale, read_status
 
 _EPILOG = """\b
 Examples:
@@ -44,8 +45,6 @@ def command(config_path: str, as_json: bool) -> None:
     error. Exit codes: 0 it works, 1 no daemon runs, 2 the configuration names no state folder,
     4 it runs but something keeps it from publishing.
     """
-    from asi_watch.live.status import NotRunningError, is_stale, read_status
-
     snapshot, age = read_status(state_folder(config_path)[0])
     troubles = _troubles(snapshot)
     if is_stale(age):
