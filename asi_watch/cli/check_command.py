@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +16,12 @@ from asi_watch.config.document import ConfigError, Way
 from asi_watch.config.loading import dump_config, read_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.files import answered, shown
-from asi_watch.naming import is_product_name
 
 if TYPE_CHECKING:
     from asi_watch.cli.newest_files import NewestFiles
     from asi_watch.hdr.response import ResponseCurve
 
 _ANSWER_WITHIN = 5.0
-_MOST_FOLDERS = 50
-_MOST_PRODUCTS = 3
 
 
 @click.command()
@@ -48,8 +44,7 @@ def command(config_path: str) -> None:
     for name, camera in config.cameras.items():
         found = find_newest(camera)
         curves, faults, notes = _curves_of(found, adopted.get(name, []))
-        notes += [*found.warnings(), *_disc_warnings(found), *_foreign_products(camera)]
-        notes += frame_warnings(found, curves)
+        notes += [*found.warnings(), *_disc_warnings(found), *frame_warnings(found, curves)]
         warnings += [(("cameras", name, *way), text) for way, text in notes]
         problems += [(("cameras", name, "response"), text) for text in faults]
         hints = _hints(camera, next(iter(curves.values()), None))
@@ -186,47 +181,6 @@ def _looked_at(folder: Path) -> tuple[str, str]:
 
 def _fault(folder: Path) -> str:
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    if there.exists() and not there.is_dir():
-        return "is a file, not a folder" if there == folder else f"lies below {there}, a file"
-    try:
-        room = os.statvfs(there)
-    except OSError:
+    if not there.exists() or there.is_dir():
         return ""
-    return "" if room.f_blocks else "lies on a file system that has no room for files"
-
-
-def _foreign_products(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
-    """Find products of another camera among the newest in a camera's output folder."""
-    (found,) = answered(_ANSWER_WITHIN, partial(_newest_products, camera.output))
-    for path, maker in found or []:
-        if maker not in (camera.name, None):
-            text = (
-                f"{shown(path)} is of camera {shown(maker)!r}; such products are taken for this"
-                " camera's where they were made of its files, as after it was renamed, and"
-                " otherwise left alone: no bracket is published in their place"
-            )
-            yield ("output",), text
-            return
-
-
-def _newest_products(output: Path) -> list[tuple[str, str | None]]:
-    """Give some of the newest products and the cameras they name."""
-    from asi_watch.cli.newest_files import newest_first
-
-    paths = (
-        f"{below}{name}"
-        for below, names in newest_first(output, _MOST_FOLDERS)
-        for name in names
-        if is_product_name(name)
-    )
-    return [(path, _maker(output / path)) for path in islice(paths, _MOST_PRODUCTS)]
-
-
-def _maker(product: Path) -> str | None:
-    # Only where there are products: a check must not wait for NumPy and OpenCV.
-    from asi_watch.products import ProvenanceError, read_provenance
-
-    try:
-        return read_provenance(product).camera
-    except (OSError, ProvenanceError):
-        return None
+    return "is a file, not a folder" if there == folder else f"lies below {there}, a file"

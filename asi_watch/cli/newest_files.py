@@ -116,42 +116,23 @@ def find_newest(camera: CameraConfig) -> NewestFiles:
 
 
 def _newest_names(camera: CameraConfig) -> Iterator[str]:
-    left = _MOST_FILES
-    for below, names in newest_first(camera.watch, _MOST_FOLDERS):
-        chosen = [n for n in names if not is_hidden(n) and not is_product_name(n)]
-        for name in chosen[: min(left, _MOST_OF_A_FOLDER)]:
-            left -= 1
-            yield f"{below}{name}"
-        if not left:
-            return
-
-
-def newest_first(root: Path, most_folders: int) -> Iterator[tuple[str, list[str]]]:
-    """Go through a bounded part of a folder, in falling order of names: dates come last.
-
-    Parameters
-    ----------
-    root : Path
-    most_folders : int
-
-    Yields
-    ------
-    (str, list of str)
-        A folder below it, "" or with its "/", and the names of its files.
-    """
-    folders = [""]
-    for _ in range(most_folders):
-        if not folders:
+    """Go through a bounded part of the folder, in falling order of names: dates come last."""
+    left, folders = _MOST_FILES, [""]
+    for _ in range(_MOST_FOLDERS):
+        if not folders or not left:
             return
         below = folders.pop()
         try:
-            with os.scandir(root / below) as entries:
-                found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            with os.scandir(camera.watch / below) as entries:
+                found = {e.name: e.is_dir(follow_symlinks=False) for e in entries}
         except OSError:
             continue
-        names = sorted(found)
-        folders += [f"{below}{n}/" for n in names if found[n] and not n.startswith(".")]
-        yield below, [n for n in reversed(names) if not found[n]]
+        names = sorted(name for name in found if not is_hidden(name))
+        folders += [f"{below}{name}/" for name in names if found[name]]
+        files = [n for n in reversed(names) if not found[n] and not is_product_name(n)]
+        for name in files[: min(left, _MOST_OF_A_FOLDER)]:
+            left -= 1
+            yield f"{below}{name}"
 
 
 def _read_header(path: Path) -> Header | None:
