@@ -60,14 +60,26 @@ class Reporting:
     # -- files --------------------------------------------------------------------------------
 
     def name_ignored(self, path: str, now: float) -> None:
-        """A file's name is no exposure's; logged once an hour, with the number of them."""
+        """A file's name is no exposure's; logged once an hour, with the number of them.
+
+        Parameters
+        ----------
+        path : str
+        now : float
+            Monotonic seconds.
+        """
         if count := self._names.add(1, now):
             text = "file names do not fit the pattern, such files are ignored"
             facts = {"example": path, "filename": self._template, "names": count}
             self._event(logging.WARNING, text, **facts)
 
     def read_done(self, message: ReadDone) -> None:
-        """A file was read."""
+        """A file was read.
+
+        Parameters
+        ----------
+        message : ReadDone
+        """
         outcome = message.outcome
         if isinstance(outcome, ReadOk):
             self._exposure(outcome.exposure.timestamp, time.monotonic())
@@ -81,24 +93,47 @@ class Reporting:
         self._last_exposure.offer(timestamp, shown, now)
 
     def scan_done(self, message: ScanDone) -> None:
-        """A scan ended."""
+        """A scan ended.
+
+        Parameters
+        ----------
+        message : ScanDone
+        """
         if message.first or message.files:
             level, seconds = logging.INFO if message.first else logging.DEBUG, message.seconds
             self._event(level, "scan done", files=message.files, seconds=round(seconds, 3))
 
     def events_dropped(self, count: int) -> None:
-        """Events were dropped because the inbox was full."""
+        """Events were dropped because the inbox was full.
+
+        Parameters
+        ----------
+        count : int
+        """
         self._event(logging.WARNING, "events dropped, scanning", events=count)
 
     # -- brackets -----------------------------------------------------------------------------
 
     def merge_done(self, slot: object, outcome: MergeOutcome) -> None:
-        """A merge ended without a row; failures are logged with their row."""
+        """A merge ended without a row; failures are logged with their row.
+
+        Parameters
+        ----------
+        slot : datetime
+        outcome : MergeOutcome
+        """
         if isinstance(outcome, MergeFailed) and outcome.stale:
             self._event(logging.INFO, "exposures are read again", slot=slot, reason=outcome.reason)
 
     def bracket_over(self, record: BracketRecord, next_try: float | None) -> None:
-        """A bracket's row was written; it is retried in `next_try` seconds, or never (None)."""
+        """A bracket's row was written.
+
+        Parameters
+        ----------
+        record : BracketRecord
+        next_try : float or None
+            Seconds until it is retried; None: never.
+        """
         if _waits(record):
             self._bracket_waits(record)
             return
@@ -152,13 +187,23 @@ class Reporting:
         self.waiting += 1
 
     def row_amended(self, record: BracketRecord) -> None:
-        """A bracket that is over stays as it is, but another file of it was seen."""
+        """A bracket that is over stays as it is, but another file of it was seen.
+
+        Parameters
+        ----------
+        record : BracketRecord
+        """
         count = len(record.rejected) + record.unlisted
         facts = {"slot": record.slot, "left_out": _left_out(record), "rejected": count}
         self._event(logging.INFO, "row amended", **facts)
 
     def taken_up(self, record: BracketRecord) -> None:
-        """A bracket of the ledger is tried again."""
+        """A bracket of the ledger is tried again.
+
+        Parameters
+        ----------
+        record : BracketRecord
+        """
         self.waiting = max(0, self.waiting - _waits(record))
 
     def _remember(self, record: BracketRecord, now: float) -> None:
@@ -182,12 +227,24 @@ class Reporting:
     # -- what goes wrong ----------------------------------------------------------------------
 
     def fault(self, text: str | None) -> None:
-        """Something went wrong that is in the log already; shown as the last error."""
+        """Something went wrong that is in the log already; shown as the last error.
+
+        Parameters
+        ----------
+        text : str or None
+            None changes nothing.
+        """
         if text is not None:
             self._last_error = {"at": _utc_now(), "what": text}
 
     def hanging(self, found: Hanging | None) -> None:
-        """Workers wait for this camera's files (logged once), or no longer (None)."""
+        """Workers wait for this camera's files; logged once.
+
+        Parameters
+        ----------
+        found : Hanging or None
+            None: they wait no longer.
+        """
         if found is None:
             if self._hanging_logged:
                 self._event(logging.WARNING, "workers wait no longer")

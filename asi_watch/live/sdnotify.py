@@ -56,7 +56,13 @@ class Notifier:
         return None if self._watchdog_us is None else self._watchdog_us / 2e6
 
     def ready(self, status: str | None = None) -> bool:
-        """Say that start-up, or a reload, is finished."""
+        """Say that start-up, or a reload, is finished.
+
+        Parameters
+        ----------
+        status : str, optional
+            As for `status`.
+        """
         return self._send("READY=1", status=status)
 
     def reloading(self) -> bool:
@@ -66,11 +72,23 @@ class Notifier:
         return self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_us}")
 
     def stopping(self, status: str | None = None) -> bool:
-        """Say that the daemon has begun to stop."""
+        """Say that the daemon has begun to stop.
+
+        Parameters
+        ----------
+        status : str, optional
+            As for `status`.
+        """
         return self._send("STOPPING=1", status=status)
 
     def status(self, text: str) -> bool:
-        """Set the line that ``systemctl status`` shows; a text already shown is not sent again."""
+        """Set the line that ``systemctl status`` shows; a text already shown is not sent again.
+
+        Parameters
+        ----------
+        text : str
+            Made one line, and cut at 512 characters.
+        """
         if _clean(text) == self._last_status:
             return False
         return self._send(status=text)
@@ -80,7 +98,12 @@ class Notifier:
         return self._watchdog_us is not None and self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> bool:
-        """Ask for more time to start, reload or stop, counted from now."""
+        """Ask for more time to start, reload or stop, counted from now.
+
+        Parameters
+        ----------
+        seconds : float
+        """
         return self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def _send(self, *lines: str, status: str | None = None) -> bool:

@@ -63,7 +63,13 @@ class StatusFile:
             self._fault = fault
 
     def stopped(self, snapshot: dict[str, Any], reason: str) -> None:
-        """Write the last state of a daemon that ends, and why."""
+        """Write the last state of a daemon that ends, and why.
+
+        Parameters
+        ----------
+        snapshot : dict
+        reason : str
+        """
         self.write({**snapshot, "stopped": reason})
 
 

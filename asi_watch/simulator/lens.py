@@ -123,13 +123,25 @@ class Lens:
         return np.mod(np.arctan2(*self.east_north), np.float32(2 * math.pi))
 
     def cos_to(self, sun: Sun) -> Floats:
-        """Cosine of the angle between each pixel's direction and the sun, shape (H, W)."""
+        """Cosine of the angle between each pixel's direction and the sun, shape (H, W).
+
+        Parameters
+        ----------
+        sun : Sun
+        """
         e, n, u = (np.float32(v) for v in sun.direction)
         east, north = self.east_north
         return np.sin(self.zenith) * (east * e + north * n) + np.cos(self.zenith) * u
 
     def angle_to(self, sun: Sun, rows: slice, cols: slice) -> Floats:
-        """Angle to the sun in radians in a window, also for angles that a cosine cannot tell."""
+        """Angle to the sun in radians, exact also where its cosine is not.
+
+        Parameters
+        ----------
+        sun : Sun
+        rows, cols : slice
+            The window, in pixels.
+        """
         y, x = (
             (np.arange(span.start, span.stop, dtype=np.float32) - self.centre) / self.radius
             for span in (rows, cols)
@@ -143,7 +155,12 @@ class Lens:
         return np.asarray(2 * np.arcsin(np.clip(chord / 2, 0, 1)), np.float32)
 
     def pixel_of(self, sun: Sun) -> tuple[float, float]:
-        """Pixel (x, y) onto which the sun falls."""
+        """Pixel (x, y) onto which the sun falls.
+
+        Parameters
+        ----------
+        sun : Sun
+        """
         reach = sun.zenith / (math.pi / 2) * self.radius
         x, y = reach * math.sin(sun.azimuth), reach * math.cos(sun.azimuth)
         return self.centre - x, self.centre - y

@@ -140,7 +140,12 @@ class Camera:
         return picture
 
     def encode(self, picture: NDArray[np.uint8]) -> bytes:
-        """Compress a picture (H, W, 3), uint8, BGR as the camera does: baseline JPEG, 4:2:0."""
+        """Compress a picture as the camera does: baseline JPEG, 4:2:0.
+
+        Parameters
+        ----------
+        picture : ndarray, shape (H, W, 3), uint8, BGR
+        """
         options = {"quality": self.quality, "colorspace": "BGR", "colorsubsampling": "420"}
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(picture), **options))
 

@@ -150,6 +150,11 @@ class RenderedSource:
 
         With a drift given they are as far apart as the clouds need for it, whatever the time
         between the exposures.
+
+        Parameters
+        ----------
+        number : int
+            Of the bracket, from 0.
         """
         settings = self._settings
         step = settings.settle_s

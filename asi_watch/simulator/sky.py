@@ -90,7 +90,13 @@ class Sky:
         return speed * self.size / self._coarse.size
 
     def radiance(self, t_seconds: float) -> Floats:
-        """Radiance of the scene some seconds after `start`: a new array (H, W, 3), float32, BGR."""
+        """Radiance of the scene at one moment: a new array (H, W, 3), float32, BGR.
+
+        Parameters
+        ----------
+        t_seconds : float
+            Time since `start`.
+        """
         key = self._keyframe(math.floor(t_seconds / _KEYFRAME_S))
         coarse = self._carried(key.clouds, t_seconds - key.number * _KEYFRAME_S)
         clouds = self._enlarged(coarse)

@@ -69,7 +69,14 @@ class ScanThreads:
                 self._change.notify_all()
 
     def remove(self, intake: Intake, timeout: float) -> None:
-        """Scan no more; wait until a scan in progress has ended, but not longer than `timeout`."""
+        """Scan no more for a camera.
+
+        Parameters
+        ----------
+        intake : Intake
+        timeout : float
+            Seconds to wait for a scan in progress to end.
+        """
         with self._change:
             self._due.pop(intake, None)
             self._change.wait_for(lambda: intake not in self._running, timeout)

@@ -145,7 +145,13 @@ class Observer:
         return True
 
     def keep(self, folders: Iterable[str]) -> list[str]:
-        """Watch these folders and the root, and no others; return what could not be watched."""
+        """Watch these folders and the root, and no others; return what could not be watched.
+
+        Parameters
+        ----------
+        folders : iterable of str
+            Relative to the root.
+        """
         wanted = dict.fromkeys(["", *folders])
         for folder in set(self._watched).difference(wanted):
             self._remove(folder)

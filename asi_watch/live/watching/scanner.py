@@ -156,7 +156,13 @@ class FolderScanner:
         self._starting, self._skip_before_ns = False, None
 
     def begin_pass(self, list_all: bool) -> None:
-        """Begin to look at every known folder; with `list_all` whatever its time says."""
+        """Begin to look at every known folder, with `go_on`.
+
+        Parameters
+        ----------
+        list_all : bool
+            Whatever modification times say: list every folder.
+        """
         self._queue = deque({**self._folders, **self._unreadable})
         self._list_all = list_all
 
@@ -166,7 +172,14 @@ class FolderScanner:
         return bool(self._queue)
 
     def go_on(self, now: Moment, enough: Callable[[], bool]) -> Iterator[Portion]:
-        """Go on with a pass until `enough` says so; yields as `scan` does."""
+        """Go on with a pass; yields as `scan` does.
+
+        Parameters
+        ----------
+        now : Moment
+        enough : callable
+            Asked after each folder whether to stop there.
+        """
         while self._queue:
             yield from self._walk(self._queue.popleft(), now, self._list_all)
             if enough():
