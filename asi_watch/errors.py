@@ -46,26 +46,6 @@ class ResponseFileError(AsiWatchError, ValueError):
     """A response file that is not there, is damaged, or does not fit the images."""
 
 
-class CurveMismatchError(ResponseFileError):
-    """A curve of another number of channels than the images: both may be sound.
-
-    Callers that have another curve, or none, may go on: it is no fault of the bracket.
-
-    Parameters
-    ----------
-    name : str
-        What was to be merged, ready to be shown.
-    curve_channels, image_channels : int
-    """
-
-    def __init__(self, name: str, curve_channels: int, image_channels: int) -> None:
-        super().__init__(
-            f"{name}: the image has {image_channels} channels, the response curve {curve_channels}"
-        )
-        self.curve_channels = curve_channels
-        self.image_channels = image_channels
-
-
 class BracketError(AsiWatchError, ValueError):
     """A bracket that cannot be merged: too few exposures, equal times, sizes that differ."""
 

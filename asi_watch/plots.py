@@ -1,4 +1,4 @@
-"""Figures of response curves: looked at, mailed, pinned to the wall; never on the live path.
+"""Figures of response curves.
 
 Matplotlib is imported when a figure is drawn, and only its object-oriented interface is used, so
 that importing this module costs nothing and no global state is shared between threads.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +27,7 @@ LN2 = float(np.log(2.0))
 _SPREAD_STOPS = 0.4
 _G_LABEL = "g(z) = ln(irradiance × time), ln units"
 _NAMES = {"B": "blue", "G": "green", "R": "red", "grey": "grey"}
+_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold"}
 
 
 def save_response_plot(
@@ -53,24 +54,22 @@ def save_response_plot(
     extrapolated : sequence of sequences of (int, int)
         For each channel, in that order, first and last of each run of codes without samples: they
         are thin and dashed.
-
-    Returns
-    -------
-    Path
-        The file written.
     """
     curve = as_log_response(log_response)
+    keys = _keys(curve, channel_order)
     figure = _figure(7.0, 5.0)
     axes = figure.add_subplot()
     measured = np.ones(curve.shape, dtype=bool)
     for column, runs in enumerate(extrapolated):
         for first, last in runs:
             measured[first : last + 1, column] = False
-    _draw_curves(axes, curve, channel_order, include_mean, measured)
+    _draw_curves(axes, curve, keys, measured)
+    if include_mean and len(keys) > 1:
+        axes.plot(curve.mean(axis=1), color="black", ls="--", lw=1, label="mean")
     if not measured.all():
         axes.plot([], [], color=_COLOURS["grey"], lw=0.8, ls="--", label="no samples")
-        axes.legend(frameon=False)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.legend(frameon=False)
+    _dress(axes, _G_LABEL, title)
     return _save(figure, out_path, dpi)
 
 
@@ -86,15 +85,11 @@ def save_comparison_plot(
     Parameters
     ----------
     first, second : ResponseCurve
+        ResponseFileError if they differ in their number of channels.
     names : (str, str)
         What they are called in the figure.
     out_path : str or Path
     dpi : int
-
-    Raises
-    ------
-    ResponseFileError
-        If they differ in their number of channels.
     """
     result = compare_curves(first, second)
     figure = _figure(7.0, 7.0)
@@ -131,28 +126,41 @@ def save_calibration_report_plot(
     out_path : str or Path
     dpi : int
     title : str
-        Above all: the camera, say.
+        Of the whole figure, such as the camera.
     """
-    report = calibration.report
+    report, curve = calibration.report, calibration.log_response
     figure = _figure(12.0, 7.5)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
     grid = halves[0].subgridspec(3, 1, height_ratios=(7, 2.6, 1))
     curve_axes = figure.add_subplot(grid[0])
-    measured = np.array(report.samples_per_code).T > 0
-    _draw_curves(curve_axes, calibration.log_response, "BGR", False, measured)
+    _draw_curves(curve_axes, curve, _keys(curve), np.array(report.samples_per_code).T > 0)
     _draw_cloud(curve_axes, calibration)
     _dress(curve_axes, _G_LABEL, "Response, and the samples it is made from")
     residual_axes = figure.add_subplot(grid[1], sharex=curve_axes)
-    _draw_residual_by_code(residual_axes, calibration)
-    coverage_axes = figure.add_subplot(grid[2], sharex=curve_axes)
-    _draw_coverage(coverage_axes, report)
+    for key, values in zip(_keys(curve), report.residual_by_code, strict=True):
+        residual_axes.plot(np.array(values), color=_COLOURS[key], lw=1.0)
+    residual_axes.set_ylim(bottom=0.0)
+    _dress(residual_axes, "residual (stops)", "Residual at each code")
+    _draw_coverage(figure.add_subplot(grid[2], sharex=curve_axes), report, _keys(curve))
     grid = halves[1].subgridspec(3, 1, height_ratios=(4, 4, 2.4))
     _draw_spread(figure.add_subplot(grid[0]), calibration)
-    _draw_exposures(figure.add_subplot(grid[1]), report)
-    curve_id = ResponseCurve(calibration.log_response).curve_id
-    _write_summary(figure.add_subplot(grid[2]), report, curve_id)
+    _draw_exposures(figure.add_subplot(grid[1]), report, _keys(curve))
+    _write_summary(figure.add_subplot(grid[2]), report, ResponseCurve(curve).curve_id)
     return _save(figure, out_path, dpi)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, out_path: str | Path, dpi: int) -> Path:
+    path = Path(out_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi)
+    return path
 
 
 def _keys(curve: np.ndarray, order: str = "BGR") -> list[str]:
@@ -161,39 +169,40 @@ def _keys(curve: np.ndarray, order: str = "BGR") -> list[str]:
 
 def _dress(axes: Axes, label: str, title: str) -> None:
     axes.set_ylabel(label)
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(title, **_TITLE)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _draw_curves(axes: Axes, curve: np.ndarray, keys: list[str], measured: np.ndarray) -> None:
+    """Draw a line for each channel, thin and dashed where its codes were not measured."""
+    for g, seen, key in zip(curve.T, measured.T, keys, strict=True):
+        if not seen.all():
+            axes.plot(g, color=_COLOURS[key], lw=0.8, ls="--")
+        axes.plot(np.where(seen, g, np.nan), color=_COLOURS[key], lw=1.3, label=_NAMES[key])
+    axes.set(xlabel="code z", xlim=(0, 255))
+    axes.legend(frameon=False)
+
+
 def _draw_cloud(axes: Axes, calibration: Calibration) -> None:
-    """Dots under the curves, which are thin and dashed where they have none; all of g in view."""
+    """Draw the samples as dots under the curves, all of g in view."""
     curve = calibration.log_response
-    for column, points in enumerate(calibration.cloud):
-        axes.plot(
-            points[:, 0],
-            points[:, 1],
-            ".",
-            ms=6.0,
-            mec="none",
-            alpha=0.2,
-            color=_COLOURS[_keys(curve)[column]],
-            zorder=1.5,
-            rasterized=True,
-        )
+    dots: dict[str, Any] = {"ms": 6.0, "mec": "none", "alpha": 0.2, "zorder": 1.5}
+    for points, key in zip(calibration.cloud, _keys(curve), strict=False):
+        axes.plot(*points.T, ".", color=_COLOURS[key], rasterized=True, **dots)
     axes.set_ylim(float(curve.min()) - 0.4, float(curve.max()) + 0.4)
 
 
 def _draw_spread(axes: Axes, calibration: Calibration) -> None:
-    """How far the samples lie from the curve: a narrow peak is a good calibration."""
+    """Draw how far the samples lie from the curve: a narrow peak is a good calibration."""
     curve = calibration.log_response
     edges = np.linspace(-_SPREAD_STOPS, _SPREAD_STOPS, 81)
-    for column, points in enumerate(calibration.cloud):
-        on_curve = np.interp(points[:, 0], np.arange(256), curve[:, column])
+    for points, g, key in zip(calibration.cloud, curve.T, _keys(curve), strict=False):
+        on_curve = np.interp(points[:, 0], np.arange(256), g)
         # What lies farther off is counted in the outermost bars, which say so.
         stops = np.clip((on_curve - points[:, 1]) / LN2, edges[0], edges[-1])
         share = np.histogram(stops, edges)[0] / max(len(stops), 1)
-        axes.stairs(100.0 * share, edges, color=_COLOURS[_keys(curve)[column]], lw=1.2)
+        axes.stairs(100.0 * share, edges, color=_COLOURS[key], lw=1.2)
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0.0)
     ticks = edges[:: len(edges) // 4]
@@ -203,55 +212,30 @@ def _draw_spread(axes: Axes, calibration: Calibration) -> None:
     _dress(axes, "share of samples (%)", "Spread of the samples")
 
 
-def _draw_residual_by_code(axes: Axes, calibration: Calibration) -> None:
-    for key, values in zip(
-        _keys(calibration.log_response), calibration.report.residual_by_code, strict=True
-    ):
-        axes.plot(np.array(values), color=_COLOURS[key], lw=1.0)
-    axes.set_ylim(bottom=0.0)
-    _dress(axes, "residual (stops)", "Residual at each code")
-
-
-def _draw_coverage(axes: Axes, report: CalibrationReport) -> None:
+def _draw_coverage(axes: Axes, report: CalibrationReport, keys: list[str]) -> None:
     counts = np.array(report.samples_per_code, dtype=np.float64)
     shown = np.ma.masked_equal(np.log10(np.maximum(counts, 0.5)), np.log10(0.5))
-    axes.imshow(
-        shown,
-        aspect="auto",
-        cmap="YlGnBu",
-        interpolation="nearest",
-        extent=(-0.5, 255.5, len(counts), 0),
-    )
+    extent = (-0.5, 255.5, len(keys), 0)
+    axes.imshow(shown, aspect="auto", cmap="YlGnBu", interpolation="nearest", extent=extent)
     axes.set_facecolor("#fed7d7")
-    keys = list("BGR") if len(counts) == 3 else ["grey"]
-    axes.set_yticks(np.arange(len(counts)) + 0.5, [_NAMES[k] for k in keys], fontsize=8)
-    axes.set_title(
-        "Samples per code (darker: more; pale red: none, g dashed above)",
-        loc="left",
-        fontsize=11,
-        fontweight="bold",
-    )
+    axes.set_yticks(np.arange(len(keys)) + 0.5, [_NAMES[k] for k in keys], fontsize=8)
+    axes.set_title("Samples per code (darker: more; pale red: none, g dashed above)", **_TITLE)
     axes.set(xlabel="code z", xlim=(-0.5, 255.5))
 
 
-def _draw_exposures(axes: Axes, report: CalibrationReport) -> None:
-    keys = list("BGR") if report.channels == 3 else ["grey"]
+def _draw_exposures(axes: Axes, report: CalibrationReport, keys: list[str]) -> None:
+    stated = np.array([check.exposure_time for check in report.exposures])
+    dots: dict[str, Any] = {"ms": 5, "alpha": 0.6, "mec": "none"}
     for column, key in enumerate(keys):
-        axes.plot(
-            # Side by side, or the last one drawn hides the others.
-            [check.exposure_time * 1.04 ** (column - len(keys) // 2) for check in report.exposures],
-            [check.residual_stops[column] for check in report.exposures],
-            "o",
-            ms=5,
-            alpha=0.6,
-            color=_COLOURS[key],
-            mec="none",
-        )
+        # Side by side, or the last one drawn hides the others.
+        beside = stated * 1.04 ** (column - len(keys) // 2)
+        residuals = [check.residual_stops[column] for check in report.exposures]
+        axes.plot(beside, residuals, "o", color=_COLOURS[key], **dots)
     for check in report.suspected_times:
         axes.axvline(check.exposure_time, color=_COLOURS["R"], lw=1.0, ls=":")
     axes.set_xscale("log")
     axes.set_ylim(bottom=0.0)
-    times = _apart({check.exposure_time for check in report.exposures})
+    times = _apart(set(stated.tolist()))
     axes.set_xticks(times, [f"{time:g}" for time in times])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("stated exposure time (µs)")
@@ -271,13 +255,11 @@ def _apart(times: Iterable[float]) -> list[float]:
 
 def _write_summary(axes: Axes, report: CalibrationReport, curve_id: str) -> None:
     axes.axis("off")
-    residuals = " · ".join(
-        f"{value:.3f}" if np.isfinite(value) else "unknown" for value in report.residual_stops
-    )
+    values = (f"{v:.3f}" if np.isfinite(v) else "unknown" for v in report.residual_stops)
     lines = [
         f"curve {curve_id}",
         f"{report.brackets} bracket{'s' if report.brackets > 1 else ''}, {report.samples:,} places",
-        f"residual {residuals} stops",
+        f"residual {' · '.join(values)} stops",
         "(1.4826 × median distance, all observations alike)",
         f"more than half a stop off: {report.outlier_share:.1%}",
         f"method: {report.settings.get('method', '–')}",
@@ -287,38 +269,3 @@ def _write_summary(axes: Axes, report: CalibrationReport, curve_id: str) -> None
     if len(report.warnings) > 4:
         lines.append(f"… and {len(report.warnings) - 4} more")
     axes.text(0.02, 0.95, "\n".join(lines), va="top", fontsize=9.5, transform=axes.transAxes)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _draw_curves(
-    axes: Axes,
-    curve: np.ndarray,
-    channel_order: str,
-    include_mean: bool,
-    measured: np.ndarray | None = None,
-) -> None:
-    keys = _keys(curve, channel_order)
-    codes = np.arange(256)
-    for column, key in enumerate(keys):
-        g = curve[:, column]
-        if measured is not None and not measured[:, column].all():
-            axes.plot(codes, g, color=_COLOURS[key], lw=0.8, ls="--")
-            g = np.where(measured[:, column], g, np.nan)
-        axes.plot(codes, g, color=_COLOURS[key], lw=1.3, label=_NAMES[key])
-    if include_mean and curve.shape[1] > 1:
-        axes.plot(codes, curve.mean(axis=1), color="black", ls="--", lw=1, label="mean")
-    axes.set(xlabel="code z", ylabel=_G_LABEL, xlim=(0, 255))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-
-
-def _save(figure: Figure, out_path: str | Path, dpi: int) -> Path:
-    path = Path(out_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
-    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.errors import CurveMismatchError, ResponseFileError
+from asi_watch.errors import ResponseFileError
 from asi_watch.hdr.response import (
     ChannelOrder,
     CurveProblem,
@@ -40,54 +40,45 @@ _NONSENSE = (
     NotImplementedError,
     zipfile.BadZipFile,
 )
-# Files without the key come from asi_core, which sampled its images in this order.
-_ORDER_WITHOUT_KEY: ChannelOrder = "RGB"
 
 
 def read_response_file(path: str | Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Read a response file as it stands.
+    """Read a response file as it stands: its (256, C) response and its metadata.
+
+    Columns are in the order of `metadata["channel_order"]`, which is "RGB" where the file has
+    none: asi_core, which writes such files, samples its images so.
 
     Parameters
     ----------
     path : str or Path
-        The ``.npz`` file, ours or one written by asi_core.
-
-    Returns
-    -------
-    response : ndarray, shape (256, C), float32
-        g(z) in the ln domain, columns in the file's own channel order.
-    metadata : dict
-        The file's metadata; `channel_order` is always there ("RGB" where the file has none).
-
-    Raises
-    ------
-    ResponseFileError
-        If the file is missing, too large, damaged, or holds something else. Never unpickles.
+        Ours or asi_core's; never unpickled. ResponseFileError if it is missing, too large,
+        damaged, or holds something else.
     """
     path = Path(path)
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ResponseFileError(f"{path}: larger than any response file; is it the right one?")
         raw = path.read_bytes()
-        _refuse_bombs(path, raw)
-        with np.load(BytesIO(raw), allow_pickle=False) as archive:
-            response = as_log_response(archive["response"])
-            metadata = json.loads(str(archive["metadata"])) if "metadata" in archive else {}
+        with zipfile.ZipFile(BytesIO(raw)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_FILE_BYTES:
+                raise ResponseFileError(f"{path}: unpacks to more than any response file holds")
+        with np.load(BytesIO(raw), allow_pickle=False) as arrays:
+            response = as_log_response(arrays["response"])
+            metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}
     except FileNotFoundError:
-        raise ResponseFileError(
-            f"{path}: no such response file; make one with `asi-watch calibrate`"
-        ) from None
+        text = f"{path}: no such response file; make one with `asi-watch calibrate`"
+        raise ResponseFileError(text) from None
     except OSError as error:
         raise ResponseFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except KeyError:
         raise ResponseFileError(f"{path}: holds no array named 'response'") from None
+    except ResponseFileError:
+        raise
     except _NONSENSE as error:
-        if isinstance(error, ResponseFileError):
-            raise
         raise ResponseFileError(f"{path}: not a response file: {_plainly(error)}") from error
     if not isinstance(metadata, dict):
         raise ResponseFileError(f"{path}: its metadata is not a JSON object")
-    order = metadata.setdefault("channel_order", _ORDER_WITHOUT_KEY)
+    order = metadata.setdefault("channel_order", "RGB")
     if order not in ("BGR", "RGB"):
         raise ResponseFileError(f"{path}: channel_order is {order!r}; it is 'BGR' or 'RGB'")
     return response, metadata
@@ -97,34 +88,16 @@ def _plainly(error: Exception) -> str:
     """Say what is wrong; never how the file could be opened all the same."""
     if isinstance(error, zipfile.BadZipFile):
         return "it is no .npz file; `asi-watch calibrate` makes one"
-    if "pickle" in str(error):
-        return "it holds objects of a program instead of numbers"
-    return str(error)
-
-
-def _refuse_bombs(path: Path, raw: bytes) -> None:
-    with zipfile.ZipFile(BytesIO(raw)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _MAX_FILE_BYTES:
-            raise ResponseFileError(f"{path}: unpacks to more than any response file holds")
+    return "it holds objects, not numbers" if "pickle" in str(error) else str(error)
 
 
 def load_curve(path: str | Path) -> ResponseCurve:
-    """Read a response file as a curve to merge with, channels in BGR order.
-
-    What is odd about the curve but can be used is logged as a warning.
+    """Read a response file as a curve to merge with; what is odd about it is logged.
 
     Parameters
     ----------
     path : str or Path
-
-    Returns
-    -------
-    ResponseCurve
-
-    Raises
-    ------
-    ResponseFileError
-        See `read_response_file`; also where no camera can have such a curve.
+        ResponseFileError as `read_response_file`, and where no camera can have such a curve.
     """
     curve, problems = examine_curve(path)
     return accept_curve(curve, problems, str(path))
@@ -136,18 +109,7 @@ def examine_curve(path: str | Path) -> tuple[ResponseCurve, tuple[CurveProblem, 
     Parameters
     ----------
     path : str or Path
-
-    Returns
-    -------
-    curve : ResponseCurve
-        Channels in BGR order.
-    problems : tuple of CurveProblem
-        See `asi_watch.hdr.response.judge_curve`.
-
-    Raises
-    ------
-    ResponseFileError
-        See `read_response_file`.
+        ResponseFileError as `read_response_file`.
     """
     response, metadata = read_response_file(path)
     curve = ResponseCurve(to_bgr(response, metadata["channel_order"]), metadata)
@@ -160,16 +122,11 @@ def curve_of_array(response: ArrayLike, order: ChannelOrder, name: str) -> Respo
     Parameters
     ----------
     response : array_like, shape (256, C) or (256, 1, C)
-        g(z) in the ln domain.
+        g(z) in the ln domain; ResponseFileError if no camera can have such a curve.
     order : {"BGR", "RGB"}
         Of its columns.
     name : str
         What messages call it.
-
-    Raises
-    ------
-    ResponseFileError
-        If no camera can have such a curve.
     """
     try:
         curve = ResponseCurve(to_bgr(as_log_response(np.asarray(response)), order))
@@ -178,43 +135,18 @@ def curve_of_array(response: ArrayLike, order: ChannelOrder, name: str) -> Respo
     return accept_curve(curve, judge_curve(curve.log_response), name)
 
 
-def check_channels(curve: ResponseCurve | None, channels: int, name: str) -> None:
-    """Refuse a curve whose number of channels is not that of the images.
-
-    Parameters
-    ----------
-    curve : ResponseCurve or None
-        None fits everything.
-    channels : int
-        Of the images.
-    name : str
-        What was to be merged, for the message.
-
-    Raises
-    ------
-    CurveMismatchError
-    """
-    if curve is not None and curve.channels != channels:
-        raise CurveMismatchError(name, curve.channels, channels)
-
-
 def accept_curve(
-    curve: ResponseCurve, problems: tuple[CurveProblem, ...], name: str
+    curve: ResponseCurve, problems: Sequence[CurveProblem], name: str
 ) -> ResponseCurve:
     """Let a judged curve pass, with its warnings logged.
 
     Parameters
     ----------
     curve : ResponseCurve
-    problems : tuple of CurveProblem
-        From `examine_curve` or `judge_curve`.
+    problems : sequence of CurveProblem
+        From `judge_curve`; ResponseFileError if one of them refuses it.
     name : str
         What messages call it.
-
-    Raises
-    ------
-    ResponseFileError
-        If one of the problems refuses it.
     """
     refused = refusal(problems, name)
     if refused is not None:
@@ -224,8 +156,15 @@ def accept_curve(
     return curve
 
 
-def refusal(problems: tuple[CurveProblem, ...], name: str) -> str | None:
-    """Give the message that refuses a curve; None if it can be used."""
+def refusal(problems: Sequence[CurveProblem], name: str) -> str | None:
+    """Give the message that refuses a curve; None if it can be used.
+
+    Parameters
+    ----------
+    problems : sequence of CurveProblem
+    name : str
+        What the message calls the curve.
+    """
     texts = [problem.text for problem in problems if problem.severity == "refuse"]
     return f"{name}: not a response curve: {'; '.join(texts)}" if texts else None
 
@@ -241,7 +180,7 @@ def to_bgr(response: NDArray[np.float32], order: ChannelOrder) -> NDArray[np.flo
 
 
 def response_bytes(response: ArrayLike, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """Give a response file's content, ready to be published.
+    """Give the content of a response file, which asi_core reads too.
 
     Parameters
     ----------
@@ -249,19 +188,10 @@ def response_bytes(response: ArrayLike, metadata: Mapping[str, Any] | None = Non
         g(z) in the ln domain, columns in the order `metadata["channel_order"]` names.
     metadata : mapping, optional
         Stored as JSON; without `channel_order` the array is taken to be BGR.
-
-    Returns
-    -------
-    bytes
-        An ``.npz`` with `response` (256, C) float32 and `metadata` (JSON string), which
-        asi_core reads too.
     """
-    described = {"channel_order": "BGR", **(metadata or {})}
+    described = json.dumps({"channel_order": "BGR", **(metadata or {})}, ensure_ascii=False)
     buffer = BytesIO()
-    arrays = {
-        "response": as_log_response(response),
-        "metadata": np.array(json.dumps(described, ensure_ascii=False)),
-    }
+    arrays = {"response": as_log_response(response), "metadata": np.array(described)}
     np.savez(cast(Any, buffer), **cast(Any, arrays))
     return buffer.getvalue()
 
@@ -295,30 +225,18 @@ def compare_curves(first: ResponseCurve, second: ResponseCurve) -> CurveComparis
     Parameters
     ----------
     first, second : ResponseCurve
-
-    Returns
-    -------
-    CurveComparison
-
-    Raises
-    ------
-    ResponseFileError
-        If they differ in their number of channels.
+        ResponseFileError if they differ in their number of channels.
     """
     if first.channels != second.channels:
-        raise ResponseFileError(
-            f"the curves cannot be compared: {first.channels} and {second.channels} channels"
-        )
+        counts = f"{first.channels} and {second.channels} channels"
+        raise ResponseFileError(f"the curves cannot be compared: {counts}")
     g1, g2 = (curve.log_response.astype(np.float64) for curve in (first, second))
     stops = (g2 - g1) / np.log(2.0)
     seen = slice(FIRST_CODE, LAST_CODE + 1)
     offset = stops[seen].mean(axis=0)
     stops -= offset
     size = np.abs(stops[seen])
-    return CurveComparison(
-        difference=stops,
-        rms=tuple(float(v) for v in np.sqrt((stops[seen] ** 2).mean(axis=0))),
-        worst=tuple(float(v) for v in size.max(axis=0)),
-        worst_code=tuple(int(v) + FIRST_CODE for v in size.argmax(axis=0)),
-        offset=tuple(float(v) for v in offset),
-    )
+    rms = np.sqrt((stops[seen] ** 2).mean(axis=0))
+    codes = size.argmax(axis=0) + FIRST_CODE
+    per_channel = (tuple(v.tolist()) for v in (rms, size.max(axis=0), codes, offset))
+    return CurveComparison(stops, *per_channel)

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asi_watch.errors import CurveMismatchError, ResponseFileError
-from asi_watch.hdr.response import ResponseCurve
+from asi_watch.errors import ResponseFileError
 from asi_watch.response_files import (
-    check_channels,
     curve_of_array,
     examine_curve,
     load_curve,
@@ -133,12 +131,3 @@ def test_an_odd_curve_is_used_with_a_warning(
     load_curve(tmp_path / "dented.npz")
     words = "the response curve looks wrong: blue, green, red: falls at 1 of 255"
     assert f"dented.npz: {words}" in caplog.text
-
-
-def test_a_curve_of_other_channels_is_an_error_of_its_own() -> None:
-    grey = ResponseCurve(CURVE[:, :1])
-    check_channels(None, 3, "x.jpg")
-    check_channels(grey, 1, "x.jpg")
-    with pytest.raises(CurveMismatchError, match=r"x\.jpg: the image has 3 channels") as caught:
-        check_channels(grey, 3, "x.jpg")
-    assert (caught.value.curve_channels, caught.value.image_channels) == (1, 3)

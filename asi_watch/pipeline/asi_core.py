@@ -483,7 +483,7 @@ def _accepted(
     if response is None:
         return None
     if isinstance(response, ResponseCurve):
-        # Judged when it was loaded: what is only warned of was told then.
+        # Warnings were logged when it was loaded.
         impossible = [p for p in judge_curve(response.log_response) if p.severity == "refuse"]
         return accept_curve(response, tuple(impossible), "response")
     return curve_of_array(response, order, "response")
