@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr.merging import Merge, open_merge
 from asi_watch.products import ProductSpec, RadianceLayers
+from asi_watch.products.encode import encode_jpeg
 from asi_watch.products.radiance import _planes
-from asi_watch.products.strips import encode_jpeg
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.reporting import save, show
 from benchmarks.settings import MERGE

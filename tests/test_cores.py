@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from asi_watch.config.loading import parse_config
 from asi_watch.cores import merge_threads, usable_cores
 from asi_watch.hdr import weighted_merge
 from asi_watch.hdr.merging import open_merge
-from asi_watch.products import ProductSpec, strips
+from asi_watch.products import ProductSpec
 from tests.hdr.brackets import curve, settings
 
 SERVICE = "/system.slice/asi-watch.service"
@@ -81,7 +82,8 @@ def test_half_a_core_starts_one_thread_everywhere(
         sizes.append(threads)
         return ThreadPoolExecutor(threads, **names)
 
-    for module in (strips, weighted_merge):
+    encoding = importlib.import_module("asi_watch.products.encode")
+    for module in (encoding, weighted_merge):
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
     config = parse_config(b"cameras: {roof: {watch: a, output: b}}", "x", machine).config
 
@@ -89,7 +91,7 @@ def test_half_a_core_starts_one_thread_everywhere(
         sizes.clear()
         merge = open_merge(settings(), curve(), (64, 64, 3), threads=merge_threads())
         merge.add(np.zeros((64, 64, 3), np.uint8), 1.0)
-        strips.encode_jpeg(ProductSpec("jpg"), merge.picture())
+        encoding.encode_jpeg(ProductSpec("jpg"), merge.picture())
         return config.worker_count, list(sizes)
 
     limited(machine, "max 100000")

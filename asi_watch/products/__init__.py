@@ -1,21 +1,13 @@
 """What a merged bracket becomes on disk: encoded, with its provenance inside, published whole."""
 
-from __future__ import annotations
-
 from asi_watch.products.embed import find_provenance, read_provenance
 from asi_watch.products.encode import encode, encode_merge
 from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
-from asi_watch.products.publish import (
-    OutputFolder,
-    is_temporary,
-    publish,
-    sweep_temporaries,
-)
-from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
+from asi_watch.products.publish import OutputFolder, is_temporary, publish, sweep_temporaries
+from asi_watch.products.radiance import RadianceLayers
 from asi_watch.products.spec import ProductSpec
 
 __all__ = [
-    "RADIANCE_SCALE",
     "OutputFolder",
     "ProductSpec",
     "Provenance",

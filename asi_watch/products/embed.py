@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from datetime import timedelta
 
 from PIL import Image
@@ -27,18 +28,6 @@ from asi_watch.images.headers import (
 )
 from asi_watch.products.provenance import MARKER, Provenance, ProvenanceError
 
-__all__ = [
-    "EXR_ATTRIBUTE",
-    "describe",
-    "find_provenance",
-    "into_hdr",
-    "into_jp2",
-    "into_jpeg",
-    "into_png",
-    "provenance_of_open_file",
-    "read_provenance",
-]
-
 EXR_ATTRIBUTE = "asiWatchProvenance"
 _PNG_KEYWORD = b"asi-watch"
 _JP2_UUID = bytes.fromhex("b8a7f0b6f5f54f0c9d3fa51a7c4e1d02")
@@ -46,7 +35,6 @@ _HDR_PREFIX = b"#asi-watch:"
 # Some readers of .hdr take lines of at most 127 characters.
 _HDR_LINE = 100
 _FIRST_BYTES, _HEAD_BYTES = 16 << 10, 1 << 20
-_SEGMENT_BYTES = 65533
 _OPENING = f'{{"{MARKER}"'.encode()
 # Readers show whole descriptions; nobody reads a thousand exposures there.
 _MAX_TEXT = 2000
@@ -98,18 +86,6 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:_MAX_TEXT].replace("\0", " ")
 
 
-def _jpeg_segments(provenance: Provenance) -> bytes:
-    """Return the APP1 (EXIF) and COM (provenance) segments of a JPEG."""
-    exif = _exif(provenance)
-    text = provenance.to_json().encode("ascii")
-    pieces = [text[i : i + _SEGMENT_BYTES] for i in range(0, len(text), _SEGMENT_BYTES)]
-    segments = [(0xE1, exif), *((0xFE, piece) for piece in pieces)]
-    return b"".join(
-        struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
-        for marker, payload in segments
-    )
-
-
 def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
     """Return a JPEG with EXIF and provenance put behind its JFIF segment.
 
@@ -122,8 +98,15 @@ def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
     at = 2
     if image[2:4] == b"\xff\xe0":
         at = 4 + int.from_bytes(image[4:6], "big")
+    pieces = [(0xE1, _exif(provenance)), *((0xFE, one) for one in _pieces(provenance, 65533))]
+    segments = (struct.pack(">BBH", 0xFF, kind, len(one) + 2) + one for kind, one in pieces)
     view = memoryview(image)
-    return b"".join((view[:at], _jpeg_segments(provenance), view[at:]))
+    return b"".join((view[:at], *segments, view[at:]))
+
+
+def _pieces(provenance: Provenance, step: int) -> list[bytes]:
+    text = provenance.to_json().encode("ascii")
+    return [text[i : i + step] for i in range(0, len(text), step)]
 
 
 def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
@@ -174,28 +157,16 @@ def into_hdr(image: bytes | memoryview, provenance: Provenance) -> bytes:
     """
     view = memoryview(image)
     at = bytes(view[:64]).index(b"\n") + 1
-    text = provenance.to_json().encode("ascii")
-    step = _HDR_LINE - len(_HDR_PREFIX)
-    lines = b"".join(_HDR_PREFIX + text[i : i + step] + b"\n" for i in range(0, len(text), step))
-    return b"".join((view[:at], lines, view[at:]))
+    pieces = _pieces(provenance, _HDR_LINE - len(_HDR_PREFIX))
+    return b"".join((view[:at], *(_HDR_PREFIX + one + b"\n" for one in pieces), view[at:]))
 
 
 def read_provenance(path: str | os.PathLike[str]) -> Provenance:
-    """Read the provenance out of a product, without decoding its pixels.
+    """Read the provenance out of a product of any format; ProvenanceError if it has none.
 
     Parameters
     ----------
     path : path-like
-        A product in any of the formats.
-
-    Returns
-    -------
-    Provenance
-
-    Raises
-    ------
-    ProvenanceError
-        If the file has none, or a damaged one, or cannot be read.
     """
     try:
         descriptor, _ = open_regular(path)
@@ -227,45 +198,21 @@ def provenance_of_open_file(descriptor: int) -> Provenance:
 
 
 def find_provenance(head: bytes) -> Provenance:
-    """Find the provenance in the beginning of a product's bytes.
+    """Find the provenance in a product's bytes; ProvenanceError if there is none, or a damaged one.
 
     Parameters
     ----------
     head : bytes
         The first megabyte, or all.
-
-    Returns
-    -------
-    Provenance
-
-    Raises
-    ------
-    ProvenanceError
-        If there is none, or a damaged one.
     """
+    read = next((read for magic, read in _READERS.items() if head.startswith(magic)), None)
     try:
-        text = _text_in(head)
+        text = None if read is None else read(head)
     except (ValueError, struct.error, IndexError) as error:
         raise ProvenanceError(f"its header is damaged ({error})") from None
     if text is None or not text.startswith(_OPENING):
         raise ProvenanceError("holds no provenance of asi-watch")
     return Provenance.from_json(text)
-
-
-def _text_in(head: bytes) -> bytes | None:
-    if head.startswith(JPEG_MAGIC):
-        return _in_jpeg(head)
-    if head.startswith(PNG_MAGIC):
-        return _in_png(head)
-    if head.startswith(JP2_MAGIC):
-        return _in_jp2(head)
-    if head.startswith(b"\x76\x2f\x31\x01"):
-        return _in_exr(head)
-    if head.startswith(b"#?"):
-        return _in_hdr(head)
-    if head.startswith((b"II*\0", b"MM\0*")):
-        return _in_tiff(head)
-    return None
 
 
 def _in_jpeg(head: bytes) -> bytes:
@@ -326,3 +273,15 @@ def _in_tiff(head: bytes) -> bytes | None:
         if tag == 270 and kind == 2:
             return head[at : at + length].rstrip(b"\0")
     return None
+
+
+_READERS: dict[bytes, Callable[[bytes], bytes | None]] = {
+    JPEG_MAGIC: _in_jpeg,
+    PNG_MAGIC: _in_png,
+    JP2_MAGIC: _in_jp2,
+    b"\x76\x2f\x31\x01": _in_exr,
+    b"#?": _in_hdr,
+    b"II*\0": _in_tiff,
+    b"MM\0*": _in_tiff,
+}
+"""How a format, told by its first bytes, is searched for the provenance."""

@@ -1,41 +1,51 @@
-"""From merged pixels to the bytes of a product, its provenance inside."""
+"""From merged pixels to the bytes of a product, its provenance inside.
+
+A JPEG is encoded as horizontal strips in parallel, joined by restart markers. The entropy coder of
+a baseline JPEG carries only the last DC values from block to block, and a restart marker resets
+them (ITU-T T.81, E.1.4 and F.1.1.5.1). Strips of whole block rows, encoded separately with the
+same tables, therefore join into one image that decodes to the very same pixels as if it had been
+encoded at once: a segment that announces the restart interval, the full height in the frame
+header, and a marker between the strips are all that is needed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate, fresh
+from asi_watch.cores import merge_threads
 from asi_watch.hdr.merge_settings import Merge
+from asi_watch.images.headers import jpeg_segments
+from asi_watch.products import radiance as radiance_files
 from asi_watch.products.embed import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance
-from asi_watch.products.radiance import (
-    RADIANCE_SCALE,
-    RadianceLayers,
-    encode_exr,
-    encode_exr_planes,
-    encode_hdr,
-    encode_tiff,
-    flag_beyond_half,
-)
+from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
 from asi_watch.products.spec import ProductSpec
-from asi_watch.products.strips import encode_jpeg
-
-__all__ = ["Encoded", "Product", "encode", "encode_merge"]
 
 Encoded = bytes | memoryview
+FillRows = Callable[[int, int, NDArray[np.uint8]], None]
+"""Writes the picture's rows first:last into an array of shape (last − first, W, C)."""
+
 _RADIANCE: dict[str, Callable[[ProductSpec, RadianceLayers, Provenance], Encoded]] = {
-    "exr": encode_exr,
-    "tiff": encode_tiff,
-    "hdr": encode_hdr,
+    "exr": radiance_files.encode_exr,
+    "tiff": radiance_files.encode_tiff,
+    "hdr": radiance_files.encode_hdr,
 }
 _DTYPES = {"picture8": np.uint8, "picture16": np.uint16}
+_DRI, _SOF0, _SOS = 0xDD, 0xC0, 0xDA
+_MAX_INTERVAL = 65535
+# Width and height of a minimum coded unit, in pixels.
+_UNITS = {"Gray": (8, 8), "444": (8, 8), "422": (16, 8), "420": (16, 16)}
 
 
 class Product(NamedTuple):
@@ -48,27 +58,17 @@ class Product(NamedTuple):
 def encode_merge(
     spec: ProductSpec, merge: Merge, provenance: Provenance, *, allocate: Allocate = fresh
 ) -> Product:
-    """Encode one product of a finished merge.
+    """Encode one product of a finished merge; errors as in `encode`.
 
     Parameters
     ----------
     spec : ProductSpec
-        The kind of file.
     merge : Merge
         Asked only for what `spec` needs.
     provenance : Provenance
         Embedded in the file.
     allocate : callable
         Gives the memory for an 8-bit picture; free again when this returns.
-
-    Returns
-    -------
-    Product
-
-    Raises
-    ------
-    ValueError
-        As `encode`.
     """
     if spec.kind == "radiance":
         return _encode_radiance(spec, merge, provenance)
@@ -86,39 +86,33 @@ def _encode_radiance(spec: ProductSpec, merge: Merge, provenance: Provenance) ->
     uncertainty = merge.uncertainty() if spec.uncertainty and exr else None
     half = merge.radiance_half(RADIANCE_SCALE) if exr and spec.pixel_type != "float" else None
     if half is not None:
-        data = encode_exr_planes(spec, half.planes, half.validity, uncertainty, provenance)
+        data = radiance_files.encode_exr_planes(
+            spec, half.planes, half.validity, uncertainty, provenance
+        )
         return Product(data, ())
     radiance = merge.radiance()
     layers = RadianceLayers(radiance.ln_radiance, radiance.validity, uncertainty)
     if not (exr and spec.pixel_type == "half"):
         return Product(encode(spec, layers, provenance), ())
-    layers, note = flag_beyond_half(layers)
+    layers, note = radiance_files.flag_beyond_half(layers)
     notes = () if note is None else (note,)
     noted = replace(provenance, notes=(*provenance.notes, *notes))
     return Product(encode(spec, layers, noted), notes)
 
 
 def encode(
-    spec: ProductSpec,
-    pixels: NDArray[Any] | RadianceLayers,
-    provenance: Provenance,
+    spec: ProductSpec, pixels: NDArray[Any] | RadianceLayers, provenance: Provenance
 ) -> Encoded:
-    """Encode a product. Equal arguments give equal bytes.
+    """Encode a product; equal arguments give equal bytes.
 
     Parameters
     ----------
     spec : ProductSpec
-        The kind of file.
     pixels : ndarray, shape (H, W, C), or RadianceLayers
         What `spec.kind` says: uint8 for picture8, uint16 for picture16 (both BGR or one channel),
         RadianceLayers for radiance.
     provenance : Provenance
         Embedded in the file; its `pixels` are filled in here.
-
-    Returns
-    -------
-    bytes or memoryview
-        The file's content, for `publish`.
 
     Raises
     ------
@@ -134,9 +128,9 @@ def encode(
     if spec.format == "jpg":
         return into_jpeg(encode_jpeg(spec, picture), noted)
     if spec.format == "png":
-        return into_png(_opencv(".png", picture, []), noted)
+        return into_png(radiance_files.opencv_encoded(".png", picture), noted)
     parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
-    return into_jp2(_opencv(".jp2", picture, parameters), noted)
+    return into_jp2(radiance_files.opencv_encoded(".jp2", picture, parameters), noted)
 
 
 def _noted(provenance: Provenance, number: str) -> Provenance:
@@ -154,12 +148,100 @@ def _checked(spec: ProductSpec, pixels: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(pixels)
 
 
-def _opencv(suffix: str, picture: NDArray[Any], parameters: list[int]) -> memoryview:
-    try:
-        done, data = cv2.imencode(suffix, picture, parameters)
-    except cv2.error as error:
-        raise ValueError(f"the {suffix} could not be encoded: {error}") from None
-    if not done:
-        raise ValueError(f"the {suffix} could not be encoded")
-    encoded: memoryview = data.data
+# --- one JPEG in strips ---------------------------------------------------------------------------
+
+
+def encode_jpeg(
+    spec: ProductSpec, picture: NDArray[np.uint8], fill: FillRows | None = None
+) -> bytes:
+    """Encode a picture as one baseline JPEG without EXIF, the same however its rows came.
+
+    Parameters
+    ----------
+    spec : ProductSpec
+        `quality`, `subsampling` and `strips` are heeded; small pictures get fewer strips.
+    picture : ndarray, shape (H, W, C), uint8
+        BGR or grey.
+    fill : callable, optional
+        Makes the rows of `picture` when they are needed, while they are in the cache; called from
+        two threads at once, each for its own rows.
+    """
+    bounds, interval = _strips(spec, picture.shape)
+
+    def strip(rows: tuple[int, int]) -> bytes:
+        part = picture[slice(*rows)]
+        if fill is not None:
+            fill(rows[0], rows[1], part)
+        return _encode(spec, part)
+
+    if len(bounds) == 1:
+        return strip(bounds[0])
+    # Fewer threads than strips: one whose core is busy leaves them to the other.
+    with ThreadPoolExecutor(min(merge_threads(), len(bounds))) as pool:
+        strips = list(pool.map(strip, bounds))
+    return _joined(strips, picture.shape[0], interval)
+
+
+def _strips(spec: ProductSpec, shape: Sequence[int]) -> tuple[list[tuple[int, int]], int]:
+    """First and last row of each strip (equal whole block rows), and coded units of a strip."""
+    height, width, channels = shape
+    across, down = _UNITS["Gray" if channels == 1 else spec.subsampling]
+    block_rows = -(-height // down)
+    rows_each = -(-block_rows // spec.strips)
+    interval = rows_each * -(-width // across)
+    if interval > _MAX_INTERVAL:
+        return [(0, height)], 0
+    step = rows_each * down
+    return [(top, min(top + step, height)) for top in range(0, height, step)], interval
+
+
+def _encode(spec: ProductSpec, picture: NDArray[np.uint8]) -> bytes:
+    grey = picture.shape[2] == 1
+    encoded: bytes = simplejpeg.encode_jpeg(
+        picture,
+        quality=spec.quality,
+        colorspace="GRAY" if grey else "BGR",
+        colorsubsampling="Gray" if grey else spec.subsampling,
+    )
     return encoded
+
+
+class _Strip(NamedTuple):
+    """One encoded strip, cut into what is to be joined."""
+
+    head: bytes  # all segments before the scan's, height in the frame header set to zero
+    frame: int  # where the frame header's payload begins in `head`
+    scan: bytes  # the scan's header
+    coded: memoryview  # entropy-coded data, without the end mark
+
+
+def _joined(strips: Sequence[bytes], height: int, interval: int) -> bytes:
+    cut = [_cut(strip) for strip in strips]
+    first = cut[0]
+    if any((one.head, one.scan) != (first.head, first.scan) for one in cut[1:]):
+        raise ValueError("the encoder used different tables for two strips of one picture")
+    head = bytearray(first.head)
+    struct.pack_into(">H", head, first.frame + 1, height)
+    pieces: list[Any] = [head, struct.pack(">BBHH", 0xFF, _DRI, 4, interval), first.scan]
+    for i, one in enumerate(cut):
+        if i:
+            pieces.append(bytes((0xFF, 0xD0 + (i - 1) % 8)))
+        pieces.append(one.coded)
+    return b"".join((*pieces, b"\xff\xd9"))
+
+
+def _cut(strip: bytes) -> _Strip:
+    frame = scan = coded = 0
+    plain = strip.endswith(b"\xff\xd9")
+    for marker, offset, length in jpeg_segments(strip):
+        if marker == _SOF0:
+            frame = offset
+        elif marker == _SOS:
+            scan, coded = offset - 4, offset + length
+        elif (0xC0 < marker <= 0xCF and marker != 0xC4) or marker == _DRI:
+            plain = False
+    if not (plain and frame):
+        raise ValueError("strips need a plain baseline JPEG")
+    head = bytearray(strip[:scan])
+    struct.pack_into(">H", head, frame + 1, 0)
+    return _Strip(bytes(head), frame, strip[scan:coded], memoryview(strip)[coded:-2])

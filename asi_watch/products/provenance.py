@@ -29,21 +29,6 @@ from pydantic.dataclasses import dataclass
 from asi_watch.brackets import Exposure
 from asi_watch.errors import AsiWatchError, without_addresses
 
-__all__ = [
-    "MARKER",
-    "MAX_PROVENANCE_BYTES",
-    "SCHEMA_VERSION",
-    "Provenance",
-    "ProvenanceError",
-    "Scalar",
-    "Source",
-    "Unusable",
-    "files_of",
-    "first_examples",
-    "is_product_of",
-    "plain_reason",
-]
-
 SCHEMA_VERSION = 1
 MARKER = "asi_watch_provenance"
 MAX_PROVENANCE_BYTES = 512 << 10
@@ -98,10 +83,8 @@ class Source:
         Exposure time in microseconds, above 0.
     timestamp : datetime
         Time in the file's name, in the camera's name clock (naive).
-    size : int
-        Bytes.
-    mtime_ns : int
-        Time of last modification, nanoseconds since the epoch.
+    size, mtime_ns : int
+        Bytes; time of last modification, nanoseconds since the epoch.
     """
 
     path: StrictStr
@@ -124,19 +107,16 @@ class Provenance:
     """Everything needed to say what a product is, and to rebuild its ledger row.
 
     Equal inputs give equal bytes: leave `created_utc` out where products must be reproducible.
+    A value of the wrong kind or out of range is a ValueError.
 
     Parameters
     ----------
-    camera : str
-        Name of the camera.
-    slot : datetime
-        Slot of the bracket in the camera's name clock (naive).
-    slot_utc : datetime
-        The same instant in UTC (aware).
+    camera, algorithm, software : str
+        The camera's name, how its exposures were merged, and by what.
+    slot, slot_utc : datetime
+        Slot of the bracket in the camera's name clock (naive), and in UTC (aware).
     sources : tuple of Source
         The exposures merged.
-    algorithm : str
-        How they were merged.
     parameters : mapping
         Settings of the merge.
     curve_id : str or None
@@ -147,23 +127,14 @@ class Provenance:
         Whether all of them were merged.
     revision : int
         1 for the first product of a slot.
-    software : str
-        What wrote it.
     created_utc : datetime, optional
-        When (aware).
-    unusable : tuple of Unusable
-        Files of the bracket that were left out; the first of them, where there are many.
-    unusable_more : int
-        How many more were left out than `unusable` names.
+        When it was written (aware).
+    unusable, unusable_more : tuple of Unusable, int
+        The first files of the bracket that were left out, and how many more there are.
     notes : tuple of str
         What makes the product doubtful, one sentence each.
     pixels : mapping
         What the numbers of the file mean; filled in by the encoder.
-
-    Raises
-    ------
-    ValueError
-        If a value is of the wrong kind or out of range.
     """
 
     camera: StrictStr
@@ -189,13 +160,7 @@ class Provenance:
         return len(self.sources)
 
     def to_json(self) -> str:
-        """Return the provenance as one line of ASCII JSON.
-
-        Raises
-        ------
-        ValueError
-            If the text exceeds `MAX_PROVENANCE_BYTES`.
-        """
+        """One line of ASCII JSON; ValueError if it exceeds `MAX_PROVENANCE_BYTES`."""
         document = {MARKER: SCHEMA_VERSION, "used": self.used, **asdict(self)}
         text = json.dumps(document, ensure_ascii=True, allow_nan=False, default=datetime.isoformat)
         if len(text) > MAX_PROVENANCE_BYTES:
@@ -206,17 +171,11 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Provenance:
-        """Read a provenance back, trusting nothing in it.
+        """Read a provenance back, trusting nothing in it; ProvenanceError if it makes no sense.
 
         Parameters
         ----------
         text : str or bytes
-            What `to_json` wrote, or anything else.
-
-        Raises
-        ------
-        ProvenanceError
-            If it is too long, no JSON, of another schema, or has a value of the wrong kind.
         """
         if len(text) > MAX_PROVENANCE_BYTES:
             raise ProvenanceError(f"provenance longer than {MAX_PROVENANCE_BYTES} bytes")
@@ -264,10 +223,8 @@ def is_product_of(
     ----------
     found : Provenance
         What the product says of itself.
-    camera : str
-        The camera's name now.
-    slot : datetime
-        The bracket's.
+    camera, slot : str, datetime
+        The camera's name now; the bracket's slot.
     exposures : iterable of Exposure or Source
         Of the bracket, now or when it was merged.
     """
@@ -277,16 +234,11 @@ def is_product_of(
 
 
 def first_examples(left_out: Iterable[Unusable]) -> tuple[tuple[Unusable, ...], int]:
-    """Bound what a provenance says of files left out.
+    """Bound what a provenance says of files left out: the first by path, and how many more.
 
     Parameters
     ----------
     left_out : iterable of Unusable
-
-    Returns
-    -------
-    tuple of Unusable, int
-        The first by path, with reasons cut to a sentence; and how many more there are.
     """
     rising = sorted(left_out, key=lambda one: (one.path, one.reason))
     kept = tuple(Unusable(u.path, plain_reason(u.reason)) for u in rising[:_MOST_EXAMPLES])

@@ -22,15 +22,6 @@ from pathlib import Path, PurePath
 from asi_watch.errors import PublishError
 from asi_watch.files import FolderChangedError, HeldFolder, fsync_folder, shown
 
-__all__ = [
-    "TEMPORARY_NAME",
-    "OutputFolder",
-    "is_temporary",
-    "publish",
-    "sweep_temporaries",
-    "user_modes",
-]
-
 logger = logging.getLogger(__name__)
 
 TEMPORARY_NAME = re.compile(r"\.asi-watch-[0-9a-f]{16}\.tmp")
@@ -66,7 +57,6 @@ class OutputFolder:
         Parameters
         ----------
         data : bytes-like
-            The whole content.
         target : path-like
             Relative to this folder; missing folders are made.
 
@@ -91,15 +81,12 @@ class OutputFolder:
     def open_file(self, target: str | os.PathLike[str]) -> int:
         """Open what stands at `target` for reading; the caller closes the descriptor.
 
+        An OSError if nothing is there, or something that must not be followed or read.
+
         Parameters
         ----------
         target : path-like
             Relative to this folder.
-
-        Raises
-        ------
-        OSError
-            If nothing is there, or something that must not be followed or read.
         """
         with self._opened(None) as held:
             return held.open_file(target)[0]
@@ -135,7 +122,12 @@ class OutputFolder:
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file name is one of our temporary files."""
+    """Tell whether a file name is one of our temporary files.
+
+    Parameters
+    ----------
+    name : str
+    """
     return TEMPORARY_NAME.fullmatch(name) is not None
 
 
@@ -147,12 +139,11 @@ def publish(
     mode: int = 0o640,
     folder_mode: int = 0o750,
 ) -> None:
-    """Put one file at `target` atomically and durably, replacing what is there.
+    """Put one file at `target` atomically and durably; see `OutputFolder.publish`.
 
     Parameters
     ----------
     data : bytes-like
-        The whole content.
     target : path-like
         Final path; missing folders are made.
     root : path-like, optional
@@ -160,11 +151,6 @@ def publish(
         folder.
     mode, folder_mode : int
         Permissions of the file and of new folders, whatever the umask.
-
-    Raises
-    ------
-    PublishError
-        As `OutputFolder.publish`.
     """
     base = Path(target).parent if root is None else Path(root)
     try:
@@ -229,7 +215,11 @@ def _put(folder: int, name: str, data: Buffer, mode: int) -> None:
         _write(descriptor, data, mode)
         os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
-        _discard(folder, temporary)
+        try:
+            os.unlink(temporary, dir_fd=folder)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                logger.warning("temporary file %s could not be removed: %s", temporary, error)
         raise
     finally:
         os.close(descriptor)
@@ -246,15 +236,6 @@ def _write(descriptor: int, data: Buffer, mode: int) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
     os.fsync(descriptor)
-
-
-def _discard(folder: int, name: str) -> None:
-    try:
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        logger.warning("temporary file %s could not be removed: %s", name, error)
 
 
 def _sweep_below(folder: int, *, recursive: bool) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,17 +21,6 @@ from numpy.typing import NDArray
 from asi_watch.products.embed import EXR_ATTRIBUTE, describe, into_hdr
 from asi_watch.products.provenance import Provenance, Scalar
 from asi_watch.products.spec import ProductSpec
-
-__all__ = [
-    "RADIANCE_SCALE",
-    "RadianceLayers",
-    "encode_exr",
-    "encode_exr_planes",
-    "encode_hdr",
-    "encode_tiff",
-    "flag_beyond_half",
-    "round_to_half",
-]
 
 RADIANCE_SCALE = 1000.0
 """Radiance in files = exp(lnE) × this: per millisecond, where lnE is per microsecond."""
@@ -46,7 +35,7 @@ _CHANNEL_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RadianceLayers:
-    """What a radiance product holds.
+    """What a radiance product holds; ValueError if shapes or types differ.
 
     Parameters
     ----------
@@ -56,11 +45,6 @@ class RadianceLayers:
         0 valid, 1 too dark in every exposure, 2 saturated in every exposure.
     uncertainty : ndarray, shape (H, W, C), float, optional
         Standard deviation of ln E.
-
-    Raises
-    ------
-    ValueError
-        If shapes or types differ from that.
     """
 
     ln_radiance: NDArray[np.float32]
@@ -83,13 +67,7 @@ class RadianceLayers:
             raise ValueError(f"validity is uint8; got {self.validity.dtype}")
 
     def bounds(self) -> tuple[float, float]:
-        """Return the smallest and largest radiance, in the file's unit.
-
-        Raises
-        ------
-        ValueError
-            If a value is not finite.
-        """
+        """Smallest and largest radiance, in the file's unit; ValueError if one is not finite."""
         low, high = float(self.ln_radiance.min()), float(self.ln_radiance.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("ln_radiance holds values that are not finite")
@@ -123,20 +101,14 @@ def _planes(layers: RadianceLayers, *, half: bool) -> NDArray[Any]:
 
 
 def round_to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Round positive numbers to half floats by integer arithmetic, nearest, ties to even.
-
-    Takes a third of the time of NumPy's conversion, because values are first limited to the
-    normal range of half floats.
+    """Round positive numbers to half floats, to the nearest, ties to even.
 
     Parameters
     ----------
     values : ndarray, float32
         Overwritten.
-
-    Returns
-    -------
-    ndarray of the same shape, float16
     """
+    # Integer arithmetic on the normal range takes a third of the time of NumPy's conversion.
     np.clip(values, np.float32(_HALF_RANGE[0]), np.float32(_HALF_RANGE[1]), out=values)
     bits = values.view(np.uint32)
     odd = (bits >> 13) & 1
@@ -160,19 +132,9 @@ def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
     spec : ProductSpec
         `compression`, `pixel_type`, `validity` and `uncertainty` are heeded.
     layers : RadianceLayers
-        The radiance.
+        Finite; else ValueError, here and in the other formats.
     provenance : Provenance
         Stored as the string attribute ``asiWatchProvenance``.
-
-    Returns
-    -------
-    memoryview
-        The file's bytes.
-
-    Raises
-    ------
-    ValueError
-        If the radiance is not finite.
     """
     fits = _fits_half(layers)
     half = spec.pixel_type == "half" or (spec.pixel_type == "auto" and fits)
@@ -235,26 +197,16 @@ def encode_exr_planes(
 
 
 def encode_tiff(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance) -> memoryview:
-    """Encode an uncompressed float32 TIFF, RGB or grey; provenance in ImageDescription.
+    """Encode an uncompressed float32 TIFF, RGB or grey.
 
     Parameters
     ----------
     spec : ProductSpec
         With `validity`, a second page holds it: uint8, the same channels, zlib.
     layers : RadianceLayers
-        The radiance; the uncertainty is left out.
+        The uncertainty is left out.
     provenance : Provenance
         Stored as ImageDescription.
-
-    Returns
-    -------
-    memoryview
-        The file's bytes.
-
-    Raises
-    ------
-    ValueError
-        If the radiance is not finite.
     """
     import tifffile
 
@@ -294,18 +246,9 @@ def encode_hdr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
         With `validity`, a PNG of it (uint8, channels as in the picture) follows the picture,
         which readers of the format do not look at.
     layers : RadianceLayers
-        The radiance; grey is written as three equal channels, the uncertainty is left out.
+        Grey is written as three equal channels, the uncertainty is left out.
     provenance : Provenance
         Stored as comment lines.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    ValueError
-        If the radiance is not finite or the encoder fails.
     """
     layers.bounds()
     height, width = layers.ln_radiance.shape[:2]
@@ -313,32 +256,45 @@ def encode_hdr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
     for rows, block in _blocks(layers.ln_radiance):
         pixels[rows] = block
         pixels[rows] += _half_a_step(pixels[rows])
-    done, data = cv2.imencode(".hdr", pixels)
-    if not done:
-        raise ValueError("the Radiance picture could not be encoded")
+    picture = opencv_encoded(".hdr", pixels)
     if not spec.validity or layers.validity is None:
-        return into_hdr(data.data, _noted(provenance, "rgbe", []))
-    mask = np.broadcast_to(layers.validity, pixels.shape)
-    done, png = cv2.imencode(".png", np.ascontiguousarray(mask))
+        return into_hdr(picture, _noted(provenance, "rgbe", []))
+    mask = np.ascontiguousarray(np.broadcast_to(layers.validity, pixels.shape))
+    noted = _noted(provenance, "rgbe", ["validity"])
+    return into_hdr(picture, noted) + opencv_encoded(".png", mask).tobytes()
+
+
+def opencv_encoded(
+    suffix: str, picture: NDArray[Any], parameters: Sequence[int] = ()
+) -> memoryview:
+    """Let OpenCV encode a picture; ValueError where it cannot.
+
+    Parameters
+    ----------
+    suffix : str
+        Of the format, with its dot.
+    picture : ndarray
+    parameters : sequence of int
+        OpenCV's: keys and values.
+    """
+    try:
+        done, data = cv2.imencode(suffix, picture, list(parameters))
+    except cv2.error as error:
+        raise ValueError(f"the {suffix} could not be encoded: {error}") from None
     if not done:
-        raise ValueError("the validity of the Radiance picture could not be encoded")
-    return into_hdr(data.data, _noted(provenance, "rgbe", ["validity"])) + png.tobytes()
+        raise ValueError(f"the {suffix} could not be encoded")
+    encoded: memoryview = data.data
+    return encoded
 
 
 def flag_beyond_half(layers: RadianceLayers) -> tuple[RadianceLayers, str | None]:
-    """Call invalid what half floats cannot hold, where they are to be written nevertheless.
+    """Flag what half floats cannot hold as dark or saturated, where they are forced.
+
+    Gives the layers, and a note for the operator where something had to be flagged.
 
     Parameters
     ----------
     layers : RadianceLayers
-
-    Returns
-    -------
-    RadianceLayers
-        The same radiance; samples below the normal range of half floats are flagged as too dark,
-        those above as saturated.
-    str or None
-        What to tell the operator; None where nothing had to be flagged.
     """
     if _fits_half(layers):
         return layers, None

@@ -5,39 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["Compression", "Format", "Kind", "ProductSpec", "Subsampling"]
-
 Format = Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
 Kind = Literal["picture8", "picture16", "radiance"]
 Subsampling = Literal["420", "422", "444"]
 Compression = Literal["none", "zip", "piz", "htj2k"]
 PixelType = Literal["auto", "half", "float"]
 
-_KINDS: dict[str, Kind] = {
-    "jpg": "picture8",
-    "png": "picture16",
-    "jp2": "picture16",
-    "exr": "radiance",
-    "tiff": "radiance",
-    "hdr": "radiance",
-}
-
-
-# Smallest and largest side in pixels that an encoder takes.
-_SIDES: dict[str, tuple[int, int]] = {
-    "jpg": (1, 65500),
-    "png": (1, 1_000_000),
-    # Six wavelet levels do not fit into less.
-    "jp2": (32, 65535),
-    "exr": (1, 1_000_000),
-    "tiff": (1, 1_000_000),
-    "hdr": (1, 1_000_000),
-}
+_KINDS: dict[str, Kind] = {"jpg": "picture8", "png": "picture16", "jp2": "picture16"}
+_SIDES = {"jpg": (1, 65500), "jp2": (32, 65535)}
+"""Smallest and largest side in pixels that an encoder takes; jp2: six wavelet levels."""
+_ANY_SIDE = (1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class ProductSpec:
-    """Format of a product and its options; an option means something for its own format only.
+    """Format of a product and its options, each heeded by its own formats only; else ValueError.
 
     Parameters
     ----------
@@ -61,11 +43,6 @@ class ProductSpec:
         exr, tiff, hdr: also store which samples are valid, too dark or saturated.
     uncertainty : bool
         exr: also store the standard error of ln E.
-
-    Raises
-    ------
-    ValueError
-        If an option is not one of those.
     """
 
     format: Format
@@ -100,22 +77,17 @@ class ProductSpec:
     @property
     def kind(self) -> Kind:
         """Which pixels it needs: picture8, picture16 or radiance."""
-        return _KINDS[self.format]
+        return _KINDS.get(self.format, "radiance")
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Say why a picture of this size cannot be written in this format.
+        """Say why a picture cannot be written in this format; None if it can.
 
         Parameters
         ----------
         shape : tuple of int
             (H, W, …).
-
-        Returns
-        -------
-        str or None
-            None if it can.
         """
-        least, most = _SIDES[self.format]
+        least, most = _SIDES.get(self.format, _ANY_SIDE)
         height, width = shape[:2]
         if least <= min(height, width) and max(height, width) <= most:
             return None

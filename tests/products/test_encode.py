@@ -26,8 +26,8 @@ from asi_watch.products import (
     find_provenance,
     read_provenance,
 )
+from asi_watch.products.encode import encode_jpeg
 from asi_watch.products.radiance import flag_beyond_half, round_to_half
-from asi_watch.products.strips import encode_jpeg
 from tests.hdr.brackets import TIMES, curve, shoot
 from tests.products.making import FORMATS, layers, picture, pixels_for, provenance
 
