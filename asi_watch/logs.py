@@ -60,7 +60,15 @@ def event(logger: logging.Logger, level: int, message: str, /, **facts: object) 
 
 
 def failure(logger: logging.Logger, message: str, error: BaseException, /, **facts: object) -> None:
-    """Log an unforeseen error with its traceback, still on one line; otherwise as `event`."""
+    """Log an unforeseen error with its traceback, still on one line; otherwise as `event`.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+    message : str
+    error : BaseException
+    **facts : object
+    """
     exc_info = (type(error), error, error.__traceback__)
     logger.error(message, exc_info=exc_info, extra={_FACTS: facts}, stacklevel=2)
 

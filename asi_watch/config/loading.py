@@ -177,37 +177,29 @@ def _no_choice(written: str, value: Any, expected: str) -> str:
 
 
 def _unknown_key(way: Way) -> str:
-    key, known = str(way[-1]), _keys_of(_section_at(way[:-1]))
+    key, sections = str(way[-1]), dict(_sections("", Config))
+    names = [part for part in way[:-1] if isinstance(part, str)]
+    if names[:1] == ["cameras"]:
+        names[1:2] = ["<name>"]
+    known = sections.get(".".join(names), sections[""])
     near = _nearest(key, known)
     if near:
         return f"this key is unknown; did you mean {near}?"
     homes = [
         f"{home}.{key}" if home else f"{key} at the top of the file"
-        for home, section in _sections("", Config)
-        if key in _keys_of(section)
+        for home, keys in sections.items()
+        if key in keys
     ]
     if homes:
         return f"this key does not belong here; did you mean {' or '.join(homes)}?"
     return f"this key is unknown; known here are {', '.join(known)}"
 
 
-def _keys_of(section: type[Section]) -> list[str]:
-    return [name for name, field in section.model_fields.items() if not field.exclude]
-
-
-def _section_at(way: Way) -> type[Section]:
-    section: type[Section] = Config
-    for at, part in enumerate(way):
-        named_by_operator = isinstance(part, int) or (at == 1 and way[0] == "cameras")
-        field = None if named_by_operator else section.model_fields.get(str(part))
-        section = (field and _section_in(field.annotation)) or section
-    return section
-
-
-def _sections(home: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
-    """Go through all sections of the file, each with the way to it."""
-    yield home, section
-    for name, field in section.model_fields.items():
+def _sections(home: str, section: type[Section]) -> Iterator[tuple[str, list[str]]]:
+    """Go through all sections of the file: the way to each, and its keys."""
+    fields = {name: field for name, field in section.model_fields.items() if not field.exclude}
+    yield home, list(fields)
+    for name, field in fields.items():
         inner = _section_in(field.annotation)
         if inner is not None:
             below = f"{home}.{name}".removeprefix(".")
