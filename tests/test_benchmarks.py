@@ -62,7 +62,9 @@ SCRIPT = """\
 
 
 def test_a_sample_is_put_down_to_what_its_thread_did() -> None:
-    roles = {11: role("worker-0"), 12: role("MainThread"), 13: role("observer")}
+    roles = {11: role("worker-live-0"), 12: role("MainThread"), 13: role("inotify")}
+    assert role("scan") == "watch"
+    assert role("retention") == "owner"
     assert [part_of(sample, roles) for sample in samples(SCRIPT)] == [
         "memory given fresh by the kernel",
         "decode the exposures",
