@@ -1,20 +1,34 @@
-"""The decoded exposures of a bracket, which many threads read and one merges."""
+"""The decoded exposures of a bracket, held in memory or read again for each band of rows."""
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
 from asi_watch.files import shown
+from asi_watch.hdr.frame_checks import sample_frame
+from asi_watch.hdr.merge_settings import (
+    HalfRadiance,
+    Merge,
+    MergeSettings,
+    Picture,
+    PictureType,
+    Pixels,
+    Radiance,
+    Shape,
+)
+from asi_watch.hdr.weighted_merge import WeightedMerge
 from asi_watch.images import Frame, ImageLimits, read_image
 
-__all__ = ["Frames"]
+__all__ = ["BandedMerge", "Frames"]
 
 
 class Frames:
@@ -175,3 +189,112 @@ class Frames:
 
 def _size(pixels: NDArray[np.uint8]) -> str:
     return "×".join(str(n) for n in (pixels.shape[1], pixels.shape[0], *pixels.shape[2:]))
+
+
+class BandedMerge(Merge):
+    """A weighted merge of frames that do not fit into memory together: read again for each band.
+
+    Gives to the byte what a merge of the whole frames gives. Raises ImageError, now or whenever a
+    result is asked for, if an exposure cannot be read any more, ValueError if sizes differ.
+
+    Parameters
+    ----------
+    settings, log_response, shape, threads
+        As for `asi_watch.hdr.merging.open_merge`, with a weighted algorithm: each pixel is merged
+        by itself.
+    frames : Frames
+        Where the exposures are read from; none is held there.
+    exposures : sequence of Exposure
+    memory : int
+        Bytes for the frames of one band; at least sixteen rows are merged at once.
+    """
+
+    def __init__(
+        self,
+        settings: MergeSettings,
+        log_response: ArrayLike,
+        frames: Frames,
+        exposures: Sequence[Exposure],
+        shape: Shape,
+        memory: int,
+        threads: int,
+    ) -> None:
+        super().__init__(settings, log_response, shape)
+        self._source, self._memory, self._threads = frames, memory, threads
+        self._times = [exposure.exposure_us for exposure in exposures]
+        self._samples = [sample_frame(pixels) for pixels in self._read(exposures)]
+        excluded = {found.index for found in self.findings().excluded}
+        self._exposures = [one for i, one in enumerate(exposures) if i not in excluded]
+
+    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
+        """Refuse: the exposures were given at the beginning."""
+        raise ValueError("a merge in bands takes no further exposures")
+
+    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
+        """Display picture; see `Merge.picture`."""
+        whole = np.empty(self.shape, dtype) if out is None else out
+        for rows, merge in self._bands():
+            whole[rows] = merge.picture(whole.dtype.type)
+            del merge
+        return whole
+
+    def radiance(self) -> Radiance:
+        """Radiance map; see `Merge.radiance`."""
+        ln, validity = np.empty(self.shape, np.float32), np.empty(self.shape, np.uint8)
+        for rows, merge in self._bands():
+            part = merge.radiance()
+            ln[rows], validity[rows] = part.ln_radiance, part.validity
+            del merge, part
+        return Radiance(ln, validity)
+
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance factor · E as half floats; see `Merge.radiance_half`."""
+        height, width, channels = self.shape
+        planes = np.empty((channels, height, width), np.float16)
+        validity = np.empty((channels, height, width), np.uint8)
+        for rows, merge in self._bands():
+            part = merge.radiance_half(factor)
+            if part is None:
+                return None
+            planes[:, rows], validity[:, rows] = part.planes, part.validity
+            del merge, part
+        return HalfRadiance(planes, validity)
+
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Standard error of ln E; see `Merge.uncertainty`."""
+        whole = np.empty(self.shape, np.float32)
+        for rows, merge in self._bands():
+            whole[rows] = merge.uncertainty()
+            del merge
+        return whole
+
+    def _bands(self) -> Iterator[tuple[slice, Merge]]:
+        height, row = self.shape[0], math.prod(self.shape[1:])
+        count = max(16, min(height, self._memory // (row * len(self._exposures))))
+        disc = self._settings.sky_disc
+        spans = None if disc is None else disc.spans(self.shape)
+        # What the whole frames have shown counts, not what this band alone would.
+        found = replace(self.findings(), contradictions=())
+        for first in range(0, height, count):
+            rows = slice(first, min(first + count, height))
+            merge = WeightedMerge(
+                self._settings,
+                self._log_response,
+                (rows.stop - first, *self.shape[1:]),
+                self._threads,
+                None if spans is None else spans[rows],
+            )
+            for exposure, pixels in zip(self._exposures, self._read(self._exposures), strict=True):
+                merge.add(pixels[rows].copy(), exposure.exposure_us, copy=False)
+            merge.use_findings(found)
+            yield rows, merge
+            # Whoever asked lets go of it too: two bands at once would be twice the memory.
+            del merge
+
+    def _read(self, exposures: Sequence[Exposure]) -> Iterator[Pixels]:
+        for exposure in exposures:
+            pixels = self._source.get(exposure)
+            if pixels.shape != self.shape:
+                raise ValueError(f"{exposure.path} has the shape {pixels.shape}, not {self.shape}")
+            yield pixels
+            self._source.keep_only(())

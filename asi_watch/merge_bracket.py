@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch import __version__
-from asi_watch.banded_merge import BandedMerge
 from asi_watch.brackets import Exposure, why_too_many
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError, PublishError
 from asi_watch.files import shown
-from asi_watch.frames import Frames
+from asi_watch.frames import BandedMerge, Frames
 from asi_watch.hdr.merge_settings import Merge, MergeSettings
 from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve

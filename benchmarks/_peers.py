@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.weights import remap_codes, weight_table
+from asi_watch.hdr.lookup_tables import remap_codes, weight_table
 
 Frames = Sequence[NDArray[np.uint8]]
 

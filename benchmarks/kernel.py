@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.hdr import engine
+from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.merging import Merge, merge_frames, open_merge
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import Sky
@@ -36,9 +38,11 @@ def bracket() -> tuple[Frames, list[bytes], NDArray[np.float32]]:
     return frames, files, camera.log_response
 
 
-def opened(frames: Frames, g: NDArray[np.float32], threads: int, **options: Any) -> Merge:
+def opened(
+    frames: Frames, g: NDArray[np.float32], threads: int, disc: SkyDisc | None = None
+) -> Merge:
     """Open a merge that holds the frames."""
-    merge = open_merge(MERGE, g, frames[0].shape, threads=threads, **options)
+    merge = open_merge(replace(MERGE, sky_disc=disc), g, frames[0].shape, threads=threads)
     for pixels, time_ in zip(frames, TIMES, strict=False):
         merge.add(pixels, time_, copy=False)
     return merge
@@ -77,9 +81,7 @@ def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[
     four, times = frames, TIMES
     out, copy = np.empty_like(four[0]), np.empty_like(four[0])
     one, two = opened(four, g, 1), opened(four, g, 2)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    disc = np.hypot(y - HEIGHT / 2, x - WIDTH / 2) < HEIGHT / 2
-    masked = opened(four, g, 2, mask=disc)
+    masked = opened(four, g, 2, SkyDisc(WIDTH / 2, HEIGHT / 2, HEIGHT / 2))
     wide = np.empty(out.shape, np.uint16)
 
     def copies() -> None:

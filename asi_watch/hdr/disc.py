@@ -1,4 +1,4 @@
-"""Which pixels of a picture are merged: the sky disc of a fisheye lens, or any mask."""
+"""Which pixels of a picture are merged: the sky disc of a fisheye lens."""
 
 from __future__ import annotations
 
@@ -52,49 +52,43 @@ class SkyDisc:
             )
 
     def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Tell which pixels of a picture are inside.
+        """Give the pixels inside, as a read-only array (H, W); ValueError if there is none.
 
         Parameters
         ----------
         shape : (H, W) or longer
-
-        Returns
-        -------
-        ndarray, shape (H, W), bool
-            Read-only: the same array for the same disc and shape.
-
-        Raises
-        ------
-        ValueError
-            If no pixel is inside.
         """
-        height, width = shape[:2]
-        return _mask(self, int(height), int(width))
+        return _measured(self, int(shape[0]), int(shape[1]))[0]
+
+    def spans(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
+        """Give first and last column (half-open) of each row inside, as a read-only array (H, 2).
+
+        Parameters
+        ----------
+        shape : (H, W) or longer
+            ValueError if no pixel is inside.
+        """
+        return _measured(self, int(shape[0]), int(shape[1]))[1]
 
     def holds(self, rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Tell which of some places are inside; rows and columns broadcast.
+        """Tell which of some places are inside.
 
         Parameters
         ----------
         rows, columns : ndarray
-            Pixels.
+            Pixels; they broadcast.
         """
         inside: NDArray[np.bool_] = (rows - self.y) ** 2 + (columns - self.x) ** 2 <= self.radius**2
         return inside
 
 
 def as_sky_disc(disc: SkyDisc | Sequence[float] | None) -> SkyDisc | None:
-    """Read a disc that is given as such or as (x, y, radius).
+    """Read a disc that is given as such or as (x, y, radius); ValueError if it is neither.
 
     Parameters
     ----------
     disc : SkyDisc, (x, y, radius) or None
         Pixels.
-
-    Raises
-    ------
-    ValueError
-        If it is neither, or no circle.
     """
     if disc is None or isinstance(disc, SkyDisc):
         return disc
@@ -105,18 +99,40 @@ def as_sky_disc(disc: SkyDisc | Sequence[float] | None) -> SkyDisc | None:
         raise ValueError(f"sky_disc is (x, y, radius) in pixels, or None; got {disc!r}") from None
 
 
-# A camera's brackets are all of one size: making the mask anew took as long as merging a quarter.
+# A camera's brackets are all of one size, and measuring a disc takes a quarter of a merge's time.
 @lru_cache(maxsize=8)
-def _mask(disc: SkyDisc, height: int, width: int) -> NDArray[np.bool_]:
+def _measured(
+    disc: SkyDisc, height: int, width: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     rows, columns = np.ogrid[0:height, 0:width]
     inside = disc.holds(rows, columns)
-    if not inside.any():
+    some = inside.any(axis=1)
+    if not some.any():
         raise ValueError(
             f"sky_disc {disc.x:g}, {disc.y:g}, {disc.radius:g} lies outside of pictures of"
             f" {width}×{height}; give column and row of its centre and its radius in their pixels"
         )
-    inside.flags.writeable = False
-    return inside
+    first = np.where(some, inside.argmax(axis=1), 0)
+    spans = np.stack([first, first + np.count_nonzero(inside, axis=1)], axis=1).astype(np.int32)
+    inside.flags.writeable = spans.flags.writeable = False
+    return inside, spans
+
+
+def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike = 0) -> None:
+    """Set what lies outside the spans, one span for each row.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (rows, ...)
+        Written to.
+    spans : ndarray, shape (rows, 2)
+        Half-open, in steps of the second axis.
+    value : array_like
+        What to write.
+    """
+    for row, (start, stop) in zip(rows, spans, strict=True):
+        row[:start] = value
+        row[stop:] = value
 
 
 def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> SkyDisc | None:
@@ -156,17 +172,14 @@ def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> SkyDisc | None:
 
 
 def agreed_disc(discs: Sequence[SkyDisc | None]) -> SkyDisc | None:
-    """Give the one disc of a camera from what was found in several of its brackets.
+    """Give the one disc of a camera: the median of what was found in several of its brackets.
+
+    None unless a third of all brackets found nearly that one: at night none is found, and what is
+    found by mistake is somewhere else each time.
 
     Parameters
     ----------
     discs : sequence of SkyDisc or None
-
-    Returns
-    -------
-    SkyDisc or None
-        The median; None unless a third of all brackets found nearly that one. (At night none is
-        found; what is found by mistake is somewhere else each time.)
     """
     found = [disc for disc in discs if disc is not None]
     if not found:
@@ -214,126 +227,3 @@ def _ends_at_its_rim(brightest: NDArray[np.uint8], disc: SkyDisc, dark: int) -> 
         return False
     step = np.quantile(within, 0.75) - np.median(beyond)
     return bool(step >= _LEAST_STEP * (np.median(brightest[distance < 1.0]) - dark))
-
-
-@dataclass(frozen=True, eq=False)
-class RowSpans:
-    """First and last sample of each row that a mask lets through.
-
-    Parameters
-    ----------
-    spans : ndarray, shape (H, 2), int32, or None
-        Half-open span per row, in samples; None when there is no mask.
-    mask : ndarray, shape (H, W), bool, or None
-        The mask itself, where the spans alone do not describe it.
-    channels : int
-        Samples per pixel.
-    """
-
-    spans: NDArray[np.int32] | None
-    mask: NDArray[np.bool_] | None
-    channels: int
-
-    @classmethod
-    def of(cls, mask: NDArray[np.bool_] | None, shape: tuple[int, int, int]) -> RowSpans:
-        """Measure a mask.
-
-        Parameters
-        ----------
-        mask : ndarray, shape (H, W), bool, or None
-            None: everything.
-        shape : (int, int, int)
-            (H, W, C).
-
-        Raises
-        ------
-        ValueError
-            If the mask's shape is not (H, W).
-        """
-        if mask is None:
-            return cls(None, None, shape[2])
-        wanted = np.ascontiguousarray(mask, dtype=np.bool_)
-        if wanted.shape != shape[:2]:
-            raise ValueError(f"the mask's shape {wanted.shape} is not the pictures' {shape[:2]}")
-        some = wanted.any(axis=1)
-        first = np.where(some, wanted.argmax(axis=1), 0)
-        last = np.where(some, shape[1] - wanted[:, ::-1].argmax(axis=1), 0)
-        whole = bool((np.count_nonzero(wanted, axis=1) == last - first).all())
-        spans = np.ascontiguousarray(np.stack([first, last], axis=1) * shape[2], dtype=np.int32)
-        return cls(spans, None if whole else wanted, shape[2])
-
-    def clear(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
-        """Set what lies outside in `out`, shape (rows, W, C), whose row 0 is row `first`.
-
-        Parameters
-        ----------
-        out : ndarray, shape (rows, W, C)
-            Written to.
-        first : int
-            Row of the picture that row 0 of `out` is.
-        value : array_like
-            What to write.
-        """
-        if self.spans is None:
-            return
-        clear_outside(out, self.spans[first : first + len(out)] // self.channels, value)
-        self.clear_holes(out, first, value)
-
-    def clear_holes(self, out: NDArray[Any], first: int, value: ArrayLike = 0) -> None:
-        """Set what the mask leaves out within the spans.
-
-        Parameters
-        ----------
-        out, first, value
-            As for `clear`.
-        """
-        if self.mask is not None:
-            out[~self.mask[first : first + len(out)]] = value
-
-    def clear_plane_holes(self, planes: NDArray[Any], value: ArrayLike = 0) -> None:
-        """Set what the mask leaves out within the spans, in planes of shape (C, H, W).
-
-        Parameters
-        ----------
-        planes : ndarray, shape (C, H, W)
-            Written to.
-        value : array_like
-            One, or one for each channel.
-        """
-        if self.mask is not None:
-            planes[:, ~self.mask] = np.broadcast_to(value, len(planes))[:, np.newaxis]
-
-
-def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike = 0) -> None:
-    """Set what lies outside the spans, one span for each row.
-
-    Parameters
-    ----------
-    rows : ndarray, shape (rows, ...)
-        Written to.
-    spans : ndarray, shape (rows, 2)
-        Half-open, in steps of the second axis.
-    value : array_like
-        What to write.
-    """
-    for row, (start, stop) in zip(rows, spans, strict=True):
-        row[:start] = value
-        row[stop:] = value
-
-
-@lru_cache(maxsize=16)
-def disc_spans(disc: SkyDisc, shape: tuple[int, int, int]) -> RowSpans:
-    """Measure a sky disc; remembered, as every bracket of a camera asks for the same.
-
-    Parameters
-    ----------
-    disc : SkyDisc
-    shape : (int, int, int)
-        (H, W, C).
-
-    Raises
-    ------
-    ValueError
-        If no pixel is inside.
-    """
-    return RowSpans.of(disc.mask(shape), shape)

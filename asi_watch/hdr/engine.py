@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr.disc import clear_outside
+from asi_watch.hdr.lookup_tables import LANES, BracketTables
 from asi_watch.hdr.merge_settings import VALID
-from asi_watch.hdr.packed_tables import LANES, BracketTables
 from asi_watch.hdr.tone import HALF_MARK, CodeTable, HalfCodes
 
 _BLOCK_SAMPLES = 1 << 16

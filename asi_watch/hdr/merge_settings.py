@@ -1,32 +1,34 @@
-"""The settings of a merge, its results, and the interface that all merges share."""
+"""The settings of a merge, its results, and what all merges have in common."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.disc import SkyDisc
-from asi_watch.hdr.frame_checks import Findings
-from asi_watch.hdr.weights import WEIGHT_TYPES
+from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
 
 Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
-
-OnContradiction = Literal["exclude", "warn"]
+WEIGHT_TYPES = ("triangle", "sine", "noise")
+_CONTRADICTION = ("exclude", "warn")
 
 Pixels = NDArray[np.uint8]
 Picture = NDArray[Any]
 PictureType = type[Any]
+Shape = tuple[int, int, int]
 
 VALID, UNDER, OVER = 0, 1, 2
+MAX_EXPOSURES = 64
 
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How a bracket becomes one picture.
+    """How a bracket becomes one picture; a value out of range raises ValueError.
 
     Parameters
     ----------
@@ -56,11 +58,6 @@ class MergeSettings:
     contradiction : {"exclude", "warn"}
         Whether a frame that contradicts its exposure time is left out of the merge, where the
         others agree without it (see `frame_checks`).
-
-    Raises
-    ------
-    ValueError
-        If a value is outside what is said here.
     """
 
     algorithm: str
@@ -75,20 +72,19 @@ class MergeSettings:
     contradiction: str = "exclude"
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            names = ", ".join(ALGORITHMS)
-            raise ValueError(f"algorithm is one of {names}; got {self.algorithm!r}")
-        if self.weight_type not in WEIGHT_TYPES:
-            names = ", ".join(WEIGHT_TYPES)
-            raise ValueError(f"weight_type is one of {names}; got {self.weight_type!r}")
+        for name, known in (
+            ("algorithm", ALGORITHMS),
+            ("weight_type", WEIGHT_TYPES),
+            ("contradiction", _CONTRADICTION),
+        ):
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise ValueError(f"{name} is one of {', '.join(known)}; got {found!r}")
         if not 0 <= self.low_clip < self.high_clip <= 255:
-            found = f"{self.low_clip}, {self.high_clip}"
-            raise ValueError(f"low_clip and high_clip: 0 ≤ low < high ≤ 255; got {found}")
+            clips = f"{self.low_clip}, {self.high_clip}"
+            raise ValueError(f"low_clip and high_clip: 0 ≤ low < high ≤ 255; got {clips}")
         if not (np.isfinite(self.gamma) and self.gamma > 0):
             raise ValueError(f"gamma must be above 0; got {self.gamma}")
-        if self.contradiction not in get_args(OnContradiction):
-            names = ", ".join(get_args(OnContradiction))
-            raise ValueError(f"contradiction is one of {names}; got {self.contradiction!r}")
         if not 1 <= self.saturation <= 255:
             raise ValueError(f"saturation is a code 1 … 255; got {self.saturation}")
         if self.lnE_range is not None:
@@ -100,6 +96,11 @@ class MergeSettings:
     def is_weighted(self) -> bool:
         """True for the weighted means, which merge each pixel by itself."""
         return self.algorithm in ("debevec_custom", "debevec_exact")
+
+    @property
+    def display_gamma(self) -> float:
+        """γ to apply: 1 when the picture is to stay linear."""
+        return self.gamma if self.apply_tonemapping else 1.0
 
     def parameters(self) -> dict[str, str | int | float | bool | None]:
         """Name what shaped a merge besides its algorithm, for the product's provenance."""
@@ -117,11 +118,6 @@ class MergeSettings:
             "tonemapping": self.apply_tonemapping,
             **shape,
         }
-
-    @property
-    def display_gamma(self) -> float:
-        """γ to apply: 1 when the picture is to stay linear."""
-        return self.gamma if self.apply_tonemapping else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,51 +153,74 @@ class HalfRadiance:
     validity: NDArray[np.uint8]
 
 
-class Merge(Protocol):
+class Merge(ABC):
     """A bracket being merged: exposures go in, in any order; a picture or radiance comes out.
 
     The result does not depend, to the byte, on the order of the `add` calls. Taking a result
     leaves the merge open: later exposures may still be added. Not safe for several threads at
     once, except `picture_rows` calls among themselves. Results raise ValueError if nothing was
     added, if an argument does not fit, or if the algorithm has no such result.
+
+    Frames are kept as they arrive and summed once, when a result is asked for. Keeping sums
+    instead was measured and found worse: a sum takes eight bytes per sample where a frame takes
+    one, and moving it through memory for every exposure costs more than the look-ups.
+
+    Parameters
+    ----------
+    settings, log_response, shape
+        As for `merging.open_merge`; shape is (H, W, C).
     """
 
-    @property
-    def exposure_times(self) -> tuple[float, ...]:
-        """Exposure times added so far, rising."""
+    works_by_rows = False
+    """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of image-sized memory that this merge holds."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the exposures and of the picture."""
-
-    @property
-    def works_by_rows(self) -> bool:
-        """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
+    def __init__(
+        self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape
+    ) -> None:
+        self.shape = shape
+        self._settings, self._log_response = settings, log_response
+        self._frames: list[Pixels] = []
+        self._times: list[float] = []
+        self._samples: list[Sample] = []
+        self._findings: Findings | None = None
 
     def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
-        """Add one exposure; `copy=False` hands the array over instead of copying it.
+        """Add one exposure; after an error (ValueError) the merge is as it was before.
 
         Parameters
         ----------
-        pixels : ndarray, shape (H, W, C), uint8
+        pixels : ndarray, shape (H, W, C) or (H, W), uint8
         exposure_time : float
             Positive.
         copy : bool
             False hands the array over: the caller leaves it as it is while the merge lives.
-
-        Raises
-        ------
-        ValueError
-            If the pixels do not fit, the time is not positive, or the merge is full.
         """
+        array = self._checked(pixels)
+        time = float(exposure_time)
+        if not (np.isfinite(time) and time > 0):
+            raise ValueError(f"an exposure time is a positive number; got {exposure_time!r}")
+        if len(self._times) == MAX_EXPOSURES:
+            raise ValueError(f"a bracket has at most {MAX_EXPOSURES} exposures")
+        if copy and np.may_share_memory(array, pixels):
+            array = array.copy()
+        self._frames.append(array)
+        self._times.append(time)
+        self._samples.append(sample_frame(array))
+        self._findings = None
 
     def findings(self) -> Findings:
         """Frames that contradict their times (and are left out), and the camera's white."""
+        if self._findings is None:
+            self._findings = check_frames(
+                self._samples,
+                self._times,
+                self._log_response,
+                high_clip=self._settings.high_clip,
+                exclude=self._settings.contradiction == "exclude",
+            )
+        return self._findings
 
+    @abstractmethod
     def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
         """Display picture of what was added, shape (H, W, C), uint8 or uint16.
 
@@ -214,19 +233,20 @@ class Merge(Protocol):
         """
 
     def picture_rows(self, first: int, last: int, out: Picture) -> None:
-        """Write rows first:last of the picture into `out`, shape (last − first, W, C).
+        """Write rows first:last of the picture into `out`.
 
         Parameters
         ----------
         first, last : int
-            Rows.
         out : ndarray, shape (last − first, W, C), uint8 or uint16
-            Written to.
         """
+        out[...] = self.picture(out.dtype.type)[first:last]
 
+    @abstractmethod
     def radiance(self) -> Radiance:
         """Radiance map of what was added."""
 
+    @abstractmethod
     def radiance_half(self, factor: float) -> HalfRadiance | None:
         """Radiance factor · E as half floats; None where they cannot hold its whole range.
 
@@ -236,5 +256,48 @@ class Merge(Protocol):
             Positive.
         """
 
+    @abstractmethod
     def uncertainty(self) -> NDArray[np.float32]:
         """Standard error of ln E (= relative error of E), shape (H, W, C); inf where invalid."""
+
+    def _used(self) -> tuple[list[Pixels], list[float]]:
+        """Frames to be merged, without the excluded ones, and their times."""
+        if not self._times:
+            raise ValueError("no exposure was added")
+        excluded = {found.index for found in self.findings().excluded}
+        used = [i for i in range(len(self._times)) if i not in excluded]
+        return [self._frames[i] for i in used], [self._times[i] for i in used]
+
+    def _checked(self, pixels: Pixels) -> Pixels:
+        """Bring an exposure into its plain form: (H, W, C), uint8, C-contiguous."""
+        array = np.asarray(pixels)
+        if array.dtype != np.uint8:
+            raise ValueError(
+                "an exposure has 8-bit pixels (uint8, 0 … 255);"
+                f" got {array.dtype}: convert it first"
+            )
+        if array.ndim == 2:
+            array = array[:, :, np.newaxis]
+        if array.shape != self.shape:
+            raise ValueError(
+                f"the exposures of a bracket have one size: {self.shape}, got {array.shape}"
+            )
+        return np.ascontiguousarray(array)
+
+
+def check_shape(shape: tuple[int, ...]) -> Shape:
+    """Read (H, W) or (H, W, C) as (H, W, C); ValueError if empty or C is neither 1 nor 3.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of an array.
+    """
+    sides = tuple(int(side) for side in shape)
+    if len(sides) == 2:
+        sides = (*sides, 1)
+    if len(sides) != 3 or min(sides) < 1 or sides[2] not in (1, 3):
+        raise ValueError(
+            f"pictures have the shape (H, W) or (H, W, C), C 1 or 3 (no alpha channel); got {sides}"
+        )
+    return sides[0], sides[1], sides[2]

@@ -1,6 +1,6 @@
 """From ln E to the codes of a picture or to half floats: formulas, and tables made of them.
 
-The tables hold the output over x (see `packed_tables.BracketTables`), so that no exp() or pow()
+The tables hold the output over x (see `lookup_tables.BracketTables`), so that no exp() or pow()
 runs per pixel.
 """
 
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.packed_tables import BracketTables
+from asi_watch.hdr.lookup_tables import BracketTables
 
 _FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
 _KNOTS = 256
@@ -35,14 +35,9 @@ class ToneCurve:
     Parameters
     ----------
     black, white : float
-        a and b: the ln E shown as black and as white.
+        a and b: the ln E shown as black and as white; ValueError unless they rise.
     gamma : float
-        γ of the display; 1 leaves the picture linear.
-
-    Raises
-    ------
-    ValueError
-        If `white` is not above `black` or `gamma` not above 0.
+        γ of the display, above 0; 1 leaves the picture linear.
     """
 
     black: float
@@ -70,7 +65,7 @@ class ToneCurve:
         return np.asarray(np.clip(linear, 0.0, 1.0) ** (1.0 / self.gamma))
 
     def codes(self, ln_e: ArrayLike, maximum: int) -> NDArray[np.uint16]:
-        """Display codes 0 … `maximum` (255 or 65535), truncated.
+        """Display codes 0 … `maximum`, truncated.
 
         Parameters
         ----------
@@ -96,10 +91,7 @@ class ToneCurve:
         level = np.arange(1, maximum + 1, dtype=np.float64) / maximum
         floor = np.exp(self.black - self.white)
         linear = level**self.gamma * (1.0 - floor) + floor
-        out = np.empty(maximum + 2)
-        out[0], out[-1] = -np.inf, np.inf
-        out[1:-1] = self.white + np.log(linear)
-        return out
+        return np.concatenate([[-np.inf], self.white + np.log(linear), [np.inf]])
 
 
 def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
@@ -108,18 +100,12 @@ def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
     Parameters
     ----------
     dtype : dtype or type
-
-    Raises
-    ------
-    ValueError
-        If it is neither uint8 nor uint16.
+        ValueError if it is neither uint8 nor uint16.
     """
     kind = np.dtype(dtype)
-    if kind == np.uint8:
-        return 255
-    if kind == np.uint16:
-        return 65535
-    raise ValueError(f"a picture is uint8 or uint16; got {kind}")
+    if kind not in (np.uint8, np.uint16):
+        raise ValueError(f"a picture is uint8 or uint16; got {kind}")
+    return 255 if kind == np.uint8 else 65535
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +133,30 @@ class CodeTable:
     scale: NDArray[np.float32]
     cells: NDArray[Any]
     count: int
-    edges: NDArray[np.float32] | None
+    edges: NDArray[np.float32] | None = None
     knots: NDArray[np.uint8] | None = None
 
+    def __post_init__(self) -> None:
+        # Tables are remembered.
+        for array in (self.scale, self.cells, self.edges, self.knots):
+            if array is not None:
+                array.setflags(write=False)
 
-_Key = tuple[tuple[float, ...], ...]
+
+class _Lane(NamedTuple):
+    """How x is read in one channel, as a key of the tables that are remembered."""
+
+    offset: float
+    unit: float
+    minimum: float
+    maximum: float
+    special: tuple[float, ...]
+
+
+def _lanes(tables: BracketTables) -> tuple[_Lane, ...]:
+    arrays = (tables.offset, tables.unit, tables.minimum, tables.maximum)
+    columns = (*(array.tolist() for array in arrays), [tuple(s) for s in tables.special.tolist()])
+    return tuple(_Lane(*values) for values in zip(*columns, strict=True))
 
 
 def picture_table(
@@ -166,46 +171,21 @@ def picture_table(
     lnE_range, gamma
         As in `MergeSettings`.
     dtype
-        uint8 or uint16.
-
-    Raises
-    ------
-    ValueError
-        If `dtype` is another one.
+        uint8 or uint16; others raise ValueError.
     """
     code_maximum(dtype)
-    return _picture_table(_key(tables), lnE_range, gamma, np.dtype(dtype))
-
-
-def half_table(tables: BracketTables, factor: float) -> CodeTable:
-    """Half floats (as uint16) of factor · exp(ln E), to 2.5e-4 before rounding to half.
-
-    Those of the counters, where the weight is zero, are marked by the sign bit.
-
-    Parameters
-    ----------
-    tables : BracketTables
-    factor : float
-        Positive.
-    """
-    return _half_table(_key(tables), factor)
-
-
-def _key(tables: BracketTables) -> _Key:
-    lanes = zip(tables.offset, tables.unit, tables.minimum, tables.maximum, strict=True)
-    special = zip(*tables.special.T, strict=True)
-    return tuple(
-        (*(float(v) for v in lane), *(float(v) for v in extra))
-        for lane, extra in zip(lanes, special, strict=True)
-    )
+    return _picture_table(_lanes(tables), lnE_range, gamma, np.dtype(dtype))
 
 
 @lru_cache(maxsize=8)
 def _picture_table(
-    lanes: _Key, lnE_range: tuple[float, float] | None, gamma: float, dtype: np.dtype[Any]
+    lanes: tuple[_Lane, ...],
+    lnE_range: tuple[float, float] | None,
+    gamma: float,
+    dtype: np.dtype[Any],
 ) -> CodeTable:
     maximum = code_maximum(dtype)
-    curves = [ToneCurve(*(lnE_range or (lane[2], lane[3])), gamma) for lane in lanes]
+    curves = [ToneCurve(*(lnE_range or (one.minimum, one.maximum)), gamma) for one in lanes]
     counts = [0]
     if maximum == 255:
         counts = [_smooth_count(c, lane) for c, lane in zip(curves, lanes, strict=True)]
@@ -213,26 +193,31 @@ def _picture_table(
     count = max(counts) or (_FIRST_CELLS if maximum == 255 else _CELLS_16)
     scales, rows, edges, knots = [], [], [], []
     for curve, lane in zip(curves, lanes, strict=True):
-        offset, unit, special = lane[0], lane[1], lane[4:]
         scale, step = _cell_size(lane, count)
         if not exact:
-            levels = curve.levels(offset + (np.arange(count) + 0.5) * step * unit) * maximum
+            middle = lane.offset + (np.arange(count) + 0.5) * step * lane.unit
+            levels = curve.levels(middle) * maximum
             codes = levels.astype(np.uint16)
             if count == _FIRST_CELLS and (lines := _lines(levels)) is not None:
                 knots.append(lines)
         else:
-            begins = ((curve.thresholds(maximum) - offset) / unit).astype(np.float32)
+            begins = ((curve.thresholds(maximum) - lane.offset) / lane.unit).astype(np.float32)
             lower = np.arange(count) * step * (1 - 1e-6) - 1e-3 * step
             codes = np.searchsorted(begins[1:], lower, side="right").astype(np.uint16)
             edges.append(begins)
         scales.append(scale)
-        rows.append(np.concatenate([codes, curve.codes(special, maximum)]))
+        rows.append(np.concatenate([codes, curve.codes(lane.special, maximum)]))
     smooth = len(knots) == len(lanes)
     if smooth:
         for row, lines in zip(rows, knots, strict=True):
-            row[:count] = _along(lines)
-    cells = np.stack(rows).astype(dtype)
-    return _frozen(scales, cells, count, edges, np.stack(knots) if smooth else None)
+            row[:count] = _heights(lines) >> 8
+    return CodeTable(
+        np.array(scales, np.float32),
+        np.stack(rows).astype(dtype),
+        count,
+        np.stack(edges) if edges else None,
+        np.stack(knots) if smooth else None,
+    )
 
 
 def _lines(levels: NDArray[np.float64]) -> NDArray[np.uint8] | None:
@@ -253,59 +238,20 @@ def _heights(lines: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.asarray((256 * high + low + slope * np.arange(_CELLS_PER_KNOT)).ravel())
 
 
-def _along(lines: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    return (_heights(lines) >> 8).astype(np.uint16)
-
-
-@lru_cache(maxsize=4)
-def _half_table(lanes: _Key, factor: float) -> CodeTable:
-    count = _MOST_CELLS
-    scales, rows = [], []
-    for lane in lanes:
-        scale, step = _cell_size(lane, count)
-        middle = lane[0] + (np.arange(count) + 0.5) * step * lane[1]
-        values = np.exp(np.concatenate([middle, lane[4:]]) + np.log(factor))
-        codes = np.minimum(values, _LARGEST_HALF).astype(np.float16).view(np.uint16)
-        codes[count:] |= HALF_MARK
-        rows.append(codes)
-        scales.append(scale)
-    return _frozen(scales, np.stack(rows), count, [])
-
-
-def _frozen(
-    scales: list[np.float32],
-    cells: NDArray[Any],
-    count: int,
-    edges: list[NDArray[np.float32]],
-    knots: NDArray[np.uint8] | None = None,
-) -> CodeTable:
-    table = CodeTable(
-        np.array(scales, np.float32),
-        np.ascontiguousarray(cells),
-        count,
-        np.ascontiguousarray(np.stack(edges)) if edges else None,
-        knots,
-    )
-    for array in (table.scale, table.cells, table.edges, table.knots):
-        if array is not None:
-            array.setflags(write=False)
-    return table
-
-
-def _cell_size(lane: tuple[float, ...], count: int) -> tuple[np.float32, float]:
+def _cell_size(lane: _Lane, count: int) -> tuple[np.float32, float]:
     """Cells per unit of x as the kernel multiplies by it, and its inverse."""
-    offset, unit, _, high = lane[:4]
     # A little beyond the top, so that rounding of x never leaves the table.
-    scale = np.float32(count / ((high - offset) / unit * (1 + 1e-6) + 2.0))
+    top = (lane.maximum - lane.offset) / lane.unit * (1 + 1e-6) + 2.0
+    scale = np.float32(count / top)
     return scale, 1.0 / float(scale)
 
 
-def _smooth_count(curve: ToneCurve, lane: tuple[float, ...]) -> int:
+def _smooth_count(curve: ToneCurve, lane: _Lane) -> int:
     """Cells needed so that neighbours differ by at most one 8-bit code; 0 if unreasonably many."""
     count = _FIRST_CELLS
     while count <= _MOST_CELLS:
-        codes = curve.codes(np.linspace(lane[0], lane[3], count + 1), 255).astype(np.int64)
-        if np.diff(codes).max() <= 1:
+        codes = curve.codes(np.linspace(lane.offset, lane.maximum, count + 1), 255)
+        if np.diff(codes.astype(np.int64)).max() <= 1:
             return count
         count *= 2
     return 0
@@ -318,7 +264,7 @@ class HalfCodes:
     Parameters
     ----------
     table : CodeTable
-        Half floats as uint16, marked where the weight is zero.
+        Half floats as uint16, marked by the sign bit where the weight is zero.
     under : ndarray, shape (3,), uint16
         Of each lane, what is marked as under-exposed; other marked codes are over-exposed.
     """
@@ -326,30 +272,41 @@ class HalfCodes:
     table: CodeTable
     under: NDArray[np.uint16]
 
-    @classmethod
-    def of(cls, tables: BracketTables, factor: float) -> HalfCodes | None:
-        """Prepare a bracket; None if half floats cannot hold or tell apart all it can give.
 
-        Parameters
-        ----------
-        tables : BracketTables
-        factor : float
-            Positive.
-        """
-        extremes = np.concatenate([tables.special.ravel(), tables.minimum, tables.maximum])
-        with np.errstate(over="ignore"):
-            values = np.exp(extremes) * factor
-        if not (values.min() >= _LOWEST_HALF and values.max() <= _HIGHEST_HALF):
-            return None
-        table = half_table(tables, factor)
-        specials = table.cells[:, table.count :]
-        lowest = (np.exp(tables.minimum) * factor).astype(np.float16).view(np.uint16)
-        under = lowest | np.uint16(HALF_MARK)
-        # The flags must follow from the codes alone.
-        flags = np.where(specials == under[:, np.newaxis], 1, 2)
-        return cls(table, under) if (flags == tables.validity).all() else None
+def half_codes(tables: BracketTables, factor: float) -> HalfCodes | None:
+    """Half floats of factor · E, to 2.5e-4 before rounding to half.
 
-    @property
-    def darkest(self) -> NDArray[np.uint16]:
-        """Of each lane, the half float of what is under-exposed, without its mark."""
-        return self.under & np.uint16(HALF_MARK - 1)
+    None if half floats cannot hold or tell apart all that the bracket can give.
+
+    Parameters
+    ----------
+    tables : BracketTables
+    factor : float
+        Positive.
+    """
+    extremes = np.concatenate([tables.special.ravel(), tables.minimum, tables.maximum])
+    with np.errstate(over="ignore"):
+        values = np.exp(extremes) * factor
+    if not (values.min() >= _LOWEST_HALF and values.max() <= _HIGHEST_HALF):
+        return None
+    table = _half_table(_lanes(tables), factor)
+    lowest = (np.exp(tables.minimum) * factor).astype(np.float16).view(np.uint16)
+    under = lowest | np.uint16(HALF_MARK)
+    # The flags must follow from the codes alone.
+    flags = np.where(table.cells[:, table.count :] == under[:, np.newaxis], 1, 2)
+    return HalfCodes(table, under) if (flags == tables.validity).all() else None
+
+
+@lru_cache(maxsize=4)
+def _half_table(lanes: tuple[_Lane, ...], factor: float) -> CodeTable:
+    count = _MOST_CELLS
+    scales, rows = [], []
+    for lane in lanes:
+        scale, step = _cell_size(lane, count)
+        middle = lane.offset + (np.arange(count) + 0.5) * step * lane.unit
+        values = np.exp(np.concatenate([middle, lane.special]) + np.log(factor))
+        codes = np.minimum(values, _LARGEST_HALF).astype(np.float16).view(np.uint16)
+        codes[count:] |= HALF_MARK
+        rows.append(codes)
+        scales.append(scale)
+    return CodeTable(np.array(scales, np.float32), np.stack(rows), count)

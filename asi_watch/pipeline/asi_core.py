@@ -170,7 +170,7 @@ def create_and_save_hdr(
         16-bit picture, ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per
         millisecond). Missing folders are made; the file appears whole or not at all.
     **kwargs_merging
-        Keywords of `asi_watch.hdr.merging.merge_exposure_series`, with `algorithm="debevec"`
+        Keywords of `merge_choices`, with `algorithm="debevec"`
         unless given, and `channel_order` ("BGR" or "RGB") of `response`. Without a `response`,
         `debevec` calibrates on the images themselves, `mertens` needs none (and gives no
         radiance), the others refuse.
@@ -302,7 +302,7 @@ def process_hdr_series(
     n_workers : int
         Threads; 0 merges in the calling thread.
     **kwargs_merging
-        Keywords of `asi_watch.hdr.merging.merge_exposure_series`, `channel_order`,
+        Keywords of `merge_choices`, `channel_order`,
         `response_file`, and `force` (replace whatever stands). Without any response the brackets
         are merged by `debevec`, calibrating on each bracket itself; with one, by
         `debevec_custom`.
@@ -369,7 +369,7 @@ def process_directory(
         The camera's response curve. Without one, and without `response`, a curve is calibrated
         from the directory itself, in memory, and the log says so.
     **kwargs
-        Keywords of `asi_watch.hdr.merging.merge_exposure_series`, with
+        Keywords of `merge_choices`, with
         `algorithm="debevec_custom"` unless given; `filetype` may also be ``.exr``, ``.tiff`` or
         ``.hdr``. Further: `channel_order` of `response`, `n_workers` (threads; default one per
         core), `leave_out_unreadable` (merge what is left of a bracket with an unreadable image),
@@ -450,7 +450,8 @@ def merge_choices(
     ----------
     algorithm, response, saturation, low_clip, high_clip, weight_type, lnE_range, \
 apply_tonemapping, gamma, filetype, sky_disc
-        As in `asi_watch.hdr.merging.merge_exposure_series`.
+        As in `asi_watch.hdr.merging.MergeSettings`; `response` is g(z) in the ln domain, shape
+        (256, C) or (256, 1, C), or a curve; `filetype` an extension.
     channel_order : {"BGR", "RGB"}
         Order of the columns of `response`.
 

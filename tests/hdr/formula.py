@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.lookup_tables import remap_codes, weight_table
 from asi_watch.hdr.response import as_log_response
 from asi_watch.hdr.tone import ToneCurve, code_maximum
-from asi_watch.hdr.weights import remap_codes, weight_table
 
 NO_WEIGHT = 1e-12
 

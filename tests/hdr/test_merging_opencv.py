@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from asi_watch.hdr.exposure_fusion import fuse_exposures
+from asi_watch.hdr.disc import SkyDisc
+from asi_watch.hdr.lookup_tables import remap_codes
 from asi_watch.hdr.merge_settings import OVER, UNDER
 from asi_watch.hdr.merging import open_merge
-from asi_watch.hdr.weights import remap_codes
+from asi_watch.hdr.opencv_merge import fuse_exposures
 from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
 
 
@@ -124,14 +125,14 @@ def test_fixed_range_and_linear_picture():
     assert np.abs(auto.astype(int) - ranged).max() <= 1
 
 
-def test_outside_the_mask():
+def test_outside_the_disc():
     shape = (40, 50, 3)
     frames = shoot(TIMES, shape=shape)
-    frames[0][:5] = 255  # what is outside must not set the scale
-    mask = np.zeros(shape[:2], bool)
-    mask[8:30, 5:44] = True
+    frames[0][:3] = 255  # what is outside must not set the scale
+    disc = SkyDisc(25, 20, 16)
+    mask = disc.mask(shape)
     for algorithm, g in (("mertens", None), ("debevec", curve())):
-        merge = open_merge(settings(algorithm=algorithm), g, shape, mask=mask)
+        merge = open_merge(settings(algorithm=algorithm, sky_disc=disc), g, shape)
         plain = open_merge(settings(algorithm=algorithm), g, shape)
         for pixels, time in zip(frames, TIMES, strict=True):
             merge.add(pixels, time)
@@ -142,10 +143,6 @@ def test_outside_the_mask():
     assert (radiance.validity[~mask] == UNDER).all()
     lowest = radiance.ln_radiance[mask].min(axis=0)
     assert (radiance.ln_radiance[~mask] == lowest).all()
-    nothing = open_merge(settings(algorithm="debevec"), curve(), shape, mask=np.zeros_like(mask))
-    for pixels, time in zip(frames, TIMES, strict=True):
-        nothing.add(pixels, time)
-    assert not nothing.picture().any()
 
 
 def test_rows_and_refusals():
@@ -156,8 +153,8 @@ def test_rows_and_refusals():
     np.testing.assert_array_equal(rows, merge.picture()[2:7])
     with pytest.raises(ValueError, match="uncertainty"):
         merge.uncertainty()
-    with pytest.raises(ValueError, match="mask"):
-        open_merge(settings(algorithm="mertens"), None, (4, 4), mask=np.ones((4, 5), bool))
+    with pytest.raises(ValueError, match="lies outside"):
+        open_merge(settings(algorithm="mertens", sky_disc=SkyDisc(9, 9, 2)), None, (4, 4))
     with pytest.raises(ValueError, match="two exposures"):
         _merged("debevec", frames[:1], TIMES[:1], curve()).picture()
     with pytest.raises(ValueError, match="no exposure"):

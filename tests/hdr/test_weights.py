@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.weights import WEIGHT_TYPES, NoiseModel, log_variance, weight_table
+from asi_watch.hdr.lookup_tables import NoiseModel, log_variance, weight_table
+from asi_watch.hdr.merge_settings import WEIGHT_TYPES
 from tests.hdr.brackets import curve
 
 

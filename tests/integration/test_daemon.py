@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from asi_watch.hdr.merging import merge_exposure_series
+from asi_watch.hdr.merging import merge_frames
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.products import read_provenance
+from tests.hdr.brackets import settings
 from tests.integration.daemon import (
     EXPOSURES,
     SHORT,
@@ -61,13 +62,8 @@ def test_a_product_is_what_the_formula_says_and_tells_where_it_came_from(
     row = site.until_published(0)
     site.stop()
     decoded = [simplejpeg.decode_jpeg(f, colorspace="BGR") for f in frames()]
-    expected = merge_exposure_series(
-        decoded,
-        EXPOSURES,
-        algorithm="debevec_custom",
-        response=sky_bracket(96).log_response,
-        filetype=".png",
-    )
+    response = sky_bracket(96).log_response
+    expected = merge_frames(decoded, EXPOSURES, settings(), response, np.uint16)
     product = cv2.imread(str(site.product(0, "png")), cv2.IMREAD_UNCHANGED)
     assert product is not None
     np.testing.assert_array_equal(product, expected)

@@ -10,9 +10,11 @@ import pytest
 import tifffile
 
 from asi_watch.errors import BracketError
-from asi_watch.hdr.merging import MergeSettings, merge_exposure_series, open_merge
+from asi_watch.hdr.disc import SkyDisc
+from asi_watch.hdr.merging import MergeSettings, merge_frames, open_merge
 from asi_watch.pipeline import create_and_save_hdr
 from asi_watch.products import read_provenance
+from tests.hdr.brackets import settings
 from tests.pipeline.making import true_curve
 from tests.skies import sky_bracket
 
@@ -25,19 +27,24 @@ def save(path: Path, **kwargs: Any) -> None:
     create_and_save_hdr(list(SKY.images), list(SKY.exposures_us), path, **kwargs)
 
 
+def merged(dtype: type, response: Any = None, **kwargs: Any) -> np.ndarray[Any, Any]:
+    how = settings(**{"algorithm": "debevec", **kwargs})
+    return merge_frames(SKY.images, SKY.exposures_us, how, response, dtype)
+
+
 @pytest.mark.parametrize(("suffix", "dtype"), [(".png", np.uint16), (".jpg", np.uint8)])
 @pytest.mark.parametrize(
     "kwargs",
     [CUSTOM, {}, {"algorithm": "mertens"}, {**CUSTOM, "gamma": 1.0, "weight_type": "sine"}],
     ids=["custom", "debevec", "mertens", "linear"],
 )
-def test_a_picture_is_what_merge_exposure_series_gives(
+def test_a_picture_is_what_a_merge_gives(
     tmp_path: Path, suffix: str, dtype: type, kwargs: dict[str, Any]
 ) -> None:
     path = tmp_path / "not/there/yet" / f"20260621090000_hdr{suffix}"
     save(path, **kwargs)
     read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    expected = merge_exposure_series(SKY.images, SKY.exposures_us, **kwargs, filetype=suffix)
+    expected = merged(dtype, **kwargs)
     assert read.dtype == dtype
     apart = np.abs(read.astype(int) - expected.astype(int))
     if suffix == ".png":
@@ -51,7 +58,7 @@ def test_a_picture_is_what_merge_exposure_series_gives(
 def test_jp2_holds_sixteen_bits(tmp_path: Path) -> None:
     save(tmp_path / "a.jp2", **CUSTOM)
     read = cv2.imread(str(tmp_path / "a.jp2"), cv2.IMREAD_UNCHANGED)
-    expected = merge_exposure_series(SKY.images, SKY.exposures_us, **CUSTOM, filetype=".jp2")
+    expected = merged(np.uint16, **CUSTOM)
     assert read.dtype == np.uint16
     assert np.abs(read.astype(int) - expected).mean() < 300
 
@@ -152,9 +159,7 @@ def test_only_the_sky_disc_is_merged(tmp_path: Path) -> None:
     inside = (rows - 45) ** 2 + (columns - 50) ** 2 <= 20**2
     np.testing.assert_array_equal(part, np.where(inside[..., None], whole, 0))
     assert read_provenance(tmp_path / "a.png").parameters["sky_radius"] == 20
-    expected = merge_exposure_series(
-        SKY.images, SKY.exposures_us, **CUSTOM, filetype=".png", sky_disc=(50, 45, 20)
-    )
+    expected = merged(np.uint16, **CUSTOM, sky_disc=SkyDisc(50, 45, 20))
     np.testing.assert_array_equal(part, expected)
     for disc, reason in ((("auto"), "sky_disc"), ((1, 2), "sky_disc"), ((0, 0, -1), "sky_disc")):
         with pytest.raises(ValueError, match=reason):

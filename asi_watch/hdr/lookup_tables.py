@@ -1,9 +1,15 @@
-"""Integer look-up tables of one bracket: how Σ w and Σ w (g − ln t) share one 64-bit word.
+"""What a merge looks up by code: weights, their noise model, and the integer tables of a bracket.
 
-Upper half of a word: w (g − ln t − lowest) in fixed point. Lower half: w in fixed point, and above
-it two small counters, of the shortest exposures that are dark and of the longest that are
-saturated. An exposure then costs one look-up and one addition per sample, the fallbacks cost
-nothing, and as integer sums are exact the order of the exposures cannot matter.
+Weights: `triangle` is the hat of Debevec & Malik (SIGGRAPH 1997); `sine` is a raised cosine of
+the same support; `noise` is the inverse variance of ln E under a sensor model of shot, read and
+quantisation noise, the weighting that Kirk & Andersen (BMVC 2006), Granados et al. (CVPR 2010)
+and Hasinoff, Durand & Freeman (CVPR 2010) derive as the one of least variance.
+
+Σ w and Σ w (g − ln t) share one 64-bit word. Upper half: w (g − ln t − lowest) in fixed point.
+Lower half: w in fixed point, and above it two small counters, of the shortest exposures that are
+dark and of the longest that are saturated. An exposure then costs one look-up and one addition
+per sample, the fallbacks cost nothing, and as integer sums are exact the order of the exposures
+cannot matter.
 """
 
 from __future__ import annotations
@@ -15,17 +21,109 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.merge_settings import OVER, UNDER, MergeSettings
+from asi_watch.hdr.merge_settings import MAX_EXPOSURES, OVER, UNDER, WEIGHT_TYPES, MergeSettings
 from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.weights import log_variance, remap_codes, weight_table
 
-MAX_EXPOSURES = 64
 LANES = 3
 
+_QUANTISATION_VARIANCE = 1.0 / 12.0
+# A dozen electrons: darker codes count only where every exposure is as dark, and an even mean is
+# then as good. It keeps the range of the weights within what integer sums hold to 1e-4 in ln E.
+_SMALLEST_NOISE_WEIGHT = 1.0 / 2048.0
 # A numerator of three bytes is looked up a quarter faster than one of four, and is taken where the
 # smallest weight alone then holds ln E this well.
 _SHORT_NUMERATOR = 2**24 - 1
 _ROUNDING = 5e-5
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """What the sensor adds to a perfect code; by default as in a small-pixel CMOS camera.
+
+    Parameters
+    ----------
+    full_well : float
+        Electrons that a pixel holds at code 255; only the ratio of both moves the weights.
+    read_noise : float
+        Standard deviation of the read-out, electrons.
+    """
+
+    full_well: float = 8000.0
+    read_noise: float = 6.0
+
+
+_DEFAULT_NOISE = NoiseModel()
+
+
+def log_variance(
+    log_response: ArrayLike, noise: NoiseModel = _DEFAULT_NOISE
+) -> NDArray[np.float64]:
+    """Variance of g(z), that is of ln(irradiance × time), seen through one code.
+
+    Parameters
+    ----------
+    log_response : array_like, shape (256, C)
+        g(z).
+    noise : NoiseModel
+        Shot and read noise; quantisation contributes (g'(z))² / 12.
+
+    Returns
+    -------
+    ndarray, shape (256, C), float64
+        In (ln units)²; finite and positive.
+    """
+    g = as_log_response(log_response).astype(np.float64)
+    electrons = noise.full_well * np.exp(g - g.max(axis=0))
+    sensor = (electrons + noise.read_noise**2) / electrons**2
+    slope = np.gradient(g, axis=0)
+    return np.asarray(sensor + slope**2 * _QUANTISATION_VARIANCE, dtype=np.float64)
+
+
+def weight_table(
+    weight_type: str, log_response: ArrayLike | None = None, channels: int = 1
+) -> NDArray[np.float64]:
+    """Weight w(z) of every code, per channel: shape (256, C), float64.
+
+    Parameters
+    ----------
+    weight_type : {"triangle", "sine", "noise"}
+        `triangle`: z up to 127, 255 − z above. `sine`: cos(2πz/255 − π) + 1. `noise`: inverse
+        variance of ln E, scaled to a maximum of 1 and not below 1/2048. All are zero at 0 and
+        255. Others raise ValueError.
+    log_response : array_like, shape (256, C), optional
+        g(z); `noise` needs it.
+    channels : int
+        Number of columns when there is no response.
+    """
+    if log_response is not None:
+        channels = as_log_response(log_response).shape[1]
+    z = np.arange(256, dtype=np.float64)
+    if weight_type == "triangle":
+        weights = np.minimum(z, 255.0 - z)
+    elif weight_type == "sine":
+        weights = np.cos(2.0 * np.pi * z / 255.0 - np.pi) + 1.0
+    elif weight_type == "noise":
+        if log_response is None:
+            raise ValueError("the weight 'noise' needs a response curve")
+        weights = 1.0 / log_variance(log_response)
+        weights = np.maximum(weights / weights[1:255].max(axis=0), _SMALLEST_NOISE_WEIGHT)
+    else:
+        raise ValueError(f"weight_type is one of {', '.join(WEIGHT_TYPES)}; got {weight_type!r}")
+    weights[[0, 255]] = 0.0
+    return weights if weights.ndim == 2 else np.repeat(weights[:, np.newaxis], channels, axis=1)
+
+
+def remap_codes(low_clip: int, high_clip: int) -> NDArray[np.uint8]:
+    """Stretch codes from [low_clip, high_clip] to 0 … 255: a table of shape (256,).
+
+    Parameters
+    ----------
+    low_clip, high_clip : int
+        0 ≤ low < high ≤ 255.
+    """
+    low, width = np.float32(low_clip), np.float32(high_clip - low_clip)
+    clipped = np.clip(np.arange(256, dtype=np.float32), low, np.float32(high_clip)) - low
+    return (clipped * np.float32(255) / width).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +139,8 @@ class WeightedMean:
     contradiction_is_zero : bool
         What ln E is where the shortest exposure is saturated and the longest is not: 0, or the
         largest ln E.
-    channels : int
-        C, 1 or 3.
+    lowest, highest : ndarray, shape (C,), float64
+        Least and largest g of the whole curve, which a stretch may not reach.
     """
 
     log_response: NDArray[np.float64]
@@ -51,8 +149,6 @@ class WeightedMean:
     darkest: int
     brightest: int
     contradiction_is_zero: bool
-    channels: int
-    # min and max of the whole curve, which a stretch may not reach.
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
 
@@ -60,21 +156,21 @@ class WeightedMean:
     def of(
         cls, settings: MergeSettings, log_response: ArrayLike | None, channels: int
     ) -> WeightedMean:
-        """Prepare a merge; see `merging.open_merge` for arguments and errors.
+        """Prepare a merge; ValueError if the response is missing or has other channels.
 
         Parameters
         ----------
-        settings, log_response, channels
-            As for `merging.open_merge`, whose errors it raises.
+        settings, log_response
+            As for `merging.open_merge`.
+        channels : int
+            Of the pictures.
         """
         if log_response is None:
             raise ValueError(f"'{settings.algorithm}' needs a response curve")
         curve = as_log_response(log_response)
-        if curve.shape[1] != channels:
-            raise ValueError(f"the response has {curve.shape[1]} channels, the pictures {channels}")
+        check_channels(curve, channels)
         g = curve.astype(np.float64)
-        weights = weight_table(settings.weight_type, curve)
-        variance = log_variance(curve)
+        weights, variance = weight_table(settings.weight_type, curve), log_variance(curve)
         low, high = settings.low_clip, settings.high_clip
         stretch = settings.algorithm == "debevec_custom"
         z = np.arange(256)
@@ -85,21 +181,34 @@ class WeightedMean:
             low, high = int(z[codes == 0].max()), int(z[codes == 255].min())
         else:
             weights[(z < low) | (z > high)] = 0.0
-        return cls(g, weights, variance, low, high, stretch, channels, lowest, highest)
+        return cls(g, weights, variance, low, high, stretch, lowest, highest)
 
     def saturated_from(self, code: int | None) -> WeightedMean:
-        """Count raw codes from `code` on as saturated too; None changes nothing.
+        """Count raw codes from `code` on as saturated too.
 
         Parameters
         ----------
         code : int or None
-            Raw code.
+            None changes nothing.
         """
         if code is None or code >= self.brightest:
             return self
         weights = self.weights.copy()
         weights[code:] = 0.0
         return replace(self, weights=weights, brightest=code)
+
+
+def check_channels(curve: NDArray[np.float32], channels: int) -> None:
+    """Refuse, by ValueError, a curve for pictures of other channels.
+
+    Parameters
+    ----------
+    curve : ndarray, shape (256, C)
+    channels : int
+        Of the pictures.
+    """
+    if curve.shape[1] != channels:
+        raise ValueError(f"the response has {curve.shape[1]} channels, the pictures {channels}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +245,7 @@ class BracketTables:
 
 
 def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:
-    """Build the tables of a bracket.
+    """Build the tables of a bracket; ValueError if there is no exposure, or more than 64.
 
     Parameters
     ----------
@@ -144,15 +253,6 @@ def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:
         What to look up.
     times : sequence of float
         Exposure times, in the order of the frames.
-
-    Returns
-    -------
-    BracketTables
-
-    Raises
-    ------
-    ValueError
-        If there is no exposure, or more than 64.
     """
     count = len(times)
     if not 1 <= count <= MAX_EXPOSURES:
@@ -171,16 +271,18 @@ def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:
     numerator = np.rint(weights * lookup * scale).astype(np.uint64)
     words = (numerator << np.uint64(32)) | weights.astype(np.uint64)
     z = np.arange(256)
-    words[np.ix_(shortest, z <= mean.darkest)] += _unit_where(weights, mean.darkest, weight_bits)
-    bright = np.where(weights[mean.brightest :] == 0, np.uint64(1 << weight_bits + under_bits), 0)
-    words[np.ix_(longest, z >= mean.brightest)] += bright.astype(np.uint64)
+    none = weights == 0
+    dark_codes, bright_codes = z <= mean.darkest, z >= mean.brightest
+    dark_one, bright_one = np.uint64(1 << weight_bits), np.uint64(1 << weight_bits + under_bits)
+    words[np.ix_(shortest, dark_codes)] += none[dark_codes] * dark_one
+    words[np.ix_(longest, bright_codes)] += none[bright_codes] * bright_one
 
     minimum, maximum = mean.lowest - ln_t.max(), mean.highest - ln_t.min()
     counters = np.arange(1 << (under_bits + over_bits))
     dark = (counters & ((1 << under_bits) - 1)) == shortest.sum()
     over = (counters >> under_bits) == longest.sum()
-    none = np.minimum(0.0, maximum) if mean.contradiction_is_zero else maximum
-    special = np.where(dark, minimum[:, None], none[:, None])
+    neither = np.minimum(0.0, maximum) if mean.contradiction_is_zero else maximum
+    special = np.where(dark, minimum[:, None], neither[:, None])
     special = np.where(over, maximum[:, None], special)
     return BracketTables(
         words=_lanes(np.moveaxis(words, 2, 1), axis=1),
@@ -197,18 +299,13 @@ def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:
 def variance_tables(
     mean: WeightedMean, tables: BracketTables
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-    """Tables of Σ w² σ² over the raw code, and the integers per unit of it in each lane.
+    """Tables (3, 256) of Σ w² σ² over the raw code, and the integers per unit of it in each lane.
 
     Parameters
     ----------
     mean : WeightedMean
     tables : BracketTables
         Of the same merge.
-
-    Returns
-    -------
-    table : ndarray, shape (3, 256), uint64
-    scale : ndarray, shape (3,), float64
     """
     weights = (tables.words[0] & np.uint64((1 << tables.weight_bits) - 1)).astype(np.float64)
     squares = weights**2 * _lanes(mean.variance.T)
@@ -226,11 +323,6 @@ def _numerator_scale(
     if weights.max() <= 255 and (0.5 / (short * smallest) <= _ROUNDING).all():
         return np.asarray(short)
     return np.asarray((2.0**32 - 1 - count) / (count * largest))
-
-
-def _unit_where(weights: NDArray[np.float64], darkest: int, weight_bits: int) -> NDArray[np.uint64]:
-    unit = np.uint64(1 << weight_bits)
-    return np.where(weights[: darkest + 1] == 0, unit, np.uint64(0)).astype(np.uint64)
 
 
 def _whole_weights(weights: NDArray[np.float64], most: int) -> NDArray[np.float64]:
