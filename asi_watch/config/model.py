@@ -366,6 +366,6 @@ class Config(Section):
     @property
     def worker_count(self) -> int:
         """Threads that decode and merge."""
-        from asi_watch.cores import usable_cores
+        from asi_watch.processes import usable_cores
 
         return self.workers if isinstance(self.workers, int) else usable_cores()

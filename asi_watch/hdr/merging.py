@@ -44,7 +44,7 @@ def open_merge(
     shape : (int, int) or (int, int, int)
         (H, W) or (H, W, C), C 1 or 3.
     threads : int, optional
-        Threads that one call may start (`asi_watch.cores.merge_threads` gives a sensible number);
+        Threads that one call may start; `merge_threads` gives a sensible number, and
         OpenCV's merges use OpenCV's own.
 
     Raises

@@ -18,7 +18,6 @@ from typing import Literal
 from asi_watch.brackets import Exposure, chosen_files, why_superseded
 from asi_watch.buffers import BufferPool
 from asi_watch.calibrate_brackets import CalibrationChoices
-from asi_watch.cores import usable_cores
 from asi_watch.errors import (
     AsiWatchError,
     BracketError,
@@ -50,6 +49,7 @@ from asi_watch.pipeline.find_brackets import (
     with_signature,
 )
 from asi_watch.pipeline.progress import progress
+from asi_watch.processes import usable_cores
 from asi_watch.products.provenance import Unusable
 from asi_watch.products.publish import OutputFolder, user_modes
 from asi_watch.products.spec import ProductSpec

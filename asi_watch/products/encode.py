@@ -23,9 +23,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate, fresh
-from asi_watch.cores import merge_threads
 from asi_watch.hdr.merge_settings import Merge
 from asi_watch.images.headers import jpeg_segments
+from asi_watch.processes import merge_threads
 from asi_watch.products import radiance as radiance_files
 from asi_watch.products.embed import into_jp2, into_jpeg, into_png
 from asi_watch.products.provenance import Provenance

@@ -18,7 +18,6 @@ from asi_watch import merge_bracket as bracket_merge
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig
-from asi_watch.cores import merge_threads
 from asi_watch.errors import ImageError
 from asi_watch.files import NotRegularFileError, answered, shown, signature
 from asi_watch.frames import Frames
@@ -45,6 +44,7 @@ from asi_watch.live.messages import (
 )
 from asi_watch.logs import event
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
+from asi_watch.processes import merge_threads
 from asi_watch.products import OutputFolder, Unusable
 
 log = logging.getLogger(__name__)
