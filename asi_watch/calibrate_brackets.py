@@ -1,13 +1,13 @@
 """Files of brackets become a response curve with its report: live, for archives and by command.
 
-What cannot be read is passed over and named: an exposure of a bracket as long as two others are
+What cannot be read is left out and named: an exposure of a bracket as long as two others are
 left, a bracket as long as another one can be used.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
@@ -30,14 +30,6 @@ from asi_watch.hdr.disc import SkyDisc, agreed_disc, as_sky_disc, find_sky_disc
 from asi_watch.hdr.frame_checks import WHITE_MARGIN, fits_high_clip, sample_frame
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import read_image
-
-__all__ = [
-    "BracketFiles",
-    "CalibratedCurve",
-    "CalibrationChoices",
-    "calibrate_brackets",
-    "lne_range",
-]
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +62,9 @@ class BracketFiles:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationChoices:
-    """How to calibrate; see `asi_watch.pipeline.calibrate_camera`.
+    """How to calibrate; ValueError if a value is impossible.
 
-    `robust` is explained at `asi_watch.hdr.calibration.calibrate_response`.
-
-    Raises
-    ------
-    ValueError
-        If a value is impossible.
+    See `asi_watch.pipeline.calibrate_camera`, for `robust` `hdr.calibration.calibrate_response`.
     """
 
     samples_per_image: int = 1000
@@ -95,18 +82,11 @@ class CalibrationChoices:
         if self.sample_technique not in get_args(SampleTechnique):
             names = ", ".join(get_args(SampleTechnique))
             raise ValueError(f"sample_technique is one of {names}; got {self.sample_technique!r}")
-        for name, least in (
-            ("samples_per_image", 1),
-            ("max_processed_groups", 1),
-            ("low_clip", 0),
-            ("high_clip", 0),
-            ("seed", 0),
-        ):
+        least = {"samples_per_image": 1, "max_processed_groups": 1, "low_clip": 0, "high_clip": 0}
+        for name, low in (least if self.seed is None else {**least, "seed": 0}).items():
             value = getattr(self, name)
-            if value is None and name == "seed":
-                continue
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
+            if not isinstance(value, int | np.integer) or value < low:
+                raise ValueError(f"{name} must be a whole number, {low} or more; got {value!r}")
         if not isinstance(self.smoothness, int | float):
             raise ValueError(f"smoothness must be a positive number; got {self.smoothness!r}")
         check_settings(self.smoothness, self.weight_type, self.low_clip, self.high_clip)
@@ -194,9 +174,10 @@ def calibrate_brackets(
 ) -> CalibratedCurve:
     """Calibrate a response curve from some of these brackets; one is in memory at a time.
 
-    Brackets are drawn at random, complete ones first. What is passed over is logged, and another
+    Brackets are drawn at random, complete ones first. What cannot be used is logged, and another
     bracket is drawn. A camera may be grey by night: brackets of different numbers of channels
-    need curves of their own, and the first that makes up a set decides which one is made.
+    need curves of their own; one is made for the number that first has enough brackets.
+    BracketError if no bracket can be used, or they give no curve.
 
     Parameters
     ----------
@@ -208,39 +189,31 @@ def calibrate_brackets(
         Use brackets of this number of channels alone.
     on_bracket : callable, optional
         Called after each bracket that was sampled, for a progress display.
-
-    Returns
-    -------
-    CalibratedCurve
-
-    Raises
-    ------
-    BracketError
-        If no bracket can be used, or no curve comes of them; gives the reasons.
     """
     rng = np.random.default_rng(choices.seed)
-    reader = _Reader(choices, rng, channels)
+    rejected: list[str] = []
     sets: dict[int, list[_Sampled]] = {}
-    for bracket in _drawn(brackets, rng):
+    drawn = (brackets[i] for i in rng.permutation(len(brackets)))
+    for bracket in sorted(drawn, key=lambda bracket: not bracket.complete):
         if any(len(one) == choices.max_processed_groups for one in sets.values()):
             break
         try:
-            sampled = reader.sample(bracket)
+            sampled = _sample(bracket, choices, rng, channels)
         except AsiWatchError as error:
-            reader.reject(bracket, error)
+            rejected.append(_rejected(bracket, str(error)))
             continue
         sets.setdefault(sampled.samples.channels, []).append(sampled)
         if on_bracket is not None:
             on_bracket()
     if not sets:
-        raise BracketError(_nothing_usable(where, reader.rejected))
+        raise BracketError(_nothing_usable(where, rejected))
     wanted = max(sets, key=lambda count: (len(sets[count]), count))
     for count, others in sets.items():
         for sampled in others if count != wanted else ():
             name = shown(sampled.files.paths[0])
             reason = f"{name}: has {count} channels, most have {wanted}; they need a curve each"
-            reader.reject(sampled.files, BracketError(reason))
-    return _solved(sets[wanted], choices, where, reader.rejected)
+            rejected.append(_rejected(sampled.files, reason))
+    return _solved(sets[wanted], choices, where, rejected)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,87 +225,75 @@ class _Sampled:
     """Small samples of the exposures; see `hdr.frame_checks`."""
 
 
-class _Reader:
-    """Reads brackets and takes their samples; remembers which could not be used."""
+def _rejected(bracket: BracketFiles, reason: str) -> str:
+    named = f"bracket {bracket.name}" if bracket.name else "a bracket"
+    log.warning("%s not used for calibration: %s", named, reason)
+    return reason
 
-    def __init__(
-        self, choices: CalibrationChoices, rng: np.random.Generator, channels: int | None
-    ) -> None:
-        self._choices, self._rng, self._channels = choices, rng, channels
-        self._disc = choices.disc()
-        self.rejected: list[str] = []
 
-    def reject(self, bracket: BracketFiles, error: Exception) -> None:
-        """Note why a bracket is passed over."""
-        named = f"bracket {bracket.name}" if bracket.name else "a bracket"
-        log.warning("%s not used for calibration: %s", named, error)
-        self.rejected.append(str(error))
-
-    def sample(self, bracket: BracketFiles) -> _Sampled:
-        """Read one bracket; AsiWatchError if it cannot be used."""
-        if bracket.unusable:
-            raise BracketError(bracket.unusable)
-        images, kept, left_out = self._read(bracket)
-        first = shown(kept.paths[0])
-        for path, image in zip(kept.paths, images, strict=True):
-            if image.shape != images[0].shape:
-                raise BracketError(
-                    f"{shown(path)}: is {image.shape}, but {first} is {images[0].shape}; the"
-                    " images of a bracket must have one size"
-                )
-        disc = find_sky_disc(images) if self._disc == "auto" else self._disc
-        try:
-            samples = sample_bracket(
-                images,
-                kept.exposure_us,
-                technique=cast(SampleTechnique, self._choices.sample_technique),
-                count=self._choices.samples_per_image,
-                rng=self._rng,
-                mask=None if disc is None else disc.mask(images[0].shape),
+def _sample(
+    bracket: BracketFiles,
+    choices: CalibrationChoices,
+    rng: np.random.Generator,
+    channels: int | None,
+) -> _Sampled:
+    """Read one bracket and take its samples; AsiWatchError if it cannot be used."""
+    if bracket.unusable:
+        raise BracketError(bracket.unusable)
+    images, kept, left_out = _read(bracket, channels)
+    first, shape = shown(kept.paths[0]), images[0].shape
+    for path, image in zip(kept.paths, images, strict=True):
+        if image.shape != shape:
+            raise BracketError(
+                f"{shown(path)}: is {image.shape}, but {first} is {shape}; the images of a bracket"
+                " must have one size"
             )
-        except ValueError as error:
-            raise BracketError(f"{first} and the rest of its bracket: {error}") from error
-        frames = tuple(sample_frame(image) for image in images)
-        return _Sampled(kept, replace(samples, disc=disc), left_out, frames)
-
-    def _read(
-        self, bracket: BracketFiles
-    ) -> tuple[list[NDArray[np.uint8]], BracketFiles, tuple[str, ...]]:
-        images, paths, times, left_out = [], [], [], []
-        for path, time in zip(bracket.paths, bracket.exposure_us, strict=True):
-            try:
-                pixels = read_image(path).pixels
-            except (ImageError, OSError) as error:
-                left_out.append(str(error))
-                continue
-            if self._channels not in (None, pixels.shape[2]):
-                raise BracketError(
-                    f"{shown(path)}: has {pixels.shape[2]} channels, not {self._channels}"
-                )
-            images.append(pixels)
-            paths.append(path)
-            times.append(time)
-        if len(images) < 2:
-            count = f"{len(images)} of {len(bracket.paths)} exposures of its bracket can be read"
-            raise BracketError(f"{left_out[0]}; {count}" if left_out else count)
-        for text in left_out:
-            log.warning("exposure not used for calibration: %s", text)
-        kept = replace(bracket, paths=tuple(paths), exposure_us=tuple(times))
-        return images, kept, tuple(left_out)
+    disc = choices.disc()
+    if disc == "auto":
+        disc = find_sky_disc(images)
+    try:
+        samples = sample_bracket(
+            images,
+            kept.exposure_us,
+            technique=cast(SampleTechnique, choices.sample_technique),
+            count=choices.samples_per_image,
+            rng=rng,
+            mask=None if disc is None else disc.mask(shape),
+        )
+    except ValueError as error:
+        raise BracketError(f"{first} and the rest of its bracket: {error}") from error
+    frames = tuple(sample_frame(image) for image in images)
+    return _Sampled(kept, replace(samples, disc=disc), left_out, frames)
 
 
-def _drawn(brackets: Sequence[BracketFiles], rng: np.random.Generator) -> Iterable[BracketFiles]:
-    order = [brackets[i] for i in rng.permutation(len(brackets))]
-    return sorted(order, key=lambda bracket: not bracket.complete)
+def _read(
+    bracket: BracketFiles, channels: int | None
+) -> tuple[list[NDArray[np.uint8]], BracketFiles, tuple[str, ...]]:
+    """Return images, their files, and why others of the bracket could not be read."""
+    images, files, left_out = [], [], []
+    for path, time in zip(bracket.paths, bracket.exposure_us, strict=True):
+        try:
+            pixels = read_image(path).pixels
+        except (ImageError, OSError) as error:
+            left_out.append(str(error))
+            continue
+        if channels not in (None, pixels.shape[2]):
+            raise BracketError(f"{shown(path)}: has {pixels.shape[2]} channels, not {channels}")
+        images.append(pixels)
+        files.append((path, time))
+    if len(images) < 2:
+        count = f"{len(images)} of {len(bracket.paths)} exposures of its bracket can be read"
+        raise BracketError(f"{left_out[0]}; {count}" if left_out else count)
+    for text in left_out:
+        log.warning("exposure not used for calibration: %s", text)
+    paths, times = zip(*files, strict=True)
+    return images, replace(bracket, paths=paths, exposure_us=times), tuple(left_out)
 
 
 def _solved(
-    sampled: Sequence[_Sampled],
-    choices: CalibrationChoices,
-    where: str,
-    rejected: Sequence[str],
+    sampled: Sequence[_Sampled], choices: CalibrationChoices, where: str, rejected: Sequence[str]
 ) -> CalibratedCurve:
-    samples = in_one_disc([one.samples for one in sampled], choices.disc())
+    samples = _in_one_disc([one.samples for one in sampled], choices.disc())
     if rejected:
         text = "calibration uses %d brackets; %d could not be used"
         log.warning(text, len(sampled), len(rejected))
@@ -368,23 +329,10 @@ def _solved(
     )
 
 
-def in_one_disc(
+def _in_one_disc(
     samples: Sequence[BracketSamples], sky_disc: Literal["auto"] | SkyDisc | None
 ) -> list[BracketSamples]:
-    """Keep of all brackets' samples those inside the camera's one sky disc.
-
-    Parameters
-    ----------
-    samples : sequence of BracketSamples
-        Each with the disc found in its own bracket.
-    sky_disc : "auto", SkyDisc or None
-        "auto": the disc that the brackets agree on; where they show none, all samples stay.
-
-    Returns
-    -------
-    list of BracketSamples
-        All with the same disc, or all without.
-    """
+    """Keep the samples inside one disc: the given one, or the one that the brackets agree on."""
     disc = agreed_disc([s.disc for s in samples]) if sky_disc == "auto" else sky_disc
     if disc is None:
         return [replace(s, disc=None) for s in samples]
@@ -394,19 +342,14 @@ def in_one_disc(
 
 
 def lne_range(log_response: ArrayLike, exposure_times: ArrayLike) -> tuple[float, float]:
-    """Range of ln E that a curve and a set of exposure times can tell.
+    """Give (min g − max ln t, max g − min ln t): the ln E that these exposures can show.
 
     Parameters
     ----------
-    log_response : array_like, shape (256, C) or (256, 1, C)
-        g(z) in the ln domain.
+    log_response : array_like
+        g(z) in the ln domain, of all channels.
     exposure_times : array_like
-        All exposure times, positive; their unit is that of the result.
-
-    Returns
-    -------
-    (float, float)
-        (min g − max ln t, max g − min ln t) over all channels and exposures.
+        Positive; their unit is that of the result.
     """
     g = np.asarray(log_response, dtype=np.float64)
     ln_t = np.log(np.asarray(exposure_times, dtype=np.float64))
@@ -416,7 +359,7 @@ def lne_range(log_response: ArrayLike, exposure_times: ArrayLike) -> tuple[float
 def _nothing_usable(where: str, rejected: Sequence[str]) -> str:
     if not rejected:
         return f"{where}: no images with timestamp and exposure in their names"
-    text = f"{where}: none of {len(rejected)} brackets can be calibrated from: "
-    text += "; ".join(rejected[:_REASONS_SHOWN])
-    more = len(rejected) - _REASONS_SHOWN
-    return f"{text}; and {more} more" if more > 0 else text
+    reasons = [*rejected[:_REASONS_SHOWN]]
+    if len(rejected) > _REASONS_SHOWN:
+        reasons.append(f"and {len(rejected) - _REASONS_SHOWN} more")
+    return f"{where}: none of {len(rejected)} brackets can be used: {'; '.join(reasons)}"
