@@ -105,7 +105,13 @@ def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
 
 
 def is_stale(age: float) -> bool:
-    """Tell whether a daemon whose file is so old (seconds) has stopped making progress."""
+    """Tell whether a running daemon has stopped making progress.
+
+    Parameters
+    ----------
+    age : float
+        Seconds since the file was written.
+    """
     return age > _STALE_AFTER
 
 

@@ -18,7 +18,7 @@ from asi_watch.simulator.lens import Floats, Lens, Sun, sun_at
 from asi_watch.simulator.surroundings import draw_surroundings
 
 START = dt.datetime(2026, 6, 21, 9, 0, 0)
-SMALLEST, LARGEST = 32, 8192
+_SMALLEST, _LARGEST = 32, 8192
 # Clouds are rendered again at these moments; in between they are carried along by the wind.
 _KEYFRAME_S = 15.0
 _DARKEST = np.float32(1e-5)
@@ -66,8 +66,8 @@ class Sky:
     def __init__(
         self, size: int, seed: int, *, start: dt.datetime = START, weather: Weather | None = None
     ) -> None:
-        if not SMALLEST <= size <= LARGEST:
-            raise ValueError(f"size of a sky is {SMALLEST}…{LARGEST} pixels, not {size}")
+        if not _SMALLEST <= size <= _LARGEST:
+            raise ValueError(f"size of a sky is {_SMALLEST}…{_LARGEST} pixels, not {size}")
         self.size, self.start = size, start
         rng = np.random.default_rng(seed)
         self._lens = Lens(size)

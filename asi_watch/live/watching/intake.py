@@ -17,6 +17,7 @@ from asi_watch.logs import event, failure
 
 log = logging.getLogger(__name__)
 
+# Seconds, where nothing else is said.
 _SCAN_EVERY = 4.0
 _POLL_EVERY = 2.0
 _ROOT_EVERY = 2.0
@@ -25,11 +26,11 @@ _PASS_SLICE, _PASS_PAUSE = 0.05, 0.2
 _LONGEST_PAUSE = 600.0
 # A scan may take a twentieth of the time, a pass over all folders a hundredth.
 _SCAN_SHARE, _PASS_SHARE = 20.0, 100.0
-_INBOX_FULL = 1000
 _AFTER_WAKING = 0.05
 _STEP_ENDS = 3.0
 _SILENCE = 15.0
-_PASSED_OVER = 10_000
+# Messages in the inbox, and events remembered during a pause.
+_INBOX_FULL, _PASSED_OVER = 1000, 10_000
 _COUNTED = ("scans", "passes", "found_by_scan", "overflows", "restarts", "replaced", "crashes")
 
 _LIMIT_HINT = "raise fs.inotify.max_user_watches or fs.inotify.max_user_instances"
@@ -174,8 +175,9 @@ class Intake:
         self._stepped_at = self._last_file_at = now
         self._asked_at: float | None = None
         self._silence_logged = False
-        self._halt, self._may_send = threading.Event(), threading.Event()
-        self._may_send.set()
+        self._halt = threading.Event()
+        self.paused = False
+        """True between `pause` and `resume`."""
         self._passed_over: dict[str, bool] = {}
         self._counts = dict.fromkeys(_COUNTED, 0)
 
@@ -191,20 +193,19 @@ class Intake:
     def stop(self) -> None:
         """End watching and scanning; no message is sent after this returns."""
         self._halt.set()
-        self._may_send.set()
         # A folder that does not answer is not waited for: nothing is sent after its answer.
         self._threads.remove(self, 0.0 if self._silence() else _STEP_ENDS)
         self._stop_observer()
 
     def pause(self) -> None:
         """Hand over nothing more: scans wait where they are, events are remembered."""
-        self._may_send.clear()
+        self.paused = True
 
     def resume(self) -> None:
         """Go on; what events reported meanwhile is handed over now."""
-        if self._may_send.is_set():
+        if not self.paused:
             return
-        self._may_send.set()
+        self.paused = False
         passed_over, self._passed_over = self._passed_over, {}
         now = self._monotonic()
         for path, settled in passed_over.items():
@@ -215,11 +216,6 @@ class Intake:
         """Look at every folder soon: something may have been missed."""
         self._scan_asked = self._pass_asked = True
         self._threads.wake(self)
-
-    @property
-    def paused(self) -> bool:
-        """True between `pause` and `resume`."""
-        return not self._may_send.is_set()
 
     @property
     def stopped(self) -> bool:
@@ -392,7 +388,7 @@ class Intake:
         if not self._config.wants(path.rpartition("/")[2]) or self.stopped:
             return
         now = self._last_file_at = self._monotonic()
-        if self._may_send.is_set():
+        if not self.paused:
             self._inbox.put_event(self._camera, path, settled, now)
         elif len(self._passed_over) < _PASSED_OVER:
             # Beyond that the scan after the pause must do: it knows nothing of them yet.

@@ -254,7 +254,13 @@ class Observer:
 
 
 def is_remote(kind: str) -> bool:
-    """Tell whether files may appear without an event on this kind of file system."""
+    """Tell whether files may appear without an event on this kind of file system.
+
+    Parameters
+    ----------
+    kind : str
+        As `file_system_of` names it.
+    """
     return kind.startswith(_REMOTE)
 
 
