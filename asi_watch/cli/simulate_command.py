@@ -141,6 +141,8 @@ def command(**options: Any) -> None:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"cannot write or read: {error}") from error
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)  # the line of progress
     click.echo(_outcome(settings, summary), err=True)
 
 
