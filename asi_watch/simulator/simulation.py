@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import heapq
+import itertools
 import json
 import math
 import os
@@ -44,31 +44,24 @@ class SimulatorSettings:
     """
 
     out: Path
-    brackets: int = 10
-    """How many; 0 goes on until stopped (in a replay: until the archive ends)."""
+    brackets: int = 10  # 0: until stopped (in a replay: until the archive ends)
     interval_s: float = 30.0
-    speed: float = 1.0
-    """Seconds of the camera's clock per real second; `inf` does not wait at all."""
+    speed: float = 1.0  # camera seconds per real second; `inf` does not wait at all
     exposures_us: tuple[float, ...] = (80.0, 160.0, 320.0, 640.0, 1280.0)
-    settle_s: float = 1.0
-    """From one exposure of a bracket to the next."""
+    settle_s: float = 1.0  # from one exposure of a bracket to the next
     size: int = 2048
     seed: int = 1
     clouds: str = "scattered"
     response: str = "film"
     quality: int = 90
-    drift_px: float | None = None
-    """Pixels the clouds at the zenith move between two exposures; None: as the wind has it."""
+    drift_px: float | None = None  # of the clouds at the zenith from one exposure to the next
     start: dt.datetime = START
     pattern: str = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
     folders: str = "%Y/%m/%d/%H"
-    """`strftime` pattern of the sub-folders."""
     writer: str = "plain"
     faults: Faults = field(default_factory=dict)
-    truth: bool = False
-    """Save the true response curve and the true radiance of every bracket."""
-    replay: Path | None = None
-    """Archive to write again with new timestamps, in place of the rendered sky."""
+    truth: bool = False  # save the true response curve and each bracket's true radiance
+    replay: Path | None = None  # archive to write again with new timestamps, no rendered sky
 
     def __post_init__(self) -> None:
         times, drift = self.exposures_us, self.drift_px
@@ -129,7 +122,9 @@ class RenderedSource:
         self._camera = Camera(settings.response, settings.seed, quality=settings.quality)
         if settings.truth:
             settings.truth_folder.mkdir(parents=True, exist_ok=True)
-            self._save_response()
+            metadata = {"algorithm": f"simulated camera, {settings.response}"}
+            data = response_bytes(self._camera.log_response, metadata)
+            (settings.truth_folder / "response.npz").write_bytes(data)
 
     def bracket(self, number: int) -> list[Frame]:
         """Take the exposures of one bracket, by its number from 0."""
@@ -162,19 +157,6 @@ class RenderedSource:
             step = settings.drift_px / self.sky.drift_px_per_s
         first = number * settings.interval_s
         return [first + index * step for index in range(len(settings.exposures_us))]
-
-    def _save_response(self) -> None:
-        curve, times = self._camera.log_response, np.log(self._settings.exposures_us)
-        metadata = {
-            "channel_order": "BGR",
-            "file_format": "log-response",
-            "algorithm": f"simulated camera, {self._camera.response}",
-            "exposure_unit": "us",
-            "channels": 3,
-            "lnE_range": [float(curve.min() - times.max()), float(curve.max() - times.min())],
-        }
-        path = self._settings.truth_folder / "response.npz"
-        path.write_bytes(response_bytes(curve, metadata))
 
     def _save_radiance(self, slot: dt.datetime, t: float, radiance: Floats) -> None:
         path = self._settings.truth_folder / f"{slot:%Y%m%d%H%M%S}_truth.npz"
@@ -295,23 +277,20 @@ def _arrivals(
     summary: Summary,
 ) -> Iterator[Arrival]:
     """All arrivals in order of time; never more than a few brackets are held in memory."""
-    pending: list[tuple[dt.datetime, int, Arrival]] = []
+    pending: list[Arrival] = []
     interval = dt.timedelta(seconds=settings.interval_s)
     settle = dt.timedelta(seconds=settings.settle_s)
-    order = number = 0
-    while (source.count is None or number < source.count) and not stop.is_set():
-        frames = source.bracket(number)
+    for number in itertools.count() if source.count is None else range(source.count):
+        if stop.is_set():
+            break
+        pending += apply_faults(
+            source.bracket(number), settings.faults, settings.seed, interval=interval, settle=settle
+        )
         summary.brackets += 1
-        for arrival in apply_faults(
-            frames, settings.faults, settings.seed, interval=interval, settle=settle
-        ):
-            order += 1
-            heapq.heappush(pending, (arrival.at, order, arrival))
-        number += 1
-        while pending and pending[0][0] < settings.slot(number):
-            yield heapq.heappop(pending)[2]
-    while pending:
-        yield heapq.heappop(pending)[2]
+        pending.sort(key=lambda arrival: arrival.at)
+        while pending and pending[0].at < settings.slot(number + 1):
+            yield pending.pop(0)
+    yield from pending
 
 
 class _Writer:

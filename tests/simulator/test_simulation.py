@@ -149,9 +149,6 @@ def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> N
     simulate(chosen, clock=NoWait())
     curve = load_curve(chosen.truth_folder / "response.npz")
     g = curve.log_response
-    low, high = curve.metadata["lnE_range"]
-    assert low == pytest.approx(g.min() - np.log(1280))
-    assert high == pytest.approx(g.max() - np.log(80))
     with np.load(chosen.truth_folder / "20260621090000_truth.npz") as stored:
         truth = np.log(stored["radiance"])
     pattern = NamePattern(chosen.pattern)
