@@ -7,7 +7,6 @@ import re
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.text import Text
@@ -19,7 +18,7 @@ from asi_watch.config.model import Config
 from asi_watch.config.values import parse_duration
 from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.ledger.records import BracketRecord, exposure_to_json, tries
+from asi_watch.live.ledger.records import BracketRecord, tries
 
 _EPILOG = """\b
 Examples:
@@ -104,7 +103,7 @@ def command(
         _verify(config_path, records, as_json=as_json)
     elif as_json:
         for record in records:
-            click.echo(json.dumps(_as_json(record)))
+            click.echo(_as_json(record))
     elif records:
         _show(records)
     elif latest:
@@ -165,13 +164,9 @@ def _remark(record: BracketRecord) -> str:
     return f"{product}; {'; '.join(wanting)}" if wanting else product
 
 
-def _as_json(record: BracketRecord) -> dict[str, Any]:
-    return {
-        **asdict(record),
-        "attempts": tries(record.attempts),
-        "slot": record.slot.isoformat(),
-        "inputs": [exposure_to_json(e) for e in record.inputs],
-    }
+def _as_json(record: BracketRecord) -> str:
+    row = {**asdict(record), "attempts": tries(record.attempts)}
+    return json.dumps(row, default=datetime.isoformat)
 
 
 def _show(records: list[BracketRecord]) -> None:

@@ -424,8 +424,8 @@ def test_a_folder_of_a_backlog_or_of_a_bracket_that_waits_is_not_done(
 
 def test_while_rows_cannot_be_written_no_folder_is_done(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.ledger._blocked = "no space"
+    bench.ledger.blocked = "no space"
     assert folder_read(bench, "", 5, 0.0) == {}
-    bench.ledger._blocked = None
+    bench.ledger.blocked = None
     bench.camera.tick(30.0)
     assert bench.ledger.folder_watermarks("roof") == {"": 5}

@@ -159,7 +159,7 @@ def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
 ) -> None:
     monkeypatch.setattr(scheduler, "MOST_HELD", 20)
     bench = WaitingBench(tmp_path)
-    bench.ledger._blocked = "no space"
+    bench.ledger.blocked = "no space"
     bench.night(range(20))
     bench.camera.tick(bench.now)
     assert bench.camera._intake.paused
@@ -168,7 +168,7 @@ def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
     # What was in the inbox already is kept in memory.
     bench.night(range(20, 25))
     assert open_brackets(bench) == 25
-    bench.ledger._blocked = None
+    bench.ledger.blocked = None
     bench.catch_up()
     assert not bench.camera._intake.paused
     assert len(bench.merged) == 25

@@ -21,8 +21,13 @@ from asi_watch.errors import ResponseFileError
 from asi_watch.files import answered
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.curves.recalibration import Recalibration
-from asi_watch.live.ledger.ledger import CurveDecision, Ledger, LedgerFullError
-from asi_watch.live.ledger.records import WAITS_FOR_CURVE, WITHOUT_CURVE, BracketRecord
+from asi_watch.live.ledger.ledger import Ledger, LedgerFullError
+from asi_watch.live.ledger.records import (
+    WAITS_FOR_CURVE,
+    WITHOUT_CURVE,
+    BracketRecord,
+    CurveDecision,
+)
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
 from asi_watch.response_files import load_curve
@@ -132,7 +137,9 @@ class CurvesInUse:
         self._recalibration = Recalibration(
             camera, folder, inbox, now, _since_last(ledger, camera.name)
         )
-        self._unfitted = len(ledger.recent_without_curve(camera.name, camera.recalibrate.brackets))
+        self._unfitted = len(
+            ledger.recent_complete(camera.name, camera.recalibrate.brackets, without_curve=True)
+        )
         self._published = len(ledger.recent_complete(camera.name, 1))
         self._logged_none = False
         self._last_failure: str | None = None
@@ -193,7 +200,7 @@ class CurvesInUse:
     def _calibrate(self, now: float) -> None:
         camera, wanted = self._camera, self._camera.recalibrate.brackets
         if self._recalibration.wants_first(self._unfitted, now):
-            brackets = self._ledger.recent_without_curve(camera.name, wanted)
+            brackets = self._ledger.recent_complete(camera.name, wanted, without_curve=True)
             self._unfitted = len(brackets)
         elif self._recalibration.is_due(self._published, now):
             brackets = self._ledger.recent_complete(camera.name, wanted)

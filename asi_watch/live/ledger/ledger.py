@@ -9,26 +9,23 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NotRequired, Self, TypedDict, TypeVar, Unpack
 
 from asi_watch.files import shown
+from asi_watch.live.ledger import records
 from asi_watch.live.ledger.records import (
-    COLUMNS,
-    UNREADABLE,
+    NAMES,
     WAITS_FOR_CURVE,
     WITHOUT_CURVE,
     BracketRecord,
     CurveDecision,
     Request,
-    bounded,
-    curve_from_row,
-    from_row,
-    to_row,
     utc_now,
 )
 from asi_watch.live.ledger.schema import (
@@ -42,16 +39,7 @@ from asi_watch.live.ledger.schema import (
 )
 from asi_watch.logs import event
 
-__all__ = [
-    "FILE_NAME",
-    "SUSPECT_NAME",
-    "CurveDecision",
-    "Ledger",
-    "LedgerDamagedError",
-    "LedgerError",
-    "LedgerFullError",
-    "Which",
-]
+__all__ = ["Ledger", "LedgerDamagedError", "LedgerError", "LedgerFullError", "Which"]
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +49,16 @@ SUSPECT_NAME = f"{FILE_NAME}.suspect"
 _SETTLE_EVERY = 2.0
 _LOOK_EVERY = 1.0
 _MOST_REQUESTS = 100
-_SLACK = timedelta(hours=1)
 _CLOCK_WRONG = timedelta(days=1)
 _EVERYTHING = timedelta(days=36_500)
 _REQUESTS_KEPT = timedelta(days=7)
 _MOST_LOGGED = 20
 _NEWEST_ROWS = 5000
-_NAMES = ", ".join(COLUMNS)
-_MARKS = ", ".join("?" * len(COLUMNS))
-_SLOT = COLUMNS.index("slot")
-_REPLACED = "\N{REPLACEMENT CHARACTER}"
+_NO_LIMIT = sys.maxsize
+_NAMES = ", ".join(NAMES)
+_INSERT = f"INSERT OR REPLACE INTO brackets ({_NAMES}) VALUES ({', '.join(f':{n}' for n in NAMES)})"
+_MARK = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND"
+_CURVE = [f.name for f in fields(CurveDecision)]
 
 _T = TypeVar("_T")
 _Row = tuple[Any, ...]
@@ -114,16 +102,18 @@ class Ledger:
         self.path = state_dir / FILE_NAME
         self.unreadable = 0
         """Rows met so far that cannot be read."""
-        self._owner = not (read_only or beside_daemon)
-        self._file: tuple[int, int] | None = None
         self.rebuilt = False
         """Whether this start had to rebuild it."""
+        self.blocked: str | None = None
+        """Why rows cannot be written now, None if they can; then nothing may be published."""
         self._pending: dict[tuple[str, datetime], BracketRecord] = {}
-        self._pending_curves: list[CurveDecision] = []
-        self._blocked: str | None = None
         self._settled = self._looked = float("-inf")
+        self._owner = not (read_only or beside_daemon)
+        self._file: tuple[int, int] | None = None
         if self._owner:
-            self._db, self._file = open_own(self.path)
+            self._db = open_own(self.path)
+            status = self.path.stat()
+            self._file = (status.st_dev, status.st_ino)
         else:
             self._db = open_beside(self.path, read_only=read_only)
 
@@ -143,35 +133,37 @@ class Ledger:
 
     def get(self, camera: str, slot: datetime) -> BracketRecord | None:
         """Look up the row of one bracket."""
-        pending = self._pending.get((camera, slot))
-        if pending is not None:
-            return pending
-        rows = self._select("WHERE camera = ? AND slot = ?", (camera, slot.isoformat()))
+        if (camera, slot) in self._pending:
+            return self._pending[camera, slot]
+        rows = self._select("camera = ? AND slot = ?", camera, slot.isoformat())
         return next(iter(rows), None)
 
     def record(self, record: BracketRecord) -> None:
         """Write or replace a bracket's row, durably; it is kept in memory while `blocked`."""
+        key = record.camera, record.slot
         try:
             self.record_all([replace(record, updated_utc=utc_now())])
         except LedgerFullError as error:
             self._block(error)
-            self._pending[record.camera, record.slot] = bounded(record)
+            self._pending[key] = records.bounded(record)
         else:
-            self._pending.pop((record.camera, record.slot), None)
+            self._pending.pop(key, None)
 
-    def record_all(self, records: Iterable[BracketRecord]) -> None:
+    def record_all(self, rows: Iterable[BracketRecord]) -> None:
         """Write rows as they are, with the times they were last changed at, all or none.
+
+        Parameters
+        ----------
+        rows : iterable of BracketRecord
 
         Raises
         ------
         LedgerFullError
             If they cannot be written now.
         """
-        rows = [to_row(bounded(record)) for record in records]
+        values = [records.to_row(records.bounded(row)) for row in rows]
         with self._transaction():
-            self._db.executemany(
-                f"INSERT OR REPLACE INTO brackets ({_NAMES}) VALUES ({_MARKS})", rows
-            )
+            self._db.executemany(_INSERT, values)
 
     def to_retry(
         self,
@@ -179,7 +171,7 @@ class Ledger:
         max_attempts: int,
         *,
         after: datetime | None = None,
-        limit: int | None = None,
+        limit: int = _NO_LIMIT,
     ) -> list[BracketRecord]:
         """Return brackets to be merged again: failed with attempts left, or asked for.
 
@@ -191,7 +183,7 @@ class Ledger:
         max_attempts : int
         after : datetime or None
             Only slots after this one.
-        limit : int or None
+        limit : int
             The first so many in the order of their slots.
         """
         # The planner alone would go through all rows of the camera, at every start.
@@ -200,40 +192,49 @@ class Ledger:
         asked = f"{table} brackets_asked {of_camera} AND asked = 1"
         condition = (
             f"slot IN ({failed} AND attempts < ?4 UNION ALL {asked})"
-            " AND (asked = 1 OR substr(ifnull(reason, ''), 1, ?5) != ?6)"
+            " AND (asked = 1 OR ifnull(reason, '') NOT LIKE ?5)"
         )
-        values = (max_attempts, len(WAITS_FOR_CURVE), WAITS_FOR_CURVE)
-        return self._following(camera, condition, after, limit, *values)
+        return self._walk(camera, condition, after, limit, max_attempts, f"{WAITS_FOR_CURVE}%")
 
     def finished(
-        self, camera: str, *, after: datetime | None = None, limit: int
+        self, camera: str, *, after: datetime | None, before: datetime | None, limit: int
     ) -> list[BracketRecord]:
-        """Return brackets that nothing is to be done for: the first `limit` slots after `after`."""
-        return self._following(camera, "state != 'failed' AND asked = 0", after, limit)
+        """Return brackets that nothing is to be done for, in the order of their slots.
 
-    def _following(
-        self, camera: str, condition: str, after: datetime | None, limit: int | None, *values: Any
+        Parameters
+        ----------
+        camera : str
+        after, before : datetime or None
+            Only slots between these.
+        limit : int
+            The first so many.
+        """
+        condition = "slot < ?4 AND state != 'failed' AND asked = 0"
+        return self._walk(camera, condition, after, limit, before.isoformat() if before else "~")
+
+    def _walk(
+        self, camera: str, condition: str, after: datetime | None, limit: int, *values: Any
     ) -> list[BracketRecord]:
         """Read on until there are `limit` readable rows: a page of damage must not end a walk."""
         found: list[BracketRecord] = []
         since: Any = "" if after is None else after.isoformat()
-        while limit is None or len(found) < limit:
-            wanted = -1 if limit is None else limit - len(found)
+        while len(found) < limit:
             rows = self._all(
                 f"SELECT {_NAMES} FROM brackets WHERE camera = ?1 AND slot > ?2 AND {condition}"
                 " ORDER BY slot LIMIT ?3",
-                (camera, since, wanted, *values),
+                (camera, since, limit, *values),
             )
-            found += self._readable(rows, from_row)
-            if limit is None or len(rows) < wanted or rows[-1][_SLOT] == since:
+            found += self._readable(rows, records.from_row)
+            last = rows[-1][NAMES.index("slot")] if rows else since
+            if len(rows) < limit or last == since:
                 break
-            since = rows[-1][_SLOT]
-        return found
+            since = last
+        return found[:limit]
 
     def ask_again(
         self, camera: str, *, slots: Sequence[datetime] = (), **which: Unpack[Which]
     ) -> list[datetime]:
-        """Mark brackets as to be merged again.
+        """Mark brackets as to be merged again; return their slots.
 
         Parameters
         ----------
@@ -245,11 +246,6 @@ class Ledger:
             and those among `slots`. `since`, `until`: of these states, only slots from the one on
             and before the other.
 
-        Returns
-        -------
-        list of datetime
-            The slots that were marked.
-
         Raises
         ------
         LedgerFullError
@@ -260,90 +256,82 @@ class Ledger:
         published = which.get("published", False)
         states = [s for s in ("failed", "skipped") if which[s]]
         states += ["published"] * (published and (since or until) is not None)
-        update = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND "
-        marked: list[str] = []
+        by_state = f"{_MARK} state = ? AND slot >= ? AND slot < ? RETURNING slot"
+        by_slot = f"{_MARK} slot = ? AND (state != 'published' OR ?) RETURNING slot"
+        marked: list[_Row] = []
         with self._transaction():
             for state in states:
-                found = "state = ? AND slot >= ? AND slot < ? RETURNING slot"
-                marked += [s for (s,) in self._db.execute(update + found, (camera, state, *span))]
+                marked += self._db.execute(by_state, (camera, state, *span))
             for slot in slots:
-                found = "slot = ? AND (state != 'published' OR ?) RETURNING slot"
-                values = (camera, slot.isoformat(), published)
-                marked += [s for (s,) in self._db.execute(update + found, values)]
-        return sorted(set(self._readable([(s,) for s in marked], _slot_of)))
+                marked += self._db.execute(by_slot, (camera, slot.isoformat(), published))
+        return sorted(set(self._readable(marked, lambda row: datetime.fromisoformat(row[0]))))
 
     def ask_without_curve(self, camera: str, since: datetime | None) -> int:
-        """Mark brackets that waited for a curve as to be merged.
+        """Mark brackets that waited for a curve as to be merged; return how many.
 
         Parameters
         ----------
         camera : str
         since : datetime or None
             UTC: also what was published without a curve after this time.
-
-        Returns
-        -------
-        int
-            How many brackets.
         """
-        update = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND "
         with self._transaction():
-            waited = "state = 'failed' AND substr(reason, 1, ?) = ?"
-            values = (camera, len(WAITS_FOR_CURVE), WAITS_FOR_CURVE)
-            count = self._db.execute(update + waited, values).rowcount
+            waited = f"{_MARK} state = 'failed' AND reason LIKE ?"
+            count = self._db.execute(waited, (camera, f"{WAITS_FOR_CURVE}%")).rowcount
             if since is not None:
-                published = "updated_utc >= ? AND state = 'published' AND substr(reason, 1, ?) = ?"
-                stamp = since.isoformat(timespec="milliseconds")
-                row = (camera, stamp, len(WITHOUT_CURVE), WITHOUT_CURVE)
-                count += self._db.execute(update + published, row).rowcount
+                published = f"{_MARK} updated_utc >= ? AND state = 'published' AND reason LIKE ?"
+                values = (camera, since.isoformat(timespec="milliseconds"), f"{WITHOUT_CURVE}%")
+                count += self._db.execute(published, values).rowcount
         return count
 
-    def recent_complete(self, camera: str, limit: int) -> list[BracketRecord]:
-        """Return the newest published complete brackets of a camera, newest first."""
-        return self._select(
-            "WHERE camera = ? AND state = 'published' AND complete = 1 ORDER BY slot DESC LIMIT ?",
-            (camera, limit),
-        )
+    def recent_complete(
+        self, camera: str, limit: int, *, without_curve: bool = False
+    ) -> list[BracketRecord]:
+        """Return the newest complete brackets of a camera, newest first.
 
-    def recent_without_curve(self, camera: str, limit: int) -> list[BracketRecord]:
-        """Return the newest complete brackets that no curve fitted, newest first.
-
-        Only the newest thousands are looked through: older ones are not worth a calibration.
+        Parameters
+        ----------
+        camera : str
+        limit : int
+        without_curve : bool
+            Those that no curve fitted, among the camera's newest thousands of rows; otherwise
+            those that are published.
         """
+        if not without_curve:
+            condition = "camera = ? AND state = 'published' AND complete = 1"
+            return self._select(f"{condition} ORDER BY slot DESC LIMIT ?", camera, limit)
         return self._select(
-            "WHERE camera = ?1 AND complete = 1 AND slot IN (SELECT slot FROM brackets"
-            " WHERE camera = ?1 ORDER BY slot DESC LIMIT ?2)"
-            " AND ((state = 'failed' AND substr(reason, 1, ?3) = ?4)"
-            " OR (state = 'published' AND substr(reason, 1, ?5) = ?6))"
-            " ORDER BY slot DESC LIMIT ?7",
-            (
-                camera,
-                _NEWEST_ROWS,
-                len(WAITS_FOR_CURVE),
-                WAITS_FOR_CURVE,
-                len(WITHOUT_CURVE),
-                WITHOUT_CURVE,
-                limit,
-            ),
+            "camera = ?1 AND complete = 1 AND slot IN (SELECT slot FROM brackets WHERE camera = ?1"
+            " ORDER BY slot DESC LIMIT ?2) AND ((state = 'failed' AND reason LIKE ?3)"
+            " OR (state = 'published' AND reason LIKE ?4)) ORDER BY slot DESC LIMIT ?5",
+            *(camera, _NEWEST_ROWS, f"{WAITS_FOR_CURVE}%", f"{WITHOUT_CURVE}%", limit),
         )
 
     def history(
-        self, *, camera: str | None = None, since: datetime | None = None, limit: int | None = None
+        self,
+        *,
+        camera: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
     ) -> list[BracketRecord]:
-        """Return rows in the order of their slots: the newest `limit` of those from `since` on."""
-        cameras = self.cameras() if camera is None else [camera]
-        most = -1 if limit is None else limit
+        """Return the newest rows in the order of their slots.
+
+        Parameters
+        ----------
+        camera : str or None
+            None: of all cameras.
+        since : datetime or None
+            Only slots from this one on.
+        limit : int or None
+            At most so many.
+        """
+        first, most = since.isoformat() if since else "", _NO_LIMIT if limit is None else limit
+        condition = "camera = ? AND slot >= ? ORDER BY slot DESC LIMIT ?"
         # Camera by camera: there is an order by slot only within each.
-        rows = [
-            record
-            for name in cameras
-            for record in self._select(
-                "WHERE camera = ? AND slot >= ? ORDER BY slot DESC LIMIT ?",
-                (name, "" if since is None else since.isoformat(), most),
-            )
-        ]
-        rows.sort(key=lambda record: (record.slot, record.camera))
-        return rows if limit is None else rows[max(0, len(rows) - limit) :]
+        names = self.cameras() if camera is None else [camera]
+        rows = [row for name in names for row in self._select(condition, name, first, most)]
+        rows.sort(key=lambda row: (row.slot, row.camera))
+        return rows[max(0, len(rows) - most) :]
 
     def cameras(self) -> list[str]:
         """Return the names of all cameras that have rows."""
@@ -353,34 +341,34 @@ class Ledger:
             " (SELECT min(camera) FROM brackets WHERE camera > name) FROM found WHERE name NOTNULL)"
             " SELECT name FROM found WHERE name NOTNULL"
         )
-        return self._readable(rows, _name_of)
+        return self._readable(rows, _name)
 
     def totals(self, camera: str) -> dict[str, int]:
         """Count a camera's brackets by state; takes a while in a table of years."""
         sql = "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state"
-        return {str(state): int(count) for state, count in self._all(sql, (camera,))}
+        return dict(self._all(sql, (camera,)))
 
     def last_change(self, camera: str) -> datetime | None:
         """Return the UTC time at which a row of this camera was last written."""
-        rows = self._all("SELECT max(updated_utc) FROM brackets WHERE camera = ?", (camera,))
-        return next(iter(self._readable([r for r in rows if r[0] is not None], _utc_of)), None)
+        return self._time("SELECT max(updated_utc) FROM brackets WHERE camera = ?", camera)
 
     # -- folders ------------------------------------------------------------------------------
 
     def folder_watermarks(self, camera: str) -> dict[str, int]:
-        """Return up to which modification time all files of a folder have rows.
+        """Return up to which modification time (ns) all files of a folder have rows.
 
-        Returns
-        -------
-        dict of str to int
-            Nanoseconds by folder, relative to the camera's watch folder. Empty before the first
-            start with this camera.
+        By folder, relative to the watch folder; empty before the first start with this camera.
         """
         rows = self._all("SELECT folder, mtime_ns FROM folders WHERE camera = ?", (camera,))
         return dict(self._readable(rows, _watermark))
 
     def set_folder_watermarks(self, camera: str, watermarks: Mapping[str, int]) -> bool:
         """Write such times, durably, in one transaction.
+
+        Parameters
+        ----------
+        camera : str
+        watermarks : mapping of str to int
 
         Returns
         -------
@@ -406,41 +394,42 @@ class Ledger:
         lookback : timedelta
             As configured; longer where an 0.1 daemon has not been up to date for longer.
         """
-        rows = self._all("SELECT caught_up_utc FROM marks WHERE camera = ?", (camera,))
-        since = next(iter(self._readable(rows, _utc_of)), None) or self.last_change(camera)
+        since = self._time("SELECT caught_up_utc FROM marks WHERE camera = ?", camera)
+        since = since or self.last_change(camera)
         if since is None:
             return lookback
         away = datetime.now(UTC) - since
         # A time in the future: a clock was wrong, and nothing is known.
-        return _EVERYTHING if away < -_CLOCK_WRONG else max(lookback, away + _SLACK)
+        return _EVERYTHING if away < -_CLOCK_WRONG else max(lookback, away + timedelta(hours=1))
 
     # -- curves -------------------------------------------------------------------------------
 
     def record_curve(self, decision: CurveDecision) -> None:
-        """Note what became of a candidate curve, durably; kept in memory while `blocked`."""
-        decision = replace(decision, decided_utc=decision.decided_utc or utc_now())
-        try:
-            self._write_curve(decision)
-        except LedgerFullError as error:
-            self._block(error)
-            self._pending_curves.append(decision)
+        """Note what became of a candidate curve, durably.
 
-    def _write_curve(self, decision: CurveDecision) -> None:
-        row = asdict(decision)
-        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        Parameters
+        ----------
+        decision : CurveDecision
+
+        Raises
+        ------
+        LedgerFullError
+            If it cannot be written now: then the curve is not to be used.
+        """
+        row = asdict(replace(decision, decided_utc=decision.decided_utc or utc_now()))
+        marks = ", ".join(f":{name}" for name in _CURVE)
         with self._transaction():
-            self._db.execute(f"INSERT INTO curves ({names}) VALUES ({marks})", tuple(row.values()))
+            self._db.execute(f"INSERT INTO curves ({', '.join(_CURVE)}) VALUES ({marks})", row)
 
     def curves(self, camera: str) -> list[CurveDecision]:
         """Return all decisions on a camera's curves, oldest first."""
-        names = ", ".join(CurveDecision.__slots__)
-        rows = self._all(f"SELECT {names} FROM curves WHERE camera = ? ORDER BY id", (camera,))
-        return self._readable(rows, curve_from_row)
+        sql = f"SELECT {', '.join(_CURVE)} FROM curves WHERE camera = ? ORDER BY id"
+        return self._readable(self._all(sql, (camera,)), records.curve_from_row)
 
     # -- requests of commands -----------------------------------------------------------------
 
     def add_request(self, kind: str, camera: str | None, arguments: Mapping[str, Any]) -> int:
-        """Leave a request for the running daemon, or for the next start.
+        """Leave a request for the running daemon, or for the next start; return its number.
 
         Parameters
         ----------
@@ -450,17 +439,12 @@ class Ledger:
             None: every camera.
         arguments : mapping
             JSON-able details.
-
-        Returns
-        -------
-        int
-            Its number, for `answer_to`.
         """
         oldest = (datetime.now(UTC) - _REQUESTS_KEPT).isoformat(timespec="milliseconds")
+        row = (kind, camera, json.dumps(dict(arguments)), utc_now())
+        insert = "INSERT INTO requests (kind, camera, arguments, asked_utc) VALUES (?, ?, ?, ?)"
         with self._transaction():
             self._db.execute("DELETE FROM requests WHERE asked_utc < ?", (oldest,))
-            row = (kind, camera, json.dumps(dict(arguments)), utc_now())
-            insert = "INSERT INTO requests (kind, camera, arguments, asked_utc) VALUES (?, ?, ?, ?)"
             return int(self._db.execute(insert, row).lastrowid or 0)
 
     def take_requests(self) -> list[Request]:
@@ -469,18 +453,23 @@ class Ledger:
             "SELECT id, kind, camera, arguments FROM requests WHERE ok IS NULL ORDER BY id LIMIT ?",
             (_MOST_REQUESTS,),
         )
-        requests = []
-        for row in rows:
-            if found := self._readable([row], _request):
-                requests += found
-            else:
-                self.answer_request(row[0], "the request cannot be read", ok=False)
+        requests = self._readable(rows, records.request_from_row)
+        for number in {row[0] for row in rows} - {request.id for request in requests}:
+            self.answer_request(number, "the request cannot be read", ok=False)
         return requests
 
     def answer_request(self, number: int, text: str, *, ok: bool) -> None:
-        """Answer a request; while the ledger cannot be written it is taken again later."""
+        """Answer a request; while the ledger cannot be written it is taken again later.
+
+        Parameters
+        ----------
+        number : int
+        text : str
+        ok : bool
+            Whether it was granted.
+        """
+        update = "UPDATE requests SET answer = ?, ok = ? WHERE id = ?"
         with suppress(LedgerFullError), self._transaction():
-            update = "UPDATE requests SET answer = ?, ok = ? WHERE id = ?"
             self._db.execute(update, (shown(text), int(ok), number))
 
     def answer_to(self, number: int) -> tuple[str, bool] | None:
@@ -491,14 +480,9 @@ class Ledger:
     # -- not writable, gone -------------------------------------------------------------------
 
     @property
-    def blocked(self) -> str | None:
-        """Why rows cannot be written now, None if they can; then nothing may be published."""
-        return self._blocked
-
-    @property
     def pending(self) -> int:
         """How many rows wait in memory to be written."""
-        return len(self._pending) + len(self._pending_curves)
+        return len(self._pending)
 
     def settle(self, now: float) -> None:
         """Write pending rows and look after the file; to be called several times a second.
@@ -519,7 +503,7 @@ class Ledger:
             place = self._place()
             if place != "there":
                 raise LedgerError(f"{self.path}: the file is {place} while in use; start again")
-        if self._blocked is None or now - self._settled < _SETTLE_EVERY:
+        if self.blocked is None or now - self._settled < _SETTLE_EVERY:
             return
         self._settled = now
         rows = self.pending
@@ -528,28 +512,22 @@ class Ledger:
             for key, record in list(self._pending.items()):
                 self.record_all([replace(record, updated_utc=utc_now())])
                 del self._pending[key]
-            while self._pending_curves:
-                self._write_curve(self._pending_curves[0])
-                del self._pending_curves[0]
-            self._prove_writable()
+            with self._transaction():
+                # A page that is written, or shows that none can be.
+                self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         except LedgerFullError as error:
-            self._blocked = str(error)
+            self.blocked = str(error)
             return
-        self._blocked = None
+        self.blocked = None
         event(log, logging.WARNING, "ledger written again", rows=rows)
-
-    def _prove_writable(self) -> None:
-        with self._transaction():
-            self._db.execute("DELETE FROM requests WHERE id < 0")
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def _block(self, error: LedgerFullError) -> None:
         if not self._owner:
             raise error
-        if self._blocked is None:
+        if self.blocked is None:
             text = "ledger cannot be written: nothing is published until it can"
             event(log, logging.ERROR, text, reason=str(error))
-        self._blocked = str(error)
+        self.blocked = str(error)
 
     def _place(self) -> str:
         try:
@@ -592,16 +570,20 @@ class Ledger:
                 self.path.with_name(SUSPECT_NAME).write_text(f"{found}\n")
         return found
 
-    def _select(self, tail: str, values: _Row) -> list[BracketRecord]:
-        rows = self._all(f"SELECT {_NAMES} FROM brackets {tail}", values)
-        return self._readable(rows, from_row)
+    def _select(self, condition: str, *values: Any) -> list[BracketRecord]:
+        rows = self._all(f"SELECT {_NAMES} FROM brackets WHERE {condition}", values)
+        return self._readable(rows, records.from_row)
+
+    def _time(self, sql: str, camera: str) -> datetime | None:
+        rows = [row for row in self._all(sql, (camera,)) if row[0] is not None]
+        return next(iter(self._readable(rows, _utc)), None)
 
     def _readable(self, rows: Iterable[_Row], read: Callable[[_Row], _T]) -> list[_T]:
         found = []
         for row in rows:
             try:
                 found.append(read(row))
-            except UNREADABLE as error:
+            except records.UNREADABLE as error:
                 self.unreadable += 1
                 if self._owner and self.unreadable <= _MOST_LOGGED:
                     text = "row of the ledger cannot be read, skipped"
@@ -609,17 +591,13 @@ class Ledger:
         return found
 
 
-def _slot_of(row: _Row) -> datetime:
-    return datetime.fromisoformat(row[0])
-
-
-def _name_of(row: _Row) -> str:
-    if not isinstance(row[0], str) or _REPLACED in row[0]:
+def _name(row: _Row) -> str:
+    if not isinstance(row[0], str) or "\N{REPLACEMENT CHARACTER}" in row[0]:
         raise TypeError(f"a camera is named {row[0]!r:.40}")
     return row[0]
 
 
-def _utc_of(row: _Row) -> datetime:
+def _utc(row: _Row) -> datetime:
     return datetime.fromisoformat(row[0]).astimezone(UTC)
 
 
@@ -628,13 +606,3 @@ def _watermark(row: _Row) -> tuple[str, int]:
     if not isinstance(folder, str) or not isinstance(at, int):
         raise TypeError(f"a folder is {row!r:.80}")
     return folder, at
-
-
-def _request(row: _Row) -> Request:
-    number, kind, camera, text = row
-    arguments = json.loads(text)
-    if not (isinstance(kind, str) and isinstance(arguments, dict)):
-        raise TypeError(f"a request is {row!r:.80}")
-    if not isinstance(camera, str | None):
-        raise TypeError(f"a camera is named {camera!r:.40}")
-    return Request(number, kind, camera, arguments)

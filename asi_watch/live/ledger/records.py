@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from pydantic import NaiveDatetime, TypeAdapter
 
 from asi_watch.brackets import SUPERSEDED, Exposure
 from asi_watch.files import shown
-from asi_watch.live.ledger.schema import TABLES
 
 RecordState = Literal["published", "skipped", "failed"]
 
@@ -59,7 +60,6 @@ class BracketRecord:
 
     Parameters
     ----------
-    camera : str
     slot : datetime
         Naive, in the clock of the file names.
     state : {"published", "skipped", "failed"}
@@ -67,34 +67,29 @@ class BracketRecord:
     revision : int
         1 for the first product, one more for every later one; 0: no product.
     attempts : int
-        How often merging was tried for this revision; see `tries` for what can never succeed.
+        Merges tried for this revision; see `tries` for what can never succeed.
     expected : int or None
-        How many exposures a complete bracket has; None while that is not known.
-    complete : bool
+        Exposures of a complete bracket; None while that is not known.
     inputs : tuple of Exposure
         What was merged, or would have been.
     rejected : tuple of RejectedFile
-        Files of this slot that were not: unusable, superseded by a newer duplicate, late. At most
-        `MOST_REJECTED` in a row of the ledger.
+        Files of this slot that were not; at most `MOST_REJECTED`, and `unlisted` more.
     products : tuple of str
         Relative to the camera's output folder.
-    curve_id, algorithm : str or None
     duplicates, late : int
-        How many exposures came twice; how many came after publication.
+        Exposures that came twice, and after publication.
     latency : float or None
         Seconds from the last input to the first product being durably in place.
     timings : dict
-        Seconds spent per step.
+        Seconds per step.
     reason : str or None
         Why it was skipped or failed; of a published bracket: what is unusual about it.
     updated_utc : str
         ISO time of the row's last change.
-    unlisted : int
-        How many more files were rejected than `rejected` lists.
     """
 
     camera: str
-    slot: datetime
+    slot: NaiveDatetime
     state: RecordState
     revision: int = 0
     attempts: int = 0
@@ -139,7 +134,7 @@ class CurveDecision:
     curve_id: str
     path: str
     base_id: str | None
-    verdict: str
+    verdict: Literal["adopted", "rejected"]
     reason: str
     residual: float | None
     present_residual: float | None
@@ -181,117 +176,55 @@ def _cut(text: str) -> str:
 
 # -- rows and values --------------------------------------------------------------------------
 
-COLUMNS = tuple(name for name in TABLES["brackets"] if name != "asked")
+NAMES = tuple(f.name for f in fields(BracketRecord))
 """The columns that make a record."""
 
-_EXPOSURE = [f.name for f in fields(Exposure)]
-_COUNTS = ("revision", "attempts", "complete", "duplicates", "late", "unlisted")
-_KINDS: dict[str, Any] = {
-    **dict.fromkeys(_COUNTS, int),
-    **dict.fromkeys(("curve_id", "algorithm", "reason"), str | None),
-    "expected": int | None,
-    "latency": float | int | None,
-}
-"""What the columns hold; the others hold text."""
-
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 """What the functions below raise for values that make no sense."""
 
+_JSON = ("inputs", "rejected", "products", "timings")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (BracketRecord, CurveDecision, Request)
+}
+_T = TypeVar("_T", BracketRecord, CurveDecision, Request)
 
-def to_row(record: BracketRecord) -> tuple[Any, ...]:
-    """Return a record as values in the order of `COLUMNS`."""
-    values = {name: getattr(record, name) for name in COLUMNS}
-    values |= {
-        "slot": record.slot.isoformat(),
-        "complete": int(record.complete),
-        "inputs": json.dumps([exposure_to_json(e) for e in record.inputs]),
-        "rejected": json.dumps([asdict(r) for r in record.rejected]),
-        "products": json.dumps(record.products),
-        "timings": json.dumps(record.timings),
-    }
-    return tuple(values.values())
+
+def to_row(record: BracketRecord) -> dict[str, Any]:
+    """Return a record as the values of its columns."""
+    row = asdict(record) | {"slot": record.slot.isoformat()}
+    texts = {name: json.dumps(row[name], default=datetime.isoformat) for name in _JSON}
+    return row | texts
 
 
 def from_row(row: tuple[Any, ...]) -> BracketRecord:
-    """Read a record from values in the order of `COLUMNS`.
-
-    Raises
-    ------
-    UNREADABLE
-        If the values make no sense.
-    """
-    named = dict(zip(COLUMNS, row, strict=True))
-    # SQLite keeps any value in any column.
-    for name, value in named.items():
-        if not isinstance(value, _KINDS.get(name, str)):
-            raise TypeError(f"{name} is {value!r:.40}")
-    if named["state"] not in ("published", "skipped", "failed"):
-        raise ValueError(f"state is {named['state']!r:.40}")
-    if datetime.fromisoformat(named["updated_utc"]).tzinfo is None:
-        raise ValueError(f"updated_utc is {named['updated_utc']!r:.40}")
-    named["slot"] = naive_time(named["slot"])
-    named["complete"] = bool(named["complete"])
-    named["inputs"] = tuple(_exposure(e) for e in json.loads(named["inputs"]))
-    named["rejected"] = tuple(_rejected(r) for r in json.loads(named["rejected"]))
-    named["products"] = tuple(json.loads(named["products"]))
-    if not all(isinstance(product, str) for product in named["products"]):
-        raise TypeError("a product is no path")
-    named["timings"] = dict(json.loads(named["timings"]))
-    return BracketRecord(**named)
+    """Read a record from values in the order of `NAMES`."""
+    record = _read(BracketRecord, row, _JSON)
+    if datetime.fromisoformat(record.updated_utc).tzinfo is None:
+        raise ValueError(f"updated_utc is {record.updated_utc!r:.40}")
+    if any(exposure.timestamp.tzinfo is not None for exposure in record.inputs):
+        raise ValueError("an exposure's time has a time zone")
+    return record
 
 
 def curve_from_row(row: tuple[Any, ...]) -> CurveDecision:
-    """Read a decision on a curve from the values of its fields.
-
-    Raises
-    ------
-    UNREADABLE
-        If the values make no sense.
-    """
-    decision = CurveDecision(*row)
-    texts = (decision.camera, decision.curve_id, decision.path, decision.reason)
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"a curve is {row!r:.80}")
-    if decision.verdict not in ("adopted", "rejected"):
-        raise ValueError(f"the verdict on a curve is {decision.verdict!r:.40}")
-    if not isinstance(decision.channels, int | None):
-        raise TypeError(f"channels is {decision.channels!r:.40}")
-    return decision
+    """Read a decision on a curve from the values of its fields."""
+    return _read(CurveDecision, row)
 
 
-def exposure_to_json(exposure: Exposure) -> dict[str, Any]:
-    """Return an exposure as a mapping for JSON."""
-    return {name: getattr(exposure, name) for name in _EXPOSURE} | {
-        "timestamp": exposure.timestamp.isoformat()
-    }
+def request_from_row(row: tuple[Any, ...]) -> Request:
+    """Read a request from the values of its fields."""
+    return _read(Request, row, ("arguments",))
 
 
-def _exposure(value: dict[str, Any]) -> Exposure:
-    exposure = Exposure(**{**value, "timestamp": naive_time(value["timestamp"])})
-    if not (isinstance(exposure.path, str) and isinstance(exposure.exposure_us, int | float)):
-        raise TypeError(f"an exposure is {value!r:.80}")
-    return exposure
-
-
-def _rejected(value: dict[str, Any]) -> RejectedFile:
-    rejected = RejectedFile(**value)
-    if not (isinstance(rejected.path, str) and isinstance(rejected.reason, str)):
-        raise TypeError(f"a rejected file is {value!r:.80}")
-    return rejected
-
-
-def naive_time(text: str) -> datetime:
-    """Read a time in the clock of the file names.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or one with a time zone.
-    """
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is not None:
-        raise ValueError(f"{text} is no time of a file name")
-    return moment
+def _read(kind: type[_T], row: tuple[Any, ...], json_names: tuple[str, ...] = ()) -> _T:
+    # SQLite keeps any value in any column, and pydantic takes bytes for text.
+    if any(isinstance(value, bytes) for value in row):
+        raise TypeError("bytes in the place of text")
+    values = dict(zip((f.name for f in fields(kind)), row, strict=True))
+    found: _T = _ADAPTERS[kind].validate_python(
+        values | {name: json.loads(values[name]) for name in json_names}
+    )
+    return found
 
 
 def utc_now() -> str:

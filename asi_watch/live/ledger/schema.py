@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 from asi_watch.errors import AsiWatchError
 
@@ -17,43 +16,28 @@ _BUSY_SECONDS = 5.0
 _CHECK_SECONDS = 5.0
 _CHECK_STEPS = 20_000
 
-# Entry n brings a ledger of schema version n to n + 1. Never edit one that has shipped.
+# Entry n brings a ledger of schema version n to n + 1. Never change one that has shipped.
 MIGRATIONS = (
     """
     CREATE TABLE brackets (
-        camera      TEXT NOT NULL,
-        slot        TEXT NOT NULL,
-        state       TEXT NOT NULL CHECK (state IN ('published', 'skipped', 'failed')),
-        revision    INTEGER NOT NULL,
-        attempts    INTEGER NOT NULL,
-        expected    INTEGER,
-        complete    INTEGER NOT NULL,
-        inputs      TEXT NOT NULL,
-        rejected    TEXT NOT NULL,
-        products    TEXT NOT NULL,
-        curve_id    TEXT,
-        algorithm   TEXT,
-        duplicates  INTEGER NOT NULL,
-        late        INTEGER NOT NULL,
-        latency     REAL,
-        timings     TEXT NOT NULL,
-        reason      TEXT,
-        updated_utc TEXT NOT NULL,
+        camera TEXT NOT NULL, slot TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('published', 'skipped', 'failed')),
+        revision INTEGER NOT NULL, attempts INTEGER NOT NULL,
+        expected INTEGER, complete INTEGER NOT NULL,
+        inputs TEXT NOT NULL, rejected TEXT NOT NULL, products TEXT NOT NULL,
+        curve_id TEXT, algorithm TEXT,
+        duplicates INTEGER NOT NULL, late INTEGER NOT NULL,
+        latency REAL, timings TEXT NOT NULL,
+        reason TEXT, updated_utc TEXT NOT NULL,
         PRIMARY KEY (camera, slot)
     ) WITHOUT ROWID;
     CREATE INDEX brackets_by_state ON brackets (camera, state, slot);
     CREATE TABLE curves (
-        id          INTEGER PRIMARY KEY,
-        camera      TEXT NOT NULL,
-        curve_id    TEXT NOT NULL,
-        path        TEXT NOT NULL,
-        base_id     TEXT,
-        verdict     TEXT NOT NULL CHECK (verdict IN ('adopted', 'rejected')),
-        reason      TEXT NOT NULL,
-        residual    REAL,
-        present_residual REAL,
-        brackets    INTEGER NOT NULL,
-        decided_utc TEXT NOT NULL
+        id INTEGER PRIMARY KEY, camera TEXT NOT NULL,
+        curve_id TEXT NOT NULL, path TEXT NOT NULL, base_id TEXT,
+        verdict TEXT NOT NULL CHECK (verdict IN ('adopted', 'rejected')),
+        reason TEXT NOT NULL, residual REAL, present_residual REAL,
+        brackets INTEGER NOT NULL, decided_utc TEXT NOT NULL
     );
     CREATE INDEX curves_by_camera ON curves (camera, id);
     """,
@@ -63,9 +47,7 @@ MIGRATIONS = (
     ALTER TABLE brackets ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX brackets_asked ON brackets (camera, slot) WHERE asked = 1;
     CREATE TABLE offsets (
-        camera      TEXT NOT NULL,
-        since       TEXT NOT NULL,
-        offset_us   INTEGER NOT NULL,
+        camera TEXT NOT NULL, since TEXT NOT NULL, offset_us INTEGER NOT NULL,
         PRIMARY KEY (camera, since)
     ) WITHOUT ROWID;
     """,
@@ -80,40 +62,16 @@ MIGRATIONS = (
     ALTER TABLE brackets ADD COLUMN unlisted INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE curves ADD COLUMN channels INTEGER;
     CREATE TABLE folders (
-        camera      TEXT NOT NULL,
-        folder      TEXT NOT NULL,
-        mtime_ns    INTEGER NOT NULL,
+        camera TEXT NOT NULL, folder TEXT NOT NULL, mtime_ns INTEGER NOT NULL,
         PRIMARY KEY (camera, folder)
     ) WITHOUT ROWID;
     CREATE TABLE requests (
-        id          INTEGER PRIMARY KEY,
-        kind        TEXT NOT NULL,
-        camera      TEXT,
-        arguments   TEXT NOT NULL,
-        asked_utc   TEXT NOT NULL,
-        answer      TEXT,
-        ok          INTEGER
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, camera TEXT, arguments TEXT NOT NULL,
+        asked_utc TEXT NOT NULL, answer TEXT, ok INTEGER
     );
     CREATE INDEX requests_open ON requests (id) WHERE ok IS NULL;
     """,
 )
-
-TABLES = {
-    "brackets": (
-        "camera", "slot", "state", "revision", "attempts", "expected", "complete", "inputs",
-        "rejected", "products", "curve_id", "algorithm", "duplicates", "late", "latency",
-        "timings", "reason", "updated_utc", "asked", "unlisted",
-    ),
-    "curves": (
-        "id", "camera", "curve_id", "path", "base_id", "verdict", "reason", "residual",
-        "present_residual", "brackets", "decided_utc", "channels",
-    ),
-    "offsets": ("camera", "since", "offset_us"),
-    "marks": ("camera", "caught_up_utc"),
-    "folders": ("camera", "folder", "mtime_ns"),
-    "requests": ("id", "kind", "camera", "arguments", "asked_utc", "answer", "ok"),
-}  # fmt: skip
-"""Tables and their columns after all migrations."""
 
 
 class LedgerError(AsiWatchError):
@@ -158,22 +116,15 @@ def ledger_error(path: object, error: sqlite3.Error, *, writing: bool = False) -
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _DAMAGED or isinstance(error, sqlite3.InternalError):
         return LedgerDamagedError(f"{path}: {error}")
-    if writing and code in _LATER:
-        return LedgerFullError(f"{path}: {error}")
-    return LedgerError(f"{path}: {error}")
+    return (LedgerFullError if writing and code in _LATER else LedgerError)(f"{path}: {error}")
 
 
-# -- opening ----------------------------------------------------------------------------------
-
-
-def open_own(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
+def open_own(path: Path) -> sqlite3.Connection:
     """Open the ledger for the daemon: made if missing, migrated, checked.
 
-    Returns
-    -------
-    connection : sqlite3.Connection
-    identity : tuple of int
-        Device and inode of the file.
+    Parameters
+    ----------
+    path : Path
 
     Raises
     ------
@@ -199,11 +150,7 @@ def open_own(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
         # Single rows are looked up; a larger cache would only hold memory.
         db.execute("PRAGMA cache_size = -512")
         _migrate(db, path)
-        for table, columns in TABLES.items():
-            found = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
-            if found != list(columns):
-                raise LedgerDamagedError(f"{path}: its table {table} is not that of a ledger")
-        if finding := quick_check(db, _CHECK_SECONDS):
+        if finding := _odd_table(db, path) or quick_check(db, _CHECK_SECONDS):
             raise LedgerDamagedError(f"{path}: {finding}")
     except sqlite3.Error as error:
         db.close()
@@ -211,12 +158,16 @@ def open_own(path: Path) -> tuple[sqlite3.Connection, tuple[int, int]]:
     except LedgerError:
         db.close()
         raise
-    status = path.stat()
-    return db, (status.st_dev, status.st_ino)
+    return db
 
 
 def open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open the ledger for a command, beside a running daemon or without one.
+
+    Parameters
+    ----------
+    path : Path
+    read_only : bool
 
     Raises
     ------
@@ -228,11 +179,10 @@ def open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
         raise LedgerError(f"{path}: no ledger yet; has the daemon run here?")
     db = _connect(path)
     try:
-        if not _pragma(db, "user_version") and not _tables(db):
+        if _is_empty(db):
             # The daemon is just making it. Until then a ledger without rows is read instead.
             db.close()
-            db = sqlite3.connect(":memory:", isolation_level=None)
-            _migrate(db, path)
+            db = _empty_ledger(path)
         if read_only:
             db.execute("PRAGMA query_only = ON")
         version = _version(db, path)
@@ -246,12 +196,13 @@ def open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def quick_check(db: sqlite3.Connection, seconds: float) -> str | None:
-    """Look through a whole database for damage, as long as that takes no longer than given.
+    """Return the first damage found in a database, None if none is found in time.
 
-    Returns
-    -------
-    str or None
-        The first finding; None if there is none.
+    Parameters
+    ----------
+    db : sqlite3.Connection
+    seconds : float
+        How long that may take.
     """
     deadline = time.monotonic() + seconds
     db.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_STEPS)
@@ -281,19 +232,30 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def _empty_ledger(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    _migrate(db, path)
+    return db
+
+
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    version = int(_pragma(db, "user_version"))
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise LedgerError(
             f"{path}: written by a newer asi-watch (schema {version}, this one knows"
             f" {len(MIGRATIONS)}); upgrade asi-watch or use another state_dir"
         )
-    return version
+    return int(version)
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return not (version or db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
     version = _version(db, path)
-    if version == 0 and _tables(db):
+    if version == 0 and not _is_empty(db):
         raise LedgerDamagedError(f"{path}: a database, but no ledger")
     for number in range(version, len(MIGRATIONS)):
         try:
@@ -307,14 +269,14 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             raise LedgerDamagedError(f"{path}: schema {version}, but {error}") from error
 
 
-def _tables(db: sqlite3.Connection) -> int:
-    (count,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    return int(count)
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> Any:
-    (value,) = db.execute(f"PRAGMA {name}").fetchone()
-    return value
+def _odd_table(db: sqlite3.Connection, path: Path) -> str | None:
+    """Say which table is missing or has other columns than that of a new ledger."""
+    columns = "SELECT name FROM pragma_table_info(?) ORDER BY cid"
+    with closing(_empty_ledger(path)) as new:
+        for table in new.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            if db.execute(columns, table).fetchall() != new.execute(columns, table).fetchall():
+                return f"its table {table[0]} is not that of a ledger"
+    return None
 
 
 def _opening_error(path: Path, error: sqlite3.Error) -> LedgerError:

@@ -19,8 +19,13 @@ from asi_watch.config.model import CameraConfig
 from asi_watch.live.curves import in_use
 from asi_watch.live.curves.in_use import CurvesInUse, choose_curves
 from asi_watch.live.curves.recalibration import Recalibration
-from asi_watch.live.ledger.ledger import CurveDecision, Ledger
-from asi_watch.live.ledger.records import WAITS_FOR_CURVE, WITHOUT_CURVE, BracketRecord
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import (
+    WAITS_FOR_CURVE,
+    WITHOUT_CURVE,
+    BracketRecord,
+    CurveDecision,
+)
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.response_files import load_curve, response_bytes
 

@@ -10,13 +10,12 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.live.ledger.ledger import (
     FILE_NAME,
-    CurveDecision,
     Ledger,
     LedgerDamagedError,
     LedgerError,
     LedgerFullError,
 )
-from asi_watch.live.ledger.records import MOST_REJECTED, BracketRecord, RejectedFile
+from asi_watch.live.ledger.records import MOST_REJECTED, BracketRecord, CurveDecision, RejectedFile
 from asi_watch.live.ledger.schema import MIGRATIONS
 
 NOON = datetime(2026, 6, 21, 12)
@@ -190,7 +189,7 @@ def test_a_full_disk_is_told_from_other_errors_and_leaves_no_transaction(tmp_pat
 
 
 def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Path) -> None:
-    curve = CurveDecision("roof", "aa", "/c/aa.npz", None, "adopted", "first", 0.1, None, 3)
+    curve = CurveDecision("roof", "a" * 9000, "/c/aa.npz", None, "adopted", "x", 0.1, None, 3)
     with Ledger(tmp_path) as ledger:
         _make_full(ledger)
         for n in range(100):
@@ -198,7 +197,7 @@ def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Pat
         assert 0 < ledger.pending < 100
         assert "full" in (ledger.blocked or "")
         assert not ledger.set_folder_watermarks("roof", {f"{n}" * 500: n for n in range(200)})
-        for _ in range(20):
+        with pytest.raises(LedgerFullError):
             ledger.record_curve(curve)
         last = ledger.get("roof", NOON + 99 * timedelta(seconds=30))
         assert last is not None
@@ -211,7 +210,7 @@ def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Pat
         ledger.settle(10.0)
         assert (ledger.blocked, ledger.pending) == (None, 0)
         assert len(ledger.history()) == 100
-        assert len(ledger.curves("roof")) == 20
+        assert ledger.curves("roof") == []
 
 
 def test_a_lock_that_somebody_holds_blocks_for_a_moment_and_loses_nothing(

@@ -18,7 +18,7 @@ from asi_watch.live.ledger import schema
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger, LedgerDamagedError, LedgerError
 from asi_watch.live.ledger.rebuild import open_ledger
 from asi_watch.live.ledger.records import BracketRecord
-from asi_watch.live.ledger.schema import MIGRATIONS, TABLES
+from asi_watch.live.ledger.schema import MIGRATIONS
 
 NOON = datetime(2026, 6, 21, 12)
 
@@ -56,14 +56,6 @@ def test_every_earlier_schema_is_migrated_and_keeps_its_rows(tmp_path: Path, ver
         ledger.record(replace(bracket(0), state="published"))
     with Ledger(tmp_path, read_only=True) as ledger:
         assert ledger.totals("roof") == {"failed": 2, "published": 1}
-
-
-def test_the_tables_are_those_that_are_checked(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        tables = {
-            name for (name,) in ledger._all("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        }
-        assert tables == set(TABLES)
 
 
 @pytest.mark.parametrize("disk_full", [True, False])
