@@ -152,7 +152,7 @@ def test_a_ledger_that_cannot_be_moved_aside_is_told(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(LedgerError, match="cannot be moved aside"):
+    with pytest.raises(LedgerError, match="cannot be rebuilt"):
         open_ledger(tmp_path, ())
 
 
