@@ -197,7 +197,7 @@ class Ledger:
         return self._walk(camera, condition, after, limit, max_attempts, f"{WAITS_FOR_CURVE}%")
 
     def finished(
-        self, camera: str, *, after: datetime | None, before: datetime | None, limit: int
+        self, camera: str, *, after: datetime | None, before: datetime | None = None, limit: int
     ) -> list[BracketRecord]:
         """Return brackets that nothing is to be done for, in the order of their slots.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -191,9 +191,14 @@ _T = TypeVar("_T", BracketRecord, CurveDecision, Request)
 
 def to_row(record: BracketRecord) -> dict[str, Any]:
     """Return a record as the values of its columns."""
-    row = asdict(record) | {"slot": record.slot.isoformat()}
-    texts = {name: json.dumps(row[name], default=datetime.isoformat) for name in _JSON}
-    return row | texts
+    row = {name: getattr(record, name) for name in NAMES} | {"slot": record.slot.isoformat()}
+    return row | {name: json.dumps(row[name], default=_plain) for name in _JSON}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def from_row(row: tuple[Any, ...]) -> BracketRecord:
