@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from asi_watch.files import FolderChangedError, HeldFolder, answered
+from asi_watch.files import FolderChangedError, HeldFolder, answered, signature
 
 
 def put_file(held: HeldFolder, below: str, data: bytes) -> None:
@@ -172,3 +172,17 @@ def test_time_in_which_the_process_stood_still_is_no_waiting(
 
 def test_an_error_of_the_file_system_is_no_answer(tmp_path: Path) -> None:
     assert answered(10, (tmp_path / "not there").stat) == [None]
+
+
+def test_a_signature_tells_contents_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    first = signature(path)
+    assert first == signature(path)
+    assert first.size == 3
+    os.utime(path, ns=(5, 5))
+    assert signature(path) != first
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        signature(link)

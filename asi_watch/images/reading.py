@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 65536
 _EXIF_WITHIN = 4096
-_SUFFIXES = {"jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "jp2": (".jp2",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +61,14 @@ class Frame:
         BGR, or one channel for a grey image; as stored, never rotated.
     signature : FileSignature
         Which content of the file this is.
-    container : str
-        "jpeg", "png" or "jp2", by content.
     notes : tuple of str
-        What was odd without being wrong, such as a suffix that does not fit the content.
+        What was odd without being wrong.
     orientation : int
         Of the EXIF tag, which is not applied; 1 where there is none.
     """
 
     pixels: NDArray[np.uint8]
     signature: FileSignature
-    container: str
     notes: tuple[str, ...] = ()
     orientation: int = 1
 
@@ -110,18 +106,15 @@ def read_image(
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
     try:
-        pixels, container, notes = _decode(data, caps, allocate)
+        pixels, notes = _decode(data, caps, allocate)
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
     except OSError as error:
         reason = f"cannot be decoded ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - several times quicker
-    if suffix not in _SUFFIXES[container]:
-        notes.insert(0, f"content is {container}, suffix is {suffix or 'missing'!r}")
     for note in notes:
         logger.debug("%s: %s", shown(name), note)
-    return Frame(pixels, sign, container, tuple(notes), _orientation(data))
+    return Frame(pixels, sign, tuple(notes), _orientation(data))
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
@@ -169,16 +162,16 @@ def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
 
 def _decode(
     data: bytes, limits: ImageLimits, allocate: Allocate
-) -> tuple[NDArray[np.uint8], str, list[str]]:
-    """Return pixels, kind of file, and notes."""
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return pixels and notes."""
     header = read_header(data)
     if header.container == "jpeg":
         picture = JpegPicture(data, header)
         _check_size(picture.header, limits)
-        return picture.decode(allocate), "jpeg", picture.notes
+        return picture.decode(allocate), picture.notes
     _check_size(header, limits)
     decode = decode_png if header.container == "png" else decode_jp2
-    return decode(data, header), header.container, []
+    return decode(data, header), []
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:

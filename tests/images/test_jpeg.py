@@ -214,30 +214,20 @@ def test_sound_ones_of_many_settings_are_read(tmp_path: Path) -> None:
     for image, progressive, optimize, sampling, quality in itertools.product(
         scenes().values(), (False, True), (False, True), (0, 1, 2), (30, 98)
     ):
-        files = [
-            pil(
-                image,
-                quality=quality,
-                progressive=progressive,
-                optimize=optimize,
-                subsampling=sampling,
-            )
-        ]
+        kind: dict[str, Any] = {"progressive": progressive, "quality": quality}
+        files = [pil(image, optimize=optimize, subsampling=sampling, **kind)]
         if sampling == 0:
-            flags = [
-                cv2.IMWRITE_JPEG_PROGRESSIVE,
-                int(progressive),
-                cv2.IMWRITE_JPEG_RST_INTERVAL,
-                3,
-            ]
-            files.append(cv2.imencode(".jpg", image, [*flags, 1, quality])[1].tobytes())
-            files.append(pil(image, "L", progressive=progressive, quality=quality))
+            restarts = [cv2.IMWRITE_JPEG_RST_INTERVAL, 3, cv2.IMWRITE_JPEG_QUALITY, quality]
+            restarts += [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]
+            files += [cv2.imencode(".jpg", image, restarts)[1].tobytes(), pil(image, "L", **kind)]
         for data in files:
             expected = np.asarray(Image.open(io.BytesIO(data)))
             expected = expected.reshape(*expected.shape[:2], -1)[:, :, ::-1]
             assert np.array_equal(reread(tmp_path, data), expected)
             count += 1
     assert count >= 300
+    # Zero bytes of a flat picture are no hole.
+    assert bytes(64) in pil(scenes()["black"], optimize=True)
 
 
 # --- damaged ones -------------------------------------------------------------------------------

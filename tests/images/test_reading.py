@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import struct
@@ -10,7 +9,6 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,17 +32,7 @@ def test_a_colour_jpeg_gives_bgr_pixels_as_the_decoder_does(tmp_path: Path) -> N
     assert np.array_equal(frame.pixels, simplejpeg.decode_jpeg(jpeg(), "BGR"))
     assert np.abs(frame.pixels.astype(int) - sky()).mean() < 4
     assert frame.signature == signature(path)
-    assert frame.container == "jpeg"
     assert frame.notes == ()
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}]
-)
-def test_other_ordinary_jpegs_decode(tmp_path: Path, mode: str, options: dict[str, Any]) -> None:
-    frame = read_image(put(tmp_path, pillow(mode, **options)))
-    assert frame.pixels.shape == (96, 128, 1 if mode == "L" else 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -68,19 +56,9 @@ def test_an_interlaced_png_decodes(tmp_path: Path) -> None:
     passes = [(2, 2), (2, 1), (1, 3), (3, 2), (2, 5), (5, 4), (4, 9)]  # rows, columns of 9 × 9
     stream = b"".join((b"\0" + bytes([77] * 3 * columns)) * rows for rows, columns in passes)
     header = struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 1)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(stream))
-        + chunk(b"IEND", b"")
-    )
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(stream), b"IEND": b""}
+    data = png()[:8] + b"".join(chunk(kind, payload) for kind, payload in parts.items())
     assert np.array_equal(read_image(put(tmp_path, data, "a.png")).pixels, flat)
-
-
-def test_a_jp2_decodes_to_bgr(tmp_path: Path) -> None:
-    frame = read_image(put(tmp_path, jp2(), "a.jp2"))
-    assert frame.container == "jp2"
-    assert np.abs(frame.pixels.astype(int) - sky()).mean() < 4
 
 
 def test_orientation_is_not_applied(tmp_path: Path) -> None:
@@ -88,6 +66,7 @@ def test_orientation_is_not_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6
     frame = read_image(put(tmp_path, pillow("RGB", exif=exif)))
     assert frame.pixels.shape == (96, 128, 3)
+    assert frame.orientation == 6
 
 
 def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path: Path) -> None:
@@ -100,16 +79,8 @@ def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path: Path) -> None:
     str(caught.value).encode()
 
 
-def test_content_decides_and_an_odd_suffix_is_noted(tmp_path: Path) -> None:
-    frame = read_image(put(tmp_path, png(), "a.jpg"))
-    assert frame.container == "png"
-    assert frame.notes == ("content is png, suffix is '.jpg'",)
-
-
-def test_bytes_after_the_end_mark_do_no_harm(tmp_path: Path) -> None:
-    path = put(tmp_path, jpeg() + bytes(500))
-    assert read_image(path).pixels.shape == (96, 128, 3)
-    assert looks_complete(path)
+def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    assert np.array_equal(read_image(put(tmp_path, png(), "a.jpg")).pixels, sky())
 
 
 def test_memory_comes_from_the_pool_and_returns_to_it(tmp_path: Path) -> None:
@@ -122,14 +93,6 @@ def test_memory_comes_from_the_pool_and_returns_to_it(tmp_path: Path) -> None:
     again = read_image(path, allocate=pool.take)
     assert again.pixels.ctypes.data == address
     assert np.array_equal(again.pixels, expected)
-
-
-def test_a_flat_picture_of_zero_bytes_is_no_hole(tmp_path: Path) -> None:
-    black = np.zeros((512, 512, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(black).save(stream, "JPEG", optimize=True)
-    assert bytes(64) in stream.getvalue()
-    assert np.array_equal(read_image(put(tmp_path, stream.getvalue())).pixels, black)
 
 
 # --- the zoo ----------------------------------------------------------------------------------
@@ -335,21 +298,9 @@ def test_damaged_files_raise_nothing_but_image_errors(
 
 def test_looks_complete_is_cheap_and_never_wrong_about_half_files(tmp_path: Path) -> None:
     assert looks_complete(put(tmp_path, jpeg()))
+    assert looks_complete(put(tmp_path, jpeg() + bytes(500)))
     assert looks_complete(put(tmp_path, png(), "a.png"))
     assert looks_complete(put(tmp_path, jp2(), "a.jp2"))
     for data in (b"", bytes(100), jpeg()[:-1], png()[: len(png()) // 2]):
         assert not looks_complete(put(tmp_path, data))
     assert not looks_complete(tmp_path / "none.jpg")
-
-
-def test_a_signature_tells_contents_apart(tmp_path: Path) -> None:
-    path = put(tmp_path, b"one")
-    first = signature(path)
-    assert first == signature(path)
-    assert first.size == 3
-    os.utime(path, ns=(5, 5))
-    assert signature(path) != first
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    with pytest.raises(OSError, match="symbolic link"):
-        signature(link)
