@@ -16,19 +16,12 @@ from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
+from asi_watch import naming
 from asi_watch.brackets import Exposure, brackets_among, slot_of
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.config.values import format_duration
 from asi_watch.files import answered, shown
-from asi_watch.naming import (
-    MICROSECONDS_PER_UNIT,
-    NamePattern,
-    ParsedName,
-    is_hidden,
-    is_product_name,
-    unclear_labels,
-)
 
 if TYPE_CHECKING:
     from asi_watch.hdr.frame_checks import Sample
@@ -63,7 +56,7 @@ class NewestFiles:
     """
 
     camera: CameraConfig
-    fitting: tuple[tuple[str, ParsedName], ...]
+    fitting: tuple[tuple[str, naming.ParsedName], ...]
     """Newest first."""
     misfits: tuple[str, ...]
     others: tuple[str, ...]
@@ -127,9 +120,9 @@ def _newest_names(camera: CameraConfig) -> Iterator[str]:
                 found = {e.name: e.is_dir(follow_symlinks=False) for e in entries}
         except OSError:
             continue
-        names = sorted(name for name in found if not is_hidden(name))
+        names = sorted(name for name in found if not naming.is_hidden(name))
         folders += [f"{below}{name}/" for name in names if found[name]]
-        files = [n for n in reversed(names) if not found[n] and not is_product_name(n)]
+        files = [n for n in reversed(names) if not found[n] and not naming.is_product_name(n)]
         for name in files[: min(left, _MOST_OF_A_FOLDER)]:
             left -= 1
             yield f"{below}{name}"
@@ -169,17 +162,17 @@ def _labels(found: NewestFiles) -> Warnings:
         names = [path for path, _ in found.fitting] + list(found.misfits)
         expected = camera.bracket.exposures
         times = {f"{time:.15g}" for time in expected} if isinstance(expected, tuple) else set()
-        labels = {end for end in unclear_labels(names) if end.lstrip("0") not in times}
+        labels = {end for end in naming.unclear_labels(names) if end.lstrip("0") not in times}
         if labels:
             some = ", ".join(repr(label) for label in sorted(labels)[:3])
             text = f"the newest names end in {some}: labels, it seems, not times; say what they"
             yield ("exposure_labels",), f'{text} mean, such as {{"0": 2000, "02": 500}}'
     elif camera.exposure_labels_only:
-        numbers = NamePattern(camera.filename, camera.exposure_unit, {}, camera.timezone)
+        numbers = naming.NamePattern(camera.filename, camera.exposure_unit, {}, camera.timezone)
         missing = [(path, name) for path in found.misfits if (name := numbers.parse(path))]
         if missing:
             path, name = missing[0]
-            time = f"{name.exposure_us / MICROSECONDS_PER_UNIT[camera.exposure_unit]:.12g}"
+            time = f"{name.exposure_us / naming.MICROSECONDS_PER_UNIT[camera.exposure_unit]:.12g}"
             text = (
                 f"{len(missing)} of the {found.count} newest files are left out: their labels, as"
                 f" in {shown(path)!r}, are not among them; add what they mean, or write"
@@ -245,7 +238,7 @@ def _times_that_differ(
     found: NewestFiles, expected: tuple[float, ...], brackets: Sequence[set[float]]
 ) -> Iterator[str]:
     times = {parsed.exposure_us for _, parsed in found.fitting}
-    unit = MICROSECONDS_PER_UNIT[found.camera.exposure_unit]
+    unit = naming.MICROSECONDS_PER_UNIT[found.camera.exposure_unit]
     if times.isdisjoint(expected):
         some = _listed(sorted(times)[:6])
         yield f"none of them is in the newest files' names, which say {some} µs"

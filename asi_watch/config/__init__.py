@@ -6,11 +6,4 @@ from asi_watch.config.document import ConfigError
 from asi_watch.config.loading import dump_config, load_config, parse_config
 from asi_watch.config.model import CameraConfig, Config
 
-__all__ = [
-    "CameraConfig",
-    "Config",
-    "ConfigError",
-    "dump_config",
-    "load_config",
-    "parse_config",
-]
+__all__ = ["CameraConfig", "Config", "ConfigError", "dump_config", "load_config", "parse_config"]

@@ -14,10 +14,7 @@ from asi_watch.config.document import Way
 from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
 from asi_watch.config.values import format_duration
 from asi_watch.files import answered
-from asi_watch.naming import (
-    MICROSECONDS_PER_UNIT,
-    NamePattern,
-)
+from asi_watch.naming import MICROSECONDS_PER_UNIT, NamePattern
 
 # Seconds that the file systems of all folders together, and that one camera's, may take to answer.
 _FOLDERS_ANSWER_WITHIN, _CAMERA_ANSWERS_WITHIN = 2.0, 5.0

@@ -12,20 +12,14 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     model_validator,
 )
 
+from asi_watch import naming
 from asi_watch.config import values as v
-from asi_watch.naming import (
-    MICROSECONDS_PER_UNIT,
-    ExposureUnit,
-    NamePattern,
-    is_hidden,
-    is_product_name,
-)
+from asi_watch.naming import ExposureUnit, NamePattern
 
 if TYPE_CHECKING:
     from asi_watch.hdr.merge_settings import MergeSettings
@@ -45,10 +39,8 @@ PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 Order = Literal["newest", "oldest"]
 
 
-class Section(BaseModel):
+class Section(BaseModel, strict=True, frozen=True, extra="forbid", allow_inf_nan=False):
     """One mapping of the file: unknown keys and wrong types are refused, values never change."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LogConfig(Section):
@@ -304,7 +296,7 @@ class CameraConfig(Section):
             Without folders.
         """
         suffix = filename.rpartition(".")[2].lower()
-        ours = is_hidden(filename) or is_product_name(filename)
+        ours = naming.is_hidden(filename) or naming.is_product_name(filename)
         return suffix in self.extensions and not ours
 
     @property
@@ -319,7 +311,7 @@ class CameraConfig(Section):
         exposures = self.bracket.exposures
         if not isinstance(exposures, tuple):
             return exposures
-        return tuple(float(e * MICROSECONDS_PER_UNIT[self.exposure_unit]) for e in exposures)
+        return tuple(float(e * naming.MICROSECONDS_PER_UNIT[self.exposure_unit]) for e in exposures)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
