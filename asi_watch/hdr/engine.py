@@ -65,25 +65,15 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
     Parameters
     ----------
     job : Job
-        The bracket.
     codes : CodeTable
         What x becomes.
     first, last : int
-        Rows.
     out : ndarray, shape (last − first, S), uint8 or uint16
         C-contiguous. Samples outside the spans become 0.
     """
     if _kernel is not None:
-        _kernel.merge_codes(
-            *_arguments(job, first, last, out.shape[1]),
-            codes.scale,
-            codes.cells,
-            codes.count,
-            codes.edges,
-            codes.knots,
-            out.itemsize,
-            out,
-        )
+        tables = (codes.scale, codes.cells, codes.count, codes.edges, codes.knots)
+        _kernel.merge_codes(*_arguments(job, first, last, out.shape[1]), *tables, out.itemsize, out)
         return
     for rows, words in _sums(job, first, last):
         target = out[rows.start - first : rows.stop - first]
@@ -113,27 +103,18 @@ def merge_half(
     Parameters
     ----------
     job : Job
-        The bracket.
     codes : HalfCodes
         What x becomes.
     first, last : int
-        Rows.
     planes, validity : ndarray, shape (C, H, W), uint16 and uint8
         C-contiguous, of the whole picture; these rows are written. Samples outside the spans are
         under-exposed.
     """
     channels, _, width = planes.shape
     if _kernel is not None:
-        _kernel.merge_half(
-            *_arguments(job, first, last, width * channels),
-            codes.table.scale,
-            codes.table.cells,
-            codes.table.count,
-            codes.under,
-            channels,
-            planes,
-            validity,
-        )
+        arguments = _arguments(job, first, last, width * channels)
+        tables = (codes.table.scale, codes.table.cells, codes.table.count, codes.under)
+        _kernel.merge_half(*arguments, *tables, channels, planes, validity)
         return
     step = max(1, _BLOCK_SAMPLES // (width * channels))
     block = np.empty((min(step, last - first), width, channels), np.uint16)
@@ -177,9 +158,7 @@ def merge_radiance(
     Parameters
     ----------
     job : Job
-        The bracket.
     first, last : int
-        Rows.
     ln_radiance, validity : ndarray, shape (last − first, S), float32 and uint8
         C-contiguous; written to.
     """
@@ -187,16 +166,9 @@ def merge_radiance(
     unit, offset = tables.unit.astype(np.float32), tables.offset.astype(np.float32)
     maximum, special = tables.maximum.astype(np.float32), tables.special.astype(np.float32)
     if _kernel is not None:
-        _kernel.merge_radiance(
-            *_arguments(job, first, last, ln_radiance.shape[1]),
-            unit,
-            offset,
-            maximum,
-            special,
-            tables.validity,
-            ln_radiance,
-            validity,
-        )
+        arguments = _arguments(job, first, last, ln_radiance.shape[1])
+        values = (unit, offset, maximum, special, tables.validity)
+        _kernel.merge_radiance(*arguments, *values, ln_radiance, validity)
         return
     for rows, words in _sums(job, first, last):
         here = slice(rows.start - first, rows.stop - first)
@@ -223,13 +195,10 @@ def merge_uncertainty(
     Parameters
     ----------
     job : Job
-        The bracket.
     variance, scale
         From `variance_tables`.
     first, last : int
-        Rows.
     out : ndarray, shape (last − first, S), float32
-        The result.
     """
     weight_mask = np.uint64((1 << job.tables.weight_bits) - 1)
     for rows, words in _sums(job, first, last):
@@ -258,13 +227,10 @@ def _sums(job: Job, first: int, last: int) -> Iterator[tuple[slice, NDArray[np.u
     for start in range(first, last, height):
         rows = slice(start, min(start + height, last))
         words = block[: rows.stop - rows.start]
-        for i, (frame, table) in enumerate(zip(job.frames, job.tables.words, strict=True)):
+        words[...] = 0
+        for frame, table in zip(job.frames, job.tables.words, strict=True):
             for lane in range(LANES):
-                looked_up = table[lane].take(frame[rows, lane::LANES])
-                if i:
-                    words[:, lane::LANES] += looked_up
-                else:
-                    words[:, lane::LANES] = looked_up
+                words[:, lane::LANES] += table[lane].take(frame[rows, lane::LANES])
         yield rows, words
 
 

@@ -1,19 +1,8 @@
 """Whether the frames of a bracket fit their exposure times, and where the camera saturates.
 
 Both questions are answered from a small sample of each frame, about a millisecond for a bracket of
-five. `check_frames` answers both; every merge of this package asks it before it gives a result
-(`Merge.findings`), so that live and batch merges come to the same answer.
-
-How to use the findings (a merge has left the excluded exposures out already)::
-
-    merge = open_merge(settings, log_response, shape)
-    for pixels, time in zip(frames, times):
-        merge.add(pixels, time)
-    findings = merge.findings()
-    for note in findings.notes("µs"):  # to the log (once per camera for the white) and provenance
-        ...
-    for found in findings.excluded:  # move source number found.index from `sources` to `unusable`
-        ...found.reason("µs")
+five. Every merge asks `check_frames` before it gives a result (`Merge.findings`), so that live and
+batch merges come to the same answer.
 """
 
 from __future__ import annotations
@@ -23,13 +12,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.response import as_log_response
-
-__all__ = ["Contradiction", "Findings", "check_frames", "fits_high_clip", "sample_frame"]
 
 Sample = NDArray[np.uint8]
 
@@ -76,7 +64,7 @@ class Contradiction:
     excluded: bool = False
 
     def reason(self, unit: str) -> str:
-        """Say what is wrong, with times in `unit`.
+        """Say what is wrong.
 
         Parameters
         ----------
@@ -87,6 +75,12 @@ class Contradiction:
         if self.fitting_time is None:
             return text
         return f"{text}: {self.fitting_time:.3g} {unit} would fit the other exposures"
+
+    def _note(self, unit: str) -> str:
+        """Say in a sentence what is wrong and what became of the frame."""
+        time = f"{self.exposure_time:g} {unit}"
+        outcome = "left out" if self.excluded else "merged nevertheless"
+        return f"the exposure of {time} {self.reason(unit).replace(f' of {time}', '')}; {outcome}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +121,13 @@ class Findings:
         unit : str
             Of the exposure times, e.g. "µs".
         """
-        notes, unclear = [], []
-        for found in self.contradictions:
-            if found.fitting_time is None and not found.excluded:
-                unclear.append(f"{found.exposure_time:g}")
-                continue
-            time = f"{found.exposure_time:g} {unit}"
-            text = f"the exposure of {time} {found.reason(unit).replace(f' of {time}', '')}"
-            notes.append(f"{text}; {'left out' if found.excluded else 'merged nevertheless'}")
+        unclear = [f for f in self.contradictions if f.fitting_time is None and not f.excluded]
+        notes = [found._note(unit) for found in self.contradictions if found not in unclear]
         if unclear:
+            times = ", ".join(f"{found.exposure_time:g}" for found in unclear)
             notes.append(
-                f"the exposures of {', '.join(unclear)} {unit} contradict each other, and none can"
-                " be blamed; merged nevertheless: are the exposure times right and in order?"
+                f"the exposures of {times} {unit} contradict each other, and none can be blamed;"
+                " merged nevertheless: are the exposure times right and in order?"
             )
         if self.curve_misfit is not None and self.curve_misfit < -1:
             notes.append(
@@ -159,16 +148,12 @@ class Findings:
 
 
 def sample_frame(pixels: NDArray[np.uint8]) -> Sample:
-    """Take the sample of a frame that `check_frames` looks at.
+    """Take the sample of a frame that `check_frames` looks at: shape (n, C).
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, C), uint8
-
-    Returns
-    -------
-    ndarray, shape (n, C), uint8
-        About 40,000 pixels, the same places for every frame of one size.
+        About 40,000 of them are taken, at the same places of every frame of one size.
     """
     height, width, channels = pixels.shape
     # Odd, so that all places within the 8 × 8 blocks of JPEG occur.
@@ -198,10 +183,6 @@ def check_frames(
         Codes above are known to be saturated.
     exclude : bool
         Mark frames as excluded where the others agree without them.
-
-    Returns
-    -------
-    Findings
     """
     if len(samples) < 2:
         return Findings()
@@ -229,7 +210,9 @@ def check_frames(
 
 
 def fits_high_clip(brackets: Sequence[Sequence[Sample]], high_clip: int) -> int | None:
-    """Say whether `high_clip` fits a camera, for `check` and `calibrate`.
+    """Give the `high_clip` that would fit a camera, where it is lower than the configured one.
+
+    None where that fits or no bracket shows where the camera saturates.
 
     Parameters
     ----------
@@ -237,12 +220,6 @@ def fits_high_clip(brackets: Sequence[Sequence[Sample]], high_clip: int) -> int 
         Samples (`sample_frame`) of the frames of several brackets.
     high_clip : int
         The configured value.
-
-    Returns
-    -------
-    int or None
-        The `high_clip` that would fit: lower than the given one; None where that fits or no
-        bracket shows where the camera saturates.
     """
     whites = [white for samples in brackets if (white := camera_white(samples)) is not None]
     if not whites:
@@ -252,17 +229,14 @@ def fits_high_clip(brackets: Sequence[Sequence[Sample]], high_clip: int) -> int 
 
 
 def camera_white(samples: Sequence[Sample]) -> int | None:
-    """Find the code at which a camera saturates, if the frames show it.
+    """Find the code at which a camera saturates, the lowest over the channels.
+
+    None where it is 254 or 255, or nothing is saturated: where pixels of different brightness in
+    a darker frame do not end at one code in a brighter one.
 
     Parameters
     ----------
     samples : sequence of ndarray, shape (n, C), uint8
-
-    Returns
-    -------
-    int or None
-        Lowest over the channels; None where it is 254 or 255, or nothing is saturated: where
-        pixels of different brightness in a darker frame do not end at one code in a brighter one.
     """
     order = sorted(range(len(samples)), key=lambda i: float(samples[i].mean()))
     found: list[int] = []
@@ -333,8 +307,7 @@ def _compare_through_curve(
     return found, agreed, None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
+class _Pair(NamedTuple):
     """Two frames: median of ln E seen by the first minus ln E seen by the second.
 
     `exact` is False where the offset is a lower bound, because no pixel has codes in both frames
@@ -347,33 +320,32 @@ class _Pair:
     exact: bool
 
 
+def _close_pairs(count: int) -> list[tuple[int, int]]:
+    """Pairs of frames, of rising exposure time, that are close enough in it to be compared."""
+    return [(i, j) for i, j in combinations(range(count), 2) if j - i <= _RANKS_APART]
+
+
 def _compared_pairs(
     samples: Sequence[Sample], ln_t: NDArray[np.float64], curve: NDArray[np.float32], ceiling: int
 ) -> list[_Pair]:
-    """Compare the frames that are close in exposure time."""
+    """Compare close frames through the curve."""
     channels = curve.shape[1]
     if channels != samples[0].shape[1]:
         return []
     g = np.ascontiguousarray(curve.T)
     index = [(s + 256 * np.arange(channels, dtype=np.uint16)).ravel() for s in samples]
-    rank = np.argsort(np.argsort(ln_t, kind="stable"))
     pairs = []
-    for i, j in combinations(range(len(ln_t)), 2):
-        if abs(int(rank[i]) - int(rank[j])) > _RANKS_APART:
-            continue
+    for i, j in _close_pairs(len(ln_t)):
         step = float(ln_t[j] - ln_t[i])
-        found = [
-            one
-            for one in (
-                _seen_from(index[i], index[j], g, step, ceiling, -1),
-                _seen_from(index[j], index[i], g, -step, ceiling, 1),
-            )
-            if one is not None
-        ]
-        exact = any(one[1] for one in found)
-        values = [offset for offset, is_exact in found if is_exact == exact]
-        if values:
-            pairs.append(_Pair(i, j, sum(values) / len(values), exact))
+        found = (
+            _seen_from(index[i], index[j], g, step, ceiling, -1),
+            _seen_from(index[j], index[i], g, -step, ceiling, 1),
+        )
+        for exact in (True, False):
+            values = [one[0] for one in found if one is not None and one[1] == exact]
+            if values:
+                pairs.append(_Pair(i, j, sum(values) / len(values), exact))
+                break
     return pairs
 
 
@@ -458,13 +430,11 @@ def _compare_order(
     samples: Sequence[Sample], times: list[float]
 ) -> tuple[list[Contradiction], bool]:
     """Look for frames that are not brighter although their time is longer."""
-    rising = sorted(range(len(times)), key=lambda i: times[i])
-    wrong: list[tuple[int, int]] = []
-    for place, shorter in enumerate(rising):
-        for longer in rising[place + 1 : place + 1 + _RANKS_APART]:
-            ratio = times[longer] / times[shorter]
-            if ratio >= _LEAST_RATIO and _is_darker(samples[shorter], samples[longer], ratio):
-                wrong.append((shorter, longer))
+    wrong = [
+        (i, j)
+        for i, j in _close_pairs(len(times))
+        if _is_darker(samples[i], samples[j], times[j] / times[i])
+    ]
     if not wrong:
         return [], True
     blamed = [i for i in range(len(times)) if all(i in pair for pair in wrong)]
@@ -474,6 +444,9 @@ def _compare_order(
 
 
 def _is_darker(shorter: Sample, longer: Sample, ratio: float) -> bool:
+    """Whether a frame is not brighter than another, although its time is `ratio` times as long."""
+    if ratio < _LEAST_RATIO:
+        return False
     a, b = shorter.ravel().astype(np.int16), longer.ravel().astype(np.int16)
     # In the dark, noise and stray light hide what a longer exposure adds.
     useful = ((a >= _VISIBLE) & (a <= _BRIGHTEST)) | ((b >= _VISIBLE) & (b <= _BRIGHTEST))

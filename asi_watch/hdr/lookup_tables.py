@@ -26,7 +26,9 @@ from asi_watch.hdr.response import as_log_response
 
 LANES = 3
 
-_QUANTISATION_VARIANCE = 1.0 / 12.0
+# Of a small-pixel CMOS camera: electrons at code 255, and the standard deviation of the read-out.
+# Only their ratio moves the weights.
+FULL_WELL, READ_NOISE = 8000.0, 6.0
 # A dozen electrons: darker codes count only where every exposure is as dark, and an even mean is
 # then as good. It keeps the range of the weights within what integer sums hold to 1e-4 in ln E.
 _SMALLEST_NOISE_WEIGHT = 1.0 / 2048.0
@@ -36,52 +38,24 @@ _SHORT_NUMERATOR = 2**24 - 1
 _ROUNDING = 5e-5
 
 
-@dataclass(frozen=True)
-class NoiseModel:
-    """What the sensor adds to a perfect code; by default as in a small-pixel CMOS camera.
+def log_variance(log_response: ArrayLike) -> NDArray[np.float64]:
+    """Variance of g(z), that is of ln(irradiance × time), seen through one code: shape (256, C).
 
-    Parameters
-    ----------
-    full_well : float
-        Electrons that a pixel holds at code 255; only the ratio of both moves the weights.
-    read_noise : float
-        Standard deviation of the read-out, electrons.
-    """
-
-    full_well: float = 8000.0
-    read_noise: float = 6.0
-
-
-_DEFAULT_NOISE = NoiseModel()
-
-
-def log_variance(
-    log_response: ArrayLike, noise: NoiseModel = _DEFAULT_NOISE
-) -> NDArray[np.float64]:
-    """Variance of g(z), that is of ln(irradiance × time), seen through one code.
+    Of shot and read noise, and (g'(z))² / 12 of quantisation; finite and positive.
 
     Parameters
     ----------
     log_response : array_like, shape (256, C)
         g(z).
-    noise : NoiseModel
-        Shot and read noise; quantisation contributes (g'(z))² / 12.
-
-    Returns
-    -------
-    ndarray, shape (256, C), float64
-        In (ln units)²; finite and positive.
     """
     g = as_log_response(log_response).astype(np.float64)
-    electrons = noise.full_well * np.exp(g - g.max(axis=0))
-    sensor = (electrons + noise.read_noise**2) / electrons**2
+    electrons = FULL_WELL * np.exp(g - g.max(axis=0))
+    sensor = (electrons + READ_NOISE**2) / electrons**2
     slope = np.gradient(g, axis=0)
-    return np.asarray(sensor + slope**2 * _QUANTISATION_VARIANCE, dtype=np.float64)
+    return np.asarray(sensor + slope**2 * (1.0 / 12.0), dtype=np.float64)
 
 
-def weight_table(
-    weight_type: str, log_response: ArrayLike | None = None, channels: int = 1
-) -> NDArray[np.float64]:
+def weight_table(weight_type: str, log_response: ArrayLike | None = None) -> NDArray[np.float64]:
     """Weight w(z) of every code, per channel: shape (256, C), float64.
 
     Parameters
@@ -91,12 +65,9 @@ def weight_table(
         variance of ln E, scaled to a maximum of 1 and not below 1/2048. All are zero at 0 and
         255. Others raise ValueError.
     log_response : array_like, shape (256, C), optional
-        g(z); `noise` needs it.
-    channels : int
-        Number of columns when there is no response.
+        g(z), which `noise` needs; without it C is 1.
     """
-    if log_response is not None:
-        channels = as_log_response(log_response).shape[1]
+    channels = 1 if log_response is None else as_log_response(log_response).shape[1]
     z = np.arange(256, dtype=np.float64)
     if weight_type == "triangle":
         weights = np.minimum(z, 255.0 - z)
@@ -153,22 +124,16 @@ class WeightedMean:
     highest: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, settings: MergeSettings, log_response: ArrayLike | None, channels: int
-    ) -> WeightedMean:
-        """Prepare a merge; ValueError if the response is missing or has other channels.
+    def of(cls, settings: MergeSettings, curve: NDArray[np.float32]) -> WeightedMean:
+        """Prepare a merge.
 
         Parameters
         ----------
-        settings, log_response
-            As for `merging.open_merge`.
-        channels : int
-            Of the pictures.
+        settings : MergeSettings
+            Of a weighted mean.
+        curve : ndarray, shape (256, C), float32
+            g(z).
         """
-        if log_response is None:
-            raise ValueError(f"'{settings.algorithm}' needs a response curve")
-        curve = as_log_response(log_response)
-        check_channels(curve, channels)
         g = curve.astype(np.float64)
         weights, variance = weight_table(settings.weight_type, curve), log_variance(curve)
         low, high = settings.low_clip, settings.high_clip
@@ -196,19 +161,6 @@ class WeightedMean:
         weights = self.weights.copy()
         weights[code:] = 0.0
         return replace(self, weights=weights, brightest=code)
-
-
-def check_channels(curve: NDArray[np.float32], channels: int) -> None:
-    """Refuse, by ValueError, a curve for pictures of other channels.
-
-    Parameters
-    ----------
-    curve : ndarray, shape (256, C)
-    channels : int
-        Of the pictures.
-    """
-    if curve.shape[1] != channels:
-        raise ValueError(f"the response has {curve.shape[1]} channels, the pictures {channels}")
 
 
 @dataclass(frozen=True, eq=False)

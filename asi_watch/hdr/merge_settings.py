@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
+from asi_watch.hdr.response import as_log_response
 
 Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
@@ -177,8 +178,11 @@ class Merge(ABC):
     def __init__(
         self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape
     ) -> None:
+        curve = None if log_response is None else as_log_response(log_response)
+        if curve is not None and curve.shape[1] != shape[2]:
+            raise ValueError(f"the response has {curve.shape[1]} channels, the pictures {shape[2]}")
         self.shape = shape
-        self._settings, self._log_response = settings, log_response
+        self._settings, self._log_response = settings, curve
         self._frames: list[Pixels] = []
         self._times: list[float] = []
         self._samples: list[Sample] = []

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.disc import clear_outside
-from asi_watch.hdr.lookup_tables import check_channels, remap_codes
+from asi_watch.hdr.lookup_tables import remap_codes
 from asi_watch.hdr.merge_settings import (
     HalfRadiance,
     Merge,
@@ -60,10 +60,7 @@ class OpencvMerge(Merge):
     def __init__(
         self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape, threads: int
     ) -> None:
-        self._response = None if log_response is None else as_log_response(log_response)
-        if self._response is not None:
-            check_channels(self._response, shape[2])
-        super().__init__(settings, self._response, shape)
+        super().__init__(settings, log_response, shape)
         self._threads = threads
         disc = settings.sky_disc
         self._inside = None if disc is None else disc.mask(shape)
@@ -107,7 +104,7 @@ class OpencvMerge(Merge):
     def _weighted(self) -> WeightedMerge:
         if self._settings.algorithm == "mertens":
             raise ValueError("exposure fusion ('mertens') makes no radiance; use a debevec merge")
-        response = self._response
+        response = self._log_response
         if response is None:
             stretched, given = self._stretched()
             linear = self._linear_response(stretched, _scaled(given)[0])
@@ -168,9 +165,9 @@ class OpencvMerge(Merge):
 
     def _linear_response(self, frames: list[Pixels], times: Plane) -> Plane:
         """exp(g), shape (256, C): of the curve given, or of OpenCV's CalibrateDebevec."""
-        if self._response is not None:
+        if self._log_response is not None:
             # MergeDebevec takes the logarithm of its response itself.
-            return np.exp(self._response.astype(np.float64)).astype(np.float32)
+            return np.exp(self._log_response.astype(np.float64)).astype(np.float32)
         _check_information(frames)
         found = cv2.createCalibrateDebevec().process(frames, times)
         return np.asarray(found, dtype=np.float32).reshape(256, self.shape[2])

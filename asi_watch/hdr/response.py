@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 ChannelOrder = Literal["BGR", "RGB"]
 Severity = Literal["refuse", "warn"]
 
-CHANNEL_NAMES = {1: ("grey",), 3: ("blue", "green", "red")}
+_CHANNEL_NAMES = {1: ("grey",), 3: ("blue", "green", "red")}
 """Names of the channels of a curve, in the order of its columns."""
 
 # Codes judged for their course: beyond them noise and saturation leave a curve little to stand on.
@@ -35,15 +35,10 @@ class ResponseCurve:
     Parameters
     ----------
     log_response : ndarray, shape (256, C), float32
-        g(z) per channel, channels in BGR order; made read-only.
+        g(z) per channel, channels in BGR order; made read-only. ValueError as `as_log_response`.
     metadata : mapping
         What the curve's file says about it. `channel_order` there describes the file, not this
         array.
-
-    Raises
-    ------
-    ValueError
-        If the array is not (256, C) with C = 1 or 3, or holds a value that is not finite.
     """
 
     log_response: NDArray[np.float32]
@@ -71,16 +66,7 @@ def as_log_response(response: ArrayLike) -> NDArray[np.float32]:
     Parameters
     ----------
     response : array_like, shape (256,), (256, C) or (256, 1, C)
-        g(z) in the ln domain.
-
-    Returns
-    -------
-    ndarray, shape (256, C), float32
-
-    Raises
-    ------
-    ValueError
-        If the shape is another one or a value is not finite.
+        g(z) in the ln domain, C 1 or 3; ValueError for other shapes and values not finite.
     """
     curve = np.asarray(response, dtype=np.float32)
     if curve.ndim == 3 and curve.shape[1] == 1:
@@ -114,24 +100,19 @@ class CurveProblem:
 
 
 def judge_curve(response: ArrayLike) -> tuple[CurveProblem, ...]:
-    """Judge whether an array can be the log response of a camera.
+    """Judge whether an array can be the log response of a camera: problems that refuse first.
 
     Parameters
     ----------
     response : array_like
         g(z) in the ln domain, columns in BGR order; of any shape and content.
-
-    Returns
-    -------
-    tuple of CurveProblem
-        Those that refuse first; empty for a sound curve.
     """
     try:
         curve = as_log_response(response).astype(np.float64)
     except (ValueError, TypeError) as error:
         return (CurveProblem("refuse", str(error)),)
     named: dict[CurveProblem, list[str]] = {}
-    for column, name in enumerate(CHANNEL_NAMES[curve.shape[1]]):
+    for column, name in enumerate(_CHANNEL_NAMES[curve.shape[1]]):
         for problem in _channel_problems(curve[:, column]):
             named.setdefault(problem, []).append(name)
     found = [

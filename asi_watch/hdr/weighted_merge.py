@@ -55,7 +55,9 @@ class WeightedMerge(Merge):
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
         super().__init__(settings, log_response, shape)
-        self._mean = WeightedMean.of(settings, log_response, shape[2])
+        if self._log_response is None:
+            raise ValueError(f"'{settings.algorithm}' needs a response curve")
+        self._mean = WeightedMean.of(settings, self._log_response)
         self._threads = threads
         disc = settings.sky_disc
         self._spans = disc.spans(shape) if spans is None and disc is not None else spans

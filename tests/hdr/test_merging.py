@@ -513,7 +513,7 @@ def test_without_the_extension():
 
 def test_8_bit_codes_on_lines_are_the_tone_curve():
     """The usual curve is drawn by lines; one that is too steep somewhere is not."""
-    mean = WeightedMean.of(settings(), curve(), 3)
+    mean = WeightedMean.of(settings(), curve())
     tables = bracket_tables(mean, TIMES)
     table = picture_table(tables, None, 2.2, np.uint8)
     assert table.knots is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.lookup_tables import NoiseModel, log_variance, weight_table
+from asi_watch.hdr.lookup_tables import FULL_WELL, READ_NOISE, log_variance, weight_table
 from asi_watch.hdr.merge_settings import WEIGHT_TYPES
 from tests.hdr.brackets import curve
 
@@ -32,14 +32,13 @@ def test_noise_weight_is_inverse_variance():
     assert table.max() == 1.0
 
 
-def test_variance_of_pure_shot_noise():
-    """Without read noise a pixel of n electrons knows ln E to 1 / n, plus quantisation."""
+def test_variance_is_that_of_shot_read_and_quantisation_noise():
+    """A pixel of n electrons knows ln E to (n + r²) / n², plus quantisation."""
     g = curve(1)
-    without = log_variance(g, NoiseModel(full_well=5000.0, read_noise=0.0))
-    n = 5000.0 * np.exp(g[:, 0] - g.max())
+    n = FULL_WELL * np.exp(g[:, 0] - g.max())
     slope = np.gradient(g[:, 0].astype(float))
-    np.testing.assert_allclose(without[:, 0], 1 / n + slope**2 / 12, rtol=1e-6)
-    assert (log_variance(g, NoiseModel(full_well=5000.0, read_noise=6.0)) > without).all()
+    wanted = (n + READ_NOISE**2) / n**2 + slope**2 / 12
+    np.testing.assert_allclose(log_variance(g)[:, 0], wanted, rtol=1e-6)
 
 
 def test_unknown_or_impossible_weights():
