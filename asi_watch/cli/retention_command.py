@@ -33,15 +33,12 @@ def command(config_path: str, camera: str | None, apply: bool) -> None:
     """
     config = load_config(config_path)
     check_camera(config, camera)
-    cameras = list(config.cameras.values())
-    chosen = [c for c in cameras if camera in (None, c.name)]
+    chosen = [c for c in config.cameras.values() if camera in (None, c.name)]
     if not any(getattr(c.retention, k).any for c in chosen for k in KINDS):
         click.echo("no retention is configured: nothing is ever deleted")
         return
     with Ledger(config.state_dir, read_only=True) as ledger:
-        outcomes = retain(
-            cameras, ledger, time.time(), apply=apply, chosen=lambda c: camera in (None, c.name)
-        )
+        outcomes = retain(chosen, ledger, time.time(), apply=apply)
     print_table(_TITLES, map(_row, outcomes), "files", "size", "failed")
     if not any(o.files or o.failed for o in outcomes):
         click.echo("nothing to delete: what is within the limits or younger than 1 h stays")

@@ -7,10 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
-from asi_watch.files import answered
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
@@ -44,7 +42,7 @@ def wait_for_room(
     alive: Callable[[], object] = lambda: None,
     free: Callable[[Path], int] = free_bytes,
 ) -> bool:
-    """Wait until a folder has so much room that the daemon can start at all.
+    """Wait until the daemon has room to start; False if waiting was to end before.
 
     Parameters
     ----------
@@ -56,12 +54,7 @@ def wait_for_room(
     alive : callable
         Called every second meanwhile.
     free : callable
-        Folder → free bytes.
-
-    Returns
-    -------
-    bool
-        True when there is room, or it cannot be known.
+        Folder → free bytes; where these cannot be known there is room.
     """
     logged = False
     while True:
@@ -83,9 +76,10 @@ def wait_for_room(
 
 
 class DiskGuard:
-    """Looks at the free space of all folders every two seconds, in one thread.
+    """Looks at the free space of all folders every two seconds.
 
-    A share that hangs keeps its thread; another one takes over without that folder.
+    Each look is made in a thread of its own: a share that hangs holds up no other folder, is not
+    asked again before it answers, and counts as not known.
 
     Parameters
     ----------
@@ -103,26 +97,17 @@ class DiskGuard:
         folders: Iterable[Path],
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
-        self._floor = floor
+        self._floor, self._free = floor, free
         self._folders = tuple(dict.fromkeys(folders))
-        self._free = free
         self._low: dict[Path, str] = {}
-        self._hanging: set[Path] = set()
-        self._asked: tuple[Path, float] | None = None
-        self._thread: threading.Thread | None = None
+        self._looks: dict[Path, threading.Thread] = {}
         self._stop = threading.Event()
 
     def start(self) -> None:
         """Look once, if the file systems answer, then keep looking."""
-        if self._floor is None:
-            return
-        answered(_PATIENCE, *(partial(self._look_at, folder) for folder in self._folders))
-        self._start_thread()
-
-    def _start_thread(self) -> None:
-        self._asked = None
-        self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
-        self._thread.start()
+        if self._floor is not None:
+            self.look()
+            threading.Thread(target=self._run, name="disk", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -130,10 +115,6 @@ class DiskGuard:
 
     def low(self, *folders: Path) -> str | None:
         """Say why nothing may be written to these folders now, None if it may."""
-        asked = self._asked
-        if asked is not None and time.monotonic() - asked[1] > _PATIENCE:
-            self._hanging.add(asked[0])
-            self._start_thread()
         return next((self._low[f] for f in folders if f in self._low), None)
 
     def any_low(self) -> bool:
@@ -141,52 +122,38 @@ class DiskGuard:
         return bool(self._low)
 
     def look(self) -> None:
-        """Compare the free space of every folder with the floor."""
-        for folder in self._folders:
-            self._look_at(folder)
+        """Compare the free space of every folder with the floor, where it is known in time."""
+        asked = [f for f in self._folders if f not in self._looks or not self._looks[f].is_alive()]
+        for folder in asked:
+            look = threading.Thread(target=self._look_at, args=(folder,), name="disk", daemon=True)
+            self._looks[folder] = look
+            look.start()
+        deadline = time.monotonic() + _PATIENCE
+        for folder in asked:
+            self._looks[folder].join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY):
-            for folder in self._folders:
-                if folder in self._hanging:
-                    continue
-                self._asked = folder, time.monotonic()
-                self._look_at(folder)
-                if threading.current_thread() is not self._thread:
-                    # It answers again, and another thread has taken over meanwhile.
-                    self._hanging.discard(folder)
-                    return
-                self._asked = None
+            self.look()
 
     def _look_at(self, folder: Path) -> None:
-        if self._floor is None:
-            return
         try:
-            free = self._free(folder)
+            free, floor = self._free(folder), self._floor or 0
         except OSError as error:
             # Not answering is another fault than being full: writing will show it.
             event(log, logging.DEBUG, "free space unknown", folder=folder, reason=str(error))
             return
-        self._judge(folder, free, self._floor)
-
-    def _judge(self, folder: Path, free: int, floor: int) -> None:
-        text = f"{_megabytes(free)} free for {folder}, disk.keep_free is {_megabytes(floor)}"
-        if folder not in self._low:
-            if free < floor:
-                self._low[folder] = text
-                event(
-                    log,
-                    logging.ERROR,
-                    "disk nearly full: publishing and calibrating pause",
-                    folder=folder,
-                    free=_megabytes(free),
-                    keep_free=_megabytes(floor),
-                )
-        elif free >= floor * _RESUME_AT:
+        shown = {"free": _megabytes(free), "keep_free": _megabytes(floor)}
+        if folder in self._low and free >= floor * _RESUME_AT:
             del self._low[folder]
-            event(log, logging.WARNING, "disk has room again", folder=folder, free=_megabytes(free))
-        else:
-            self._low[folder] = text
+            event(log, logging.WARNING, "disk has room again", folder=folder, free=shown["free"])
+        elif folder in self._low or free < floor:
+            if folder not in self._low:
+                text = "disk nearly full: publishing and calibrating pause"
+                event(log, logging.ERROR, text, folder=folder, **shown)
+            self._low[folder] = (
+                f"{shown['free']} free for {folder}, disk.keep_free is {shown['keep_free']}"
+            )
 
 
 def _megabytes(size: int) -> str:

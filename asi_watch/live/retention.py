@@ -18,10 +18,11 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -51,7 +52,8 @@ _YOUNGEST = _HOUR
 _FOLDER_IN_USE = 2 * _DAY
 # Later than now by more than this is the mistake of a clock.
 _FUTURE = _HOUR
-_NAMES_BEHIND = timedelta(days=2)
+# Names may be of another time zone than the computer's clock.
+_NAMES_AHEAD = timedelta(days=2)
 _PAGE = 100
 _MOST_FAILURES = 20
 _HOPELESS = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
@@ -61,7 +63,6 @@ _CHECKED = 50
 # wait.
 _BREATH = 0.1
 _DATE_FOLDER = re.compile(r"\d[\d_.\-]*")
-_DATE_FORMS = ("%Y", "%Y%m", "%Y%m%d", "%Y%m%d%H", "%Y%j", "%Y%j%H", "%y%m%d", "%y%m%d%H")
 
 
 @dataclass(slots=True)
@@ -87,7 +88,6 @@ def retain(
     now: float,
     *,
     apply: bool,
-    chosen: Callable[[CameraConfig], bool] = lambda camera: True,
     done: dict[tuple[str, Kind], datetime] | None = None,
     free: Callable[[Path], int] = free_bytes,
     trust_clock: bool = True,
@@ -99,14 +99,13 @@ def retain(
     Parameters
     ----------
     cameras : iterable of CameraConfig
+        Those whose files may be deleted, if they have limits.
     ledger : Ledger
         Only read.
     now : float
         Unix time.
     apply : bool
         Delete; otherwise only count, to the same numbers.
-    chosen : callable
-        Tells of which cameras files may be deleted, if they have limits.
     done : dict, optional
         By camera and kind, the slot up to which nothing is left to delete; kept between runs.
     free : callable
@@ -114,7 +113,7 @@ def retain(
     trust_clock : bool
         False: nothing goes by its age.
     thorough : bool
-        Look at every row, also where neither is to be expected to have become old.
+        Look at all rows, also where `done` says that nothing is left, or the slot that it is young.
     pause : callable
         Called after every page of rows; True ends the run.
 
@@ -129,34 +128,47 @@ def retain(
         If the ledger cannot be read.
     """
     cameras, done, freed = tuple(cameras), {} if done is None else done, dict[int, int]()
-    candidates = [
-        _Candidates(camera, kind, ledger, now, freed)
-        for kind in KINDS
-        for camera in cameras
-        if chosen(camera) and getattr(camera.retention, kind).any
-    ]
-    try:
-        for one in candidates:
-            one.done = None if thorough else done.get((one.camera.name, one.kind))
-            # All before the first is deleted: what one frees counts for all, tried out or not.
-            one.measure(free, trust_clock=trust_clock)
+    with ExitStack() as stack:
+        # All are measured before the first is deleted: what one frees counts for all.
+        candidates = [
+            _Candidates(
+                camera,
+                kind,
+                stack,
+                now=now,
+                max_age=limits.max_age if trust_clock else None,
+                short_of=_missing(limits.keep_free, _root(camera, kind), free),
+                after=None if thorough else done.get((camera.name, kind)),
+                freed=freed,
+            )
+            for kind in KINDS
+            for camera in cameras
+            if (limits := getattr(camera.retention, kind)).any
+        ]
         for kind in KINDS:
-            streams = [c.brackets(pause, thorough=thorough) for c in candidates if c.kind == kind]
+            streams = [c.brackets(ledger, pause, thorough) for c in candidates if c.kind == kind]
             for _, _, one, bracket in heapq.merge(*streams, key=lambda item: item[:2]):
                 one.consider(bracket, apply=apply)
-    finally:
-        for one in candidates:
-            one.close()
     if apply:
         done |= {(c.camera.name, c.kind): c.done for c in candidates if c.done is not None}
-    return [one.outcome for one in candidates]
+    return [candidate.outcome for candidate in candidates]
+
+
+def _root(camera: CameraConfig, kind: Kind) -> Path:
+    return camera.watch if kind == "exposures" else camera.output
+
+
+def _missing(keep_free: int | None, folder: Path, free: Callable[[Path], int]) -> int:
+    with suppress(OSError):
+        return 0 if keep_free is None else keep_free - free(folder)
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
     """A file that is left of a bracket; `frees` bytes, none while another name holds the file."""
 
-    path: str
+    path: PurePosixPath
     signature: Signature
     frees: int
 
@@ -167,7 +179,7 @@ class _Bracket:
 
     record: BracketRecord
     since: float
-    files: tuple[_File, ...]
+    files: list[_File]
 
 
 class _Candidates:
@@ -177,88 +189,59 @@ class _Candidates:
         self,
         camera: CameraConfig,
         kind: Kind,
-        ledger: Ledger,
+        stack: ExitStack,
+        *,
         now: float,
+        max_age: timedelta | None,
+        short_of: int,
+        after: datetime | None,
         freed: dict[int, int],
     ) -> None:
         self.camera, self.kind, self.outcome = camera, kind, Outcome(camera.name, kind)
-        self.done: datetime | None = None
-        self._root = camera.watch if kind == "exposures" else camera.output
-        self._limits = getattr(camera.retention, kind)
-        self._ledger, self._now = ledger, now
-        self._unfinished = self._hopeless = False
-        self._before = float("-inf")
-        self._goal = 0
-        """Bytes that are to be freed on the device."""
-        self._freed = freed
-        """Bytes freed so far, by device: cameras may share one."""
-        self._device = -1
+        self.done = after
+        self._now = now
+        self._before = float("-inf") if max_age is None else now - max_age.total_seconds()
+        self._short_of = short_of
+        # Bytes freed so far, by device: cameras may share one.
+        self._freed, self._device = freed, -1
         self._held: HeldFolder | None = None
+        self._unfinished = self._hopeless = False
         with suppress(OSError):
-            self._held = HeldFolder(self._root)
+            self._held = HeldFolder(_root(camera, kind))
+            stack.callback(self._held.close)
             self._device = self._held.identity[0]
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        if self._held is not None:
-            self._held.close()
-
-    # -- what is too much -----------------------------------------------------------------------
-
-    def measure(self, free: Callable[[Path], int], *, trust_clock: bool) -> None:
-        """See what is too much."""
-        if self._limits.max_age is not None and trust_clock:
-            self._before = self._now - self._limits.max_age.total_seconds()
-        if self._limits.keep_free is not None:
-            with suppress(OSError):
-                self._goal = self._limits.keep_free - free(self._root)
 
     @property
     def _is_short(self) -> bool:
-        return self._goal > self._freed.get(self._device, 0)
-
-    def _wants(self, bracket: _Bracket) -> bool:
-        if self._now - bracket.since < _YOUNGEST:
-            return False
-        helps = self._is_short and any(file.frees for file in bracket.files)
-        return bracket.since < self._before or helps
+        return self._short_of > self._freed.get(self._device, 0)
 
     # -- what there is --------------------------------------------------------------------------
 
     def brackets(
-        self, stop: Callable[[], bool], *, thorough: bool
+        self, ledger: Ledger, pause: Callable[[], bool], thorough: bool
     ) -> Iterator[tuple[datetime, str, _Candidates, _Bracket]]:
         """Yield brackets of which something may be left, in the order of their slots."""
-        after = self.done
-        while page := self._ledger.finished(self.camera.name, after=after, limit=_PAGE):
-            after = page[-1].slot
-            by_age = not self._is_short
-            if self._held is None or (by_age and self._before == float("-inf")):
-                return
-            records = [record for record in page if record.state == "published"]
-            for record in records:
+        after, name = self.done, self.camera.name
+        while self._held is not None and (self._is_short or self._before > float("-inf")):
+            edge = None
+            if not (thorough or self._is_short):
+                # Later slots are too young as well, but for clocks that were wrong.
+                edge = datetime.fromtimestamp(self._before, UTC).replace(tzinfo=None) + _NAMES_AHEAD
+            page = ledger.published(name, after=after, before=edge, limit=_PAGE)
+            for record in page:
+                after = record.slot
                 since = self._since(record)
-                if by_age and (since is None or since >= self._before):
+                if since is None or not (self._is_short or since < self._before):
                     self._unfinished = True
                     continue
-                if since is not None and (files := tuple(self._files(record))):
-                    yield record.slot, self.camera.name, self, _Bracket(record, since, files)
+                if files := list(self._files(record)):
+                    yield record.slot, name, self, _Bracket(record, since, files)
                 if self._hopeless:
                     return
                 if not (self._unfinished or self.outcome.failed):
                     self.done = record.slot
-            if stop() or (by_age and not thorough and self._past(records)):
+            if len(page) < _PAGE or pause():
                 return
-
-    def _past(self, page: list[BracketRecord]) -> bool:
-        """Tell that later rows are too young as well: names and rows are of one time."""
-        # Both sides near enough to UTC; a camera whose clock is far off ends no run.
-        edge = datetime.fromtimestamp(self._before, UTC).replace(tzinfo=None) - _NAMES_BEHIND
-        return all(
-            record.slot > edge and (since is None or since >= self._before)
-            for record in page
-            for since in [self._since(record)]
-        )
 
     def _since(self, record: BracketRecord) -> float | None:
         """From when the age of a bracket's files counts; None: no clock knows."""
@@ -276,12 +259,12 @@ class _Candidates:
                 p: None for p, n in names.items() if n.startswith(stem) and is_product_name(n)
             }
         for path, signature in recorded.items():
-            status = self._status(path)
-            if status is None:
+            if (status := self._status(path)) is None:
                 continue
             found = (status.st_size, status.st_mtime_ns)
             if signature in (None, found):
-                yield _File(path, found, status.st_size if status.st_nlink == 1 else 0)
+                frees = status.st_size if status.st_nlink == 1 else 0
+                yield _File(PurePosixPath(path), found, frees)
 
     def _status(self, path: str) -> os.stat_result | None:
         assert self._held is not None
@@ -297,8 +280,9 @@ class _Candidates:
 
     def consider(self, bracket: _Bracket, *, apply: bool) -> None:
         """Delete a bracket's files, or only count them, if it is to go."""
-        outcome = self.outcome
-        if not self._wants(bracket):
+        outcome, age = self.outcome, self._now - bracket.since
+        helps = self._is_short and any(file.frees for file in bracket.files)
+        if age < _YOUNGEST or not (bracket.since < self._before or helps):
             self._unfinished = True
             return
         gone = [f for f in self._permitted(bracket) if not apply or self._remove(f)]
@@ -310,30 +294,29 @@ class _Candidates:
         outcome.oldest = min(outcome.oldest or slot, slot)
         outcome.newest = max(outcome.newest or slot, slot)
         self._freed[self._device] = self._freed.get(self._device, 0) + sum(f.frees for f in gone)
-        if apply and self._now - bracket.since > _FOLDER_IN_USE:
-            for folder in {PurePosixPath(file.path).parent for file in gone}:
+        if apply and age > _FOLDER_IN_USE:
+            for folder in {file.path.parent for file in gone}:
                 self._remove_empty_date_folders(folder, slot)
 
-    def _permitted(self, bracket: _Bracket) -> Sequence[_File]:
+    def _permitted(self, bracket: _Bracket) -> list[_File]:
         record = bracket.record
         if self.kind == "products":
-            return [f for f in bracket.files if _provenance(self.camera, record, f.path)]
+            return [f for f in bracket.files if _provenance(self.camera, record, str(f.path))]
         if self.camera.retention.require_product and product_fault(self.camera, record):
             self.outcome.kept += 1
-            return ()
+            return []
         return bracket.files
 
     def _remove(self, file: _File) -> bool:
         if self._hopeless or self._held is None:
             return False
-        # Opened again: a folder that was moved away meanwhile is not ours any more.
-        where = PurePosixPath(file.path)
         try:
-            with self._held.folder(where.parent) as folder:
-                found = os.stat(where.name, dir_fd=folder, follow_symlinks=False)
+            # Opened again: a folder that was moved away meanwhile is not ours any more.
+            with self._held.folder(file.path.parent) as folder:
+                found = os.stat(file.path.name, dir_fd=folder, follow_symlinks=False)
                 same = (found.st_size, found.st_mtime_ns) == file.signature
                 if same and stat.S_ISREG(found.st_mode):
-                    os.unlink(where.name, dir_fd=folder)
+                    os.unlink(file.path.name, dir_fd=folder)
                     return True
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -352,7 +335,7 @@ class _Candidates:
         A folder that a camera does not make again every day stays: its next upload would fail.
         """
         assert self._held is not None
-        while _DATE_FOLDER.fullmatch(folder.name) and _names_the_day(folder, slot):
+        while _is_of_date(folder, slot):
             try:
                 with self._held.folder(folder.parent) as parent:
                     os.rmdir(folder.name, dir_fd=parent)
@@ -361,28 +344,26 @@ class _Candidates:
             folder = folder.parent
 
 
-def _names_the_day(folder: PurePosixPath, slot: datetime) -> bool:
-    digits = re.sub(r"\D", "", str(folder))
+def _is_of_date(folder: PurePosixPath, slot: datetime) -> bool:
+    """Tell whether the last names of a path are of digits that begin with the year, or YYMMDD."""
+    names = [*takewhile(_DATE_FOLDER.fullmatch, reversed(folder.parts))]
+    digits = re.sub(r"\D", "", "".join(reversed(names)))
     # Folders may be named in another time zone than files, or by the evening before.
-    moments = (slot + timedelta(hours=hours) for hours in sorted(range(-36, 37), key=abs))
-    return any(digits.endswith(f"{m:{form}}") for m in moments for form in _DATE_FORMS)
+    days = [slot + timedelta(hours=hours) for hours in (-36, -12, 0, 12, 36)]
+    return any(digits.startswith((f"{day:%Y}", f"{day:%y%m%d}")) for day in days)
 
 
 # -- do products stand? -----------------------------------------------------------------------
 
 
 def product_fault(camera: CameraConfig, record: BracketRecord) -> str | None:
-    """Say what is wrong with the products of a published bracket, None if they stand.
+    """Say what is wrong with the products of a bracket, such as ``PATH: missing``; None if nothing.
 
     Parameters
     ----------
     camera : CameraConfig
     record : BracketRecord
-
-    Returns
-    -------
-    str or None
-        Such as ``PATH: missing``, cut, of another bracket, or not made of the row's exposures.
+        Of a published bracket.
     """
     inputs = {(e.path, e.size, e.mtime_ns) for e in record.inputs}
     for path in record.products:
@@ -437,44 +418,34 @@ class ClockTrust:
         self._difference: float | None = None
         self._doubted_at = float("-inf")
         self._boot = ""
-        with suppress(OSError):
-            self._boot = self._BOOT_ID.read_text().strip()
         with suppress(OSError, ValueError, KeyError, TypeError):
+            self._boot = self._BOOT_ID.read_text().strip()
             kept = json.loads(path.read_text()) if path is not None else {}
             if kept["boot"] == self._boot:
                 self._difference, self._doubted_at = kept["difference"], kept["doubted_at"]
 
     def look(self, last_change: float | None) -> tuple[float, bool]:
-        """Read the clock.
+        """Return the Unix time, and whether it is trusted: not for a day after a jump of an hour.
 
         Parameters
         ----------
         last_change : float or None
             Unix time at which the ledger was last written; the first look after a boot compares
             with it: a machine may have started with a clock that is years ahead.
-
-        Returns
-        -------
-        now : float
-            Unix time.
-        trusted : bool
-            False for a day after the clock jumped by more than an hour.
         """
         now, since_boot = self._wall(), self._boottime()
-        difference = now - since_boot
-        if self._difference is None:
-            jumped = (
-                last_change is not None and not -self._JUMP <= now - last_change <= self._OFF_FOR
-            )
+        before, self._difference = self._difference, now - since_boot
+        if before is not None:
+            jumped = abs(self._difference - before) > self._JUMP
         else:
-            jumped = abs(difference - self._difference) > self._JUMP
+            off = 0.0 if last_change is None else now - last_change
+            jumped = not -self._JUMP <= off <= self._OFF_FOR
         if jumped:
             self._doubted_at = since_boot
-        self._difference = difference
         if self._path is not None:
-            kept = {"boot": self._boot, "difference": difference, "doubted_at": self._doubted_at}
+            kept = {"boot": self._boot, "difference": self._difference}
             with suppress(OSError):
-                self._path.write_text(json.dumps(kept))
+                self._path.write_text(json.dumps(kept | {"doubted_at": self._doubted_at}))
         return now, since_boot - self._doubted_at >= self._TRUST_AFTER
 
 
@@ -501,9 +472,11 @@ class RetentionThread:
         self._state_dir, self._cameras, self._is_full = state_dir, tuple(cameras), is_full
         self._clock = clock or ClockTrust(state_dir / "clock.json")
         self._done: dict[tuple[str, Kind], datetime] = {}
-        self._deleted: dict[str, tuple[int, int]] = {}
-        self._products: dict[str, dict[str, Any]] = {}
-        self._thorough_at = self._searched_at = float("-inf")
+        self._status: dict[str, dict[str, Any]] = {
+            c.name: {"deleted_files": 0, "deleted_bytes": 0, "products": None}
+            for c in self._cameras
+        }
+        self._daily_at = self._thorough_at = float("-inf")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -519,22 +492,18 @@ class RetentionThread:
 
     def snapshot(self, camera: str) -> dict[str, Any]:
         """Return what `status` shows: deleted since the start, and how the newest products are."""
-        files, size = self._deleted.get(camera, (0, 0))
-        return {
-            "deleted_files": files,
-            "deleted_bytes": size,
-            "products": self._products.get(camera),
-        }
+        return self._status[camera].copy()
 
     def _run(self) -> None:
-        began = time.monotonic()
-        due, due_if_full = began + _FIRST_AFTER, began + _MORE_AFTER
+        due = time.monotonic() + _FIRST_AFTER
+        due_if_full = time.monotonic() + _MORE_AFTER
         while not self._stopping.wait(_LOOK_EVERY):
             now = time.monotonic()
-            if now < due and not (now >= due_if_full and self._is_full()):
-                continue
             hourly = now >= due
-            due = now + _EVERY
+            if not hourly and (now < due_if_full or not self._is_full()):
+                continue
+            if hourly:
+                due = now + _EVERY
             try:
                 self.run_once()
                 if hourly:
@@ -547,10 +516,9 @@ class RetentionThread:
             due_if_full = time.monotonic() + _MORE_AFTER
 
     def run_once(self) -> None:
-        """Go through all cameras once; at times also through rows that nothing was expected of.
+        """Go through all cameras once; thoroughly once a day, and now and then on a full disk.
 
-        That is once a day, and now and then while a disk is full: a backlog is published in no
-        order, and what came behind an earlier run makes room as well.
+        A backlog is published in no order: what came behind an earlier run makes room as well.
 
         Raises
         ------
@@ -558,41 +526,51 @@ class RetentionThread:
             If the ledger cannot be read.
         """
         began = time.monotonic()
-        daily = began - self._thorough_at >= _DAY
-        full = self._is_full() and began - self._searched_at >= _SEARCH_EVERY
+        daily = began - self._daily_at >= _DAY
+        thorough = daily or (self._is_full() and began - self._thorough_at >= _SEARCH_EVERY)
         with Ledger(self._state_dir, read_only=True) as ledger:
             changes = [ledger.last_change(camera.name) for camera in self._cameras]
             last = max((change.timestamp() for change in changes if change), default=None)
             now, trusted = self._clock.look(last)
-            self._retain(ledger, now, trusted, thorough=daily or full, dry=False)
-            if daily:
-                # What would be deleted is logged once a day.
-                self._retain(ledger, now, trusted, thorough=True, dry=True)
-        if full or daily:
-            self._searched_at = time.monotonic()
+            # What would be deleted is logged once a day.
+            for dry in (False, True) if daily else (False,):
+                outcomes = retain(
+                    [camera for camera in self._cameras if camera.retention.dry_run == dry],
+                    ledger,
+                    now,
+                    apply=not dry,
+                    done=self._done,
+                    trust_clock=trusted,
+                    thorough=thorough,
+                    pause=lambda: self._stopping.wait(_BREATH),
+                )
+                for outcome in outcomes:
+                    self._note(outcome, dry)
+        if thorough:
+            self._thorough_at = time.monotonic()
         if daily:
-            self._thorough_at = self._searched_at
+            self._daily_at = self._thorough_at
 
-    def _retain(
-        self, ledger: Ledger, now: float, trusted: bool, *, thorough: bool, dry: bool
-    ) -> None:
-        outcomes = retain(
-            self._cameras,
-            ledger,
-            now,
-            apply=not dry,
-            chosen=lambda camera: camera.retention.dry_run == dry,
-            done=self._done,
-            trust_clock=trusted,
-            thorough=thorough,
-            pause=lambda: self._stopping.wait(_BREATH),
+    def _note(self, outcome: Outcome, dry_run: bool) -> None:
+        if not dry_run:
+            self._status[outcome.camera]["deleted_files"] += outcome.files
+            self._status[outcome.camera]["deleted_bytes"] += outcome.size
+        if not (outcome.files or outcome.failed or outcome.kept):
+            return
+        event(
+            log,
+            logging.WARNING if outcome.failed else logging.INFO,
+            "retention would delete" if dry_run else "retention deleted",
+            camera=outcome.camera,
+            kind=outcome.kind,
+            files=outcome.files,
+            megabytes=outcome.size // 1_000_000,
+            oldest=outcome.oldest,
+            newest=outcome.newest,
+            kept_without_product=outcome.kept or None,
+            failed=outcome.failed or None,
+            reason=outcome.reason,
         )
-        for outcome in outcomes:
-            if outcome.files or outcome.failed or outcome.kept:
-                _log(outcome, dry)
-            if not dry:
-                files, size = self._deleted.get(outcome.camera, (0, 0))
-                self._deleted[outcome.camera] = files + outcome.files, size + outcome.size
 
     def check_products(self) -> None:
         """Look whether the newest products of every camera stand as they were published.
@@ -608,11 +586,12 @@ class RetentionThread:
             published = [record for record in newest if record.state == "published"]
             faults = [f for record in published if (f := product_fault(camera, record))]
             missing = sum(fault.endswith(": missing") for fault in faults)
-            self._products[camera.name] = {
+            found = {"missing": missing, "damaged": len(faults) - missing}
+            example = faults[-1] if faults else None
+            self._status[camera.name]["products"] = {
                 "checked": len(published),
-                "missing": missing,
-                "damaged": len(faults) - missing,
-                "example": faults[-1] if faults else None,
+                **found,
+                "example": example,
             }
             if faults:
                 event(
@@ -620,27 +599,9 @@ class RetentionThread:
                     logging.WARNING if missing == len(faults) else logging.ERROR,
                     "products do not stand as they were published",
                     camera=camera.name,
-                    missing=missing,
-                    damaged=len(faults) - missing,
+                    **found,
                     of=len(published),
-                    example=faults[-1],
+                    example=example,
                     remedy="asi-watch history --verify lists them, asi-watch retry --published"
                     " merges them again",
                 )
-
-
-def _log(outcome: Outcome, dry_run: bool) -> None:
-    event(
-        log,
-        logging.WARNING if outcome.failed else logging.INFO,
-        "retention would delete" if dry_run else "retention deleted",
-        camera=outcome.camera,
-        kind=outcome.kind,
-        files=outcome.files,
-        megabytes=outcome.size // 1_000_000,
-        oldest=outcome.oldest,
-        newest=outcome.newest,
-        kept_without_product=outcome.kept or None,
-        failed=outcome.failed or None,
-        reason=outcome.reason,
-    )

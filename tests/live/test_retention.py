@@ -142,7 +142,6 @@ class Archive:
             self.ledger,
             NOW,
             apply=apply,
-            chosen=lambda camera: camera.name == "roof",
             trust_clock=trust_clock,
             thorough=thorough,
             free=free,

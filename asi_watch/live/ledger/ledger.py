@@ -196,10 +196,10 @@ class Ledger:
         )
         return self._walk(camera, condition, after, limit, max_attempts, f"{WAITS_FOR_CURVE}%")
 
-    def finished(
-        self, camera: str, *, after: datetime | None, before: datetime | None = None, limit: int
+    def published(
+        self, camera: str, *, after: datetime | None, before: datetime | None, limit: int
     ) -> list[BracketRecord]:
-        """Return brackets that nothing is to be done for, in the order of their slots.
+        """Return published brackets that nobody wants merged again, in the order of their slots.
 
         Parameters
         ----------
@@ -209,7 +209,7 @@ class Ledger:
         limit : int
             The first so many.
         """
-        condition = "slot < ?4 AND state != 'failed' AND asked = 0"
+        condition = "slot < ?4 AND state = 'published' AND asked = 0"
         return self._walk(camera, condition, after, limit, before.isoformat() if before else "~")
 
     def _walk(
