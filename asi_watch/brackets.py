@@ -2,7 +2,7 @@
 
 A slot that is longer than the interval between brackets holds two of them. Taken exposure by
 exposure, the newest files could come from both, half a minute of moving clouds apart; so one
-bracket goes first, and another lends only what that one lacks.
+bracket is preferred, and another only supplies exposure times that it lacks.
 """
 
 from __future__ import annotations
@@ -162,9 +162,9 @@ class ExpectedExposures:
 def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
     """Choose one file for each exposure time.
 
-    Of several brackets (`brackets_among`) the one with the most exposures goes first, among equals
-    the later. Within a bracket, and for exposure times that the first one lacks, the file written
-    last is taken.
+    Of several brackets (`brackets_among`) the one with the most exposures is preferred, among
+    equals the later. Within a bracket, and for exposure times that the preferred one lacks, the
+    file written last is taken.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def why_superseded(exposure: Exposure, winner: Exposure) -> str:
     """
     if winner.newer_than(exposure):
         return f"{SUPERSEDED}the newer {winner.path}"
-    return f"{SUPERSEDED}{winner.path}: the slot holds two brackets, and that one goes first"
+    return f"{SUPERSEDED}{winner.path}: the slot holds two brackets, and that one is preferred"
 
 
 def why_too_many(exposures_us: Iterable[float]) -> str | None:

@@ -19,7 +19,7 @@ _SLICE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class FileSignature:
-    """What tells one content of a file from the next, without reading it.
+    """What distinguishes one content of a file from the next, without reading it.
 
     Parameters
     ----------

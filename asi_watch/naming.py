@@ -248,7 +248,7 @@ def _parse_template(template: str) -> list[_Part]:
             raise TemplateError(template, at + 1, "'{' is never closed by '}'")
         field, colon, directives = template[at + 1 : end].partition(":")
         if field in seen:
-            raise TemplateError(template, at + 1, f"{{{field}}} stands here a second time")
+            raise TemplateError(template, at + 1, f"{{{field}}} is given a second time")
         seen.add(field)
         if field == "timestamp":
             parts += _parse_directives(template, directives, at + 1 + len(field) + len(colon))
@@ -277,7 +277,7 @@ def _parse_directives(template: str, directives: str, start: int) -> list[_Part]
             known = " ".join(f"%{known}" for known in _DIRECTIVES)
             raise TemplateError(template, position, f"'%{letter}' is unknown; known are {known}")
         if any(part[:2] == ("directive", letter) for part in parts):
-            raise TemplateError(template, position, f"'%{letter}' stands here a second time")
+            raise TemplateError(template, position, f"'%{letter}' is given a second time")
         parts.append(_Part("directive", letter, position))
     _check_complete(template, start, [part for part in parts if part.kind == "directive"])
     return parts

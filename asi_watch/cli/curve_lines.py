@@ -163,7 +163,7 @@ def are_numbers(value: Any, count: int) -> TypeGuard[Sequence[float]]:
 def merge_hints(
     merge: MergeConfig | MergeSettings, curve: ResponseCurve | None, formats: Sequence[str]
 ) -> Iterator[str]:
-    """Say what the settings of a merge leave to be wished for, a line each.
+    """Say which other settings would improve the products of a merge, a line each.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def merge_hints(
     if pictures and merge.lnE_range is None and curve and (found := _picture_range(curve)):
         low, high = found
         yield (
-            "pictures show all that the exposures can tell, up to the sun, and are dark for that;"
+            "pictures show the whole range of the exposures, up to the sun, and are therefore dark;"
             f" as bright as the middle exposure: lnE_range: [{low}, {high}]"
             f" (--lne-range {low} {high})"
         )

@@ -148,20 +148,20 @@ def _verify(config_path: str, records: list[BracketRecord], *, as_json: bool) ->
 
 
 def _remark(record: BracketRecord) -> str:
-    """Say what became of a bracket: its product, and what is wanting; or why there is none."""
+    """Say what became of a bracket: its product, and what it lacks; or why there is none."""
     if record.state != "published":
         return record.reason or ""
     product = Path(record.products[0]).name if record.products else ""
     product += f" (revision {record.revision})" if record.revision > 1 else ""
-    wanting = [record.reason] if record.reason else []
+    lacking = [record.reason] if record.reason else []
     if record.rejected and not record.complete:
         first = record.rejected[0]
-        wanting.append(f"without {Path(first.path).name}: {first.reason}")
+        lacking.append(f"without {Path(first.path).name}: {first.reason}")
         if len(record.rejected) > 1:
-            wanting.append(f"and {len(record.rejected) - 1} more")
+            lacking.append(f"and {len(record.rejected) - 1} more")
     elif record.expected and len(record.inputs) < record.expected:
-        wanting.append(f"{record.expected - len(record.inputs)} never came")
-    return f"{product}; {'; '.join(wanting)}" if wanting else product
+        lacking.append(f"{record.expected - len(record.inputs)} never came")
+    return f"{product}; {'; '.join(lacking)}" if lacking else product
 
 
 def _as_json(record: BracketRecord) -> str:

@@ -102,7 +102,7 @@ def command(
     """Merge the brackets of the folder or archive DIR, once, into OUT.
 
     Sub-folders are kept. OUT may be DIR itself or lie in it: products (..._hdr.*) are never taken
-    for exposures. Products that stand there already, made in the same way of the same files, are
+    for exposures. Products that exist already, made in the same way from the same files, are
     left as they are. With -c and --camera everything is done as the daemon would, with the curve
     that it uses.
 

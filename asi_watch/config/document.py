@@ -197,7 +197,7 @@ class _Reader:
             line = key_node.start_mark.line + 1
             key = self._key(key_node, way, line)
             if key in first_lines:
-                message = f"stands here a second time, first in line {first_lines[key]}; remove one"
+                message = f"is given a second time, first in line {first_lines[key]}; remove one"
                 self.document.refuse((*way, key), message, line)
             first_lines.setdefault(key, line)
             own[key] = self.value(value_node, (*way, key), line)
@@ -248,7 +248,7 @@ def _decoded(text: bytes, file: str) -> str:
 
 
 _SYNTAX_HINTS: Final = (
-    ("'\\t'", "a tab stands here; YAML is indented by spaces alone"),
+    ("'\\t'", "a tab; YAML is indented with spaces only"),
     (
         "mapping values",
         "a ':' is not expected here; is the line above indented as it should be, "

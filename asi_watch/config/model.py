@@ -322,7 +322,7 @@ class CameraConfig(Section):
             found.append(("filename", str(error)))
         formats = [product.format for product in self.products]
         twice = sorted({f for f in formats if formats.count(f) > 1})
-        found += [("products", f"format {f} stands there more than once") for f in twice]
+        found += [("products", f"format {f} is given more than once") for f in twice]
         radiance = [f for f in formats if f in RADIANCE_FORMATS]
         if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
             text = "OpenCV's debevec gives no uncertainty; choose debevec_custom or debevec_exact"

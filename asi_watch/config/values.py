@@ -207,7 +207,7 @@ def _read_duration_or_never(value: Any) -> timedelta | None:
 
 
 def _read_age_or_never(value: Any) -> timedelta | None:
-    """Refuse a bare number as an age: days are meant, but a unit must stand there."""
+    """Refuse a bare number as an age: days are meant, but the unit is required."""
     if _is_number(value):
         raise refusal(f"{shown(value)} has no unit; did you mean {value:g}d?")
     return _read_duration_or_never(value)
@@ -369,7 +369,7 @@ def _read_exposures(value: Any) -> Exposures:
         raise refusal(f"{', '.join(wrong)}: an exposure time must be a number above 0")
     twice = sorted({item for item in value if value.count(item) > 1})
     if twice:
-        raise refusal(f"{', '.join(map(shown, twice))}: every exposure time must stand there once")
+        raise refusal(f"{', '.join(map(shown, twice))}: every exposure time must be given once")
     if not 2 <= len(value) <= MAX_EXPOSURES:
         text = f"a list of {len(value)} makes no bracket; it must hold 2…{MAX_EXPOSURES} times"
         raise refusal(text)

@@ -70,7 +70,7 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "bracket: {exposures: [80, 80.0, 160, 320]}",
-            "bracket.exposures: 80: every exposure time must stand there once",
+            "bracket.exposures: 80: every exposure time must be given once",
         ),
         (
             "bracket: {exposures: [80, -1, x]}",
@@ -177,7 +177,7 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "products: [{format: jpg}, {format: jpg}]",
-            "products: format jpg stands there more than once",
+            "products: format jpg is given more than once",
         ),
         (
             "exposure_labels: {02: 500}",
@@ -215,7 +215,7 @@ def of_camera(settings: str) -> list[str]:
         ("response: 5", "response: 5 is no path; write it in full, such as /srv/asi/roof"),
         ("response: ~/g.npz", "response: '~/g.npz': '~' is not replaced here; write the path in full"),
         ("scan: {every: 0s}", "scan.every: 0s is out of range; it must be 1s…24h"),
-        ("watch: /else", "watch: stands here a second time, first in line 3; remove one"),
+        ("watch: /else", "watch: is given a second time, first in line 3; remove one"),
         ("response: !!python/name:os.system x", "response: the tag !!python/name:os.system is not "
          "allowed here; remove it"),
     ],
@@ -237,8 +237,8 @@ def test_problems_of_a_camera(settings: str, problem: str) -> None:
          "settings"),
         ("log: {}\ncameras: {}", "asi.yaml:2: cameras: is empty; it must hold at least 1"),
         ("cameras: [a]", "asi.yaml:1: cameras: ['a'] is wrong; it must be a mapping of names to settings"),
-        ("cameras:\n\troof:", "asi.yaml:2: this is no YAML, column 1: a tab stands here; YAML is "
-         "indented by spaces alone"),
+        ("cameras:\n\troof:", "asi.yaml:2: this is no YAML, column 1: a tab; YAML is "
+         "indented with spaces only"),
         ("a: b: c", "asi.yaml:1: this is no YAML, column 5: a ':' is not expected here; is the line "
          "above indented as it should be, and text that holds ': ' in quotes?"),
         ("a: [1, 2\nb: 3", "asi.yaml:2: this is no YAML, column 2: a ',' or the closing bracket of a "
