@@ -77,12 +77,9 @@ def show(file: str, plot: str | None) -> None:
     for problem in problems if impossible is None else ():
         click.echo(f"warning: {warning_of(problem)}", err=True)
     if plot is not None:
-        from asi_watch.pipeline import _save_response_plot
-        from asi_watch.pipeline.curves import extrapolated_codes, plot_title
+        from asi_watch.pipeline.curves import plot_curve
 
-        guessed = extrapolated_codes(curve.metadata, curve.channels)
-        title = plot_title(file, curve)
-        _save_response_plot(curve.log_response, plot, title=title, extrapolated=guessed)
+        plot_curve(curve, file, Path(plot))
         click.echo(f"plot in {shown(plot)}")
     if impossible is not None:
         raise ResponseFileError(impossible)

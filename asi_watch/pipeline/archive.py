@@ -30,44 +30,19 @@ from asi_watch.frames import Frames
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images.headers import HeaderError, read_header
-from asi_watch.merge_bracket import (
-    Bracket,
-    Failed,
-    Kept,
-    MergePlan,
-    Published,
-    merge_bracket,
-)
-from asi_watch.pipeline.curves import calibrate_found
-from asi_watch.pipeline.find_brackets import (
-    ArchiveBracket,
-    ArchiveRules,
-    find_brackets,
-    folders_that_clash,
-    label_taken_for_time,
-    slots_too_long,
-    with_signature,
-)
+from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
+from asi_watch.naming import ParsedName
+from asi_watch.pipeline import find_brackets as found
+from asi_watch.pipeline.curves import calibrate_found, log_warnings
+from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
 from asi_watch.processes import usable_cores
 from asi_watch.products.provenance import Unusable
 from asi_watch.products.publish import OutputFolder, user_modes
 from asi_watch.products.spec import ProductSpec
 
-__all__ = [
-    "ArchiveSummary",
-    "BracketMerger",
-    "BracketOutcome",
-    "check_products",
-    "check_workers",
-    "merge_all",
-    "merge_archive",
-    "user_output",
-]
-
 log = logging.getLogger(__name__)
 
-_SHOWN = 6
 _MAX_IDLE_BYTES = 1 << 30
 
 
@@ -100,12 +75,8 @@ class ArchiveSummary:
         Slots that lack exposures, and which; slots without product, and why.
     seconds, calibrating : float
         Wall time of merging; of the calibration before, None if there was none.
-    too_long : str or None
-        Where slots held several brackets: how many, and what helps.
-    clash : (str, str) or None
-        Two folders with the same exposures of the same brackets.
-    labelled : str or None
-        A file whose label was taken for an exposure time, it seems.
+    doubts : list of str
+        What the names alone make doubtful: slots with several brackets, two cameras, labels.
     curve : ResponseCurve or None
         What most brackets were merged with.
     """
@@ -119,10 +90,8 @@ class ArchiveSummary:
     doubtful: int = 0
     failures: list[tuple[datetime, str]] = field(default_factory=list)
     seconds: float = 0.0
-    too_long: str | None = None
-    clash: tuple[str, str] | None = None
-    labelled: str | None = None
     calibrating: float | None = None
+    doubts: list[str] = field(default_factory=list)
     curve: ResponseCurve | None = None
 
     def add(self, outcome: BracketOutcome) -> None:
@@ -143,8 +112,7 @@ class ArchiveSummary:
     @property
     def flawless(self) -> bool:
         """Whether every bracket was merged from all of its exposures."""
-        doubts = self.too_long or self.clash or self.labelled
-        return not (self.failures or self.left_out or self.incomplete or doubts)
+        return not (self.failures or self.left_out or self.incomplete or self.doubts)
 
     def sentence(self) -> str:
         """Say it in one sentence."""
@@ -154,24 +122,19 @@ class ArchiveSummary:
         if self.calibrating is not None:
             text += f", after {self.calibrating:.1f} s of calibration"
         text += f", {_count(self.products, 'file')} written"
-        if self.stood:
-            text += f"; the products of {_count(self.stood, 'bracket')} stood already"
-        if self.failures:
-            text += f"; {_count(len(self.failures), 'bracket')} not merged"
-        if self.left_out:
-            text += f"; {_count(self.left_out, 'exposure')} left out"
-        if self.incomplete:
-            text += f"; {_count(len(self.incomplete), 'bracket')} with missing exposures"
-        if self.doubtful:
-            text += f"; {_count(self.doubtful, 'bracket')} with doubtful products"
-        if self.too_long:
-            text += f"; {self.too_long}"
-        if self.clash:
-            ours, theirs = (shown(folder) for folder in self.clash)
-            text += f"; {ours} and {theirs} hold the same exposures: one folder per camera"
-        if self.labelled:
-            text += f"; {shown(self.labelled)} ends in a label, it seems, not in an exposure time"
-        return text
+        counts = (
+            ("the products of {} stood already", self.stood, "bracket"),
+            ("{} not merged", len(self.failures), "bracket"),
+            ("{} left out", self.left_out, "exposure"),
+            ("{} with missing exposures", len(self.incomplete), "bracket"),
+            ("{} with doubtful products", self.doubtful, "bracket"),
+        )
+        parts = [what.format(_count(number, unit)) for what, number, unit in counts if number]
+        return "; ".join((text, *parts, *self.doubts))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def merge_archive(
@@ -189,6 +152,9 @@ def merge_archive(
     force: bool = False,
 ) -> ArchiveSummary:
     """Merge every bracket of a folder or an archive.
+
+    Raises FileNotFoundError or NotADirectoryError without a folder, BracketError without exposures
+    or a curve that explains them, ValueError if settings and products do not go together.
 
     Parameters
     ----------
@@ -214,22 +180,9 @@ def merge_archive(
     force : bool
         Replace whatever stands, and merge even with a calibrated curve that cannot explain the
         images.
-
-    Returns
-    -------
-    ArchiveSummary
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
-    BracketError
-        If it holds no exposures, or no curve could be calibrated that explains them.
-    ValueError
-        If settings and products do not go together.
     """
     root = os.fspath(Path(directory))
-    brackets = find_brackets(root, rules)
+    brackets = found.find_brackets(root, rules)
     if not brackets:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
     summary = ArchiveSummary(len(brackets))
@@ -249,7 +202,8 @@ def merge_archive(
         timezone=rules.timezone,
         without_response=without_response,
         replace=force,
-        memory_limit=_memory_per_worker(count),
+        # Half of the machine's memory, shared among the workers.
+        memory_limit=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // max(1, count),
         threads=1 if count > 1 else usable_cores(),
     )
     merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
@@ -265,16 +219,17 @@ def merge_archive(
 
 def _doubts_of_names(brackets: Sequence[ArchiveBracket], summary: ArchiveSummary) -> None:
     """Note in the summary what the names alone make doubtful, and log which exposures lack."""
-    summary.too_long = slots_too_long(brackets)
-    summary.clash = folders_that_clash(brackets)
-    summary.labelled = label_taken_for_time((e.path, e) for b in brackets for e in b.exposures)
+    exposures = (e for bracket in brackets for e in bracket.exposures)
+    named = {e.path: ParsedName(e.timestamp, e.exposure_us) for e in exposures}
+    label = found.label_taken_for_time(named)
+    summary.doubts = found.doubts_of_brackets(brackets) + ([label] if label else [])
     lacking = [b for b in brackets if b.missing]
     summary.incomplete = [(b.slot, b.missing) for b in lacking]
-    for bracket in lacking[:_SHOWN]:
+    for bracket in lacking[:SHOWN]:
         times = ", ".join(f"{time:g}" for time in bracket.missing)
         log.warning("bracket %s: the exposure of %s µs is missing", bracket.slot, times)
-    if len(lacking) > _SHOWN:
-        log.warning("and %d more brackets with missing exposures", len(lacking) - _SHOWN)
+    if len(lacking) > SHOWN:
+        log.warning("and %d more brackets with missing exposures", len(lacking) - SHOWN)
 
 
 class BracketMerger:
@@ -304,19 +259,15 @@ class BracketMerger:
         self._buffers = BufferPool(_MAX_IDLE_BYTES)
 
     def merge(self, bracket: ArchiveBracket) -> BracketOutcome:
-        """Merge one bracket and publish its products.
+        """Merge one bracket and publish its products; an AsiWatchError says why there are none.
 
         Parameters
         ----------
         bracket : ArchiveBracket
-
-        Raises
-        ------
-        ImageError, BracketError, ResponseFileError, PublishError
-            If there is no product; names a file and the reason.
         """
-        bracket.check_usable(self._min_exposures)
-        files = [with_signature(exposure, self._plan.root) for exposure in bracket.files]
+        if (reason := bracket.why_unusable(self._min_exposures)) is not None:
+            raise BracketError(reason)
+        files = [found.with_signature(exposure, self._plan.root) for exposure in bracket.files]
         frames = Frames(self._plan.root, self._buffers)
         try:
             result, unreadable = self._merge(bracket, files, frames)
@@ -382,22 +333,17 @@ class BracketMerger:
     def _error(
         self, bracket: ArchiveBracket, failed: Failed, unreadable: Sequence[Unusable]
     ) -> AsiWatchError:
+        root = self._plan.root
         if failed.kind == "inputs":
-            return ImageError(f"{self._plan.root}/{failed.files[0]}", failed.reason)
+            return ImageError(f"{root}/{failed.files[0]}", failed.reason)
         if failed.kind == "few":
-            worst = unreadable[0]
-            usable = len(bracket.exposures) - len(unreadable)
-            return ImageError(
-                f"{self._plan.root}/{worst.path}",
-                f"{worst.reason}; of its bracket {usable} of {len(bracket.exposures)} exposures"
-                " are usable, too few",
-            )
-        name = f"{shown(f'{self._plan.root}/{bracket.first.path}')} and its bracket"
-        if failed.kind == "curve":
-            return ResponseFileError(f"{name}: {failed.reason}")
+            worst, whole = unreadable[0], len(bracket.exposures)
+            count = f"{whole - len(unreadable)} of {whole} exposures are usable, too few"
+            return ImageError(f"{root}/{worst.path}", f"{worst.reason}; of its bracket {count}")
         if failed.kind in ("output", "retry"):
             return PublishError(failed.reason)
-        return BracketError(f"{name}: {failed.reason}")
+        kind = ResponseFileError if failed.kind == "curve" else BracketError
+        return kind(f"{shown(f'{root}/{bracket.first.path}')} and its bracket: {failed.reason}")
 
 
 def merge_all(
@@ -407,7 +353,7 @@ def merge_all(
     *,
     log_failures: bool = True,
 ) -> Iterator[BracketOutcome]:
-    """Merge brackets one after the other or in threads; failures are logged and handed on.
+    """Merge brackets one after the other or in threads; yields them in the order they are done.
 
     Parameters
     ----------
@@ -416,11 +362,7 @@ def merge_all(
     workers : int
         Threads; 0 and 1 merge in the calling thread.
     log_failures : bool
-
-    Yields
-    ------
-    BracketOutcome
-        In the order in which they are done.
+        They are part of the outcomes as well.
     """
 
     def one(bracket: ArchiveBracket) -> BracketOutcome:
@@ -430,18 +372,18 @@ def merge_all(
             return BracketOutcome(bracket.slot, (), error=error)
 
     check_workers(workers)
-    told: Counter[str] = Counter()
+    logged: Counter[str] = Counter()
     outcomes = map(one, brackets) if workers <= 1 else _in_threads(one, brackets, workers)
     for outcome in outcomes:
         if outcome.error is None or log_failures:
-            _log_outcome(outcome, told)
+            _log_outcome(outcome, logged)
         yield outcome
-    for note, times in told.items():
-        if times > _SHOWN:
-            log.warning("and %d more brackets: %s", times - _SHOWN, note)
+    for note, times in logged.items():
+        if times > SHOWN:
+            log.warning("and %d more brackets: %s", times - SHOWN, note)
 
 
-def _log_outcome(outcome: BracketOutcome, told: Counter[str]) -> None:
+def _log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
     if outcome.error is not None:
         log.warning("bracket %s not merged: %s", outcome.slot, outcome.error)
     for unusable in outcome.left_out:
@@ -449,8 +391,8 @@ def _log_outcome(outcome: BracketOutcome, told: Counter[str]) -> None:
         log.warning("bracket %s merged without %s: %s", outcome.slot, name, unusable.reason)
     for note in outcome.notes:
         kind = re.sub(r"[0-9.]+", "…", note)
-        told[kind] += 1
-        if told[kind] <= _SHOWN:
+        logged[kind] += 1
+        if logged[kind] <= SHOWN:
             log.warning("bracket %s: %s", outcome.slot, note)
 
 
@@ -468,19 +410,13 @@ def check_workers(workers: int) -> None:
 def check_products(
     settings: MergeSettings, curve: ResponseCurve | None, products: Sequence[ProductSpec]
 ) -> None:
-    """Refuse settings, curve and products that do not go together, before any work is done.
+    """Refuse (ValueError) what does not go together, before any work is done.
 
     Parameters
     ----------
     settings : MergeSettings
     curve : ResponseCurve or None
     products : sequence of ProductSpec
-
-    Raises
-    ------
-    ValueError
-        If there is no product, a radiance product of exposure fusion, or no curve for an
-        algorithm that needs one.
     """
     if not products:
         raise ValueError("no product to write")
@@ -503,12 +439,6 @@ def user_output(folder: str | os.PathLike[str]) -> OutputFolder:
     """
     mode, folder_mode = user_modes()
     return OutputFolder(folder, file_mode=mode, folder_mode=folder_mode)
-
-
-def _memory_per_worker(workers: int) -> int:
-    """Half of the machine's memory, shared among the workers."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return whole // (2 * max(1, workers))
 
 
 def _in_threads(
@@ -550,31 +480,22 @@ def _calibrated(
     failed: list[BracketError] = []
     for group in _by_channels(brackets, root):
         try:
-            curves.append(_calibrated_from(group, root, choices, force))
+            done = calibrate_found(group, root, choices)
         except BracketError as error:
             failed.append(error)
+            continue
+        log_warnings(done, shown(root))
+        if done.calibration.report.fits or force:
+            curves.append(done.curve(shown(root)))
+            continue
+        text = "not merged: the curve calibrated from it cannot explain the images, see the"
+        advice = "warnings; give a response curve, or --force (force=True)"
+        failed.append(BracketError(f"{shown(root)}: {text} {advice}"))
     if not curves:
         raise failed[0]
     for reason in failed:
         log.warning("%s", reason)
     return curves
-
-
-def _calibrated_from(
-    brackets: Sequence[ArchiveBracket], root: str, choices: CalibrationChoices, force: bool
-) -> ResponseCurve:
-    done = calibrate_found(brackets, root, choices)
-    warnings = done.calibration.report.warnings
-    for warning in warnings[:_SHOWN]:
-        log.warning("the curve calibrated from %s: %s", shown(root), warning)
-    if len(warnings) > _SHOWN:
-        log.warning("and %d warnings more; calibrate shows all", len(warnings) - _SHOWN)
-    if not (done.calibration.report.fits or force):
-        raise BracketError(
-            f"{shown(root)}: not merged: the curve calibrated from it cannot explain the images,"
-            " see the warnings; give a response curve, or --force (force=True)"
-        )
-    return done.curve(shown(root))
 
 
 def _by_channels(brackets: Sequence[ArchiveBracket], root: str) -> list[list[ArchiveBracket]]:
@@ -600,7 +521,3 @@ def _channels(path: str) -> int:
         return 0
     finally:
         os.close(descriptor)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -27,15 +27,8 @@ from asi_watch.hdr.disc import SkyDisc, as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, judge_curve
 from asi_watch.merge_bracket import Bracket, MergePlan, MergeRefusedError, compose
-from asi_watch.pipeline.archive import (
-    ArchiveSummary,
-    BracketMerger,
-    check_products,
-    check_workers,
-    merge_all,
-    merge_archive,
-    user_output,
-)
+from asi_watch.pipeline import archive
+from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.curves import (
     _save_response_plot,
     calibrate_camera,
@@ -43,20 +36,9 @@ from asi_watch.pipeline.curves import (
     load_response_curve,
     save_response_curve,
 )
-from asi_watch.pipeline.find_brackets import (
-    EXPOSURE_AT_END as _EXPO_RE,
-)
-from asi_watch.pipeline.find_brackets import (
-    ArchiveBracket,
-    ArchiveRules,
-    bracket_of,
-    exposure_of_name,
-    log_nameless,
-    log_superseded,
-    parse_timestamp,
-    slot_length,
-    walk_images,
-)
+from asi_watch.pipeline.find_brackets import EXPOSURE_AT_END as _EXPO_RE
+from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
+from asi_watch.pipeline.find_brackets import exposure_of_name as _parse_exposure_from_name
 from asi_watch.pipeline.progress import progress
 from asi_watch.products.encode import encode_merge
 from asi_watch.products.spec import Format, ProductSpec
@@ -83,30 +65,15 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _FORMATS = {**{name: name for name in get_args(Format)}, "jpeg": "jpg", "tif": "tiff"}
-_NO_TIME = datetime(1970, 1, 1)
-
-
-def _parse_exposure_from_name(name: str) -> int | None:
-    """Parse the exposure time (integer) from the tail of a file name: ``*_<EXPO>.<ext>``.
-
-    Parameters
-    ----------
-    name : str
-        File name; folders before it are ignored.
-
-    Returns
-    -------
-    int or None
-        The number as it stands there; None when there is none. The time of day in
-        ``YYYYMMDD_HHMMSS.jpg`` is no exposure.
-    """
-    return exposure_of_name(name)
 
 
 def _group_files_by_time(
     directory: str | Path, round_ts_to: str = "30s"
 ) -> DataFrameGroupBy[Any, Any]:
     """Group image files found in directory by rounded timestamp (e.g. every 30 s).
+
+    Gives a pandas groupby over `timestamp_rounded`, with the columns `filepath` (str, `directory`
+    included) and `timestamp`; empty for a folder without images.
 
     Parameters
     ----------
@@ -115,36 +82,17 @@ def _group_files_by_time(
         timestamp are skipped and counted in the log.
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``; timestamps are rounded down.
-
-    Returns
-    -------
-    pandas groupby
-        Over `timestamp_rounded`, with the columns `filepath` (str, `directory` included) and
-        `timestamp`; empty for a folder without images.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
-    ValueError
-        If `round_ts_to` is no fixed length of time.
     """
-    slot_length(round_ts_to)
+    found.slot_length(round_ts_to)
     root = os.fspath(Path(directory))
-    paths, timestamps, nameless = [], [], []
-    for path in walk_images(root):
-        timestamp = parse_timestamp(path)
-        if timestamp is None:
-            nameless.append(path)
-            continue
-        paths.append(f"{root}/{path}")
-        timestamps.append(timestamp)
-    log_nameless(nameless, "timestamp")
+    times = {path: found.parse_timestamp(path) for path in found.walk_images(root)}
+    found.log_nameless([path for path in times if times[path] is None], "timestamp")
+    taken = {f"{root}/{path}": time for path, time in times.items() if time is not None}
     frame = pd.DataFrame(
         {
             # Of objects: names may hold bytes that pandas' own strings cannot.
-            "filepath": pd.Series(paths, dtype=object),
-            "timestamp": pd.Series(timestamps, dtype="datetime64[ns]"),
+            "filepath": pd.Series(list(taken), dtype=object),
+            "timestamp": pd.Series(list(taken.values()), dtype="datetime64[ns]"),
         }
     )
     frame["timestamp_rounded"] = frame["timestamp"].dt.floor(round_ts_to)
@@ -158,7 +106,10 @@ def create_and_save_hdr(
     output_path: str | Path,
     **kwargs_merging: Any,
 ) -> None:
-    """Merge images of one bracket and save the result.
+    """Merge images of one bracket and save the result, whole or not at all.
+
+    Images that make no bracket raise BracketError, other arguments that do not fit ValueError, a
+    file that cannot be written PublishError.
 
     Parameters
     ----------
@@ -168,35 +119,26 @@ def create_and_save_hdr(
     output_path : str or Path
         The suffix chooses what is written: ``.jpg`` an 8-bit picture, ``.png`` and ``.jp2`` a
         16-bit picture, ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per
-        millisecond). Missing folders are made; the file appears whole or not at all.
+        millisecond). Missing folders are made.
     **kwargs_merging
         Keywords of `merge_choices`, with `algorithm="debevec"`
         unless given, and `channel_order` ("BGR" or "RGB") of `response`. Without a `response`,
         `debevec` calibrates on the images themselves, `mertens` needs none (and gives no
         radiance), the others refuse.
-
-    Raises
-    ------
-    BracketError
-        If there are fewer than two images, equal exposure times, or sizes that differ.
-    ValueError
-        If another argument does not fit.
-    PublishError
-        If the file cannot be written.
     """
     choices = merge_choices(**{"algorithm": "debevec", **kwargs_merging})
     target = Path(output_path)
     spec = product_of(target.suffix)
     if choices.filetype is not None and product_of(choices.filetype) != spec:
         raise ValueError(f"filetype {choices.filetype!r} does not fit {shown(target)}")
-    check_products(choices.settings, choices.curve, (spec,))
+    archive.check_products(choices.settings, choices.curve, (spec,))
     images, name = list(img_series), shown(target)
     times = _checked_arrays(images, list(exposure_times), name)
-    slot = parse_timestamp(target.name) or _NO_TIME
+    slot = found.parse_timestamp(target.name) or datetime(1970, 1, 1)
     exposures = tuple(
         Exposure(f"array {i}", slot, time, images[i].nbytes) for i, time in enumerate(times)
     )
-    output = user_output(target.parent)
+    output = archive.user_output(target.parent)
     plan = MergePlan("", "", output, choices.settings, (spec,))
     bracket = Bracket(slot, exposures, complete=True)
     try:
@@ -213,26 +155,26 @@ def create_and_save_hdr(
 
 def _checked_arrays(images: list[NDArray[np.uint8]], given: list[Any], name: str) -> list[float]:
     """Return the exposure times as numbers, if they and the images make a bracket."""
-    if len(images) != len(given):
-        raise BracketError(f"{name} not made: {len(images)} images, {len(given)} exposure times")
-    if len(images) < 2:
-        count = "one exposure only" if images else "no images"
-        raise BracketError(f"{name} not made: {count}")
     times = [_exposure_us(time, f"{name} not made") for time in given]
-    if len(set(times)) == 1:
-        raise BracketError(f"{name} not made: all exposure times are equal ({times[0]:g} µs)")
-    for number, image in enumerate(images):
+    reason = None
+    if len(images) != len(given):
+        reason = f"{len(images)} images, {len(given)} exposure times"
+    elif len(images) < 2:
+        reason = "one exposure only" if images else "no images"
+    elif len(set(times)) == 1:
+        reason = f"all exposure times are equal ({times[0]:g} µs)"
+    for number, image in enumerate(images if reason is None else ()):
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             kind = getattr(image, "dtype", type(image).__name__)
-            raise BracketError(f"{name} not made: image {number} is {kind}, not an array of uint8")
-        if image.shape != images[0].shape:
-            raise BracketError(
-                f"{name} not made: image {number} has the shape {image.shape}, image 0"
-                f" {images[0].shape}"
-            )
-    if images[0].ndim != 3 or images[0].shape[2] not in (1, 3) or not images[0].size:
-        shape = images[0].shape
-        raise BracketError(f"{name} not made: images are (H, W, 1 or 3); these are {shape}")
+            reason = f"image {number} is {kind}, not an array of uint8"
+        elif image.shape != images[0].shape:
+            reason = f"image {number} has the shape {image.shape}, image 0 {images[0].shape}"
+        elif image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+            reason = f"images are (H, W, 1 or 3); these are {image.shape}"
+        if reason is not None:
+            break
+    if reason is not None:
+        raise BracketError(f"{name} not made: {reason}")
     return times
 
 
@@ -244,28 +186,19 @@ def process_timestamp(
 ) -> bool:
     """Merge all images of one timestamp.
 
+    True when the picture is in its place. A failure is never hidden behind False: an AsiWatchError
+    says why there is no picture, with the file.
+
     Parameters
     ----------
     timestamp_group : (timestamp, Series)
         As ``asi_files.groupby(level=0)`` gives them: values are paths relative to `root_dir`,
-        the last level of the index is the exposure time in microseconds.
+        the last level of the index is the exposure time in microseconds. Else TypeError.
     root_dir, target_dir : str or Path
         The picture is written as ``%Y%m%d%H%M%S_hdr.jpg`` below `target_dir`, in the sub-folder
         of the image taken first.
     **kwargs_merging
         As for `process_hdr_series`.
-
-    Returns
-    -------
-    bool
-        True when the picture is in its place. A failure is never hidden behind False: it raises.
-
-    Raises
-    ------
-    ImageError, BracketError, ResponseFileError, PublishError
-        Why there is no picture, with the file.
-    TypeError
-        If `timestamp_group` is something else.
     """
     if not isinstance(timestamp_group, tuple) or len(timestamp_group) != 2:
         raise TypeError(
@@ -275,8 +208,8 @@ def process_timestamp(
     timestamp, group = timestamp_group[0], _series(timestamp_group[1])
     merger = _series_merger(root_dir, target_dir, kwargs_merging)
     bracket = _bracket_of_group(timestamp, group, os.fspath(Path(root_dir)))
-    log_superseded([bracket])
-    for outcome in merge_all([bracket], merger, 0, log_failures=False):
+    found.log_superseded([bracket])
+    for outcome in archive.merge_all([bracket], merger, 0, log_failures=False):
         if outcome.error is not None:
             raise outcome.error
     return True
@@ -291,12 +224,15 @@ def process_hdr_series(
 ) -> pd.Series[Any]:
     """Merge a table of images.
 
+    Gives a Series named `created_hdr`: for each timestamp the path of its HDR file (`target_dir`
+    included), None where it could not be made, for a reason that is in the log.
+
     Parameters
     ----------
     asi_files : Series
         Index (timestamp, exposure time in microseconds), values paths relative to `root_dir`. A
         row without a path is named in the log, and its bracket merged without it; a row without a
-        timestamp is named and left out.
+        timestamp is named and left out. Else TypeError or ValueError.
     root_dir, target_dir : str or Path
         Sub-folders below `root_dir` are kept below `target_dir`.
     n_workers : int
@@ -306,22 +242,9 @@ def process_hdr_series(
         `response_file`, and `force` (replace whatever stands). Without any response the brackets
         are merged by `debevec`, calibrating on each bracket itself; with one, by
         `debevec_custom`.
-
-    Returns
-    -------
-    Series
-        Named `created_hdr`: for each timestamp the path of its HDR file (`target_dir` included),
-        None where it could not be made, for a reason that is in the log.
-
-    Raises
-    ------
-    TypeError
-        If `asi_files` is no Series.
-    ValueError
-        If the index has no two levels, or an argument does not fit.
     """
     table = _checked_table(asi_files)
-    check_workers(n_workers)
+    archive.check_workers(n_workers)
     root = os.fspath(Path(root_dir))
     merger = _series_merger(root_dir, target_dir, kwargs_merging)
     timestamps: list[Any] = []
@@ -333,9 +256,9 @@ def process_hdr_series(
             brackets.append(_bracket_of_group(timestamp, group, root))
         except AsiWatchError as error:
             log.warning("bracket %s not merged: %s", timestamp, error)
-    log_superseded(brackets)
+    found.log_superseded(brackets)
     with progress("merging", len(brackets)) as advance:
-        for outcome in merge_all(brackets, merger, n_workers):
+        for outcome in archive.merge_all(brackets, merger, n_workers):
             if outcome.products:
                 made[outcome.slot] = os.fspath(outcome.products[0])
             advance()
@@ -354,7 +277,8 @@ def process_directory(
     """Make an HDR image of every bracket in a directory.
 
     One bad bracket never stops the rest: it is logged with its reason, and at the end a summary
-    is logged (as a warning if anything was amiss).
+    is logged (as a warning if anything was amiss). A missing folder, one without usable images
+    (BracketError), a bad curve (ResponseFileError) and impossible arguments (ValueError) raise.
 
     Parameters
     ----------
@@ -375,28 +299,17 @@ def process_directory(
         core), `leave_out_unreadable` (merge what is left of a bracket with an unreadable image),
         `force` (replace whatever stands, and merge even with a calibrated curve that cannot
         explain the images).
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
-    BracketError
-        If it holds no images, or none that a curve can be calibrated from.
-    ResponseFileError
-        If the response file cannot be used.
-    ValueError
-        If an argument does not fit.
     """
     workers = kwargs.pop("n_workers", None)
     if workers is not None:
-        check_workers(workers)
+        archive.check_workers(workers)
     leave_out = kwargs.pop("leave_out_unreadable", False)
     force = kwargs.pop("force", False)
     choices = _choices(kwargs, response_file, "debevec_custom")
-    summary = merge_archive(
+    summary = archive.merge_archive(
         directory,
         save_dir,
-        rules=ArchiveRules(round_to=slot_length(round_ts_to)),
+        rules=ArchiveRules(round_to=found.slot_length(round_ts_to)),
         settings=choices.settings,
         curves=choices.curves,
         products=(product_of(choices.filetype or ".jpg"),),
@@ -404,12 +317,8 @@ def process_directory(
         leave_out_unreadable=leave_out,
         force=force,
     )
-    log_summary(summary)
-
-
-def log_summary(summary: ArchiveSummary) -> None:
-    """Log what became of an archive, as a warning if anything was amiss."""
-    log.log(logging.INFO if summary.flawless else logging.WARNING, "%s", summary.sentence())
+    level = logging.INFO if summary.flawless else logging.WARNING
+    log.log(level, "%s", summary.sentence())
 
 
 # --- keywords -------------------------------------------------------------------------------------
@@ -444,21 +353,19 @@ def merge_choices(
     channel_order: Literal["BGR", "RGB"] = "BGR",
     sky_disc: SkyDisc | Sequence[float] | None = None,
 ) -> MergeChoices:
-    """Check the keywords of a merge.
+    """Check the keywords of a merge; ValueError if one is out of its range.
 
     Parameters
     ----------
-    algorithm, response, saturation, low_clip, high_clip, weight_type, lnE_range, \
-apply_tonemapping, gamma, filetype, sky_disc
-        As in `asi_watch.hdr.merging.MergeSettings`; `response` is g(z) in the ln domain, shape
-        (256, C) or (256, 1, C), or a curve; `filetype` an extension.
+    algorithm, saturation, low_clip, high_clip, weight_type, lnE_range, apply_tonemapping, gamma, \
+sky_disc
+        As in `asi_watch.hdr.merging.MergeSettings`.
+    response : array_like, shape (256, C) or (256, 1, C), or ResponseCurve, optional
+        g(z) in the ln domain.
+    filetype : str, optional
+        File name extension.
     channel_order : {"BGR", "RGB"}
         Order of the columns of `response`.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of its range.
     """
     if channel_order not in get_args(ChannelOrder):
         raise ValueError(f"channel_order is 'BGR' or 'RGB'; got {channel_order!r}")
@@ -490,26 +397,19 @@ def _accepted(
     return curve_of_array(response, order, "response")
 
 
-def product_of(filetype: str, **options: Any) -> ProductSpec:
-    """Give the product of a file name extension.
+def product_of(filetype: str) -> ProductSpec:
+    """Give the product of a file name extension; ValueError if it has none.
 
     Parameters
     ----------
     filetype : str
         With or without dot, in any case: jpg, jpeg, png, jp2 (pictures), exr, tiff, tif, hdr
         (linear radiance).
-    **options
-        Of `asi_watch.products.ProductSpec`.
-
-    Raises
-    ------
-    ValueError
-        If it is none of those.
     """
     name = _FORMATS.get(filetype.lower().lstrip("."))
     if name is None:
         raise ValueError(f"file type {filetype!r} is none of .{', .'.join(_FORMATS)}")
-    return ProductSpec(cast(Format, name), **options)
+    return ProductSpec(cast(Format, name))
 
 
 def _choices(
@@ -527,22 +427,22 @@ def _choices(
 
 def _series_merger(
     root_dir: str | Path, target_dir: str | Path, kwargs_merging: dict[str, Any]
-) -> BracketMerger:
+) -> archive.BracketMerger:
     kwargs = dict(kwargs_merging)
     response_file, force = kwargs.pop("response_file", None), kwargs.pop("force", False)
     has_response = response_file is not None or kwargs.get("response") is not None
     choices = _choices(kwargs, response_file, "debevec_custom" if has_response else "debevec")
     products = (product_of(choices.filetype or ".jpg"),)
-    check_products(choices.settings, choices.curve, products)
+    archive.check_products(choices.settings, choices.curve, products)
     plan = MergePlan(
         camera=Path(root_dir).resolve().name,
         root=os.fspath(Path(root_dir)),
-        output=user_output(target_dir),
+        output=archive.user_output(target_dir),
         settings=choices.settings,
         products=products,
         replace=force,
     )
-    return BracketMerger(plan, choices.curves)
+    return archive.BracketMerger(plan, choices.curves)
 
 
 # --- tables of files ------------------------------------------------------------------------------
@@ -573,7 +473,7 @@ def _bracket_of_group(timestamp: Any, group: pd.Series[Any], root: str) -> Archi
     exposures = {e.path: e for e in _exposures(slot, group, root)}
     if not exposures:
         raise BracketError(f"{timestamp}: no images")
-    return bracket_of(slot, list(exposures.values()), root)
+    return found.bracket_of(slot, list(exposures.values()), root)
 
 
 def _slot_of_timestamp(timestamp: Any) -> datetime:
@@ -590,7 +490,7 @@ def _exposures(slot: datetime, group: pd.Series[Any], root: str) -> Iterator[Exp
             log.warning("bracket %s: no file for the exposure time %s, but %r", slot, time, path)
             continue
         name = _below(os.fspath(path), root)
-        yield Exposure(name, parse_timestamp(name) or slot, _exposure_us(time, shown(name)))
+        yield Exposure(name, found.parse_timestamp(name) or slot, _exposure_us(time, shown(name)))
 
 
 def _below(path: str, root: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch import response_files
 from asi_watch.calibrate_brackets import (
     BracketFiles,
     CalibratedCurve,
@@ -23,82 +24,17 @@ from asi_watch.calibrate_brackets import (
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
-from asi_watch.pipeline.find_brackets import (
-    ArchiveBracket,
-    ArchiveRules,
-    find_brackets,
-    parse_name,
-    slot_length,
-    walk_images,
-)
+from asi_watch.pipeline import find_brackets as found
+from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
 from asi_watch.products.publish import publish, user_modes
-from asi_watch.response_files import (
-    load_curve,
-    read_response_file,
-    response_bytes,
-    to_bgr,
-    warning_of,
-)
-
-__all__ = [
-    "_save_response_plot",
-    "calibrate_archive",
-    "calibrate_camera",
-    "calibrate_found",
-    "check_plot_name",
-    "extrapolated_codes",
-    "get_lne_range",
-    "load_response_curve",
-    "plot_title",
-    "publish_plot",
-    "save_response_curve",
-]
 
 log = logging.getLogger(__name__)
 
 _WARNINGS_SHOWN = 6
 
 
-def _save_response_plot(
-    response: NDArray[np.floating[Any]],
-    out_path: str | Path,
-    include_mean: bool = True,
-    dpi: int = 150,
-    channel_order: ChannelOrder = "BGR",
-    title: str = "Response of the camera",
-    extrapolated: Sequence[Sequence[tuple[int, int]]] = (),
-) -> Path:
-    """Plot the camera log-response g(z) per channel and save the figure.
-
-    Parameters
-    ----------
-    response : ndarray, shape (256, 1, C) or (256, C)
-        Response curve in the ln domain.
-    out_path : str or Path
-        The suffix chooses the format; missing folders are made.
-    include_mean : bool
-        Also plot the mean of the channels.
-    dpi : int
-        Resolution.
-    channel_order : {"BGR", "RGB"}
-        Which colour each column is drawn in.
-    title : str
-    extrapolated : sequence of sequences of (int, int)
-        See `asi_watch.plots.save_response_plot`.
-
-    Returns
-    -------
-    Path
-        The saved file.
-    """
-    # Imported when drawn with: matplotlib takes longer to load than a bracket to merge.
-    from asi_watch.plots import save_response_plot
-
-    def draw(path: Path) -> None:
-        save_response_plot(response, path, include_mean, dpi, channel_order, title, extrapolated)
-
-    return publish_plot(draw, Path(out_path))
+# --- files ----------------------------------------------------------------------------------------
 
 
 def save_response_curve(
@@ -114,23 +50,15 @@ def save_response_curve(
     ----------
     path : str or Path
         ``.npz`` is added where it is missing, as NumPy does. Missing folders are made; the file
-        appears whole or not at all.
+        appears whole or not at all (PublishError).
     response : array_like, shape (256, C) or (256, 1, C)
-        g(z), stored as `response`, float32 (256, C), columns as they are.
+        g(z), stored as float32 (256, C), columns as they are. ValueError if it is no curve, or
+        the plot has no format; nothing is written then.
     metadata : dict, optional
-        Stored as a JSON string under `metadata`. Without `channel_order` the columns are taken
-        to be blue, green, red.
+        Without `channel_order` the columns are taken to be blue, green, red.
     save_plot : bool
-        Also plot the curve into the folder of the file.
     plot_filename : str
-        Name of the plot, or where it goes; its suffix chooses the format.
-
-    Raises
-    ------
-    ValueError
-        If the array is no response curve, or there is no such format; nothing is written then.
-    PublishError
-        If the file cannot be written.
+        Relative to the folder of the file; its suffix chooses the format.
     """
     if save_plot:
         check_plot_name(plot_filename)
@@ -138,103 +66,105 @@ def save_response_curve(
     if target.suffix != ".npz":
         target = target.with_name(f"{target.name}.npz")
     mode, folder_mode = user_modes()
-    data = response_bytes(response, metadata)
+    data = response_files.response_bytes(response, metadata)
     order = (metadata or {}).get("channel_order", "BGR")
-    for problem in judge_curve(to_bgr(as_log_response(response), order)):
-        log.warning("%s: %s", shown(target), warning_of(problem))
+    curve = _judged(as_log_response(response), dict(metadata or {}), order, shown(target))
     publish(data, target, mode=mode, folder_mode=folder_mode)
     if save_plot:
-        noted = dict(metadata or {})
-        curve = as_log_response(response)
-        _save_response_plot(
-            curve,
-            target.parent / plot_filename,
-            channel_order=order,
-            title=plot_title(target.name, ResponseCurve(to_bgr(curve, order), noted)),
-            extrapolated=extrapolated_codes(noted, curve.shape[1]) if order == "BGR" else (),
-        )
+        plot_curve(curve, target.name, target.parent / plot_filename)
 
 
 def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Load a response curve from an npz file.
+    """Load g(z), shape (256, C), in the ln domain, and the metadata of a file.
+
+    Columns are in the order that `metadata["channel_order"]` names: "RGB" where the file has none.
 
     Parameters
     ----------
     path : str or Path
-        Ours or one written by asi_core.
-
-    Returns
-    -------
-    response : ndarray, shape (256, C), float32
-        g(z) in the ln domain, columns in the order that `metadata["channel_order"]` names.
-    metadata : dict
-        Of the file; `channel_order` is "RGB" where the file has none.
-
-    Raises
-    ------
-    ResponseFileError
-        If the file is missing, damaged, or holds something else.
+        Ours or one written by asi_core; ResponseFileError if it is missing, damaged, or holds
+        something else.
     """
-    response, metadata = read_response_file(path)
-    for problem in judge_curve(to_bgr(response, metadata["channel_order"])):
-        log.warning("%s: %s", shown(os.fspath(path)), warning_of(problem))
+    response, metadata = response_files.read_response_file(path)
+    _judged(response, metadata, metadata["channel_order"], shown(os.fspath(path)))
     return response, metadata
 
 
-def plot_title(name: str, curve: ResponseCurve) -> str:
-    """Give what a plot of a curve is called: file, curve and day, where they are known.
+def _judged(
+    response: NDArray[np.float32], metadata: dict[str, Any], order: ChannelOrder, name: str
+) -> ResponseCurve:
+    """Give a curve in BGR order, and log what is strange about it."""
+    curve = ResponseCurve(response_files.to_bgr(response, order), metadata)
+    for problem in judge_curve(curve.log_response):
+        log.warning("%s: %s", name, response_files.warning_of(problem))
+    return curve
+
+
+# --- plots ----------------------------------------------------------------------------------------
+
+
+def _save_response_plot(
+    response: NDArray[np.floating[Any]],
+    out_path: str | Path,
+    include_mean: bool = True,
+    dpi: int = 150,
+    channel_order: ChannelOrder = "BGR",
+) -> Path:
+    """Plot the camera's log response g(z) per channel; the suffix chooses the format."""
+    from asi_watch.plots import save_response_plot
+
+    title = "Response of the camera"
+    return publish_plot(
+        lambda path: save_response_plot(response, path, include_mean, dpi, channel_order, title),
+        Path(out_path),
+    )
+
+
+def plot_curve(curve: ResponseCurve, name: str, target: Path) -> Path:
+    """Plot a curve with its name, id and day, and the codes that had no samples dashed.
 
     Parameters
     ----------
-    name : str
-        The curve's file.
     curve : ResponseCurve
+    name : str
+        Of its file.
+    target : Path
     """
+    # Imported when drawn with: matplotlib takes longer to load than a bracket to merge.
+    from asi_watch.plots import save_response_plot
+
     made = str(curve.metadata.get("timestamp_utc", ""))[:10]
-    return " · ".join(filter(None, (shown(name), f"curve {curve.curve_id}", shown(made))))
+    title = " · ".join(filter(None, (shown(name), f"curve {curve.curve_id}", shown(made))))
+    guessed = _extrapolated_codes(curve)
+    return publish_plot(
+        lambda path: save_response_plot(curve.log_response, path, True, 150, "BGR", title, guessed),
+        target,
+    )
 
 
-def extrapolated_codes(metadata: Mapping[str, Any], channels: int) -> list[list[tuple[int, int]]]:
-    """Read from a file's metadata which codes had no samples, for each channel (BGR).
-
-    Parameters
-    ----------
-    metadata : mapping
-        Of any origin.
-    channels : int
-
-    Returns
-    -------
-    list of list of (int, int)
-        First and last code of each run; empty where the file does not say.
-    """
-    report = metadata.get("report")
+def _extrapolated_codes(curve: ResponseCurve) -> list[list[tuple[int, int]]]:
+    """Read from metadata of any origin the runs of codes without samples; [] if it has none."""
+    report = curve.metadata.get("report")
     runs = report.get("extrapolated") if isinstance(report, dict) else None
     try:
-        found = [[(int(first), int(last)) for first, last in channel] for channel in runs or ()]
+        codes = [[(int(first), int(last)) for first, last in channel] for channel in runs or ()]
     except (TypeError, ValueError):
         return []
-    inside = all(0 <= a <= b <= 255 for channel in found for a, b in channel)
-    return found if inside and len(found) == channels else []
+    inside = all(0 <= a <= b <= 255 for channel in codes for a, b in channel)
+    return codes if inside and len(codes) == curve.channels else []
 
 
 def check_plot_name(path: str | Path) -> None:
-    """Refuse a plot whose suffix names no format, before any work is done for it.
+    """Refuse (ValueError) a plot whose suffix names no format, before any work is done for it.
 
     Parameters
     ----------
     path : str or Path
-
-    Raises
-    ------
-    ValueError
-        If there is no such format.
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
-    known = FigureCanvasBase.get_supported_filetypes()
     suffix = Path(path).suffix.lower().lstrip(".")
-    if suffix not in known:
+    if suffix not in FigureCanvasBase.get_supported_filetypes():
         raise ValueError(
             f"{shown(os.fspath(path))}: the suffix of a plot chooses its format, such as .png,"
             f" .jpg, .svg or .pdf; {f'.{suffix} is none' if suffix else 'this name has none'}"
@@ -242,23 +172,13 @@ def check_plot_name(path: str | Path) -> None:
 
 
 def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
-    """Draw into a temporary folder and put the figure in its place, whole.
+    """Draw into a temporary folder and put the figure in its place, whole; returns `target`.
 
     Parameters
     ----------
     draw : callable
         Saves a figure at the path it is given.
     target : Path
-
-    Returns
-    -------
-    Path
-        `target`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such format.
     """
     check_plot_name(target)
     mode, folder_mode = user_modes()
@@ -267,6 +187,9 @@ def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
         draw(drawn)
         publish(drawn.read_bytes(), target, mode=mode, folder_mode=folder_mode)
     return target
+
+
+# --- calibration ----------------------------------------------------------------------------------
 
 
 def calibrate_camera(
@@ -286,13 +209,15 @@ def calibrate_camera(
 ) -> NDArray[np.float32]:
     """Calibrate a camera's response (Debevec and Malik 1997) from brackets in a directory.
 
+    Gives g(z) in the ln domain, shape (256, 1, C), g(128) = 0, channels in BGR order, rising. A
+    missing folder, no usable bracket (BracketError) and impossible values (ValueError) raise.
+
     Parameters
     ----------
     image_dir : str or Path
         Folder of images named ``YYYYmmddHHMMSS_<EXPO>.<ext>``, sub-folders included.
     response_file : str or Path
-        Where the curve goes, with all of this noted; its plot goes beside it as
-        ``response_curve.jpg``.
+        Where the curve goes; its plot goes beside it as ``response_curve.jpg``.
     samples_per_image : int
         Places sampled in each bracket.
     sample_technique : {"random", "histogram", "flat"}
@@ -312,20 +237,6 @@ def calibrate_camera(
     sky_disc : "auto", (x, y, radius) or None
         Where places are taken from: inside the disc that a fisheye's pictures show (all of the
         picture if they show none), inside a given one (pixels), or anywhere.
-
-    Returns
-    -------
-    ndarray, shape (256, 1, C), float32
-        g(z) in the ln domain, g(128) = 0, channels in BGR order, rising.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
-    BracketError
-        If no bracket can be used; gives files and reasons.
-    ValueError
-        If an argument is impossible.
     """
     choices = CalibrationChoices(
         samples_per_image=samples_per_image,
@@ -338,13 +249,29 @@ def calibrate_camera(
         seed=seed,
         sky_disc=sky_disc,
     )
-    rules = ArchiveRules(round_to=slot_length(round_ts_to))
+    rules = ArchiveRules(round_to=found.slot_length(round_ts_to))
     done = calibrate_archive(image_dir, rules, choices)
-    for warning in done.calibration.report.warnings[:_WARNINGS_SHOWN]:
-        log.warning("the curve calibrated from %s: %s", shown(os.fspath(image_dir)), warning)
-    curve = done.curve(shown(os.fspath(image_dir)), round_ts_to=round_ts_to)
+    where = shown(os.fspath(image_dir))
+    log_warnings(done, where)
+    curve = done.curve(where, round_ts_to=round_ts_to)
     save_response_curve(response_file, curve.log_response, dict(curve.metadata))
     return np.array(curve.log_response)[:, np.newaxis, :]
+
+
+def log_warnings(done: CalibratedCurve, where: str) -> None:
+    """Log the first warnings of a calibration.
+
+    Parameters
+    ----------
+    done : CalibratedCurve
+    where : str
+        What it was calibrated from, ready to be shown.
+    """
+    warnings = done.calibration.report.warnings
+    for warning in warnings[:_WARNINGS_SHOWN]:
+        log.warning("the curve calibrated from %s: %s", where, warning)
+    if len(warnings) > _WARNINGS_SHOWN:
+        log.warning("and %d more warnings; calibrate shows all", len(warnings) - _WARNINGS_SHOWN)
 
 
 def calibrate_archive(
@@ -354,7 +281,7 @@ def calibrate_archive(
     *,
     report_plot: str | Path | None = None,
 ) -> CalibratedCurve:
-    """Calibrate from a folder or an archive, showing progress.
+    """Calibrate from a folder or an archive, showing progress; errors as in `calibrate_camera`.
 
     Parameters
     ----------
@@ -363,20 +290,11 @@ def calibrate_archive(
     choices : CalibrationChoices
     report_plot : str or Path, optional
         Where a plot of curve, data and residuals goes.
-
-    Returns
-    -------
-    CalibratedCurve
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, BracketError, ValueError
-        As `calibrate_camera`.
     """
     root = os.fspath(Path(image_dir))
     if report_plot is not None:
         check_plot_name(report_plot)
-    brackets = find_brackets(root, rules)
+    brackets = found.find_brackets(root, rules)
     with progress("reading brackets", min(len(brackets), choices.max_processed_groups)) as advance:
         done = calibrate_found(brackets, root, choices, on_bracket=advance)
     if report_plot is not None:
@@ -395,53 +313,38 @@ def calibrate_found(
     root: str,
     choices: CalibrationChoices,
     *,
-    channels: int | None = None,
     on_bracket: Callable[[], None] | None = None,
 ) -> CalibratedCurve:
-    """Calibrate from brackets found in an archive.
+    """Calibrate from brackets found in an archive; see `calibrate_brackets`.
 
     Parameters
     ----------
     brackets : sequence of ArchiveBracket
     root : str
         Folder that their paths are relative to.
-    choices, channels, on_bracket
-        See `asi_watch.calibrate_brackets.calibrate_brackets`.
-
-    Returns
-    -------
-    CalibratedCurve
-
-    Raises
-    ------
-    BracketError
-        If no bracket can be used; gives the reasons.
+    choices : CalibrationChoices
+    on_bracket : callable, optional
     """
-    files = [_files_of(bracket, root) for bracket in brackets]
-    return calibrate_brackets(
-        files, choices, where=shown(root), channels=channels, on_bracket=on_bracket
-    )
-
-
-def _files_of(bracket: ArchiveBracket, root: str) -> BracketFiles:
-    unusable = ""
-    try:
-        bracket.check_usable(2)
-    except BracketError as error:
-        unusable = str(error)
-    return BracketFiles(
-        tuple(f"{root}/{e.path}" for e in bracket.exposures),
-        tuple(e.exposure_us for e in bracket.exposures),
-        bracket.slot.isoformat(),
-        bracket.complete,
-        unusable,
-    )
+    files = [
+        BracketFiles(
+            tuple(f"{root}/{e.path}" for e in bracket.exposures),
+            tuple(e.exposure_us for e in bracket.exposures),
+            bracket.slot.isoformat(),
+            bracket.complete,
+            bracket.why_unusable(2) or "",
+        )
+        for bracket in brackets
+    ]
+    return calibrate_brackets(files, choices, where=shown(root), on_bracket=on_bracket)
 
 
 def get_lne_range(
     image_dir: str | Path, response_file: str | Path, round_ts_to: str = "30s"
 ) -> tuple[float, float]:
-    """Compute a range of ln E that serves all brackets of a directory.
+    """Compute (min g − max ln t, max g − min ln t) over all exposure times of a directory.
+
+    Handed to the merging functions as `lnE_range`, it keeps one scale for all brackets. A missing
+    folder, one without exposure times (BracketError) and a bad curve (ResponseFileError) raise.
 
     Parameters
     ----------
@@ -451,26 +354,11 @@ def get_lne_range(
         The curve they will be merged with.
     round_ts_to : str
         Kept for asi_core's sake: the range does not depend on how images are grouped.
-
-    Returns
-    -------
-    (float, float)
-        (min g − max ln t, max g − min ln t) over all channels and all exposure times present;
-        hand it to the merging functions as `lnE_range` to keep one scale.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
-    BracketError
-        If no name in it tells an exposure time.
-    ResponseFileError
-        If the response file cannot be used.
     """
-    slot_length(round_ts_to)
-    response = load_curve(response_file).log_response
+    found.slot_length(round_ts_to)
+    response = response_files.load_curve(response_file).log_response
     root = os.fspath(Path(image_dir))
-    parsed = (parse_name(path) for path in walk_images(root))
+    parsed = (found.parse_name(path) for path in found.walk_images(root))
     times = sorted({name.exposure_us for name in parsed if name is not None})
     if not times:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
@@ -26,34 +26,14 @@ from asi_watch.brackets import (
     why_too_many,
 )
 from asi_watch.config.values import format_duration
-from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_labels
-
-__all__ = [
-    "EXPOSURE_AT_END",
-    "IMAGE_EXTENSIONS",
-    "ArchiveBracket",
-    "ArchiveRules",
-    "bracket_of",
-    "exposure_of_name",
-    "find_brackets",
-    "folders_that_clash",
-    "label_taken_for_time",
-    "log_nameless",
-    "log_superseded",
-    "parse_name",
-    "parse_timestamp",
-    "slot_length",
-    "slots_too_long",
-    "walk_images",
-    "with_signature",
-]
 
 log = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "jp2"})
-_SHOWN = 6
+SHOWN = 6
+"""So many examples of one thing are logged."""
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -78,11 +58,8 @@ def exposure_of_name(name: str) -> int | None:
     name : str
     """
     base = name.rpartition("/")[2]
-    match = EXPOSURE_AT_END.search(base)
-    if match is None:
-        return None
-    found = _find_timestamp(base)
-    if found is not None and match.start() < found[1]:
+    match, found = EXPOSURE_AT_END.search(base), _find_timestamp(base)
+    if match is None or (found is not None and match.start() < found[1]):
         return None
     return int(match[1])
 
@@ -123,13 +100,35 @@ def _find_timestamp(base: str) -> tuple[datetime, int] | None:
         digits = match[1].replace("_", "")
         if int(digits[:4]) not in _YEARS:
             continue
-        fields = (int(digits[i : i + 2]) for i in range(4, 14, 2))
+        month, day, hour, minute, second = (int(digits[i : i + 2]) for i in range(4, 14, 2))
         try:
-            month, day, hour, minute, second = fields
             return datetime(int(digits[:4]), month, day, hour, minute, second), match.end(1)
         except ValueError:
             continue
     return None
+
+
+def slot_length(round_ts_to: str) -> timedelta:
+    """Read the length of a slot as pandas does, such as ``30s``, ``1min`` or ``2h``.
+
+    Parameters
+    ----------
+    round_ts_to : str
+        ValueError if it is no fixed, positive length of time of whole microseconds.
+    """
+    # Loaded when asked for: it takes longer than all the rest of a command.
+    import pandas as pd
+
+    try:
+        offset: Any = pd.tseries.frequencies.to_offset(round_ts_to)
+        length: timedelta = pd.Timedelta(offset).to_pytimedelta()
+    except ValueError as error:
+        raise ValueError(
+            f"round_ts_to {round_ts_to!r} is no fixed length of time; write 30s or 1min"
+        ) from error
+    if length <= timedelta(0):
+        raise ValueError(f"round_ts_to must be longer than nothing; got {round_ts_to!r}")
+    return length
 
 
 # --- brackets -------------------------------------------------------------------------------------
@@ -209,8 +208,8 @@ class ArchiveBracket:
         pairs = ((e, chosen[e.exposure_us]) for e in self.files)
         return tuple((e, winner) for e, winner in pairs if winner.path != e.path)
 
-    def check_usable(self, min_exposures: int) -> None:
-        """Raise `BracketError`, with a file and the reason, if there is too little in it.
+    def why_unusable(self, min_exposures: int) -> str | None:
+        """Say why there is too little in it, or too much, naming a file; None if there is not.
 
         Parameters
         ----------
@@ -218,49 +217,40 @@ class ArchiveBracket:
         """
         name, count = shown(self.first.path), len(self.exposures)
         if (too_many := why_too_many(e.exposure_us for e in self.exposures)) is not None:
-            raise BracketError(f"{name}: {too_many}")
+            return f"{name}: {too_many}"
         if count == 1 and len(self.files) > 1:
-            raise BracketError(
+            return (
                 f"{name}: all {len(self.files)} exposures of the bracket have the same exposure"
                 f" time ({self.first.exposure_us:g} µs)"
             )
         if count == 1:
-            raise BracketError(f"{name}: is the only exposure of its bracket")
+            return f"{name}: is the only exposure of its bracket"
         if count < min_exposures:
-            raise BracketError(
-                f"{name}: its bracket has {count} exposures, fewer than {min_exposures}"
-            )
+            return f"{name}: its bracket has {count} exposures, fewer than {min_exposures}"
+        return None
 
 
 def walk_images(
     directory: str | os.PathLike[str], extensions: frozenset[str] = IMAGE_EXTENSIONS
 ) -> Iterator[str]:
-    """List image files of a folder and its sub-folders, products left out.
+    """List image files of a folder and its sub-folders, as sorted paths relative to it.
+
+    Products, hidden folders and files (such as the ``._NAME`` that some systems put beside every
+    file) are left out; symbolic links are not followed.
 
     Parameters
     ----------
     directory : path-like
-        Symbolic links below it are not followed; hidden folders and files, such as the ``._NAME``
-        that some systems put beside every file, are left out.
+        FileNotFoundError or NotADirectoryError if it is none.
     extensions : frozenset of str
         Lower case, without dot; those of the files may be in any case.
-
-    Yields
-    ------
-    str
-        Paths relative to `directory`, sorted folder by folder.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
     """
     root = os.fspath(directory)
     if not os.path.exists(root):  # noqa: PTH110 - names may hold undecodable bytes
         raise FileNotFoundError(f"{shown(root)}: no such folder")
     if not os.path.isdir(root):  # noqa: PTH112
         raise NotADirectoryError(f"{shown(root)}: is a file, not a folder")
-    for folder, subfolders, names in os.walk(root, onerror=_unreadable):
+    for folder, subfolders, names in os.walk(root, onerror=_log_unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         below = folder[len(root) :].strip("/")
         for name in sorted(names):
@@ -269,50 +259,38 @@ def walk_images(
                 yield f"{below}/{name}" if below else name
 
 
+def _log_unreadable(error: OSError) -> None:
+    log.warning("%s is left out: %s", shown(error.filename or "a folder"), error.strerror)
+
+
 def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> list[ArchiveBracket]:
-    """Find the brackets of a folder or an archive.
+    """Find the brackets of a folder or an archive, in the order of time.
+
+    Of several files of one exposure time in a slot, one counts (`brackets.chosen_files`), and the
+    log names the others. Files whose name is not an exposure's are counted there.
 
     Parameters
     ----------
     directory : path-like
+        FileNotFoundError or NotADirectoryError if it is none.
     rules : ArchiveRules
-
-    Returns
-    -------
-    list of ArchiveBracket
-        Rising slots. Of several files of one exposure time in a slot, one counts
-        (`asi_watch.brackets.chosen_files`), and the log names the others. Files whose name is
-        not an exposure's are counted there.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If there is no such folder, or it is a file.
     """
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}
-    nameless: list[str] = []
-    named: list[tuple[str, ParsedName | None]] = []
-    for path in walk_images(root, rules.extensions):
-        parsed = rules.parse(path.rpartition("/")[2])
-        named.append((path, parsed))
-        if parsed is None:
-            nameless.append(path)
-            continue
-        slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
-        exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
-        slots.setdefault(slot, []).append(exposure)
-    log_nameless(nameless, "timestamp and exposure")
-    labelled = label_taken_for_time(named)
-    if labelled is not None:
-        log.warning(
-            "%s ends in a label, it seems, and not in an exposure time; %s",
-            shown(labelled),
-            "add what it means to the camera's exposure_labels"
-            if rules.configured
-            else "exposure_labels in a configuration file says what labels mean, to be given with"
-            " -c",
-        )
+    named = {
+        path: rules.parse(path.rpartition("/")[2]) for path in walk_images(root, rules.extensions)
+    }
+    for path, parsed in named.items():
+        if parsed is not None:
+            slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
+            exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
+            slots.setdefault(slot, []).append(exposure)
+    log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
+    if (labelled := label_taken_for_time(named)) is not None:
+        where = "to the camera's exposure_labels"
+        if not rules.configured:
+            where = "to exposure_labels in a configuration file, to be given with -c"
+        log.warning("%s; add what it means %s", labelled, where)
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
     log_superseded(brackets)
     return _with_expectation(brackets, ExpectedExposures(rules.expected))
@@ -335,39 +313,10 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
     files = tuple(with_signature(exposure, root) for exposure in exposures)
     chosen = chosen_files(files)
     starts = [bracket[0].timestamp for bracket in brackets_among(files)]
+    intervals = tuple(b - a for a, b in pairwise(starts))
     return ArchiveBracket(
-        slot,
-        tuple(chosen[t] for t in sorted(chosen)),
-        files,
-        intervals=tuple(b - a for a, b in pairwise(starts)),
+        slot, tuple(chosen[t] for t in sorted(chosen)), files, intervals=intervals
     )
-
-
-def slot_length(round_ts_to: str) -> timedelta:
-    """Read the length of a slot as pandas does, such as ``30s``, ``1min`` or ``2h``.
-
-    Parameters
-    ----------
-    round_ts_to : str
-
-    Raises
-    ------
-    ValueError
-        If it is no fixed, positive length of time of whole microseconds.
-    """
-    # Loaded when asked for: it takes longer than all the rest of a command.
-    import pandas as pd
-
-    try:
-        offset: Any = pd.tseries.frequencies.to_offset(round_ts_to)
-        length: timedelta = pd.Timedelta(offset).to_pytimedelta()
-    except ValueError as error:
-        raise ValueError(
-            f"round_ts_to {round_ts_to!r} is no fixed length of time; write 30s or 1min"
-        ) from error
-    if length <= timedelta(0):
-        raise ValueError(f"round_ts_to must be longer than nothing; got {round_ts_to!r}")
-    return length
 
 
 def with_signature(exposure: Exposure, root: str) -> Exposure:
@@ -386,43 +335,6 @@ def with_signature(exposure: Exposure, root: str) -> Exposure:
     return replace(exposure, size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
-def label_taken_for_time(
-    files: Iterable[tuple[str, ParsedName | Exposure | None]],
-) -> str | None:
-    """Find a name whose label was read as an exposure time, or as nothing.
-
-    Parameters
-    ----------
-    files : iterable of (str, ParsedName, Exposure or None)
-        Paths of one camera, and what their names were read as.
-
-    Returns
-    -------
-    str or None
-        The first such path.
-    """
-    given = list(files)
-    labels = unclear_labels(path for path, _ in given)
-    if not labels:
-        return None
-    for path, parsed in given:
-        label = path.rpartition(".")[0].rpartition("_")[2]
-        if label not in labels:
-            continue
-        number = int(label)
-        if parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6):
-            return path
-    return None
-
-
-def log_nameless(paths: Sequence[str], what: str) -> None:
-    """Log how many files were skipped for their names."""
-    if paths:
-        log.warning(
-            "%d files skipped: no %s in their names, e.g. %s", len(paths), what, shown(paths[0])
-        )
-
-
 def _with_expectation(
     brackets: list[ArchiveBracket], expected: ExpectedExposures
 ) -> list[ArchiveBracket]:
@@ -431,31 +343,24 @@ def _with_expectation(
     unknown: list[ArchiveBracket] = []
     for bracket in brackets:
         expected.observe(e.exposure_us for e in bracket.exposures)
+        unknown.append(bracket)
         if expected.count() is None:
-            unknown.append(bracket)
             continue
         # In hindsight the brackets before the rule was learned are judged by it too.
-        for one in (*unknown, bracket):
+        for one in unknown:
             present = {e.exposure_us for e in one.exposures}
             wanted = expected.expected() or frozenset()
+            # A bracket with other times besides belongs to another set of exposures.
+            missing = tuple(sorted(wanted - present)) if present < wanted else ()
+            complete = expected.is_complete(present)
             judged.append(
-                replace(
-                    one,
-                    expected=expected.count(),
-                    complete=expected.is_complete(present),
-                    # A bracket with other times besides belongs to another set of exposures.
-                    missing=tuple(sorted(wanted - present)) if present < wanted else (),
-                )
+                replace(one, expected=expected.count(), complete=complete, missing=missing)
             )
         unknown.clear()
     return judged + unknown
 
 
-def _unreadable(error: OSError) -> None:
-    log.warning("%s is left out: %s", shown(error.filename or "a folder"), error.strerror)
-
-
-# --- slots with more files than a bracket has -----------------------------------------------------
+# --- what names make doubtful ---------------------------------------------------------------------
 
 _JITTER = timedelta(seconds=1)
 _LENGTHS = [
@@ -465,13 +370,36 @@ _LENGTHS = [
 ]
 
 
-def slots_too_long(brackets: Iterable[ArchiveBracket]) -> str | None:
-    """Say how many slots held several brackets, and which length would part them, if any did.
+def label_taken_for_time(files: Mapping[str, ParsedName | None]) -> str | None:
+    """Name a file whose label was read as an exposure time, or as nothing, if there is one.
 
     Parameters
     ----------
-    brackets : iterable of ArchiveBracket
+    files : mapping
+        Paths of one camera, and what their names were read as.
     """
+    labels = unclear_labels(files)
+    for path, parsed in files.items() if labels else ():
+        label = path.rpartition(".")[0].rpartition("_")[2]
+        if label not in labels:
+            continue
+        number = int(label)
+        if parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6):
+            return f"{shown(path)} ends in a label, it seems, and not in an exposure time"
+    return None
+
+
+def doubts_of_brackets(brackets: Sequence[ArchiveBracket]) -> list[str]:
+    """Say where slots hold several brackets, and where two cameras lie in one folder, it seems.
+
+    Parameters
+    ----------
+    brackets : sequence of ArchiveBracket
+    """
+    return [text for text in (_clash(brackets), _slots_too_long(brackets)) if text is not None]
+
+
+def _slots_too_long(brackets: Sequence[ArchiveBracket]) -> str | None:
     doubled = [b for b in brackets if b.intervals]
     if not doubled:
         return None
@@ -486,20 +414,29 @@ def slots_too_long(brackets: Iterable[ArchiveBracket]) -> str | None:
     )
 
 
-def folders_that_clash(brackets: Iterable[ArchiveBracket]) -> tuple[str, str] | None:
-    """Find two folders with the same exposures of the same brackets: two cameras, it seems.
+def _clash(brackets: Sequence[ArchiveBracket]) -> str | None:
+    for loser, winner in (pair for bracket in brackets for pair in bracket.superseded):
+        theirs, ours = (PurePosixPath(e.path).parent for e in (loser, winner))
+        if theirs != ours and loser.timestamp == winner.timestamp:
+            return (
+                f"{shown(ours)} and {shown(theirs)} hold the same exposures of the same brackets:"
+                " if they are two cameras', merge each folder by itself"
+            )
+    return None
 
-    Returns the first such pair: the folder whose file is used, and the other.
+
+def log_nameless(paths: Sequence[str], what: str) -> None:
+    """Log how many files were skipped for their names.
 
     Parameters
     ----------
-    brackets : iterable of ArchiveBracket
+    paths : sequence of str
+    what : str
+        What their names lack.
     """
-    for loser, winner in _pairs(brackets):
-        theirs, ours = (PurePosixPath(e.path).parent for e in (loser, winner))
-        if theirs != ours and loser.timestamp == winner.timestamp:
-            return str(ours), str(theirs)
-    return None
+    if paths:
+        text = "%d files skipped: no %s in their names, e.g. %s"
+        log.warning(text, len(paths), what, shown(paths[0]))
 
 
 def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
@@ -509,31 +446,16 @@ def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
     ----------
     brackets : sequence of ArchiveBracket
     """
-    pairs = list(_pairs(brackets))
-    for loser, winner in pairs[:_SHOWN]:
-        log.warning("%s is not used%s", shown(loser.path), _why(loser, winner))
-    if len(pairs) > _SHOWN:
+    pairs = [pair for bracket in brackets for pair in bracket.superseded]
+    for loser, winner in pairs[:SHOWN]:
         log.warning(
-            "and %d more files that are not used, for the same reasons", len(pairs) - _SHOWN
+            "%s is not used unless %s cannot be read, which has the same exposure time and %s",
+            shown(loser.path),
+            shown(winner.path),
+            "was written later" if winner.newer_than(loser) else "belongs to the bracket merged",
         )
-    clash = folders_that_clash(brackets)
-    if clash is not None:
-        log.warning(
-            "%s and %s hold the same exposures of the same brackets: if they are two cameras',"
-            " merge each folder by itself",
-            *(shown(folder) for folder in clash),
-        )
-    too_long = slots_too_long(brackets)
-    if too_long is not None:
-        log.warning("%s", too_long)
-
-
-def _pairs(brackets: Iterable[ArchiveBracket]) -> Iterator[tuple[Exposure, Exposure]]:
-    return (pair for bracket in brackets for pair in bracket.superseded)
-
-
-def _why(loser: Exposure, winner: Exposure) -> str:
-    why = "was written later" if winner.newer_than(loser) else "belongs to the bracket merged"
-    return (
-        f" unless {shown(winner.path)} cannot be read, which has the same exposure time and {why}"
-    )
+    if len(pairs) > SHOWN:
+        text = "and %d more files that are not used, for the same reasons"
+        log.warning(text, len(pairs) - SHOWN)
+    for doubt in doubts_of_brackets(brackets):
+        log.warning("%s", doubt)

@@ -63,7 +63,7 @@ def test_merge_tells_of_labels(tmp_path: Path) -> None:
     result = run("merge", tmp_path / "a", tmp_path / "out", "--response", curve)
     assert "ends in a label, it seems, and not in an exposure time" in result.stderr
     assert result.exit_code == 1
-    assert "_02.jpg ends in a label, it seems, not in an exposure time" in result.stdout
+    assert "_02.jpg ends in a label, it seems, and not in an exposure time" in result.stdout
 
 
 def test_a_response_file_has_its_true_name_and_tells_what_it_replaces(tmp_path: Path) -> None:
