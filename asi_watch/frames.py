@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,16 +16,7 @@ from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
 from asi_watch.files import shown
 from asi_watch.hdr.frame_checks import sample_frame
-from asi_watch.hdr.merge_settings import (
-    HalfRadiance,
-    Merge,
-    MergeSettings,
-    Picture,
-    PictureType,
-    Pixels,
-    Radiance,
-    Shape,
-)
+from asi_watch.hdr.merge_settings import HalfRadiance, Merge, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.weighted_merge import WeightedMerge
 from asi_watch.images import Frame, ImageLimits, read_image
 
@@ -226,11 +218,11 @@ class BandedMerge(Merge):
         excluded = {found.index for found in self.findings().excluded}
         self._exposures = [one for i, one in enumerate(exposures) if i not in excluded]
 
-    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
+    def add(self, pixels: Pixels, exposure_time: float) -> None:
         """Refuse: the exposures were given at the beginning."""
         raise ValueError("a merge in bands takes no further exposures")
 
-    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
+    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Display picture; see `Merge.picture`."""
         whole = np.empty(self.shape, dtype) if out is None else out
         for rows, merge in self._bands():
@@ -285,7 +277,7 @@ class BandedMerge(Merge):
                 None if spans is None else spans[rows],
             )
             for exposure, pixels in zip(self._exposures, self._read(self._exposures), strict=True):
-                merge.add(pixels[rows].copy(), exposure.exposure_us, copy=False)
+                merge.add(pixels[rows].copy(), exposure.exposure_us)
             merge.use_findings(found)
             yield rows, merge
             # Whoever asked lets go of it too: two bands at once would be twice the memory.

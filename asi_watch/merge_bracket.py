@@ -329,7 +329,7 @@ def compose(
         merge = open_merge(settings, log_response, images[0].shape, threads=plan.threads)
         for exposure, pixels in zip(bracket.exposures, images, strict=True):
             # Handed over, not copied: nobody else writes to it.
-            merge.add(pixels, exposure.exposure_us, copy=False)
+            merge.add(pixels, exposure.exposure_us)
         return _composed(plan, bracket, merge, settings, curve, notes)
     except (ValueError, cv2.error) as error:
         raise MergeRefusedError("permanent", str(error)) from error

@@ -24,7 +24,7 @@ def main() -> None:
     for exposures, height in work:
         merge = open_merge(MERGE, curve, (height, WIDTH, 3), threads=1)
         for number in range(exposures):
-            merge.add(picture[:height], 80.0 * 2**number, copy=False)
+            merge.add(picture[:height], 80.0 * 2**number)
         merge.picture(out=np.empty((height, WIDTH, 3), np.uint8))
     print(engine.kernel_name())
 

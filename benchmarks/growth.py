@@ -89,7 +89,7 @@ def _cpu(
     exposures, height = point[0], point[1] // SIDE
     merge = open_merge(MERGE, log_response(), (height, SIDE, 3), threads=1)
     for number, frame in enumerate(frames[:exposures]):
-        merge.add(frame[:height], 80.0 * 2 ** (number / 2), copy=False)
+        merge.add(frame[:height], 80.0 * 2 ** (number / 2))
     merge.picture_rows(0, 1, out[:1])  # tables
     spent = []
     for top in range(0, height, _BAND):

@@ -44,7 +44,7 @@ def opened(
     """Open a merge that holds the frames."""
     merge = open_merge(replace(MERGE, sky_disc=disc), g, frames[0].shape, threads=threads)
     for pixels, time_ in zip(frames, TIMES, strict=False):
-        merge.add(pixels, time_, copy=False)
+        merge.add(pixels, time_)
     return merge
 
 

@@ -65,7 +65,7 @@ class Tricks:
     def _merge(self, frames: list[Pixels], threads: int = 1) -> Merge:
         merge = open_merge(MERGE, log_response(), frames[0].shape, threads=threads)
         for pixels, exposure in zip(frames, EXPOSURES_US, strict=True):
-            merge.add(pixels, exposure, copy=False)
+            merge.add(pixels, exposure)
         return merge
 
     def _group(self, title: str, jobs: Jobs, notes: Mapping[str, str] | None = None) -> None:
@@ -198,7 +198,7 @@ class Tricks:
         """Keep sums instead of frames: what it would save at the end, and cost before."""
         out = np.empty_like(self._picture)
         last = open_merge(MERGE, log_response(), out.shape, threads=1)
-        last.add(self._frames[-1], EXPOSURES_US[-1], copy=False)
+        last.add(self._frames[-1], EXPOSURES_US[-1])
         sums = np.zeros(out.shape, np.uint64)
         one = np.uint64(1)
         self._group(

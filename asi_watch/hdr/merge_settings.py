@@ -19,8 +19,6 @@ WEIGHT_TYPES = ("triangle", "sine", "noise")
 _CONTRADICTION = ("exclude", "warn")
 
 Pixels = NDArray[np.uint8]
-Picture = NDArray[Any]
-PictureType = type[Any]
 Shape = tuple[int, int, int]
 
 VALID, UNDER, OVER = 0, 1, 2
@@ -188,16 +186,15 @@ class Merge(ABC):
         self._samples: list[Sample] = []
         self._findings: Findings | None = None
 
-    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
+    def add(self, pixels: Pixels, exposure_time: float) -> None:
         """Add one exposure; after an error (ValueError) the merge is as it was before.
 
         Parameters
         ----------
         pixels : ndarray, shape (H, W, C) or (H, W), uint8
+            Not copied: the caller leaves it as it is while the merge lives.
         exposure_time : float
             Positive.
-        copy : bool
-            False hands the array over: the caller leaves it as it is while the merge lives.
         """
         array = self._checked(pixels)
         time = float(exposure_time)
@@ -205,8 +202,6 @@ class Merge(ABC):
             raise ValueError(f"an exposure time is a positive number; got {exposure_time!r}")
         if len(self._times) == MAX_EXPOSURES:
             raise ValueError(f"a bracket has at most {MAX_EXPOSURES} exposures")
-        if copy and np.may_share_memory(array, pixels):
-            array = array.copy()
         self._frames.append(array)
         self._times.append(time)
         self._samples.append(sample_frame(array))
@@ -225,7 +220,7 @@ class Merge(ABC):
         return self._findings
 
     @abstractmethod
-    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
+    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Display picture of what was added, shape (H, W, C), uint8 or uint16.
 
         Parameters
@@ -236,7 +231,7 @@ class Merge(ABC):
             Written instead of a new picture; C-contiguous.
         """
 
-    def picture_rows(self, first: int, last: int, out: Picture) -> None:
+    def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
         """Write rows first:last of the picture into `out`.
 
         Parameters

@@ -7,18 +7,12 @@ decoded frames at once; both give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.merge_settings import (
-    Merge,
-    MergeSettings,
-    Picture,
-    PictureType,
-    Pixels,
-    check_shape,
-)
+from asi_watch.hdr.merge_settings import Merge, MergeSettings, Pixels, check_shape
 from asi_watch.hdr.opencv_merge import OpencvMerge
 from asi_watch.hdr.weighted_merge import WeightedMerge
 
@@ -84,10 +78,10 @@ def merge_frames(
     exposure_times: Sequence[float],
     settings: MergeSettings,
     log_response: ArrayLike | None,
-    dtype: PictureType = np.uint8,
+    dtype: type[Any] = np.uint8,
     *,
     threads: int = 2,
-) -> Picture:
+) -> NDArray[Any]:
     """Merge decoded frames into a display picture, at once.
 
     Parameters
@@ -107,5 +101,5 @@ def merge_frames(
         raise ValueError(f"{len(frames)} frames but {len(exposure_times)} exposure times")
     merge = open_merge(settings, log_response, np.shape(frames[0]), threads=threads)
     for pixels, time in zip(frames, exposure_times, strict=True):
-        merge.add(pixels, time, copy=False)
+        merge.add(pixels, time)
     return merge.picture(dtype)

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,16 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.lookup_tables import remap_codes
-from asi_watch.hdr.merge_settings import (
-    HalfRadiance,
-    Merge,
-    MergeSettings,
-    Picture,
-    PictureType,
-    Pixels,
-    Radiance,
-    Shape,
-)
+from asi_watch.hdr.merge_settings import HalfRadiance, Merge, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.response import as_log_response
 from asi_watch.hdr.tone import code_maximum
 from asi_watch.hdr.weighted_merge import WeightedMerge
@@ -65,7 +57,7 @@ class OpencvMerge(Merge):
         disc = settings.sky_disc
         self._inside = None if disc is None else disc.mask(shape)
 
-    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
+    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Display picture; see `Merge.picture`."""
         if out is not None:
             out[...] = self.picture(out.dtype.type)
@@ -112,7 +104,7 @@ class OpencvMerge(Merge):
         settings = replace(self._settings, algorithm="debevec_custom", contradiction="warn")
         merge = WeightedMerge(settings, response, self.shape, self._threads)
         for pixels, time in zip(*self._ordered(), strict=True):
-            merge.add(pixels, time, copy=False)
+            merge.add(pixels, time)
         return merge
 
     def _ordered(self) -> tuple[list[Pixels], list[float]]:

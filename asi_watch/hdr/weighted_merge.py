@@ -14,17 +14,7 @@ from asi_watch.hdr import engine
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.frame_checks import Findings
 from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables
-from asi_watch.hdr.merge_settings import (
-    UNDER,
-    HalfRadiance,
-    Merge,
-    MergeSettings,
-    Picture,
-    PictureType,
-    Pixels,
-    Radiance,
-    Shape,
-)
+from asi_watch.hdr.merge_settings import UNDER, HalfRadiance, Merge, MergeSettings, Radiance, Shape
 from asi_watch.hdr.tone import CodeTable, half_codes, picture_table
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
@@ -63,9 +53,9 @@ class WeightedMerge(Merge):
         self._spans = disc.spans(shape) if spans is None and disc is not None else spans
         self._prepared: tuple[WeightedMean, engine.Job] | None = None
 
-    def add(self, pixels: Pixels, exposure_time: float, *, copy: bool = True) -> None:
+    def add(self, pixels: NDArray[np.uint8], exposure_time: float) -> None:
         """Add one exposure; see `Merge.add`."""
-        super().add(pixels, exposure_time, copy=copy)
+        super().add(pixels, exposure_time)
         self._prepared = None
 
     def use_findings(self, findings: Findings) -> None:
@@ -77,7 +67,7 @@ class WeightedMerge(Merge):
         """
         self._findings, self._prepared = findings, None
 
-    def picture(self, dtype: PictureType = np.uint8, out: Picture | None = None) -> Picture:
+    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Display picture; see `Merge.picture`."""
         whole = np.empty(self.shape, dtype=dtype) if out is None else out
         if whole.shape != self.shape:
@@ -91,7 +81,7 @@ class WeightedMerge(Merge):
         self._in_bands(band)
         return whole
 
-    def picture_rows(self, first: int, last: int, out: Picture) -> None:
+    def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
         """Write rows of the picture; several threads may do this at once, each for its own rows."""
         wanted = (last - first, *self.shape[1:])
         if not 0 <= first < last <= self.shape[0] or out.shape != wanted:

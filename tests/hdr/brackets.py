@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
 from tests.hdr.formula import ReferenceRadiance, reference_radiance
 
 TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
@@ -54,6 +54,20 @@ def settings(**changes: Any) -> MergeSettings:
         "apply_tonemapping": True,
     }
     return MergeSettings(**(values | changes))
+
+
+def opened(
+    how: MergeSettings,
+    frames: Sequence[NDArray[np.uint8]],
+    times: Sequence[float] = TIMES,
+    g: NDArray[np.float32] | None = None,
+) -> Merge:
+    """Open a merge, by the curve of the scenes unless given, and add the frames."""
+    shape = frames[0].shape
+    merge = open_merge(how, curve(shape[2]) if g is None else g, shape)
+    for pixels, time in zip(frames, times, strict=True):
+        merge.add(pixels, time)
+    return merge
 
 
 def by_formula(

@@ -22,7 +22,7 @@ from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables
 from asi_watch.hdr.merge_settings import OVER, UNDER, VALID
 from asi_watch.hdr.merging import merge_frames, merge_memory, open_merge
 from asi_watch.hdr.tone import ToneCurve, picture_table
-from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
+from tests.hdr.brackets import TIMES, by_formula, curve, opened, settings, shoot
 from tests.hdr.formula import reference_picture
 
 KERNEL = merge_engine._kernel
@@ -66,9 +66,7 @@ def test_agrees_with_the_formula(engine, algorithm, weight_type, lnE_range):
         formula = reference_picture(wanted, lnE_range=lnE_range, gamma=2.2, dtype=dtype)
         assert picture.dtype == dtype
         assert np.abs(picture.astype(int) - formula).max() <= allowed
-    merge = open_merge(how, curve(), frames[0].shape)
-    for pixels, time in zip(frames, TIMES, strict=True):
-        merge.add(pixels, time)
+    merge = opened(how, frames)
     radiance = merge.radiance()
     assert np.abs(radiance.ln_radiance - wanted.ln_radiance).max() < 1e-4
     np.testing.assert_array_equal(radiance.validity, wanted.validity)
@@ -163,9 +161,7 @@ def _digest(how, shape, times):
     frames = shoot(times, shape=shape, noise=0.4)
     digests = []
     for disc in (None, _disc(shape), SkyDisc(1.0, 2.0, 2.5)):
-        merge = open_merge(replace(how, sky_disc=disc), curve(shape[2]), shape)
-        for pixels, time in zip(frames, times, strict=True):
-            merge.add(pixels, time)
+        merge = opened(replace(how, sky_disc=disc), frames, times)
         radiance, half = merge.radiance(), merge.radiance_half(1000.0)
         arrays = (
             merge.picture(np.uint8),
@@ -204,9 +200,7 @@ def test_any_codes_agree_with_the_formula(data):
         codes[picks] = rng.choice(edge_codes, picks.sum())
         frames.append(codes.astype(np.uint8))
     wanted = by_formula(frames, times, how)
-    merge = open_merge(how, curve(), (4, 9, 3))
-    for pixels, time in zip(frames, times, strict=True):
-        merge.add(pixels, time)
+    merge = opened(how, frames, times)
     radiance = merge.radiance()
     np.testing.assert_array_equal(radiance.validity, wanted.validity)
     # Random codes contradict each other as no scene does: the sine's smallest weights, 1.5e-4 of
@@ -220,9 +214,7 @@ def test_saturated_and_dark_everywhere(engine):
     for algorithm in ("debevec_custom", "debevec_exact"):
         how = settings(algorithm=algorithm)
         for code, flag, shown in ((255, OVER, 255), (0, UNDER, 0)):
-            merge = open_merge(how, curve(), shape)
-            for time in TIMES:
-                merge.add(np.full(shape, code, np.uint8), time)
+            merge = opened(how, [np.full(shape, code, np.uint8)] * 5)
             radiance = merge.radiance()
             g = curve().astype(float)
             end = (
@@ -238,9 +230,7 @@ def test_saturated_and_dark_everywhere(engine):
 
 def test_over_wins_over_under(engine):
     dark, bright = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
-    merge = open_merge(settings(), curve(), (2, 2, 3))
-    merge.add(bright, 1000.0)
-    merge.add(dark, 10.0)
+    merge = opened(settings(), [bright, dark], [1000.0, 10.0])
     assert (merge.radiance().validity == OVER).all()
 
 
@@ -248,9 +238,8 @@ def test_contradicting_exposures(engine):
     """Shortest saturated, longest dark: the formula's 0 in one algorithm, the top in the other."""
     dark, bright = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
     for algorithm, expected in (("debevec_custom", [-9.0]), ("debevec_exact", None)):
-        merge = open_merge(settings(algorithm=algorithm), curve() - np.float32(5), (2, 2, 3))
-        merge.add(bright, 1.0)
-        merge.add(dark, 10.0)
+        how, g = settings(algorithm=algorithm), curve() - np.float32(5)
+        merge = opened(how, [bright, dark], [1.0, 10.0], g)
         radiance = merge.radiance()
         top = (curve().astype(float) - 5).max(axis=0)
         assert expected is None or (top < 0).all()
@@ -260,9 +249,7 @@ def test_contradicting_exposures(engine):
 
 def test_over_needs_all_of_the_longest(engine):
     dark, bright = np.zeros((2, 2, 3), np.uint8), np.full((2, 2, 3), 255, np.uint8)
-    merge = open_merge(settings(), curve(), (2, 2, 3))
-    merge.add(bright, 1.0)
-    merge.add(dark, 1.0)
+    merge = opened(settings(), [bright, dark], [1.0, 1.0])
     assert (merge.radiance().ln_radiance == 0).all()
 
 
@@ -281,9 +268,7 @@ def test_narrow_range_stays_within_a_code(engine, gamma, width):
 
 def test_rows_one_by_one_are_the_picture(engine):
     frames = shoot(TIMES, shape=(17, 23, 3))
-    merge = open_merge(settings(sky_disc=_disc((17, 23))), curve(), (17, 23, 3))
-    for pixels, time in zip(frames, TIMES, strict=True):
-        merge.add(pixels, time)
+    merge = opened(settings(sky_disc=_disc((17, 23))), frames)
     for dtype in (np.uint8, np.uint16):
         whole = merge.picture(dtype)
         rows = np.empty_like(whole)
@@ -309,11 +294,8 @@ def test_outside_the_disc(engine):
     frames = shoot(TIMES, shape=shape)
     for disc in (_disc(shape), SkyDisc(-3.0, 5.0, 9.5), SkyDisc(15.0, 10.0, 90.0)):
         mask = disc.mask(shape)
-        merge = open_merge(settings(lnE_range=(-12.0, 0.0), sky_disc=disc), curve(), shape)
-        plain = open_merge(settings(lnE_range=(-12.0, 0.0)), curve(), shape)
-        for pixels, time in zip(frames, TIMES, strict=True):
-            merge.add(pixels, time)
-            plain.add(pixels, time)
+        merge = opened(settings(lnE_range=(-12.0, 0.0), sky_disc=disc), frames)
+        plain = opened(settings(lnE_range=(-12.0, 0.0)), frames)
         np.testing.assert_array_equal(
             merge.picture(), np.where(mask[..., None], plain.picture(), 0)
         )
@@ -329,9 +311,7 @@ def test_outside_the_disc(engine):
 @pytest.mark.parametrize("shape", [(23, 41, 3), (9, 30, 1), (3, 50001, 3)])
 def test_half_floats_are_the_radiance_and_its_flags(engine, shape):
     frames = shoot(TIMES, shape=shape)
-    merge = open_merge(settings(algorithm="debevec_exact"), curve(shape[2]), shape)
-    for pixels, time in zip(frames, TIMES, strict=True):
-        merge.add(pixels, time)
+    merge = opened(settings(algorithm="debevec_exact"), frames)
     radiance = merge.radiance()
     wanted = np.exp(radiance.ln_radiance.astype(float)).transpose(2, 0, 1) * 1000.0
     half = merge.radiance_half(1000.0)
@@ -344,41 +324,19 @@ def test_half_floats_are_the_radiance_and_its_flags(engine, shape):
 @pytest.mark.parametrize("factor", [1e-4, 1e9])
 def test_half_floats_are_given_only_where_they_can_hold_everything(factor):
     frames = shoot(TIMES)
-    merge = open_merge(settings(algorithm="debevec_exact"), curve(), frames[0].shape)
-    for pixels, time in zip(frames, TIMES, strict=True):
-        merge.add(pixels, time)
+    merge = opened(settings(algorithm="debevec_exact"), frames)
     assert merge.radiance_half(factor) is None
     with pytest.raises(ValueError, match="factor"):
         merge.radiance_half(0.0)
 
 
 def test_uncertainty_falls_with_light_and_exposures(engine):
-    shape = (1, 4, 1)
-    g = curve(1)
-    flat = np.full(shape, 128, np.uint8)
-    one = open_merge(settings(algorithm="debevec_exact"), g, shape)
-    one.add(flat, 100.0)
-    two = open_merge(settings(algorithm="debevec_exact"), g, shape)
-    two.add(flat, 100.0)
-    two.add(flat, 100.0)
+    how, flat = settings(algorithm="debevec_exact"), np.full((1, 4, 1), 128, np.uint8)
+    one, two = opened(how, [flat], [100.0]), opened(how, [flat, flat], [100.0, 100.0])
     ratio = one.uncertainty() / two.uncertainty()
     np.testing.assert_allclose(ratio, np.sqrt(2), rtol=1e-5)
-    darker = open_merge(settings(algorithm="debevec_exact"), g, shape)
-    darker.add(flat // 4, 100.0)
+    darker = opened(how, [flat // 4], [100.0])
     assert (darker.uncertainty() > one.uncertainty()).all()
-
-
-def test_pixels_are_copied_unless_handed_over():
-    shape = (3, 4, 3)
-    frames = shoot(TIMES[:2], shape=shape)
-    wanted = merge_frames(frames, TIMES[:2], settings(), curve())
-    merge = open_merge(settings(), curve(), shape)
-    buffer = np.empty(shape, np.uint8)
-    for pixels, time in zip(frames, TIMES, strict=False):
-        buffer[...] = pixels
-        merge.add(buffer, time)
-    buffer[...] = 7
-    np.testing.assert_array_equal(merge.picture(), wanted)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def threads_of_opencv():
     cv2.setNumThreads(before)
 
 
-def _merged(algorithm, frames, times, g=None, **changes):
+def _merged(algorithm, frames, times=TIMES, g=None, **changes):
     merge = open_merge(settings(algorithm=algorithm, **changes), g, frames[0].shape)
     for pixels, time in zip(frames, times, strict=True):
         merge.add(pixels, time)
@@ -132,11 +132,8 @@ def test_outside_the_disc():
     disc = SkyDisc(25, 20, 16)
     mask = disc.mask(shape)
     for algorithm, g in (("mertens", None), ("debevec", curve())):
-        merge = open_merge(settings(algorithm=algorithm, sky_disc=disc), g, shape)
-        plain = open_merge(settings(algorithm=algorithm), g, shape)
-        for pixels, time in zip(frames, TIMES, strict=True):
-            merge.add(pixels, time)
-            plain.add(pixels, time)
+        merge = _merged(algorithm, frames, g=g, sky_disc=disc)
+        plain = _merged(algorithm, frames, g=g)
         whole = np.where(mask[..., None], plain.picture(), 0)
         np.testing.assert_array_equal(merge.picture(), whole)
     radiance = merge.radiance()
