@@ -1,4 +1,4 @@
-"""Image-sized memory that is used again: fresh pages cost more than decoding into old ones."""
+"""Image-sized memory that is reused: new pages cost more than decoding into old ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["Allocate", "BufferPool", "fresh"]
 
 Allocate = Callable[[int], NDArray[np.uint8]]
 """Gives a flat, writable uint8 array of at least that many bytes."""
@@ -26,7 +24,7 @@ class BufferPool:
     Parameters
     ----------
     max_idle_bytes : int
-        How much unused memory it keeps at most; what comes back beyond that is let go.
+        How much unused memory it keeps at most; buffers beyond that are freed.
     """
 
     def __init__(self, max_idle_bytes: int) -> None:

@@ -359,7 +359,7 @@ def lne_range(log_response: ArrayLike, exposure_times: ArrayLike) -> tuple[float
 def _nothing_usable(where: str, rejected: Sequence[str]) -> str:
     if not rejected:
         return f"{where}: no images with timestamp and exposure in their names"
-    reasons = [*rejected[:_REASONS_SHOWN]]
+    reasons = list(rejected[:_REASONS_SHOWN])
     if len(rejected) > _REASONS_SHOWN:
         reasons.append(f"and {len(rejected) - _REASONS_SHOWN} more")
     return f"{where}: none of {len(rejected)} brackets can be used: {'; '.join(reasons)}"

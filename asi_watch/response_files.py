@@ -26,11 +26,11 @@ from asi_watch.hdr.response import (
 log = logging.getLogger(__name__)
 
 FIRST_CODE, LAST_CODE = 15, 240
-"""Codes compared: beyond them noise and saturation leave a curve little to stand on."""
+"""Codes compared: beyond them noise and saturation make a curve unreliable."""
 
 # A response file holds 3 KB of numbers and a page of metadata; more is not one.
 _MAX_FILE_BYTES = 16 * 1024 * 1024
-# What a file that is made to harm can bring forth: MemoryError by an array that claims to be huge.
+# What a crafted file can raise; MemoryError comes from an array that claims to be huge.
 _NONSENSE = (
     ValueError,
     TypeError,

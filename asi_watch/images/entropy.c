@@ -24,8 +24,9 @@ enum { WHOLE, SHORT, BAD_CODE, RESTART, RANGE, LEVEL, RUN, HOLE, BAD_TABLE };
 #define MOST_COMPONENTS 4
 /* Steps of an end of block: beyond any place in a block. */
 #define BLOCK_ENDS 128
-/* Zero bytes that make a hole, and what unlikely things inside it must weigh to prove it: a bit
- * that could as well be one weighs 1, a coefficient of the lowest value of its size 3. */
+/* A run of HOLE_BYTES zero bytes may be a hole. It is one if the values read from it are unlikely
+ * enough: each bit that could as well be one counts 1, each coefficient of the lowest value of its
+ * size 3, and HOLE_PROOFS in all prove it. */
 #define HOLE_BYTES 64
 #define HOLE_PROOFS 64
 #define RECENT 4
@@ -816,14 +817,10 @@ static PyMethodDef methods[] = {
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
-    "_entropy",
-    "Checks the entropy-coded data of JPEGs.",
-    -1,
-    methods,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
+    .m_name = "_entropy",
+    .m_doc = "Checks the entropy-coded data of JPEGs.",
+    .m_size = -1,
+    .m_methods = methods,
 };
 
 PyMODINIT_FUNC

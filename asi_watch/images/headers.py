@@ -1,7 +1,7 @@
 """What an image file says about itself in its header, read from the bytes without decoding.
 
-Everything here runs on hostile input before a decoder is let near it: lengths are checked against
-the bytes that are there, nothing is allocated by a claimed size, and every loop moves forward.
+This runs on hostile input before any decoder does: lengths are checked against the bytes that are
+there, nothing is allocated by a claimed size, and every loop moves forward.
 """
 
 from __future__ import annotations

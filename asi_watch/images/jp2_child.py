@@ -1,9 +1,9 @@
 """Decodes one JPEG 2000 picture in a process of its own, with limits on memory and time.
 
-Run as a script, not as a module, so that nothing but Pillow is imported. What a picture costs
-is not told by its header alone: tiles may redefine their precincts. Bytes come from standard input,
-pixels (L, or RGB) go to standard output; a picture that cannot be decoded ends the process with
-`REFUSED` and one line on standard error.
+Run as a script, not as a module, so that nothing but Pillow is imported. The header does not tell
+what a picture costs: tiles may redefine their precincts. Bytes come from standard input, pixels (L
+or RGB) go to standard output; a picture that cannot be decoded ends the process with `REFUSED` and
+one line on standard error.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def main() -> None:
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # the caller has checked the size
-    # On top of what the interpreter has mapped.
-    _limit(resource.RLIMIT_AS, _mapped() + memory)
+    mapped = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    _limit(resource.RLIMIT_AS, mapped + memory)  # on top of what the interpreter has mapped
     try:
         with Image.open(sys.stdin.buffer, formats=("JPEG2000",)) as image:
             pixels = image.convert(mode).tobytes()
@@ -45,10 +45,6 @@ def _limit(kind: int, value: int) -> None:
     hard = resource.getrlimit(kind)[1]
     most = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (most, most))
-
-
-def _mapped() -> int:
-    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
 
 
 def _refuse(reason: str) -> None:

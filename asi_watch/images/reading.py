@@ -146,7 +146,7 @@ def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     with io.FileIO(descriptor) as stream:
         if status.st_size > max_bytes:
             raise ImageError(name, f"has {status.st_size} bytes; the limit is {max_bytes}")
-        # One byte more than expected, so that a file growing under our hands shows.
+        # One byte more than expected, so that a file that is still growing is noticed.
         pieces = []
         missing = status.st_size + 1
         while missing > 0 and (piece := stream.read(missing)):
