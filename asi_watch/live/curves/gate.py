@@ -25,12 +25,12 @@ from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import publish
 from asi_watch.response_files import load_curve, response_bytes
 
-SAMPLES_PER_BRACKET = 5000
+_SAMPLES_PER_BRACKET = 5000
 # A curve that leaves more than this unexplained describes no camera: good sets leave
 # 0.05 … 0.25 stops, sets with false exposure times 1.0 … 1.2.
-WORST_RESIDUAL = 0.5
-FEWEST_CODES = 128
-"""So many codes the samples must cover in every channel for a curve to be replaced."""
+_WORST_RESIDUAL = 0.5
+# So many codes the samples must cover in every channel for a curve to be replaced.
+_FEWEST_CODES = 128
 _FIRST_CODE, _LAST_CODE, _SAMPLES_OF_A_CODE = 5, 250, 3
 # "Not worse" leaves room for what another draw of samples changes.
 _TOLERANCE = 1.02
@@ -42,7 +42,6 @@ class CalibrationRequest:
 
     Parameters
     ----------
-    camera : str
     brackets : tuple of BracketFiles
         All are used, as far as they can be read.
     folder : str
@@ -51,8 +50,6 @@ class CalibrationRequest:
         Files of the curves in use; the one of the candidate's channels is compared with it.
     channels : int or None
         Of the brackets to use; None: of most of them.
-    low_clip, high_clip : int
-    sky_disc : "auto", (x, y, radius) or None
     """
 
     camera: str
@@ -71,12 +68,10 @@ class CalibrationVerdict:
 
     Parameters
     ----------
-    accepted : bool
     reason : str
         One clause for the log and the ledger.
     curve_id, path : str
         The candidate, and its file if it was accepted.
-    channels : int
     residual, present_residual : float or None
         In stops, of the candidate and of the present curve on the same samples; None without one.
     brackets : int
@@ -103,17 +98,13 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     ----------
     request : CalibrationRequest
 
-    Returns
-    -------
-    CalibrationVerdict
-
     Raises
     ------
     AsiWatchError
         If no candidate could be computed, or its file not be written.
     """
     choices = CalibrationChoices(
-        samples_per_image=SAMPLES_PER_BRACKET,
+        samples_per_image=_SAMPLES_PER_BRACKET,
         sample_technique="flat",
         max_processed_groups=len(request.brackets),
         low_clip=request.low_clip,
@@ -127,7 +118,7 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     curve = done.curve(shown(str(Path(done.used[0].paths[0]).parent)))
     residual = response_residual(curve.log_response, done.samples)
     present = _present_residual(request.present, done)
-    accepted, reason = judged(residual, present, covered_codes(done.calibration.report))
+    accepted, reason = _judged(residual, present, _covered_codes(done.calibration.report))
     if accepted and done.calibration.report.time_doubts:  # such a curve may be stops off
         accepted, reason = False, done.calibration.report.warnings[0]
     path = Path(request.folder) / f"{curve.curve_id}.npz"
@@ -157,7 +148,7 @@ def _present_residual(paths: tuple[str, ...], done: CalibratedCurve) -> float | 
     return None
 
 
-def covered_codes(report: CalibrationReport) -> int:
+def _covered_codes(report: CalibrationReport) -> int:
     """Count the codes that samples tell something of, in the channel that has fewest."""
     return min(
         sum(count >= _SAMPLES_OF_A_CODE for count in counts[_FIRST_CODE : _LAST_CODE + 1])
@@ -165,36 +156,21 @@ def covered_codes(report: CalibrationReport) -> int:
     )
 
 
-def judged(residual: float, present: float | None, covered: int) -> tuple[bool, str]:
-    """Decide whether a candidate may replace the present curve.
-
-    Parameters
-    ----------
-    residual, present : float
-        Residuals in stops of the candidate and of the present curve (None without one) on the
-        same samples.
-    covered : int
-        How many codes the samples cover.
-
-    Returns
-    -------
-    accepted : bool
-    reason : str
-        One clause for the log and the ledger.
-    """
-    if not np.isfinite(residual) or residual > WORST_RESIDUAL:
+def _judged(residual: float, present: float | None, covered: int) -> tuple[bool, str]:
+    """Decide by residuals in stops on the same samples, and by how many codes they cover."""
+    if not np.isfinite(residual) or residual > _WORST_RESIDUAL:
         return False, (
-            f"the candidate leaves {residual:.3f} stops unexplained (limit {WORST_RESIDUAL}):"
+            f"the candidate leaves {residual:.3f} stops unexplained (limit {_WORST_RESIDUAL}):"
             " are the exposure times right?"
         )
     if present is None:
         return True, f"first curve, residual {residual:.4f} stops"
-    if covered < FEWEST_CODES:
+    if covered < _FEWEST_CODES:
         # Brackets taken in the dark say nothing of bright codes, where the present curve may be
         # good: there the candidate is a guess.
         return False, (
             f"the brackets cover {covered} of {_LAST_CODE - _FIRST_CODE + 1} codes, too few to"
-            f" replace a curve (at least {FEWEST_CODES}): were they taken in the dark?"
+            f" replace a curve (at least {_FEWEST_CODES}): were they taken in the dark?"
         )
     if residual > present * _TOLERANCE:
         return False, (

@@ -7,6 +7,7 @@ them; nothing fails for good for want of a curve.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,13 +22,8 @@ from asi_watch.errors import ResponseFileError
 from asi_watch.files import answered
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.curves.recalibration import Recalibration
+from asi_watch.live.ledger import records
 from asi_watch.live.ledger.ledger import Ledger, LedgerFullError
-from asi_watch.live.ledger.records import (
-    WAITS_FOR_CURVE,
-    WITHOUT_CURVE,
-    BracketRecord,
-    CurveDecision,
-)
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
 from asi_watch.response_files import load_curve
@@ -42,6 +38,7 @@ _PATIENCE = 3.0
 _LOOK_EVERY = 2.0
 _LOOK_AT_DEAD_EVERY = 600.0
 _MISSING = ""
+_OF_VERDICT = ("curve_id", "path", "residual", "present_residual", "brackets", "channels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Choice:
 
 
 def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
-    """Choose the curves of a camera.
+    """Choose the curves of a camera, whatever their files are like.
 
     Of each number of channels the curve adopted last is used, until the operator puts another
     file in the place of the one it was derived beside; with ``recalibrate.every: never`` the
@@ -77,11 +74,6 @@ def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
     camera : CameraConfig
     ledger : Ledger
         Only read.
-
-    Returns
-    -------
-    Choice
-        Whatever the files are like; what is wrong with one is logged.
     """
     operators, missing, fault = _operators_curve(camera)
     base_id = None if operators is None else operators.curve_id
@@ -94,12 +86,22 @@ def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
         if decision.verdict != "adopted" or decision.channels in seen:
             continue
         seen.add(decision.channels)
-        adopted = _adopted_curve(camera.name, Path(decision.path))
-        if adopted is None or (decision.channels is None and adopted.channels in seen):
+        try:
+            adopted = load_curve(Path(decision.path))
+        except ResponseFileError as error:
+            event(
+                log,
+                logging.ERROR,
+                "adopted curve not used",
+                camera=camera.name,
+                reason=str(error),
+            )
+            continue
+        if decision.channels is None and adopted.channels in seen:
             continue
         seen.add(adopted.channels)
         rival = files.get(adopted.channels)
-        pinned = rival is not None and camera.recalibrate.every is None
+        pinned = camera.recalibrate.every is None
         if rival is None or (decision.base_id == base_id and not pinned):
             files[adopted.channels] = CurveFile(adopted, Path(decision.path), decision.base_id)
     return Choice(files, missing, fault)
@@ -113,7 +115,7 @@ def response_fault(camera: CameraConfig) -> str | None:
 class CurvesInUse:
     """Holds a camera's curves, swaps them between two brackets, and has them calibrated.
 
-    Owner thread only, but for `curves` and `curve_for`, which any thread may read.
+    Owner thread only, but for `curves`, which any thread may read.
 
     Parameters
     ----------
@@ -131,15 +133,14 @@ class CurvesInUse:
         self, camera: CameraConfig, ledger: Ledger, folder: Path, inbox: Inbox, now: float
     ) -> None:
         self._camera, self._ledger = camera, ledger
+        self._needs_curve = camera.merge.algorithm != "mertens"
         self._files: Mapping[int, CurveFile] = {}
         self.curves: tuple[ResponseCurve, ...] = ()
         """Those in use, most channels first; replaced whole."""
-        self._recalibration = Recalibration(
-            camera, folder, inbox, now, _since_last(ledger, camera.name)
-        )
-        self._unfitted = len(
-            ledger.recent_complete(camera.name, camera.recalibrate.brackets, without_curve=True)
-        )
+        since_last = _since_last(ledger, camera.name)
+        self._recalibration = Recalibration(camera, folder, inbox, now, since_last)
+        wanted = camera.recalibrate.brackets
+        self._unfitted = len(ledger.recent_complete(camera.name, wanted, without_curve=True))
         self._published = len(ledger.recent_complete(camera.name, 1))
         self._logged_none = False
         self._last_failure: str | None = None
@@ -151,10 +152,6 @@ class CurvesInUse:
 
     # -- for merges -----------------------------------------------------------------------------
 
-    def curve_for(self, channels: int) -> ResponseCurve | None:
-        """Return the curve for images of a number of channels, None if there is none."""
-        return next((curve for curve in self.curves if curve.channels == channels), None)
-
     @property
     def must_wait(self) -> bool:
         """True while no bracket can be merged, since there is no curve at all to merge it with."""
@@ -165,27 +162,33 @@ class CurvesInUse:
         if not self._logged_none:
             self._logged_none = True
             consequence = "brackets wait in the ledger" if waits else "merging by mertens meanwhile"
-            event(
-                log,
+            self._log(
                 logging.WARNING,
                 f"no response curve yet: {consequence}",
-                camera=self._camera.name,
                 response=self._camera.response,
                 reason=self._fault,
             )
         return waits
 
-    def bracket_over(self, record: BracketRecord) -> None:
+    def bracket_over(self, record: records.BracketRecord) -> None:
         """Take note of a bracket's row: what there is to calibrate from."""
-        if record.complete and _without_curve(record):
+        if not record.complete:
+            return
+        if (record.reason or "").startswith((records.WAITS_FOR_CURVE, records.WITHOUT_CURVE)):
             self._unfitted += 1
-        elif record.complete and record.state == "published":
+        elif record.state == "published":
             self._published += 1
 
     # -- time and calibrations ------------------------------------------------------------------
 
     def tick(self, now: float, *, may_calibrate: bool) -> bool:
         """Look for a response file that was missing; calibrate if that is due and allowed.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        may_calibrate : bool
 
         Returns
         -------
@@ -213,6 +216,10 @@ class CurvesInUse:
     def calibration_done(self, message: CalibrationDone) -> tuple[bool, str | None]:
         """Swap the curve, or say why not.
 
+        Parameters
+        ----------
+        message : CalibrationDone
+
         Returns
         -------
         changed : bool
@@ -221,52 +228,43 @@ class CurvesInUse:
             What went wrong.
         """
         self._recalibration.finished()
-        report: dict[str, Any] | None = message.report
+        report: Mapping[str, Any] | None = message.report
         if report is None:
-            # In the dark it fails every minute, all night, for the one reason.
-            again, self._last_failure = message.reason == self._last_failure, message.reason
-            event(
-                log,
-                logging.DEBUG if again else logging.ERROR,
-                "calibration failed",
-                camera=self._camera.name,
-                reason=message.reason,
-            )
-            return False, f"calibration failed: {message.reason}"
-        self._last_failure = None
-        channels = int(report["channels"])
-        present = self._files.get(channels)
-        decision = CurveDecision(
+            return self._calibration_failed(message.reason)
+        decision = records.CurveDecision(
             camera=self._camera.name,
-            curve_id=str(report["curve_id"]),
-            path=str(report["path"]),
             base_id=self._base_id,
             verdict="adopted" if report["accepted"] else "rejected",
             reason=message.reason,
-            residual=report["residual"],
-            present_residual=report["present_residual"],
-            brackets=int(report["brackets"]),
-            channels=channels,
+            **{name: report[name] for name in _OF_VERDICT},
         )
-        self._ledger.record_curve(decision)
-        event(
-            log,
+        try:
+            self._ledger.record_curve(decision)
+        except LedgerFullError as error:
+            return self._calibration_failed(str(error))
+        self._last_failure = None
+        self._log(
             logging.INFO if report["accepted"] else logging.WARNING,
             f"curve {decision.verdict}",
-            camera=self._camera.name,
             curve=decision.curve_id,
-            channels=channels,
+            channels=decision.channels,
             reason=decision.reason,
             brackets=decision.brackets,
         )
-        if not report["accepted"]:
+        if decision.verdict == "rejected":
             return False, None
         path = Path(decision.path)
-        file = CurveFile(load_curve(path), path, decision.base_id)
-        self._use({**self._files, channels: file})
-        if present is None:
+        curve = load_curve(path)
+        if curve.channels not in self._files:
             self._unfitted = 0
+        self._use({**self._files, curve.channels: CurveFile(curve, path, decision.base_id)})
         return True, None
+
+    def _calibration_failed(self, reason: str) -> tuple[bool, str]:
+        # In the dark it fails every minute, all night, for the one reason.
+        again, self._last_failure = reason == self._last_failure, reason
+        self._log(logging.DEBUG if again else logging.ERROR, "calibration failed", reason=reason)
+        return False, f"calibration failed: {reason}"
 
     def stop(self) -> None:
         """End a calibration under way; its outcome is dropped."""
@@ -290,9 +288,7 @@ class CurvesInUse:
         )
         if choice.fault:
             self._unreported = f"response file not used: {choice.fault}"
-        if self._needs_curve and {c: f.curve.curve_id for c, f in choice.files.items()} != {
-            c: f.curve.curve_id for c, f in self._files.items()
-        }:
+        if self._needs_curve and _ids(choice.files) != _ids(self._files):
             self._use(choice.files)
 
     def _look_at_operators_file(self, now: float) -> bool:
@@ -300,11 +296,9 @@ class CurvesInUse:
         response = self._camera.response
         if now < self._next_look or response is None or not (self._fault or self._missing):
             return False
-        self._next_look = now + _LOOK_EVERY
         seen = _look_of(response)
-        if seen is None:
-            # Each look at a dead share costs a thread.
-            self._next_look = now + _LOOK_AT_DEAD_EVERY
+        # Each look at a dead share costs a thread.
+        self._next_look = now + (_LOOK_AT_DEAD_EVERY if seen is None else _LOOK_EVERY)
         if seen is None or seen == self._seen:
             return False
         before = self.curves
@@ -313,28 +307,21 @@ class CurvesInUse:
 
     # -- within ---------------------------------------------------------------------------------
 
-    @property
-    def _needs_curve(self) -> bool:
-        return self._camera.merge.algorithm != "mertens"
-
     def _use(self, files: Mapping[int, CurveFile]) -> None:
-        fresh = set(files) - set(self._files)
-        changed = {c: f for c, f in files.items() if self._files.get(c) != f}
-        self._files = files
+        before, self._files = self._files, files
         # The reference is swapped whole: brackets already begun keep the curve they began with.
         self.curves = tuple(files[channels].curve for channels in sorted(files, reverse=True))
         self._logged_none = False
-        for channels, file in changed.items():
-            event(
-                log,
-                logging.INFO,
-                "curve in use",
-                camera=self._camera.name,
-                curve=file.curve.curve_id,
-                channels=channels,
-                file=file.path,
-            )
-        if fresh:
+        for channels, file in files.items():
+            if before.get(channels) != file:
+                self._log(
+                    logging.INFO,
+                    "curve in use",
+                    curve=file.curve.curve_id,
+                    channels=channels,
+                    file=file.path,
+                )
+        if set(files) - set(before):
             self._merge_what_waited()
 
     def _merge_what_waited(self) -> None:
@@ -345,13 +332,11 @@ class CurvesInUse:
         with suppress(LedgerFullError):
             asked = self._ledger.ask_without_curve(self._camera.name, since if radiance else None)
             if asked:
-                event(
-                    log,
-                    logging.INFO,
-                    "brackets that had no curve are merged again",
-                    camera=self._camera.name,
-                    brackets=asked,
-                )
+                text = "brackets that had no curve are merged again"
+                self._log(logging.INFO, text, brackets=asked)
+
+    def _log(self, level: int, text: str, **values: object) -> None:
+        event(log, level, text, camera=self._camera.name, **values)
 
     def snapshot(self) -> dict[str, Any]:
         """Return this part of the camera's state."""
@@ -366,11 +351,8 @@ class CurvesInUse:
         }
 
 
-def _without_curve(record: BracketRecord) -> bool:
-    reason = record.reason or ""
-    return reason.startswith(WAITS_FOR_CURVE) or (
-        record.state == "published" and reason.startswith(WITHOUT_CURVE)
-    )
+def _ids(files: Mapping[int, CurveFile]) -> dict[int, str]:
+    return {channels: file.curve.curve_id for channels, file in files.items()}
 
 
 def _look_of(path: Path) -> tuple[int, ...] | None:
@@ -408,22 +390,9 @@ def _read(path: Path) -> ResponseCurve | str:
     try:
         return load_curve(path)
     except ResponseFileError as error:
-        try:
-            path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return _MISSING
-        except OSError:
-            # A folder that may not be entered, a share that does not answer: not simply missing.
-            return str(error)
-        return str(error)
-
-
-def _adopted_curve(camera: str, path: Path) -> ResponseCurve | None:
-    try:
-        return load_curve(path)
-    except ResponseFileError as error:
-        event(log, logging.ERROR, "adopted curve not used", camera=camera, reason=str(error))
-        return None
+        # A folder that may not be entered, a share that does not answer: not simply missing.
+        missing = _look(path) in ((errno.ENOENT,), (errno.ENOTDIR,))
+        return _MISSING if missing else str(error)
 
 
 def _since_last(ledger: Ledger, camera: str) -> float:

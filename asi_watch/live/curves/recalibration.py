@@ -66,7 +66,7 @@ class Recalibration:
         Parameters
         ----------
         without_curve : int
-            How many complete brackets there are that no curve fits.
+            Complete brackets that no curve fits.
         now : float
             Monotonic time.
         """
@@ -74,7 +74,15 @@ class Recalibration:
         return enough and not self.running and now >= self._first_due
 
     def is_due(self, published: int, now: float) -> bool:
-        """Tell whether the curve in use should be calibrated again now."""
+        """Tell whether the curve in use should be calibrated again now.
+
+        Parameters
+        ----------
+        published : int
+            Complete brackets that are published.
+        now : float
+            Monotonic time.
+        """
         return published >= 1 and not self.running and now >= self._due
 
     def start(
@@ -130,16 +138,21 @@ class Recalibration:
             verdict = future.result()
             self._inbox.put(CalibrationDone(name, asdict(verdict), verdict.reason))
             return
+        reason = f"{type(error).__name__}: {error}"
         if isinstance(error, BrokenProcessPool):
             reason = "the calibration process was ended"
         elif isinstance(error, AsiWatchError):
             reason = str(error)
-        else:
-            reason = f"{type(error).__name__}: {error}"
         self._inbox.put(CalibrationDone(name, None, reason))
 
     def tick(self, now: float) -> None:
-        """End a calibration that takes too long; its process then reports that it was ended."""
+        """End a calibration that takes too long; its process then reports that it was ended.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
         if self.running and now > self._deadline:
             self._deadline = float("inf")
             text = "calibration takes too long, ended"

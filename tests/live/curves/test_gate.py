@@ -12,14 +12,14 @@ from asi_watch import calibrate_brackets
 from asi_watch.calibrate_brackets import BracketFiles
 from asi_watch.hdr.calibration import calibrate_response
 from asi_watch.live.curves import gate
-from asi_watch.live.curves.gate import CalibrationRequest, calibrate_candidate, judged
+from asi_watch.live.curves.gate import CalibrationRequest, _judged, calibrate_candidate
 from asi_watch.response_files import load_curve, response_bytes
 from tests.pipeline.making import true_curve, write_archive
 
 
 @pytest.fixture
 def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrationRequest:
-    monkeypatch.setattr(gate, "SAMPLES_PER_BRACKET", 300)
+    monkeypatch.setattr(gate, "_SAMPLES_PER_BRACKET", 300)
     quick = partial(calibrate_response)
     monkeypatch.setattr(
         calibrate_brackets,
@@ -86,13 +86,13 @@ def test_a_present_curve_of_other_channels_is_no_rival(
 
 
 def test_a_candidate_must_fit_be_no_worse_and_know_enough_codes() -> None:
-    assert judged(0.1, None, 40)[0]
-    assert judged(0.1, 0.1, 200)[0]
-    assert not judged(0.11, 0.1, 200)[0]
-    assert not judged(0.6, 0.9, 200)[0]
-    assert not judged(np.nan, None, 200)[0]
+    assert _judged(0.1, None, 40)[0]
+    assert _judged(0.1, 0.1, 200)[0]
+    assert not _judged(0.11, 0.1, 200)[0]
+    assert not _judged(0.6, 0.9, 200)[0]
+    assert not _judged(np.nan, None, 200)[0]
     # Brackets from the dark replace no curve, however well they are explained.
-    accepted, reason = judged(0.001, 0.1, 60)
+    accepted, reason = _judged(0.001, 0.1, 60)
     assert not accepted
     assert "in the dark" in reason
 

@@ -171,10 +171,6 @@ def test_grey_and_colour_have_a_curve_each(place: Place) -> None:
     curves = place.curves(response=True)
     assert ids(curves) == [operators, newer]
     assert grey != newer
-    one, three = curves.curve_for(1), curves.curve_for(3)
-    assert one is not None and one.curve_id == newer
-    assert three is not None and three.curve_id == operators
-    assert curves.curve_for(4) is None
 
 
 def test_rows_of_an_older_version_do_not_name_the_channels(place: Place) -> None:
@@ -285,6 +281,16 @@ def test_a_first_calibration_uses_the_brackets_that_no_curve_fits(place: Place) 
     assert place.ledger.curves("roof")[-1].channels == 1
     # Also after a restart.
     assert [c.channels for c in place.curves().curves] == [3, 1]
+
+
+def test_a_curve_whose_adoption_cannot_be_written_is_not_used(place: Place) -> None:
+    curves = place.curves()
+    place.ledger._db.execute("PRAGMA query_only = ON")
+    changed, fault = curves.calibration_done(done(curve_bytes(), place.folder / "c.npz"))
+    place.ledger._db.execute("PRAGMA query_only = OFF")
+    assert (changed, curves.curves) == (False, ())
+    assert "calibration failed" in (fault or "")
+    assert place.ledger.curves("roof") == []
 
 
 def test_a_rejected_or_failed_calibration_changes_nothing(
