@@ -45,18 +45,6 @@ from asi_watch.products.provenance import (
 from asi_watch.products.publish import OutputFolder
 from asi_watch.products.spec import ProductSpec
 
-__all__ = [
-    "Bracket",
-    "Composed",
-    "Failed",
-    "Kept",
-    "MergePlan",
-    "MergeRefusedError",
-    "Published",
-    "compose",
-    "merge_bracket",
-]
-
 FailureKind = Literal["inputs", "output", "retry", "curve", "few", "taken", "permanent"]
 
 HAS_MORE = "the product that stands has more exposures"
@@ -67,132 +55,61 @@ _CONTRADICTS = "contradicts its exposure time"
 _WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}
 # Faults of the place that products are written to, which no bracket can help.
 _BLOCKED = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENODEV,
-    errno.ESTALE,
-    errno.ENOTCONN,
-    errno.EHOSTDOWN,
-    errno.ETIMEDOUT,
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT),
+    *(errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
 }
 
 
 @dataclass(frozen=True)
 class MergePlan:
-    """How the brackets of one camera are merged.
+    """How the brackets of one camera are merged."""
 
-    Parameters
-    ----------
-    camera : str
-        Noted in the products.
-    root : str
-        Folder that the paths of exposures are relative to.
-    output : OutputFolder
-        Products go below it, in the sub-folder of their bracket's first exposure.
-    settings : MergeSettings
-    products : tuple of ProductSpec
-    timezone : tzinfo
-        Of the slots.
-    without_response : {"mertens", "wait", "refuse"}
-        What becomes of a bracket that no curve fits: merged by mertens, not merged yet, or
-        refused (`debevec` then calibrates from the bracket itself, where there is no curve).
-    replace : bool
-        Merge whatever stands: products of the same inputs, better ones, and other cameras'.
-    memory_limit : int, optional
-        Bytes that the frames of one bracket and its merge may take.
-    threads : int
-        Of one merge; see `open_merge`.
-    """
-
-    camera: str
-    root: str
+    camera: str  # noted in the products
+    root: str  # folder that the paths of exposures are relative to
+    # Products go below it, in the sub-folder of their bracket's first exposure.
     output: OutputFolder
     settings: MergeSettings
     products: tuple[ProductSpec, ...]
-    timezone: tzinfo = UTC
+    timezone: tzinfo = UTC  # of the slots
+    # What becomes of a bracket that no curve fits: merged by mertens, not merged yet, or refused
+    # (`debevec` then calibrates from the bracket itself, where there is no curve).
     without_response: Literal["mertens", "wait", "refuse"] = "refuse"
+    # Merge whatever stands: products of the same inputs, better ones, and other cameras'.
     replace: bool = False
-    memory_limit: int | None = None
-    threads: int = 2
+    memory_limit: int | None = None  # bytes that the frames of one bracket and its merge may take
+    threads: int = 2  # of one merge; see `open_merge`
 
 
 @dataclass(frozen=True, slots=True)
 class Bracket:
-    """One bracket to merge.
+    """One bracket to merge."""
 
-    Parameters
-    ----------
-    slot : datetime
-        Naive, in the clock of the names.
-    exposures : tuple of Exposure
-        Each exposure time once, with the signature under which the file was read.
-    expected : int or None
-        Exposures of a complete bracket, None while unknown.
-    complete : bool
-        Whether all of them are there.
-    left_out : tuple of Unusable
-        Files of the slot that are not merged, and why.
-    revision : int
-        1 for the first product of the slot.
-    folder : str, optional
-        Sub-folder of the output where an earlier revision lies.
-    earlier : tuple of Exposure
-        What the earlier revision was made of.
-    min_exposures : int
-        With fewer, nothing is merged.
-    """
-
-    slot: datetime
+    slot: datetime  # naive, in the clock of the names
+    # Each exposure time once, with the signature under which the file was read.
     exposures: tuple[Exposure, ...]
-    expected: int | None = None
-    complete: bool = False
-    left_out: tuple[Unusable, ...] = ()
-    revision: int = 1
-    folder: str | None = None
-    earlier: tuple[Exposure, ...] = ()
-    min_exposures: int = 1
+    expected: int | None = None  # exposures of a complete bracket, None while unknown
+    complete: bool = False  # whether all of them are there
+    left_out: tuple[Unusable, ...] = ()  # files of the slot that are not merged, and why
+    revision: int = 1  # 1 for the first product of the slot
+    folder: str | None = None  # sub-folder of the output where an earlier revision lies
+    earlier: tuple[Exposure, ...] = ()  # what the earlier revision was made of
+    min_exposures: int = 1  # with fewer, nothing is merged
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The products are durably in place.
+    """The products are durably in place."""
 
-    Parameters
-    ----------
-    products : tuple of str
-        Relative to the output folder.
-    algorithm : str
-    curve_id : str or None
-    notes : tuple of str
-        What makes them doubtful; also in their provenance.
-    missing : tuple of str
-        Formats that could not be written, each with the reason.
-    fallback : bool
-        Merged by mertens because no curve fits.
-    adopted : bool
-        They stood already, made of the same inputs: nothing was merged.
-    left_out : tuple of Unusable
-        Exposures that the merge itself left out.
-    timings : dict
-        Seconds per step.
-    revision : int or None
-        Of adopted products: higher than was asked for where the row that counted is lost.
-    """
-
-    products: tuple[str, ...]
+    products: tuple[str, ...]  # relative to the output folder
     algorithm: str
     curve_id: str | None
-    notes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    fallback: bool = False
-    adopted: bool = False
-    left_out: tuple[Unusable, ...] = ()
-    timings: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what makes them doubtful; also in their provenance
+    missing: tuple[str, ...] = ()  # formats that could not be written, each with the reason
+    fallback: bool = False  # merged by mertens because no curve fits
+    adopted: bool = False  # they stood already, made of the same inputs: nothing was merged
+    left_out: tuple[Unusable, ...] = ()  # exposures that the merge itself left out
+    timings: dict[str, float] = field(default_factory=dict)  # seconds per step
+    # Of adopted products: higher than was asked for where the row that counted is lost.
     revision: int | None = None
 
 
@@ -206,22 +123,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There is no product.
+    """There is no product."""
 
-    Parameters
-    ----------
-    kind : str
-        inputs: `files` changed, vanished or are damaged; output: the place products go to is at
-        fault (full, read-only, gone), not the bracket; curve: no response curve fits; few: too
-        few exposures; permanent: the same inputs will fail again; retry: they may not.
-    reason : str
-    files : tuple of str
-        The inputs at fault.
-    """
-
+    # inputs: `files` changed, vanished or are damaged; output: the place products go to is at fault
+    # (full, read-only, gone), not the bracket; curve: no response curve fits; few: too few
+    # exposures; permanent: the same inputs will fail again; retry: they may not.
     kind: FailureKind
     reason: str
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # the inputs at fault
 
 
 class MergeRefusedError(BracketError):
@@ -234,12 +143,9 @@ class MergeRefusedError(BracketError):
 
 
 def merge_bracket(
-    plan: MergePlan,
-    bracket: Bracket,
-    frames: Frames,
-    curves: Sequence[ResponseCurve] = (),
+    plan: MergePlan, bracket: Bracket, frames: Frames, curves: Sequence[ResponseCurve] = ()
 ) -> Published | Kept | Failed:
-    """Merge a bracket and publish its products.
+    """Merge a bracket and publish its products; never raises for what files, curves or disks do.
 
     Parameters
     ----------
@@ -249,11 +155,6 @@ def merge_bracket(
         What is held there is not read again.
     curves : sequence of ResponseCurve
         The first that has the channels of the images is used.
-
-    Returns
-    -------
-    Published, Kept or Failed
-        Never raises for what files, curves or disks do.
     """
     try:
         return _merge_and_publish(plan, bracket, frames, curves)
@@ -305,7 +206,7 @@ def compose(
     curves: Sequence[ResponseCurve] = (),
     notes: tuple[str, ...] = (),
 ) -> Composed:
-    """Merge the images of a bracket, and say where the result comes from.
+    """Merge the images of a bracket, and say where the result comes from; else MergeRefusedError.
 
     Parameters
     ----------
@@ -317,11 +218,6 @@ def compose(
         See `merge_bracket`.
     notes : tuple of str
         What is doubtful beyond what the merge finds.
-
-    Raises
-    ------
-    MergeRefusedError
-        If they cannot be merged.
     """
     settings, curve = _how(plan, images[0].shape, curves)
     try:
@@ -343,6 +239,7 @@ def _composed(
     curve: ResponseCurve | None,
     notes: tuple[str, ...],
 ) -> Composed:
+    # Asked here, once, before several threads use the merge.
     findings = merge.findings()
     excluded = {bracket.exposures[f.index].path: f.reason("µs") for f in findings.excluded}
     left_out = tuple(Unusable(path, reason) for path, reason in excluded.items())

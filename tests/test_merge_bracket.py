@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import simplejpeg
 from asi_watch.brackets import Exposure
 from asi_watch.errors import ImageError
 from asi_watch.frames import Frames
+from asi_watch.hdr import frame_checks
 from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
@@ -100,6 +102,22 @@ def test_a_merge_in_bands_gives_the_same_bytes(tmp_path: Path, algorithm: str, k
         assert (frames.nbytes == 0) == (limit is not None)
         made.append([place.product(f).read_bytes() for f in formats])
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("limit", [None, 9 * FRAME])
+def test_frames_are_compared_once_for_all_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    threads = []
+
+    def check(*args: Any, **more: Any) -> Any:
+        threads.append(threading.current_thread())
+        return frame_checks.check_frames(*args, **more)
+
+    monkeypatch.setattr("asi_watch.hdr.merge_settings.check_frames", check)
+    place = Place(tmp_path, ("jpg", "exr"), memory_limit=limit)
+    assert isinstance(place.merge(true_curve()), Published)
+    assert threads == [threading.current_thread()]
 
 
 def limited(data: bytes, white: int) -> bytes:

@@ -64,35 +64,21 @@ class BracketOutcome:
 
 @dataclass(slots=True)
 class ArchiveSummary:
-    """What became of an archive.
-
-    Parameters
-    ----------
-    brackets, merged, stood, products, left_out, doubtful : int
-        Brackets found; merged; whose products stood already; files written; exposures left out;
-        brackets whose products are noted to be doubtful.
-    incomplete, failures : list
-        Slots that lack exposures, and which; slots without product, and why.
-    seconds, calibrating : float
-        Wall time of merging; of the calibration before, None if there was none.
-    doubts : list of str
-        What the names alone make doubtful: slots with several brackets, two cameras, labels.
-    curve : ResponseCurve or None
-        What most brackets were merged with.
-    """
+    """What became of an archive."""
 
     brackets: int
     merged: int = 0
-    stood: int = 0
-    products: int = 0
-    left_out: int = 0
+    stood: int = 0  # their products were there already
+    products: int = 0  # files written
+    left_out: int = 0  # exposures
     incomplete: list[tuple[datetime, tuple[float, ...]]] = field(default_factory=list)
-    doubtful: int = 0
+    doubtful: int = 0  # brackets whose products are noted to be doubtful
     failures: list[tuple[datetime, str]] = field(default_factory=list)
     seconds: float = 0.0
-    calibrating: float | None = None
+    calibrating: float | None = None  # seconds; None if a curve was given
+    # What the names alone make doubtful: slots with several brackets, two cameras, labels.
     doubts: list[str] = field(default_factory=list)
-    curve: ResponseCurve | None = None
+    curve: ResponseCurve | None = None  # what most brackets were merged with
 
     def add(self, outcome: BracketOutcome) -> None:
         """Count one bracket.

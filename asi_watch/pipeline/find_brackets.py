@@ -136,64 +136,33 @@ def slot_length(round_ts_to: str) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRules:
-    """What the names of an archive mean and which exposures belong together.
+    """What the names of an archive mean and which exposures belong together."""
 
-    Parameters
-    ----------
-    round_to, offset : timedelta
-        See `asi_watch.brackets.slot_of`.
-    parse : callable
-        File name to timestamp and exposure; None for a name that is not an exposure's.
-    extensions : frozenset of str
-        Lower case, without dot.
-    expected : tuple of float, int or "auto"
-        What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
-    min_exposures : int
-        A bracket with fewer is not merged.
-    timezone : tzinfo
-        Of the timestamps in the names.
-    configured : bool
-        True when a configuration file says all this.
-    """
-
-    round_to: timedelta = timedelta(seconds=30)
+    round_to: timedelta = timedelta(seconds=30)  # see `asi_watch.brackets.slot_of`
     offset: timedelta = timedelta(0)
+    # File name to timestamp and exposure; None for a name that is not an exposure's.
     parse: Callable[[str], ParsedName | None] = parse_name
-    extensions: frozenset[str] = IMAGE_EXTENSIONS
+    extensions: frozenset[str] = IMAGE_EXTENSIONS  # lower case, without dot
+    # What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
     expected: tuple[float, ...] | int | Literal["auto"] = "auto"
-    min_exposures: int = 2
-    timezone: tzinfo = UTC
-    configured: bool = False
+    min_exposures: int = 2  # a bracket with fewer is not merged
+    timezone: tzinfo = UTC  # of the timestamps in the names
+    configured: bool = False  # true when a configuration file says all this
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveBracket:
-    """The exposures of one slot.
+    """The exposures of one slot."""
 
-    Parameters
-    ----------
-    slot : datetime
-        Naive, in the clock of the names.
-    exposures : tuple of Exposure
-        Rising exposure times, each once; paths relative to the archive.
-    files : tuple of Exposure
-        All files of the slot, repeated exposures included.
-    expected : int or None
-        Exposures of a complete bracket, where known.
-    complete : bool
-        Whether all of them are there.
-    missing : tuple of float
-        Exposure times that a complete bracket has and this one lacks, where known.
-    intervals : tuple of timedelta
-        Between the beginnings of the brackets in this slot, where it holds several.
-    """
-
-    slot: datetime
+    slot: datetime  # naive, in the clock of the names
+    # Rising exposure times, each once; paths relative to the archive.
     exposures: tuple[Exposure, ...]
-    files: tuple[Exposure, ...]
-    expected: int | None = None
-    complete: bool = False
+    files: tuple[Exposure, ...]  # all files of the slot, repeated exposures included
+    expected: int | None = None  # exposures of a complete bracket, where known
+    complete: bool = False  # whether all of them are there
+    # Exposure times that a complete bracket has and this one lacks, where known.
     missing: tuple[float, ...] = ()
+    # Between the beginnings of the brackets in this slot, where it holds several.
     intervals: tuple[timedelta, ...] = ()
 
     @property

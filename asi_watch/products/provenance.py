@@ -73,23 +73,13 @@ _PLAIN = ConfigDict(allow_inf_nan=False)
 
 @dataclass(frozen=True, config=_PLAIN)
 class Source:
-    """One exposure that went into the product.
+    """One exposure that went into the product."""
 
-    Parameters
-    ----------
-    path : str
-        Relative to the camera's watched folder; undecodable bytes as surrogates.
-    exposure_us : float
-        Exposure time in microseconds, above 0.
-    timestamp : datetime
-        Time in the file's name, in the camera's name clock (naive).
-    size, mtime_ns : int
-        Bytes; time of last modification, nanoseconds since the epoch.
-    """
-
-    path: StrictStr
+    path: StrictStr  # relative to the camera's watched folder; undecodable bytes as surrogates
+    # Exposure time in microseconds, above 0.
     exposure_us: Annotated[float, Field(strict=True, gt=0)]
-    timestamp: _Naive
+    timestamp: _Naive  # time in the file's name, in the camera's name clock (naive)
+    # Bytes; time of last modification, nanoseconds since the epoch.
     size: Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
     mtime_ns: Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 
@@ -108,50 +98,26 @@ class Provenance:
 
     Equal inputs give equal bytes: leave `created_utc` out where products must be reproducible.
     A value of the wrong kind or out of range is a ValueError.
-
-    Parameters
-    ----------
-    camera, algorithm, software : str
-        The camera's name, how its exposures were merged, and by what.
-    slot, slot_utc : datetime
-        Slot of the bracket in the camera's name clock (naive), and in UTC (aware).
-    sources : tuple of Source
-        The exposures merged.
-    parameters : mapping
-        Settings of the merge.
-    curve_id : str or None
-        Content hash of the response curve, None without one.
-    expected : int or None
-        Exposures of a complete bracket, None while unknown.
-    complete : bool
-        Whether all of them were merged.
-    revision : int
-        1 for the first product of a slot.
-    created_utc : datetime, optional
-        When it was written (aware).
-    unusable, unusable_more : tuple of Unusable, int
-        The first files of the bracket that were left out, and how many more there are.
-    notes : tuple of str
-        What makes the product doubtful, one sentence each.
-    pixels : mapping
-        What the numbers of the file mean; filled in by the encoder.
     """
 
     camera: StrictStr
-    slot: _Naive
+    slot: _Naive  # of the bracket, in the camera's name clock
     slot_utc: _Utc
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...]  # the exposures merged
     algorithm: _Word
-    parameters: Mapping[StrictStr, Scalar]
-    curve_id: _Word | None
-    expected: _Count | None
-    complete: StrictBool
+    parameters: Mapping[StrictStr, Scalar]  # settings of the merge
+    curve_id: _Word | None  # content hash of the response curve, None without one
+    expected: _Count | None  # exposures of a complete bracket, None while unknown
+    complete: StrictBool  # whether all of them were merged
+    # 1 for the first product of a slot.
     revision: Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
     software: StrictStr
-    created_utc: _Utc | None = None
+    created_utc: _Utc | None = None  # when it was written (aware)
+    # The first files of the bracket that were left out, and how many more there are.
     unusable: tuple[Unusable, ...] = ()
     unusable_more: _Count = 0
-    notes: tuple[StrictStr, ...] = ()
+    notes: tuple[StrictStr, ...] = ()  # what makes the product doubtful, one sentence each
+    # What the numbers of the file mean; filled in by the encoder.
     pixels: Mapping[StrictStr, Scalar] = field(default_factory=dict)
 
     @property

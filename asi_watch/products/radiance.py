@@ -35,21 +35,12 @@ _CHANNEL_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RadianceLayers:
-    """What a radiance product holds; ValueError if shapes or types differ.
+    """What a radiance product holds; ValueError if shapes or types differ."""
 
-    Parameters
-    ----------
-    ln_radiance : ndarray, shape (H, W, C), float32
-        ln E, E in 1/µs of exposure; BGR or one channel; finite.
-    validity : ndarray, shape (H, W, C), uint8, optional
-        0 valid, 1 too dark in every exposure, 2 saturated in every exposure.
-    uncertainty : ndarray, shape (H, W, C), float, optional
-        Standard deviation of ln E.
-    """
-
-    ln_radiance: NDArray[np.float32]
+    ln_radiance: NDArray[np.float32]  # ln E, E in 1/µs of exposure; BGR or one channel; finite
+    # 0 valid, 1 too dark in every exposure, 2 saturated in every exposure.
     validity: NDArray[np.uint8] | None = None
-    uncertainty: NDArray[np.floating[Any]] | None = None
+    uncertainty: NDArray[np.floating[Any]] | None = None  # standard deviation of ln E
 
     def __post_init__(self) -> None:
         ln = self.ln_radiance

@@ -19,41 +19,24 @@ _ANY_SIDE = (1, 1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class ProductSpec:
-    """Format of a product and its options, each heeded by its own formats only; else ValueError.
+    """Format of a product and its options, each heeded by its own formats only; else ValueError."""
 
-    Parameters
-    ----------
-    format : str
-        jpg (8 bit), png and jp2 (16 bit), exr, tiff and hdr (linear radiance).
-    quality : int
-        jpg: 1 … 100.
-    subsampling : str
-        jpg: chroma subsampling. 4:2:0 encodes in two thirds of the time of 4:4:4.
-    strips : int
-        jpg: encode as so many strips, in two threads.
-    lossless : bool
-        jp2: keep every bit; else errors stay within some 0.2 % of full scale, in 40 % of the
-        bytes. Both take seconds.
-    compression : str
-        exr: piz (lossless, readable everywhere; full floats get zip instead), zip, none, or htj2k
-        (OpenEXR ≥ 3.4 to read).
-    pixel_type : str
-        exr: half, float, or auto = half unless the radiances leave its normal range.
-    validity : bool
-        exr, tiff, hdr: also store which samples are valid, too dark or saturated.
-    uncertainty : bool
-        exr: also store the standard error of ln E.
-    """
-
-    format: Format
-    quality: int = 95
+    format: Format  # jpg (8 bit), png and jp2 (16 bit), exr, tiff and hdr (linear radiance)
+    quality: int = 95  # jpg: 1 … 100
+    # jpg: chroma subsampling. 4:2:0 encodes in two thirds of the time of 4:4:4.
     subsampling: Subsampling = "420"
-    strips: int = 8
+    strips: int = 8  # jpg: encode as so many strips, in two threads
+    # jp2: keep every bit; else errors stay within some 0.2 % of full scale, in 40 % of the bytes.
+    # Both take seconds.
     lossless: bool = False
+    # exr: piz (lossless, readable everywhere; full floats get zip instead), zip, none, or htj2k
+    # (OpenEXR ≥ 3.4 to read).
     compression: Compression = "piz"
+    # exr: half, float, or auto = half unless the radiances leave its normal range.
     pixel_type: PixelType = "auto"
+    # exr, tiff, hdr: also store which samples are valid, too dark or saturated.
     validity: bool = True
-    uncertainty: bool = False
+    uncertainty: bool = False  # exr: also store the standard error of ln E
 
     def __post_init__(self) -> None:
         for value, choices in (
