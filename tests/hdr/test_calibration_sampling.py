@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from asi_watch.hdr.calibration import motion, sample_bracket
-from asi_watch.hdr.calibration.levels import read_levels
 from asi_watch.hdr.calibration.motion import follow, match_tones
-from asi_watch.hdr.calibration.sampling import _in_proportion, _in_turn
+from asi_watch.hdr.calibration.sampling import _in_proportion, _in_turn, read_levels
 from tests.hdr.calibration_scenes import TIMES, bracket
 
 

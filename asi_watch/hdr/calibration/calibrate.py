@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from asi_watch.hdr.calibration.report import (
-    Calibration,
-    CalibrationReport,
-    ChannelResiduals,
-    channel_residuals,
-    check_exposures,
-    coverage_warnings,
-    data_cloud,
-    residual_facts,
-    time_warnings,
-)
+from asi_watch.hdr.calibration import report as reporting
 from asi_watch.hdr.calibration.responsive_codes import responsive_range, white_warnings
 from asi_watch.hdr.calibration.samples import (
     CODES,
     BracketSamples,
+    Clips,
+    Floats,
+    Vector,
     common_channels,
+    each,
     observe,
     thinned,
 )
 from asi_watch.hdr.calibration.sampling import MOST_PLACES
 from asi_watch.hdr.calibration.selection import (
-    Basis,
-    Estimate,
+    ChannelCurve,
     best_predicting,
-    fit_best_basis,
+    fit_channel,
     table_of,
 )
 from asi_watch.hdr.calibration.solver import fit_plain, is_monotone, weight_of_codes
@@ -47,12 +40,13 @@ _STRENGTH = 5e-5
 
 
 def check_settings(smoothness: float, weight_type: str, low_clip: int, high_clip: int) -> None:
-    """Refuse settings that no curve can be calibrated with.
+    """Refuse settings that no curve can be calibrated with; the ValueError names the setting.
 
-    Raises
-    ------
-    ValueError
-        Names the setting.
+    Parameters
+    ----------
+    smoothness : float
+    weight_type : str
+    low_clip, high_clip : int
     """
     if not 0 <= low_clip < high_clip <= CODES - 1:
         raise ValueError(
@@ -72,7 +66,8 @@ def calibrate_response(
     low_clip: int = 5,
     high_clip: int = 250,
     robust: bool = True,
-) -> Calibration:
+    pool: Executor | None = None,
+) -> reporting.Calibration:
     """Estimate the log response g(z) of a camera.
 
     Parameters
@@ -84,20 +79,17 @@ def calibrate_response(
         penalty is scaled so that it weighs the same against the data. The robust estimate has its
         own measure of simplicity, whose strength is in proportion to smoothness².
     weight_type : {"triangle", "sine"}
-        Trust in a code by its place in the range. The plain equations are weighted with it. The
-        robust estimate weighs by the noise instead, whatever the type, and takes this as the way
-        merges will weigh: by it the dark and bright ends of g, which such merges still use, are
-        derived and judged.
+        Trust in a code by its place in the range: the weights of the plain equations. The robust
+        estimate weighs by the noise, whatever the type; it takes this as the way merges will
+        weigh, by which the dark and bright ends of g are derived and judged.
     low_clip, high_clip : int
         Observations with codes outside low_clip…high_clip are not used.
     robust : bool
         True: local levels, weights from the noise and the roughness of the surroundings, and
         little weight for what does not fit (moved clouds, glints, damaged pixels). False: the
         plain equations of Debevec and Malik on the bare codes.
-
-    Returns
-    -------
-    Calibration
+    pool : Executor, optional
+        Threads to work in.
 
     Raises
     ------
@@ -105,37 +97,36 @@ def calibrate_response(
         No bracket, brackets that differ in channels, unusable settings, or no usable sample.
     """
     check_settings(smoothness, weight_type, low_clip, high_clip)
-    fitting = _Fitting(weight_of_codes(weight_type), smoothness, (low_clip, high_clip), robust)
     channels = common_channels(samples)
-    places = sum(s.count for s in samples)
+    clips = low_clip, high_clip
+    fitting = _Fitting(weight_of_codes(weight_type), smoothness, clips, robust, pool)
     used = thinned(samples, MOST_PLACES) if robust else list(samples)
-    with ThreadPoolExecutor(channels) as pool:
-        fit = fitting.fit(used, channels, pool)
-        residuals, cloud = fit.examine(used, pool)
-        verdict = judge_times(used, [basis.clips for basis in fit.bases])
-        suspects = {c.exposure_time for c in check_exposures(used, residuals) if c.suspect}
-        if not verdict.doubtful and suspects:
-            # False times can make codes seem not to respond to exposure; codes that do not (a
-            # film's base) can make sound times seem false. Residuals must name the same one.
-            wider = judge_times(used, [fitting.clips] * channels)
-            if wider.sure is None or wider.sure.exposure_time in suspects:
-                verdict = wider
-        of_all = residuals
-        if robust and verdict.sure is not None:
-            agreeing = verdict.agreeing(used)
-            fit = fitting.fit(agreeing, channels, pool)
-            of_all, _ = fit.examine(used, pool)
-            residuals, cloud = fit.examine(agreeing, pool)
-    checks = check_exposures(used, of_all, verdict)
-    report = CalibrationReport(
+    fit = fitting.fit(used)
+    residuals, cloud = fit.examine(used, pool)
+    verdict = judge_times(used, [curve.clips for curve in fit.curves])
+    suspects = {c.exposure_time for c in reporting.check_exposures(used, residuals) if c.suspect}
+    if verdict.sure is None and not verdict.suspects and suspects:
+        # False times can make codes seem not to respond to exposure; codes that do not (a film's
+        # base) can make sound times seem false. Residuals must name the same one.
+        wider = judge_times(used, [clips] * channels)
+        if wider.sure is None or wider.sure.exposure_time in suspects:
+            verdict = wider
+    of_all = residuals
+    if robust and verdict.sure is not None:
+        agreeing = verdict.agreeing(used)
+        fit = fitting.fit(agreeing)
+        of_all, _ = fit.examine(used, pool)
+        residuals, cloud = fit.examine(agreeing, pool)
+    checks = reporting.check_exposures(used, of_all, verdict)
+    places = sum(s.count for s in samples)
+    report = reporting.CalibrationReport(
         brackets=len(samples),
         samples=places,
-        monotone_repairs=tuple(repairs for _, repairs in fit.estimate),
+        monotone_repairs=tuple(curve.repairs for curve in fit.curves),
         exposures=checks,
         time_doubts=verdict.suspects,
         warnings=(
-            *time_warnings(residuals, verdict, checks),
-            *coverage_warnings(places, residuals),
+            *reporting.report_warnings(places, residuals, verdict, checks),
             *white_warnings(used, high_clip),
         ),
         settings={
@@ -147,9 +138,9 @@ def calibrate_response(
             **fit.facts(),
             "places_used": sum(s.count for s in used),
         },
-        **residual_facts(residuals),
+        **reporting.residual_facts(residuals),
     )
-    return Calibration(fit.log_response, report, cloud)
+    return reporting.Calibration(fit.log_response, report, cloud)
 
 
 def response_residual(
@@ -165,7 +156,7 @@ def response_residual(
     ----------
     log_response : array_like, shape (256, C)
     samples : sequence of BracketSamples
-    low_clip, high_clip
+    low_clip, high_clip : int
         As in `calibrate_response`.
 
     Raises
@@ -181,7 +172,7 @@ def response_residual(
     for channel in range(channels):
         clips = responsive_range(samples, channel, (low_clip, high_clip))
         table = observe(samples, channel, clips, fine=True)
-        values.append(channel_residuals(table, curve[:, channel]).spread())
+        values.append(reporting.channel_residuals(table, curve[:, channel]).spread())
     if np.isnan(values).all():
         raise ValueError("no usable samples: every place is too dark or saturated")
     return float(np.nanmax(values))
@@ -189,40 +180,40 @@ def response_residual(
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """Curves of all channels: what each is made from, the curve with its repairs, and how."""
+    """Curves of all channels, and by which method."""
 
-    bases: list[Basis]
-    estimate: list[Estimate]
+    curves: list[ChannelCurve]
     method: str
 
     @cached_property
-    def log_response(self) -> NDArray[np.float32]:
+    def log_response(self) -> Floats:
         """The curves, shape (256, C); ValueError if one does not rise."""
-        curves = np.stack([curve for curve, _ in self.estimate], axis=1).astype(np.float32)
+        curves = np.stack([curve.g for curve in self.curves], axis=1).astype(np.float32)
         if not is_monotone(curves):
             raise ValueError("the samples hold too little information for a response curve")
         return curves
 
     def examine(
-        self, samples: Sequence[BracketSamples], pool: Executor
-    ) -> tuple[tuple[ChannelResiduals, ...], tuple[NDArray[np.float32], ...]]:
+        self, samples: Sequence[BracketSamples], pool: Executor | None
+    ) -> tuple[tuple[reporting.ChannelResiduals, ...], tuple[Floats, ...]]:
         """Give the residuals of samples against the curves, and the data cloud, of each channel."""
-        curves = self.log_response
+        log_response = self.log_response
 
-        def examined(channel: int) -> tuple[ChannelResiduals, NDArray[np.float32]]:
-            table, curve = table_of(samples, channel, self.bases[channel]), curves[:, channel]
-            return channel_residuals(table, curve), data_cloud(table, curve)
+        def examined(channel: int) -> tuple[reporting.ChannelResiduals, Floats]:
+            curve, g = self.curves[channel], log_response[:, channel]
+            table = table_of(samples, channel, curve.clips, fine=curve.fine)
+            return reporting.channel_residuals(table, g), reporting.data_cloud(table, g)
 
-        residuals, cloud = zip(*pool.map(examined, range(curves.shape[1])), strict=True)
+        residuals, cloud = zip(*each(pool, examined, range(len(self.curves))), strict=True)
         return residuals, cloud
 
     def facts(self) -> dict[str, Any]:
         """What the report's settings say of the method."""
         return {
             "method": self.method,
-            "lowest_responsive_codes": [basis.clips[0] for basis in self.bases],
-            "highest_responsive_codes": [basis.clips[1] for basis in self.bases],
-            "made_from": ["levels" if basis.fine else "codes" for basis in self.bases],
+            "lowest_responsive_codes": [curve.clips[0] for curve in self.curves],
+            "highest_responsive_codes": [curve.clips[1] for curve in self.curves],
+            "made_from": ["levels" if curve.fine else "codes" for curve in self.curves],
         }
 
 
@@ -230,26 +221,25 @@ class _Fit:
 class _Fitting:
     """How curves are fitted; see `calibrate_response`."""
 
-    weight: NDArray[np.float64]
+    weight: Vector
     smoothness: float
-    clips: tuple[int, int]
+    clips: Clips
     robust: bool
+    pool: Executor | None
 
-    def fit(self, samples: Sequence[BracketSamples], channels: int, pool: Executor) -> _Fit:
-        """Fit all channels, each in a thread: numpy works outside the interpreter's lock."""
-
-        def fitted(channel: int) -> tuple[Basis, Estimate]:
-            if self.robust:
-                strength = _STRENGTH * (self.smoothness / _REFERENCE_SMOOTHNESS) ** 2
-                return fit_best_basis(samples, channel, self.clips, strength)
-            basis = Basis(self.clips, fine=False)
-            table = table_of(samples, channel, basis)
-            return basis, fit_plain(table, self.weight, self.smoothness)
-
-        fits = list(pool.map(fitted, range(channels)))
-        bases, estimate = [basis for basis, _ in fits], [curve for _, curve in fits]
+    def fit(self, samples: Sequence[BracketSamples]) -> _Fit:
+        """Fit all channels."""
+        curves = each(
+            self.pool, lambda channel: self._fitted(samples, channel), range(samples[0].channels)
+        )
         if not self.robust:
-            return _Fit(bases, estimate, "plain")
-        clips = [basis.clips for basis in bases]
-        estimate, method = best_predicting(samples, estimate, self.weight, self.smoothness, clips)
-        return _Fit(bases, estimate, method)
+            return _Fit(curves, "plain")
+        return _Fit(*best_predicting(samples, curves, self.weight, self.smoothness))
+
+    def _fitted(self, samples: Sequence[BracketSamples], channel: int) -> ChannelCurve:
+        if self.robust:
+            strength = _STRENGTH * (self.smoothness / _REFERENCE_SMOOTHNESS) ** 2
+            return fit_channel(samples, channel, self.clips, strength)
+        table = table_of(samples, channel, self.clips, fine=False)
+        fit = fit_plain(table, self.weight, self.smoothness)
+        return ChannelCurve(*fit, self.clips, fine=False)

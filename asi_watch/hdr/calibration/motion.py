@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.levels import blocks, look_up, together
-from asi_watch.hdr.calibration.samples import CODES
+from asi_watch.hdr.calibration.samples import CODES, Codes, Floats, Vector, each
 
 # Flow is computed on at most this many pixels; larger pictures are reduced first, by whole numbers.
 FLOW_PIXELS = 1_600_000
@@ -24,12 +23,12 @@ _DARK, _BRIGHT = 5, 250
 _SMALLEST_SIDE = 32
 _LEAST_CONTRAST = 16.0
 _PROOF = 0.75
-_BLOCK = 1 << 16
+_REMAP_WIDTH = 1 << 12  # OpenCV's remap takes maps of at most 32767 in either direction
 
 
 def follow(
-    frames: Sequence[NDArray[np.uint8]], places: NDArray[np.float32]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    frames: Sequence[Codes], places: Floats, pool: Executor | None = None
+) -> Iterator[tuple[int, Floats]]:
     """Find the places of the middle exposure in all others.
 
     Parameters
@@ -38,6 +37,8 @@ def follow(
         Ascending exposure time.
     places : ndarray, shape (P, 2), float32
         Row and column in the middle exposure, `frames[len(frames) // 2]`.
+    pool : Executor, optional
+        Threads to work in.
 
     Yields
     ------
@@ -50,9 +51,9 @@ def follow(
     steps = [(n, n + 1) for n in range(middle, last)] + [(n, n - 1) for n in range(middle, 0, -1)]
     height, width = frames[0].shape[:2]
     factor = math.ceil((height * width / FLOW_PIXELS) ** 0.5)
-    small = together(lambda frame: _grey(frame, factor), frames)
+    small = each(pool, lambda frame: _grey(frame, factor), frames)
     # All before the first place is read: the memory for one is given back before the other.
-    flows = together(lambda step: _flow(small[step[0]], small[step[1]]), steps)
+    flows = each(pool, lambda step: _flow(small[step[0]], small[step[1]]), steps)
     tracks = {middle: places}
     yield middle, places
     for (before, now), flow in zip(steps, flows, strict=True):
@@ -61,33 +62,25 @@ def follow(
         yield now, tracks[now]
 
 
-def match_tones(
-    first: NDArray[np.uint8], second: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Bring two exposures of one scene to a common tone scale by their histograms.
+def match_tones(first: Codes, second: Codes) -> tuple[Codes, Codes]:
+    """Bring two exposures of one scene to the tones that both resolve, spread over 0…255.
 
     Parameters
     ----------
     first, second : ndarray, shape (H, W), uint8
-
-    Returns
-    -------
-    tuple of ndarray, shape (H, W), uint8
-        Both clipped to the tones that both exposures resolve, spread over 0…255.
     """
     codes = np.arange(CODES, dtype=np.float64)
     share_first, share_second = _share_below(first), _share_below(second)
     mapped = np.interp(share_first, share_second, codes)
     low = max(float(mapped[_DARK]), _DARK)
     high = max(min(float(mapped[_BRIGHT]), _BRIGHT), low + 1.0)
+    edges = np.interp([low, high], codes, share_second)
 
-    def tone(value: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def tone(value: Vector) -> Codes:
         # Half by code, half by share of the picture: contrast where the scene has its structure.
         value = np.clip(value, low, high)
-        edges = np.interp([low, high], codes, share_second)
-        by_share = (np.interp(value, codes, share_second) - edges[0]) / max(
-            edges[1] - edges[0], 1e-6
-        )
+        share = np.interp(value, codes, share_second)
+        by_share = (share - edges[0]) / max(edges[1] - edges[0], 1e-6)
         by_code = (value - low) / (high - low)
         return np.asarray(127.5 * (by_share + by_code) + 0.5, dtype=np.uint8)
 
@@ -95,19 +88,19 @@ def match_tones(
     return np.asarray(cv2.LUT(first, tones[0])), np.asarray(cv2.LUT(second, tones[1]))
 
 
-def _counts(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _counts(picture: Codes) -> Vector:
     counts = cv2.calcHist([picture], [0], None, [CODES], [0, CODES])
     return np.asarray(counts, dtype=np.float64).ravel()
 
 
-def _share_below(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _share_below(picture: Codes) -> Vector:
     # A trace of a rise everywhere keeps the inverse defined where no pixel has a code.
     counts = _counts(picture) + 1e-6 * picture.size / CODES
-    share: NDArray[np.float64] = (np.cumsum(counts) - counts / 2) / counts.sum()
+    share: Vector = (np.cumsum(counts) - counts / 2) / counts.sum()
     return share
 
 
-def _grey(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+def _grey(frame: Codes, factor: int) -> Codes:
     height, width, channels = frame.shape
     grey = (
         cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if channels == 3 else frame.reshape(height, width)
@@ -119,7 +112,7 @@ def _grey(frame: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return np.asarray(grey, dtype=np.uint8)
 
 
-def _flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+def _flow(first: Codes, second: Codes) -> Floats | None:
     """Displacement (x, y) from one exposure to the next, 0 where none is proven; None: nowhere."""
     if min(first.shape) < _SMALLEST_SIDE or _contrast(first) < _LEAST_CONTRAST:
         return None
@@ -142,23 +135,19 @@ def _flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.flo
     return flow
 
 
-def _contrast(picture: NDArray[np.uint8]) -> float:
+def _contrast(picture: Codes) -> float:
     """Range of codes, extremes left out: motion cannot be told in a picture without any."""
     resolved = np.cumsum(_counts(picture)[:_BRIGHT])
     ends = np.searchsorted(resolved, [0.01 * resolved[-1], 0.99 * resolved[-1]])
     return float(ends[1] - ends[0])
 
 
-def _moved(
-    places: NDArray[np.float32], flow: NDArray[np.float32], factor: int
-) -> NDArray[np.float32]:
-    """Places of the full picture, displaced by the flow of the reduced one."""
-    track = np.empty_like(places)
-
-    def work(part: slice) -> None:
-        there = places[part] * np.float32(1.0 / factor)
-        step = look_up(flow, there)[:, ::-1]
-        track[part] = places[part] + step * np.float32(factor)
-
-    together(work, blocks(len(places), _BLOCK))
+def _moved(places: Floats, flow: Floats, factor: int) -> Floats:
+    """Places of the full picture, displaced by the flow (nearest value) of the reduced one."""
+    there = places * np.float32(1.0 / factor)
+    missing = -len(there) % _REMAP_WIDTH
+    rows, columns = (np.pad(axis, (0, missing)).reshape(-1, _REMAP_WIDTH) for axis in there.T)
+    found = cv2.remap(flow, columns, rows, cv2.INTER_NEAREST, None, cv2.BORDER_REPLICATE)
+    step = np.asarray(found, dtype=np.float32).reshape(-1, 2)[: len(places), ::-1]
+    track: Floats = places + step * np.float32(factor)
     return track

@@ -1,7 +1,8 @@
-"""What a calibration tells about itself: residuals, coverage, and the exposures that do not fit."""
+"""What a calibration says of itself: residuals, coverage, and the exposures that do not fit."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,11 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr.calibration.robust import CurveTables
-from asi_watch.hdr.calibration.samples import CODES, BracketSamples, Observations
+from asi_watch.hdr.calibration.samples import (
+    CODES,
+    BracketSamples,
+    Codes,
+    Flags,
+    Floats,
+    Observations,
+    Vector,
+)
 from asi_watch.hdr.calibration.times import TimeDoubt, TimesVerdict
 
 IMPOSSIBLE_STOPS = 0.4
-_LN2 = float(np.log(2.0))
+_LN2 = np.float32(np.log(2.0))
 _OUTLIER_STOPS = 0.5
 _PLACES = 50_000
 _CLOUD = 3_000
@@ -25,79 +34,41 @@ _FEWEST_PLACES = 100
 _FEWEST_CODES = CODES // 2
 _NO_DOUBT = TimesVerdict()
 
-Vector = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class ExposureCheck:
-    """One exposure of one bracket against the curve.
+    """One exposure of one bracket against the curve."""
 
-    Attributes
-    ----------
-    bracket : int
-        Number of the bracket in the order given.
-    exposure_time : float
-        As stated.
-    residual_stops : tuple of float
-        Robust residual per channel (BGR); NaN where no sample was usable.
-    time_factor : float
-        Estimated exposure time over the stated one.
-    suspect : bool
-        The stated time cannot be true within the spread of the set.
-    """
-
-    bracket: int
-    exposure_time: float
-    residual_stops: tuple[float, ...]
-    time_factor: float
-    suspect: bool
+    bracket: int  # its number in the order given
+    exposure_time: float  # as stated
+    residual_stops: tuple[float, ...]  # per channel (BGR); NaN where no sample was usable
+    time_factor: float  # estimated exposure time over the stated one
+    suspect: bool  # the stated time cannot be true within the spread of the set
 
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """Residuals, coverage and doubts of a calibration.
+    """Residuals, coverage and doubts of a calibration; tuples per channel in the order BGR.
 
-    A residual is everywhere 1.4826 × the median distance from the curve (the standard deviation,
-    were it normal) of all observations that are not clipped, whatever weight they had in the fit.
-
-    Attributes
-    ----------
-    brackets, channels : int
-    samples : int
-        Places sampled, all brackets together.
-    samples_per_code : tuple of tuple of int
-        For each channel (BGR) the number of observations used at each of the 256 codes.
-    extrapolated : tuple of tuple of (int, int)
-        For each channel the ranges of codes (first, last) without samples, where g is a guess.
-    residual_stops : tuple of float
-        Robust residual per channel, stops.
-    outlier_share : float
-        Share of usable observations more than half a stop from the curve.
-    monotone_repairs : tuple of int
-        Steps between codes, per channel, held up by the monotone constraint.
-    exposures : tuple of ExposureCheck
-    residual_by_code : tuple of tuple of float
-        For each channel the residual at each code, stops; NaN without samples.
-    time_doubts : tuple of TimeDoubt
-        Where the stated times contradict each other and it cannot be told which one is false:
-        each of these alone would explain the images. Empty otherwise.
-    warnings : tuple of str
-        Sentences for the operator.
-    settings : dict
+    A residual is everywhere 1.4826 × the median distance from the curve in stops (the standard
+    deviation, were it normal) of all observations that are not clipped, whatever weight they had
+    in the fit; NaN without any.
     """
 
     brackets: int
     channels: int
-    samples: int
-    samples_per_code: tuple[tuple[int, ...], ...]
-    extrapolated: tuple[tuple[tuple[int, int], ...], ...]
+    samples: int  # places, all brackets together
+    samples_per_code: tuple[tuple[int, ...], ...]  # observations used at each of the 256 codes
+    extrapolated: tuple[tuple[tuple[int, int], ...], ...]  # codes first…last where g is a guess
     residual_stops: tuple[float, ...]
-    outlier_share: float
-    monotone_repairs: tuple[int, ...]
+    outlier_share: float  # of the usable observations, more than half a stop from the curve
+    monotone_repairs: tuple[int, ...]  # steps between codes held up by the monotone constraint
     exposures: tuple[ExposureCheck, ...]
     residual_by_code: tuple[tuple[float, ...], ...]
+    # Where the stated times contradict each other and it cannot be told which one is false: each
+    # of these alone would explain the images.
     time_doubts: tuple[TimeDoubt, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # sentences for the operator
     settings: dict[str, Any]
 
     @property
@@ -113,55 +84,34 @@ class CalibrationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values that JSON can hold; NaN becomes None."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
         return plain
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """A response curve and the report on it.
+    """A response curve and the report on it."""
 
-    Attributes
-    ----------
-    log_response : ndarray, shape (256, C), float32
-        g(z) in the channel order of the samples (BGR), g(128) = 0, strictly rising.
-    report : CalibrationReport
-    cloud : tuple of ndarray, shape (M, 2), float32
-        For each channel a few thousand of the observations for the eye: code and ln E + ln t,
-        ln E of each place estimated by the curve. Not part of the report.
-    """
-
-    log_response: NDArray[np.float32]
+    log_response: Floats
+    """g(z), shape (256, C), channels as in the samples (BGR), g(128) = 0, strictly rising."""
     report: CalibrationReport
-    cloud: tuple[NDArray[np.float32], ...] = ()
+    cloud: tuple[Floats, ...] = ()
+    """For each channel some observations for the eye, shape (M, 2): code and ln E + ln t, ln E of
+    each place estimated by the curve; not part of the report."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelResiduals:
-    """Residuals of one channel's usable observations, of at most 50,000 places.
+    """Residuals of one channel's usable observations (M), of at most 50,000 places."""
 
-    Attributes
-    ----------
-    stops : ndarray, shape (M,), float32
-    codes : ndarray, shape (M,), uint8
-    cells : ndarray, shape (M,), int64
-        Number of the bracket × exposures of the longest bracket + number of the exposure.
-    counts : ndarray, shape (256,), int64
-        Observations used at each code, of all places.
-    """
-
-    stops: NDArray[np.float32]
-    codes: NDArray[np.uint8]
-    cells: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    stops: Floats
+    codes: Codes
+    cells: NDArray[np.int64]  # number of the bracket × exposures of the longest + exposure
+    counts: NDArray[np.int64]  # observations used at each code, of all places
 
     def spread(self) -> float:
-        """Robust residual of the whole channel: 1.4826 × median of |residual|, stops."""
+        """Robust residual of the whole channel, stops."""
         return _spread(self.stops)
-
-    def by_code(self) -> tuple[float, ...]:
-        """Robust residual at each code, stops; NaN without any."""
-        return tuple(_spread(part) for part in _grouped(self.stops, self.codes, CODES))
 
 
 def channel_residuals(table: Observations, curve: NDArray[np.floating]) -> ChannelResiduals:
@@ -179,10 +129,10 @@ def channel_residuals(table: Observations, curve: NDArray[np.floating]) -> Chann
     exposures = table.codes.shape[1]
     cells = few.bracket[:, np.newaxis].astype(np.int64) * exposures + np.arange(exposures)
     used = few.usable
-    return ChannelResiduals(residual[used] / np.float32(_LN2), few.codes[used], cells[used], counts)
+    return ChannelResiduals(residual[used] / _LN2, few.codes[used], cells[used], counts)
 
 
-def data_cloud(table: Observations, curve: NDArray[np.floating]) -> NDArray[np.float32]:
+def data_cloud(table: Observations, curve: NDArray[np.floating]) -> Floats:
     """Give an even share of one channel's observations as points beside the curve.
 
     Parameters
@@ -218,36 +168,29 @@ def check_exposures(
     residuals : sequence of ChannelResiduals
         Of every channel.
     verdict : TimesVerdict
-        Where that cannot tell which one is false, nor can residuals, of which the curve has made
-        what it could.
+        Where that cannot tell which time is false, nor can residuals: the curve was fitted to them.
     """
     # Left without one of its exposures everywhere, a curve may be too weak to accuse others.
     sure = verdict.sure
     residuals_tell = not verdict.suspects and (sure is None or sure.bracket is not None)
     exposures = max(len(s.exposure_times) for s in samples)
     parts = [_grouped(r.stops, r.cells, len(samples) * exposures) for r in residuals]
+    cells_of_all = list(zip(*parts, strict=True))
     checks = []
     for number, bracket in enumerate(samples):
-        times = bracket.exposure_times
-        cells = [[part[number * exposures + n] for part in parts] for n in range(len(times))]
+        cells = cells_of_all[number * exposures :][: len(bracket.exposure_times)]
         shifts, large = _shifts([np.concatenate(cell) for cell in cells])
-        named = sure.of(number, bracket) if sure is not None else np.zeros(len(times), dtype=bool)
-        checks += [
-            ExposureCheck(
-                bracket=number,
-                exposure_time=float(time),
-                residual_stops=tuple(_spread(values) for values in cells[n]),
-                time_factor=(
-                    sure.time_factor if sure is not None and named[n] else float(2.0 ** shifts[n])
-                ),
-                suspect=bool(large[n] and residuals_tell) or bool(named[n]),
-            )
-            for n, time in enumerate(times)
-        ]
+        factors, suspect = 2.0**shifts, large & residuals_tell
+        if sure is not None:
+            named = sure.of(number, bracket)
+            factors, suspect = np.where(named, sure.time_factor, factors), suspect | named
+        residual = (tuple(_spread(values) for values in cell) for cell in cells)
+        facts = bracket.exposure_times.tolist(), residual, factors.tolist(), suspect.tolist()
+        checks += [ExposureCheck(number, *fact) for fact in zip(*facts, strict=True)]
     return tuple(checks)
 
 
-def _shifts(observations: Sequence[NDArray[np.float32]]) -> tuple[Vector, NDArray[np.bool_]]:
+def _shifts(observations: Sequence[Floats]) -> tuple[Vector, Flags]:
     """By how many stops each exposure of a bracket lies beside the curve, and whether all of it."""
     sizes = np.array([values.size for values in observations])
     quartiles = np.full((len(sizes), 3), np.nan)
@@ -265,10 +208,22 @@ def _shifts(observations: Sequence[NDArray[np.float32]]) -> tuple[Vector, NDArra
     return shifts, enough & (np.abs(shifts) > _SUSPECT_STOPS) & one_side
 
 
-def time_warnings(
-    residuals: Sequence[ChannelResiduals], verdict: TimesVerdict, checks: Sequence[ExposureCheck]
+def report_warnings(
+    places: int,
+    residuals: Sequence[ChannelResiduals],
+    verdict: TimesVerdict,
+    checks: Sequence[ExposureCheck],
 ) -> list[str]:
-    """Say so when no curve fits the whole set, and which exposures do not fit it."""
+    """Say what an operator should know: false times, no fitting curve, thin data.
+
+    Parameters
+    ----------
+    places : int
+        Places sampled, all brackets together.
+    residuals : sequence of ChannelResiduals
+    verdict : TimesVerdict
+    checks : sequence of ExposureCheck
+    """
     warnings = []
     if verdict.suspects:
         ways = [
@@ -296,64 +251,52 @@ def time_warnings(
         for c in checks
         if c.suspect
     ]
+    codes = [int((r.counts > 0).sum()) for r in residuals]
+    if places < _FEWEST_PLACES or min(codes) < _FEWEST_CODES:
+        poorest = int(np.argmin(codes))
+        name = ("blue", "green", "red")[poorest] if len(codes) == 3 else "grey"
+        warnings.append(
+            f"thin data: {places} places, and in {name} {int(residuals[poorest].counts.sum())}"
+            f" observations at {codes[poorest]} of {CODES} codes; between and beyond these the"
+            " curve is a guess"
+        )
     return warnings
 
 
-def coverage_warnings(places: int, residuals: Sequence[ChannelResiduals]) -> list[str]:
-    """Say so when a curve stands on few places, or on few codes of a channel."""
-    codes = [int((r.counts > 0).sum()) for r in residuals]
-    if places >= _FEWEST_PLACES and min(codes) >= _FEWEST_CODES:
-        return []
-    worst = int(np.argmin(codes))
-    seen = int(residuals[worst].counts.sum())
-    names = ("blue", "green", "red") if len(codes) == 3 else ("grey",) * len(codes)
-    return [
-        f"thin data: {places} places, and in {names[worst]} {seen} observations at {codes[worst]}"
-        f" of {CODES} codes; between and beyond these the curve is a guess"
-    ]
-
-
 def residual_facts(residuals: Sequence[ChannelResiduals]) -> dict[str, Any]:
-    """The fields of a report that are about residuals and coverage."""
+    """Give the fields of a report that are about residuals and coverage, by name.
+
+    Parameters
+    ----------
+    residuals : sequence of ChannelResiduals
+    """
     far = [
         float(np.mean(np.abs(r.stops) > _OUTLIER_STOPS)) if r.stops.size else 0.0 for r in residuals
     ]
     return {
         "channels": len(residuals),
-        "samples_per_code": tuple(tuple(int(n) for n in r.counts) for r in residuals),
+        "samples_per_code": tuple(tuple(r.counts.tolist()) for r in residuals),
         "extrapolated": tuple(_runs(r.counts == 0) for r in residuals),
         "residual_stops": tuple(r.spread() for r in residuals),
-        "outlier_share": float(np.mean(far)) if far else 0.0,
-        "residual_by_code": tuple(r.by_code() for r in residuals),
+        "outlier_share": float(np.mean(far)),
+        "residual_by_code": tuple(
+            tuple(_spread(part) for part in _grouped(r.stops, r.codes, CODES)) for r in residuals
+        ),
     }
 
 
-def _grouped(
-    values: NDArray[np.float32], groups: NDArray[np.integer], count: int
-) -> list[NDArray[np.float32]]:
+def _grouped(values: Floats, groups: NDArray[np.integer], count: int) -> list[Floats]:
     """The values of each of `count` groups."""
     order = np.argsort(groups, kind="stable")
     ends = np.cumsum(np.bincount(groups, minlength=count))
     return np.split(values[order], ends[:-1])
 
 
-def _spread(stops: NDArray[np.float32]) -> float:
+def _spread(stops: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(stops))) if stops.size else float("nan")
 
 
-def _runs(flags: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
+def _runs(flags: Flags) -> tuple[tuple[int, int], ...]:
     """First and last index of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return tuple((int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return value

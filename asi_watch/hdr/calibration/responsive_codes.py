@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.calibration.levels import WHITE
-from asi_watch.hdr.calibration.samples import CODES, BracketSamples
+from asi_watch.hdr.calibration.samples import CODES, WHITE, BracketSamples, Clips, Codes, Vector
 
 _HIGHEST_FLOOR, _LOWEST_WHITE = 64, 192
 _LEAST_PAIRS = 30
@@ -25,13 +24,10 @@ _WHITE_NOISE = 3  # codes by which JPEG and noise scatter a white
 _PILE, _ABOVE_WHITE = 4.0, 0.02  # the pile over what lies below it, and what may lie above it
 _LOOK = 1 << 16  # pixels of a picture that tell its white
 
-Codes = NDArray[np.uint8]
 Pairs = Iterable[tuple[NDArray[np.generic], NDArray[np.generic], float]]
 
 
-def responsive_range(
-    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int]
-) -> tuple[int, int]:
+def responsive_range(samples: Sequence[BracketSamples], channel: int, clips: Clips) -> Clips:
     """Find the lowest and highest code from and up to which a longer exposure gives a higher code.
 
     Parameters
@@ -57,9 +53,7 @@ def responsive_range(
     return low, _below_white(_rise_per_stop(_pairs(samples, channel, levels=False)), clips[1])
 
 
-def black_and_white(
-    samples: Sequence[BracketSamples], channel: int, responsive: tuple[int, int]
-) -> tuple[int, int]:
+def black_and_white(samples: Sequence[BracketSamples], channel: int, responsive: Clips) -> Clips:
     """Find where the camera's curve begins and ends: 0 and 255 for most.
 
     Parameters
@@ -81,18 +75,14 @@ def black_and_white(
     return black, white
 
 
-def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> NDArray[np.uint8]:
-    """Codes from which on the pictures of a bracket are white.
+def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> Codes:
+    """Codes from which on the pictures of a bracket are white, one per channel.
 
     Parameters
     ----------
     frames : sequence of ndarray, shape (H, W, C), uint8
         Contiguous, ascending exposure time.
     exposure_times : array_like, shape (N,)
-
-    Returns
-    -------
-    ndarray, shape (C,), uint8
     """
     stops = np.log2(np.asarray(exposure_times, dtype=np.float64))
     pixels = [frame.reshape(-1, frame.shape[2]) for frame in frames]
@@ -109,7 +99,7 @@ def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> NDArray[n
     return np.array(whites, dtype=np.uint8)
 
 
-def _below_white(rise: NDArray[np.float64], highest: int) -> int:
+def _below_white(rise: Vector, highest: int) -> int:
     """From the brightest code that is seen down to the first that still responds."""
     for code in np.flatnonzero(np.isfinite(rise))[::-1]:
         if code < _LOWEST_WHITE:
@@ -127,7 +117,7 @@ def _pairs(samples: Sequence[BracketSamples], channel: int, *, levels: bool) -> 
             yield values[:, n], values[:, n + 1], float(width)
 
 
-def _rise_per_stop(pairs: Pairs) -> NDArray[np.float64]:
+def _rise_per_stop(pairs: Pairs) -> Vector:
     """Codes per stop at each code, by pairs of neighbouring exposures; NaN where there are few.
 
     A pair counts at the mean of its two codes: noise takes no part in that, while among pairs whose

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,32 @@ from numpy.typing import NDArray
 from asi_watch.hdr.disc import SkyDisc
 
 CODES = 256
+WHITE = 253  # codes from here on are clipped in any picture
 _JUDGING_PLACES = 10_000
 _STILL_PIXELS = 0.75
 
+Codes = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 Vector = NDArray[np.float64]
+Clips = tuple[int, int]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(
+    pool: Executor | None, work: Callable[[Item], Result], items: Iterable[Item]
+) -> list[Result]:
+    """Do the same work on several items.
+
+    Parameters
+    ----------
+    pool : Executor or None
+        Threads to work in (numpy and OpenCV release the interpreter's lock); None: the caller's.
+    work : callable
+    items : iterable
+    """
+    return list(map(work, items) if pool is None else pool.map(work, items))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +54,10 @@ class BracketSamples:
     positions : ndarray, shape (P, 2), int32
         Row and column in the picture.
     levels : ndarray, shape (P, N, C), float32, optional
-        Mean code of the surroundings, finer than one code, moved places followed; NaN where they
-        cannot be used. None: the bare codes are all there is.
+        Mean code of the surroundings, moved places followed; NaN where they cannot be used.
+        None: only the bare codes are known.
     roughness : ndarray, shape (P, N, C), float16, optional
-        Standard deviation of the codes around the place: the less, the safer.
+        Standard deviation of the codes around the place.
     motion : ndarray, shape (N, 2), float32, optional
         Median displacement (rows, columns) of the places in each exposure, pixels.
     white : ndarray, shape (C,), uint8, optional
@@ -42,13 +66,13 @@ class BracketSamples:
         What the places were taken from; None: from the whole picture, or from a mask.
     """
 
-    codes: NDArray[np.uint8]
+    codes: Codes
     exposure_times: Vector
     positions: NDArray[np.int32]
-    levels: NDArray[np.float32] | None = None
+    levels: Floats | None = None
     roughness: NDArray[np.float16] | None = None
-    motion: NDArray[np.float32] | None = None
-    white: NDArray[np.uint8] | None = None
+    motion: Floats | None = None
+    white: Codes | None = None
     disc: SkyDisc | None = None
 
     def __post_init__(self) -> None:
@@ -78,44 +102,37 @@ class BracketSamples:
 
     def every(self, stride: int) -> BracketSamples:
         """Give every stride-th place, without copying."""
-        return self._part(slice(None, None, stride))
+        part = slice(None, None, stride)
+        return self._part(part, positions=self.positions[part])
 
     def inside(self, disc: SkyDisc) -> BracketSamples:
-        """Give the places inside a disc; they were taken from there, then."""
-        rows, columns = self.positions.T
-        return replace(self._part(disc.holds(rows, columns)), disc=disc)
+        """Give the places inside a disc, as taken from it."""
+        held = disc.holds(*self.positions.T)
+        return self._part(held, positions=self.positions[held], disc=disc)
 
-    def without(self, exposures: NDArray[np.bool_]) -> BracketSamples | None:
+    def without(self, exposures: Flags) -> BracketSamples | None:
         """Leave exposures out; None if fewer than two are left."""
         kept = ~exposures
         if kept.sum() < 2:
             return None
-        return replace(
-            self,
-            codes=self.codes[:, kept],
-            exposure_times=self.exposure_times[kept],
-            levels=None if self.levels is None else self.levels[:, kept],
-            roughness=None if self.roughness is None else self.roughness[:, kept],
-            motion=None if self.motion is None else self.motion[kept],
-        )
+        motion = None if self.motion is None else self.motion[kept]
+        times = self.exposure_times[kept]
+        return self._part((slice(None), kept), exposure_times=times, motion=motion)
 
-    def _part(self, part: slice | NDArray[np.bool_]) -> BracketSamples:
-        return replace(
-            self,
-            codes=self.codes[part],
-            positions=self.positions[part],
-            levels=None if self.levels is None else self.levels[part],
-            roughness=None if self.roughness is None else self.roughness[part],
-        )
+    def _part(self, key: Any, **changed: Any) -> BracketSamples:
+        for name in ("codes", "levels", "roughness"):
+            values = getattr(self, name)
+            changed[name] = None if values is None else values[key]
+        return replace(self, **changed)
 
 
 def check_times(exposure_times: Vector) -> None:
-    """Refuse exposure times that no response can be calibrated from.
+    """Refuse exposure times that no response can be calibrated from, by ValueError.
 
-    Raises
-    ------
-    ValueError
-        Fewer than two exposures, a time that is not positive and finite, or all times equal.
+    Parameters
+    ----------
+    exposure_times : ndarray, shape (N,)
+        At least two, positive and finite, not all equal.
     """
     if exposure_times.ndim != 1 or exposure_times.size < 2:
         raise ValueError(
@@ -160,30 +177,14 @@ def is_still(samples: Sequence[BracketSamples]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Places × exposures of one channel; shorter brackets are filled up with unusable entries.
+    """Places × exposures (P, N) of one channel; shorter brackets are filled up as unusable."""
 
-    Attributes
-    ----------
-    codes : ndarray, shape (P, N), uint8
-        Nearest whole code.
-    fraction : ndarray, shape (P, N), float32
-        What the level lies above that code, −0.5…0.5.
-    roughness : ndarray, shape (P, N), float16
-        Standard deviation of the codes around the place.
-    log_times : ndarray, shape (P, N), float32
-        ln t less the mean ln t of the bracket (the rest belongs to ln E).
-    usable : ndarray, shape (P, N), bool
-        At least two per place, or none.
-    bracket : ndarray, shape (P,), int32
-        Number of the bracket each place is from.
-    """
-
-    codes: NDArray[np.uint8]
-    fraction: NDArray[np.float32]
-    roughness: NDArray[np.float16]
-    log_times: NDArray[np.float32]
-    usable: NDArray[np.bool_]
-    bracket: NDArray[np.int32]
+    codes: Codes  # nearest whole code
+    fraction: Floats  # what the level lies above that code, −0.5…0.5
+    roughness: NDArray[np.float16]  # standard deviation of the codes around the place
+    log_times: Floats  # ln t less the mean ln t of the bracket (the rest belongs to ln E)
+    usable: Flags  # at least two per place, or none
+    bracket: NDArray[np.int32]  # number of the bracket each place is from, shape (P,)
 
     def part(self, rows: slice | NDArray[np.integer]) -> Observations:
         """Select places."""
@@ -191,7 +192,7 @@ class Observations:
 
 
 def observe(
-    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int], *, fine: bool
+    samples: Sequence[BracketSamples], channel: int, clips: Clips, *, fine: bool
 ) -> Observations:
     """Collect one channel of all brackets.
 
@@ -205,41 +206,31 @@ def observe(
         Use the local levels where the samples have them; else the bare codes.
     """
     exposures = max(len(s.exposure_times) for s in samples)
-    parts = [
-        _observe_bracket(s, number, channel, clips, exposures, fine)
-        for number, s in enumerate(samples)
-    ]
+    parts = []
+    for number, bracket in enumerate(samples):
+        missing = (0, 0), (0, exposures - len(bracket.exposure_times))
+        tables = _observe_bracket(bracket, channel, clips, fine)
+        number_of = np.full(bracket.count, number, dtype=np.int32)
+        parts.append((*(np.pad(table, missing) for table in tables), number_of))
     return Observations(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _observe_bracket(
-    bracket: BracketSamples,
-    number: int,
-    channel: int,
-    clips: tuple[int, int],
-    exposures: int,
-    fine: bool,
-) -> tuple[NDArray[np.generic], ...]:
-    shape = (bracket.count, exposures)
-    here = slice(0, len(bracket.exposure_times))
-    codes = np.zeros(shape, dtype=np.uint8)
-    fraction = np.zeros(shape, dtype=np.float32)
-    roughness = np.zeros(shape, dtype=np.float16)
-    log_times = np.zeros(shape, dtype=np.float32)
-    usable = np.zeros(shape, dtype=np.bool_)
+    bracket: BracketSamples, channel: int, clips: Clips, fine: bool
+) -> tuple[NDArray[Any], ...]:
+    """Fields of `Observations` but the last, for one bracket."""
+    codes = bracket.codes[:, :, channel]
+    fraction, roughness = np.zeros(codes.shape, np.float32), np.zeros(codes.shape, np.float16)
     if fine and bracket.levels is not None and bracket.roughness is not None:
         level = bracket.levels[:, :, channel]
         good = (level >= clips[0]) & (level <= clips[1])  # NaN is neither
         level = np.where(good, level, np.float32(CODES // 2))
         nearest = np.rint(level)
-        codes[:, here] = nearest.astype(np.uint8)
-        fraction[:, here] = level - nearest
-        roughness[:, here] = np.where(good, bracket.roughness[:, :, channel], 0.0)
+        codes, fraction = nearest.astype(np.uint8), level - nearest
+        roughness = np.where(good, bracket.roughness[:, :, channel], np.float16(0.0))
     else:
-        codes[:, here] = bracket.codes[:, :, channel]
-        good = (codes[:, here] >= clips[0]) & (codes[:, here] <= clips[1])
-    usable[:, here] = good & (good.sum(axis=1, keepdims=True) >= 2)
+        good = (codes >= clips[0]) & (codes <= clips[1])
+    usable = good & (good.sum(axis=1, keepdims=True) >= 2)
     log_time = np.log(bracket.exposure_times)
-    log_times[:, here] = log_time - log_time.mean()
-    number_of = np.full(bracket.count, number, dtype=np.int32)
-    return codes, fraction, roughness, log_times, usable, number_of
+    log_times = np.broadcast_to((log_time - log_time.mean()).astype(np.float32), codes.shape)
+    return codes, fraction, roughness, log_times, usable

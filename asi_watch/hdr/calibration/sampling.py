@@ -1,17 +1,32 @@
-"""Choosing the places of a bracket that a response curve is calibrated from."""
+"""Choosing the places of a bracket that a response curve is calibrated from, and reading them.
+
+A place is read twice: the code of its pixel, and its level, finer than one code: the mean of the
+surroundings without what does not belong.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.calibration.levels import read_levels
 from asi_watch.hdr.calibration.motion import follow
 from asi_watch.hdr.calibration.responsive_codes import white_codes
-from asi_watch.hdr.calibration.samples import CODES, BracketSamples, check_times
+from asi_watch.hdr.calibration.samples import (
+    CODES,
+    WHITE,
+    BracketSamples,
+    Codes,
+    Flags,
+    Floats,
+    Vector,
+    check_times,
+    each,
+)
 
 SampleTechnique = Literal["random", "histogram", "flat"]
 
@@ -24,10 +39,15 @@ _BANDS, _CELLS = 32, 4
 _GROUPS = _BANDS * _CELLS**2
 _DARK, _BRIGHT = 8, 247
 _ENOUGH = 3  # exposures that tell something of a place; more are no better
+# What surrounds a place is _RADIUS pixels each way; it tells no level when more than a tenth of it
+# is clipped (codes up to _BLACK, or from WHITE on).
+_RADIUS = 2
+_SIDE = 2 * _RADIUS + 1
+_BLACK = 1
+_CLIPPED_SHARE = 0.1
+_CHUNK = 1 << 12  # places read at once
 
-Codes = NDArray[np.uint8]
 Indices = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 def sample_bracket(
@@ -37,7 +57,8 @@ def sample_bracket(
     technique: SampleTechnique,
     count: int,
     rng: np.random.Generator,
-    mask: Mask | None = None,
+    mask: Flags | None = None,
+    pool: Executor | None = None,
 ) -> BracketSamples:
     """Choose places and read them in every exposure of one bracket.
 
@@ -52,14 +73,12 @@ def sample_bracket(
         middle exposure. "flat" (recommended): of every intensity and every part of the picture
         the places that are locally flat, neither dark nor saturated in most exposures.
     count : int
-        Number of places; of more than 60,000 so many are taken.
+        Number of places; at most 60,000 are taken.
     rng : numpy.random.Generator
     mask : ndarray, shape (H, W), bool, optional
         True where places may be taken from (the sky disc).
-
-    Returns
-    -------
-    BracketSamples
+    pool : Executor, optional
+        Threads to work in.
 
     Raises
     ------
@@ -72,10 +91,11 @@ def sample_bracket(
     if count < 1:
         raise ValueError(f"at least one sample per bracket is needed, got {count}")
     order = np.argsort(times, kind="stable")
-    if (np.diff(times[order]) <= 0).any():
-        raise ValueError(f"a bracket holds the same exposure time twice: {times[order].tolist()}")
+    times = times[order]
+    if (np.diff(times) <= 0).any():
+        raise ValueError(f"a bracket holds the same exposure time twice: {times.tolist()}")
     frames = [frames[i] for i in order]
-    chosen = _chosen(frames, technique, min(count, MOST_PLACES), rng, mask)
+    chosen = _chosen(frames, technique, min(count, MOST_PLACES), rng, mask, pool)
     positions = np.stack(np.divmod(chosen, frames[0].shape[1]), axis=1).astype(np.int32)
     places = positions.astype(np.float32)
     shape = (chosen.size, len(frames), frames[0].shape[2])
@@ -83,26 +103,16 @@ def sample_bracket(
     levels = np.empty(shape, dtype=np.float32)
     roughness = np.empty(shape, dtype=np.float16)
     motion = np.empty((len(frames), 2), dtype=np.float32)
-    white = white_codes(frames, times[order])
+    white = white_codes(frames, times)
     few = slice(None, None, max(1, len(places) // _MOTION_PLACES))
-    for n, track in follow(frames, places):
+    for n, track in follow(frames, places, pool):
         codes[:, n] = frames[n].reshape(-1, shape[2]).take(chosen, axis=0)
-        levels[:, n], roughness[:, n] = read_levels(frames[n], track, white)
+        levels[:, n], roughness[:, n] = read_levels(frames[n], track, white, pool)
         motion[n] = np.median(track[few] - places[few], axis=0)
-    return BracketSamples(
-        codes=codes,
-        exposure_times=times[order],
-        positions=positions,
-        levels=levels,
-        roughness=roughness,
-        motion=motion,
-        white=white,
-    )
+    return BracketSamples(codes, times, positions, levels, roughness, motion, white)
 
 
-def _checked_frames(
-    images: Sequence[Codes], times: NDArray[np.float64], mask: Mask | None
-) -> list[Codes]:
+def _checked_frames(images: Sequence[Codes], times: Vector, mask: Flags | None) -> list[Codes]:
     if len(images) != len(times):
         raise ValueError(f"{len(images)} images but {len(times)} exposure times")
     shape = images[0].shape
@@ -123,11 +133,11 @@ def _chosen(
     technique: SampleTechnique,
     count: int,
     rng: np.random.Generator,
-    mask: Mask | None,
+    mask: Flags | None,
+    pool: Executor | None,
 ) -> Indices:
     """Flat indices of the places, ascending."""
-    height, width = frames[0].shape[:2]
-    allowed = np.arange(height * width) if mask is None else np.flatnonzero(mask)
+    allowed = np.arange(frames[0][:, :, 0].size) if mask is None else np.flatnonzero(mask)
     if allowed.size == 0:
         raise ValueError("the mask leaves no pixel to sample")
     if technique == "random":
@@ -135,7 +145,7 @@ def _chosen(
     elif technique == "histogram":
         chosen = _by_histogram(frames[len(frames) // 2], allowed, count, rng)
     elif technique == "flat":
-        chosen = _by_flatness(frames, allowed, count, rng)
+        chosen = _by_flatness(frames, allowed, count, rng, pool)
     else:
         names = ", ".join(get_args(SampleTechnique))
         raise ValueError(f"sample technique '{technique}' is unknown: use one of {names}")
@@ -158,7 +168,11 @@ def _by_histogram(frame: Codes, allowed: Indices, count: int, rng: np.random.Gen
 
 
 def _by_flatness(
-    frames: Sequence[Codes], allowed: Indices, count: int, rng: np.random.Generator
+    frames: Sequence[Codes],
+    allowed: Indices,
+    count: int,
+    rng: np.random.Generator,
+    pool: Executor | None,
 ) -> Indices:
     """The flattest places of a random crowd, of every intensity and part of the picture.
 
@@ -178,7 +192,7 @@ def _by_flatness(
     cell = (rows * _CELLS // height) * _CELLS + columns * _CELLS // width
     group = (band * _CELLS**2 + cell).astype(np.uint16)
     places = np.stack([rows, columns], axis=1).astype(np.float32)
-    roughness = read_levels(frames[len(frames) // 2], places)[1].max(axis=1)
+    roughness = read_levels(frames[len(frames) // 2], places, pool=pool)[1].max(axis=1)
     wanted = _in_proportion(np.bincount(group, minlength=_GROUPS), count)
     # The best first: seen in enough exposures, then flat.
     best = np.lexsort((roughness, -np.minimum(useful, _ENOUGH)))
@@ -221,3 +235,97 @@ def _first_of_each(
     sizes = np.bincount(classes, minlength=len(wanted))
     rank = np.arange(classes.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return members[by_class[rank < np.repeat(wanted, sizes)]]
+
+
+def read_levels(
+    frame: Codes, places: Floats, white: Codes | None = None, pool: Executor | None = None
+) -> tuple[Floats, NDArray[np.float16]]:
+    """Read the level around places that may lie between pixels.
+
+    Pixels far from the median of their surroundings (hot pixels, glints, birds) are left out, and
+    the mean is moved along the local slope to the exact place.
+
+    Parameters
+    ----------
+    frame : ndarray, shape (H, W, C), uint8
+    places : ndarray, shape (P, 2), float32
+        Row and column.
+    white : ndarray, shape (C,), uint8, optional
+        Codes from which on pixels are clipped; without it only those near 255.
+    pool : Executor, optional
+        Threads to work in.
+
+    Returns
+    -------
+    levels : ndarray, shape (P, C), float32
+        NaN where the surroundings leave the picture or are clipped.
+    roughness : ndarray, shape (P, C), float16
+        Standard deviation of the pixels used.
+    """
+    height, width, channels = frame.shape
+    levels = np.full((len(places), channels), np.nan, dtype=np.float32)
+    roughness = np.zeros((len(places), channels), dtype=np.float16)
+    if min(height, width) < _SIDE:
+        return levels, roughness
+    frame = np.ascontiguousarray(frame)
+    limit = np.full(channels, WHITE, dtype=np.uint8) if white is None else white
+
+    def work(start: int) -> None:
+        part = slice(start, start + _CHUNK)
+        levels[part], roughness[part] = _read_chunk(frame, places[part], limit)
+
+    each(pool, work, range(0, len(places), _CHUNK))
+    return levels, roughness
+
+
+def _read_chunk(frame: Codes, places: Floats, white: Codes) -> tuple[Vector, Vector]:
+    height, width, channels = frame.shape
+    nearest = np.rint(places).astype(np.int64)
+    centre = np.clip(nearest, _RADIUS, np.array([height, width]) - 1 - _RADIUS)
+    outside = (centre != nearest).any(axis=1)
+    patches = _patches(frame, centre)
+    middle = _median(patches)
+    distance = np.maximum(patches, middle) - np.minimum(patches, middle)
+    # Wide enough that the upper tail of a texture stays: without it the mean would be too low.
+    belongs = distance <= 6 + 5 * _median(distance).astype(np.uint16)
+    number, down_number, right_number = _moments(belongs)
+    values = patches * belongs.astype(np.float32)
+    total, down_total, right_total = _moments(values)
+    mean = total / number
+    square = (values * values).sum(axis=(0, 1)) / number
+    roughness = np.sqrt(np.maximum(square - mean * mean, 0.0))
+    # Slope of a plane through the pixels used, as the plain sums give it.
+    spread = float(_SIDE * sum(k * k for k in range(-_RADIUS, _RADIUS + 1)))
+    offset = np.repeat(places - centre, channels, axis=0)
+    level = mean + (down_total - mean * down_number) / spread * offset[:, 0]
+    level += (right_total - mean * right_number) / spread * offset[:, 1]
+    unusable = (patches >= np.tile(white, len(places))) | (patches <= _BLACK)
+    clipped = unusable.sum(axis=(0, 1), dtype=np.uint8)
+    level[(clipped > _CLIPPED_SHARE * _SIDE**2) | np.repeat(outside, channels)] = np.nan
+    shape = (len(places), channels)
+    return level.reshape(shape), roughness.reshape(shape)
+
+
+def _patches(frame: Codes, centre: Indices) -> Codes:
+    """Surroundings of places, shape (5, 5, P · C): the long axis last, where numpy is fast."""
+    height, width, channels = frame.shape
+    span = np.arange(-_RADIUS, _RADIUS + 1)
+    steps = span[:, np.newaxis] * width + span
+    index = steps[:, :, np.newaxis] + (centre[:, 0] * width + centre[:, 1])
+    pixels = frame.reshape(height * width, channels).take(index, axis=0)
+    return np.asarray(pixels.reshape(_SIDE, _SIDE, -1), dtype=np.uint8)
+
+
+def _median(patches: Codes) -> Codes:
+    columns = np.ascontiguousarray(patches.reshape(_SIDE**2, -1).T)
+    half = _SIDE**2 // 2
+    columns.partition(half, axis=1)
+    return np.ascontiguousarray(columns[:, half])
+
+
+def _moments(values: NDArray[Any]) -> tuple[Vector, ...]:
+    """Sum over each patch, and the sums weighted by the step down and to the right."""
+    down = values.sum(axis=1, dtype=np.float32).astype(np.float64)
+    right = values.sum(axis=0, dtype=np.float32).astype(np.float64)
+    weighted = partial(np.tensordot, np.arange(-_RADIUS, _RADIUS + 1.0), axes=1)
+    return down.sum(axis=0), weighted(down), weighted(right)

@@ -10,10 +10,9 @@ exposures better than going straight on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asi_watch.hdr.calibration.report import channel_residuals
 from asi_watch.hdr.calibration.responsive_codes import black_and_white, responsive_range
@@ -21,7 +20,9 @@ from asi_watch.hdr.calibration.robust import code_noise, fit_robust
 from asi_watch.hdr.calibration.samples import (
     CODES,
     BracketSamples,
+    Clips,
     Observations,
+    Vector,
     is_still,
     observe,
     thinned,
@@ -33,9 +34,6 @@ from asi_watch.hdr.calibration.solver import (
     smoothness_matrix,
     solve_monotone,
 )
-
-Vector = NDArray[np.float64]
-Estimate = tuple[Vector, int]  # g of one channel, steps its monotone constraint held
 
 # Roughness over the noise of a code: from where on codes are better, and may be better.
 _WORTHWHILE, _TEXTURE = 10.0, 4.0
@@ -59,25 +57,29 @@ _FIXED = 1e9
 _BGR = ("blue", "green", "red")
 
 
-@dataclass(frozen=True)
-class Basis:
-    """What a channel's curve is made from.
+@dataclass(frozen=True, eq=False)
+class ChannelCurve:
+    """The curve of one channel and what it was made from."""
+
+    g: Vector  # shape (256,)
+    repairs: int  # steps that the monotone constraint held up
+    clips: Clips  # lowest and highest code used
+    fine: bool  # from levels of the surroundings, or else from the bare codes
+
+
+def table_of(
+    samples: Sequence[BracketSamples], channel: int, clips: Clips, *, fine: bool
+) -> Observations:
+    """Collect one channel of all brackets as `observe` does; ValueError if nothing is usable.
 
     Parameters
     ----------
+    samples : sequence of BracketSamples
+    channel : int
     clips : (int, int)
-        Lowest and highest code used.
     fine : bool
-        Levels of the surroundings, or else the bare codes.
     """
-
-    clips: tuple[int, int]
-    fine: bool
-
-
-def table_of(samples: Sequence[BracketSamples], channel: int, basis: Basis) -> Observations:
-    """Collect one channel of all brackets; ValueError if nothing of it is usable."""
-    table = observe(samples, channel, basis.clips, fine=basis.fine)
+    table = observe(samples, channel, clips, fine=fine)
     if not table.usable.any():
         named = f" in {_BGR[channel]}" if samples[0].channels == len(_BGR) else ""
         raise ValueError(
@@ -87,10 +89,10 @@ def table_of(samples: Sequence[BracketSamples], channel: int, basis: Basis) -> O
     return table
 
 
-def fit_best_basis(
-    samples: Sequence[BracketSamples], channel: int, clips: tuple[int, int], strength: float
-) -> tuple[Basis, Estimate]:
-    """Make the robust estimate of one channel from what tells most.
+def fit_channel(
+    samples: Sequence[BracketSamples], channel: int, clips: Clips, strength: float
+) -> ChannelCurve:
+    """Make the robust estimate of one channel from what tells most: levels, or bare codes.
 
     Parameters
     ----------
@@ -100,43 +102,36 @@ def fit_best_basis(
         Codes outside are not to be used.
     strength : float
         See `fit_robust`.
-
-    Returns
-    -------
-    basis : Basis
-    estimate : (ndarray of shape (256,), int)
     """
     responsive = responsive_range(samples, channel, clips)
-    levels, codes = Basis(responsive, fine=True), Basis(responsive, fine=False)
-    table = observe(samples, channel, responsive, fine=True)
     ends = black_and_white(samples, channel, responsive)
+    table = observe(samples, channel, responsive, fine=True)
     if not table.usable.any():
-        if not observe(samples, channel, responsive, fine=False).usable.any():
-            codes = Basis(clips, fine=False)
-        return codes, fit_robust(table_of(samples, channel, codes), strength, ends)
-    estimate = fit_robust(table, strength, ends)
+        if observe(samples, channel, responsive, fine=False).usable.any():
+            clips = responsive
+        codes = table_of(samples, channel, clips, fine=False)
+        return ChannelCurve(*fit_robust(codes, strength, ends), clips, fine=False)
+    levels = ChannelCurve(*fit_robust(table, strength, ends), responsive, fine=True)
     if not is_still(samples) or all(s.levels is None for s in samples):
-        return levels, estimate
-    few = table_of(thinned(samples), channel, codes)
+        return levels
+    few = table_of(thinned(samples), channel, responsive, fine=False)
     roughness = float(np.median(table.roughness[table.usable]))
-    spread = channel_residuals(table, estimate[0]).spread()
-    if spread < _EXPLAINED_STOPS and roughness < _WORTHWHILE * code_noise(few, estimate[0]):
-        return levels, estimate
-    other = fit_robust(few, strength, ends)
-    above_noise = roughness / code_noise(few, other[0])
-    clearly_less = channel_residuals(few, other[0]).spread() < _CLEARLY_LESS * spread
-    if above_noise > _WORTHWHILE or (above_noise > _TEXTURE and clearly_less):
-        return codes, other
-    return levels, estimate
+    spread = channel_residuals(table, levels.g).spread()
+    if spread < _EXPLAINED_STOPS and roughness < _WORTHWHILE * code_noise(few, levels.g):
+        return levels
+    other = ChannelCurve(*fit_robust(few, strength, ends), responsive, fine=False)
+    above_noise = roughness / code_noise(few, other.g)
+    clearly_less = channel_residuals(few, other.g).spread() < _CLEARLY_LESS * spread
+    better = above_noise > _WORTHWHILE or (above_noise > _TEXTURE and clearly_less)
+    return other if better else levels
 
 
 def best_predicting(
     samples: Sequence[BracketSamples],
-    robust: Sequence[Estimate],
+    robust: Sequence[ChannelCurve],
     weight: Vector,
     smoothness: float,
-    clips: Sequence[tuple[int, int]],
-) -> tuple[list[Estimate], str]:
+) -> tuple[list[ChannelCurve], str]:
     """Give the robust curves their ends; prefer plain ones where they predict far better.
 
     They do where the images break the model for most places (flare, a film's base); of scenes
@@ -145,30 +140,28 @@ def best_predicting(
     Parameters
     ----------
     samples : sequence of BracketSamples
-    robust : sequence of (ndarray, int)
-        Curve and repairs of each channel.
+    robust : sequence of ChannelCurve
     weight : ndarray, shape (256,)
         With which a merge would count each code.
     smoothness : float
         Of a plain curve.
-    clips : sequence of (int, int)
-        Lowest and highest code that each robust curve was fitted to.
 
     Returns
     -------
-    estimate : list of (ndarray, int)
+    curves : list of ChannelCurve
     method : str
     """
     few = thinned(samples)
     judges = [observe(few, channel, (0, CODES - 1), fine=False) for channel in range(len(robust))]
     straight, to_clip, to_white = [], [], []
-    for (curve, repairs), judge, (low, high) in zip(robust, judges, clips, strict=True):
+    for curve, judge in zip(robust, judges, strict=True):
+        low, high = curve.clips
         last = min(_HALF_SATURATED, high)
-        ended = _with_mean_ends(curve, judge, weight, low, last)
-        dark = np.where(np.arange(CODES) <= last, ended, curve)
-        straight.append((_straight_on(dark, high), repairs))
-        to_clip.append((_straight_on(ended, high), repairs))
-        to_white.append((ended, repairs))
+        ended = _with_mean_ends(curve.g, judge, weight, low, last)
+        dark = np.where(np.arange(CODES) <= last, ended, curve.g)
+        straight.append(replace(curve, g=_straight_on(dark, high)))
+        to_clip.append(replace(curve, g=_straight_on(ended, high)))
+        to_white.append(replace(curve, g=ended))
     best, method = straight, "robust"
     if not is_still(samples):
         return best, method
@@ -180,12 +173,13 @@ def best_predicting(
         candidate_error = _joint_error(candidate, judges, weight)
         if candidate_error < min(share * straight_error, error):
             best, method, error = candidate, name, candidate_error
-    if np.median([high for _, high in clips]) < _FAR_BELOW_WHITE:
+    if np.median([curve.clips[1] for curve in robust]) < _FAR_BELOW_WHITE:
         return best, method
     # Where white pixels have codes, a curve bent for them predicts best and is false elsewhere.
-    inner = [observe(few, k, (0, high), fine=False) for k, (_, high) in enumerate(clips)]
+    inner = [observe(few, k, (0, curve.clips[1]), fine=False) for k, curve in enumerate(robust)]
     errors = error, _joint_error(best, inner, weight)
-    for candidate, name, share in _with_plain(samples, best, judges, weight, smoothness, clips):
+    exposures = min(len(s.exposure_times) for s in samples)
+    for candidate, name, share in _with_plain(best, judges, weight, smoothness, exposures):
         found = _joint_error(candidate, judges, weight), _joint_error(candidate, inner, weight)
         if found[0] < min(share * errors[0], error) and found[1] < share * errors[1]:
             best, method, error = candidate, name, found[0]
@@ -193,35 +187,31 @@ def best_predicting(
 
 
 def _with_plain(
-    samples: Sequence[BracketSamples],
-    robust: Sequence[Estimate],
+    robust: Sequence[ChannelCurve],
     judges: Sequence[Observations],
     weight: Vector,
     smoothness: float,
-    clips: Sequence[tuple[int, int]],
-) -> Iterator[tuple[list[Estimate], str, float]]:
+    exposures: int,
+) -> Iterator[tuple[list[ChannelCurve], str, float]]:
     """The means of robust and plain curves, and the plain one; how much better they must be."""
     for factor, name in ((1.0, "plain"), (_PLAIN_FACTOR, f"plain, smoothness × {_PLAIN_FACTOR:g}")):
-        fits = [fit_plain(judge, weight, smoothness * factor) for judge in judges]
-        plain = [
-            (_straight_on(curve, high), repairs)
-            for (curve, repairs), (_, high) in zip(fits, clips, strict=True)
-        ]
-        mean = [
-            ((one + other) / 2.0, max(repairs, more))
-            for (one, repairs), (other, more) in zip(robust, plain, strict=True)
-        ]
+        plain, mean = [], []
+        for curve, judge in zip(robust, judges, strict=True):
+            g, repairs = fit_plain(judge, weight, smoothness * factor)
+            g = _straight_on(g, curve.clips[1])
+            plain.append(replace(curve, g=g, repairs=repairs))
+            mean.append(replace(curve, g=(curve.g + g) / 2.0, repairs=max(curve.repairs, repairs)))
         yield mean, f"mean of robust and {name}", _BETTER_MEAN
-        if factor > 1.0 and min(len(s.exposure_times) for s in samples) >= _PLAIN_EXPOSURES:
+        if factor > 1.0 and exposures >= _PLAIN_EXPOSURES:
             yield plain, name, _BETTER_CURVE
 
 
 def _joint_error(
-    estimate: Sequence[Estimate], judges: Sequence[Observations], weight: Vector
+    curves: Sequence[ChannelCurve], judges: Sequence[Observations], weight: Vector
 ) -> float:
     errors = [
-        _leave_one_out_error(curve, judge, weight)
-        for (curve, _), judge in zip(estimate, judges, strict=True)
+        _leave_one_out_error(curve.g, judge, weight)
+        for curve, judge in zip(curves, judges, strict=True)
     ]
     return float(np.sqrt(np.mean(np.square(errors))))
 

@@ -15,13 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr.calibration.robust import CurveTables, centred, gamma_steps
-from asi_watch.hdr.calibration.samples import CODES, BracketSamples, Observations, observe
+from asi_watch.hdr.calibration.samples import (
+    CODES,
+    BracketSamples,
+    Clips,
+    Flags,
+    Floats,
+    Observations,
+    Vector,
+    observe,
+)
 from asi_watch.hdr.calibration.solver import SMALLEST_STEP
 
 _PLACES = 1_000
 _FEWEST_PLACES = 20
 _MOST_SINGLES = 60  # exposures of all brackets, to be freed all at once
-_MOST_LABELS = 16
+_MOST_TIMES = 16
 _TRIED_SINGLES = 4
 _TRIFLE = 0.07  # stops; corrections below are what motion and nominal times do
 _DOUBTED = 0.1
@@ -45,30 +54,18 @@ _LN2 = np.float32(0.6931472)
 _HOLD, _HOLD_ONE = 1e-3, 1e-7
 _HELD_FROM = 0.02  # ln units; corrections beyond are not held the more for their size
 
-Vector = NDArray[np.float64]
-Table = NDArray[np.float32]
 Groups = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TimeDoubt:
-    """A stated exposure time that may be false.
+    """A stated exposure time that may be false."""
 
-    Attributes
-    ----------
-    bracket : int or None
-        Number of the bracket; None: wherever the time is stated.
-    exposure_time : float
-        As stated.
-    time_factor : float
-        The time that fits over the stated one, if this is the false one.
-    """
+    bracket: int | None  # None: wherever the time is stated
+    exposure_time: float  # as stated
+    time_factor: float = 1.0  # the time that fits over the stated one, if this is the false one
 
-    bracket: int | None
-    exposure_time: float
-    time_factor: float
-
-    def of(self, number: int, bracket: BracketSamples) -> NDArray[np.bool_]:
+    def of(self, number: int, bracket: BracketSamples) -> Flags:
         """Tell which exposures of a bracket this is about."""
         here = self.bracket in (None, number)
         return np.asarray((bracket.exposure_times == self.exposure_time) & here)
@@ -76,26 +73,11 @@ class TimeDoubt:
 
 @dataclass(frozen=True)
 class TimesVerdict:
-    """What the images say of the stated times.
+    """What the images say of the stated times."""
 
-    Attributes
-    ----------
-    sure : TimeDoubt or None
-        The one time that is false.
-    suspects : tuple of TimeDoubt
-        Where it is not sure which one is: any of these would explain the images.
-    misfits : float
-        Share of observations that no curve explains by the stated times.
-    """
-
-    sure: TimeDoubt | None = None
-    suspects: tuple[TimeDoubt, ...] = ()
-    misfits: float = 0.0
-
-    @property
-    def doubtful(self) -> bool:
-        """The stated times contradict each other."""
-        return self.sure is not None or bool(self.suspects)
+    sure: TimeDoubt | None = None  # the one time that is false
+    suspects: tuple[TimeDoubt, ...] = ()  # not sure which one: any would explain the images
+    misfits: float = 0.0  # share of observations that no curve explains by the stated times
 
     def agreeing(self, samples: Sequence[BracketSamples]) -> list[BracketSamples]:
         """Leave out the exposures with the false time, and brackets of which one is left.
@@ -108,9 +90,7 @@ class TimesVerdict:
         return [s for s in left if s is not None]
 
 
-def judge_times(
-    samples: Sequence[BracketSamples], clips: Sequence[tuple[int, int]]
-) -> TimesVerdict:
+def judge_times(samples: Sequence[BracketSamples], clips: Sequence[Clips]) -> TimesVerdict:
     """Ask whether a curve with one time freed explains far more than one with none.
 
     Parameters
@@ -118,10 +98,6 @@ def judge_times(
     samples : sequence of BracketSamples
     clips : sequence of (int, int)
         Lowest and highest code of each channel to judge by.
-
-    Returns
-    -------
-    TimesVerdict
     """
     stride = max(1, sum(s.count for s in samples) // _PLACES)
     few = [s.every(stride) for s in samples]
@@ -130,128 +106,101 @@ def judge_times(
     table = table.part(np.flatnonzero(table.usable.any(axis=1)))
     if len(table.codes) < _FEWEST_PLACES or max(len(s.exposure_times) for s in samples) < 3:
         return TimesVerdict()
-    return _Judge(few, table).verdict()
+    doubts = _doubts(few, table)
+    if not doubts:
+        return TimesVerdict()
+    stated, *freed = _fits(few, table, doubts)
+    doubts = [
+        replace(doubt, time_factor=float(2.0 ** fit.corrections[0]))
+        for doubt, fit in zip(doubts, freed, strict=True)
+    ]
+    spread = min(fit.spread() for fit in (stated, *freed))
+    losses = np.array([fit.loss(spread) for fit in freed])
+    before, best = stated.loss(spread), int(np.argmin(losses))
+    explained = before - losses[best]
+    if explained < _EXPLAINED * before or abs(np.log2(doubts[best].time_factor)) < _DOUBTED:
+        return TimesVerdict()
+    misfits = float(np.mean(stated.stops > _MISFIT_STOPS))
+    order = np.argsort(losses, kind="stable")
+    suspects = tuple(doubts[i] for i in order if losses[i] - losses[best] < _APART * explained)
+    enough = doubts[best].bracket is not None or len(_stated_times(samples)) > _FEWEST_LEFT
+    if len(suspects) == 1 and enough:
+        return TimesVerdict(sure=doubts[best], misfits=misfits)
+    return TimesVerdict(suspects=suspects, misfits=misfits)
 
 
-class _Judge:
-    """Fits of one table with different times freed."""
+def _stated_times(samples: Sequence[BracketSamples]) -> Vector:
+    return np.unique(np.concatenate([s.exposure_times for s in samples]))
 
-    def __init__(self, samples: Sequence[BracketSamples], table: Observations) -> None:
-        self._samples, self._table = samples, table
-        self._times = np.unique(np.concatenate([s.exposure_times for s in samples]))
-        exposures = table.codes.shape[1]
-        self._labels: Groups = np.zeros(table.codes.shape, dtype=np.int64)
+
+def _doubts(samples: Sequence[BracketSamples], table: Observations) -> list[TimeDoubt]:
+    """Times to be freed one by one: none if freed all together they stay as stated."""
+    exposures = table.codes.shape[1]
+    times = _stated_times(samples)
+    by_time = np.zeros((len(samples), exposures), dtype=np.int64)
+    for number, s in enumerate(samples):
+        by_time[number, : len(s.exposure_times)] = np.searchsorted(times, s.exposure_times)
+    numbers = by_time[table.bracket]
+    corrections = _fit(table, numbers + 1, len(times)).corrections
+    size = np.abs(corrections - np.median(corrections))
+    singles, single_size = np.arange(by_time.size).reshape(by_time.shape)[table.bracket], size[:0]
+    if len(samples) > 1 and by_time.size <= _MOST_SINGLES:
+        single_size = np.abs(_fit(table, singles + 1, by_time.size).corrections)
+    if max(size.max(), single_size.max(initial=0.0)) < _TRIFLE:
+        return []
+
+    def with_time(time: float) -> NDArray[np.int64]:
+        return np.flatnonzero([time in s.exposure_times for s in samples])
+
+    doubts = []
+    for number in _largest(size, numbers[table.usable], _MOST_TIMES):
+        brackets = with_time(times[number])
+        only = int(brackets[0]) if brackets.size == 1 < len(samples) else None
+        doubts.append(TimeDoubt(only, float(times[number])))
+    for single in _largest(single_size, singles[table.usable], _TRIED_SINGLES):
+        bracket, exposure = divmod(int(single), exposures)
+        own = samples[bracket].exposure_times
+        if exposure < len(own) and with_time(own[exposure]).size > 1:
+            doubts.append(TimeDoubt(bracket, float(own[exposure])))
+    return doubts
+
+
+def _largest(size: Vector, seen: Groups, most: int) -> list[int]:
+    """The groups with the largest corrections.
+
+    But for those that are nearly all black or white: whatever their time, it contradicts nothing.
+    """
+    counts = np.bincount(seen, minlength=size.size)
+    return [n for n in np.argsort(-size)[:most] if counts[n] >= _LEAST_SEEN * counts.mean()]
+
+
+def _fits(
+    samples: Sequence[BracketSamples], table: Observations, doubts: Sequence[TimeDoubt]
+) -> list[_Fit]:
+    """The fit with the stated times, and those with one of the doubted times freed each."""
+    groups = [np.zeros(table.codes.shape, dtype=np.int64)]
+    for doubt in doubts:
+        free = np.zeros((len(samples), table.codes.shape[1]), dtype=np.int64)
         for number, s in enumerate(samples):
-            here = np.flatnonzero(table.bracket == number)
-            labels = np.searchsorted(self._times, s.exposure_times)
-            self._labels[np.ix_(here, np.arange(len(labels)))] = labels
-        self._singles: Groups = table.bracket[:, np.newaxis].astype(np.int64) * exposures
-        self._singles = self._singles + np.arange(exposures)
-        self._exposures = exposures
-
-    def verdict(self) -> TimesVerdict:
-        stated = self._stated(None)
-        doubts = self._doubted()
-        if not doubts:
-            return TimesVerdict()
-        one_by_one = [self._one_freed(doubt, None) for doubt in doubts]
-        best = min(one_by_one, key=lambda c: c[1].loss(stated.spread()))[1]
-        # A fit may be caught halfway; from the curve that the best has found it may get on.
-        again = [self._one_freed(doubt, best.steps) for doubt in doubts]
-        one_by_one = [
-            min(pair, key=lambda c: c[1].loss(best.spread()))
-            for pair in zip(one_by_one, again, strict=True)
-        ]
-        stated = min(stated, self._stated(best.steps), key=lambda f: f.loss(best.spread()))
-        return self._judged(stated, one_by_one)
-
-    def _doubted(self) -> list[TimeDoubt]:
-        """Times to be freed one by one: none if all freed differ in nothing."""
-        by_label = _fit(self._table, self._labels, np.ones(len(self._times), dtype=np.bool_))
-        size = np.abs(by_label.corrections - np.median(by_label.corrections))
-        singles = np.zeros(0)
-        if len(self._samples) > 1 and len(self._samples) * self._exposures <= _MOST_SINGLES:
-            free = np.ones(len(self._samples) * self._exposures, dtype=np.bool_)
-            singles = np.abs(_fit(self._table, self._singles, free).corrections)
-        if max(size.max(), singles.max(initial=0.0)) < _TRIFLE:
-            return []
-        doubts = []
-        seen = np.bincount(self._labels[self._table.usable], minlength=len(self._times))
-        for label in np.argsort(-size)[:_MOST_LABELS]:
-            if seen[label] < _LEAST_SEEN * seen.mean():
-                continue  # nearly all black or white: whatever its time, it contradicts nothing
-            time = float(self._times[label])
-            brackets = self._brackets_with(time)
-            only = int(brackets[0]) if brackets.size == 1 < len(self._samples) else None
-            doubts.append(TimeDoubt(only, time, 1.0))
-        alone = np.bincount(self._singles[self._table.usable], minlength=singles.size)
-        for single in np.argsort(-singles)[:_TRIED_SINGLES]:
-            if alone[single] < _LEAST_SEEN * alone.mean():
-                continue
-            bracket, exposure = divmod(int(single), self._exposures)
-            times = self._samples[bracket].exposure_times
-            if exposure < len(times) and self._brackets_with(times[exposure]).size > 1:
-                doubts.append(TimeDoubt(bracket, float(times[exposure]), 1.0))
-        return doubts
-
-    def _one_freed(self, doubt: TimeDoubt, start: Vector | None) -> tuple[TimeDoubt, _Fit]:
-        """The fit with that time freed, and by how much it is off then."""
-        if doubt.bracket is None:
-            groups, free = self._labels, self._times == doubt.exposure_time
-        else:
-            times = self._samples[doubt.bracket].exposure_times
-            exposure = int(np.searchsorted(times, doubt.exposure_time))
-            groups = self._singles
-            free = np.zeros(len(self._samples) * self._exposures, dtype=np.bool_)
-            free[doubt.bracket * self._exposures + exposure] = True
-        fit = _fit(self._table, groups, free, start)
-        return replace(doubt, time_factor=float(2.0 ** fit.corrections[free][0])), fit
-
-    def _brackets_with(self, time: float) -> NDArray[np.int64]:
-        return np.flatnonzero([time in s.exposure_times for s in self._samples])
-
-    def _judged(self, stated: _Fit, one_by_one: list[tuple[TimeDoubt, _Fit]]) -> TimesVerdict:
-        spread = min([stated.spread()] + [fit.spread() for _, fit in one_by_one])
-        losses = np.array([fit.loss(spread) for _, fit in one_by_one])
-        before, best = stated.loss(spread), int(np.argmin(losses))
-        explained = before - losses[best]
-        doubt = one_by_one[best][0]
-        if explained < _EXPLAINED * before or abs(np.log2(doubt.time_factor)) < _DOUBTED:
-            return TimesVerdict()
-        misfits = float(np.mean(stated.stops > _MISFIT_STOPS))
-        near = np.flatnonzero(losses - losses[best] < _APART * explained)
-        near = near[np.argsort(losses[near], kind="stable")]
-        suspects = tuple(one_by_one[i][0] for i in near)
-        enough = doubt.bracket is not None or len(self._times) > _FEWEST_LEFT
-        if len(suspects) == 1 and enough:
-            return TimesVerdict(sure=doubt, misfits=misfits)
-        return TimesVerdict(suspects=suspects, misfits=misfits)
-
-    def _stated(self, start: Vector | None) -> _Fit:
-        free = np.zeros(len(self._times), dtype=np.bool_)
-        return _fit(self._table, self._labels, free, start)
+            free[number, : len(s.exposure_times)] = doubt.of(number, s)
+        groups.append(free[table.bracket])
+    fits = [_fit(table, group, min(n, 1)) for n, group in enumerate(groups)]
+    spread = fits[0].spread()
+    best = min(fits[1:], key=lambda fit: fit.loss(spread))
+    # A fit may stop at a local minimum; from the curve that the best has found it may get on.
+    again = [_fit(table, group, min(n, 1), best.steps) for n, group in enumerate(groups)]
+    spread = best.spread()
+    return [min(pair, key=lambda f: f.loss(spread)) for pair in zip(fits, again, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """A curve with corrections of exposure times.
+    """A curve with corrections of exposure times."""
 
-    Attributes
-    ----------
-    corrections : ndarray, shape (G,), float64
-        Estimated over stated time, stops; 0 for groups that were not free.
-    sizes : ndarray, float32
-        |residual| of all usable observations over its expected size, none left out.
-    stops : ndarray, float32
-        |residual| in stops.
-    steps : ndarray, shape (255,), float64
-        Of the curve.
-    """
-
-    corrections: Vector
-    sizes: Table
-    stops: Table
-    steps: Vector
+    corrections: Vector  # estimated over stated time of the free groups, stops
+    sizes: Floats  # |residual| of all usable observations over its expected size
+    stops: Floats  # |residual| in stops
+    steps: Vector  # of the curve, shape (255,)
 
     def spread(self) -> float:
         """Robust scale of the sizes."""
@@ -262,20 +211,15 @@ class _Fit:
         return float(np.mean(np.log1p(np.square(self.sizes / (_OUTLIER * spread)))))
 
 
-def _fit(
-    table: Observations, groups: Groups, free: NDArray[np.bool_], start: Vector | None = None
-) -> _Fit:
-    """Fit a curve and the times of the free groups of exposures, (P, N) numbers of groups.
+def _fit(table: Observations, groups: Groups, free: int, start: Vector | None = None) -> _Fit:
+    """Fit a curve and the times of the groups 1…free of exposures, (P, N); group 0 is as stated.
 
-    If all groups are free, the corrections with the smallest sum of sizes are taken: times are
-    only known up to a factor per bracket and a power for all.
+    If all are free, the corrections with the smallest sum of sizes are taken: times are only known
+    up to a factor per bracket and a power for all.
     """
-    numbers = np.flatnonzero(free)
-    column = np.full(len(free), -1)
-    column[numbers] = np.arange(numbers.size)
-    design = _design(table, column[groups], numbers.size)
+    design = _design(table, groups, free)
     steps = gamma_steps() if start is None else start
-    corrections = np.zeros(len(free))
+    corrections = np.zeros(free + 1)
     scale = np.inf
     for _ in range(_ROUNDS):
         curve = CurveTables.of_steps(steps)
@@ -283,37 +227,35 @@ def _fit(
         size = np.abs(residual) * np.sqrt(weights)
         now = max(1.4826 * float(np.median(size[table.usable])), 1e-3)
         weights /= 1.0 + np.square(size / np.float32(_OUTLIER * scale))
-        hold = (_HOLD if numbers.size > 1 else _HOLD_ONE) / (
-            np.abs(corrections[numbers]) + _HELD_FROM
-        )
+        hold = (_HOLD if free > 1 else _HOLD_ONE) / (np.abs(corrections[1:]) + _HELD_FROM)
         target = table.log_times - curve.between_codes(table)
         found = _solve(design, target, weights, steps, hold)
-        steps, corrections[numbers] = _limited(found[: len(_KNOTS)], steps), found[len(_KNOTS) :]
+        steps, corrections[1:] = _limited(found[: len(_KNOTS)], steps), found[len(_KNOTS) :]
         scale = now
     residual, weights = _residuals(table, groups, CurveTables.of_steps(steps), corrections)
     size = np.abs(residual).astype(np.float32)
     sizes, stops = size * np.sqrt(weights), np.asarray(size / _LN2, dtype=np.float32)
-    return _Fit(corrections / np.log(2.0), sizes[table.usable], stops[table.usable], steps)
+    return _Fit(corrections[1:] / np.log(2.0), sizes[table.usable], stops[table.usable], steps)
 
 
 def _residuals(
     table: Observations, groups: Groups, curve: CurveTables, corrections: Vector
-) -> tuple[Table, Table]:
+) -> tuple[Floats, Floats]:
     weights = curve.weights(table)
     weights = weights / (1.0 + np.float32(_MODEL_VARIANCE) * weights)
     exposure = curve.exposures(table) - corrections.astype(np.float32)[groups]
     return centred(exposure, weights), weights
 
 
-def _design(table: Observations, columns: Groups, free: int) -> Table:
+def _design(table: Observations, groups: Groups, free: int) -> Floats:
     """Rows of the unknowns: g at the knots, less the corrections; shape (P, N, K)."""
     hats = np.stack([np.interp(np.arange(CODES), _KNOTS, unit) for unit in np.eye(len(_KNOTS))])
-    own = np.vstack([-np.eye(free), np.zeros((1, free))])  # the last row for those not free
-    rows = np.concatenate([hats.T[table.codes], own[columns]], axis=2)
+    own = np.vstack([np.zeros((1, free)), -np.eye(free)])
+    rows = np.concatenate([hats.T[table.codes], own[groups]], axis=2)
     return np.asarray(rows, dtype=np.float32)
 
 
-def _solve(design: Table, target: Table, weights: Table, steps: Vector, hold: Vector) -> Vector:
+def _solve(design: Floats, target: Floats, weights: Floats, steps: Vector, hold: Vector) -> Vector:
     """One round of least squares, every place's ln E eliminated."""
     total = weights.sum(axis=1, keepdims=True)
     share = weights / np.where(total > 0, total, np.float32(1.0))
