@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -34,6 +36,8 @@ from asi_watch.images import read_image
 log = logging.getLogger(__name__)
 
 _REASONS_SHOWN = 3
+# Every thread holds memory of its own, and a calibration is not to take a whole machine.
+_threads = partial(ThreadPoolExecutor, 2, thread_name_prefix="calibration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,14 +256,16 @@ def _sample(
     if disc == "auto":
         disc = find_sky_disc(images)
     try:
-        samples = sample_bracket(
-            images,
-            kept.exposure_us,
-            technique=cast(SampleTechnique, choices.sample_technique),
-            count=choices.samples_per_image,
-            rng=rng,
-            mask=None if disc is None else disc.mask(shape),
-        )
+        with _threads() as pool:
+            samples = sample_bracket(
+                images,
+                kept.exposure_us,
+                technique=cast(SampleTechnique, choices.sample_technique),
+                count=choices.samples_per_image,
+                rng=rng,
+                mask=None if disc is None else disc.mask(shape),
+                pool=pool,
+            )
     except ValueError as error:
         raise BracketError(f"{first} and the rest of its bracket: {error}") from error
     frames = tuple(sample_frame(image) for image in images)
@@ -308,14 +314,16 @@ def _solved(
         )
         choices = replace(choices, high_clip=fitting)
     try:
-        calibration = calibrate_response(
-            samples,
-            smoothness=choices.smoothness,
-            weight_type=choices.weight_type,
-            low_clip=choices.low_clip,
-            high_clip=choices.high_clip,
-            robust=choices.robust,
-        )
+        with _threads() as pool:
+            calibration = calibrate_response(
+                samples,
+                smoothness=choices.smoothness,
+                weight_type=choices.weight_type,
+                low_clip=choices.low_clip,
+                high_clip=choices.high_clip,
+                robust=choices.robust,
+                pool=pool,
+            )
     except ValueError as error:
         raise BracketError(f"{where}: no response curve: {error}") from error
     return CalibratedCurve(
