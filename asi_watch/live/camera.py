@@ -11,27 +11,12 @@ from typing import Any, Unpack
 
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig, Order
+from asi_watch.live import messages as msg
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger, Which
 from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE
-from asi_watch.live.messages import (
-    CalibrationDone,
-    Command,
-    DropWork,
-    FolderRead,
-    Found,
-    Inbox,
-    MergeBracket,
-    MergeDone,
-    Message,
-    NoCurve,
-    ReadDone,
-    ReadFile,
-    ScanDone,
-    WriteRecord,
-)
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.merger import MemoryBudget, Merger
@@ -74,7 +59,7 @@ class Shared:
     state_dir: Path
     order: Order
     ledger: Ledger
-    inbox: Inbox
+    inbox: msg.Inbox
     pool: JobPool
     budget: MemoryBudget
     buffers: BufferPool
@@ -134,29 +119,29 @@ class Camera:
 
     # -- messages ---------------------------------------------------------------------------
 
-    def handle(self, message: Message, now: float) -> None:
+    def handle(self, message: msg.Message, now: float) -> None:
         """Take a message of this camera."""
         match message:
-            case Found():
+            case msg.Found():
                 self._found(message)
-            case FolderRead():
+            case msg.FolderRead():
                 read = self._folders_skipped if message.skipped else self._folders_read
                 read[message.folder] = message.mtime_ns
-            case ReadDone():
+            case msg.ReadDone():
                 self._read_done(message, now)
-            case MergeDone():
+            case msg.MergeDone():
                 self._merge_done(message, now)
-            case ScanDone():
+            case msg.ScanDone():
                 self._reporting.scan_done(message)
                 if self._folders_skipped:
                     # At once: until then every start is a first one, which looks back only so far.
                     self.write_watermarks()
-            case CalibrationDone():
+            case msg.CalibrationDone():
                 changed, fault = self._curves.calibration_done(message)
                 self._reporting.fault(fault)
                 self._use_curves(changed)
 
-    def _found(self, message: Found) -> None:
+    def _found(self, message: msg.Found) -> None:
         self._admit(self._scheduler.arrived(message, self._collector))
         for file in message.files:
             if self._collector.slot_of_name(file.path) is None:
@@ -166,16 +151,16 @@ class Camera:
         for file in files:
             self._execute(self._collector.found(file.path, file.signature, file.settled, file.at))
 
-    def _read_done(self, message: ReadDone, now: float) -> None:
+    def _read_done(self, message: msg.ReadDone, now: float) -> None:
         self._scheduler.read_ended()
         self._reporting.read_done(message)
         self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
         self._admit(self._scheduler.next_files())
 
-    def _merge_done(self, message: MergeDone, now: float) -> None:
+    def _merge_done(self, message: msg.MergeDone, now: float) -> None:
         outcome = message.outcome
         self._scheduler.merge_ended(outcome)
-        if isinstance(outcome, NoCurve):
+        if isinstance(outcome, msg.NoCurve):
             reason = f"{WAITS_FOR_CURVE}: {outcome.reason}"
             self._execute(self._collector.defer(message.slot, reason))
             return
@@ -262,19 +247,19 @@ class Camera:
 
     # -- commands ---------------------------------------------------------------------------
 
-    def _execute(self, commands: list[Command]) -> None:
+    def _execute(self, commands: list[msg.Command]) -> None:
         for command in commands:
             match command:
-                case ReadFile():
+                case msg.ReadFile():
                     self._scheduler.read(command)
-                case MergeBracket():
+                case msg.MergeBracket():
                     self._merge(command)
-                case WriteRecord():
+                case msg.WriteRecord():
                     self._write(command)
-                case DropWork(slot):
+                case msg.DropWork(slot):
                     self._merger.drop(slot)
 
-    def _write(self, command: WriteRecord) -> None:
+    def _write(self, command: msg.WriteRecord) -> None:
         record = command.record
         with self._shared.quarantine.recording(self.name, record.slot):
             self._ledger.record(record)
@@ -284,7 +269,7 @@ class Camera:
         self._curves.bracket_over(record)
         self._reporting.bracket_over(record, command.next_try)
 
-    def _merge(self, command: MergeBracket) -> None:
+    def _merge(self, command: msg.MergeBracket) -> None:
         """Have a bracket merged, as soon as that may be."""
         why = self._paused()
         if why is None and self._scheduler.is_blocked:
@@ -302,14 +287,14 @@ class Camera:
         else:
             self._scheduler.keep_held(surplus)
 
-    def _begin_merge(self, command: MergeBracket) -> None:
+    def _begin_merge(self, command: msg.MergeBracket) -> None:
         if self._curves.must_wait:
             self._merger.drop(command.slot)
             self._execute(self._collector.defer(command.slot, WAITS_FOR_CURVE))
         else:
             self._scheduler.merge(command)
 
-    def _defer(self, command: MergeBracket, why: str) -> bool:
+    def _defer(self, command: msg.MergeBracket, why: str) -> bool:
         """Let a bracket wait in the ledger; False if no row can be written either."""
         if self._ledger.blocked:
             return False

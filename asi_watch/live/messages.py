@@ -162,6 +162,7 @@ class DropWork:
 
 
 Command = ReadFile | MergeBracket | WriteRecord | DropWork
+Commands = list[Command]
 
 
 # -- messages to the owner thread -----------------------------------------------------------
@@ -286,13 +287,10 @@ class Inbox:
             message = self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
-        if (
-            isinstance(message, Found)
-            and len(message.files) == 1
-            and not message.files[0].signature
-        ):
-            with self._lock:
-                self._events -= 1
+        match message:
+            case Found(files=(FoundFile(signature=None),)):
+                with self._lock:
+                    self._events -= 1
         return message
 
     def take_dropped(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from asi_watch.brackets import ExpectedExposures, Exposure, slot_of, why_too_many
 from asi_watch.config.model import CameraConfig
+from asi_watch.live import messages as msg
 from asi_watch.live.collecting.open_bracket import Arrival, OpenBracket
 from asi_watch.live.ledger.records import (
     MAX_ATTEMPTS,
@@ -25,24 +26,6 @@ from asi_watch.live.ledger.records import (
     RecordState,
     RejectedFile,
     tries,
-)
-from asi_watch.live.messages import (
-    Command,
-    DropWork,
-    MergeBracket,
-    MergeFailed,
-    MergeOutcome,
-    ProductKept,
-    Published,
-    ReadFile,
-    ReadOk,
-    ReadOutcome,
-    Signature,
-    TooFew,
-    Unchanged,
-    Unusable,
-    Vanished,
-    WriteRecord,
 )
 
 _FIRST_BACKOFF = 2.0
@@ -141,24 +124,20 @@ class Collector:
         """Folders, relative to the watch folder, that hold files which are in no row yet."""
         return {folder for b in self._open.values() for folder in b.unrecorded_folders()}
 
-    def unrecorded_slots(self) -> set[datetime]:
-        """Slots whose row, if there is one, does not say all that is known."""
-        return {slot for slot, b in self._open.items() if b.retry_at is None}
-
     def is_open(self, slot: datetime) -> bool:
         """Tell whether a bracket has begun and is not over."""
         return slot in self._open
 
     def slot_of_name(self, path: str) -> datetime | None:
         """Return the slot of a file by its name, None if it is no exposure's."""
-        parsed = self._pattern.parse(PurePosixPath(path).name)
-        return None if parsed is None else self._slot(parsed.timestamp)
+        arrival = self._arrival(path)
+        return None if arrival is None else self._slot(arrival.timestamp)
 
     # -- files arrive -----------------------------------------------------------------------
 
     def found(
-        self, path: str, signature: Signature | None, settled: bool, now: float
-    ) -> list[Command]:
+        self, path: str, signature: msg.Signature | None, settled: bool, now: float
+    ) -> msg.Commands:
         """A file was seen: by an event (`signature` None) or by a scan.
 
         Parameters
@@ -193,20 +172,20 @@ class Collector:
         return []
 
     def read_done(
-        self, slot: datetime, path: str, outcome: ReadOutcome, now: float
-    ) -> list[Command]:
+        self, slot: datetime, path: str, outcome: msg.ReadOutcome, now: float
+    ) -> msg.Commands:
         """A file that was asked for has been read."""
         bracket = self._open.get(slot)
         arrival = bracket.reading.pop(path, None) if bracket else None
         if bracket is None or arrival is None:
             return []
-        commands: list[Command] = []
+        commands: msg.Commands = []
         early = path in bracket.early
         bracket.early.discard(path)
         if bracket.merging:
             # What is being merged stays what it is; this comes after it.
             bracket.read_while_merging.append((arrival, outcome))
-        elif early and isinstance(outcome, Unusable):
+        elif early and isinstance(outcome, msg.Unusable):
             # It may still be being written, whatever its first bytes look like.
             bracket.settling[path] = (now + self._stable_for, arrival)
         else:
@@ -215,13 +194,12 @@ class Collector:
             commands.append(bracket.read(bracket.read_again.pop(path)))
         return commands + self._advance(bracket)
 
-    def due(self, now: float) -> list[Command]:
+    def due(self, now: float) -> msg.Commands:
         """Time has passed: files that lay still, brackets whose grace is over, retries."""
-        commands: list[Command] = []
+        commands: msg.Commands = []
         for bracket in list(self._open.values()):
-            for when, arrival in list(bracket.settling.values()):
-                if when <= now:
-                    commands.append(bracket.read(arrival))
+            settled = [arrival for when, arrival in bracket.settling.values() if when <= now]
+            commands += map(bracket.read, settled)
             if self._over_at(bracket) <= now:
                 commands += self._close(bracket)
         return commands
@@ -234,7 +212,7 @@ class Collector:
         for bracket in self._open.values():
             bracket.extra_grace = min(bracket.extra_grace + seconds, _MOST_EXTRA_GRACE)
 
-    def resume(self, record: BracketRecord, now: float) -> list[Command]:
+    def resume(self, record: BracketRecord, now: float) -> msg.Commands:
         """Take up a bracket of the ledger that failed, or that is to be merged again.
 
         Every file that the row lists is read again, also those that could not be used. A bracket
@@ -254,11 +232,12 @@ class Collector:
         return slot_of(timestamp, self._rules.round_to, self._rules.offset)
 
     def _arrival(self, path: str) -> Arrival | None:
+        """What the name of a file says, None if it is no exposure's."""
         parsed = self._pattern.parse(PurePosixPath(path).name)
         return None if parsed is None else Arrival(path, parsed.timestamp, parsed.exposure_us)
 
     def _bracket_for(
-        self, arrival: Arrival, signature: Signature | None, now: float
+        self, arrival: Arrival, signature: msg.Signature | None, now: float
     ) -> OpenBracket | None:
         """The open bracket of a file; None for a file that the bracket's row already knows."""
         slot = self._slot(arrival.timestamp)
@@ -271,17 +250,17 @@ class Collector:
         return bracket
 
     def _take(
-        self, bracket: OpenBracket, arrival: Arrival, outcome: ReadOutcome
-    ) -> Iterator[Command]:
+        self, bracket: OpenBracket, arrival: Arrival, outcome: msg.ReadOutcome
+    ) -> Iterator[msg.Command]:
         """Take a file that was read into a bracket that is not being merged."""
         match outcome:
-            case ReadOk(exposure):
+            case msg.ReadOk(exposure):
                 self.counters.exposures_read += 1
                 if bracket.probing:
                     yield from self._late_exposure(bracket, exposure)
                 else:
                     self.counters.duplicates += bracket.admit(exposure)
-            case Unusable():
+            case msg.Unusable():
                 self.counters.files_unusable += 1
                 if bracket.probing:
                     # Noted in the row, so that it is not read again at every scan.
@@ -291,22 +270,22 @@ class Collector:
                 else:
                     bracket.reject(arrival, outcome)
                     yield from self._input_lost(bracket, arrival.path, "cannot be used any more")
-            case Vanished():
+            case msg.Vanished():
                 self.counters.files_vanished += 1
                 bracket.forget(arrival.path)
                 yield from self._input_lost(bracket, arrival.path, "has vanished")
-            case Unchanged():
+            case msg.Unchanged():
                 pass
 
     # -- a bracket is over ------------------------------------------------------------------
 
-    def _advance(self, bracket: OpenBracket) -> list[Command]:
+    def _advance(self, bracket: OpenBracket) -> msg.Commands:
         """After a read: see whether a bracket is complete, overtaken or done with."""
         if bracket.slot not in self._open or bracket.busy or bracket.merging:
             return []
         if bracket.probing:
             del self._open[bracket.slot]
-            return [DropWork(bracket.slot)]
+            return [msg.DropWork(bracket.slot)]
         if not self._is_ready(bracket):
             return self._close(bracket) if bracket.overtaken else []
         return self._merge(bracket) + self._overtake(bracket)
@@ -331,13 +310,13 @@ class Collector:
         times = bracket.times
         return len(times) >= self._rules.min_exposures and self.expected.is_complete(times)
 
-    def _overtake(self, bracket: OpenBracket) -> list[Command]:
+    def _overtake(self, bracket: OpenBracket) -> msg.Commands:
         """End earlier brackets of which nothing has come since this one began.
 
         Only what arrives in order says that a camera is done with a bracket: files of one scan
         have one time, and a backlog may be read newest first.
         """
-        commands: list[Command] = []
+        commands: msg.Commands = []
         if bracket.previous is not None:
             return commands
         for earlier in [b for s, b in self._open.items() if s < bracket.slot]:
@@ -348,22 +327,19 @@ class Collector:
                 commands += self._close(earlier)
         return commands
 
-    def _close(self, bracket: OpenBracket) -> list[Command]:
+    def _close(self, bracket: OpenBracket) -> msg.Commands:
         """End a bracket with what is there."""
         if bracket.probing:
             return self._advance(bracket)
         if bracket.recoverable and not bracket.final_look_done:
             # A half file may have become whole without an event: look once more.
             bracket.final_look_done = True
-            again: list[ReadFile] = []
-            for arrival in list(bracket.recoverable.values()):
-                again += bracket.look_at(arrival)
-            return [*again]
+            return [c for a in list(bracket.recoverable.values()) for c in bracket.look_at(a)]
         if len(bracket.times) >= self._rules.min_exposures or _product_may_stand(bracket):
             return self._merge(bracket)
         return self._skip(bracket)
 
-    def _merge(self, bracket: OpenBracket) -> list[Command]:
+    def _merge(self, bracket: OpenBracket) -> msg.Commands:
         too_many = why_too_many(bracket.times)
         if too_many is not None:
             return self._refuse(bracket, too_many)
@@ -372,14 +348,13 @@ class Collector:
             previous is not None
             and previous.state == "published"
             and not bracket.forced
-            and {(e.path, e.signature) for e in previous.inputs}
-            == {(e.path, e.signature) for e in inputs}
+            and _identities(previous.inputs) == _identities(inputs)
         ):
             return self._nothing_new(bracket, previous)
         bracket.merging = True
         bracket.retry_at = None
         return [
-            MergeBracket(
+            msg.MergeBracket(
                 slot=bracket.slot,
                 exposures=inputs,
                 rejected=bracket.left_out,
@@ -394,7 +369,7 @@ class Collector:
             )
         ]
 
-    def _nothing_new(self, bracket: OpenBracket, previous: BracketRecord) -> list[Command]:
+    def _nothing_new(self, bracket: OpenBracket, previous: BracketRecord) -> msg.Commands:
         """The late file lost to a newer one that is merged already: the row lists it."""
         del self._open[bracket.slot]
         amended = replace(
@@ -403,9 +378,9 @@ class Collector:
             duplicates=bracket.duplicates,
             late=bracket.late,
         )
-        return [WriteRecord(amended, amended=True), DropWork(bracket.slot)]
+        return [msg.WriteRecord(amended, amended=True), msg.DropWork(bracket.slot)]
 
-    def _refuse(self, bracket: OpenBracket, reason: str) -> list[Command]:
+    def _refuse(self, bracket: OpenBracket, reason: str) -> msg.Commands:
         """Merge nothing of what is no bracket; a product that is published stands."""
         previous = bracket.previous
         if previous is None or previous.state != "published":
@@ -415,7 +390,7 @@ class Collector:
         left_out = bracket.abandon_revision(f"late: not merged, {reason}")
         return [*_amend(bracket, *left_out, late=arrived), *self._advance(bracket)]
 
-    def _skip(self, bracket: OpenBracket, refused: str | None = None) -> list[Command]:
+    def _skip(self, bracket: OpenBracket, refused: str | None = None) -> msg.Commands:
         self.counters.count_once("skipped", bracket.slot)
         self.counters.take_back("parked", bracket.slot)
         if refused is None:
@@ -428,7 +403,7 @@ class Collector:
         del self._open[bracket.slot]
         record = self._record(bracket, "skipped", reason)
         record = replace(record, revision=bracket.revision - 1)
-        return [WriteRecord(record), DropWork(bracket.slot)]
+        return [msg.WriteRecord(record), msg.DropWork(bracket.slot)]
 
     def _record(
         self, bracket: OpenBracket, state: RecordState, reason: str | None
@@ -439,31 +414,34 @@ class Collector:
 
     # -- a merge has ended ------------------------------------------------------------------
 
-    def merge_done(self, slot: datetime, outcome: MergeOutcome, now: float) -> list[Command]:
+    def merge_done(self, slot: datetime, outcome: msg.MergeOutcome, now: float) -> msg.Commands:
         """A merge that was asked for has ended."""
-        bracket = self._open.get(slot)
-        if bracket is None or not bracket.merging:
+        if (bracket := self._end_merge(slot)) is None:
             return []
-        bracket.merging = False
         match outcome:
-            case Published():
+            case msg.Published():
                 return self._published(bracket, outcome)
-            case MergeFailed():
+            case msg.MergeFailed():
                 return self._failed(bracket, outcome, now)
-            case ProductKept():
+            case msg.ProductKept():
                 return self._kept(bracket, outcome)
-            case TooFew():
+            case msg.TooFew():
                 return self._nothing_stands(bracket)
 
-    def defer(self, slot: datetime, reason: str) -> list[Command]:
+    def defer(self, slot: datetime, reason: str) -> msg.Commands:
         """A merge that was asked for cannot begin for long: its bracket waits in the ledger."""
+        bracket = self._end_merge(slot)
+        return self._over(bracket, self._record(bracket, "failed", reason)) if bracket else []
+
+    def _end_merge(self, slot: datetime) -> OpenBracket | None:
+        """The bracket that was being merged, and is so no more."""
         bracket = self._open.get(slot)
         if bracket is None or not bracket.merging:
-            return []
+            return None
         bracket.merging = False
-        return self._over(bracket, self._record(bracket, "failed", reason))
+        return bracket
 
-    def _published(self, bracket: OpenBracket, outcome: Published) -> list[Command]:
+    def _published(self, bracket: OpenBracket, outcome: msg.Published) -> msg.Commands:
         """Record a bracket whose products are in place."""
         counters = self.counters
         # What it teaches counts for itself: 5 of 5 are complete.
@@ -489,10 +467,10 @@ class Collector:
         )
         return self._over(bracket, record)
 
-    def _failed(self, bracket: OpenBracket, outcome: MergeFailed, now: float) -> list[Command]:
+    def _failed(self, bracket: OpenBracket, outcome: msg.MergeFailed, now: float) -> msg.Commands:
         """Take in what was read meanwhile, then read again, retry later, or stop retrying."""
         self.counters.merge_failures += 1
-        commands: list[Command] = [DropWork(bracket.slot)]
+        commands: msg.Commands = [msg.DropWork(bracket.slot)]
         commands += self._take_read_while_merging(bracket, bracket)
         if bracket.probing:
             # An input of the product that it was to revise is gone: the product stands.
@@ -501,7 +479,9 @@ class Collector:
             return commands + _read_stale(bracket, outcome.stale)
         return commands + self._retry_later(bracket, outcome, now)
 
-    def _retry_later(self, bracket: OpenBracket, outcome: MergeFailed, now: float) -> list[Command]:
+    def _retry_later(
+        self, bracket: OpenBracket, outcome: msg.MergeFailed, now: float
+    ) -> msg.Commands:
         if outcome.permanent:
             # Not retried though not tried so often: see `tries`.
             bracket.attempts = MAX_ATTEMPTS + tries(bracket.attempts) + 1
@@ -518,9 +498,9 @@ class Collector:
         failures = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
         pause = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
         bracket.retry_at = now + pause
-        return [WriteRecord(record, pause)]
+        return [msg.WriteRecord(record, pause)]
 
-    def _kept(self, bracket: OpenBracket, outcome: ProductKept) -> list[Command]:
+    def _kept(self, bracket: OpenBracket, outcome: msg.ProductKept) -> msg.Commands:
         """Keep a product that is better than what could be merged now; its row says so."""
         self.counters.late_ignored += 1
         previous, record = bracket.previous, outcome.record
@@ -541,20 +521,23 @@ class Collector:
         no_news = previous is not None and previous.state == "published"
         return self._over(bracket, row, amended=no_news)
 
-    def _nothing_stands(self, bracket: OpenBracket) -> list[Command]:
+    def _nothing_stands(self, bracket: OpenBracket) -> msg.Commands:
         """Go on with a bracket of too few exposures: the product that its row names is gone."""
         assert bracket.previous is not None
         bracket.previous = replace(bracket.previous, products=())
-        commands: list[Command] = [DropWork(bracket.slot)]
+        commands: msg.Commands = [msg.DropWork(bracket.slot)]
         commands += self._take_read_while_merging(bracket, bracket)
         return commands + self._advance(bracket)
 
     def _over(
         self, bracket: OpenBracket, record: BracketRecord, *, amended: bool = False
-    ) -> list[Command]:
+    ) -> msg.Commands:
         """End a bracket; files that came while it was being merged are late arrivals to it."""
         del self._open[bracket.slot]
-        commands: list[Command] = [WriteRecord(record, amended=amended), DropWork(bracket.slot)]
+        commands: msg.Commands = [
+            msg.WriteRecord(record, amended=amended),
+            msg.DropWork(bracket.slot),
+        ]
         if not (bracket.read_while_merging or bracket.busy):
             return commands
         successor = OpenBracket(bracket.slot, bracket.last_arrival, previous=record)
@@ -564,14 +547,14 @@ class Collector:
         commands += self._take_read_while_merging(successor, bracket)
         return commands + self._advance(successor)
 
-    def _take_read_while_merging(self, bracket: OpenBracket, merged: OpenBracket) -> list[Command]:
+    def _take_read_while_merging(self, bracket: OpenBracket, merged: OpenBracket) -> msg.Commands:
         """Take into `bracket` what was read while `merged` was being merged."""
         waiting, merged.read_while_merging = merged.read_while_merging, []
         return [c for arrival, outcome in waiting for c in self._take(bracket, arrival, outcome)]
 
     # -- late files of a bracket that has a row ---------------------------------------------
 
-    def _late_exposure(self, bracket: OpenBracket, exposure: Exposure) -> Iterator[Command]:
+    def _late_exposure(self, bracket: OpenBracket, exposure: Exposure) -> Iterator[msg.Command]:
         """Begin a revision, or note in the row that the file is ignored."""
         record = bracket.previous
         assert record is not None
@@ -588,7 +571,7 @@ class Collector:
 
     def _ignore(
         self, bracket: OpenBracket, record: BracketRecord, exposure: Exposure
-    ) -> Iterator[Command]:
+    ) -> Iterator[msg.Command]:
         self.counters.late_ignored += 1
         present = {e.exposure_us for e in record.inputs}
         if exposure.exposure_us not in present:
@@ -599,7 +582,7 @@ class Collector:
         rejected = RejectedFile(exposure.path, *exposure.signature, _IGNORED)
         yield from _amend(bracket, rejected, late=1)
 
-    def _reopen(self, bracket: OpenBracket, newly: str | None = None) -> Iterator[Command]:
+    def _reopen(self, bracket: OpenBracket, newly: str | None = None) -> Iterator[msg.Command]:
         """Read all files of the row again, for the next revision; `newly` is its reason."""
         again = {arrival.path: arrival for arrival in bracket.reopen(newly)}
         # The left-out ones as well: an older file may have to take the place of an input.
@@ -610,12 +593,12 @@ class Collector:
         for arrival in again.values():
             yield from bracket.look_at(arrival)
 
-    def _input_lost(self, bracket: OpenBracket, path: str, what: str) -> Iterator[Command]:
+    def _input_lost(self, bracket: OpenBracket, path: str, what: str) -> Iterator[msg.Command]:
         """Abandon a revision that lacks an input of the published product."""
         record = bracket.previous
         if record is None or record.state != "published" or bracket.probing:
             return
-        if all(path != e.path for e in record.inputs):
+        if path not in {e.path for e in record.inputs}:
             return
         # A revision with fewer inputs would be worse than the product that stands.
         self.counters.late_ignored += 1
@@ -629,24 +612,26 @@ class Collector:
         yield from _amend(bracket, *left_out, late=arrived)
 
 
+def _identities(exposures: tuple[Exposure, ...]) -> set[tuple[str, msg.Signature]]:
+    return {(e.path, e.signature) for e in exposures}
+
+
 def _product_may_stand(bracket: OpenBracket) -> bool:
     """Tell whether a product may be there, of which the row says only that its revision failed."""
     previous = bracket.previous
     return previous is not None and previous.state == "failed" and bool(previous.products)
 
 
-def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> list[Command]:
+def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> msg.Commands:
     """Inputs changed between being read and being merged: read them again first."""
-    commands: list[Command] = []
-    for exposure in bracket.inputs:
-        if exposure.path in stale:
-            bracket.forget(exposure.path)
-            arrival = Arrival(exposure.path, exposure.timestamp, exposure.exposure_us)
-            commands += bracket.look_at(arrival)
+    commands: msg.Commands = []
+    for exposure in (one for one in bracket.inputs if one.path in stale):
+        bracket.forget(exposure.path)
+        commands += bracket.look_at(Arrival.of(exposure))
     return commands
 
 
-def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iterator[Command]:
+def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iterator[msg.Command]:
     """List files in the row of a bracket that stays as it is, as long as the row has room.
 
     Beyond that, nothing is written: junk that keeps coming must not cost a row for each file.
@@ -659,4 +644,4 @@ def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iter
     if listed == record.rejected and len(listed) == MOST_REJECTED:
         return
     bracket.previous = replace(record, rejected=listed, late=record.late + late)
-    yield WriteRecord(bracket.previous, amended=True)
+    yield msg.WriteRecord(bracket.previous, amended=True)

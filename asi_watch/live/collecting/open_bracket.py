@@ -35,6 +35,11 @@ class Arrival:
     timestamp: datetime
     exposure_us: float
 
+    @classmethod
+    def of(cls, exposure: Exposure) -> Arrival:
+        """The file of an exposure that must be read again."""
+        return cls(exposure.path, exposure.timestamp, exposure.exposure_us)
+
 
 @dataclass(slots=True)
 class OpenBracket:
@@ -230,17 +235,12 @@ class OpenBracket:
     # -- brackets that have a row -----------------------------------------------------------
 
     def reopen(self, newly: str | None) -> list[Arrival]:
-        """Begin the next revision of a bracket that was over.
+        """Begin the next revision; returns the earlier inputs, which must be read again.
 
         Parameters
         ----------
         newly : str or None
             The file that is the reason.
-
-        Returns
-        -------
-        list of Arrival
-            The earlier inputs, which must be read again.
         """
         record = self.previous
         assert record is not None
@@ -248,8 +248,7 @@ class OpenBracket:
         self.revision = max(1, record.revision + (record.state == "published"))
         self.duplicates, self.late = 0, record.late + self.late
         self.attempts = record.attempts if record.state == "failed" else 0
-        earlier = [e for e in record.inputs if e.path != newly]
-        return [Arrival(e.path, e.timestamp, e.exposure_us) for e in earlier]
+        return [Arrival.of(e) for e in record.inputs if e.path != newly]
 
     def abandon_revision(self, reason: str) -> list[RejectedFile]:
         """Go back to the row as it stands; return the files that are left out, with `reason`."""

@@ -11,6 +11,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -21,27 +23,12 @@ from asi_watch.config.model import CameraConfig
 from asi_watch.errors import ImageError
 from asi_watch.files import NotRegularFileError, answered, shown, signature
 from asi_watch.frames import Frames
+from asi_watch.hdr.merging import merge_memory
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import Frame
+from asi_watch.live import messages as msg
 from asi_watch.live.ledger.rebuild import row_of_products
 from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE
-from asi_watch.live.messages import (
-    MergeBracket,
-    MergeFailed,
-    MergeOutcome,
-    NoCurve,
-    ProductKept,
-    Published,
-    ReadFile,
-    ReadOk,
-    ReadOutcome,
-    TooFew,
-    Unchanged,
-    Vanished,
-)
-from asi_watch.live.messages import (
-    Unusable as UnusableFile,
-)
 from asi_watch.logs import event
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
 from asi_watch.processes import merge_threads
@@ -84,7 +71,9 @@ class Merger:
             memory_limit=budget.limit,
             threads=merge_threads(),
         )
+        self._budget = budget
         self._held = HeldFrames(self._root, budget, buffers)
+        self._shape: tuple[int, ...] | None = None
         self._curves: tuple[ResponseCurve, ...] = ()
         self._logged: set[str] = set()
 
@@ -104,53 +93,48 @@ class Merger:
 
     # -- reading ----------------------------------------------------------------------------
 
-    def read(self, command: ReadFile) -> ReadOutcome:
+    def read(self, command: msg.ReadFile) -> msg.ReadOutcome:
         """Check one exposure by decoding it, and hold its frame if asked to."""
         frames = self._held.of(command.slot)
         try:
             sign = signature(self._path(command.path))
         except FileNotFoundError:
-            return Vanished()
+            return msg.Vanished()
         except NotRegularFileError as error:
             return self._no_file(command, str(error))
         except OSError as error:
-            return UnusableFile(f"cannot be read ({error.strerror or error})", True, None)
+            return msg.Unusable(f"cannot be read ({error.strerror or error})", True, None)
         found = (sign.size, sign.mtime_ns)
         if command.known == found:
-            return Unchanged()
+            return msg.Unchanged()
         try:
             frame = frames.read(command.path)
         except ImageError as error:
             # What could not be read at all was not judged: it is read again when next looked at.
             judged = None if isinstance(error.__cause__, OSError) else found
-            return UnusableFile(error.reason, error.may_recover, judged)
+            return msg.Unusable(error.reason, error.may_recover, judged)
+        self._shape = frame.pixels.shape
         sign = frame.signature
-        exposure = Exposure(
-            command.path,
-            command.timestamp,
-            command.exposure_us,
-            sign.size,
-            sign.mtime_ns,
-            sign.inode,
-        )
+        time_and_place = (command.path, command.timestamp, command.exposure_us)
+        exposure = Exposure(*time_and_place, sign.size, sign.mtime_ns, sign.inode)
         if not (command.absorb and self._held.hold(command.slot, exposure, frame)):
             frames.give_back(frame.pixels)
-        return ReadOk(exposure)
+        return msg.ReadOk(exposure)
 
-    def _no_file(self, command: ReadFile, reason: str) -> ReadOutcome:
+    def _no_file(self, command: msg.ReadFile, reason: str) -> msg.ReadOutcome:
         try:
             status = os.lstat(self._path(command.path))
         except OSError:
-            return Vanished()
+            return msg.Vanished()
         found = (status.st_size, status.st_mtime_ns)
-        return Unchanged() if command.known == found else UnusableFile(reason, False, found)
+        return msg.Unchanged() if command.known == found else msg.Unusable(reason, False, found)
 
     def _path(self, relative: str) -> str:
         return f"{self._root}/{relative}"
 
     # -- merging ----------------------------------------------------------------------------
 
-    def merge(self, command: MergeBracket, now: float) -> MergeOutcome | NoCurve:
+    def merge(self, command: msg.MergeBracket, now: float) -> msg.MergeOutcome | msg.NoCurve:
         """Merge a bracket and publish its products; `now` is read again when they are in place.
 
         Parameters
@@ -159,10 +143,10 @@ class Merger:
         now : float
             Monotonic time at which the job began.
         """
+        frames = self._held.of(command.slot)
         try:
-            outcome = merge_bracket(
-                self._plan, _bracket(command), self._held.of(command.slot), self._curves
-            )
+            with self._budget.merging(self._memory(len(command.exposures))):
+                outcome = merge_bracket(self._plan, _bracket(command), frames, self._curves)
         finally:
             self._held.drop(command.slot)
         self._held.usual_frames = max(1, len(command.exposures))
@@ -172,7 +156,7 @@ class Merger:
             return _failure(outcome)
         self._log_notes(outcome, command.slot)
         waited = round(now - command.arrived, 4)
-        return Published(
+        return msg.Published(
             products=outcome.products,
             curve_id=outcome.curve_id,
             algorithm=outcome.algorithm,
@@ -183,6 +167,13 @@ class Merger:
             revision=outcome.revision,
         )
 
+    def _memory(self, count: int) -> int:
+        """Bytes that a merge of so many exposures takes, of the size that was read last."""
+        if self._shape is None:
+            return 0
+        algorithms = {self._plan.settings.algorithm, *(() if self._curves else ("mertens",))}
+        return max(merge_memory(algorithm, self._shape, count) for algorithm in algorithms)
+
     def _log_notes(self, made: bracket_merge.Published, slot: datetime) -> None:
         """Log what makes products doubtful: each text once as a warning, then as information."""
         for note in (*made.notes, *(f"not written: {one}" for one in made.missing)):
@@ -191,15 +182,15 @@ class Merger:
                 self._logged.add(note)
             event(log, level, note, camera=self._settings.name, slot=slot.isoformat())
 
-    def _kept(self, outcome: Kept) -> MergeOutcome:
+    def _kept(self, outcome: Kept) -> msg.MergeOutcome:
         folder = PurePosixPath(next(iter(outcome.found))).parent
         by_name = {PurePosixPath(target).name: p for target, p in outcome.found.items()}
         record = row_of_products(self._settings, folder, by_name)
         if record is None:
-            return MergeFailed(f"{outcome.reason}, but it gives no row", permanent=True)
-        return ProductKept(record, outcome.reason)
+            return msg.MergeFailed(f"{outcome.reason}, but it gives no row", permanent=True)
+        return msg.ProductKept(record, outcome.reason)
 
-    def _latency(self, command: MergeBracket) -> float:
+    def _latency(self, command: msg.MergeBracket) -> float:
         """Seconds since the last exposure was there, as far as anything tells."""
         since_seen = time.monotonic() - command.arrived
         if command.seen_by_event:
@@ -211,7 +202,7 @@ class Merger:
         return age if age > 0 and written > slot - _OLDER_THAN_ITS_SLOT else since_seen
 
 
-def _bracket(command: MergeBracket) -> Bracket:
+def _bracket(command: msg.MergeBracket) -> Bracket:
     folder = str(PurePosixPath(command.products[0]).parent) if command.products else None
     return Bracket(
         slot=command.slot,
@@ -226,15 +217,15 @@ def _bracket(command: MergeBracket) -> Bracket:
     )
 
 
-def _failure(failed: Failed) -> MergeOutcome | NoCurve:
+def _failure(failed: Failed) -> msg.MergeOutcome | msg.NoCurve:
     if failed.kind == "few":
-        return TooFew()
+        return msg.TooFew()
     if failed.kind == "curve":
-        return NoCurve(failed.reason)
+        return msg.NoCurve(failed.reason)
     reason = "; ".join((*map(shown, failed.files), failed.reason))
     if failed.kind == "taken":
         reason = f"{TAKEN}{failed.reason}, and ask for it with: asi-watch retry"
-    return MergeFailed(
+    return msg.MergeFailed(
         reason,
         stale=failed.files,
         permanent=failed.kind in ("permanent", "taken"),
@@ -250,17 +241,50 @@ def _remark(made: bracket_merge.Published) -> str | None:
 
 
 class MemoryBudget:
-    """Bytes of decoded frames that all cameras together hold for brackets to come.
+    """Bytes of the frames that all cameras hold for merges to come; as many for merges that run.
 
     Parameters
     ----------
     limit : int
+    patience : float
+        Seconds that a merge waits at most for others to end, and after which a running one is no
+        longer waited for: a dead share must not keep the other cameras from merging.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, patience: float = 60.0) -> None:
         self.limit = limit
         self.held = 0
+        self._patience = patience
         self._lock = threading.Lock()
+        self._ended = threading.Condition()
+        self._merges: dict[object, tuple[int, float]] = {}
+
+    @contextmanager
+    def merging(self, nbytes: int) -> Iterator[None]:
+        """Merge within the limit: wait until the merges that run leave so many bytes, or all ended.
+
+        Parameters
+        ----------
+        nbytes : int
+            What the merge takes; a larger one than the limit is merged in bands.
+        """
+        claim, nbytes = object(), min(nbytes, self.limit)
+        until = time.monotonic() + self._patience
+        with self._ended:
+            while self._merging() + nbytes > self.limit and time.monotonic() < until:
+                # Nobody notifies when the patience with a hanging merge ends.
+                self._ended.wait(min(self._patience, 1.0))
+            self._merges[claim] = nbytes, time.monotonic()
+        try:
+            yield
+        finally:
+            with self._ended:
+                del self._merges[claim]
+                self._ended.notify_all()
+
+    def _merging(self) -> int:
+        oldest = time.monotonic() - self._patience
+        return sum(nbytes for nbytes, since in self._merges.values() if since > oldest)
 
     def take(self, nbytes: int) -> bool:
         """Count bytes as held (negative: as given back); False if that would exceed the limit."""

@@ -17,20 +17,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from asi_watch.config.model import CameraConfig, Order
-from asi_watch.live.messages import (
-    Found,
-    Inbox,
-    MergeBracket,
-    MergeDone,
-    MergeFailed,
-    MergeOutcome,
-    NoCurve,
-    ReadDone,
-    ReadFile,
-    ReadOutcome,
-    Signature,
-    Unusable,
-)
+from asi_watch.live import messages as msg
 from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
 from asi_watch.live.workers.quarantine import Quarantine, task_of
 
@@ -67,10 +54,10 @@ class Brackets(Protocol):
 class Worker(Protocol):
     """Reads and merges for one camera; called from several threads."""
 
-    def read(self, command: ReadFile) -> ReadOutcome:
+    def read(self, command: msg.ReadFile) -> msg.ReadOutcome:
         """Check one exposure by decoding it."""
 
-    def merge(self, command: MergeBracket, now: float) -> MergeOutcome | NoCurve:
+    def merge(self, command: msg.MergeBracket, now: float) -> msg.MergeOutcome | msg.NoCurve:
         """Merge a bracket and publish its products; `now`: monotonic time the job began."""
 
 
@@ -79,7 +66,7 @@ class WaitingFile:
     """A file that was found and whose turn has not come; see `Collector.found`."""
 
     path: str
-    signature: Signature | None
+    signature: msg.Signature | None
     settled: bool
     at: float
 
@@ -198,7 +185,7 @@ class Scheduler:
         worker: Worker,
         pool: JobPool,
         quarantine: Quarantine,
-        inbox: Inbox,
+        inbox: msg.Inbox,
     ) -> None:
         self._camera = config.name
         self._root = str(config.watch)
@@ -208,7 +195,7 @@ class Scheduler:
         self._edge = LiveEdge(config.bracket.round_to)
         self._backlog = Backlog(order)
         self._reading = 0
-        self._held: dict[datetime, MergeBracket] = {}
+        self._held: dict[datetime, msg.MergeBracket] = {}
         self._blocked = 0
         self._try_at = float("-inf")
 
@@ -229,7 +216,7 @@ class Scheduler:
         """True while more files of a backlog may be asked to be read."""
         return self._reading < MOST_READS
 
-    def arrived(self, message: Found, brackets: Brackets) -> Iterator[WaitingFile]:
+    def arrived(self, message: msg.Found, brackets: Brackets) -> Iterator[WaitingFile]:
         """Give those of the files found that go to the collector now; others wait.
 
         Parameters
@@ -265,7 +252,7 @@ class Scheduler:
             if not self.may_read or count >= _BRACKETS_AT_ONCE:
                 break
 
-    def read(self, command: ReadFile) -> None:
+    def read(self, command: msg.ReadFile) -> None:
         """Have a file read."""
         self._reading += 1
         self._submit(command, READ)
@@ -291,25 +278,25 @@ class Scheduler:
         """True while products find no place."""
         return self._blocked >= _BLOCKED_IN_A_ROW
 
-    def merge(self, command: MergeBracket) -> None:
+    def merge(self, command: msg.MergeBracket) -> None:
         """Have a bracket merged."""
         self._submit(command, MERGE)
 
-    def hold(self, command: MergeBracket) -> MergeBracket | None:
+    def hold(self, command: msg.MergeBracket) -> msg.MergeBracket | None:
         """Keep a merge for later; return the oldest one if they are too many."""
         self._held[command.slot] = command
         return self._held.pop(min(self._held)) if len(self._held) > MOST_HELD else None
 
-    def keep_held(self, command: MergeBracket) -> None:
+    def keep_held(self, command: msg.MergeBracket) -> None:
         """Keep a merge that `hold` returned nevertheless."""
         self._held[command.slot] = command
 
-    def merge_ended(self, outcome: MergeOutcome | NoCurve) -> None:
+    def merge_ended(self, outcome: msg.MergeOutcome | msg.NoCurve) -> None:
         """Take note of whether products find a place."""
-        blocked = isinstance(outcome, MergeFailed) and outcome.blocked
+        blocked = isinstance(outcome, msg.MergeFailed) and outcome.blocked
         self._blocked = self._blocked + 1 if blocked else 0
 
-    def release(self, now: float) -> list[MergeBracket]:
+    def release(self, now: float) -> list[msg.MergeBracket]:
         """Give the held merges that may go on; the newest alone while that may be in vain."""
         if not self.is_blocked:
             held, self._held = self._held, {}
@@ -321,28 +308,28 @@ class Scheduler:
 
     # -- within -----------------------------------------------------------------------------
 
-    def _submit(self, command: ReadFile | MergeBracket, step: int) -> None:
+    def _submit(self, command: msg.ReadFile | msg.MergeBracket, step: int) -> None:
         # Live: the newest first, should a whole backlog arrive file by file as if it were live.
         live = self._edge.is_live(command.slot)
         place = _place(command.slot, "newest" if live else self._order)
         urgency = (LIVE if live else BACKLOG, step, place)
         self._pool.submit(_Job(self, self._camera, urgency, command))
 
-    def run(self, command: ReadFile | MergeBracket) -> None:
+    def run(self, command: msg.ReadFile | msg.MergeBracket) -> None:
         """Read a file or merge a bracket; called in a worker thread."""
-        if isinstance(command, ReadFile):
+        if isinstance(command, msg.ReadFile):
             self._read_done(command, self._read(command))
         else:
             self._merge_done(command, self._merge(command))
 
-    def crashed(self, command: ReadFile | MergeBracket, error: Exception) -> None:
+    def crashed(self, command: msg.ReadFile | msg.MergeBracket, error: Exception) -> None:
         """Report an unforeseen error; called in a worker thread."""
-        if isinstance(command, ReadFile):
-            self._read_done(command, Unusable(f"reading it crashed: {error!r}", True, None))
+        if isinstance(command, msg.ReadFile):
+            self._read_done(command, msg.Unusable(f"reading it crashed: {error!r}", True, None))
         else:
-            self._merge_done(command, MergeFailed(f"merging crashed: {error!r}"))
+            self._merge_done(command, msg.MergeFailed(f"merging crashed: {error!r}"))
 
-    def _read(self, command: ReadFile) -> ReadOutcome:
+    def _read(self, command: msg.ReadFile) -> msg.ReadOutcome:
         try:
             status = os.lstat(f"{self._root}/{command.path}")
         except OSError:
@@ -350,23 +337,25 @@ class Scheduler:
         found = (status.st_size, status.st_mtime_ns)
         task = task_of(self._camera, command.slot, f"reading {command.path}", [found])
         if reason := self._quarantine.refusal(task):
-            return Unusable(reason, False, found)
+            return msg.Unusable(reason, False, found)
         with self._quarantine.running(task):
             return self._worker.read(command)
 
-    def _merge(self, command: MergeBracket) -> MergeOutcome | NoCurve:
+    def _merge(self, command: msg.MergeBracket) -> msg.MergeOutcome | msg.NoCurve:
         inputs = [(e.path, e.signature) for e in command.exposures]
         task = task_of(self._camera, command.slot, "merging", inputs)
         if reason := self._quarantine.refusal(task):
-            return MergeFailed(reason, permanent=True)
+            return msg.MergeFailed(reason, permanent=True)
         with self._quarantine.running(task):
             return self._worker.merge(command, time.monotonic())
 
-    def _read_done(self, command: ReadFile, outcome: ReadOutcome) -> None:
-        self._inbox.put(ReadDone(self._camera, command.slot, command.path, outcome))
+    def _read_done(self, command: msg.ReadFile, outcome: msg.ReadOutcome) -> None:
+        self._inbox.put(msg.ReadDone(self._camera, command.slot, command.path, outcome))
 
-    def _merge_done(self, command: MergeBracket, outcome: MergeOutcome | NoCurve) -> None:
-        self._inbox.put(MergeDone(self._camera, command.slot, outcome))
+    def _merge_done(
+        self, command: msg.MergeBracket, outcome: msg.MergeOutcome | msg.NoCurve
+    ) -> None:
+        self._inbox.put(msg.MergeDone(self._camera, command.slot, outcome))
 
 
 @dataclass(slots=True)
@@ -376,7 +365,7 @@ class _Job:
     scheduler: Scheduler
     camera: str
     urgency: Urgency
-    command: ReadFile | MergeBracket
+    command: msg.ReadFile | msg.MergeBracket
 
     def run(self) -> None:
         self.scheduler.run(self.command)

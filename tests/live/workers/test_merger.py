@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ import pytest
 from asi_watch.buffers import BufferPool
 from asi_watch.config import parse_config
 from asi_watch.config.model import MergeConfig
+from asi_watch.hdr.merging import merge_memory
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.messages import (
     MergeBracket,
@@ -236,3 +238,50 @@ def test_a_latency_counts_from_when_the_last_exposure_was_there(
     assert isinstance(made, Published)
     assert made.latency == pytest.approx(expected, abs=15.0)
     assert (made.latency < 20.0) == (expected < 20.0)
+
+
+def test_merges_that_run_together_stay_within_the_budget(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 100)
+    budget, running, most = bench.budget, [0], [0]
+    lock = threading.Lock()
+
+    def merge(nbytes: int) -> None:
+        with budget.merging(nbytes):
+            with lock:
+                running[0] += min(nbytes, 100)
+                most[0] = max(most[0], running[0])
+            time.sleep(0.01)
+            with lock:
+                running[0] -= min(nbytes, 100)
+
+    threads = [threading.Thread(target=merge, args=(n,)) for n in (60, 30, 70, 500, 40, 60, 10, 50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 50 <= most[0] <= 100
+
+
+def test_a_merge_claims_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, 1 << 24)
+    claims: list[int] = []
+    merging = bench.budget.merging
+    monkeypatch.setattr(bench.budget, "merging", lambda n: claims.append(n) or merging(n))
+    read = [bench.read(0, exposure) for exposure in EXPOSURES_US]
+    bench.merge(0, read)
+    assert claims == [merge_memory("mertens", (SIZE, SIZE, 3), len(EXPOSURES_US))]
+
+
+def test_merges_go_on_beside_one_that_hangs() -> None:
+    budget = MemoryBudget(100, patience=0.2)
+    with budget.merging(100):
+        with budget.merging(100):
+            began = time.monotonic()
+            with budget.merging(40):
+                pass
+        # The first is no longer waited for.
+        for _ in range(20):
+            with budget.merging(100):
+                pass
+    assert time.monotonic() - began < 2
