@@ -174,7 +174,7 @@ def archive_rules(
         "extensions": frozenset(camera.extensions),
         "expected": camera.expected_exposures_us,
     }
-    return ArchiveRules(**configured | values, configured=True)
+    return ArchiveRules(**configured | values)
 
 
 def _name_reader(unit: str) -> Callable[[str], ParsedName | None]:

@@ -60,13 +60,13 @@ class MergeSettings:
     """
 
     algorithm: str
-    weight_type: str
-    low_clip: int
-    high_clip: int
-    gamma: float
-    lnE_range: tuple[float, float] | None  # noqa: N815 - the field's own name
-    saturation: int
-    apply_tonemapping: bool
+    weight_type: str = "triangle"
+    low_clip: int = 5
+    high_clip: int = 250
+    gamma: float = 2.2
+    lnE_range: tuple[float, float] | None = None  # noqa: N815 - the field's own name
+    saturation: int = 255
+    apply_tonemapping: bool = True
     sky_disc: SkyDisc | None = None
     contradiction: str = "exclude"
 

@@ -38,7 +38,7 @@ from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
 from asi_watch.processes import usable_cores
 from asi_watch.products.provenance import Unusable
-from asi_watch.products.publish import OutputFolder, user_modes
+from asi_watch.products.publish import OutputFolder
 from asi_watch.products.spec import ProductSpec
 
 log = logging.getLogger(__name__)
@@ -177,12 +177,12 @@ def merge_archive(
         curves = _calibrated(brackets, root, settings, force)
         summary.calibrating = time.monotonic() - started
     summary.curve = curves[0] if curves else None
-    check_products(settings, summary.curve, products)
+    check_products(settings, curves, products)
     count = usable_cores() if workers is None else workers
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
         root=root,
-        output=user_output(save_dir),
+        output=OutputFolder.of_user(save_dir),
         settings=settings,
         products=tuple(products),
         timezone=rules.timezone,
@@ -333,11 +333,7 @@ class BracketMerger:
 
 
 def merge_all(
-    brackets: Iterable[ArchiveBracket],
-    merger: BracketMerger,
-    workers: int,
-    *,
-    log_failures: bool = True,
+    brackets: Iterable[ArchiveBracket], merger: BracketMerger, workers: int
 ) -> Iterator[BracketOutcome]:
     """Merge brackets one after the other or in threads; yields them in the order they are done.
 
@@ -347,8 +343,6 @@ def merge_all(
     merger : BracketMerger
     workers : int
         Threads; 0 and 1 merge in the calling thread.
-    log_failures : bool
-        They are part of the outcomes as well.
     """
 
     def one(bracket: ArchiveBracket) -> BracketOutcome:
@@ -361,15 +355,22 @@ def merge_all(
     logged: Counter[str] = Counter()
     outcomes = map(one, brackets) if workers <= 1 else _in_threads(one, brackets, workers)
     for outcome in outcomes:
-        if outcome.error is None or log_failures:
-            _log_outcome(outcome, logged)
+        log_outcome(outcome, logged)
         yield outcome
     for note, times in logged.items():
         if times > SHOWN:
             log.warning("and %d more brackets: %s", times - SHOWN, note)
 
 
-def _log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
+def log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
+    """Log what became of a bracket; of each kind of note the first only.
+
+    Parameters
+    ----------
+    outcome : BracketOutcome
+    logged : Counter
+        How often each kind of note was there.
+    """
     if outcome.error is not None:
         log.warning("bracket %s not merged: %s", outcome.slot, outcome.error)
     for unusable in outcome.left_out:
@@ -394,14 +395,14 @@ def check_workers(workers: int) -> None:
 
 
 def check_products(
-    settings: MergeSettings, curve: ResponseCurve | None, products: Sequence[ProductSpec]
+    settings: MergeSettings, curves: Sequence[ResponseCurve], products: Sequence[ProductSpec]
 ) -> None:
     """Refuse (ValueError) what does not go together, before any work is done.
 
     Parameters
     ----------
     settings : MergeSettings
-    curve : ResponseCurve or None
+    curves : sequence of ResponseCurve
     products : sequence of ProductSpec
     """
     if not products:
@@ -412,19 +413,8 @@ def check_products(
             f"'mertens' gives a picture without radiance, so no {' or '.join(radiance)};"
             " use debevec_custom with a response curve"
         )
-    if settings.algorithm in ("debevec_custom", "debevec_exact") and curve is None:
+    if settings.algorithm in ("debevec_custom", "debevec_exact") and not curves:
         raise ValueError(f"'{settings.algorithm}' needs a response curve")
-
-
-def user_output(folder: str | os.PathLike[str]) -> OutputFolder:
-    """Return a folder for products with the permissions that the user's umask gives.
-
-    Parameters
-    ----------
-    folder : path-like
-    """
-    mode, folder_mode = user_modes()
-    return OutputFolder(folder, file_mode=mode, folder_mode=folder_mode)
 
 
 def _in_threads(

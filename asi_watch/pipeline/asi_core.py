@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from asi_watch.brackets import Exposure
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown
-from asi_watch.hdr.disc import SkyDisc, as_sky_disc
+from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, judge_curve
 from asi_watch.merge_bracket import Bracket, MergePlan, MergeRefusedError, compose
@@ -41,6 +41,7 @@ from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.find_brackets import exposure_of_name as _parse_exposure_from_name
 from asi_watch.pipeline.progress import progress
 from asi_watch.products.encode import encode_merge
+from asi_watch.products.publish import OutputFolder
 from asi_watch.products.spec import Format, ProductSpec
 from asi_watch.response_files import accept_curve, curve_of_array, load_curve
 
@@ -121,24 +122,24 @@ def create_and_save_hdr(
         16-bit picture, ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per
         millisecond). Missing folders are made.
     **kwargs_merging
-        Keywords of `merge_choices`, with `algorithm="debevec"`
-        unless given, and `channel_order` ("BGR" or "RGB") of `response`. Without a `response`,
-        `debevec` calibrates on the images themselves, `mertens` needs none (and gives no
-        radiance), the others refuse.
+        Those of `asi_watch.hdr.merging.MergeSettings`, with `algorithm="debevec"` unless given,
+        `response` (g(z) in the ln domain, (256, C), or a curve), its `channel_order` ("BGR" or
+        "RGB"), and `filetype`. Without a `response`, `debevec` calibrates on the images
+        themselves, `mertens` needs none (and gives no radiance), the others refuse.
     """
-    choices = merge_choices(**{"algorithm": "debevec", **kwargs_merging})
+    choices = _choices(kwargs_merging, "debevec")
     target = Path(output_path)
-    spec = product_of(target.suffix)
-    if choices.filetype is not None and product_of(choices.filetype) != spec:
-        raise ValueError(f"filetype {choices.filetype!r} does not fit {shown(target)}")
-    archive.check_products(choices.settings, choices.curve, (spec,))
+    spec = _product_of(target.suffix)
+    if choices.product not in (None, spec):
+        raise ValueError(f"filetype {kwargs_merging['filetype']!r} does not fit {shown(target)}")
+    archive.check_products(choices.settings, choices.curves, (spec,))
     images, name = list(img_series), shown(target)
     times = _checked_arrays(images, list(exposure_times), name)
     slot = found.parse_timestamp(target.name) or datetime(1970, 1, 1)
     exposures = tuple(
         Exposure(f"array {i}", slot, time, images[i].nbytes) for i, time in enumerate(times)
     )
-    output = archive.user_output(target.parent)
+    output = OutputFolder.of_user(target.parent)
     plan = MergePlan("", "", output, choices.settings, (spec,))
     bracket = Bracket(slot, exposures, complete=True)
     try:
@@ -209,9 +210,7 @@ def process_timestamp(
     merger = _series_merger(root_dir, target_dir, kwargs_merging)
     bracket = _bracket_of_group(timestamp, group, os.fspath(Path(root_dir)))
     found.log_superseded([bracket])
-    for outcome in archive.merge_all([bracket], merger, 0, log_failures=False):
-        if outcome.error is not None:
-            raise outcome.error
+    archive.log_outcome(merger.merge(bracket), Counter())
     return True
 
 
@@ -238,10 +237,9 @@ def process_hdr_series(
     n_workers : int
         Threads; 0 merges in the calling thread.
     **kwargs_merging
-        Keywords of `merge_choices`, `channel_order`,
-        `response_file`, and `force` (replace whatever stands). Without any response the brackets
-        are merged by `debevec`, calibrating on each bracket itself; with one, by
-        `debevec_custom`.
+        Those of `create_and_save_hdr`, `response_file`, and `force` (replace whatever stands).
+        Without any response the brackets are merged by `debevec`, calibrating on each bracket
+        itself; with one, by `debevec_custom`.
     """
     table = _checked_table(asi_files)
     archive.check_workers(n_workers)
@@ -293,26 +291,24 @@ def process_directory(
         The camera's response curve. Without one, and without `response`, a curve is calibrated
         from the directory itself, in memory, and the log says so.
     **kwargs
-        Keywords of `merge_choices`, with
-        `algorithm="debevec_custom"` unless given; `filetype` may also be ``.exr``, ``.tiff`` or
-        ``.hdr``. Further: `channel_order` of `response`, `n_workers` (threads; default one per
-        core), `leave_out_unreadable` (merge what is left of a bracket with an unreadable image),
-        `force` (replace whatever stands, and merge even with a calibrated curve that cannot
-        explain the images).
+        Those of `create_and_save_hdr`, with `algorithm="debevec_custom"` unless given. Further:
+        `n_workers` (threads; default one per core), `leave_out_unreadable` (merge what is left of
+        a bracket with an unreadable image), `force` (replace whatever stands, and merge even with
+        a calibrated curve that cannot explain the images).
     """
     workers = kwargs.pop("n_workers", None)
     if workers is not None:
         archive.check_workers(workers)
     leave_out = kwargs.pop("leave_out_unreadable", False)
     force = kwargs.pop("force", False)
-    choices = _choices(kwargs, response_file, "debevec_custom")
+    choices = _choices(kwargs, "debevec_custom", response_file)
     summary = archive.merge_archive(
         directory,
         save_dir,
         rules=ArchiveRules(round_to=found.slot_length(round_ts_to)),
         settings=choices.settings,
         curves=choices.curves,
-        products=(product_of(choices.filetype or ".jpg"),),
+        products=(choices.product or ProductSpec("jpg"),),
         workers=workers,
         leave_out_unreadable=leave_out,
         force=force,
@@ -324,105 +320,50 @@ def process_directory(
 # --- keywords -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MergeChoices:
-    """What a caller asked for: settings, curve (BGR) and the file type, if any."""
+class _Choices(NamedTuple):
+    """What a caller asked for: settings, curve (BGR) if any, and the product of `filetype`."""
 
     settings: MergeSettings
-    curve: ResponseCurve | None
-    filetype: str | None
-
-    @property
-    def curves(self) -> tuple[ResponseCurve, ...]:
-        """The curve, if there is one."""
-        return () if self.curve is None else (self.curve,)
+    curves: tuple[ResponseCurve, ...]
+    product: ProductSpec | None
 
 
-def merge_choices(
-    *,
-    algorithm: str,
-    response: ArrayLike | ResponseCurve | None = None,
-    saturation: int = 255,
-    low_clip: int = 5,
-    high_clip: int = 250,
-    weight_type: str = "triangle",
-    lnE_range: Sequence[float] | None = None,
-    apply_tonemapping: bool = True,
-    gamma: float = 2.2,
-    filetype: str | None = None,
-    channel_order: Literal["BGR", "RGB"] = "BGR",
-    sky_disc: SkyDisc | Sequence[float] | None = None,
-) -> MergeChoices:
-    """Check the keywords of a merge; ValueError if one is out of its range.
-
-    Parameters
-    ----------
-    algorithm, saturation, low_clip, high_clip, weight_type, lnE_range, apply_tonemapping, gamma, \
-sky_disc
-        As in `asi_watch.hdr.merging.MergeSettings`.
-    response : array_like, shape (256, C) or (256, 1, C), or ResponseCurve, optional
-        g(z) in the ln domain.
-    filetype : str, optional
-        File name extension.
-    channel_order : {"BGR", "RGB"}
-        Order of the columns of `response`.
-    """
-    if channel_order not in get_args(ChannelOrder):
-        raise ValueError(f"channel_order is 'BGR' or 'RGB'; got {channel_order!r}")
-    if lnE_range is not None and len(lnE_range) != 2:
-        raise ValueError(f"lnE_range is (low, high); got {lnE_range!r}")
-    settings = MergeSettings(
-        algorithm=algorithm,
-        weight_type=weight_type,
-        low_clip=low_clip,
-        high_clip=high_clip,
-        gamma=gamma,
-        lnE_range=None if lnE_range is None else (float(lnE_range[0]), float(lnE_range[1])),
-        saturation=saturation,
-        apply_tonemapping=apply_tonemapping,
-        sky_disc=as_sky_disc(sky_disc),
-    )
-    return MergeChoices(settings, _accepted(response, channel_order), filetype)
-
-
-def _accepted(
-    response: ArrayLike | ResponseCurve | None, order: ChannelOrder
-) -> ResponseCurve | None:
+def _choices(
+    kwargs: dict[str, Any], algorithm: str, response_file: str | Path | None = None
+) -> _Choices:
+    given = {"algorithm": algorithm, **kwargs}
+    response, order = given.pop("response", None), given.pop("channel_order", None)
+    filetype, limits = given.pop("filetype", None), given.pop("lnE_range", None)
+    if response_file is not None:
+        if response is not None:
+            raise ValueError("give response or response_file, not both")
+        if order is not None:
+            raise ValueError("channel_order belongs to response; a response file tells its own")
+        response = load_curve(response_file)
+    if order not in (None, *get_args(ChannelOrder)):
+        raise ValueError(f"channel_order is 'BGR' or 'RGB'; got {order!r}")
+    if limits is not None:
+        if len(limits) != 2:
+            raise ValueError(f"lnE_range is (low, high); got {limits!r}")
+        given["lnE_range"] = (float(limits[0]), float(limits[1]))
+    settings = MergeSettings(**{**given, "sky_disc": as_sky_disc(given.get("sky_disc"))})
+    product = None if filetype is None else _product_of(filetype)
     if response is None:
-        return None
+        return _Choices(settings, (), product)
     if isinstance(response, ResponseCurve):
         # Warnings were logged when it was loaded.
         impossible = [p for p in judge_curve(response.log_response) if p.severity == "refuse"]
-        return accept_curve(response, tuple(impossible), "response")
-    return curve_of_array(response, order, "response")
+        curve = accept_curve(response, tuple(impossible), "response")
+    else:
+        curve = curve_of_array(response, order or "BGR", "response")
+    return _Choices(settings, (curve,), product)
 
 
-def product_of(filetype: str) -> ProductSpec:
-    """Give the product of a file name extension; ValueError if it has none.
-
-    Parameters
-    ----------
-    filetype : str
-        With or without dot, in any case: jpg, jpeg, png, jp2 (pictures), exr, tiff, tif, hdr
-        (linear radiance).
-    """
+def _product_of(filetype: str) -> ProductSpec:
     name = _FORMATS.get(filetype.lower().lstrip("."))
     if name is None:
         raise ValueError(f"file type {filetype!r} is none of .{', .'.join(_FORMATS)}")
     return ProductSpec(cast(Format, name))
-
-
-def _choices(
-    kwargs: dict[str, Any], response_file: str | Path | None, algorithm: str
-) -> MergeChoices:
-    if response_file is not None:
-        if kwargs.get("response") is not None:
-            raise ValueError("give response or response_file, not both")
-        # A file knows its own channel order.
-        if kwargs.pop("channel_order", None) is not None:
-            raise ValueError("channel_order belongs to response; a response file tells its own")
-        kwargs = {**kwargs, "response": load_curve(response_file)}
-    return merge_choices(**{"algorithm": algorithm, **kwargs})
 
 
 def _series_merger(
@@ -431,13 +372,13 @@ def _series_merger(
     kwargs = dict(kwargs_merging)
     response_file, force = kwargs.pop("response_file", None), kwargs.pop("force", False)
     has_response = response_file is not None or kwargs.get("response") is not None
-    choices = _choices(kwargs, response_file, "debevec_custom" if has_response else "debevec")
-    products = (product_of(choices.filetype or ".jpg"),)
-    archive.check_products(choices.settings, choices.curve, products)
+    choices = _choices(kwargs, "debevec_custom" if has_response else "debevec", response_file)
+    products = (choices.product or ProductSpec("jpg"),)
+    archive.check_products(choices.settings, choices.curves, products)
     plan = MergePlan(
         camera=Path(root_dir).resolve().name,
         root=os.fspath(Path(root_dir)),
-        output=archive.user_output(target_dir),
+        output=OutputFolder.of_user(target_dir),
         settings=choices.settings,
         products=products,
         replace=force,

@@ -27,7 +27,7 @@ from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response,
 from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
-from asi_watch.products.publish import publish, user_modes
+from asi_watch.products.publish import OutputFolder
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +65,10 @@ def save_response_curve(
     target = Path(path)
     if target.suffix != ".npz":
         target = target.with_name(f"{target.name}.npz")
-    mode, folder_mode = user_modes()
     data = response_files.response_bytes(response, metadata)
     order = (metadata or {}).get("channel_order", "BGR")
     curve = _judged(as_log_response(response), dict(metadata or {}), order, shown(target))
-    publish(data, target, mode=mode, folder_mode=folder_mode)
+    OutputFolder.of_user(target.parent).publish(data, target.name)
     if save_plot:
         plot_curve(curve, target.name, target.parent / plot_filename)
 
@@ -181,11 +180,10 @@ def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
     target : Path
     """
     check_plot_name(target)
-    mode, folder_mode = user_modes()
     with tempfile.TemporaryDirectory(prefix="asi-watch-") as folder:
         drawn = Path(folder) / f"plot{target.suffix}"
         draw(drawn)
-        publish(drawn.read_bytes(), target, mode=mode, folder_mode=folder_mode)
+        OutputFolder.of_user(target.parent).publish(drawn.read_bytes(), target.name)
     return target
 
 

@@ -147,7 +147,6 @@ class ArchiveRules:
     expected: tuple[float, ...] | int | Literal["auto"] = "auto"
     min_exposures: int = 2  # a bracket with fewer is not merged
     timezone: tzinfo = UTC  # of the timestamps in the names
-    configured: bool = False  # true when a configuration file says all this
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +255,8 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
             slots.setdefault(slot, []).append(exposure)
     log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
     if (labelled := label_taken_for_time(named)) is not None:
-        where = "to the camera's exposure_labels"
-        if not rules.configured:
-            where = "to exposure_labels in a configuration file, to be given with -c"
-        log.warning("%s; add what it means %s", labelled, where)
+        text = "%s; add what it means to the camera's exposure_labels in a configuration file (-c)"
+        log.warning(text, labelled)
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
     log_superseded(brackets)
     return _with_expectation(brackets, ExpectedExposures(rules.expected))

@@ -51,6 +51,18 @@ class OutputFolder:
         self._file_mode, self._folder_mode = file_mode, folder_mode
         self._identity: tuple[int, int] | None = None
 
+    @classmethod
+    def of_user(cls, path: str | os.PathLike[str]) -> OutputFolder:
+        """Return a folder with the permissions that the user's umask gives.
+
+        Parameters
+        ----------
+        path : path-like
+        """
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return cls(path, file_mode=0o666 & ~umask, folder_mode=0o777 & ~umask)
+
     def publish(self, data: Buffer, target: str | os.PathLike[str]) -> None:
         """Put `data` at `target` atomically and durably, replacing what is there.
 
@@ -132,12 +144,7 @@ def is_temporary(name: str) -> bool:
 
 
 def publish(
-    data: Buffer,
-    target: str | os.PathLike[str],
-    *,
-    root: str | os.PathLike[str] | None = None,
-    mode: int = 0o640,
-    folder_mode: int = 0o750,
+    data: Buffer, target: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
 ) -> None:
     """Put one file at `target` atomically and durably; see `OutputFolder.publish`.
 
@@ -149,15 +156,13 @@ def publish(
     root : path-like, optional
         Folder that the target may not leave, by ``..`` or by symbolic link. Default: the target's
         folder.
-    mode, folder_mode : int
-        Permissions of the file and of new folders, whatever the umask.
     """
     base = Path(target).parent if root is None else Path(root)
     try:
         relative = Path(target).relative_to(base)
     except ValueError:
         raise _refusal(target, f"is not below {shown(base)}") from None
-    OutputFolder(base, file_mode=mode, folder_mode=folder_mode).publish(data, relative)
+    OutputFolder(base).publish(data, relative)
 
 
 def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False) -> int:
@@ -171,13 +176,6 @@ def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False
         Also below it.
     """
     return OutputFolder(folder).sweep(recursive=recursive)
-
-
-def user_modes() -> tuple[int, int]:
-    """Return the permissions that the user's umask gives to new files and to new folders."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return 0o666 & ~umask, 0o777 & ~umask
 
 
 def _refusal(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from asi_watch.hdr.merging import MergeSettings
 from asi_watch.pipeline import ArchiveRules, ArchiveSummary, merge_archive
-from asi_watch.pipeline.asi_core import merge_choices, product_of
-from asi_watch.products import read_provenance
+from asi_watch.products import ProductSpec, read_provenance
 from tests.pipeline.making import EXPOSURES, files_of, products, slot, true_curve, write_bracket
 from tests.test_merge_bracket import grey
 
@@ -23,13 +23,12 @@ RULES = ArchiveRules(expected=tuple(map(float, EXPOSURES)))
 
 
 def merged(folder: Path, **more: Any) -> ArchiveSummary:
-    choices = merge_choices(algorithm="debevec_exact")
     options = {"rules": RULES, "curves": [true_curve()], "leave_out_unreadable": True, **more}
     return merge_archive(
         folder / "a",
         folder / "b",
-        settings=choices.settings,
-        products=[product_of("jpg")],
+        settings=MergeSettings("debevec_exact"),
+        products=[ProductSpec("jpg")],
         workers=0,
         **options,
     )

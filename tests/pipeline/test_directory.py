@@ -22,8 +22,7 @@ from asi_watch.pipeline import (
     process_directory,
     save_response_curve,
 )
-from asi_watch.pipeline.asi_core import product_of
-from asi_watch.products import read_provenance
+from asi_watch.products import ProductSpec, read_provenance
 from tests.pipeline.making import (
     files_of,
     products,
@@ -223,7 +222,7 @@ def summarised(archive: Path, tmp_path: Path, **kwargs: Any) -> ArchiveSummary:
         rules=ArchiveRules(round_to=timedelta(seconds=30)),
         settings=CUSTOM,
         curves=[true_curve()],
-        products=(product_of("jpg"),),
+        products=(ProductSpec("jpg"),),
         **kwargs,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from asi_watch.hdr.merging import MergeSettings
 from asi_watch.pipeline import (
     _EXPO_RE,
     ArchiveSummary,
@@ -18,7 +19,6 @@ from asi_watch.pipeline import (
     _parse_exposure_from_name,
     merge_archive,
 )
-from asi_watch.pipeline.asi_core import merge_choices, product_of
 from asi_watch.pipeline.find_brackets import (
     ArchiveRules,
     find_brackets,
@@ -26,7 +26,7 @@ from asi_watch.pipeline.find_brackets import (
     parse_timestamp,
     slot_length,
 )
-from asi_watch.products import read_provenance
+from asi_watch.products import ProductSpec, read_provenance
 from tests.pipeline.making import products, true_curve, write_bracket
 
 NINE = datetime(2026, 6, 21, 9, 0, 5)
@@ -202,9 +202,9 @@ def merged(root: Path, out: Path, round_to: float) -> ArchiveSummary:
         root,
         out,
         rules=ArchiveRules(round_to=timedelta(seconds=round_to)),
-        settings=merge_choices(algorithm="debevec_custom").settings,
+        settings=MergeSettings("debevec_custom"),
         curves=[true_curve()],
-        products=[product_of("jpg")],
+        products=[ProductSpec("jpg")],
         workers=0,
     )
 
