@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig, Order
@@ -15,7 +15,7 @@ from asi_watch.live import messages as msg
 from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
-from asi_watch.live.ledger.ledger import Ledger, Which
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
@@ -172,7 +172,7 @@ class Camera:
         self._reporting.events_dropped(count)
         self._intake.request_scan()
 
-    def retry(self, slots: Sequence[datetime], **which: Unpack[Which]) -> list[datetime]:
+    def retry(self, slots: Sequence[datetime], **which: Any) -> list[datetime]:
         """Try brackets again (see `Ledger.ask_again`); returns their slots.
 
         Raises

@@ -56,7 +56,6 @@ _FUTURE = _HOUR
 _NAMES_AHEAD = timedelta(days=2)
 _PAGE = 100
 _MOST_FAILURES = 20
-_HOPELESS = {errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV}
 _FIRST_AFTER, _EVERY, _MORE_AFTER, _LOOK_EVERY, _SEARCH_EVERY = 600.0, _HOUR, 60.0, 5.0, 600.0
 _CHECKED = 50
 # Between pages: who waits for a processor while it holds the interpreter's lock makes all others
@@ -205,7 +204,7 @@ class _Candidates:
         # Bytes freed so far, by device: cameras may share one.
         self._freed, self._device = freed, -1
         self._held: HeldFolder | None = None
-        self._unfinished = self._hopeless = False
+        self._unfinished = False
         with suppress(OSError):
             self._held = HeldFolder(_root(camera, kind))
             stack.callback(self._held.close)
@@ -236,7 +235,7 @@ class _Candidates:
                     continue
                 if files := list(self._files(record)):
                     yield record.slot, name, self, _Bracket(record, since, files)
-                if self._hopeless:
+                if self.outcome.failed >= _MOST_FAILURES:
                     return
                 if not (self._unfinished or self.outcome.failed):
                     self.done = record.slot
@@ -308,7 +307,7 @@ class _Candidates:
         return bracket.files
 
     def _remove(self, file: _File) -> bool:
-        if self._hopeless or self._held is None:
+        if self._held is None or self.outcome.failed >= _MOST_FAILURES:
             return False
         try:
             # Opened again: a folder that was moved away meanwhile is not ours any more.
@@ -325,8 +324,6 @@ class _Candidates:
                 return False
             self.outcome.failed += 1
             self.outcome.reason = self.outcome.reason or f"{file.path}: {error.strerror or error}"
-            # A folder that is not ours costs a few tries, a disk that fails only one.
-            self._hopeless = error.errno in _HOPELESS or self.outcome.failed >= _MOST_FAILURES
         return False
 
     def _remove_empty_date_folders(self, folder: PurePosixPath, slot: datetime) -> None:

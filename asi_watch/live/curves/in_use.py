@@ -89,13 +89,8 @@ def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
         try:
             adopted = load_curve(Path(decision.path))
         except ResponseFileError as error:
-            event(
-                log,
-                logging.ERROR,
-                "adopted curve not used",
-                camera=camera.name,
-                reason=str(error),
-            )
+            text = "adopted curve not used"
+            event(log, logging.ERROR, text, camera=camera.name, reason=str(error))
             continue
         if decision.channels is None and adopted.channels in seen:
             continue
@@ -201,14 +196,14 @@ class CurvesInUse:
         return self._look_at_operators_file(now)
 
     def _calibrate(self, now: float) -> None:
-        camera, wanted = self._camera, self._camera.recalibrate.brackets
-        if self._recalibration.wants_first(self._unfitted, now):
-            brackets = self._ledger.recent_complete(camera.name, wanted, without_curve=True)
-            self._unfitted = len(brackets)
-        elif self._recalibration.is_due(self._published, now):
-            brackets = self._ledger.recent_complete(camera.name, wanted)
-        else:
+        due = self._recalibration.is_due(self._published, self._unfitted, now)
+        if due is None:
             return
+        brackets = self._ledger.recent_complete(
+            self._camera.name, self._camera.recalibrate.brackets, without_curve=due == "first"
+        )
+        if due == "first":
+            self._unfitted = len(brackets)
         if brackets:
             present = tuple(str(file.path) for file in self._files.values())
             self._recalibration.start(brackets, present, now)

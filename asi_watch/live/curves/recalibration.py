@@ -8,6 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from asi_watch.calibrate_brackets import BracketFiles
 from asi_watch.config.model import CameraConfig
@@ -60,30 +61,24 @@ class Recalibration:
         """True while a calibration is under way."""
         return self._pool is not None
 
-    def wants_first(self, without_curve: int, now: float) -> bool:
-        """Tell whether a curve should be calibrated now for brackets that none fits.
+    def is_due(
+        self, published: int, without_curve: int, now: float
+    ) -> Literal["first", "next"] | None:
+        """Tell whether a first curve, or the next one, should be calibrated now.
 
         Parameters
         ----------
-        without_curve : int
-            Complete brackets that no curve fits.
+        published, without_curve : int
+            Complete brackets that are published, and those that no curve fits.
         now : float
             Monotonic time.
         """
-        enough = without_curve >= min(self._camera.recalibrate.brackets, _BRACKETS_FOR_FIRST)
-        return enough and not self.running and now >= self._first_due
-
-    def is_due(self, published: int, now: float) -> bool:
-        """Tell whether the curve in use should be calibrated again now.
-
-        Parameters
-        ----------
-        published : int
-            Complete brackets that are published.
-        now : float
-            Monotonic time.
-        """
-        return published >= 1 and not self.running and now >= self._due
+        if self.running:
+            return None
+        enough = min(self._camera.recalibrate.brackets, _BRACKETS_FOR_FIRST)
+        if without_curve >= enough and now >= self._first_due:
+            return "first"
+        return "next" if published and now >= self._due else None
 
     def start(
         self, brackets: Sequence[BracketRecord], present: tuple[str, ...], now: float

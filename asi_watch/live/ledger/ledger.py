@@ -10,12 +10,12 @@ import json
 import logging
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NotRequired, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypeVar
 
 from asi_watch.files import shown
 from asi_watch.live.ledger import records
@@ -39,7 +39,7 @@ from asi_watch.live.ledger.schema import (
 )
 from asi_watch.logs import event
 
-__all__ = ["Ledger", "LedgerDamagedError", "LedgerError", "LedgerFullError", "Which"]
+__all__ = ["Ledger", "LedgerDamagedError", "LedgerError", "LedgerFullError"]
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +62,6 @@ _CURVE = [f.name for f in fields(CurveDecision)]
 
 _T = TypeVar("_T")
 _Row = tuple[Any, ...]
-
-
-class Which(TypedDict):
-    """Brackets to be merged again, see `Ledger.ask_again`."""
-
-    failed: bool
-    skipped: bool
-    published: NotRequired[bool]
-    since: NotRequired[datetime | None]
-    until: NotRequired[datetime | None]
 
 
 class Ledger:
@@ -232,35 +222,40 @@ class Ledger:
         return found[:limit]
 
     def ask_again(
-        self, camera: str, *, slots: Sequence[datetime] = (), **which: Unpack[Which]
+        self,
+        camera: str,
+        *,
+        slots: Iterable[datetime] = (),
+        failed: bool = False,
+        skipped: bool = False,
+        published: bool = False,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> list[datetime]:
         """Mark brackets as to be merged again; return their slots.
 
         Parameters
         ----------
         camera : str
-        slots : sequence of datetime
+        slots : iterable of datetime
             These, whatever their state; published ones only if `published`.
-        **which : Which
-            `failed`, `skipped`: all brackets of the state. `published`: those of a span of time,
-            and those among `slots`. `since`, `until`: of these states, only slots from the one on
-            and before the other.
+        failed, skipped, published : bool
+            All brackets of the state; published ones only with `since` or `until`.
+        since, until : datetime or None
+            Of these states, only slots from the one on and before the other.
 
         Raises
         ------
         LedgerFullError
             If that cannot be written now.
         """
-        since, until = which.get("since"), which.get("until")
-        span = ("" if since is None else since.isoformat(), until.isoformat() if until else "~")
-        published = which.get("published", False)
-        states = [s for s in ("failed", "skipped") if which[s]]
-        states += ["published"] * (published and (since or until) is not None)
+        span = (since.isoformat() if since else "", until.isoformat() if until else "~")
+        asked = {"failed": failed, "skipped": skipped, "published": published and (since or until)}
         by_state = f"{_MARK} state = ? AND slot >= ? AND slot < ? RETURNING slot"
         by_slot = f"{_MARK} slot = ? AND (state != 'published' OR ?) RETURNING slot"
         marked: list[_Row] = []
         with self._transaction():
-            for state in states:
+            for state in filter(asked.get, asked):
                 marked += self._db.execute(by_state, (camera, state, *span))
             for slot in slots:
                 marked += self._db.execute(by_slot, (camera, slot.isoformat(), published))

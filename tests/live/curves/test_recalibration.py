@@ -37,13 +37,13 @@ def outcome(inbox: Inbox) -> CalibrationDone:
 
 def test_it_is_due_as_configured_whatever_restarts(tmp_path: Path) -> None:
     daily = make(tmp_path, Inbox())
-    assert not daily.is_due(5, DAY / 2 - 1)
-    assert daily.is_due(5, DAY / 2 + 1)
-    assert not daily.is_due(0, DAY)
-    assert not make(tmp_path, Inbox(), recalibrate="{every: never}").is_due(5, 100 * DAY)
-    assert daily.wants_first(3, 0.0)
-    assert not daily.wants_first(2, 0.0)
-    assert make(tmp_path, Inbox(), recalibrate="{brackets: 1}").wants_first(1, 0.0)
+    assert daily.is_due(5, 0, DAY / 2 - 1) is None
+    assert daily.is_due(5, 0, DAY / 2 + 1) == "next"
+    assert daily.is_due(0, 0, DAY) is None
+    assert make(tmp_path, Inbox(), recalibrate="{every: never}").is_due(5, 0, 100 * DAY) is None
+    assert daily.is_due(5, 3, 0.0) == "first"
+    assert daily.is_due(0, 2, 0.0) is None
+    assert make(tmp_path, Inbox(), recalibrate="{brackets: 1}").is_due(0, 1, 0.0) == "first"
 
 
 def test_a_process_reports_why_there_is_no_curve_and_runs_no_upload(
@@ -61,14 +61,14 @@ def test_a_process_reports_why_there_is_no_curve_and_runs_no_upload(
     one = make(tmp_path, inbox)
     one.start([ROW], (), 0.0)
     assert one.running
-    assert not one.wants_first(5, 0.0)
+    assert one.is_due(0, 5, 0.0) is None
     message = outcome(inbox)
     assert message.report is None
     assert "a_80.jpg" in message.reason
     one.finished()
     assert not one.running
-    assert not one.wants_first(5, 1.0)
-    assert one.wants_first(5, 100.0)
+    assert one.is_due(0, 5, 1.0) is None
+    assert one.is_due(0, 5, 100.0) == "first"
     assert not (tmp_path / "ran").exists()
 
 
