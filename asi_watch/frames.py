@@ -152,7 +152,13 @@ class Frames:
         )
 
     def give_back(self, pixels: NDArray[np.uint8]) -> None:
-        """Take the memory of pixels back, which nobody uses any more."""
+        """Take the memory of pixels back.
+
+        Parameters
+        ----------
+        pixels : ndarray
+            Which nobody uses any more.
+        """
         self._buffers.give(pixels)
 
     def keep_only(self, paths: Collection[str]) -> None:
@@ -222,13 +228,10 @@ class BandedMerge(Merge):
         """Refuse: the exposures were given at the beginning."""
         raise ValueError("a merge in bands takes no further exposures")
 
-    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Display picture; see `Merge.picture`."""
-        whole = np.empty(self.shape, dtype) if out is None else out
+    def _write_picture(self, out: NDArray[Any]) -> None:
         for rows, merge in self._bands():
-            whole[rows] = merge.picture(whole.dtype.type)
+            merge.picture(out=out[rows])
             del merge
-        return whole
 
     def radiance(self) -> Radiance:
         """Radiance map; see `Merge.radiance`."""
@@ -239,8 +242,7 @@ class BandedMerge(Merge):
             del merge, part
         return Radiance(ln, validity)
 
-    def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as half floats; see `Merge.radiance_half`."""
+    def _radiance_half(self, factor: float) -> HalfRadiance | None:
         height, width, channels = self.shape
         planes = np.empty((channels, height, width), np.float16)
         validity = np.empty((channels, height, width), np.uint8)

@@ -219,7 +219,6 @@ class Merge(ABC):
             )
         return self._findings
 
-    @abstractmethod
     def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Display picture of what was added, shape (H, W, C), uint8 or uint16.
 
@@ -230,6 +229,14 @@ class Merge(ABC):
         out : ndarray, shape (H, W, C), optional
             Written instead of a new picture; C-contiguous.
         """
+        whole = np.empty(self.shape, dtype) if out is None else out
+        check_target(whole, self.shape)
+        self._write_picture(whole)
+        return whole
+
+    @abstractmethod
+    def _write_picture(self, out: NDArray[Any]) -> None:
+        """Write the display picture."""
 
     def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
         """Write rows first:last of the picture into `out`.
@@ -245,7 +252,6 @@ class Merge(ABC):
     def radiance(self) -> Radiance:
         """Radiance map of what was added."""
 
-    @abstractmethod
     def radiance_half(self, factor: float) -> HalfRadiance | None:
         """Radiance factor · E as half floats; None where they cannot hold its whole range.
 
@@ -254,6 +260,13 @@ class Merge(ABC):
         factor : float
             Positive.
         """
+        if not (np.isfinite(factor) and factor > 0):
+            raise ValueError(f"the factor must be above 0; got {factor}")
+        return self._radiance_half(float(factor))
+
+    @abstractmethod
+    def _radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance as half floats."""
 
     @abstractmethod
     def uncertainty(self) -> NDArray[np.float32]:
@@ -282,6 +295,22 @@ class Merge(ABC):
                 f"the exposures of a bracket have one size: {self.shape}, got {array.shape}"
             )
         return np.ascontiguousarray(array)
+
+
+def check_target(out: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuse, by ValueError, an array that a picture of this shape cannot be written to.
+
+    Parameters
+    ----------
+    out : ndarray
+    shape : tuple of int
+    """
+    if out.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"a picture is uint8 or uint16; got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"a picture of the shape {shape} does not fit into {out.shape}")
+    if not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError("out must be C-contiguous and writeable")
 
 
 def check_shape(shape: tuple[int, ...]) -> Shape:

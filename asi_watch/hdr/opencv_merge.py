@@ -57,12 +57,7 @@ class OpencvMerge(Merge):
         disc = settings.sky_disc
         self._inside = None if disc is None else disc.mask(shape)
 
-    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Display picture; see `Merge.picture`."""
-        if out is not None:
-            out[...] = self.picture(out.dtype.type)
-            return out
-        maximum = code_maximum(dtype)
+    def _write_picture(self, out: NDArray[Any]) -> None:
         if self._settings.algorithm == "mertens":
             table = remap_codes(self._settings.low_clip, self._settings.high_clip)
             level = fuse_exposures(self._ordered()[0], table)
@@ -70,11 +65,10 @@ class OpencvMerge(Merge):
             np.clip(level, 0.0, 1.0, out=level)
         else:
             level = self._debevec_level()
-        level *= np.float32(maximum)
-        codes = level.astype(dtype)
+        level *= np.float32(code_maximum(out.dtype))
+        np.copyto(out, level, casting="unsafe")
         if self._settings.sky_disc is not None:
-            clear_outside(codes, self._settings.sky_disc.spans(self.shape))
-        return codes
+            clear_outside(out, self._settings.sky_disc.spans(self.shape))
 
     def radiance(self) -> Radiance:
         """Radiance map of `debevec`: the weighted mean through the same curve.
@@ -84,8 +78,7 @@ class OpencvMerge(Merge):
         """
         return self._weighted().radiance()
 
-    def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as half floats; see `Merge.radiance_half`."""
+    def _radiance_half(self, factor: float) -> HalfRadiance | None:
         return self._weighted().radiance_half(factor)
 
     def uncertainty(self) -> NDArray[np.float32]:

@@ -173,7 +173,6 @@ def picture_table(
     dtype
         uint8 or uint16; others raise ValueError.
     """
-    code_maximum(dtype)
     return _picture_table(_lanes(tables), lnE_range, gamma, np.dtype(dtype))
 
 

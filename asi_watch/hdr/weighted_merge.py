@@ -14,7 +14,15 @@ from asi_watch.hdr import engine
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.frame_checks import Findings
 from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables
-from asi_watch.hdr.merge_settings import UNDER, HalfRadiance, Merge, MergeSettings, Radiance, Shape
+from asi_watch.hdr.merge_settings import (
+    UNDER,
+    HalfRadiance,
+    Merge,
+    MergeSettings,
+    Radiance,
+    Shape,
+    check_target,
+)
 from asi_watch.hdr.tone import CodeTable, half_codes, picture_table
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
@@ -51,12 +59,7 @@ class WeightedMerge(Merge):
         self._threads = threads
         disc = settings.sky_disc
         self._spans = disc.spans(shape) if spans is None and disc is not None else spans
-        self._prepared: tuple[WeightedMean, engine.Job] | None = None
-
-    def add(self, pixels: NDArray[np.uint8], exposure_time: float) -> None:
-        """Add one exposure; see `Merge.add`."""
-        super().add(pixels, exposure_time)
-        self._prepared = None
+        self._prepared: tuple[Findings, WeightedMean, engine.Job] | None = None
 
     def use_findings(self, findings: Findings) -> None:
         """Take what is known of the whole frames, where the frames added are rows of them.
@@ -65,29 +68,29 @@ class WeightedMerge(Merge):
         ----------
         findings : Findings
         """
-        self._findings, self._prepared = findings, None
-
-    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Display picture; see `Merge.picture`."""
-        whole = np.empty(self.shape, dtype=dtype) if out is None else out
-        if whole.shape != self.shape:
-            raise ValueError(f"out has the shape {whole.shape}, the pictures {self.shape}")
-        _check_target(whole)
-        codes = self._codes(whole.dtype)
-
-        def band(first: int, last: int) -> None:
-            self._merge_rows(codes, first, last, whole[first:last])
-
-        self._in_bands(band)
-        return whole
+        self._findings = findings
 
     def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
-        """Write rows of the picture; several threads may do this at once, each for its own rows."""
-        wanted = (last - first, *self.shape[1:])
-        if not 0 <= first < last <= self.shape[0] or out.shape != wanted:
-            raise ValueError(f"rows {first}:{last} of {self.shape} do not fit into {out.shape}")
-        _check_target(out)
-        self._merge_rows(self._codes(out.dtype), first, last, out)
+        """Write rows of the picture; several threads may do this at once, each for its own rows.
+
+        Parameters
+        ----------
+        first, last, out
+            As for `Merge.picture_rows`.
+        """
+        if not 0 <= first < last <= self.shape[0]:
+            raise ValueError(f"rows {first}:{last} of {self.shape} do not fit")
+        check_target(out, (last - first, *self.shape[1:]))
+        job = self._prepare()[1]
+        engine.merge_codes(job, self._codes(out.dtype), first, last, _plane(out))
+
+    def _write_picture(self, out: NDArray[Any]) -> None:
+        job, codes = self._prepare()[1], self._codes(out.dtype)
+
+        def band(first: int, last: int) -> None:
+            engine.merge_codes(job, codes, first, last, _plane(out[first:last]))
+
+        self._in_bands(band)
 
     def radiance(self) -> Radiance:
         """Radiance map; see `Merge.radiance`."""
@@ -105,16 +108,11 @@ class WeightedMerge(Merge):
         self._in_bands(band)
         return Radiance(ln_radiance, validity)
 
-    def radiance_half(self, factor: float) -> HalfRadiance | None:
-        """Radiance factor · E as half floats; see `Merge.radiance_half`.
-
-        One pass, without ln E, exp() and a conversion, and within half a unit of the last place
-        of what those would give.
-        """
-        if not (np.isfinite(factor) and factor > 0):
-            raise ValueError(f"the factor must be above 0; got {factor}")
+    def _radiance_half(self, factor: float) -> HalfRadiance | None:
+        # One pass, without ln E, exp() and a conversion, and within half a unit of the last place
+        # of what those would give.
         _, job = self._prepare()
-        codes = half_codes(job.tables, float(factor))
+        codes = half_codes(job.tables, factor)
         if codes is None:
             return None
         height, width, channels = self.shape
@@ -145,21 +143,19 @@ class WeightedMerge(Merge):
         return out
 
     def _prepare(self) -> tuple[WeightedMean, engine.Job]:
-        prepared = self._prepared
-        if prepared is None:
+        """Tables for the frames of now: further frames bring other findings."""
+        findings, prepared = self.findings(), self._prepared
+        if prepared is None or prepared[0] is not findings:
             frames, times = self._used()
-            mean = self._mean.saturated_from(self.findings().saturated_from)
+            mean = self._mean.saturated_from(findings.saturated_from)
             spans = None if self._spans is None else self._spans * np.int32(self.shape[2])
             job = engine.Job([_plane(f) for f in frames], bracket_tables(mean, times), spans)
-            prepared = self._prepared = mean, job
-        return prepared
+            prepared = self._prepared = findings, mean, job
+        return prepared[1:]
 
     def _codes(self, dtype: np.dtype[Any]) -> CodeTable:
         settings, (_, job) = self._settings, self._prepare()
         return picture_table(job.tables, settings.lnE_range, settings.display_gamma, dtype)
-
-    def _merge_rows(self, codes: CodeTable, first: int, last: int, out: NDArray[Any]) -> None:
-        engine.merge_codes(self._prepare()[1], codes, first, last, _plane(out))
 
     def _clear(self, rows: NDArray[Any], first: int, value: ArrayLike) -> None:
         if self._spans is not None:
@@ -176,11 +172,6 @@ class WeightedMerge(Merge):
         with ThreadPoolExecutor(threads) as pool:
             for future in [pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]:
                 future.result()
-
-
-def _check_target(out: NDArray[Any]) -> None:
-    if not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError("out must be C-contiguous and writeable")
 
 
 def _plane(array: NDArray[Any]) -> NDArray[Any]:

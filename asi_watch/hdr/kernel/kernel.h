@@ -7,7 +7,7 @@
  *
  * Numerator: w (g - ln t - lowest) in fixed point. Weight: w as an integer. Counters: of the
  * shortest exposures that are dark, and of the longest that are saturated; they select the
- * fallback where the weight is zero. packed_tables.py makes the words. x = numerator / weight,
+ * fallback where the weight is zero. lookup_tables.py makes the words. x = numerator / weight,
  * scaled, is the index of a cell of an output table, or becomes ln E. Sums of integers are exact,
  * so the order of the exposures does not matter.
  *
