@@ -38,23 +38,7 @@ _LEARN_FROM = 5
 
 @dataclass(frozen=True)
 class Shared:
-    """What the cameras of a daemon use together.
-
-    Parameters
-    ----------
-    state_dir : Path
-    order : {"newest", "oldest"}
-        Which brackets of a backlog go first.
-    ledger : Ledger
-    inbox : Inbox
-    pool : JobPool
-    budget : MemoryBudget
-        Memory for decoded frames.
-    buffers : BufferPool
-        Of images.
-    quarantine : Quarantine
-    disk : DiskGuard
-    """
+    """What the cameras of a daemon use together."""
 
     state_dir: Path
     order: Order
@@ -181,7 +165,7 @@ class Camera:
             If the request cannot be written.
         """
         asked = self._ledger.ask_again(self.name, slots=slots, **which)
-        self._rows_left, self._last_row = True, None
+        self._look_for_rows()
         return asked
 
     # -- time -------------------------------------------------------------------------------
@@ -279,13 +263,11 @@ class Camera:
             return
         # Its frames are decoded again when it goes on, and need no memory meanwhile.
         self._merger.drop(command.slot)
-        surplus = self._scheduler.hold(command)
-        if surplus is None:
-            return
-        if self._defer(surplus, why):
+        self._scheduler.hold(command)
+        # The others wait in the ledger, while a row can be written.
+        if not self._ledger.blocked and (surplus := self._scheduler.take_surplus()):
             self._deferred = True
-        else:
-            self._scheduler.keep_held(surplus)
+            self._execute(self._collector.defer(surplus.slot, f"{WAITS}{why}"))
 
     def _begin_merge(self, command: msg.MergeBracket) -> None:
         if self._curves.must_wait:
@@ -294,25 +276,22 @@ class Camera:
         else:
             self._scheduler.merge(command)
 
-    def _defer(self, command: msg.MergeBracket, why: str) -> bool:
-        """Let a bracket wait in the ledger; False if no row can be written either."""
-        if self._ledger.blocked:
-            return False
-        self._execute(self._collector.defer(command.slot, f"{WAITS}{why}"))
-        return True
-
     def _release(self, now: float) -> None:
         for command in self._scheduler.release(now):
             self._begin_merge(command)
         if self._deferred and not self._scheduler.is_blocked:
             self._deferred = False
-            self._rows_left, self._last_row = True, None
+            self._look_for_rows()
 
     def _use_curves(self, changed: bool) -> None:
         """Merge with the curves in use from now on; what waited for one is taken up."""
         if changed:
             self._merger.use_curves(self._curves.curves)
-            self._rows_left, self._last_row = True, None
+            self._look_for_rows()
+
+    def _look_for_rows(self) -> None:
+        """Take up the rows that are to be retried, from the first one on."""
+        self._rows_left, self._last_row = True, None
 
     # -- what is shown ----------------------------------------------------------------------
 

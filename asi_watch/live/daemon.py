@@ -304,11 +304,11 @@ class Daemon:
 
     def _finish_work(self) -> None:
         """Take in nothing more, finish the merges in flight, record them."""
-        stopping = isinstance(self._ending, Stop)
-        reason = self._ending.signal if isinstance(self._ending, Stop) else "reload"
-        event(log, logging.INFO, "stopping", reason=reason)
-        if stopping:
+        reason = "reload"
+        if isinstance(self._ending, Stop):
+            reason = self._ending.signal
             self._notifier.stopping("finishing merges in flight")
+        event(log, logging.INFO, "stopping", reason=reason)
         limit = self._config.shutdown_timeout.total_seconds()
         self._notifier.extend_timeout(limit + _AFTER_WORKERS)
         deadline = time.monotonic() + limit
@@ -324,11 +324,12 @@ class Daemon:
         else:
             self.finished = True
         self._record_finished_merges()
+        unfinished = None if self.finished else "merges abandoned, the next start takes them up"
         if isinstance(self._ending, Stop):
             self._status.stopped(self._snapshot, reason)
-        unfinished = None if self.finished else "merges abandoned, the next start takes them up"
-        done = "stopped" if isinstance(self._ending, Stop) else "restarting"
-        event(log, logging.INFO, done, unfinished=unfinished)
+            event(log, logging.INFO, "stopped", unfinished=unfinished)
+        else:
+            event(log, logging.INFO, "restarting", unfinished=unfinished)
 
     def _record_finished_merges(self) -> None:
         try:

@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from asi_watch.config.model import CameraConfig, Order
 from asi_watch.live import messages as msg
+from asi_watch.live.collecting.collector import Collector
+from asi_watch.live.workers.merger import Merger
 from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
 from asi_watch.live.workers.quarantine import Quarantine, task_of
 
@@ -39,26 +40,6 @@ _FORGET_SECONDS = 120.0
 # day without the output folder, thousands would be made every few minutes in vain.
 _BLOCKED_IN_A_ROW = 20
 _TRY_EVERY = 10.0
-
-
-class Brackets(Protocol):
-    """What is asked of the collector here."""
-
-    def slot_of_name(self, path: str) -> datetime | None:
-        """Return the slot of a file by its name, None if it is no exposure's."""
-
-    def is_open(self, slot: datetime) -> bool:
-        """Tell whether a bracket has begun and is not over."""
-
-
-class Worker(Protocol):
-    """Reads and merges for one camera; called from several threads."""
-
-    def read(self, command: msg.ReadFile) -> msg.ReadOutcome:
-        """Check one exposure by decoding it."""
-
-    def merge(self, command: msg.MergeBracket, now: float) -> msg.MergeOutcome | msg.NoCurve:
-        """Merge a bracket and publish its products; `now`: monotonic time the job began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +153,7 @@ class Scheduler:
     config : CameraConfig
     order : {"newest", "oldest"}
         Which brackets of a backlog go first.
-    worker : Worker
+    worker : Merger
     pool : JobPool
     quarantine : Quarantine
     inbox : Inbox
@@ -182,13 +163,12 @@ class Scheduler:
         self,
         config: CameraConfig,
         order: Order,
-        worker: Worker,
+        worker: Merger,
         pool: JobPool,
         quarantine: Quarantine,
         inbox: msg.Inbox,
     ) -> None:
-        self._camera = config.name
-        self._root = str(config.watch)
+        self._camera, self._root = config.name, str(config.watch)
         self._order: Order = order
         self._worker, self._pool = worker, pool
         self._quarantine, self._inbox = quarantine, inbox
@@ -216,13 +196,13 @@ class Scheduler:
         """True while more files of a backlog may be asked to be read."""
         return self._reading < MOST_READS
 
-    def arrived(self, message: msg.Found, brackets: Brackets) -> Iterator[WaitingFile]:
+    def arrived(self, message: msg.Found, brackets: Collector) -> Iterator[WaitingFile]:
         """Give those of the files found that go to the collector now; others wait.
 
         Parameters
         ----------
         message : Found
-        brackets : Brackets
+        brackets : Collector
             Is asked about each file when it is its turn, after those before it were taken.
         """
         named = [(file, brackets.slot_of_name(file.path)) for file in message.files]
@@ -282,14 +262,13 @@ class Scheduler:
         """Have a bracket merged."""
         self._submit(command, MERGE)
 
-    def hold(self, command: msg.MergeBracket) -> msg.MergeBracket | None:
-        """Keep a merge for later; return the oldest one if they are too many."""
+    def hold(self, command: msg.MergeBracket) -> None:
+        """Keep a merge for later."""
         self._held[command.slot] = command
-        return self._held.pop(min(self._held)) if len(self._held) > MOST_HELD else None
 
-    def keep_held(self, command: msg.MergeBracket) -> None:
-        """Keep a merge that `hold` returned nevertheless."""
-        self._held[command.slot] = command
+    def take_surplus(self) -> msg.MergeBracket | None:
+        """Return the oldest of the merges that wait if they are too many."""
+        return self._held.pop(min(self._held)) if len(self._held) > MOST_HELD else None
 
     def merge_ended(self, outcome: msg.MergeOutcome | msg.NoCurve) -> None:
         """Take note of whether products find a place."""

@@ -100,7 +100,7 @@ def test_an_archive_that_is_copied_in_waits_its_turn(
 ) -> None:
     monkeypatch.setattr(scheduler, "MOST_READS", 20)
     config = CameraConfig(watch=tmp_path / "in", output=tmp_path / "out")
-    none, brackets = cast(Any, None), Brackets()
+    none, brackets = cast(Any, None), cast(Any, Brackets())
     one = Scheduler(config, "oldest", none, none, none, none)
     admitted: list[str] = []
 
