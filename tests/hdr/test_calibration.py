@@ -12,7 +12,6 @@ from asi_watch.hdr.calibration import (
     BracketSamples,
     Calibration,
     calibrate_response,
-    is_monotone,
     response_residual,
     sample_bracket,
 )
@@ -137,7 +136,7 @@ def test_any_input_gives_a_monotone_curve():
     samples = [BracketSamples(codes, np.array([1.0, 2.0, 4.0]), np.zeros((150, 2), np.int32))]
     for robust in (True, False):
         calibration = calibrate_response(samples, robust=robust)
-        assert is_monotone(calibration.log_response)
+        assert (np.diff(calibration.log_response, axis=0) > 0).all()
         assert np.isfinite(calibration.log_response).all()
         assert calibration.report.warnings  # no curve fits noise, and the report says so
 

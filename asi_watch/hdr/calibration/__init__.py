@@ -14,7 +14,6 @@ from asi_watch.hdr.calibration.calibrate import (
 from asi_watch.hdr.calibration.report import Calibration, CalibrationReport, ExposureCheck
 from asi_watch.hdr.calibration.samples import BracketSamples
 from asi_watch.hdr.calibration.sampling import SampleTechnique, sample_bracket
-from asi_watch.hdr.calibration.solver import is_monotone
 
 __all__ = [
     "BracketSamples",
@@ -24,7 +23,6 @@ __all__ = [
     "SampleTechnique",
     "calibrate_response",
     "check_settings",
-    "is_monotone",
     "response_residual",
     "sample_bracket",
 ]

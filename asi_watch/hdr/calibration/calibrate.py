@@ -31,12 +31,14 @@ from asi_watch.hdr.calibration.selection import (
     fit_channel,
     table_of,
 )
-from asi_watch.hdr.calibration.solver import fit_plain, is_monotone, weight_of_codes
+from asi_watch.hdr.calibration.solver import fit_plain
 from asi_watch.hdr.calibration.times import judge_times
+from asi_watch.hdr.lookup_tables import weight_table
 
 _REFERENCE_SMOOTHNESS = 50.0
 # Strength of the shape prior per place at the reference smoothness; chosen by cross-validation.
 _STRENGTH = 5e-5
+_WEIGHT_SCALES = {"triangle": 1.0, "sine": 63.75}  # of one height
 
 
 def check_settings(smoothness: float, weight_type: str, low_clip: int, high_clip: int) -> None:
@@ -53,7 +55,9 @@ def check_settings(smoothness: float, weight_type: str, low_clip: int, high_clip
             "low_clip and high_clip must satisfy 0 <= low < high <= 255, "
             f"got {low_clip} and {high_clip}"
         )
-    weight_of_codes(weight_type)
+    if weight_type not in _WEIGHT_SCALES:
+        names = " or ".join(map(repr, _WEIGHT_SCALES))
+        raise ValueError(f"weight type {weight_type!r} is unknown: use {names}")
     if not 0 < smoothness < np.inf:
         raise ValueError(f"smoothness must be a positive number; got {smoothness!r}")
 
@@ -99,7 +103,8 @@ def calibrate_response(
     check_settings(smoothness, weight_type, low_clip, high_clip)
     channels = common_channels(samples)
     clips = low_clip, high_clip
-    fitting = _Fitting(weight_of_codes(weight_type), smoothness, clips, robust, pool)
+    weight = weight_table(weight_type)[:, 0] * _WEIGHT_SCALES[weight_type]
+    fitting = _Fitting(weight, smoothness, clips, robust, pool)
     used = thinned(samples, MOST_PLACES) if robust else list(samples)
     fit = fitting.fit(used)
     residuals, cloud = fit.examine(used, pool)
@@ -189,7 +194,7 @@ class _Fit:
     def log_response(self) -> Floats:
         """The curves, shape (256, C); ValueError if one does not rise."""
         curves = np.stack([curve.g for curve in self.curves], axis=1).astype(np.float32)
-        if not is_monotone(curves):
+        if not (np.diff(curves, axis=0) > 0).all():
             raise ValueError("the samples hold too little information for a response curve")
         return curves
 

@@ -96,8 +96,7 @@ def _counts(picture: Codes) -> Vector:
 def _share_below(picture: Codes) -> Vector:
     # A trace of a rise everywhere keeps the inverse defined where no pixel has a code.
     counts = _counts(picture) + 1e-6 * picture.size / CODES
-    share: Vector = (np.cumsum(counts) - counts / 2) / counts.sum()
-    return share
+    return np.asarray((np.cumsum(counts) - counts / 2) / counts.sum())
 
 
 def _grey(frame: Codes, factor: int) -> Codes:
@@ -149,5 +148,4 @@ def _moved(places: Floats, flow: Floats, factor: int) -> Floats:
     rows, columns = (np.pad(axis, (0, missing)).reshape(-1, _REMAP_WIDTH) for axis in there.T)
     found = cv2.remap(flow, columns, rows, cv2.INTER_NEAREST, None, cv2.BORDER_REPLICATE)
     step = np.asarray(found, dtype=np.float32).reshape(-1, 2)[: len(places), ::-1]
-    track: Floats = places + step * np.float32(factor)
-    return track
+    return np.asarray(places + step * np.float32(factor))

@@ -7,6 +7,8 @@ longer exposure changes nothing, and no response curve can say why.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +26,8 @@ _WHITE_NOISE = 3  # codes by which JPEG and noise scatter a white
 _PILE, _ABOVE_WHITE = 4.0, 0.02  # the pile over what lies below it, and what may lie above it
 _LOOK = 1 << 16  # pixels of a picture that tell its white
 
-Pairs = Iterable[tuple[NDArray[np.generic], NDArray[np.generic], float]]
+# For each bracket its exposures' codes or levels, each of shape (P,), and log2 of their times.
+Seen = Iterable[tuple[Iterable[NDArray[Any]], Vector]]
 
 
 def responsive_range(samples: Sequence[BracketSamples], channel: int, clips: Clips) -> Clips:
@@ -35,14 +38,12 @@ def responsive_range(samples: Sequence[BracketSamples], channel: int, clips: Cli
     samples : sequence of BracketSamples
     channel : int
     clips : (int, int)
-        Codes outside are not looked at.
-
-    Returns
-    -------
-    (int, int)
-        `clips`, or a smaller range.
+        Codes outside are not looked at: the range is this or a smaller one.
     """
-    rise = _rise_per_stop(_pairs(samples, channel, levels=True))
+    rise = _rise_per_stop(
+        ((s.codes if s.levels is None else s.levels)[:, :, channel].T, np.log2(s.exposure_times))
+        for s in samples
+    )
     dead = rise < _LEAST_RISE * np.arange(CODES)
     dead[: clips[0]] = False
     dead[_HIGHEST_FLOOR:] = False
@@ -50,7 +51,8 @@ def responsive_range(samples: Sequence[BracketSamples], channel: int, clips: Cli
     whites = [bracket.white[channel] for bracket in samples if bracket.white is not None]
     if whites:
         return low, min(clips[1], int(np.median(whites)) - 1)
-    return low, _below_white(_rise_per_stop(_pairs(samples, channel, levels=False)), clips[1])
+    codes = ((s.codes[:, :, channel].T, np.log2(s.exposure_times)) for s in samples)
+    return low, _below_white(_rise_per_stop(codes), clips[1])
 
 
 def black_and_white(samples: Sequence[BracketSamples], channel: int, responsive: Clips) -> Clips:
@@ -85,18 +87,12 @@ def white_codes(frames: Sequence[Codes], exposure_times: ArrayLike) -> Codes:
     exposure_times : array_like, shape (N,)
     """
     stops = np.log2(np.asarray(exposure_times, dtype=np.float64))
-    pixels = [frame.reshape(-1, frame.shape[2]) for frame in frames]
+    height, width, channels = frames[0].shape
     # A stride that has no factor in common with the width looks at every column.
-    stride = max(1, len(pixels[0]) // _LOOK) | 1
-    few = [p[::stride] for p in pixels]
-    whites = []
-    for channel in range(frames[0].shape[2]):
-        pairs = (
-            (few[n][:, channel], few[n + 1][:, channel], float(stops[n + 1] - stops[n]))
-            for n in range(len(few) - 1)
-        )
-        whites.append(_below_white(_rise_per_stop(pairs), WHITE - 1) + 1)
-    return np.array(whites, dtype=np.uint8)
+    stride = max(1, height * width // _LOOK) | 1
+    few = [frame.reshape(-1, channels)[::stride].T for frame in frames]
+    rises = (_rise_per_stop([([f[k] for f in few], stops)]) for k in range(channels))
+    return np.array([_below_white(rise, WHITE - 1) + 1 for rise in rises], dtype=np.uint8)
 
 
 def _below_white(rise: Vector, highest: int) -> int:
@@ -109,22 +105,19 @@ def _below_white(rise: Vector, highest: int) -> int:
     return highest
 
 
-def _pairs(samples: Sequence[BracketSamples], channel: int, *, levels: bool) -> Pairs:
-    for bracket in samples:
-        table = bracket.levels if levels and bracket.levels is not None else bracket.codes
-        values = table[:, :, channel]
-        for n, width in enumerate(np.diff(np.log2(bracket.exposure_times))):
-            yield values[:, n], values[:, n + 1], float(width)
-
-
-def _rise_per_stop(pairs: Pairs) -> Vector:
+def _rise_per_stop(seen: Seen) -> Vector:
     """Codes per stop at each code, by pairs of neighbouring exposures; NaN where there are few.
 
     A pair counts at the mean of its two codes: noise takes no part in that, while among pairs whose
     *first* code is the same those are many that noise put there, and they do not rise.
     """
     stops, rises, counts = np.zeros(CODES), np.zeros(CODES), np.zeros(CODES)
-    for first, second, width in pairs:
+    pairs = (
+        pair
+        for values, times in seen
+        for pair in zip(pairwise(values), np.diff(times), strict=True)
+    )
+    for (first, second), width in pairs:
         one, other = first.astype(np.float64), second.astype(np.float64)
         known = np.isfinite(one + other)
         middle = np.rint((one[known] + other[known]) / 2.0).astype(np.intp)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.samples import CODES, Observations
+from asi_watch.hdr.calibration.samples import CODES, Floats, Observations, Vector
 from asi_watch.hdr.calibration.solver import (
     ANCHOR,
     SMALLEST_STEP,
@@ -25,9 +25,6 @@ from asi_watch.hdr.calibration.solver import (
     chunks,
     solve_monotone,
 )
-
-Vector = NDArray[np.float64]
-Table = NDArray[np.float32]
 
 _MIDDLES = np.arange(CODES - 1) + 0.5
 _TOE, _SHOULDER, _SHOULDER_SHARE = 8.0, 16.0, 0.5
@@ -57,14 +54,14 @@ _LARGEST_EXCESS = np.float32(1.0)  # ln units
 class CurveTables:
     """Look-up tables of a rising curve: g, its steps, slope and bend (second difference)."""
 
-    g: Table
-    steps: Table
-    slope: Table
-    bend: Table
+    g: Floats
+    steps: Floats
+    slope: Floats
+    bend: Floats
 
     @classmethod
     def of_steps(cls, steps: Vector) -> CurveTables:
-        """Tables of the curve with these 255 steps."""
+        """Floatss of the curve with these 255 steps."""
         g = np.concatenate([[0.0], np.cumsum(steps)])
         slope = np.interp(np.arange(CODES), _MIDDLES, steps)
         tables = (g - g[ANCHOR], steps, slope, np.gradient(slope))
@@ -72,14 +69,14 @@ class CurveTables:
 
     @classmethod
     def of_curve(cls, curve: NDArray[np.floating], smallest_step: float) -> CurveTables:
-        """Tables of a curve, made to rise by a smallest step."""
+        """Floatss of a curve, made to rise by a smallest step."""
         return cls.of_steps(np.maximum(np.diff(curve.astype(np.float64)), smallest_step))
 
-    def exposures(self, piece: Observations) -> Table:
+    def exposures(self, piece: Observations) -> Floats:
         """Ln E of every observation by this curve, less its bracket's mean ln t."""
         return np.asarray(self.g[piece.codes] + self.between_codes(piece) - piece.log_times)
 
-    def between_codes(self, piece: Observations) -> Table:
+    def between_codes(self, piece: Observations) -> Floats:
         """What g at the level differs from g at the nearest code.
 
         The second term turns the mean of the codes around a place into the code of their mean
@@ -91,10 +88,10 @@ class CurveTables:
         slope = np.where(piece.fraction > 0, self.steps[upper], self.steps[lower])
         spread = np.square(piece.roughness, dtype=np.float32)
         excess = (np.float32(0.5) * (self.bend + self.slope**2))[piece.codes] * spread
-        beyond: Table = piece.fraction * slope + np.minimum(excess, _LARGEST_EXCESS)
+        beyond = piece.fraction * slope + np.minimum(excess, _LARGEST_EXCESS)
         return np.asarray(beyond, dtype=np.float32)
 
-    def weights(self, piece: Observations) -> Table:
+    def weights(self, piece: Observations) -> Floats:
         """Inverse variance of ln exposure at each observation."""
         variance = np.float32(_CODE_NOISE) + np.float32(_ROUGHNESS_SHARE) * np.square(
             piece.roughness, dtype=np.float32
@@ -102,18 +99,17 @@ class CurveTables:
         weights = piece.usable / (np.square(self.slope)[piece.codes] * variance)
         return np.asarray(weights, dtype=np.float32)
 
-    def residuals(self, piece: Observations) -> tuple[Table, Table]:
+    def residuals(self, piece: Observations) -> tuple[Floats, Floats]:
         """Residuals of ln exposure about each place's weighted mean, and the weights."""
         weights = self.weights(piece)
         return centred(self.exposures(piece), weights), weights
 
 
-def centred(exposure: Table, weights: Table) -> Table:
+def centred(exposure: Floats, weights: Floats) -> Floats:
     """Residuals of ln exposure about each place's weighted mean."""
     total = weights.sum(axis=1, keepdims=True)
     mean = (weights * exposure).sum(axis=1, keepdims=True) / np.where(total > 0, total, 1.0)
-    residual: Table = exposure - mean
-    return residual
+    return np.asarray(exposure - mean)
 
 
 def fit_robust(
@@ -134,7 +130,7 @@ def fit_robust(
     g : ndarray, shape (256,)
         g(128) = 0, rising everywhere.
     repairs : int
-        Steps that the monotone constraint held up in the last round.
+        As of `solve_monotone` in the last round.
     """
     places = len(table.codes)
     preview = table.part(slice(None, None, max(1, -(-places // _PREVIEW))))
@@ -195,8 +191,7 @@ def code_noise(table: Observations, curve: Vector) -> float:
 
 def gamma_steps(exponent: float = 2.2) -> Vector:
     """Steps of g from code to code of a plain power law: where every estimate starts."""
-    steps: Vector = exponent / np.maximum(_MIDDLES, 2.0)
-    return steps
+    return np.asarray(exponent / np.maximum(_MIDDLES, 2.0))
 
 
 def _axis(ends: tuple[int, int]) -> Vector:
@@ -205,8 +200,7 @@ def _axis(ends: tuple[int, int]) -> Vector:
     toe = np.log(np.maximum(above_black, 0.0) + _TOE) + np.minimum(above_black, 0.0) / _TOE
     shoulder = np.log(np.maximum(below_white, 0.0) + _SHOULDER)
     shoulder += np.minimum(below_white, 0.0) / _SHOULDER
-    axis: Vector = toe - _SHOULDER_SHARE * shoulder
-    return axis
+    return np.asarray(toe - _SHOULDER_SHARE * shoulder)
 
 
 def _roughness_rows(axis: Vector) -> Vector:
@@ -215,8 +209,7 @@ def _roughness_rows(axis: Vector) -> Vector:
     for _ in range(_ORDER):
         rows = np.diff(rows, axis=0) / np.diff(axis)[:, np.newaxis]
         axis = (axis[1:] + axis[:-1]) / 2.0
-    scaled: Vector = rows * np.sqrt(np.gradient(axis))[:, np.newaxis]
-    return scaled
+    return np.asarray(rows * np.sqrt(np.gradient(axis))[:, np.newaxis])
 
 
 def _kink_weights(rows: Vector, steps: Vector) -> Vector:

@@ -29,13 +29,13 @@ Result = TypeVar("Result")
 def each(
     pool: Executor | None, work: Callable[[Item], Result], items: Iterable[Item]
 ) -> list[Result]:
-    """Do the same work on several items.
+    """Do the same work on several items, in the threads of a pool if there is one.
 
     Parameters
     ----------
     pool : Executor or None
-        Threads to work in (numpy and OpenCV release the interpreter's lock); None: the caller's.
     work : callable
+        numpy and OpenCV, which release the interpreter's lock.
     items : iterable
     """
     return list(map(work, items) if pool is None else pool.map(work, items))
@@ -43,41 +43,26 @@ def each(
 
 @dataclass(frozen=True, eq=False)
 class BracketSamples:
-    """Places of one bracket, each seen in all of its exposures.
-
-    Parameters
-    ----------
-    codes : ndarray, shape (P, N, C), uint8
-        The pixel's codes as they are in the files, exposures in the order of `exposure_times`.
-    exposure_times : ndarray, shape (N,), float64
-        Positive, strictly ascending; any unit.
-    positions : ndarray, shape (P, 2), int32
-        Row and column in the picture.
-    levels : ndarray, shape (P, N, C), float32, optional
-        Mean code of the surroundings, moved places followed; NaN where they cannot be used.
-        None: only the bare codes are known.
-    roughness : ndarray, shape (P, N, C), float16, optional
-        Standard deviation of the codes around the place.
-    motion : ndarray, shape (N, 2), float32, optional
-        Median displacement (rows, columns) of the places in each exposure, pixels.
-    white : ndarray, shape (C,), uint8, optional
-        Codes from which on the pictures are white.
-    disc : SkyDisc, optional
-        What the places were taken from; None: from the whole picture, or from a mask.
-    """
+    """Places (P) of one bracket, each seen in all of its exposures (N) and channels (C)."""
 
     codes: Codes
+    """The pixel's codes as they are in the files, shape (P, N, C)."""
     exposure_times: Vector
+    """Strictly ascending; any unit."""
     positions: NDArray[np.int32]
+    """Row and column in the picture, shape (P, 2)."""
     levels: Floats | None = None
+    """Mean code of the surroundings, moved places followed; NaN where they cannot be used."""
     roughness: NDArray[np.float16] | None = None
+    """Standard deviation of the codes around the place; shape as of codes and levels."""
     motion: Floats | None = None
+    """Median displacement (rows, columns) of the places in each exposure, pixels; (N, 2)."""
     white: Codes | None = None
+    """Codes from which on the pictures are white, shape (C,)."""
     disc: SkyDisc | None = None
+    """What the places were taken from; None: from the whole picture, or from a mask."""
 
     def __post_init__(self) -> None:
-        if self.codes.ndim != 3 or self.codes.dtype != np.uint8:
-            raise ValueError("sample codes must be uint8 of shape (P, N, C)")
         check_times(self.exposure_times)
         if self.codes.shape[1] != len(self.exposure_times):
             raise ValueError(
@@ -85,10 +70,6 @@ class BracketSamples:
             )
         if (np.diff(self.exposure_times) <= 0).any():
             raise ValueError("exposure times of samples must ascend")
-        for name in ("levels", "roughness"):
-            values = getattr(self, name)
-            if values is not None and values.shape != self.codes.shape:
-                raise ValueError(f"sample {name} must have the shape of the codes")
 
     @property
     def count(self) -> int:

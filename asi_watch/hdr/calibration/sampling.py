@@ -116,11 +116,7 @@ def _checked_frames(images: Sequence[Codes], times: Vector, mask: Flags | None) 
     if len(images) != len(times):
         raise ValueError(f"{len(images)} images but {len(times)} exposure times")
     shape = images[0].shape
-    if len(shape) != 3:
-        raise ValueError(f"images must have shape (H, W, C), got {shape}")
     for image in images:
-        if image.dtype != np.uint8:
-            raise ValueError(f"images must be uint8, got {image.dtype}")
         if image.shape != shape:
             raise ValueError(f"images of a bracket differ in shape: {shape} and {image.shape}")
     if mask is not None and mask.shape != shape[:2]:
@@ -161,10 +157,13 @@ def _by_chance(allowed: Indices, count: int, rng: np.random.Generator) -> Indice
 
 def _by_histogram(frame: Codes, allowed: Indices, count: int, rng: np.random.Generator) -> Indices:
     """As many places from each code of the mean channel, as far as the picture has them."""
+    if count >= allowed.size:
+        return allowed
     mean = (_total(frame, allowed) // frame.shape[2]).astype(np.uint8)
-    wanted = _in_turn(np.bincount(mean, minlength=CODES), count)
     shuffled = rng.permutation(allowed.size)
-    return allowed[_first_of_each(shuffled, mean[shuffled], wanted)]
+    mean = mean[shuffled]
+    turn = _rank(mean) * CODES + mean  # the codes give a place each in turn
+    return allowed[shuffled[np.argpartition(turn, count)[:count]]]
 
 
 def _by_flatness(
@@ -196,26 +195,13 @@ def _by_flatness(
     wanted = _in_proportion(np.bincount(group, minlength=_GROUPS), count)
     # The best first: seen in enough exposures, then flat.
     best = np.lexsort((roughness, -np.minimum(useful, _ENOUGH)))
-    return crowd[_first_of_each(best, group[best], wanted)]
+    return np.asarray(crowd[best[_rank(group[best]) < wanted[group[best]]]])
 
 
 def _total(frame: Codes, index: Indices) -> NDArray[np.int64]:
     """Sum of the channels."""
     pixels = frame.reshape(-1, frame.shape[2]).take(index, axis=0)
     return np.asarray(pixels.sum(axis=1, dtype=np.int64))
-
-
-def _in_turn(sizes: Indices, count: int) -> Indices:
-    """How many of each class make `count` when every class that has any left gives in turn."""
-    left = np.sort(sizes)
-    # With the classes that are used up behind them, the others have given `rounds` each.
-    before = np.cumsum(left) - left
-    rounds = (min(count, int(sizes.sum())) - before) // np.arange(sizes.size, 0, -1)
-    full = int(rounds[np.argmax(rounds < left)]) if (rounds < left).any() else int(left[-1])
-    wanted: Indices = np.minimum(sizes, full)
-    extra = np.flatnonzero(sizes > full)[: max(0, count - int(wanted.sum()))]
-    wanted[extra] += 1
-    return wanted
 
 
 def _in_proportion(sizes: Indices, count: int) -> Indices:
@@ -227,14 +213,13 @@ def _in_proportion(sizes: Indices, count: int) -> Indices:
     return wanted
 
 
-def _first_of_each(
-    members: Indices, classes: NDArray[np.unsignedinteger], wanted: Indices
-) -> Indices:
-    """The first so many members of each class, in the order given."""
-    by_class = np.argsort(classes, kind="stable")
-    sizes = np.bincount(classes, minlength=len(wanted))
-    rank = np.arange(classes.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return members[by_class[rank < np.repeat(wanted, sizes)]]
+def _rank(classes: NDArray[np.unsignedinteger]) -> Indices:
+    """How many members of its class come before each member, in the order given."""
+    sizes = np.bincount(classes)
+    rank = np.empty(classes.size, dtype=np.int64)
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank[np.argsort(classes, kind="stable")] = np.arange(classes.size) - first
+    return rank
 
 
 def read_levels(
@@ -253,7 +238,6 @@ def read_levels(
     white : ndarray, shape (C,), uint8, optional
         Codes from which on pixels are clipped; without it only those near 255.
     pool : Executor, optional
-        Threads to work in.
 
     Returns
     -------

@@ -261,8 +261,7 @@ def _with_mean_ends(
     above = curve[last] + SMALLEST_STEP * np.arange(1, CODES - last)
     ended[:first] = np.minimum(ended[:first], below)
     ended[last + 1 :] = np.maximum(ended[last + 1 :], above)
-    rooted: Vector = ended - ended[ANCHOR]
-    return rooted
+    return np.asarray(ended - ended[ANCHOR])
 
 
 def _straight_on(curve: Vector, high_clip: int) -> Vector:

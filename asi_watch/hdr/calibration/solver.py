@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.samples import CODES, Observations
+from asi_watch.hdr.calibration.samples import CODES, Codes, Flags, Observations, Vector
 
 ANCHOR = CODES // 2
 # Smallest rise of ln exposure from one code to the next: survives float32, is nothing in stops.
@@ -24,28 +24,7 @@ _REFERENCE_PLACES = 10_000
 _CHUNK = 1 << 15
 _MAX_ROUNDS = 60
 
-Vector = NDArray[np.float64]
 Table = NDArray[np.floating]
-
-
-def weight_of_codes(weight_type: str) -> Vector:
-    """Weight of every code, highest in the middle, the scale that of the triangle (≤ 127.5).
-
-    Parameters
-    ----------
-    weight_type : {"triangle", "sine"}
-
-    Raises
-    ------
-    ValueError
-        Unknown weight type.
-    """
-    z = np.arange(CODES, dtype=np.float64)
-    if weight_type == "triangle":
-        return np.where(z <= 127.5, z, 255.0 - z)
-    if weight_type == "sine":
-        return (np.cos(2.0 * np.pi * z / 255.0 - np.pi) + 1.0) * 63.75
-    raise ValueError(f"weight type '{weight_type}' is unknown: use 'triangle' or 'sine'")
 
 
 def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[Vector, int]:
@@ -64,7 +43,7 @@ def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[V
     g : ndarray, shape (256,)
         g(128) = 0, rising everywhere.
     repairs : int
-        Steps that the monotone constraint held up.
+        As of `solve_monotone`.
     """
     equations = NormalEquations()
     squared = weight**2
@@ -78,8 +57,7 @@ def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[V
 
 def chunks(table: Observations) -> Iterator[Observations]:
     """The table in pieces of bounded size."""
-    for start in range(0, len(table.codes), _CHUNK):
-        yield table.part(slice(start, start + _CHUNK))
+    return (table.part(slice(k, k + _CHUNK)) for k in range(0, len(table.codes), _CHUNK))
 
 
 @dataclass
@@ -89,7 +67,7 @@ class NormalEquations:
     matrix: Vector = field(default_factory=lambda: np.zeros((CODES, CODES)))
     vector: Vector = field(default_factory=lambda: np.zeros(CODES))
 
-    def add(self, codes: NDArray[np.uint8], targets: Table, weights: Table) -> None:
+    def add(self, codes: Codes, targets: Table, weights: Table) -> None:
         """Add pixels: rows √weight · (g(code) − ln E − target), ln E of each pixel eliminated.
 
         Parameters
@@ -122,8 +100,7 @@ class NormalEquations:
 def smoothness_matrix(row_weights: Vector) -> Vector:
     """Penalty matrix of Σ (row_weights(z) · g″(z))² over the inner codes."""
     rows = np.diff(np.eye(CODES), n=2, axis=0) * row_weights[1:-1, np.newaxis]
-    penalty: Vector = rows.T @ rows
-    return penalty
+    return np.asarray(rows.T @ rows)
 
 
 def anchored(matrix: Vector) -> Vector:
@@ -131,16 +108,6 @@ def anchored(matrix: Vector) -> Vector:
     fixed = matrix.copy()
     fixed[ANCHOR, ANCHOR] += max(1.0, float(np.trace(matrix)) / CODES)
     return fixed
-
-
-def is_monotone(log_response: ArrayLike) -> bool:
-    """Tell whether every channel of g(z) rises strictly with every code.
-
-    Parameters
-    ----------
-    log_response : array_like, shape (256,) or (256, C)
-    """
-    return bool((np.diff(np.asarray(log_response), axis=0) > 0).all())
 
 
 def solve_monotone(matrix: Vector, vector: Vector) -> tuple[Vector, int]:
@@ -177,7 +144,7 @@ def solve_monotone(matrix: Vector, vector: Vector) -> tuple[Vector, int]:
     return curve, int(bound.sum())
 
 
-def _pivot(system: Vector, target: Vector, bound: NDArray[np.bool_]) -> Vector:
+def _pivot(system: Vector, target: Vector, bound: Flags) -> Vector:
     """Exchange increments between bound (0) and free until the optimality conditions hold."""
     solution = np.zeros(len(target))
     tolerance = 1e-10 * float(np.abs(target).max(initial=1e-300))

@@ -274,8 +274,7 @@ def _solve(design: Floats, target: Floats, weights: Floats, steps: Vector, hold:
     matrix[0, 0] += everything  # the free constant of g
     own = np.arange(knots, knots + len(hold))
     matrix[own, own] += everything * hold
-    solution: Vector = np.linalg.solve(matrix, vector)
-    return solution
+    return np.asarray(np.linalg.solve(matrix, vector))
 
 
 def _limited(knots: Vector, steps: Vector) -> Vector:
