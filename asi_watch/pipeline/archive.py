@@ -195,10 +195,8 @@ def merge_archive(
     merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
     _doubts_of_names(brackets, summary)
     started = time.monotonic()
-    with progress("merging", len(brackets)) as advance:
-        for outcome in merge_all(brackets, merger, count):
-            summary.add(outcome)
-            advance()
+    for outcome in merge_all(brackets, merger, count):
+        summary.add(outcome)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -211,11 +209,11 @@ def _doubts_of_names(brackets: Sequence[ArchiveBracket], summary: ArchiveSummary
     summary.doubts = found.doubts_of_brackets(brackets) + ([label] if label else [])
     lacking = [b for b in brackets if b.missing]
     summary.incomplete = [(b.slot, b.missing) for b in lacking]
-    for bracket in lacking[:SHOWN]:
-        times = ", ".join(f"{time:g}" for time in bracket.missing)
-        log.warning("bracket %s: the exposure of %s µs is missing", bracket.slot, times)
-    if len(lacking) > SHOWN:
-        log.warning("and %d more brackets with missing exposures", len(lacking) - SHOWN)
+    times = {b.slot: ", ".join(f"{time:g}" for time in b.missing) for b in lacking}
+    found.log_first(
+        [f"bracket {slot}: the exposure of {us} µs is missing" for slot, us in times.items()],
+        "brackets with missing exposures",
+    )
 
 
 class BracketMerger:
@@ -333,13 +331,13 @@ class BracketMerger:
 
 
 def merge_all(
-    brackets: Iterable[ArchiveBracket], merger: BracketMerger, workers: int
+    brackets: Sequence[ArchiveBracket], merger: BracketMerger, workers: int
 ) -> Iterator[BracketOutcome]:
-    """Merge brackets one after the other or in threads; yields them in the order they are done.
+    """Merge brackets, showing and logging what becomes of them, in the order they are done.
 
     Parameters
     ----------
-    brackets : iterable of ArchiveBracket
+    brackets : sequence of ArchiveBracket
     merger : BracketMerger
     workers : int
         Threads; 0 and 1 merge in the calling thread.
@@ -354,9 +352,11 @@ def merge_all(
     check_workers(workers)
     logged: Counter[str] = Counter()
     outcomes = map(one, brackets) if workers <= 1 else _in_threads(one, brackets, workers)
-    for outcome in outcomes:
-        log_outcome(outcome, logged)
-        yield outcome
+    with progress("merging", len(brackets)) as advance:
+        for outcome in outcomes:
+            log_outcome(outcome, logged)
+            yield outcome
+            advance()
     for note, times in logged.items():
         if times > SHOWN:
             log.warning("and %d more brackets: %s", times - SHOWN, note)
@@ -384,7 +384,7 @@ def log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
 
 
 def check_workers(workers: int) -> None:
-    """Raise `ValueError` if that is no number of threads: a whole number, not negative.
+    """Raise ValueError if that is no number of threads.
 
     Parameters
     ----------
@@ -397,7 +397,7 @@ def check_workers(workers: int) -> None:
 def check_products(
     settings: MergeSettings, curves: Sequence[ResponseCurve], products: Sequence[ProductSpec]
 ) -> None:
-    """Refuse (ValueError) what does not go together, before any work is done.
+    """Refuse (ValueError) what does not go together.
 
     Parameters
     ----------

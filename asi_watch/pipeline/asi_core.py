@@ -39,7 +39,6 @@ from asi_watch.pipeline.curves import (
 from asi_watch.pipeline.find_brackets import EXPOSURE_AT_END as _EXPO_RE
 from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.find_brackets import exposure_of_name as _parse_exposure_from_name
-from asi_watch.pipeline.progress import progress
 from asi_watch.products.encode import encode_merge
 from asi_watch.products.publish import OutputFolder
 from asi_watch.products.spec import Format, ProductSpec
@@ -109,8 +108,7 @@ def create_and_save_hdr(
 ) -> None:
     """Merge images of one bracket and save the result, whole or not at all.
 
-    Images that make no bracket raise BracketError, other arguments that do not fit ValueError, a
-    file that cannot be written PublishError.
+    Raises BracketError, PublishError, or ValueError where an argument does not fit.
 
     Parameters
     ----------
@@ -118,9 +116,8 @@ def create_and_save_hdr(
     exposure_times : iterable of float
         One per image, microseconds.
     output_path : str or Path
-        The suffix chooses what is written: ``.jpg`` an 8-bit picture, ``.png`` and ``.jp2`` a
-        16-bit picture, ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per
-        millisecond). Missing folders are made.
+        The suffix chooses: ``.jpg`` an 8-bit picture, ``.png`` and ``.jp2`` a 16-bit picture,
+        ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per millisecond).
     **kwargs_merging
         Those of `asi_watch.hdr.merging.MergeSettings`, with `algorithm="debevec"` unless given,
         `response` (g(z) in the ln domain, (256, C), or a curve), its `channel_order` ("BGR" or
@@ -187,18 +184,13 @@ def process_timestamp(
 ) -> bool:
     """Merge all images of one timestamp.
 
-    True when the picture is in its place. A failure is never hidden behind False: an AsiWatchError
-    says why there is no picture, with the file.
+    True when the picture is in its place; else an AsiWatchError says why, with the file.
 
     Parameters
     ----------
     timestamp_group : (timestamp, Series)
-        As ``asi_files.groupby(level=0)`` gives them: values are paths relative to `root_dir`,
-        the last level of the index is the exposure time in microseconds. Else TypeError.
-    root_dir, target_dir : str or Path
-        The picture is written as ``%Y%m%d%H%M%S_hdr.jpg`` below `target_dir`, in the sub-folder
-        of the image taken first.
-    **kwargs_merging
+        As ``asi_files.groupby(level=0)`` gives them. Else TypeError.
+    root_dir, target_dir, **kwargs_merging
         As for `process_hdr_series`.
     """
     if not isinstance(timestamp_group, tuple) or len(timestamp_group) != 2:
@@ -223,17 +215,17 @@ def process_hdr_series(
 ) -> pd.Series[Any]:
     """Merge a table of images.
 
-    Gives a Series named `created_hdr`: for each timestamp the path of its HDR file (`target_dir`
-    included), None where it could not be made, for a reason that is in the log.
+    Gives a Series named `created_hdr`: for each timestamp the path of its HDR file, None where it
+    could not be made, for a reason that is in the log.
 
     Parameters
     ----------
     asi_files : Series
-        Index (timestamp, exposure time in microseconds), values paths relative to `root_dir`. A
-        row without a path is named in the log, and its bracket merged without it; a row without a
-        timestamp is named and left out. Else TypeError or ValueError.
+        Index (timestamp, exposure time in microseconds), values paths relative to `root_dir`;
+        rows that lack one of them are named in the log. Else TypeError or ValueError.
     root_dir, target_dir : str or Path
-        Sub-folders below `root_dir` are kept below `target_dir`.
+        Pictures are written as ``%Y%m%d%H%M%S_hdr.jpg`` below `target_dir`, in the sub-folder of
+        their bracket's first image.
     n_workers : int
         Threads; 0 merges in the calling thread.
     **kwargs_merging
@@ -255,11 +247,9 @@ def process_hdr_series(
         except AsiWatchError as error:
             log.warning("bracket %s not merged: %s", timestamp, error)
     found.log_superseded(brackets)
-    with progress("merging", len(brackets)) as advance:
-        for outcome in archive.merge_all(brackets, merger, n_workers):
-            if outcome.products:
-                made[outcome.slot] = os.fspath(outcome.products[0])
-            advance()
+    for outcome in archive.merge_all(brackets, merger, n_workers):
+        if outcome.products:
+            made[outcome.slot] = os.fspath(outcome.products[0])
     index = pd.Index(timestamps, name=table.index.names[0])
     paths = [made.get(_slot_of_timestamp(timestamp)) for timestamp in timestamps]
     return pd.Series(paths, index=index, name="created_hdr", dtype=object)
@@ -274,22 +264,21 @@ def process_directory(
 ) -> None:
     """Make an HDR image of every bracket in a directory.
 
-    One bad bracket never stops the rest: it is logged with its reason, and at the end a summary
-    is logged (as a warning if anything was amiss). A missing folder, one without usable images
-    (BracketError), a bad curve (ResponseFileError) and impossible arguments (ValueError) raise.
+    One bad bracket never stops the rest: it is logged with its reason, and a summary at the end.
+    A missing folder, one without usable images (BracketError), a bad curve (ResponseFileError) and
+    impossible arguments (ValueError) raise.
 
     Parameters
     ----------
     directory : str or Path
         Images named ``YYYYmmddHHMMSS_<EXPO>.<ext>``, sub-folders included.
     save_dir : str or Path
-        The images are written as ``%Y%m%d%H%M%S_hdr.jpg`` below it, in the sub-folder of their
-        bracket's first image. It may be `directory` or lie in it.
+        As in `process_hdr_series`; it may be `directory` or lie in it.
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``.
     response_file : str or Path, optional
-        The camera's response curve. Without one, and without `response`, a curve is calibrated
-        from the directory itself, in memory, and the log says so.
+        Without one, and without `response`, a curve is calibrated from the directory itself, in
+        memory, and the log says so.
     **kwargs
         Those of `create_and_save_hdr`, with `algorithm="debevec_custom"` unless given. Further:
         `n_workers` (threads; default one per core), `leave_out_unreadable` (merge what is left of

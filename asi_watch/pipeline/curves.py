@@ -31,8 +31,6 @@ from asi_watch.products.publish import OutputFolder
 
 log = logging.getLogger(__name__)
 
-_WARNINGS_SHOWN = 6
-
 
 # --- files ----------------------------------------------------------------------------------------
 
@@ -207,8 +205,8 @@ def calibrate_camera(
 ) -> NDArray[np.float32]:
     """Calibrate a camera's response (Debevec and Malik 1997) from brackets in a directory.
 
-    Gives g(z) in the ln domain, shape (256, 1, C), g(128) = 0, channels in BGR order, rising. A
-    missing folder, no usable bracket (BracketError) and impossible values (ValueError) raise.
+    Gives g(z) in the ln domain, shape (256, 1, C), g(128) = 0, channels in BGR order, rising.
+    A missing folder, no usable bracket (BracketError), impossible values (ValueError) raise.
 
     Parameters
     ----------
@@ -225,7 +223,6 @@ def calibrate_camera(
     smoothness : float
         λ; means the same for any number of samples.
     weight_type : {"triangle", "sine"}
-        Weights of the codes.
     low_clip, high_clip : int
         Codes outside are not used.
     seed : int, optional
@@ -233,8 +230,7 @@ def calibrate_camera(
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``.
     sky_disc : "auto", (x, y, radius) or None
-        Where places are taken from: inside the disc that a fisheye's pictures show (all of the
-        picture if they show none), inside a given one (pixels), or anywhere.
+        Places are taken inside the disc that the pictures show, a given one (pixels), or anywhere.
     """
     choices = CalibrationChoices(
         samples_per_image=samples_per_image,
@@ -249,27 +245,22 @@ def calibrate_camera(
     )
     rules = ArchiveRules(round_to=found.slot_length(round_ts_to))
     done = calibrate_archive(image_dir, rules, choices)
-    where = shown(os.fspath(image_dir))
-    log_warnings(done, where)
-    curve = done.curve(where, round_ts_to=round_ts_to)
+    log_warnings(done, shown(os.fspath(image_dir)))
+    curve = done.curve(shown(os.fspath(image_dir)), round_ts_to=round_ts_to)
     save_response_curve(response_file, curve.log_response, dict(curve.metadata))
     return np.array(curve.log_response)[:, np.newaxis, :]
 
 
 def log_warnings(done: CalibratedCurve, where: str) -> None:
-    """Log the first warnings of a calibration.
+    """Log the first warnings of a calibration from `where`.
 
     Parameters
     ----------
     done : CalibratedCurve
     where : str
-        What it was calibrated from, ready to be shown.
     """
-    warnings = done.calibration.report.warnings
-    for warning in warnings[:_WARNINGS_SHOWN]:
-        log.warning("the curve calibrated from %s: %s", where, warning)
-    if len(warnings) > _WARNINGS_SHOWN:
-        log.warning("and %d more warnings; calibrate shows all", len(warnings) - _WARNINGS_SHOWN)
+    lines = [f"the curve calibrated from {where}: {w}" for w in done.calibration.report.warnings]
+    found.log_first(lines, "warnings; calibrate shows all")
 
 
 def calibrate_archive(

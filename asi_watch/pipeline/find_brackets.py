@@ -412,16 +412,28 @@ def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
     ----------
     brackets : sequence of ArchiveBracket
     """
-    pairs = [pair for bracket in brackets for pair in bracket.superseded]
-    for loser, winner in pairs[:SHOWN]:
-        log.warning(
-            "%s is not used unless %s cannot be read, which has the same exposure time and %s",
-            shown(loser.path),
-            shown(winner.path),
-            "was written later" if winner.newer_than(loser) else "belongs to the bracket merged",
-        )
-    if len(pairs) > SHOWN:
-        text = "and %d more files that are not used, for the same reasons"
-        log.warning(text, len(pairs) - SHOWN)
+    lines = [
+        f"{shown(loser.path)} is not used unless {shown(winner.path)} cannot be read, which has the"
+        " same exposure time and"
+        f" {'was written later' if winner.newer_than(loser) else 'belongs to the bracket merged'}"
+        for bracket in brackets
+        for loser, winner in bracket.superseded
+    ]
+    log_first(lines, "files that are not used, for the same reasons")
     for doubt in doubts_of_brackets(brackets):
         log.warning("%s", doubt)
+
+
+def log_first(lines: Sequence[str], others: str) -> None:
+    """Warn with the first of many lines, and count the others.
+
+    Parameters
+    ----------
+    lines : sequence of str
+    others : str
+        What those that are not shown are.
+    """
+    for line in lines[:SHOWN]:
+        log.warning("%s", line)
+    if len(lines) > SHOWN:
+        log.warning("and %d more %s", len(lines) - SHOWN, others)
