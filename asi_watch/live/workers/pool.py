@@ -92,8 +92,7 @@ class _Queue:
 
     def begin(self) -> _Queued | None:
         """Take the most urgent job that may begin; None if there is none."""
-        ready = self._ready()
-        if not ready:
+        if not (ready := self.ready()):
             return None
         # Of one kind and step, the camera that was served longest ago.
         camera = min(ready, key=lambda c: (self._waiting[c][0].urgency[:2], self._served.get(c, 0)))
@@ -103,12 +102,7 @@ class _Queue:
         self._running.setdefault(camera, []).append(queued)
         return queued
 
-    @property
-    def has_ready(self) -> bool:
-        """True while a job waits for nothing but a thread."""
-        return bool(self._ready())
-
-    def _ready(self) -> list[str]:
+    def ready(self) -> list[str]:
         """Cameras with waiting jobs that may have one more running."""
         return [
             camera
@@ -206,20 +200,17 @@ class JobPool:
                     self._backlog.changed.notify_all()
 
     def _replace(self, queue: _Queue) -> bool:
-        if len(self._threads) >= self.most_running:
-            reason = f"{len(self._threads)} threads are the most"
-        else:
-            try:
-                self._start_thread(queue)
-            except RuntimeError as error:
-                reason = str(error)
-            else:
-                self._limit_logged = False
-                return True
-        if not self._limit_logged:
-            event(log, logging.ERROR, "hanging workers are not replaced", reason=reason)
-        self._limit_logged = True
-        return False
+        try:
+            if len(self._threads) >= self.most_running:
+                raise RuntimeError(f"{len(self._threads)} threads are the most")
+            self._start_thread(queue)
+        except RuntimeError as error:
+            if not self._limit_logged:
+                event(log, logging.ERROR, "hanging workers are not replaced", reason=str(error))
+            self._limit_logged = True
+            return False
+        self._limit_logged = False
+        return True
 
     def hanging(self, camera: str, now: float) -> Hanging | None:
         """Tell whether jobs of a camera hang."""
@@ -238,8 +229,7 @@ class JobPool:
 
     def join(self, timeout: float) -> bool:
         """Wait for the threads of a closed pool; False if `timeout` seconds were not enough."""
-        deadline = time.monotonic() + timeout
-        threads = list(self._threads)
+        deadline, threads = time.monotonic() + timeout, list(self._threads)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
@@ -288,7 +278,7 @@ class JobPool:
     def _may_begin(self, queue: _Queue) -> bool:
         if queue is self._live:
             return True
-        return self._live.busy + self._backlog.busy < self._workers and not self._live.has_ready
+        return self._live.busy + self._backlog.busy < self._workers and not self._live.ready()
 
 
 def _lower_priority() -> None:

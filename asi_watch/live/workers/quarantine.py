@@ -5,8 +5,7 @@ along, and would again after every restart. So every task of a worker is noted o
 runs. Tasks that were running when the process died are *suspects*: each of them runs alone from
 then on, and one that the process dies of again while nothing else ran has a *solitary failure*.
 With two of these it is quarantined: refused with the reason, and tried again after a day or when
-an operator asks for it. A death by memory (the kernel counted an out-of-memory kill) with a single
-task running counts twice. A task that ends is no suspect any more, so that a process killed from
+an operator asks for it. A task that ends is no suspect any more, so that a process killed from
 outside leaves no trace; nor does a power cut, after which the machine's boot id is another.
 """
 
@@ -41,7 +40,6 @@ _RECORD = 2048
 _MOST_RECORDS = 1024
 _LONGEST_FILE = 1 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_VMSTAT = Path("/proc/vmstat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +135,10 @@ class Quarantine:
     def forgive(self, camera: str, slot: datetime) -> None:
         """Forget the deaths of a bracket: an operator wants it tried again."""
         with self._lock:
-            of_bracket = [
-                key
-                for key, task in self._suspects.items()
-                if (task.camera, task.slot) == (camera, slot.isoformat())
-            ]
-            for key in of_bracket:
-                del self._suspects[key]
-            if of_bracket:
+            bracket = (camera, slot.isoformat())
+            kept = {k: t for k, t in self._suspects.items() if (t.camera, t.slot) != bracket}
+            if len(kept) < len(self._suspects):
+                self._suspects = kept
                 self._save()
 
     @contextmanager
@@ -156,15 +150,13 @@ class Quarantine:
     @contextmanager
     def running(self, task: Task) -> Iterator[None]:
         """Note a task for as long as it runs; a suspect waits until it can run alone."""
-        if not self.is_suspect(task):
-            with self._turns.beside_others(), self._noted(task):
-                yield
-            return
-        with self._turns.alone(), self._noted(task):
+        suspect = self.is_suspect(task)
+        with self._turns.alone() if suspect else self._turns.beside_others(), self._noted(task):
             yield
-        with self._lock:
-            if self._suspects.pop(task.key, None) is not None:
-                self._save()
+        if suspect:
+            with self._lock:
+                if self._suspects.pop(task.key, None) is not None:
+                    self._save()
 
     # -- notes on disk ----------------------------------------------------------------------
 
@@ -192,22 +184,19 @@ class Quarantine:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         notes = os.open(path, flags, 0o600)
         try:
-            boot, kills = _boot_id(), _out_of_memory_kills()
+            boot = _boot_id()
             earlier = os.pread(notes, (_MOST_RECORDS + 1) * _RECORD, 0)
-            last_boot, _, last_kills = earlier[:_RECORD].rstrip(b"\0").partition(b"\n")
-            if last_boot == boot:
-                by_memory = last_kills not in (b"", b"%d" % kills)
-                self._charge(earlier[_RECORD:], by_memory=by_memory)
+            if earlier[:_RECORD].rstrip(b"\0").partition(b"\n")[0] == boot:
+                self._charge(earlier[_RECORD:])
             os.ftruncate(notes, 0)
             # Room that is there already cannot run out later.
-            first = b"%s\n%d" % (boot, kills)
-            os.pwrite(notes, first.ljust(_RECORD, b"\0") + bytes(len(self._free) * _RECORD), 0)
+            os.pwrite(notes, boot.ljust((1 + len(self._free)) * _RECORD, b"\0"), 0)
         except OSError:
             os.close(notes)
             raise
         self._notes = notes
 
-    def _charge(self, notes: bytes, *, by_memory: bool) -> None:
+    def _charge(self, notes: bytes) -> None:
         """Charge the death of the last process to what was running."""
         records = (
             notes[n : n + _RECORD].partition(b"\0")[0] for n in range(0, len(notes), _RECORD)
@@ -215,10 +204,8 @@ class Quarantine:
         running = [task for task in map(_from_record, records) if task is not None]
         for found in (task for task in running if task.key != _RECORDING):
             before = self._suspects.get(found.key)
-            deaths = 0 if before is None else before.deaths
             # Only what ran alone is surely at fault; a first time may be anybody's kill.
-            if len(running) == 1:
-                deaths += SOLITARY_FAILURES if by_memory else before is not None
+            deaths = before.deaths + (len(running) == 1) if before else 0
             task = self._suspects[found.key] = replace(found, deaths=deaths, at=time.time())
             quarantined = deaths >= SOLITARY_FAILURES
             event(
@@ -228,7 +215,6 @@ class Quarantine:
                 camera=task.camera,
                 slot=task.slot,
                 what=task.what,
-                out_of_memory=True if by_memory else None,
                 solitary_failures=task.deaths,
                 quarantined="for a day, or until: asi-watch retry" if quarantined else None,
             )
@@ -253,15 +239,6 @@ def _boot_id() -> bytes:
         return b"unknown"
 
 
-def _out_of_memory_kills() -> int:
-    """How many processes of this machine the kernel has killed for want of memory."""
-    try:
-        counts = dict(line.split(" ", 1) for line in _VMSTAT.read_text().splitlines())
-        return int(counts.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0
-
-
 def _as_record(task: Task) -> bytes:
     # Names are bounded, paths are not: the key alone tells tasks apart.
     short = replace(task, what=task.what[:120])
@@ -284,11 +261,9 @@ def _read_suspects(path: Path) -> dict[str, Task]:
     try:
         with path.open("rb") as file:
             listed = json.loads(file.read(_LONGEST_FILE))
-    except (OSError, ValueError, RecursionError):
+        tasks = [_from_record(json.dumps(one).encode()) for one in listed]
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
-    if not isinstance(listed, list):
-        return {}
-    tasks = [_from_record(json.dumps(one).encode()) for one in listed]
     return {task.key: task for task in tasks if task is not None}
 
 
@@ -314,7 +289,7 @@ class Turns:
         """Run while others do, but not while one runs alone or waits to."""
         with self._changed:
             self._wait_until(lambda: not (self._in(self._alone) or self._want_alone))
-            turn = _begin(self._beside)
+            turn = self._begin(self._beside)
         try:
             yield
         finally:
@@ -327,7 +302,7 @@ class Turns:
             self._want_alone += 1
             self._wait_until(lambda: not (self._in(self._alone) or self._in(self._beside)))
             self._want_alone -= 1
-            turn = _begin(self._alone)
+            turn = self._begin(self._alone)
         try:
             yield
         finally:
@@ -336,6 +311,12 @@ class Turns:
     def _in(self, turns: dict[object, float]) -> bool:
         oldest = time.monotonic() - self._patience
         return any(since > oldest for since in turns.values())
+
+    @staticmethod
+    def _begin(turns: dict[object, float]) -> object:
+        turn = object()
+        turns[turn] = time.monotonic()
+        return turn
 
     def _end(self, turns: dict[object, float], turn: object) -> None:
         with self._changed:
@@ -347,9 +328,3 @@ class Turns:
         while not free() and (left := deadline - time.monotonic()) > 0:
             # Nobody notifies when the patience with a hanging task ends.
             self._changed.wait(min(left, 1.0))
-
-
-def _begin(turns: dict[object, float]) -> object:
-    turn = object()
-    turns[turn] = time.monotonic()
-    return turn

@@ -56,28 +56,6 @@ def test_two_solitary_failures_of_a_suspect_are_quarantined(tmp_path: Path) -> N
     assert notes.refusal(TWO) is None
 
 
-def test_a_death_by_memory_is_charged_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vmstat = tmp_path / "vmstat"
-    vmstat.write_text("pgfault 5\noom_kill 1\n")
-    monkeypatch.setattr(quarantine, "_VMSTAT", vmstat)
-    state = tmp_path / "state"
-    state.mkdir()
-    # Several ran: each runs alone next time. One of them dies so again: it is the one.
-    die_at(state, ONE, TWO)
-    vmstat.write_text("pgfault 9\noom_kill 2\n")
-    notes = Quarantine(state, 4)
-    assert (notes.is_suspect(ONE), notes.is_suspect(TWO)) == (True, True)
-    assert (notes.refusal(ONE), notes.refusal(TWO)) == (None, None)
-    notes.close()
-    die_at(state, TWO)
-    vmstat.write_text("oom_kill 3\n")
-    notes = Quarantine(state, 4)
-    assert notes.refusal(TWO) is not None
-    assert notes.refusal(ONE) is None
-
-
 def test_quarantine_ends_after_a_day_and_one_failure_more_renews_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
