@@ -342,12 +342,16 @@ class _Candidates:
 
 
 def _is_of_date(folder: PurePosixPath, slot: datetime) -> bool:
-    """Tell whether the last names of a path are of digits that begin with the year, or YYMMDD."""
+    """Tell whether the last names of a path are the date of a slot, or its beginning."""
     names = [*takewhile(_DATE_FOLDER.fullmatch, reversed(folder.parts))]
     digits = re.sub(r"\D", "", "".join(reversed(names)))
     # Folders may be named in another time zone than files, or by the evening before.
-    days = [slot + timedelta(hours=hours) for hours in (-36, -12, 0, 12, 36)]
-    return any(digits.startswith((f"{day:%Y}", f"{day:%y%m%d}")) for day in days)
+    hours = (slot + timedelta(hours=n) for n in range(-36, 37))
+    return any(
+        len(digits) >= least and f"{hour:{form}}".startswith(digits)
+        for hour in hours
+        for form, least in (("%Y%m%d%H", 4), ("%Y%j%H", 4), ("%y%m%d%H", 6))
+    )
 
 
 # -- do products stand? -----------------------------------------------------------------------

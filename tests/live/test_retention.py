@@ -646,7 +646,9 @@ def test_a_file_that_somebody_else_deleted_is_no_failure(
 # -- folders --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["192.168.1.10", "12", "07", "%m", "%d", "1/%H", "%m/%d"])
+@pytest.mark.parametrize(
+    "folder", ["192.168.1.10", "20.24.1.10", "12", "07", "%m", "%d", "1/%H", "%m/%d"]
+)
 def test_a_folder_that_is_not_made_anew_for_its_day_stays(archive: Archive, folder: str) -> None:
     archive.bracket(40, folder=folder)
     there = [p for p in (archive.folder / "in").rglob("*") if p.is_dir()]
