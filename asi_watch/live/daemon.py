@@ -96,7 +96,8 @@ class Daemon:
         try:
             with ExitStack() as stack:
                 self._lock_state_folder(stack)
-                if not self._wait_for_room():
+                asked, state_dir = lambda: self._stop_signals > 0, self._config.state_dir
+                if not wait_for_room(state_dir, _ROOM_TO_START, asked, self._alive):
                     return Stop("SIGTERM")
                 self._open(stack)
                 self._begin()
@@ -137,11 +138,6 @@ class Daemon:
         stack.callback(self._lock.release)
         # Left behind by a process that was killed; the folder is ours alone now.
         sweep_temporaries(path, recursive=True)
-
-    def _wait_for_room(self) -> bool:
-        return wait_for_room(
-            self._config.state_dir, _ROOM_TO_START, lambda: self._stop_signals > 0, self._alive
-        )
 
     def _open(self, stack: ExitStack) -> None:
         """Open what the daemon works with; it is closed in the reverse order."""

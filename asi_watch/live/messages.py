@@ -69,17 +69,15 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class MergeFailed:
-    """Merging or publishing failed.
-
-    `stale` names inputs that changed or vanished since they were read; with `permanent`, trying
-    again with the same inputs cannot help. With `blocked` the place it is written to is at fault
-    (full, read-only, gone): that is no attempt of the bracket's.
-    """
+    """Merging or publishing failed."""
 
     reason: str
     stale: tuple[str, ...] = ()
+    """Inputs that changed or vanished since they were read."""
     permanent: bool = False
+    """The same inputs will fail again."""
     blocked: bool = False
+    """The place it is written to is at fault (full, read-only, gone): that is no attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,17 +186,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class FolderRead:
-    """A folder has been read whole; its files went ahead in `Found` messages.
-
-    `folder` is relative to the watch folder, `mtime_ns` was taken before the folder was read. With
-    `skipped` it is the look-back of a first start: what came before was not reported, and need not
-    be.
-    """
+    """A folder has been read whole; its files went ahead in `Found` messages."""
 
     camera: str
     folder: str
+    """Relative to the watch folder."""
     mtime_ns: int
+    """As it was before the folder was read."""
     skipped: bool = False
+    """It is older than the look-back of a first start, and was not read."""
 
 
 @dataclass(frozen=True, slots=True)

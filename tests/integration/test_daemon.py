@@ -247,37 +247,6 @@ def test_a_short_bracket_is_merged_and_a_late_exposure_merges_it_again(
     assert len(list(site.output.rglob("*_hdr.jpg"))) == 1
 
 
-def test_a_late_exposure_is_ignored_if_so_configured(make_site: Callable[..., Site]) -> None:
-    site = make_site(bracket=SHORT | {"late": "ignore"})
-    # What is there before the start is of one scan: nothing of it is late.
-    site.take(0, range(4))
-    site.start()
-    site.until_published(0)
-    site.take(0, range(4, 5))
-
-    def noted() -> bool:
-        row = site.row(0)
-        return row is not None and row.late == 1
-
-    site.until(noted, "late exposure noted")
-    assert site.until_published(0).revision == 1
-
-
-def test_a_bracket_with_too_few_exposures_is_skipped_with_its_reason(
-    make_site: Callable[..., Site],
-) -> None:
-    site = make_site(bracket=SHORT)
-    site.take(0, range(2))
-    site.start()
-    site.until(lambda: site.row(0) is not None, "recorded")
-    row = site.row(0)
-    assert row is not None
-    assert row.state == "skipped"
-    assert row.reason is not None
-    assert "2 of 5" in row.reason
-    assert not site.product(0).exists()
-
-
 def test_a_half_file_waits_until_it_is_whole(site: Site) -> None:
     site.start()
     site.take(0, range(4))

@@ -335,7 +335,10 @@ class Collector:
             # A half file may have become whole without an event: look once more.
             bracket.final_look_done = True
             return [c for a in list(bracket.recoverable.values()) for c in bracket.look_at(a)]
-        if len(bracket.times) >= self._rules.min_exposures or _product_may_stand(bracket):
+        previous = bracket.previous
+        # The row says only that a revision failed: the earlier product may be there.
+        may_stand = previous is not None and previous.state == "failed" and previous.products
+        if may_stand or len(bracket.times) >= self._rules.min_exposures:
             return self._merge(bracket)
         return self._skip(bracket)
 
@@ -385,10 +388,7 @@ class Collector:
         previous = bracket.previous
         if previous is None or previous.state != "published":
             return self._skip(bracket, reason)
-        self.counters.late_ignored += 1
-        arrived = bracket.late - previous.late
-        left_out = bracket.abandon_revision(f"late: not merged, {reason}")
-        return [*_amend(bracket, *left_out, late=arrived), *self._advance(bracket)]
+        return [*self._abandon_revision(bracket, previous, reason), *self._advance(bracket)]
 
     def _skip(self, bracket: OpenBracket, refused: str | None = None) -> msg.Commands:
         self.counters.count_once("skipped", bracket.slot)
@@ -601,25 +601,24 @@ class Collector:
         if path not in {e.path for e in record.inputs}:
             return
         # A revision with fewer inputs would be worse than the product that stands.
-        self.counters.late_ignored += 1
-        arrived = bracket.late - record.late
-        left_out = bracket.abandon_revision(
-            f"late: not merged, since the earlier input {path} {what}"
-        )
         # A fallback product is final then: nobody need ask for it again.
         reason = None if record.reason == WITHOUT_CURVE else record.reason
-        bracket.previous = replace(record, reason=reason)
+        bracket.previous = record = replace(record, reason=reason)
+        why = f"since the earlier input {path} {what}"
+        yield from self._abandon_revision(bracket, record, why)
+
+    def _abandon_revision(
+        self, bracket: OpenBracket, record: BracketRecord, why: str
+    ) -> Iterator[msg.Command]:
+        """Let the published product stand; its row lists what came late."""
+        self.counters.late_ignored += 1
+        arrived = bracket.late - record.late
+        left_out = bracket.abandon_revision(f"late: not merged, {why}")
         yield from _amend(bracket, *left_out, late=arrived)
 
 
 def _identities(exposures: tuple[Exposure, ...]) -> set[tuple[str, msg.Signature]]:
     return {(e.path, e.signature) for e in exposures}
-
-
-def _product_may_stand(bracket: OpenBracket) -> bool:
-    """Tell whether a product may be there, of which the row says only that its revision failed."""
-    previous = bracket.previous
-    return previous is not None and previous.state == "failed" and bool(previous.products)
 
 
 def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> msg.Commands:

@@ -297,16 +297,17 @@ class Scheduler:
     def run(self, command: msg.ReadFile | msg.MergeBracket) -> None:
         """Read a file or merge a bracket; called in a worker thread."""
         if isinstance(command, msg.ReadFile):
-            self._read_done(command, self._read(command))
+            self._report(command, self._read(command))
         else:
-            self._merge_done(command, self._merge(command))
+            self._inbox.put(msg.MergeDone(self._camera, command.slot, self._merge(command)))
 
     def crashed(self, command: msg.ReadFile | msg.MergeBracket, error: Exception) -> None:
         """Report an unforeseen error; called in a worker thread."""
         if isinstance(command, msg.ReadFile):
-            self._read_done(command, msg.Unusable(f"reading it crashed: {error!r}", True, None))
+            self._report(command, msg.Unusable(f"reading it crashed: {error!r}", True, None))
         else:
-            self._merge_done(command, msg.MergeFailed(f"merging crashed: {error!r}"))
+            failed = msg.MergeFailed(f"merging crashed: {error!r}")
+            self._inbox.put(msg.MergeDone(self._camera, command.slot, failed))
 
     def _read(self, command: msg.ReadFile) -> msg.ReadOutcome:
         try:
@@ -328,13 +329,8 @@ class Scheduler:
         with self._quarantine.running(task):
             return self._worker.merge(command, time.monotonic())
 
-    def _read_done(self, command: msg.ReadFile, outcome: msg.ReadOutcome) -> None:
+    def _report(self, command: msg.ReadFile, outcome: msg.ReadOutcome) -> None:
         self._inbox.put(msg.ReadDone(self._camera, command.slot, command.path, outcome))
-
-    def _merge_done(
-        self, command: msg.MergeBracket, outcome: msg.MergeOutcome | msg.NoCurve
-    ) -> None:
-        self._inbox.put(msg.MergeDone(self._camera, command.slot, outcome))
 
 
 @dataclass(slots=True)
