@@ -48,17 +48,13 @@ _MAX_IDLE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class BracketOutcome:
-    """What became of one bracket: its products, if there are any, or the error.
-
-    `left_out` are exposures that are unreadable or contradict the others; with `stood` the
-    products were there already; `notes` say what makes them doubtful, and which are missing.
-    """
+    """What became of one bracket: its products, if there are any, or the error."""
 
     slot: datetime
     products: tuple[Path, ...]
-    left_out: tuple[Unusable, ...] = ()
-    stood: bool = False
-    notes: tuple[str, ...] = ()
+    left_out: tuple[Unusable, ...] = ()  # exposures: unreadable, or they contradict the others
+    stood: bool = False  # the products were there already
+    notes: tuple[str, ...] = ()  # what makes them doubtful, and which are missing
     error: AsiWatchError | None = None
 
 

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["progress"]
-
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -22,9 +20,8 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     Parameters
     ----------
     what : str
-        What is being done, e.g. "merging".
+        Such as "merging".
     total : int
-        How many steps there are.
     """
     if not sys.stderr.isatty():
         yield _lines(what, total)

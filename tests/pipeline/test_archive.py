@@ -107,6 +107,7 @@ def test_an_exposure_that_is_lost_is_no_matter_of_duplicates(tmp_path: Path) -> 
     assert (kept.merged, kept.left_out, kept.flawless) == (1, 1, False)
     found = read_provenance(tmp_path / "b" / products(tmp_path / "b")[0])
     assert (found.complete, len(found.sources)) == (False, 4)
+    assert [u.path.rpartition("/")[2] for u in found.unusable] == [paths[2].name]
     for path in paths[1:]:
         path.write_bytes(b"")
     few = merged(tmp_path, force=True)
@@ -158,17 +159,6 @@ def test_what_makes_products_doubtful_is_told_and_bounded(
     found = read_provenance(tmp_path / "b" / products(tmp_path / "b")[0])
     assert "_160.jpg" in found.unusable[0].path
     assert found.notes
-
-
-def test_hidden_files_and_copies_are_no_exposures(tmp_path: Path) -> None:
-    paths = write_bracket(tmp_path / "a", 1)
-    for path in paths:
-        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(4092))
-        path.with_name(f"{path.stem}_1.jpg").write_bytes(path.read_bytes())
-    summary = merged(tmp_path)
-    assert (summary.brackets, summary.merged, summary.left_out) == (1, 1, 0)
-    found = read_provenance(tmp_path / "b" / products(tmp_path / "b")[0])
-    assert [s.exposure_us for s in found.sources] == [float(us) for us in EXPOSURES]
 
 
 def test_an_impossible_size_costs_its_bracket_alone(tmp_path: Path) -> None:

@@ -188,15 +188,6 @@ def test_no_picture_is_invented(tmp_path: Path, images: list[Any], reason: str) 
     create_and_save_hdr(images, TIMES[:4], tmp_path / "b.png", algorithm="mertens")
 
 
-def test_times_in_the_wrong_order_are_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    save(tmp_path / "a.jpg", **CUSTOM)
-    assert caplog.text == ""
-    create_and_save_hdr(IMAGES, TIMES[::-1], tmp_path / "b.jpg", **CUSTOM)
-    assert "b.jpg: the images get darker as their exposure times rise" in caplog.text
-
-
 def test_an_unknown_keyword_is_an_error_of_python(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="gama"):
         save(tmp_path / "a.jpg", **CUSTOM, gama=2.0)

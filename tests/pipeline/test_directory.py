@@ -197,24 +197,6 @@ def test_one_bad_bracket_never_stops_the_rest(
     assert caplog.records[-1].levelno == logging.WARNING
 
 
-def test_what_is_left_of_a_bracket_is_merged_where_asked(archive: Path, tmp_path: Path) -> None:
-    broken = cut(archive)
-    summary = summarised(archive, tmp_path, leave_out_unreadable=True)
-    assert (summary.merged, summary.left_out, summary.flawless) == (4, 1, False)
-    noted = read_provenance(tmp_path / "b/2026/06/21/09/20260621090100_hdr.jpg")
-    assert len(noted.sources) == 4
-    assert [u.path.rpartition("/")[2] for u in noted.unusable] == [broken]
-    assert not noted.complete
-
-
-def test_too_little_left_is_not_merged(archive: Path, tmp_path: Path) -> None:
-    for path in write_bracket(archive, 3)[1:]:
-        path.write_bytes(b"x")
-    summary = summarised(archive, tmp_path, leave_out_unreadable=True)
-    assert (summary.merged, len(summary.failures)) == (3, 1)
-    assert "1 of 5 exposures are usable" in summary.failures[0][1]
-
-
 def summarised(archive: Path, tmp_path: Path, **kwargs: Any) -> ArchiveSummary:
     return merge_archive(
         archive,
