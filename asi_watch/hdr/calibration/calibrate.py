@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -72,7 +71,7 @@ def calibrate_response(
     robust: bool = True,
     pool: Executor | None = None,
 ) -> reporting.Calibration:
-    """Estimate the log response g(z) of a camera.
+    """Estimate the log response g(z) of a camera; ValueError if nothing usable is given.
 
     Parameters
     ----------
@@ -94,11 +93,6 @@ def calibrate_response(
         plain equations of Debevec and Malik on the bare codes.
     pool : Executor, optional
         Threads to work in.
-
-    Raises
-    ------
-    ValueError
-        No bracket, brackets that differ in channels, unusable settings, or no usable sample.
     """
     check_settings(smoothness, weight_type, low_clip, high_clip)
     channels = common_channels(samples)
@@ -122,28 +116,25 @@ def calibrate_response(
         fit = fitting.fit(agreeing)
         of_all, _ = fit.examine(used, pool)
         residuals, cloud = fit.examine(agreeing, pool)
-    checks = reporting.check_exposures(used, of_all, verdict)
-    places = sum(s.count for s in samples)
-    report = reporting.CalibrationReport(
-        brackets=len(samples),
-        samples=places,
+    report = reporting.make_report(
+        samples,
+        residuals,
+        reporting.check_exposures(used, of_all, verdict),
+        verdict,
         monotone_repairs=tuple(curve.repairs for curve in fit.curves),
-        exposures=checks,
-        time_doubts=verdict.suspects,
-        warnings=(
-            *reporting.report_warnings(places, residuals, verdict, checks),
-            *white_warnings(used, high_clip),
-        ),
+        warnings=white_warnings(used, high_clip),
         settings={
             "smoothness": smoothness,
             "weight_type": weight_type,
             "low_clip": low_clip,
             "high_clip": high_clip,
             "robust": robust,
-            **fit.facts(),
+            "method": fit.method,
+            "lowest_responsive_codes": [curve.clips[0] for curve in fit.curves],
+            "highest_responsive_codes": [curve.clips[1] for curve in fit.curves],
+            "made_from": ["levels" if curve.fine else "codes" for curve in fit.curves],
             "places_used": sum(s.count for s in used),
         },
-        **reporting.residual_facts(residuals),
     )
     return reporting.Calibration(fit.log_response, report, cloud)
 
@@ -157,17 +148,14 @@ def response_residual(
 ) -> float:
     """Robust residual of samples against a curve, in stops, the worst channel's.
 
+    ValueError if their numbers of channels differ, or no sample is usable.
+
     Parameters
     ----------
     log_response : array_like, shape (256, C)
     samples : sequence of BracketSamples
     low_clip, high_clip : int
         As in `calibrate_response`.
-
-    Raises
-    ------
-    ValueError
-        The curve has another number of channels than the samples, or no sample is usable.
     """
     curve = np.asarray(log_response, dtype=np.float64)
     channels = common_channels(samples)
@@ -211,15 +199,6 @@ class _Fit:
 
         residuals, cloud = zip(*each(pool, examined, range(len(self.curves))), strict=True)
         return residuals, cloud
-
-    def facts(self) -> dict[str, Any]:
-        """What the report's settings say of the method."""
-        return {
-            "method": self.method,
-            "lowest_responsive_codes": [curve.clips[0] for curve in self.curves],
-            "highest_responsive_codes": [curve.clips[1] for curve in self.curves],
-            "made_from": ["levels" if curve.fine else "codes" for curve in self.curves],
-        }
 
 
 @dataclass(frozen=True, eq=False)

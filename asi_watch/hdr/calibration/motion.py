@@ -31,6 +31,9 @@ def follow(
 ) -> Iterator[tuple[int, Floats]]:
     """Find the places of the middle exposure in all others.
 
+    Yields the number of every exposure once, the middle one first, and the places there, which may
+    lie outside the picture.
+
     Parameters
     ----------
     frames : sequence of ndarray, shape (H, W, C), uint8
@@ -39,13 +42,6 @@ def follow(
         Row and column in the middle exposure, `frames[len(frames) // 2]`.
     pool : Executor, optional
         Threads to work in.
-
-    Yields
-    ------
-    exposure : int
-        Every exposure once, the middle one first.
-    track : ndarray, shape (P, 2), float32
-        Row and column there; may lie outside the picture.
     """
     middle, last = len(frames) // 2, len(frames) - 1
     steps = [(n, n + 1) for n in range(middle, last)] + [(n, n - 1) for n in range(middle, 0, -1)]

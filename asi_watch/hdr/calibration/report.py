@@ -133,18 +133,13 @@ def channel_residuals(table: Observations, curve: NDArray[np.floating]) -> Chann
 
 
 def data_cloud(table: Observations, curve: NDArray[np.floating]) -> Floats:
-    """Give an even share of one channel's observations as points beside the curve.
+    """Give an even share of one channel's observations for `Calibration.cloud`: at most 3000.
 
     Parameters
     ----------
     table : Observations
     curve : ndarray, shape (256,)
         Rising.
-
-    Returns
-    -------
-    ndarray, shape (M, 2), float32
-        See `Calibration.cloud`; M ≤ 3000.
     """
     few = table.part(slice(None, None, max(1, -(-int(table.usable.sum()) // _CLOUD))))
     tables = CurveTables.of_curve(curve, _SMALLEST_STEP)
@@ -208,22 +203,53 @@ def _shifts(observations: Sequence[Floats]) -> tuple[Vector, Flags]:
     return shifts, enough & (np.abs(shifts) > _SUSPECT_STOPS) & one_side
 
 
-def report_warnings(
-    places: int,
+def make_report(
+    samples: Sequence[BracketSamples],
     residuals: Sequence[ChannelResiduals],
+    checks: tuple[ExposureCheck, ...],
     verdict: TimesVerdict,
-    checks: Sequence[ExposureCheck],
-) -> list[str]:
-    """Say what an operator should know: false times, no fitting curve, thin data.
+    **facts: Any,
+) -> CalibrationReport:
+    """Put a report together.
 
     Parameters
     ----------
-    places : int
-        Places sampled, all brackets together.
+    samples : sequence of BracketSamples
     residuals : sequence of ChannelResiduals
+        Of every channel.
+    checks : tuple of ExposureCheck
     verdict : TimesVerdict
-    checks : sequence of ExposureCheck
+    **facts
+        `monotone_repairs`, `settings` and `warnings` about the pictures.
     """
+    places = sum(s.count for s in samples)
+    far = [(np.abs(r.stops) > _OUTLIER_STOPS).sum() / max(r.stops.size, 1) for r in residuals]
+    by_code = (_grouped(r.stops, r.codes, CODES) for r in residuals)
+    warnings = (
+        *_time_warnings(residuals, verdict, checks),
+        *_coverage_warnings(places, residuals),
+        *facts.pop("warnings"),
+    )
+    return CalibrationReport(
+        brackets=len(samples),
+        channels=len(residuals),
+        samples=places,
+        samples_per_code=tuple(tuple(r.counts.tolist()) for r in residuals),
+        extrapolated=tuple(_runs(r.counts == 0) for r in residuals),
+        residual_stops=tuple(r.spread() for r in residuals),
+        outlier_share=float(np.mean(far)),
+        exposures=checks,
+        residual_by_code=tuple(tuple(map(_spread, codes)) for codes in by_code),
+        time_doubts=verdict.suspects,
+        warnings=warnings,
+        **facts,
+    )
+
+
+def _time_warnings(
+    residuals: Sequence[ChannelResiduals], verdict: TimesVerdict, checks: Sequence[ExposureCheck]
+) -> list[str]:
+    """Say so when no curve fits the whole set, and which exposures do not fit it."""
     warnings = []
     if verdict.suspects:
         ways = [
@@ -245,44 +271,26 @@ def report_warnings(
             " times cannot be true, or the exposures do not show one scene through one fixed tone"
             " curve"
         )
-    warnings += [
+    return warnings + [
         f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
         f"the images fit {c.time_factor:.2f} times that"
         for c in checks
         if c.suspect
     ]
+
+
+def _coverage_warnings(places: int, residuals: Sequence[ChannelResiduals]) -> list[str]:
+    """Say so when a curve stands on few places, or on few codes of a channel."""
     codes = [int((r.counts > 0).sum()) for r in residuals]
-    if places < _FEWEST_PLACES or min(codes) < _FEWEST_CODES:
-        poorest = int(np.argmin(codes))
-        name = ("blue", "green", "red")[poorest] if len(codes) == 3 else "grey"
-        warnings.append(
-            f"thin data: {places} places, and in {name} {int(residuals[poorest].counts.sum())}"
-            f" observations at {codes[poorest]} of {CODES} codes; between and beyond these the"
-            " curve is a guess"
-        )
-    return warnings
-
-
-def residual_facts(residuals: Sequence[ChannelResiduals]) -> dict[str, Any]:
-    """Give the fields of a report that are about residuals and coverage, by name.
-
-    Parameters
-    ----------
-    residuals : sequence of ChannelResiduals
-    """
-    far = [
-        float(np.mean(np.abs(r.stops) > _OUTLIER_STOPS)) if r.stops.size else 0.0 for r in residuals
+    worst = int(np.argmin(codes))
+    if places >= _FEWEST_PLACES and codes[worst] >= _FEWEST_CODES:
+        return []
+    name = ("blue", "green", "red")[worst] if len(codes) == 3 else "grey"
+    return [
+        f"thin data: {places} places, and in {name} {int(residuals[worst].counts.sum())}"
+        f" observations at {codes[worst]} of {CODES} codes; between and beyond these the curve is"
+        " a guess"
     ]
-    return {
-        "channels": len(residuals),
-        "samples_per_code": tuple(tuple(r.counts.tolist()) for r in residuals),
-        "extrapolated": tuple(_runs(r.counts == 0) for r in residuals),
-        "residual_stops": tuple(r.spread() for r in residuals),
-        "outlier_share": float(np.mean(far)),
-        "residual_by_code": tuple(
-            tuple(_spread(part) for part in _grouped(r.stops, r.codes, CODES)) for r in residuals
-        ),
-    }
 
 
 def _grouped(values: Floats, groups: NDArray[np.integer], count: int) -> list[Floats]:

@@ -115,7 +115,7 @@ def centred(exposure: Floats, weights: Floats) -> Floats:
 def fit_robust(
     table: Observations, strength: float, ends: tuple[int, int] = (0, CODES - 1)
 ) -> tuple[Vector, int]:
-    """Fit g of one channel.
+    """Fit g of one channel: rising, g(128) = 0; and count the last round's repairs.
 
     Parameters
     ----------
@@ -124,22 +124,19 @@ def fit_robust(
         Of the shape prior per place.
     ends : (int, int)
         The camera's black and white: where its curve begins and ends.
-
-    Returns
-    -------
-    g : ndarray, shape (256,)
-        g(128) = 0, rising everywhere.
-    repairs : int
-        As of `solve_monotone` in the last round.
     """
     places = len(table.codes)
     preview = table.part(slice(None, None, max(1, -(-places // _PREVIEW))))
     rows = _roughness_rows(_axis(ends))
-    towards, typical = _typical_rows(_axis(ends))
+    # |towards·m − typical|² = ∫ (d(m − that of a typical camera)/dq)² dq.
+    towards = np.diff(np.eye(CODES - 1), axis=0) / np.sqrt(np.diff(_axis(ends)))[:, np.newaxis]
+    typical = towards @ np.log(gamma_steps())
     # Of many exposures each code is beside others at many distances: there is little to decide.
     doubt, typical_share = (k / (table.codes.shape[1] - 1) for k in (_DOUBT, _TYPICAL))
     # Exposures far apart leave a kink and a wiggle alike undetermined.
-    kinks = _spacing(table) <= _CLOSE
+    both = table.usable[:, 1:] & table.usable[:, :-1]
+    spacing = np.median(np.diff(table.log_times, axis=1)[both]) if both.any() else np.inf
+    kinks = spacing <= _CLOSE
     steps = gamma_steps()
     scale, repairs = np.inf, 0
     for number in range(_ROUNDS):
@@ -159,12 +156,6 @@ def fit_robust(
         steps = np.clip(changed, SMALLEST_STEP, _LARGEST_STEP)
     curve = np.concatenate([[0.0], np.cumsum(steps)])
     return curve - curve[ANCHOR], repairs
-
-
-def _spacing(table: Observations) -> float:
-    """Median distance of neighbouring usable exposures, ln units; infinite without any."""
-    both = table.usable[:, 1:] & table.usable[:, :-1]
-    return float(np.median(np.diff(table.log_times, axis=1)[both])) if both.any() else np.inf
 
 
 def _accumulate(
@@ -221,12 +212,6 @@ def _kink_weights(rows: Vector, steps: Vector) -> Vector:
     around = np.convolve(size, np.ones(_KINK_CODES) / _KINK_CODES, mode="same")
     weights = 1.0 / np.sqrt(1.0 + around / _KINK**2)
     return np.maximum(weights, _LEAST_KINK_WEIGHT)[:, np.newaxis]
-
-
-def _typical_rows(axis: Vector) -> tuple[Vector, Vector]:
-    """Rows T and target t of a typical camera: |T·m − t|² = ∫ (d(m − typical)/dq)² dq."""
-    rows = np.diff(np.eye(CODES - 1), axis=0) / np.sqrt(np.diff(axis))[:, np.newaxis]
-    return rows, rows @ np.log(gamma_steps())
 
 
 def _shape_penalty(

@@ -68,8 +68,6 @@ class BracketSamples:
             raise ValueError(
                 f"{self.codes.shape[1]} exposures sampled, {len(self.exposure_times)} times given"
             )
-        if (np.diff(self.exposure_times) <= 0).any():
-            raise ValueError("exposure times of samples must ascend")
 
     @property
     def count(self) -> int:
@@ -113,7 +111,7 @@ def check_times(exposure_times: Vector) -> None:
     Parameters
     ----------
     exposure_times : ndarray, shape (N,)
-        At least two, positive and finite, not all equal.
+        At least two, positive and finite, ascending.
     """
     if exposure_times.ndim != 1 or exposure_times.size < 2:
         raise ValueError(
@@ -128,6 +126,8 @@ def check_times(exposure_times: Vector) -> None:
             f"all exposure times are equal ({exposure_times[0]:g}): "
             "a response needs exposures of different length"
         )
+    if (np.diff(exposure_times) <= 0).any():
+        raise ValueError(f"exposure times must ascend, none twice: {exposure_times.tolist()}")
 
 
 def common_channels(samples: Sequence[BracketSamples]) -> int:

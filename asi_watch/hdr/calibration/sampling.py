@@ -62,6 +62,8 @@ def sample_bracket(
 ) -> BracketSamples:
     """Choose places and read them in every exposure of one bracket.
 
+    ValueError for unusable exposure times, images of several shapes, a mask that allows nothing.
+
     Parameters
     ----------
     images : sequence of ndarray, shape (H, W, C), uint8
@@ -79,21 +81,14 @@ def sample_bracket(
         True where places may be taken from (the sky disc).
     pool : Executor, optional
         Threads to work in.
-
-    Raises
-    ------
-    ValueError
-        Unusable exposure times, images that differ in shape, or a mask that allows nothing.
     """
     times = np.asarray(exposure_times, dtype=np.float64)
+    order = np.argsort(times, kind="stable")
+    times = times[order]
     check_times(times)
     frames = _checked_frames(images, times, mask)
     if count < 1:
         raise ValueError(f"at least one sample per bracket is needed, got {count}")
-    order = np.argsort(times, kind="stable")
-    times = times[order]
-    if (np.diff(times) <= 0).any():
-        raise ValueError(f"a bracket holds the same exposure time twice: {times.tolist()}")
     frames = [frames[i] for i in order]
     chosen = _chosen(frames, technique, min(count, MOST_PLACES), rng, mask, pool)
     positions = np.stack(np.divmod(chosen, frames[0].shape[1]), axis=1).astype(np.int32)
@@ -225,10 +220,11 @@ def _rank(classes: NDArray[np.unsignedinteger]) -> Indices:
 def read_levels(
     frame: Codes, places: Floats, white: Codes | None = None, pool: Executor | None = None
 ) -> tuple[Floats, NDArray[np.float16]]:
-    """Read the level around places that may lie between pixels.
+    """Read the level around places that may lie between pixels, and its roughness: (P, C) each.
 
-    Pixels far from the median of their surroundings (hot pixels, glints, birds) are left out, and
-    the mean is moved along the local slope to the exact place.
+    The level is NaN where the surroundings leave the picture or are clipped; the roughness is the
+    standard deviation. Pixels far from the median of their surroundings (hot pixels, glints, birds)
+    are left out, and the mean is moved along the local slope to the exact place.
 
     Parameters
     ----------
@@ -238,13 +234,6 @@ def read_levels(
     white : ndarray, shape (C,), uint8, optional
         Codes from which on pixels are clipped; without it only those near 255.
     pool : Executor, optional
-
-    Returns
-    -------
-    levels : ndarray, shape (P, C), float32
-        NaN where the surroundings leave the picture or are clipped.
-    roughness : ndarray, shape (P, C), float16
-        Standard deviation of the pixels used.
     """
     height, width, channels = frame.shape
     levels = np.full((len(places), channels), np.nan, dtype=np.float32)

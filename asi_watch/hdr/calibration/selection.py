@@ -134,8 +134,9 @@ def best_predicting(
 ) -> tuple[list[ChannelCurve], str]:
     """Give the robust curves their ends; prefer plain ones where they predict far better.
 
-    They do where the images break the model for most places (flare, a film's base); of scenes
-    that moved the bare codes cannot judge, there the robust curves stand with straight ends.
+    Also says by which method. Plain ones do where the images break the model for most places
+    (flare, a film's base); of scenes that moved the bare codes cannot judge, there the robust
+    curves stand with straight ends.
 
     Parameters
     ----------
@@ -145,11 +146,6 @@ def best_predicting(
         With which a merge would count each code.
     smoothness : float
         Of a plain curve.
-
-    Returns
-    -------
-    curves : list of ChannelCurve
-    method : str
     """
     few = thinned(samples)
     judges = [observe(few, channel, (0, CODES - 1), fine=False) for channel in range(len(robust))]

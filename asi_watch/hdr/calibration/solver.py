@@ -28,7 +28,7 @@ Table = NDArray[np.floating]
 
 
 def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[Vector, int]:
-    """Fit g of one channel by the plain equations.
+    """Fit g of one channel by the plain equations: rising, g(128) = 0; and count repairs.
 
     Parameters
     ----------
@@ -37,13 +37,6 @@ def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[V
         Trust in each code.
     smoothness : float
         λ at 10,000 places; scaled so that it weighs the same against any number of them.
-
-    Returns
-    -------
-    g : ndarray, shape (256,)
-        g(128) = 0, rising everywhere.
-    repairs : int
-        As of `solve_monotone`.
     """
     equations = NormalEquations()
     squared = weight**2
@@ -113,21 +106,16 @@ def anchored(matrix: Vector) -> Vector:
 def solve_monotone(matrix: Vector, vector: Vector) -> tuple[Vector, int]:
     """Minimise ½ gᵀ·matrix·g − vectorᵀ·g over curves that rise by a smallest step everywhere.
 
-    Written in the increments between codes this is a least-squares problem with lower bounds,
-    solved to optimality by exchanging bound and free increments (block principal pivoting:
-    Portugal, Júdice, Vicente, Math. Comp. 63, 625, 1994).
+    Gives g and its repairs: how many steps the constraint had to hold up. In the increments
+    between codes this is a least-squares problem with lower bounds, solved to optimality by
+    exchanging bound and free increments (block principal pivoting: Portugal, Júdice, Vicente,
+    Math. Comp. 63, 625, 1994).
 
     Parameters
     ----------
     matrix : ndarray, shape (K, K)
         Symmetric positive definite.
     vector : ndarray, shape (K,)
-
-    Returns
-    -------
-    g : ndarray, shape (K,)
-    repairs : int
-        Number of steps between codes that the constraint had to hold up.
     """
     free_solution = np.asarray(np.linalg.solve(matrix, vector), dtype=np.float64)
     if (np.diff(free_solution) >= SMALLEST_STEP).all():

@@ -230,7 +230,9 @@ def _fit(table: Observations, groups: Groups, free: int, start: Vector | None = 
         hold = (_HOLD if free > 1 else _HOLD_ONE) / (np.abs(corrections[1:]) + _HELD_FROM)
         target = table.log_times - curve.between_codes(table)
         found = _solve(design, target, weights, steps, hold)
-        steps, corrections[1:] = _limited(found[: len(_KNOTS)], steps), found[len(_KNOTS) :]
+        wanted = np.diff(np.interp(np.arange(CODES), _KNOTS, found[: len(_KNOTS)]))
+        steps = np.clip(wanted, steps / _LARGEST_CHANGE, steps * _LARGEST_CHANGE)
+        steps, corrections[1:] = np.clip(steps, SMALLEST_STEP, 1.5), found[len(_KNOTS) :]
         scale = now
     residual, weights = _residuals(table, groups, CurveTables.of_steps(steps), corrections)
     size = np.abs(residual).astype(np.float32)
@@ -275,10 +277,3 @@ def _solve(design: Floats, target: Floats, weights: Floats, steps: Vector, hold:
     own = np.arange(knots, knots + len(hold))
     matrix[own, own] += everything * hold
     return np.asarray(np.linalg.solve(matrix, vector))
-
-
-def _limited(knots: Vector, steps: Vector) -> Vector:
-    """Steps of the curve through the knots, rising, not too far from the present ones."""
-    wanted = np.diff(np.interp(np.arange(CODES), _KNOTS, knots))
-    changed = np.clip(wanted, steps / _LARGEST_CHANGE, steps * _LARGEST_CHANGE)
-    return np.clip(changed, SMALLEST_STEP, 1.5)
