@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ import simplejpeg
 
 from asi_watch.hdr.merging import merge_frames
 from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.products import read_provenance
 from tests.hdr.brackets import settings
 from tests.integration.daemon import (
@@ -138,12 +140,17 @@ def test_a_camera_that_is_renamed_keeps_its_products(site: Site) -> None:
         site.take(reload)
         site.until_published(reload)
         assert site.product(0).read_bytes() == before
-    with Ledger(site.state, read_only=True) as ledger:
-        rows = {(r.camera, r.slot): r for r in ledger.history()}
-    assert rows["rof", slot(0)].curve_id == rows["roof", slot(0)].curve_id == made_with
+
+    def rows() -> dict[tuple[str, datetime], BracketRecord]:
+        with Ledger(site.state, read_only=True) as ledger:
+            return {(r.camera, r.slot): r for r in ledger.history()}
+
+    site.until(lambda: ("roof", slot(1)) in rows(), "the other name's bracket is merged again")
+    rows_now = rows()
+    assert rows_now["rof", slot(0)].curve_id == rows_now["roof", slot(0)].curve_id == made_with
     # What was merged without a curve for want of one is merged again with it.
-    assert rows["rof", slot(1)].algorithm == "mertens"
-    assert rows["roof", slot(1)].algorithm == "debevec_custom"
+    assert rows_now["rof", slot(1)].algorithm == "mertens"
+    assert rows_now["roof", slot(1)].algorithm == "debevec_custom"
 
 
 def test_a_product_whose_row_was_lost_in_a_crash_is_adopted(site: Site) -> None:
