@@ -86,79 +86,54 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:_MAX_TEXT].replace("\0", " ")
 
 
-def into_jpeg(image: bytes, provenance: Provenance) -> bytes:
-    """Return a JPEG with EXIF and provenance put behind its JFIF segment.
+def with_provenance(image: bytes | memoryview, provenance: Provenance) -> bytes:
+    """Put the provenance into a whole JPEG, PNG, JP2 or Radiance picture, told by its first bytes.
 
     Parameters
     ----------
-    image : bytes
-        A whole JPEG.
+    image : bytes-like
     provenance : Provenance
     """
-    at = 2
-    if image[2:4] == b"\xff\xe0":
-        at = 4 + int.from_bytes(image[4:6], "big")
+    view = memoryview(image)
+    head = bytes(view[:4096])
+    if head.startswith(JPEG_MAGIC):
+        at, inserted = _for_jpeg(head, provenance)
+    elif head.startswith(PNG_MAGIC):
+        at, inserted = 33, _for_png(provenance)  # behind its header
+    elif head.startswith(JP2_MAGIC):
+        # A UUID box before its codestream.
+        at = next(begin for kind, begin, _ in jp2_boxes(head, 0, 4096) if kind == b"jp2c") - 8
+        text = provenance.to_json().encode("ascii")
+        inserted = struct.pack(">I", 24 + len(text)) + b"uuid" + _JP2_UUID + text
+    else:
+        # Comment lines behind the first line of a Radiance picture.
+        at = head.index(b"\n") + 1
+        pieces = _pieces(provenance, _HDR_LINE - len(_HDR_PREFIX))
+        inserted = b"".join(_HDR_PREFIX + one + b"\n" for one in pieces)
+    return b"".join((view[:at], inserted, view[at:]))
+
+
+def _for_jpeg(head: bytes, provenance: Provenance) -> tuple[int, bytes]:
+    """Segments with EXIF and provenance, which go behind the JFIF segment."""
+    at = 4 + int.from_bytes(head[4:6], "big") if head[2:4] == b"\xff\xe0" else 2
     pieces = [(0xE1, _exif(provenance)), *((0xFE, one) for one in _pieces(provenance, 65533))]
     segments = (struct.pack(">BBH", 0xFF, kind, len(one) + 2) + one for kind, one in pieces)
-    view = memoryview(image)
-    return b"".join((view[:at], *segments, view[at:]))
+    return at, b"".join(segments)
+
+
+def _for_png(provenance: Provenance) -> bytes:
+    """Give an eXIf and an iTXt chunk."""
+    text = _PNG_KEYWORD + b"\0\0\0\0\0" + provenance.to_json().encode("ascii")
+    chunks = [b"eXIf" + _exif(provenance)[6:], b"iTXt" + text]
+    return b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    )
 
 
 def _pieces(provenance: Provenance, step: int) -> list[bytes]:
     text = provenance.to_json().encode("ascii")
     return [text[i : i + step] for i in range(0, len(text), step)]
-
-
-def into_png(image: bytes | memoryview, provenance: Provenance) -> bytes:
-    """Return a PNG with eXIf and iTXt chunks put behind its header.
-
-    Parameters
-    ----------
-    image : bytes-like
-        A whole PNG.
-    provenance : Provenance
-    """
-    text = _PNG_KEYWORD + b"\0\0\0\0\0" + provenance.to_json().encode("ascii")
-    chunks = b"".join(
-        struct.pack(">I", len(payload))
-        + kind
-        + payload
-        + struct.pack(">I", zlib.crc32(kind + payload))
-        for kind, payload in ((b"eXIf", _exif(provenance)[6:]), (b"iTXt", text))
-    )
-    view = memoryview(image)
-    return b"".join((view[:33], chunks, view[33:]))
-
-
-def into_jp2(image: bytes | memoryview, provenance: Provenance) -> bytes:
-    """Return a JP2 with a UUID box put before its codestream.
-
-    Parameters
-    ----------
-    image : bytes-like
-        A whole JP2.
-    provenance : Provenance
-    """
-    view = memoryview(image)
-    at = next(begin for kind, begin, _ in jp2_boxes(bytes(view[:4096]), 0, 4096) if kind == b"jp2c")
-    text = provenance.to_json().encode("ascii")
-    box = struct.pack(">I", 24 + len(text)) + b"uuid" + _JP2_UUID + text
-    return b"".join((view[: at - 8], box, view[at - 8 :]))
-
-
-def into_hdr(image: bytes | memoryview, provenance: Provenance) -> bytes:
-    """Return a Radiance picture with comment lines put behind its first line.
-
-    Parameters
-    ----------
-    image : bytes-like
-        A whole Radiance picture.
-    provenance : Provenance
-    """
-    view = memoryview(image)
-    at = bytes(view[:64]).index(b"\n") + 1
-    pieces = _pieces(provenance, _HDR_LINE - len(_HDR_PREFIX))
-    return b"".join((view[:at], *(_HDR_PREFIX + one + b"\n" for one in pieces), view[at:]))
 
 
 def read_provenance(path: str | os.PathLike[str]) -> Provenance:

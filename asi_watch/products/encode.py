@@ -27,7 +27,7 @@ from asi_watch.hdr.merge_settings import Merge
 from asi_watch.images.headers import jpeg_segments
 from asi_watch.processes import merge_threads
 from asi_watch.products import radiance as radiance_files
-from asi_watch.products.embed import into_jp2, into_jpeg, into_png
+from asi_watch.products.embed import with_provenance
 from asi_watch.products.provenance import Provenance
 from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
 from asi_watch.products.spec import ProductSpec
@@ -77,7 +77,7 @@ def encode_merge(
         size = math.prod(merge.shape)
         picture = allocate(size)[:size].reshape(merge.shape)
         data = encode_jpeg(spec, picture, merge.picture_rows)
-        return Product(into_jpeg(data, _noted(provenance, "uint8")), ())
+        return Product(with_provenance(data, _noted(provenance, "uint8")), ())
     return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance), ())
 
 
@@ -126,11 +126,10 @@ def encode(
     picture = _checked(spec, pixels)
     noted = _noted(provenance, f"uint{8 * picture.itemsize}")
     if spec.format == "jpg":
-        return into_jpeg(encode_jpeg(spec, picture), noted)
-    if spec.format == "png":
-        return into_png(radiance_files.opencv_encoded(".png", picture), noted)
-    parameters = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000] if spec.lossless else []
-    return into_jp2(radiance_files.opencv_encoded(".jp2", picture, parameters), noted)
+        return with_provenance(encode_jpeg(spec, picture), noted)
+    lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    parameters = lossless if spec.format == "jp2" and spec.lossless else []
+    return with_provenance(radiance_files.opencv_encoded(spec.suffix, picture, parameters), noted)
 
 
 def _noted(provenance: Provenance, number: str) -> Provenance:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.products.embed import EXR_ATTRIBUTE, describe, into_hdr
+from asi_watch.products.embed import EXR_ATTRIBUTE, describe, with_provenance
 from asi_watch.products.provenance import Provenance, Scalar
 from asi_watch.products.spec import ProductSpec
 
@@ -249,10 +249,10 @@ def encode_hdr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
         pixels[rows] += _half_a_step(pixels[rows])
     picture = opencv_encoded(".hdr", pixels)
     if not spec.validity or layers.validity is None:
-        return into_hdr(picture, _noted(provenance, "rgbe", []))
+        return with_provenance(picture, _noted(provenance, "rgbe", []))
     mask = np.ascontiguousarray(np.broadcast_to(layers.validity, pixels.shape))
     noted = _noted(provenance, "rgbe", ["validity"])
-    return into_hdr(picture, noted) + opencv_encoded(".png", mask).tobytes()
+    return with_provenance(picture, noted) + opencv_encoded(".png", mask).tobytes()
 
 
 def opencv_encoded(

@@ -32,7 +32,7 @@ from asi_watch.live.retention import (
     retain,
 )
 from asi_watch.products import Source
-from asi_watch.products.embed import into_jpeg
+from asi_watch.products.embed import with_provenance
 from tests.products.making import provenance
 
 DAY = 86_400.0
@@ -114,7 +114,7 @@ class Archive:
             Source(e.path, e.exposure_us, e.timestamp, e.size, e.mtime_ns) for e in record.inputs
         )
         text = provenance(camera=record.camera, slot=record.slot, sources=sources)
-        return self.write("out", record.products[0], age_days, into_jpeg(PICTURE, text))
+        return self.write("out", record.products[0], age_days, with_provenance(PICTURE, text))
 
     def change(self, record: BracketRecord, **changes: Any) -> BracketRecord:
         changed = replace(record, **changes)
@@ -448,7 +448,7 @@ def test_a_product_that_does_not_say_whose_it_is_stays(archive: Archive) -> None
     out = archive.folder / "out"
     (out / edited.products[0]).write_bytes(PICTURE)
     text = provenance(camera="another", slot=foreign.slot)
-    (out / foreign.products[0]).write_bytes(into_jpeg(PICTURE, text))
+    (out / foreign.products[0]).write_bytes(with_provenance(PICTURE, text))
     assert archive.run("products", max_age=30 * DAY).files == 1
     assert archive.files("out") == sorted(Path(r.products[0]).name for r in (edited, foreign))
     assert mine.products[0].endswith("_hdr.jpg")
