@@ -288,7 +288,7 @@ def test_a_bracket_is_not_over_because_the_machine_stood_still(tmp_path: Path) -
     assert [row.complete for row in bench.rows()] == [False]
 
 
-def test_a_bracket_is_told_of_once_whatever_of_it_comes_afterwards(
+def test_a_bracket_is_logged_once_whatever_of_it_comes_afterwards(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -307,7 +307,7 @@ def test_a_bracket_is_told_of_once_whatever_of_it_comes_afterwards(
     assert bench.camera._curves._published == 1
 
 
-def test_names_that_do_not_fit_and_doubled_files_are_told_once_an_hour(
+def test_names_that_do_not_fit_and_duplicate_files_are_logged_once_an_hour(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(tmp_path)

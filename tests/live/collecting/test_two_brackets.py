@@ -35,7 +35,7 @@ def test_a_bracket_that_has_the_slot_to_itself_says_nothing() -> None:
     assert bench.rows[NOON].rejected
 
 
-def test_a_makeshift_stays_known_as_one() -> None:
+def test_a_fallback_product_stays_known_as_one() -> None:
     bench = Bench(auto_merge=False)
     bench.arrive(*whole(), *SECOND)
     (merge,) = bench.merges

@@ -176,7 +176,7 @@ def test_the_product_of_another_camera_is_never_overwritten(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["roof", "lab"])
-def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: str) -> None:
+def test_no_fallback_replaces_what_was_made_with_a_curve(tmp_path: Path, name: str) -> None:
     bench = Bench(tmp_path, 1 << 24)
     linear = np.repeat(np.log(np.arange(1, 257) / 129.0)[:, None], 3, axis=1)
     bench.merger.use_curves((ResponseCurve(linear.astype(np.float32), {}),))
@@ -194,7 +194,7 @@ def test_no_makeshift_replaces_what_was_made_with_a_curve(tmp_path: Path, name: 
         assert "response curve" in kept.why
         assert product.read_bytes() == before
         assert bench.budget.held == 0
-    # Where the camera is to merge so, it is no makeshift.
+    # Where the camera is to merge so, it is no fallback.
     mertens = MergeConfig(algorithm="mertens")
     rename(bench, name, merge=mertens)
     assert isinstance(bench.merge(0, late), Published)
