@@ -101,7 +101,7 @@ def calibrate_response(
     fitting = _Fitting(weight, smoothness, clips, robust, pool)
     used = thinned(samples, MOST_PLACES) if robust else list(samples)
     fit = fitting.fit(used)
-    residuals, cloud = fit.examine(used, pool)
+    residuals = fit.residuals(used, pool)
     verdict = judge_times(used, [curve.clips for curve in fit.curves])
     suspects = {c.exposure_time for c in reporting.check_exposures(used, residuals) if c.suspect}
     if verdict.sure is None and not verdict.suspects and suspects:
@@ -114,8 +114,7 @@ def calibrate_response(
     if robust and verdict.sure is not None:
         agreeing = verdict.agreeing(used)
         fit = fitting.fit(agreeing)
-        of_all, _ = fit.examine(used, pool)
-        residuals, cloud = fit.examine(agreeing, pool)
+        of_all, residuals = fit.residuals(used, pool), fit.residuals(agreeing, pool)
     report = reporting.make_report(
         samples,
         residuals,
@@ -136,7 +135,7 @@ def calibrate_response(
             "places_used": sum(s.count for s in used),
         },
     )
-    return reporting.Calibration(fit.log_response, report, cloud)
+    return reporting.Calibration(fit.log_response, report, tuple(r.cloud for r in residuals))
 
 
 def response_residual(
@@ -186,19 +185,17 @@ class _Fit:
             raise ValueError("the samples hold too little information for a response curve")
         return curves
 
-    def examine(
+    def residuals(
         self, samples: Sequence[BracketSamples], pool: Executor | None
-    ) -> tuple[tuple[reporting.ChannelResiduals, ...], tuple[Floats, ...]]:
-        """Give the residuals of samples against the curves, and the data cloud, of each channel."""
-        log_response = self.log_response
+    ) -> list[reporting.ChannelResiduals]:
+        """Give the residuals of samples against the curve of each channel."""
 
-        def examined(channel: int) -> tuple[reporting.ChannelResiduals, Floats]:
-            curve, g = self.curves[channel], log_response[:, channel]
+        def of_channel(channel: int) -> reporting.ChannelResiduals:
+            curve = self.curves[channel]
             table = table_of(samples, channel, curve.clips, fine=curve.fine)
-            return reporting.channel_residuals(table, g), reporting.data_cloud(table, g)
+            return reporting.channel_residuals(table, self.log_response[:, channel])
 
-        residuals, cloud = zip(*each(pool, examined, range(len(self.curves))), strict=True)
-        return residuals, cloud
+        return each(pool, of_channel, range(len(self.curves)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,8 +96,8 @@ class Calibration:
     """g(z), shape (256, C), channels as in the samples (BGR), g(128) = 0, strictly rising."""
     report: CalibrationReport
     cloud: tuple[Floats, ...] = ()
-    """For each channel some observations for the eye, shape (M, 2): code and ln E + ln t, ln E of
-    each place estimated by the curve; not part of the report."""
+    """For each channel at most 3000 observations for the eye, shape (M, 2): code and ln E + ln t,
+    ln E of each place estimated by the curve; not part of the report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +108,7 @@ class ChannelResiduals:
     codes: Codes
     cells: NDArray[np.int64]  # number of the bracket × exposures of the longest + exposure
     counts: NDArray[np.int64]  # observations used at each code, of all places
+    cloud: Floats  # see `Calibration.cloud`
 
     def spread(self) -> float:
         """Robust residual of the whole channel, stops."""
@@ -125,24 +126,18 @@ def channel_residuals(table: Observations, curve: NDArray[np.floating]) -> Chann
     """
     counts = np.bincount(table.codes[table.usable], minlength=CODES)
     few = table.part(slice(None, None, -(-len(table.codes) // _PLACES)))
-    residual, _ = CurveTables.of_curve(curve, _SMALLEST_STEP).residuals(few)
+    tables = CurveTables.of_curve(curve, _SMALLEST_STEP)
+    stops = tables.residuals(few)[0] / _LN2
     exposures = table.codes.shape[1]
     cells = few.bracket[:, np.newaxis].astype(np.int64) * exposures + np.arange(exposures)
     used = few.usable
-    return ChannelResiduals(residual[used] / _LN2, few.codes[used], cells[used], counts)
+    cloud = _cloud(table, tables)
+    return ChannelResiduals(stops[used], few.codes[used], cells[used], counts, cloud)
 
 
-def data_cloud(table: Observations, curve: NDArray[np.floating]) -> Floats:
-    """Give an even share of one channel's observations for `Calibration.cloud`: at most 3000.
-
-    Parameters
-    ----------
-    table : Observations
-    curve : ndarray, shape (256,)
-        Rising.
-    """
+def _cloud(table: Observations, tables: CurveTables) -> Floats:
+    """An even share of one channel's observations, as points beside the curve."""
     few = table.part(slice(None, None, max(1, -(-int(table.usable.sum()) // _CLOUD))))
-    tables = CurveTables.of_curve(curve, _SMALLEST_STEP)
     residual, _ = tables.residuals(few)
     beside = tables.exposures(few) + few.log_times
     points = np.stack([few.codes + few.fraction, beside - residual], axis=-1)[few.usable]
