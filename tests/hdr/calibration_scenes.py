@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from asi_watch.hdr.calibration import sample_bracket
+
 TIMES = 80.0 * 2.0 ** np.arange(5)
 LN2 = np.log(2.0)
 
@@ -37,7 +39,19 @@ def bracket(rng, *, drift=0, tone=gamma, size=(160, 200), quality=92, times=TIME
     return images
 
 
-def error_stops(log_response, truth):
-    """RMS over codes 15…240 and the worst channel, free constant removed."""
-    difference = (np.asarray(log_response)[15:241] - truth[15:241, np.newaxis]) / LN2
+def sampled(*, technique="random", count=600, brackets=2, times=TIMES, seed=3, **scene):
+    """Samples of such brackets."""
+    rng = np.random.default_rng(seed)
+    return [
+        sample_bracket(
+            bracket(rng, times=times, **scene), times, technique=technique, count=count, rng=rng
+        )
+        for _ in range(brackets)
+    ]
+
+
+def error_stops(log_response, truth, first=15, last=240):
+    """RMS over the codes first…last and the worst channel, free constant removed."""
+    codes = slice(first, last + 1)
+    difference = (np.asarray(log_response)[codes] - truth[codes, np.newaxis]) / LN2
     return float(difference.std(axis=0).max())

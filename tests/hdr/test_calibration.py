@@ -15,17 +15,13 @@ from asi_watch.hdr.calibration import (
     response_residual,
     sample_bracket,
 )
-from tests.hdr.calibration_scenes import TIMES, bracket, error_stops, true_gamma_response
-
-
-def sampled(*, technique="random", count=600, brackets=2, times=TIMES, seed=3, **scene):
-    rng = np.random.default_rng(seed)
-    return [
-        sample_bracket(
-            bracket(rng, times=times, **scene), times, technique=technique, count=count, rng=rng
-        )
-        for _ in range(brackets)
-    ]
+from tests.hdr.calibration_scenes import (
+    TIMES,
+    bracket,
+    error_stops,
+    sampled,
+    true_gamma_response,
+)
 
 
 @cache

@@ -6,7 +6,13 @@ import cv2
 import numpy as np
 
 from asi_watch.hdr.calibration import calibrate_response, sample_bracket
-from tests.hdr.calibration_scenes import LN2, TIMES, gamma, log_irradiance, true_gamma_response
+from tests.hdr.calibration_scenes import (
+    TIMES,
+    error_stops,
+    gamma,
+    log_irradiance,
+    true_gamma_response,
+)
 
 
 def photographs(rng, scene, times, *, tone=gamma, noise=0.0, quality=None):
@@ -28,12 +34,6 @@ def sampled(images, times, *, technique="flat", count=800):
     return sample_bracket(images, times, technique=technique, count=count, rng=rng)
 
 
-def error(curve, truth, first, last):
-    """RMS over the codes first…last in stops, free constant removed, the worst channel's."""
-    difference = (curve[first : last + 1] - truth[first : last + 1, np.newaxis]) / LN2
-    return difference.std(axis=0).max()
-
-
 def test_a_camera_that_is_white_at_235():
     rng = np.random.default_rng(3)
     samples = []
@@ -49,7 +49,7 @@ def test_a_camera_that_is_white_at_235():
     (warning,) = calibration.report.warnings
     assert warning.startswith("the pictures are white at code 235 already, and high_clip is 250")
     assert not calibrate_response(samples, high_clip=231).report.warnings
-    assert error(calibration.log_response, true_gamma_response(), 15, 225) < 0.03
+    assert error_stops(calibration.log_response, true_gamma_response(), 15, 225) < 0.03
 
 
 def test_white_needs_pixels_that_stay_so():
@@ -68,7 +68,7 @@ def test_texture_that_no_mean_stands_for():
         samples = sampled(photographs(rng, scene, times, noise=0.003), times, technique="random")
         calibration = calibrate_response([samples])
         assert calibration.report.settings["made_from"] == ["codes"] * 3
-        assert error(calibration.log_response, true_gamma_response(), 25, 235) < 0.03
+        assert error_stops(calibration.log_response, true_gamma_response(), 25, 235) < 0.03
 
 
 def test_ordinary_scenes_keep_their_levels():
@@ -87,7 +87,7 @@ def test_surroundings_that_are_all_clipped_leave_the_codes():
     assert np.isnan(samples.levels).all()
     calibration = calibrate_response([samples])
     assert calibration.report.settings["made_from"] == ["codes"]
-    assert error(calibration.log_response, true_gamma_response(), 25, 235) < 0.03
+    assert error_stops(calibration.log_response, true_gamma_response(), 25, 235) < 0.03
 
 
 def test_noise_in_the_dark_is_no_dark_floor():
@@ -119,7 +119,7 @@ def test_a_kink_of_the_tone_curve_is_followed():
     truth = np.log(np.interp(codes, [0.0, 0.35, 0.75, 1.0], [1e-6, 0.05, 0.25, 1.0]))
     calibration = calibrate_response(samples)
     assert calibration.report.settings["method"].startswith("robust")
-    assert error(calibration.log_response, truth, 25, 235) < 0.025
+    assert error_stops(calibration.log_response, truth, 25, 235) < 0.025
 
 
 def test_a_white_below_the_clip_does_not_bend_the_curve():
@@ -133,4 +133,4 @@ def test_a_white_below_the_clip_does_not_bend_the_curve():
         samples.append(sampled(images, TIMES))
     calibration = calibrate_response(samples)
     assert calibration.report.settings["method"].startswith("robust")
-    assert error(calibration.log_response, true_gamma_response(), 25, 212) < 0.03
+    assert error_stops(calibration.log_response, true_gamma_response(), 25, 212) < 0.03

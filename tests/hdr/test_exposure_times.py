@@ -7,22 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asi_watch.hdr.calibration import calibrate_response, sample_bracket
+from asi_watch.hdr.calibration import calibrate_response
 from asi_watch.hdr.calibration.times import judge_times
-from tests.hdr.calibration_scenes import bracket, error_stops, true_gamma_response
+from tests.hdr.calibration_scenes import error_stops, sampled, true_gamma_response
 
 CLIPS = [(5, 250)] * 3
 
 
-def sampled(stops, exposures, brackets=2, **scene):
-    rng = np.random.default_rng(7)
+def exposed(stops, exposures, brackets=2, **scene):
     times = 60.0 * 2.0 ** (stops * np.arange(exposures))
-    return [
-        sample_bracket(
-            bracket(rng, times=times, **scene), times, technique="flat", count=300, rng=rng
-        )
-        for _ in range(brackets)
-    ]
+    return sampled(technique="flat", count=300, brackets=brackets, times=times, seed=7, **scene)
 
 
 def mislabelled(samples, exposure, factor, brackets=None):
@@ -38,7 +32,7 @@ def mislabelled(samples, exposure, factor, brackets=None):
 @pytest.mark.parametrize("exposures", [3, 4, 6])
 def test_true_times_are_not_doubted(stops, exposures):
     for drift in (0, 4):
-        samples = sampled(stops, exposures, drift=drift, quality=75)
+        samples = exposed(stops, exposures, drift=drift, quality=75)
         verdict = judge_times(samples, CLIPS)
         assert (verdict.sure, verdict.suspects) == (None, ())
 
@@ -46,7 +40,7 @@ def test_true_times_are_not_doubted(stops, exposures):
 @pytest.mark.parametrize("stops", [1.0, 1.6, 2.0])
 @pytest.mark.parametrize(("exposure", "factor"), [(0, 0.7), (1, 1.3), (2, 0.6), (3, 1.5)])
 def test_of_four_exposures_the_false_one_is_named(stops, exposure, factor):
-    samples = mislabelled(sampled(stops, 4), exposure, factor)
+    samples = mislabelled(exposed(stops, 4), exposure, factor)
     verdict = judge_times(samples, CLIPS)
     assert verdict.sure is not None
     assert verdict.sure.exposure_time == samples[0].exposure_times[exposure]
@@ -55,7 +49,7 @@ def test_of_four_exposures_the_false_one_is_named(stops, exposure, factor):
 
 
 def test_a_false_time_is_left_out_where_exposures_are_far_apart():
-    calibration = calibrate_response(mislabelled(sampled(1.6, 4), 2, 0.55))
+    calibration = calibrate_response(mislabelled(exposed(1.6, 4), 2, 0.55))
     suspects = calibration.report.suspected_times
     assert [c.bracket for c in suspects] == [0, 1]
     assert all(c.time_factor == pytest.approx(1 / 0.55, rel=0.05) for c in suspects)
@@ -64,14 +58,14 @@ def test_a_false_time_is_left_out_where_exposures_are_far_apart():
 
 
 def test_a_false_time_of_one_bracket_is_named_with_its_bracket():
-    verdict = judge_times(mislabelled(sampled(1.6, 4, brackets=3), 1, 1.6, brackets=[2]), CLIPS)
+    verdict = judge_times(mislabelled(exposed(1.6, 4, brackets=3), 1, 1.6, brackets=[2]), CLIPS)
     assert verdict.sure is not None
     assert verdict.sure.bracket == 2
     assert verdict.sure.time_factor == pytest.approx(1 / 1.6, rel=0.05)
 
 
 def test_of_three_exposures_all_are_suspect_and_the_curve_is_not_trusted():
-    samples = mislabelled(sampled(2.0, 3), 1, 0.6)
+    samples = mislabelled(exposed(2.0, 3), 1, 0.6)
     report = calibrate_response(samples).report
     times = {doubt.exposure_time for doubt in report.time_doubts}
     assert times == set(samples[0].exposure_times)
@@ -82,9 +76,9 @@ def test_of_three_exposures_all_are_suspect_and_the_curve_is_not_trusted():
     assert any("contradict the images" in warning for warning in report.warnings)
 
 
-def test_thin_data_is_told_with_numbers():
-    few = [s.every(100) for s in sampled(1.0, 5)]
+def test_thin_data_is_reported_with_numbers():
+    few = [s.every(100) for s in exposed(1.0, 5)]
     (warning,) = calibrate_response(few).report.warnings
     assert warning.startswith(f"thin data: {few[0].count * 2} places")
     assert "nan" not in warning
-    assert not calibrate_response(sampled(1.0, 5)).report.warnings
+    assert not calibrate_response(exposed(1.0, 5)).report.warnings

@@ -180,9 +180,9 @@ def code_noise(table: Observations, curve: Vector) -> float:
     return 1.4826 * float(np.median(sizes)) * math.sqrt(_CODE_NOISE)
 
 
-def gamma_steps(exponent: float = 2.2) -> Vector:
-    """Steps of g from code to code of a plain power law: where every estimate starts."""
-    return np.asarray(exponent / np.maximum(_MIDDLES, 2.0))
+def gamma_steps() -> Vector:
+    """Steps of g from code to code of a power law of 1/2.2: where every estimate starts."""
+    return np.asarray(2.2 / np.maximum(_MIDDLES, 2.0))
 
 
 def _axis(ends: tuple[int, int]) -> Vector:
