@@ -16,13 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.samples import CODES, Floats, Observations, Vector
+from asi_watch.hdr.calibration.samples import CODES, Clips, Floats, Observations, Vector
 from asi_watch.hdr.calibration.solver import (
     ANCHOR,
     SMALLEST_STEP,
     NormalEquations,
     anchored,
-    chunks,
     solve_monotone,
 )
 
@@ -61,7 +60,7 @@ class CurveTables:
 
     @classmethod
     def of_steps(cls, steps: Vector) -> CurveTables:
-        """Floatss of the curve with these 255 steps."""
+        """Tables of the curve with these 255 steps."""
         g = np.concatenate([[0.0], np.cumsum(steps)])
         slope = np.interp(np.arange(CODES), _MIDDLES, steps)
         tables = (g - g[ANCHOR], steps, slope, np.gradient(slope))
@@ -69,7 +68,7 @@ class CurveTables:
 
     @classmethod
     def of_curve(cls, curve: NDArray[np.floating], smallest_step: float) -> CurveTables:
-        """Floatss of a curve, made to rise by a smallest step."""
+        """Tables of a curve, made to rise by a smallest step."""
         return cls.of_steps(np.maximum(np.diff(curve.astype(np.float64)), smallest_step))
 
     def exposures(self, piece: Observations) -> Floats:
@@ -113,7 +112,7 @@ def centred(exposure: Floats, weights: Floats) -> Floats:
 
 
 def fit_robust(
-    table: Observations, strength: float, ends: tuple[int, int] = (0, CODES - 1)
+    table: Observations, strength: float, ends: Clips = (0, CODES - 1)
 ) -> tuple[Vector, int]:
     """Fit g of one channel: rising, g(128) = 0; and count the last round's repairs.
 
@@ -163,7 +162,7 @@ def _accumulate(
 ) -> tuple[NormalEquations, float]:
     equations = NormalEquations()
     sizes = []
-    for piece in chunks(table):
+    for piece in table.chunks():
         residual, weights = curve.residuals(piece)
         size = np.abs(residual) * np.sqrt(weights)
         sizes.append(size[piece.usable])
@@ -185,7 +184,7 @@ def gamma_steps() -> Vector:
     return np.asarray(2.2 / np.maximum(_MIDDLES, 2.0))
 
 
-def _axis(ends: tuple[int, int]) -> Vector:
+def _axis(ends: Clips) -> Vector:
     """Place of each step on the axis q; beyond black and white it goes straight on."""
     above_black, below_white = _MIDDLES - ends[0], ends[1] - _MIDDLES
     toe = np.log(np.maximum(above_black, 0.0) + _TOE) + np.minimum(above_black, 0.0) / _TOE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ CODES = 256
 WHITE = 253  # codes from here on are clipped in any picture
 _JUDGING_PLACES = 10_000
 _STILL_PIXELS = 0.75
+_CHUNK = 1 << 15
 
 Codes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
@@ -170,6 +171,10 @@ class Observations:
     def part(self, rows: slice | NDArray[np.integer]) -> Observations:
         """Select places."""
         return Observations(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def chunks(self) -> Iterator[Observations]:
+        """All places in pieces of bounded size."""
+        return (self.part(slice(k, k + _CHUNK)) for k in range(0, len(self.codes), _CHUNK))
 
 
 def observe(

@@ -8,7 +8,6 @@ J. Malik: Recovering High Dynamic Range Radiance Maps from Photographs, SIGGRAPH
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +20,6 @@ ANCHOR = CODES // 2
 SMALLEST_STEP = 1e-4
 # Places at which `smoothness` has the strength it has in the plain equations: 10 brackets × 1000.
 _REFERENCE_PLACES = 10_000
-_CHUNK = 1 << 15
 _MAX_ROUNDS = 60
 
 Table = NDArray[np.floating]
@@ -40,17 +38,12 @@ def fit_plain(table: Observations, weight: Vector, smoothness: float) -> tuple[V
     """
     equations = NormalEquations()
     squared = weight**2
-    for piece in chunks(table):
+    for piece in table.chunks():
         equations.add(piece.codes, piece.log_times, squared[piece.codes] * piece.usable)
     scale = smoothness * np.sqrt(len(table.codes) / _REFERENCE_PLACES)
     matrix = anchored(equations.matrix + smoothness_matrix(scale * weight))
     curve, repairs = solve_monotone(matrix, equations.vector)
     return curve - curve[ANCHOR], repairs
-
-
-def chunks(table: Observations) -> Iterator[Observations]:
-    """The table in pieces of bounded size."""
-    return (table.part(slice(k, k + _CHUNK)) for k in range(0, len(table.codes), _CHUNK))
 
 
 @dataclass
