@@ -38,7 +38,7 @@ _REMEMBERED = 5_000
 Once = Literal["names_ignored", "skipped", "parked"]
 
 
-class Rows(Protocol):
+class _Rows(Protocol):
     """Where rows of brackets that are over are looked up: the ledger."""
 
     def get(self, camera: str, slot: datetime) -> BracketRecord | None:
@@ -46,7 +46,7 @@ class Rows(Protocol):
 
 
 @dataclass(slots=True)
-class Counters:
+class _Counters:
     """What has happened since the daemon started; every file ends in one of these."""
 
     files_found: int = 0
@@ -95,12 +95,12 @@ class Collector:
     Parameters
     ----------
     config : CameraConfig
-    rows : Rows
+    rows : _Rows
         The ledger's rows of brackets that are over.
     """
 
-    def __init__(self, config: CameraConfig, rows: Rows) -> None:
-        self.counters = Counters()
+    def __init__(self, config: CameraConfig, rows: _Rows) -> None:
+        self.counters = _Counters()
         self.expected = ExpectedExposures(config.expected_exposures_us)
         self._camera = config.name
         self._rules = config.bracket

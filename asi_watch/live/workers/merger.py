@@ -72,7 +72,7 @@ class Merger:
             threads=merge_threads(),
         )
         self._budget = budget
-        self._held = HeldFrames(self._root, budget, buffers)
+        self._held = _HeldFrames(self._root, budget, buffers)
         self._shape: tuple[int, ...] | None = None
         self._curves: tuple[ResponseCurve, ...] = ()
         self._logged: set[str] = set()
@@ -295,7 +295,7 @@ class MemoryBudget:
             return True
 
 
-class HeldFrames:
+class _HeldFrames:
     """One camera's decoded frames by slot, within the memory budget; for several threads."""
 
     def __init__(self, root: str, budget: MemoryBudget, buffers: BufferPool) -> None:

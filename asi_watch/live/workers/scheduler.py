@@ -52,16 +52,11 @@ class WaitingFile:
     at: float
 
 
-class LiveEdge:
+class _LiveEdge:
     """Tells the brackets being taken now from those of a backlog.
 
     The newest slot seen is the edge. The camera's clock may be wrong, and be corrected: an edge
     that no file has been near for two minutes gives way to what does arrive.
-
-    Parameters
-    ----------
-    round_to : timedelta
-        Length of a slot.
     """
 
     def __init__(self, round_to: timedelta) -> None:
@@ -91,13 +86,8 @@ class LiveEdge:
         return live
 
 
-class Backlog:
-    """Files that wait until fewer are being read, bracket by bracket in the order configured.
-
-    Parameters
-    ----------
-    order : {"newest", "oldest"}
-    """
+class _Backlog:
+    """Files that wait until fewer are being read, bracket by bracket in the order configured."""
 
     def __init__(self, order: Order) -> None:
         self._order: Order = order
@@ -172,8 +162,8 @@ class Scheduler:
         self._order: Order = order
         self._worker, self._pool = worker, pool
         self._quarantine, self._inbox = quarantine, inbox
-        self._edge = LiveEdge(config.bracket.round_to)
-        self._backlog = Backlog(order)
+        self._edge = _LiveEdge(config.bracket.round_to)
+        self._backlog = _Backlog(order)
         self._reading = 0
         self._held: dict[datetime, msg.MergeBracket] = {}
         self._blocked = 0

@@ -14,7 +14,7 @@ from asi_watch.brackets import slot_of
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.messages import Found, FoundFile
 from asi_watch.live.workers import scheduler
-from asi_watch.live.workers.scheduler import Backlog, LiveEdge, Scheduler, WaitingFile
+from asi_watch.live.workers.scheduler import Scheduler, WaitingFile, _Backlog, _LiveEdge
 from asi_watch.naming import NamePattern
 
 NOON = datetime(2026, 6, 21, 12)
@@ -32,7 +32,7 @@ def file(number: int, frame: int = 0) -> WaitingFile:
 
 @given(st.lists(st.integers(0, 50)), st.sampled_from(["newest", "oldest"]))
 def test_every_file_comes_out_once_and_in_order(numbers: list[int], order: Any) -> None:
-    backlog = Backlog(order)
+    backlog = _Backlog(order)
     for frame, number in enumerate(numbers):
         backlog.add(slot(number), file(number, frame))
     assert len(backlog) == len(numbers)
@@ -50,7 +50,7 @@ def test_every_file_comes_out_once_and_in_order(numbers: list[int], order: Any) 
 
 
 def test_a_bracket_taken_out_by_other_ways_comes_no_more() -> None:
-    backlog = Backlog("oldest")
+    backlog = _Backlog("oldest")
     for number in (1, 2):
         backlog.add(slot(number), file(number))
     assert backlog.take(slot(1)) == [file(1)]
@@ -60,7 +60,7 @@ def test_a_bracket_taken_out_by_other_ways_comes_no_more() -> None:
 
 
 def test_the_newest_slots_are_live() -> None:
-    edge = LiveEdge(STEP)
+    edge = _LiveEdge(STEP)
     assert edge.seen(slot(10), 0.0)
     assert edge.seen(slot(8), 1.0)
     assert not edge.seen(slot(7), 2.0)
@@ -68,7 +68,7 @@ def test_the_newest_slots_are_live() -> None:
 
 
 def test_an_edge_in_the_future_gives_way_to_what_does_arrive() -> None:
-    edge = LiveEdge(STEP)
+    edge = _LiveEdge(STEP)
     edge.seen(slot(0), 0.0)
     edge.seen(datetime(2099, 1, 1), 1.0)
     assert not edge.seen(slot(1), 30.0)
@@ -78,7 +78,7 @@ def test_an_edge_in_the_future_gives_way_to_what_does_arrive() -> None:
 
 
 def test_a_backlog_beside_live_brackets_does_not_move_the_edge() -> None:
-    edge = LiveEdge(STEP)
+    edge = _LiveEdge(STEP)
     for second in range(0, 600, 30):
         assert edge.seen(slot(1000 + second // 30), float(second))
         assert not edge.seen(slot(second), float(second))
