@@ -289,7 +289,9 @@ def _slots(found: NewestFiles) -> Warnings:
         by_slot[_slot(camera, file.timestamp)].append(file)
     crowded = sum(map(_holds_several, by_slot.values()))
     cut = sum(len({_slot(camera, f.timestamp) for f in b}) > 1 for b in brackets)
-    if crowded >= max(_SOME, _MANY * len(by_slot)):
+    # The newest files may all lie in one slot that is far too long.
+    many = crowded >= max(_SOME, _MANY * len(by_slot)) or len(brackets) > _SOME * len(by_slot)
+    if crowded and many:
         text = (
             f"{format_duration(round_to)} is longer than the {format_duration(interval)} between"
             f" brackets in the newest names: {crowded} of {len(by_slot)} slots hold more than one,"

@@ -66,8 +66,11 @@ def as_log_response(response: ArrayLike) -> NDArray[np.float32]:
     Parameters
     ----------
     response : array_like, shape (256,), (256, C) or (256, 1, C)
-        g(z) in the ln domain, C 1 or 3; ValueError for other shapes and values not finite.
+        g(z) in the ln domain, C 1 or 3; ValueError for other shapes, complex numbers and values
+        not finite.
     """
+    if np.iscomplexobj(response):
+        raise ValueError("a response curve holds real numbers; these are complex")
     curve = np.asarray(response, dtype=np.float32)
     if curve.ndim == 3 and curve.shape[1] == 1:
         curve = curve[:, 0, :]

@@ -190,6 +190,9 @@ def merge_archive(
     )
     merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
     _doubts_of_names(brackets, summary)
+    if (too_long := found.why_times_too_long(brackets, rules.round_to)) is not None:
+        log.warning("%s", too_long)
+        summary.doubts.append(too_long)
     started = time.monotonic()
     for outcome in merge_all(brackets, merger, count):
         summary.add(outcome)

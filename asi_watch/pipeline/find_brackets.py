@@ -278,7 +278,8 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
         return ArchiveBracket(slot, rising, rising)
     files = tuple(with_signature(exposure, root) for exposure in exposures)
     chosen = chosen_files(files)
-    starts = [bracket[0].timestamp for bracket in brackets_among(files)]
+    # One exposure that was sent again after a pause is no second bracket.
+    starts = [part[0].timestamp for part in brackets_among(files) if len(part) > 1]
     intervals = tuple(b - a for a, b in pairwise(starts))
     return ArchiveBracket(
         slot, tuple(chosen[t] for t in sorted(chosen)), files, intervals=intervals
@@ -329,6 +330,7 @@ def _with_expectation(
 # --- what names make doubtful ---------------------------------------------------------------------
 
 _JITTER = timedelta(seconds=1)
+_LOOKED_AT = 20  # brackets
 _LENGTHS = [
     timedelta(seconds=unit * number)
     for unit in (1, 60)
@@ -362,7 +364,45 @@ def doubts_of_brackets(brackets: Sequence[ArchiveBracket]) -> list[str]:
     ----------
     brackets : sequence of ArchiveBracket
     """
-    return [text for text in (_clash(brackets), _slots_too_long(brackets)) if text is not None]
+    doubts = (_clash(brackets), _slots_too_long(brackets), _slots_cut(brackets))
+    return [text for text in doubts if text is not None]
+
+
+def why_times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) -> str | None:
+    """Say that exposures cannot have been taken within their slot; None where they can.
+
+    Parameters
+    ----------
+    brackets : sequence of ArchiveBracket
+    round_to : timedelta
+        Length of a slot.
+    """
+    for bracket in brackets:
+        times = [e.exposure_us / 1e6 for e in bracket.exposures]
+        # The last one may end behind the slot.
+        if sum(times) - max(times) > round_to.total_seconds():
+            return (
+                f"{shown(bracket.first.path)}: the exposures of its bracket last {sum(times):g} s"
+                f" together, longer than a slot of {format_duration(round_to)}: is the unit of the"
+                " exposure times right?"
+            )
+    return None
+
+
+def _slots_cut(brackets: Sequence[ArchiveBracket]) -> str | None:
+    newest = brackets[-_LOOKED_AT:]
+    slots = {e.path: bracket.slot for bracket in newest for e in bracket.files}
+    parts = brackets_among(e for bracket in newest for e in bracket.files)
+    # The first and the last may be cut by what was not looked at.
+    whole = [part for part in parts[1:-1] if len(part) > 1]
+    cut = sum(len({slots[e.path] for e in part}) > 1 for part in whole)
+    if cut < 2 or 2 * cut < len(whole):
+        return None
+    return (
+        f"the edges of slots cut {cut} of the {len(whole)} newest brackets in two, and exposures of"
+        " different brackets are merged: write bracket.offset in a configuration file, as"
+        " `asi-watch check` suggests, to be given with -c"
+    )
 
 
 def _slots_too_long(brackets: Sequence[ArchiveBracket]) -> str | None:

@@ -7,6 +7,7 @@ and is held against the radiance that it was rendered from.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -130,7 +131,7 @@ def product(folder: Path, number: int = 0) -> dict[str, Any]:
     flags = planes["validity"].astype(int)
     return {
         "radiance": planes["RGB"][..., ::-1].astype(float),
-        "flags": np.stack([flags >> s & 3 for s in (4, 2, 0)], axis=-1),
+        "flags": np.stack([flags >> s & 3 for s in (0, 2, 4)], axis=-1),
         "used": len(provenance.sources),
     }
 
@@ -466,6 +467,39 @@ def test_an_order_of_its_own_is_no_cut_bracket(tmp_path: Path, kind: str) -> Non
     assert [product(tmp_path, n)["used"] for n in range(3)] == [len(set(times))] * 3
 
 
+@pytest.mark.parametrize("age_s", [-99, 99])
+def test_an_exposure_sent_again_after_a_pause_is_no_second_bracket(
+    tmp_path: Path, age_s: int
+) -> None:
+    write(tmp_path / "in", [photo(scene(), t) for t in T])
+    first = tmp_path / "in" / file_name(320, 0, 2)
+    again = tmp_path / "in" / file_name(320, 0, 9)
+    again.write_bytes(first.read_bytes())
+    os.utime(again, (first.stat().st_mtime - age_s,) * 2)
+    result = merge(tmp_path, save_curve(tmp_path / "g.npz", _TRUE))
+    assert result.exit_code == 0, result.output
+    assert "round_to" not in result.output
+    assert product(tmp_path)["used"] == 5
+
+
+def test_brackets_cut_by_the_edges_of_slots_are_told_of(tmp_path: Path) -> None:
+    # Each begins two seconds before an edge, so that every slot holds parts of two.
+    for number in range(4):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        for position, exposure in enumerate(T):
+            path = tmp_path / "in" / file_name(exposure, number, 28 + position)
+            path.write_bytes(encoded(photo(scene(), exposure)))
+    result = merge(tmp_path, save_curve(tmp_path / "g.npz", _TRUE))
+    assert result.exit_code == 1
+    assert "bracket.offset" in result.stderr
+
+
+def test_exposures_longer_than_their_slot_have_another_unit(tmp_path: Path) -> None:
+    write(tmp_path / "in", [photo(scene(), t) for t in T])
+    curve = save_curve(tmp_path / "g.npz", _TRUE)
+    assert "unit" in merge(tmp_path, curve, "--exposure-unit", "s").stderr
+
+
 @pytest.mark.parametrize("width", [3, 4, 5, 6])
 def test_zeros_before_a_time_make_no_label_of_it(tmp_path: Path, width: int) -> None:
     labels = [f"{t:0{width}d}" for t in T]
@@ -494,6 +528,8 @@ MISTAKES: dict[str, dict[str, object]] = {
     "too many expected": {"bracket": {"exposures": 9}},
     "months and minutes swapped": {"filename": "{timestamp:%Y%M%d%H%m%S}_{exposure}"},
     "labels of other files": {"exposure_labels": {"0": 80, "1": 160}},
+    "all brackets in one slot": {"bracket": {"round_to": "1h"}},
+    "seconds for microseconds": {"exposure_unit": "s"},
 }
 
 

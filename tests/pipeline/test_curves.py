@@ -54,6 +54,8 @@ def test_a_file_of_asi_core_is_rgb(tmp_path: Path) -> None:
 def test_what_is_no_curve_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="256"):
         save_response_curve(tmp_path / "r.npz", G[:200])
+    with pytest.raises(ValueError, match="complex"):
+        save_response_curve(tmp_path / "r.npz", G.astype(complex))
     with pytest.raises(ResponseFileError, match=r"none\.npz"):
         load_response_curve(tmp_path / "none.npz")
 
