@@ -88,7 +88,13 @@ class Camera:
     # -- life -------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
-        """Clean up after an earlier process, take up what it left, begin to watch."""
+        """Clean up after an earlier process, take up what it left, begin to watch.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
         if swept := self._merger.clean_up():
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, _LEARN_FROM)):
@@ -104,7 +110,14 @@ class Camera:
     # -- messages ---------------------------------------------------------------------------
 
     def handle(self, message: msg.Message, now: float) -> None:
-        """Take a message of this camera."""
+        """Take a message of this camera.
+
+        Parameters
+        ----------
+        message : Message
+        now : float
+            Monotonic time.
+        """
         match message:
             case msg.Found():
                 self._found(message)
@@ -171,7 +184,13 @@ class Camera:
     # -- time -------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Time has passed."""
+        """Time has passed.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
         away, self._ticked_at = now - self._ticked_at, now
         if away > _STOOD_STILL:
             # The host took the cores away, or a disk hung: what the camera wrote meanwhile lies in

@@ -269,7 +269,18 @@ class Inbox:
         self._queue.put(message)
 
     def put_event(self, camera: str, path: str, settled: bool, at: float) -> None:
-        """Hand over what an event said; only counted when the queue is full."""
+        """Hand over what an event said; only counted when the queue is full.
+
+        Parameters
+        ----------
+        camera : str
+        path : str
+            Relative to the watch folder.
+        settled : bool
+            Its writer has closed it or moved it in.
+        at : float
+            Monotonic time.
+        """
         with self._lock:
             if self._events >= self._max_events:
                 self._dropped[camera] = self._dropped.get(camera, 0) + 1
@@ -278,7 +289,13 @@ class Inbox:
         self._queue.put(Found(camera, (FoundFile(path, None, settled),), at))
 
     def get(self, timeout: float | None) -> Message | None:
-        """Take the next message; None when `timeout` seconds passed without one."""
+        """Take the next message; None when `timeout` seconds passed without one.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds; None: for ever.
+        """
         try:
             message = self._queue.get(timeout=timeout)
         except queue.Empty:

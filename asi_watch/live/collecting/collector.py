@@ -129,7 +129,13 @@ class Collector:
         return slot in self._open
 
     def slot_of_name(self, path: str) -> datetime | None:
-        """Return the slot of a file by its name, None if it is no exposure's."""
+        """Return the slot of a file by its name, None if it is no exposure's.
+
+        Parameters
+        ----------
+        path : str
+            Relative to the watch folder.
+        """
         arrival = self._arrival(path)
         return None if arrival is None else self._slot(arrival.timestamp)
 
@@ -174,7 +180,16 @@ class Collector:
     def read_done(
         self, slot: datetime, path: str, outcome: msg.ReadOutcome, now: float
     ) -> msg.Commands:
-        """A file that was asked for has been read."""
+        """A file that was asked for has been read.
+
+        Parameters
+        ----------
+        slot : datetime
+        path : str
+        outcome : ReadOutcome
+        now : float
+            Monotonic time.
+        """
         bracket = self._open.get(slot)
         arrival = bracket.reading.pop(path, None) if bracket else None
         if bracket is None or arrival is None:
@@ -195,7 +210,13 @@ class Collector:
         return commands + self._advance(bracket)
 
     def due(self, now: float) -> msg.Commands:
-        """Time has passed: files that lay still, brackets whose grace is over, retries."""
+        """Time has passed: files that lay still, brackets whose grace is over, retries.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
         commands: msg.Commands = []
         for bracket in list(self._open.values()):
             settled = [arrival for when, arrival in bracket.settling.values() if when <= now]
@@ -208,6 +229,10 @@ class Collector:
         """Nothing could be received for so long: open brackets wait for so much longer.
 
         Up to a limit: where the owner is always late, they must end nevertheless.
+
+        Parameters
+        ----------
+        seconds : float
         """
         for bracket in self._open.values():
             bracket.extra_grace = min(bracket.extra_grace + seconds, _MOST_EXTRA_GRACE)
@@ -217,6 +242,12 @@ class Collector:
 
         Every file that the row lists is read again, also those that could not be used. A bracket
         that waits for its next attempt has it now.
+
+        Parameters
+        ----------
+        record : BracketRecord
+        now : float
+            Monotonic time.
         """
         bracket = self._open.get(record.slot)
         if bracket is not None:
@@ -415,7 +446,15 @@ class Collector:
     # -- a merge has ended ------------------------------------------------------------------
 
     def merge_done(self, slot: datetime, outcome: msg.MergeOutcome, now: float) -> msg.Commands:
-        """A merge that was asked for has ended."""
+        """A merge that was asked for has ended.
+
+        Parameters
+        ----------
+        slot : datetime
+        outcome : MergeOutcome
+        now : float
+            Monotonic time.
+        """
         if (bracket := self._end_merge(slot)) is None:
             return []
         match outcome:
@@ -429,7 +468,14 @@ class Collector:
                 return self._nothing_stands(bracket)
 
     def defer(self, slot: datetime, reason: str) -> msg.Commands:
-        """A merge that was asked for cannot begin for long: its bracket waits in the ledger."""
+        """A merge that was asked for cannot begin for long: its bracket waits in the ledger.
+
+        Parameters
+        ----------
+        slot : datetime
+        reason : str
+            For its row.
+        """
         bracket = self._end_merge(slot)
         return self._over(bracket, self._record(bracket, "failed", reason)) if bracket else []
 

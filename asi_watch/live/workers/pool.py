@@ -169,7 +169,12 @@ class JobPool:
             self._start_thread(self._backlog)
 
     def submit(self, job: Job) -> None:
-        """Queue a job; jobs of one camera and of equal urgency run in the order they came."""
+        """Queue a job; jobs of one camera and of equal urgency run in the order they came.
+
+        Parameters
+        ----------
+        job : Job
+        """
         queued = _Queued(job.urgency, next(self._numbers), job)
         with self._lock:
             (self._backlog if job.urgency[0] >= BACKLOG else self._live).add(queued)
@@ -213,7 +218,14 @@ class JobPool:
         return True
 
     def hanging(self, camera: str, now: float) -> Hanging | None:
-        """Tell whether jobs of a camera hang."""
+        """Tell whether jobs of a camera hang.
+
+        Parameters
+        ----------
+        camera : str
+        now : float
+            Monotonic time.
+        """
         with self._lock:
             running = self._live.running(camera) + self._backlog.running(camera)
             since = [one.since for one in running if one.hanging]
@@ -228,7 +240,13 @@ class JobPool:
                 queue.changed.notify_all()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the threads of a closed pool; False if `timeout` seconds were not enough."""
+        """Wait for the threads of a closed pool; False if `timeout` seconds were not enough.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds.
+        """
         deadline, threads = time.monotonic() + timeout, list(self._threads)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -105,7 +105,12 @@ class Quarantine:
             self._notes = None
 
     def refusal(self, task: Task) -> str | None:
-        """Return why a task must not run, None if it may."""
+        """Return why a task must not run, None if it may.
+
+        Parameters
+        ----------
+        task : Task
+        """
         with self._lock:
             suspect = self._suspects.get(task.key)
         if suspect is None or suspect.deaths < SOLITARY_FAILURES:
@@ -133,7 +138,13 @@ class Quarantine:
         return expired
 
     def forgive(self, camera: str, slot: datetime) -> None:
-        """Forget the deaths of a bracket: an operator wants it tried again."""
+        """Forget the deaths of a bracket: an operator wants it tried again.
+
+        Parameters
+        ----------
+        camera : str
+        slot : datetime
+        """
         with self._lock:
             bracket = (camera, slot.isoformat())
             kept = {k: t for k, t in self._suspects.items() if (t.camera, t.slot) != bracket}
@@ -143,13 +154,24 @@ class Quarantine:
 
     @contextmanager
     def recording(self, camera: str, slot: datetime) -> Iterator[None]:
-        """Note that a row is being written: a death meanwhile may not be a worker's fault."""
+        """Note that a row is being written: a death meanwhile may not be a worker's fault.
+
+        Parameters
+        ----------
+        camera : str
+        slot : datetime
+        """
         with self._noted(Task(_RECORDING, camera, slot.isoformat(), _RECORDING)):
             yield
 
     @contextmanager
     def running(self, task: Task) -> Iterator[None]:
-        """Note a task for as long as it runs; a suspect waits until it can run alone."""
+        """Note a task for as long as it runs; a suspect waits until it can run alone.
+
+        Parameters
+        ----------
+        task : Task
+        """
         suspect = self.is_suspect(task)
         with self._turns.alone() if suspect else self._turns.beside_others(), self._noted(task):
             yield

@@ -223,7 +223,12 @@ class Scheduler:
                 break
 
     def read(self, command: msg.ReadFile) -> None:
-        """Have a file read."""
+        """Have a file read.
+
+        Parameters
+        ----------
+        command : ReadFile
+        """
         self._reading += 1
         self._submit(command, READ)
 
@@ -261,12 +266,23 @@ class Scheduler:
         return self._held.pop(min(self._held)) if len(self._held) > MOST_HELD else None
 
     def merge_ended(self, outcome: msg.MergeOutcome | msg.NoCurve) -> None:
-        """Take note of whether products find a place."""
+        """Take note of whether products find a place.
+
+        Parameters
+        ----------
+        outcome : MergeOutcome or NoCurve
+        """
         blocked = isinstance(outcome, msg.MergeFailed) and outcome.blocked
         self._blocked = self._blocked + 1 if blocked else 0
 
     def release(self, now: float) -> list[msg.MergeBracket]:
-        """Give the held merges that may go on; the newest alone while that may be in vain."""
+        """Give the held merges that may go on; the newest alone while that may be in vain.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
         if not self.is_blocked:
             held, self._held = self._held, {}
             return [held[slot] for slot in sorted(held)]
@@ -285,14 +301,25 @@ class Scheduler:
         self._pool.submit(_Job(self, self._camera, urgency, command))
 
     def run(self, command: msg.ReadFile | msg.MergeBracket) -> None:
-        """Read a file or merge a bracket; called in a worker thread."""
+        """Read a file or merge a bracket; called in a worker thread.
+
+        Parameters
+        ----------
+        command : ReadFile or MergeBracket
+        """
         if isinstance(command, msg.ReadFile):
             self._report(command, self._read(command))
         else:
             self._inbox.put(msg.MergeDone(self._camera, command.slot, self._merge(command)))
 
     def crashed(self, command: msg.ReadFile | msg.MergeBracket, error: Exception) -> None:
-        """Report an unforeseen error; called in a worker thread."""
+        """Report an unforeseen error; called in a worker thread.
+
+        Parameters
+        ----------
+        command : ReadFile or MergeBracket
+        error : Exception
+        """
         if isinstance(command, msg.ReadFile):
             self._report(command, msg.Unusable(f"reading it crashed: {error!r}", True, None))
         else:
