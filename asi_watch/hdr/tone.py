@@ -296,6 +296,12 @@ def half_codes(tables: BracketTables, factor: float) -> HalfCodes | None:
     return HalfCodes(table, under) if (flags == tables.validity).all() else None
 
 
+def half_code(ln_radiance: NDArray[np.float64], factor: float) -> NDArray[np.uint16]:
+    """Half floats of factor · E, as `half_codes` rounds them."""
+    values = np.minimum(np.exp(ln_radiance + np.log(factor)), _LARGEST_HALF)
+    return np.asarray(values.astype(np.float16).view(np.uint16))
+
+
 @lru_cache(maxsize=4)
 def _half_table(lanes: tuple[_Lane, ...], factor: float) -> CodeTable:
     count = _MOST_CELLS

@@ -15,6 +15,7 @@ from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.frame_checks import Findings
 from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables
 from asi_watch.hdr.merge_settings import (
+    OVER,
     UNDER,
     HalfRadiance,
     Merge,
@@ -23,7 +24,7 @@ from asi_watch.hdr.merge_settings import (
     Shape,
     check_target,
 )
-from asi_watch.hdr.tone import CodeTable, half_codes, picture_table
+from asi_watch.hdr.tone import CodeTable, half_code, half_codes, picture_table
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
 _BANDS_PER_THREAD = 8
@@ -97,11 +98,18 @@ class WeightedMerge(Merge):
         _, job = self._prepare()
         ln_radiance = np.empty(self.shape, dtype=np.float32)
         validity = np.empty(self.shape, dtype=np.uint8)
-        lowest = job.tables.minimum[: self.shape[2]].astype(np.float32)
+        channels = self.shape[2]
+        lowest, highest = (
+            bound[:channels].astype(np.float32)
+            for bound in (job.tables.minimum, job.tables.maximum)
+        )
 
         def band(first: int, last: int) -> None:
             ln_rows, flag_rows = ln_radiance[first:last], validity[first:last]
             engine.merge_radiance(job, first, last, _plane(ln_rows), _plane(flag_rows))
+            places = self._saturated(first, last)
+            ln_rows[places] = highest[places[2]]
+            flag_rows[places] = OVER
             self._clear(ln_rows, first, lowest)
             self._clear(flag_rows, first, UNDER)
 
@@ -118,9 +126,13 @@ class WeightedMerge(Merge):
         height, width, channels = self.shape
         planes = np.empty((channels, height, width), np.uint16)
         validity = np.empty((channels, height, width), np.uint8)
+        highest = half_code(job.tables.maximum, factor)
 
         def band(first: int, last: int) -> None:
             engine.merge_half(job, codes, first, last, planes, validity)
+            rows, columns, channel = self._saturated(first, last)
+            planes[channel, first + rows, columns] = highest[channel]
+            validity[channel, first + rows, columns] = OVER
 
         self._in_bands(band)
         return HalfRadiance(planes.view(np.float16), validity)
@@ -137,6 +149,7 @@ class WeightedMerge(Merge):
 
         def band(first: int, last: int) -> None:
             engine.merge_uncertainty(job, table, scale, first, last, _plane(out[first:last]))
+            out[first:last][self._saturated(first, last)] = np.inf
             self._clear(out[first:last], first, np.inf)
 
         self._in_bands(band)
@@ -152,6 +165,29 @@ class WeightedMerge(Merge):
             job = engine.Job([_plane(f) for f in frames], bracket_tables(mean, times), spans)
             prepared = self._prepared = findings, mean, job
         return prepared[1:]
+
+    def _saturated(self, first: int, last: int) -> tuple[NDArray[np.intp], ...]:
+        """Find rows, columns and channels where the shortest exposure is saturated.
+
+        A longer one may show a code that is not, because JPEG blurs edges: that would make the
+        sun's rim darker by the ratio of their times.
+        """
+        mean, _ = self._prepare()
+        frames, times = self._used()
+        codes = (np.arange(256) >= mean.brightest) & (mean.weights == 0).all(axis=1)
+        lowest = int(np.argmax(codes)) if codes.any() else 256
+        shortest = [f for f, time in zip(frames, times, strict=True) if time == min(times)]
+        # The sun is in few rows: the others cost little.
+        brightest = _plane(shortest[0][first:last]).max(axis=1)
+        sunny = np.flatnonzero(brightest >= lowest)
+        here = np.logical_and.reduce([frame[first + sunny] >= lowest for frame in shortest])
+        rows, columns, channels = np.unravel_index(np.flatnonzero(here), here.shape)
+        rows = sunny[rows]
+        if self._spans is not None:
+            start, stop = self._spans[first + rows].T
+            inside = (columns >= start) & (columns < stop)
+            rows, columns, channels = rows[inside], columns[inside], channels[inside]
+        return rows, columns, channels
 
     def _codes(self, dtype: np.dtype[Any]) -> CodeTable:
         settings, (_, job) = self._settings, self._prepare()

@@ -293,6 +293,22 @@ def test_where_one_channel_is_saturated_its_value_is_no_less(
         assert made[..., channel][saturated].min() >= 0.98 * rest.max()
 
 
+@pytest.mark.parametrize("quality", [50, 75, 90])
+@pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact"])
+def test_the_suns_rim_is_not_darkened_by_jpeg(tmp_path: Path, quality: int, algorithm: str) -> None:
+    # At the rim JPEG lowers one exposure's code below the clip, and that one alone would count.
+    light = scene()
+    (tmp_path / "in").mkdir()
+    for position, t in enumerate(T):
+        data = simplejpeg.encode_jpeg(photo(light, t), quality, "BGR", "420")
+        (tmp_path / "in" / file_name(t, 0, position)).write_bytes(data)
+    merge(tmp_path, save_curve(tmp_path / "g.npz", curve_of("gamma")), "--algorithm", algorithm)
+    made = product(tmp_path)
+    least = 1000 / T[0] / CAMERAS["gamma"][128]
+    wrong = (light * T[0] >= 1) & (made["flags"] == 0) & (made["radiance"] < least / 2)
+    assert wrong.sum() <= 0.02 * (light * T[0] >= 1).sum()
+
+
 # -- impossible curves ---------------------------------------------------------------------------
 
 _TRUE = curve_of("gamma")

@@ -94,6 +94,10 @@ def reference_radiance(
     ln_e = np.minimum(ln_e, maximum)
     under = empty & (codes[np.argmin(ln_t)] <= dark)
     over = empty & (codes[np.argmax(ln_t)] >= bright)
+    # Whatever a longer exposure shows where the shortest is saturated.
+    shortest = np.argmin(ln_t)
+    saturated = (codes[shortest] >= bright) & (w[shortest] <= NO_WEIGHT)
+    over, empty = over | saturated, empty | saturated
     ln_e = np.where(over, maximum, np.where(under, minimum, ln_e))
     validity = np.where(empty, np.where(under & ~over, 1, 2), 0).astype(np.uint8)
     return ReferenceRadiance(ln_e, validity, minimum, maximum)
