@@ -34,24 +34,12 @@ _ALIKE = 2
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One frame of a bracket.
+    """One frame of a bracket."""
 
-    Parameters
-    ----------
-    path : str
-        The file, relative to the camera's watch folder (undecodable bytes as surrogates).
-    timestamp : datetime
-        Naive, in the clock of the file name.
-    exposure_us : float
-        Exposure time in microseconds.
-    size, mtime_ns, inode : int
-        The state of the file when it was read.
-    """
-
-    path: str
-    timestamp: datetime
-    exposure_us: float
-    size: int = 0
+    path: str  # the file, relative to the camera's watch folder (undecodable bytes as surrogates)
+    timestamp: datetime  # naive, in the clock of the file name
+    exposure_us: float  # exposure time in microseconds
+    size: int = 0  # the state of the file when it was read
     mtime_ns: int = 0
     inode: int = 0
 

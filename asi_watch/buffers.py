@@ -1,7 +1,5 @@
 """Image-sized memory that is reused: new pages cost more than decoding into old ones."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

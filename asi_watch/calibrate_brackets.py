@@ -4,8 +4,6 @@ What cannot be read is left out and named: an exposure of a bracket as long as t
 left, a bracket as long as another one can be used.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,25 +40,13 @@ _threads = partial(ThreadPoolExecutor, 2, thread_name_prefix="calibration")
 
 @dataclass(frozen=True, slots=True)
 class BracketFiles:
-    """The files of one bracket to calibrate from; plain values, so that processes can hand it on.
-
-    Parameters
-    ----------
-    paths : tuple of str
-    exposure_us : tuple of float
-        Of each path, microseconds.
-    name : str
-        What messages and metadata call the bracket, such as its slot.
-    complete : bool
-        Complete brackets are used first.
-    unusable : str
-        Why the bracket cannot be used at all, where that is known; empty if it may be.
-    """
+    """The files of one bracket to calibrate from: plain values, which a process can be given."""
 
     paths: tuple[str, ...]
-    exposure_us: tuple[float, ...]
-    name: str = ""
-    complete: bool = True
+    exposure_us: tuple[float, ...]  # of each path, microseconds
+    name: str = ""  # what messages and metadata call the bracket, such as its slot
+    complete: bool = True  # complete brackets are used first
+    # Why the bracket cannot be used at all, where that is known; empty if it may be.
     unusable: str = ""
 
 
@@ -110,31 +96,16 @@ class CalibrationChoices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibratedCurve:
-    """A calibration and what it was made from.
-
-    Parameters
-    ----------
-    calibration : Calibration
-    choices : CalibrationChoices
-    samples : tuple of BracketSamples
-        To judge other curves by.
-    used : tuple of BracketFiles
-        In the order of the report's brackets, without exposures that could not be read.
-    rejected : tuple of str
-        Why other brackets that were tried could not be used.
-    left_out : tuple of str
-        Exposures of used brackets that could not be read, and why.
-    disc : SkyDisc or None
-        What the samples were taken from; None: whole pictures.
-    """
+    """A calibration and what it was made from."""
 
     calibration: Calibration
     choices: CalibrationChoices
-    samples: tuple[BracketSamples, ...]
+    samples: tuple[BracketSamples, ...]  # to judge other curves by
+    # In the order of the report's brackets, without exposures that could not be read.
     used: tuple[BracketFiles, ...]
-    rejected: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    disc: SkyDisc | None = None
+    rejected: tuple[str, ...] = ()  # why other brackets that were tried could not be used
+    left_out: tuple[str, ...] = ()  # exposures of used brackets that could not be read, and why
+    disc: SkyDisc | None = None  # what the samples were taken from; None: whole pictures
 
     def curve(self, input_directory: str, **settings: Any) -> ResponseCurve:
         """Give the curve with the metadata of its file: asi_core's keys and ours.

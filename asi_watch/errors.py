@@ -1,7 +1,5 @@
 """Errors whose text is meant for the operator: what, where, and what to do about it."""
 
-from __future__ import annotations
-
 import re
 
 from asi_watch.files import shown

@@ -19,21 +19,11 @@ _SLICE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class FileSignature:
-    """What distinguishes one content of a file from the next, without reading it.
+    """What distinguishes one content of a file from the next, without reading it."""
 
-    Parameters
-    ----------
-    size : int
-        Bytes.
-    mtime_ns : int
-        Time of last modification, nanoseconds since the epoch.
-    inode, device : int
-        Identity on the file system: a file replaced by a rename has another inode.
-    """
-
-    size: int
-    mtime_ns: int
-    inode: int
+    size: int  # bytes
+    mtime_ns: int  # time of last modification, nanoseconds since the epoch
+    inode: int  # identity on the file system: a file replaced by a rename has another inode
     device: int
 
 

@@ -1,7 +1,5 @@
 """The decoded exposures of a bracket, held in memory or read again for each band of rows."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Collection, Iterator, Sequence

@@ -5,8 +5,6 @@ a file arrived, nor of what was held in memory. What stands already is never rep
 product, nor when another camera made it. Whatever makes a product doubtful is noted in it.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import time

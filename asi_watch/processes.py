@@ -5,8 +5,6 @@ the folder that a camera writes to. Children search it neither while they start 
 the daemon, and run at low priority.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import multiprocessing.process

@@ -1,7 +1,5 @@
 """Response files: ``.npz`` with `response` (256, C) float32 in the ln domain and `metadata`."""
 
-from __future__ import annotations
-
 import json
 import logging
 import zipfile
@@ -198,25 +196,14 @@ def response_bytes(response: ArrayLike, metadata: Mapping[str, Any] | None = Non
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurveComparison:
-    """Differences of two curves per channel (BGR), each channel's free constant removed.
+    """Differences of two curves per channel (BGR), each channel's free constant removed."""
 
-    Parameters
-    ----------
-    difference : ndarray, shape (256, C), float64
-        g of the second minus g of the first in stops, of mean 0 over the codes compared.
-    rms : tuple of float
-        Root mean square over the codes compared, stops.
-    worst, worst_code : tuple of float, tuple of int
-        Largest absolute difference there, stops, and the code where it is.
-    offset : tuple of float
-        The constant removed, stops.
-    """
-
+    # g of the second minus g of the first in stops, of mean 0 over the codes compared.
     difference: NDArray[np.float64]
-    rms: tuple[float, ...]
-    worst: tuple[float, ...]
+    rms: tuple[float, ...]  # root mean square over the codes compared, stops
+    worst: tuple[float, ...]  # largest absolute difference there, stops, and the code where it is
     worst_code: tuple[int, ...]
-    offset: tuple[float, ...]
+    offset: tuple[float, ...]  # the constant removed, stops
 
 
 def compare_curves(first: ResponseCurve, second: ResponseCurve) -> CurveComparison:

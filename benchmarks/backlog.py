@@ -97,10 +97,7 @@ def report(result: dict[str, Any]) -> None:
             *(f"{1000 * percentile(values, share):.0f}" for share in (0.5, 0.95, 1.0)),
             f"{median(values) / result['floor']:.2f}",
         )
-        for name, values in (
-            ("alone", result["alone"]),
-            ("beside the backlog", result["beside"]),
-        )
+        for name, values in (("alone", result["alone"]), ("beside the backlog", result["beside"]))
     ]
     show(
         f"live brackets of 5 × {SIZE}² every {INTERVAL:g} s, floor {1000 * result['floor']:.0f} ms",

@@ -125,12 +125,7 @@ def compare(frames: Frames, files: list[bytes], g: NDArray[np.float32]) -> dict[
         ("", "ms (median)", "× ours", "CPU ms (least)", "peak extra MB"),
         rows,
     )
-    return {
-        "seconds": medians,
-        "ratio_to_ours": ratio,
-        "cpu_seconds": cpu,
-        "peak_extra_mb": memory,
-    }
+    return {"seconds": medians, "ratio_to_ours": ratio, "cpu_seconds": cpu, "peak_extra_mb": memory}
 
 
 def _process_cpu(job: Callable[[], object], repeats: int) -> float:

@@ -40,11 +40,7 @@ def test_files_are_made_renamed_read_and_removed_below(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_made_only_if_asked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         HeldFolder(tmp_path / "out")
-    with (
-        HeldFolder(tmp_path) as held,
-        pytest.raises(FileNotFoundError),
-        held.folder("sub"),
-    ):
+    with HeldFolder(tmp_path) as held, pytest.raises(FileNotFoundError), held.folder("sub"):
         pass
 
 

@@ -72,15 +72,7 @@ def test_labels_are_matched_whole_and_before_numbers() -> None:
         for text in ("0", "02", "2", "002", "HIGH", "high", "00")
     }
     times = {text: None if parsed is None else parsed.exposure_us for text, parsed in found.items()}
-    assert times == {
-        "0": 2000,
-        "02": 500,
-        "2": 2,
-        "002": 2,
-        "HIGH": 9.5,
-        "high": None,
-        "00": None,
-    }
+    assert times == {"0": 2000, "02": 500, "2": 2, "002": 2, "HIGH": 9.5, "high": None, "00": None}
 
 
 def test_with_labels_alone_numbers_do_not_fit() -> None:

@@ -1,7 +1,5 @@
 """The command line: one module per command, imported only when that command is called."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """``asi-watch calibrate``: a camera's response curve from its brackets."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from datetime import timedelta

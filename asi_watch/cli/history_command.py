@@ -1,7 +1,5 @@
 """``asi-watch history``: what became of past brackets."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """``asi-watch retention``: what retention would delete, or deleting it."""
 
-from __future__ import annotations
-
 import time
 
 import click

@@ -1,7 +1,5 @@
 """``asi-watch retry``: try brackets again that failed or were skipped."""
 
-from __future__ import annotations
-
 import time
 from datetime import datetime
 from pathlib import Path

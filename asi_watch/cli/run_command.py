@@ -1,7 +1,5 @@
 """``asi-watch run``: the daemon in the foreground."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

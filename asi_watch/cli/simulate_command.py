@@ -1,7 +1,5 @@
 """``asi-watch simulate``: a camera that is not there."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import signal

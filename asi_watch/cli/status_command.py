@@ -1,7 +1,5 @@
 """``asi-watch status``: what the running daemon is doing."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a configuration would do on this machine: folders that must not meet, and warnings."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta

@@ -5,8 +5,6 @@ anchors and merge keys (``<<``). Tags that would build objects are refused, and 
 duplicate keys, which YAML itself lets pass silently.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field

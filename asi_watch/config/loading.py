@@ -1,7 +1,5 @@
 """From a YAML file to a `Config`, or to every problem of the file at once, as sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches

@@ -4,8 +4,6 @@ Validators get what YAML made of the text. They raise `refusal`, whose text says
 right and reaches the operator unchanged.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Which pixels of a picture are merged: the sky disc of a fisheye lens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,19 +28,11 @@ _LEAST_AGREEING = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class SkyDisc:
-    """A circle in a picture.
+    """A circle in a picture."""
 
-    Parameters
-    ----------
-    x, y : float
-        Column and row of the centre, pixels; may lie outside the picture.
-    radius : float
-        Pixels, positive.
-    """
-
-    x: float
+    x: float  # column and row of the centre, pixels; may lie outside the picture
     y: float
-    radius: float
+    radius: float  # pixels, positive
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.x, self.y, self.radius]).all() and self.radius > 0):

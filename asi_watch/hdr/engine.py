@@ -3,8 +3,6 @@
 Frames are two-dimensional here, (H, S) with S = W · C samples and channels interleaved.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Iterator, Sequence
@@ -42,21 +40,11 @@ def kernel_name() -> str:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A bracket ready to be merged.
+    """A bracket ready to be merged."""
 
-    Parameters
-    ----------
-    frames : sequence of ndarray, shape (H, S), uint8
-        The exposures, each C-contiguous.
-    tables : BracketTables
-        In the order of the frames.
-    spans : ndarray, shape (H, 2), int32, or None
-        First and last sample of each row that matter; None: all.
-    """
-
-    frames: Sequence[NDArray[np.uint8]]
-    tables: BracketTables
-    spans: NDArray[np.int32] | None
+    frames: Sequence[NDArray[np.uint8]]  # the exposures, each C-contiguous
+    tables: BracketTables  # in the order of the frames
+    spans: NDArray[np.int32] | None  # first and last sample of each row that matter; None: all
 
 
 def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[Any]) -> None:
@@ -145,11 +133,7 @@ def _split_half(
 
 
 def merge_radiance(
-    job: Job,
-    first: int,
-    last: int,
-    ln_radiance: NDArray[np.float32],
-    validity: NDArray[np.uint8],
+    job: Job, first: int, last: int, ln_radiance: NDArray[np.float32], validity: NDArray[np.uint8]
 ) -> None:
     """Merge rows first:last into ln E and validity, both (last − first, S), C-contiguous.
 

@@ -5,8 +5,6 @@ five. Every merge asks `check_frames` before it gives a result (`Merge.findings`
 batch merges come to the same answer.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Sequence
@@ -43,24 +41,14 @@ WHITE_MARGIN = 5
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A frame that does not fit its stated exposure time.
+    """A frame that does not fit its stated exposure time."""
 
-    Parameters
-    ----------
-    index : int
-        Position of the frame in the order in which the frames were given.
-    exposure_time : float
-        Its stated time.
-    fitting_time : float or None
-        The time that would fit the other frames; None where it cannot be told.
-    excluded : bool
-        Whether the merge leaves the frame out: the others agree without it, and the settings
-        say ``contradiction="exclude"``.
-    """
-
-    index: int
-    exposure_time: float
+    index: int  # position of the frame in the order in which the frames were given
+    exposure_time: float  # its stated time
+    # The time that would fit the other frames; None where it cannot be told.
     fitting_time: float | None
+    # Whether the merge leaves the frame out: the others agree without it, and the settings say
+    # ``contradiction="exclude"``.
     excluded: bool = False
 
     def reason(self, unit: str) -> str:
@@ -85,22 +73,14 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a look at the frames of a bracket has found.
+    """What a look at the frames of a bracket has found."""
 
-    Parameters
-    ----------
-    contradictions : tuple of Contradiction
-        In the order of the frames; empty where all fit.
-    white : int or None
-        The camera's white code, where it is so low that codes from `saturated_from` on count as
-        saturated although they are below `high_clip`; None where `high_clip` fits.
-    curve_misfit : float or None
-        Where the curve, not one time, contradicts the frames: stops of error per stop of
-        exposure.
-    """
-
+    # In the order of the frames; empty where all fit.
     contradictions: tuple[Contradiction, ...] = ()
+    # The camera's white code, where it is so low that codes from `saturated_from` on count as
+    # saturated although they are below `high_clip`; None where `high_clip` fits.
     white: int | None = None
+    # Where the curve, not one time, contradicts the frames: stops of error per stop of exposure.
     curve_misfit: float | None = None
 
     @property

@@ -99,27 +99,17 @@ def remap_codes(low_clip: int, high_clip: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class WeightedMean:
-    """What a weighted mean of ln E looks up, whatever the bracket.
+    """What a weighted mean of ln E looks up, whatever the bracket."""
 
-    Parameters
-    ----------
-    log_response, weights, variance : ndarray, shape (256, C), float64
-        g, w and the variance of g over the raw code.
-    darkest, brightest : int
-        Raw codes at or below (above) which an exposure says only "under" ("over").
-    contradiction_is_zero : bool
-        What ln E is where the shortest exposure is saturated and the longest is not: 0, or the
-        largest ln E.
-    lowest, highest : ndarray, shape (C,), float64
-        Least and largest g of the whole curve, which a stretch may not reach.
-    """
-
-    log_response: NDArray[np.float64]
+    log_response: NDArray[np.float64]  # g, w and the variance of g over the raw code
     weights: NDArray[np.float64]
     variance: NDArray[np.float64]
-    darkest: int
+    darkest: int  # raw codes at or below (above) which an exposure says only "under" ("over")
     brightest: int
+    # What ln E is where the shortest exposure is saturated and the longest is not: 0, or the
+    # largest ln E.
     contradiction_is_zero: bool
+    # Least and largest g of the whole curve, which a stretch may not reach.
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
 
@@ -169,31 +159,17 @@ class BracketTables:
 
     ln E = offset + x · unit, where x is the upper half of a sum divided by its weight. Channels
     are lanes: a single channel is repeated three times, so that all code below knows three.
-
-    Parameters
-    ----------
-    words : ndarray, shape (N, 3, 256), uint64
-        What each raw code of each exposure adds.
-    weight_bits : int
-        Bits of the lower half that hold the weight; the counters follow.
-    offset, unit : ndarray, shape (3,), float64
-        How x is read.
-    minimum, maximum : ndarray, shape (3,), float64
-        min_real and max_real: the range of ln E that the exposures can tell apart.
-    special : ndarray, shape (3, 2^(32 − weight_bits)), float64
-        ln E where the weight is zero, by the value of the counters.
-    validity : ndarray, shape (2^(32 − weight_bits),), uint8
-        The flag there.
     """
 
-    words: NDArray[np.uint64]
-    weight_bits: int
-    offset: NDArray[np.float64]
+    words: NDArray[np.uint64]  # what each raw code of each exposure adds
+    weight_bits: int  # bits of the lower half that hold the weight; the counters follow
+    offset: NDArray[np.float64]  # how x is read
     unit: NDArray[np.float64]
+    # min_real and max_real: the range of ln E that the exposures can tell apart.
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
-    special: NDArray[np.float64]
-    validity: NDArray[np.uint8]
+    special: NDArray[np.float64]  # ln E where the weight is zero, by the value of the counters
+    validity: NDArray[np.uint8]  # the flag there
 
 
 def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:

@@ -1,7 +1,5 @@
 """The settings of a merge, its results, and what all merges have in common."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -121,35 +119,20 @@ class MergeSettings:
 
 @dataclass(frozen=True, eq=False)
 class Radiance:
-    """A merged radiance map.
+    """A merged radiance map."""
 
-    Parameters
-    ----------
-    ln_radiance : ndarray, shape (H, W, C), float32
-        ln E, relative, in 1 / (unit of the exposure times).
-    validity : ndarray, shape (H, W, C), uint8
-        0 valid, 1 under-exposed in every frame, 2 over-exposed in every frame. The ln E of
-        invalid samples is the nearer end of what the exposures can tell apart.
-    """
-
-    ln_radiance: NDArray[np.float32]
+    ln_radiance: NDArray[np.float32]  # ln E, relative, in 1 / (unit of the exposure times)
+    # 0 valid, 1 under-exposed in every frame, 2 over-exposed in every frame. The ln E of invalid
+    # samples is the nearer end of what the exposures can tell apart.
     validity: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class HalfRadiance:
-    """A merged radiance map as files of half floats hold it: plane by plane.
+    """A merged radiance map as files of half floats hold it: plane by plane."""
 
-    Parameters
-    ----------
-    planes : ndarray, shape (C, H, W), float16
-        factor · E, the channels in the order of the pixels.
-    validity : ndarray, shape (C, H, W), uint8
-        As in `Radiance`.
-    """
-
-    planes: NDArray[np.float16]
-    validity: NDArray[np.uint8]
+    planes: NDArray[np.float16]  # factor · E, the channels in the order of the pixels
+    validity: NDArray[np.uint8]  # as in `Radiance`
 
 
 class Merge(ABC):

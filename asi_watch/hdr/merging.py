@@ -4,8 +4,6 @@
 decoded frames at once; both give the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

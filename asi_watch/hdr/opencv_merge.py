@@ -7,8 +7,6 @@ run, by up to one code of 16 bit. Here they are added in the order given, each s
 functions for one picture, which give the same bits with any number of threads.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace

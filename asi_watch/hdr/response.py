@@ -1,7 +1,5 @@
 """The response curve g(z) of a camera as a value that never changes, and whether it can be one."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,18 +28,11 @@ _LINEAR_BEND = 0.7
 
 @dataclass(frozen=True, eq=False)
 class ResponseCurve:
-    """A log response g(z) = ln(irradiance × exposure time) with where it came from.
+    """A log response g(z) = ln(irradiance × exposure time) with where it came from."""
 
-    Parameters
-    ----------
-    log_response : ndarray, shape (256, C), float32
-        g(z) per channel, channels in BGR order; made read-only. ValueError as `as_log_response`.
-    metadata : mapping
-        What the curve's file says about it. `channel_order` there describes the file, not this
-        array.
-    """
-
+    # g(z) per channel, channels in BGR order; made read-only. ValueError as `as_log_response`.
     log_response: NDArray[np.float32]
+    # What the curve's file says about it. `channel_order` there describes the file, not this array.
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,18 +79,11 @@ def as_log_response(response: ArrayLike) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class CurveProblem:
-    """What is wrong with a response curve.
+    """What is wrong with a response curve."""
 
-    Parameters
-    ----------
-    severity : {"refuse", "warn"}
-        "refuse": no camera can have it, and nothing is merged with it. "warn": it can be used.
-    text : str
-        One clause for the operator, without the name of the file.
-    """
-
+    # "refuse": no camera can have it, and nothing is merged with it. "warn": it can be used.
     severity: Severity
-    text: str
+    text: str  # one clause for the operator, without the name of the file
 
 
 def judge_curve(response: ArrayLike) -> tuple[CurveProblem, ...]:

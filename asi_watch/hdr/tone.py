@@ -4,8 +4,6 @@ The tables hold the output over x (see `lookup_tables.BracketTables`), so that n
 runs per pixel.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,19 +28,11 @@ _LOWEST_HALF, _HIGHEST_HALF = 2.0**-14 * 1.001, 65504.0 * 0.999
 
 @dataclass(frozen=True)
 class ToneCurve:
-    """The global tone curve ((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1.
+    """The global tone curve ((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1."""
 
-    Parameters
-    ----------
-    black, white : float
-        a and b: the ln E shown as black and as white; ValueError unless they rise.
-    gamma : float
-        γ of the display, above 0; 1 leaves the picture linear.
-    """
-
-    black: float
+    black: float  # a and b: the ln E shown as black and as white; ValueError unless they rise
     white: float
-    gamma: float
+    gamma: float  # γ of the display, above 0; 1 leaves the picture linear
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.black, self.white]).all() and self.black < self.white):
@@ -110,30 +100,19 @@ def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
 
 @dataclass(frozen=True, eq=False)
 class CodeTable:
-    """Output codes over x (see `BracketTables`), in three lanes.
+    """Output codes over x (see `BracketTables`), in three lanes."""
 
-    Parameters
-    ----------
-    scale : ndarray, shape (3,), float32
-        Cells per unit of x.
-    cells : ndarray, shape (3, K + specials), uint8 or uint16
-        The code of each cell, then those of the counters where the weight is zero. Without
-        edges the code of the cell's middle, with edges that of its lower end.
-    count : int
-        K.
-    edges : ndarray, shape (3, 257) or (3, 65537), float32, or None
-        x where each code begins, the last +inf: lets codes be exact where cells are too coarse,
-        that is in 16 bit, and in 8 bit at the steep foot of a narrow ln E range.
-    knots : ndarray, shape (3, 3, 256), uint8, or None
-        The same 8-bit codes as lines, where the curve is smooth enough: of each lane the high
-        byte, the low byte and the slope, 256 of each. The code of cell c is
-        (256 · high + low + slope · (c mod 16)) / 256, rounded down, all taken at c // 16.
-    """
-
-    scale: NDArray[np.float32]
+    scale: NDArray[np.float32]  # cells per unit of x
+    # The code of each cell, then those of the counters where the weight is zero. Without edges the
+    # code of the cell's middle, with edges that of its lower end.
     cells: NDArray[Any]
-    count: int
+    count: int  # K
+    # x where each code begins, the last +inf: lets codes be exact where cells are too coarse, that
+    # is in 16 bit, and in 8 bit at the steep foot of a narrow ln E range.
     edges: NDArray[np.float32] | None = None
+    # The same 8-bit codes as lines, where the curve is smooth enough: of each lane the high byte,
+    # the low byte and the slope, 256 of each. The code of cell c is (256 · high + low + slope · (c
+    # mod 16)) / 256, rounded down, all taken at c // 16.
     knots: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
@@ -258,17 +237,10 @@ def _smooth_count(curve: ToneCurve, lane: _Lane) -> int:
 
 @dataclass(frozen=True, eq=False)
 class HalfCodes:
-    """How sums become half floats, and how marked ones are read.
+    """How sums become half floats, and how marked ones are read."""
 
-    Parameters
-    ----------
-    table : CodeTable
-        Half floats as uint16, marked by the sign bit where the weight is zero.
-    under : ndarray, shape (3,), uint16
-        Of each lane, what is marked as under-exposed; other marked codes are over-exposed.
-    """
-
-    table: CodeTable
+    table: CodeTable  # half floats as uint16, marked by the sign bit where the weight is zero
+    # Of each lane, what is marked as under-exposed; other marked codes are over-exposed.
     under: NDArray[np.uint16]
 
 

@@ -1,7 +1,5 @@
 """The weighted mean of ln E over a bracket."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

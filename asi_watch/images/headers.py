@@ -4,8 +4,6 @@ This runs on hostile input before any decoder does: lengths are checked against 
 there, nothing is allocated by a claimed size, and every loop moves forward.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib
@@ -62,26 +60,14 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Size and kind of an image, as its header claims.
-
-    Parameters
-    ----------
-    container : {"jpeg", "png", "jp2"}
-    height, width : int
-    channels : int
-        1 (grey) or 3: what decoding will give, alpha left out.
-    progressive : bool
-        A JPEG sent in several scans.
-    codestream : int
-        Where that of a JP2 begins.
-    """
+    """Size and kind of an image, as its header claims."""
 
     container: Container
     height: int
     width: int
-    channels: int
-    progressive: bool = False
-    codestream: int = 0
+    channels: int  # 1 (grey) or 3: what decoding will give, alpha left out
+    progressive: bool = False  # A JPEG sent in several scans
+    codestream: int = 0  # where that of a JP2 begins
 
 
 def read_header(data: bytes) -> Header:

@@ -6,8 +6,6 @@ or RGB) go to standard output; a picture that cannot be decoded ends the process
 one line on standard error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

@@ -7,8 +7,6 @@ the same picture with a plain header: scan parameters that sequential decoders i
 other segments cannot give warnings any more, so every warning that remains is an error.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 import struct

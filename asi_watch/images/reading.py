@@ -4,8 +4,6 @@ Common decoders return a picture for half a file. Here a file is judged by its c
 of cost: kind of file, size, header, end mark, and at last a decode that takes warnings for errors.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os
@@ -37,40 +35,20 @@ _EXIF_WITHIN = 4096
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How much a file may ask for before it is refused, undecoded.
+    """How much a file may ask for before it is refused, undecoded."""
 
-    Parameters
-    ----------
-    max_bytes : int
-        Size of the file.
-    max_pixels : int
-        Height × width claimed by its header.
-    """
-
-    max_bytes: int = 64 << 20
-    max_pixels: int = 64_000_000
+    max_bytes: int = 64 << 20  # size of the file
+    max_pixels: int = 64_000_000  # height × width claimed by its header
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One exposure, decoded.
+    """One exposure, decoded."""
 
-    Parameters
-    ----------
-    pixels : ndarray, shape (H, W, C), uint8
-        BGR, or one channel for a grey image; as stored, never rotated.
-    signature : FileSignature
-        Which content of the file this is.
-    notes : tuple of str
-        What was odd without being wrong.
-    orientation : int
-        Of the EXIF tag, which is not applied; 1 where there is none.
-    """
-
-    pixels: NDArray[np.uint8]
-    signature: FileSignature
-    notes: tuple[str, ...] = ()
-    orientation: int = 1
+    pixels: NDArray[np.uint8]  # BGR, or one channel for a grey image; as stored, never rotated
+    signature: FileSignature  # which content of the file this is
+    notes: tuple[str, ...] = ()  # what was odd without being wrong
+    orientation: int = 1  # of the EXIF tag, which is not applied; 1 where there is none
 
 
 def read_image(

@@ -1,7 +1,5 @@
 """One camera in the running daemon: everything of it that the owner thread steers."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ and executes the same command in the same process. A stop ends: when its time is
 abandoned together with the process.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

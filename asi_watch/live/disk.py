@@ -1,7 +1,5 @@
 """Free space on the file systems that are written to: below the floor, writing pauses."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -92,10 +90,7 @@ class DiskGuard:
     """
 
     def __init__(
-        self,
-        floor: int | None,
-        folders: Iterable[Path],
-        free: Callable[[Path], int] = free_bytes,
+        self, floor: int | None, folders: Iterable[Path], free: Callable[[Path], int] = free_bytes
     ) -> None:
         self._floor, self._free = floor, free
         self._folders = tuple(dict.fromkeys(folders))

@@ -4,8 +4,6 @@ Everything here is a plain value except `Inbox`, the one bounded queue that obse
 calibrations write to and the owner thread alone reads.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What an operator learns of one camera: lines in the log, and recent health for `status`."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque

@@ -3,8 +3,6 @@
 The file is for every user of the machine; all else in the state folder is for the service alone.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

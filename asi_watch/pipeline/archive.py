@@ -1,7 +1,5 @@
 """A whole archive merged: all brackets, in several threads, none stopping the others."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Response curves: calibrated from a folder of brackets, kept in files, drawn."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

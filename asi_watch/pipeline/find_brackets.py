@@ -4,8 +4,6 @@ Names are read as asi_core reads them, a timestamp anywhere and the exposure at 
 the rules bring a pattern of their own.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """How far a long run has come: a bar on a terminal, now and then a log line elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import time

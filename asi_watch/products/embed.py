@@ -6,8 +6,6 @@ megabyte only, where every one of these lies. EXIF says when the slot was, what 
 and what it was made of.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib

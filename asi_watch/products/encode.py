@@ -8,8 +8,6 @@ encoded at once: a segment that announces the restart interval, the full height 
 header, and a marker between the strips are all that is needed.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Callable, Sequence

@@ -6,8 +6,6 @@ of rows, so that only the file's own planes are image-sized. Every format says w
 valid: exr in a channel, tiff on a second page, hdr in a PNG behind the picture.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterator, Sequence

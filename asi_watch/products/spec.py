@@ -1,7 +1,5 @@
 """What kind of file a product is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -6,8 +6,6 @@ pixel then looks up through the stack, which gives bright rims, dark bases and s
 for the price of a few image look-ups.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

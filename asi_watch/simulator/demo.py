@@ -1,7 +1,5 @@
 """`make demo`: a simulated camera and the real daemon, watched for a minute."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import shutil

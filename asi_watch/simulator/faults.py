@@ -1,7 +1,5 @@
 """Everything that goes wrong between a camera and its folder, on purpose and by the seed."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The fisheye lens, which direction of the sky each pixel looks at, and the place of the sun."""
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from dataclasses import dataclass
@@ -68,17 +66,10 @@ def sun_at(moment: dt.datetime) -> Sun:
 
 @dataclass(frozen=True)
 class Lens:
-    """An upward equidistant fisheye of 180°: north up, east left, as the sky is seen from below.
+    """An upward equidistant fisheye of 180°: north up, east left, as the sky is seen from below."""
 
-    Parameters
-    ----------
-    size : int
-        Width and height of the square image in pixels.
-    top, bottom : int
-        Rows of the image that the fields below cover; a negative `bottom` stands for all.
-    """
-
-    size: int
+    size: int  # width and height of the square image in pixels
+    # Rows of the image that the fields below cover; a negative `bottom` stands for all.
     top: int = 0
     bottom: int = -1
 

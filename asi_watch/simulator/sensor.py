@@ -1,7 +1,5 @@
 """The camera: its response curve, the noise of its sensor, and its JPEG."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -1,7 +1,5 @@
 """One simulation from start to end: where frames come from, and files written in time."""
 
-from __future__ import annotations
-
 import datetime as dt
 import itertools
 import json

@@ -4,8 +4,6 @@ Radiance is relative irradiance per millisecond, BGR; the sky is placed so that 
 80…1280 µs frame it.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import math
 from dataclasses import dataclass

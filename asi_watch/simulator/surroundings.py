@@ -1,7 +1,5 @@
 """What stands around the camera: trees, buildings, a mast, and the rim of the lens."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -291,10 +291,7 @@ def test_padded_times_are_no_labels(tmp_path: Path) -> None:
 
 def test_padded_times_that_are_expected_are_no_labels(tmp_path: Path) -> None:
     config = place(
-        tmp_path,
-        names_of("08", "16", "32"),
-        exposure_unit="ms",
-        bracket={"exposures": [8, 16, 32]},
+        tmp_path, names_of("08", "16", "32"), exposure_unit="ms", bracket={"exposures": [8, 16, 32]}
     )
     assert warnings_on("exposure_labels", config) == []
 

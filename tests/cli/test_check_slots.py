@@ -50,11 +50,7 @@ def test_slots_that_fit_are_not_spoken_of(tmp_path: Path, bracket: str) -> None:
 
 @pytest.mark.parametrize(
     ("bracket", "share"),
-    [
-        ("{round_to: 60s}", "5 of 5"),
-        ("{round_to: 45s}", ""),
-        ("{round_to: 60s, offset: 10s}", ""),
-    ],
+    [("{round_to: 60s}", "5 of 5"), ("{round_to: 45s}", ""), ("{round_to: 60s, offset: 10s}", "")],
 )
 def test_slots_that_hold_two_brackets_are_warned_of(
     tmp_path: Path, bracket: str, share: str

@@ -102,16 +102,7 @@ def splice(data: bytes, dice: random.Random) -> bytes:
 
 DAMAGES: dict[str, Damage] = {
     f.__name__: f
-    for f in (
-        cut,
-        cut_and_ended,
-        flip_bits,
-        garble_header,
-        zero_hole,
-        leave_out,
-        repeat,
-        splice,
-    )
+    for f in (cut, cut_and_ended, flip_bits, garble_header, zero_hole, leave_out, repeat, splice)
 }
 
 

@@ -20,13 +20,7 @@ from hypothesis.stateful import (
 )
 
 from asi_watch.live.messages import MergeFailed
-from tests.faults.collector_world import (
-    EXPOSURES,
-    World,
-    inputs_of,
-    number_of,
-    path_of,
-)
+from tests.faults.collector_world import EXPOSURES, World, inputs_of, number_of, path_of
 from tests.faults.tally import MODEL, Tally
 
 # Three slots in a row, one of a camera whose battery is dead, one of a typing error.

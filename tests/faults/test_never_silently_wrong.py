@@ -233,11 +233,7 @@ def test_a_saturated_sun_is_flagged_or_told_of(
     tmp_path: Path, black: int, white: int, suffix: str
 ) -> None:
     light = scene(sun=5.0)
-    write(
-        tmp_path / "in",
-        [photo(light, t, black=black, white=white) for t in T],
-        suffix=suffix,
-    )
+    write(tmp_path / "in", [photo(light, t, black=black, white=white) for t in T], suffix=suffix)
     result = merge(tmp_path, save_curve(tmp_path / "g.npz", curve_of("gamma")))
     saturated = (light * T[0] >= 1).all(axis=2)
     over = product(tmp_path)["flags"][saturated][:, 1] == 2

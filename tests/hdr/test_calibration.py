@@ -15,13 +15,7 @@ from asi_watch.hdr.calibration import (
     response_residual,
     sample_bracket,
 )
-from tests.hdr.calibration_scenes import (
-    TIMES,
-    bracket,
-    error_stops,
-    sampled,
-    true_gamma_response,
-)
+from tests.hdr.calibration_scenes import TIMES, bracket, error_stops, sampled, true_gamma_response
 
 
 @cache

@@ -54,9 +54,7 @@ def test_publishing_pauses_on_a_full_disk_and_goes_on_by_itself(site: Site) -> N
     assert site.log_text().count("disk nearly full") <= 2
 
 
-def test_a_failed_bracket_is_parked_and_retried_on_demand(
-    make_site: Callable[..., Site],
-) -> None:
+def test_a_failed_bracket_is_parked_and_retried_on_demand(make_site: Callable[..., Site]) -> None:
     site = make_site(bracket=SHORT)
     site.start()
     site.take(0, range(4))

@@ -353,9 +353,7 @@ def test_what_is_published_is_merged_again_when_asked_for(tmp_path: Path) -> Non
     assert again(bench).revision == 3
 
 
-def test_a_product_stands_whose_exposures_are_gone_though_more_is_asked_for(
-    tmp_path: Path,
-) -> None:
+def test_a_product_stands_whose_exposures_are_gone_though_more_is_asked_for(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.scan(0)
     bench.work()

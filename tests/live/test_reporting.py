@@ -30,9 +30,7 @@ def lines(told: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(r.levelname, formatter.format(r)) for r in told.records]
 
 
-def test_a_failure_is_one_line_that_says_what_comes_of_it(
-    told: pytest.LogCaptureFixture,
-) -> None:
+def test_a_failure_is_one_line_that_says_what_comes_of_it(told: pytest.LogCaptureFixture) -> None:
     reporting = Reporting("roof", "x")
     reporting.merge_done(SLOT, MergeFailed("sizes differ"))
     reporting.bracket_over(FAILED, 4.0)

@@ -246,9 +246,7 @@ def test_no_path_leads_out_of_the_watch_folder(archive: Archive, path: str) -> N
     assert outside.exists()
 
 
-def test_a_link_in_the_place_of_an_exposure_stays_and_so_does_its_target(
-    archive: Archive,
-) -> None:
+def test_a_link_in_the_place_of_an_exposure_stays_and_so_does_its_target(archive: Archive) -> None:
     record = archive.bracket(40)
     exposure = archive.folder / "in" / record.inputs[0].path
     target = archive.folder / "precious"

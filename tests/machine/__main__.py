@@ -58,10 +58,7 @@ def main() -> int:
 def _where(wanted: str) -> str | None:
     """Choose a machine or a mounted disk; None if neither is possible, with the reasons."""
     slow = image.no_kvm() if wanted == "auto" else None
-    lacking = {
-        "machine": [*image.missing(), *([slow] if slow else [])],
-        "mount": mounted.missing(),
-    }
+    lacking = {"machine": [*image.missing(), *([slow] if slow else [])], "mount": mounted.missing()}
     for where, lacks in lacking.items():
         if wanted not in {"auto", where}:
             continue

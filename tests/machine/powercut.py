@@ -95,10 +95,7 @@ class PowerCuts:
     def run(self) -> Report:
         """Go through all rounds, let the daemon finish, and judge."""
         image = disk(self._folder / "data.img", "asi-data", DISK_BYTES)
-        with (
-            VolatileDisk(image, self._folder / "disk") as medium,
-            self._machine(medium) as machine,
-        ):
+        with VolatileDisk(image, self._folder / "disk") as medium, self._machine(medium) as machine:
             self._place = Place(machine.data)
             self._prepare(machine)
             for number in range(self._rounds):

@@ -46,13 +46,7 @@ class Machine:
     """
 
     def __init__(
-        self,
-        name: str,
-        system: System,
-        code: Path,
-        folder: Path,
-        *,
-        data: Path | None = None,
+        self, name: str, system: System, code: Path, folder: Path, *, data: Path | None = None
     ) -> None:
         self.name = name
         self.data = Path("/data")

@@ -1,7 +1,5 @@
 """From samples to a response curve with its report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,12 +22,7 @@ from asi_watch.hdr.calibration.samples import (
     thinned,
 )
 from asi_watch.hdr.calibration.sampling import MOST_PLACES
-from asi_watch.hdr.calibration.selection import (
-    ChannelCurve,
-    best_predicting,
-    fit_channel,
-    table_of,
-)
+from asi_watch.hdr.calibration.selection import ChannelCurve, best_predicting, fit_channel, table_of
 from asi_watch.hdr.calibration.solver import fit_plain
 from asi_watch.hdr.calibration.times import judge_times
 from asi_watch.hdr.lookup_tables import weight_table

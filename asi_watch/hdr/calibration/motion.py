@@ -6,8 +6,6 @@ PAMI 25, 2003), so that no response curve is needed; then dense inverse search (
 Fast optical flow using dense inverse search, ECCV 2016) follows every place.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor

@@ -1,7 +1,5 @@
 """What a calibration says of itself: residuals, coverage, and the exposures that do not fit."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

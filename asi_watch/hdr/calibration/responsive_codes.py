@@ -4,8 +4,6 @@ Film base, flare and black level hold dark codes up; many cameras are white well
 longer exposure changes nothing, and no response curve can say why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any

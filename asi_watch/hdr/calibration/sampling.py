@@ -4,8 +4,6 @@ A place is read twice: the code of its pixel, and its level, finer than one code
 surroundings without what does not belong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial

@@ -7,8 +7,6 @@ g is set to what such codes mean on average, and at bright codes where that pred
 exposures better than going straight on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 

@@ -6,8 +6,6 @@ complement), and neither time nor memory of the solve depends on the number of p
 J. Malik: Recovering High Dynamic Range Radiance Maps from Photographs, SIGGRAPH 1997.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -6,8 +6,6 @@ order of this file: files arrive, a bracket is over, a merge has ended, late fil
 that was over already.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime

@@ -12,12 +12,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from asi_watch.brackets import Exposure, brackets_among, chosen_files, why_superseded
-from asi_watch.live.ledger.records import (
-    MOST_REJECTED,
-    BracketRecord,
-    RecordState,
-    RejectedFile,
-)
+from asi_watch.live.ledger.records import MOST_REJECTED, BracketRecord, RecordState, RejectedFile
 from asi_watch.live.messages import ReadFile, ReadOutcome, Signature, Unusable
 
 MOST_USABLE, MOST_UNUSABLE = 1_000, 10_000

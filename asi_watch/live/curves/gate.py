@@ -4,8 +4,6 @@ A process, so that calibrating takes no memory from the daemon for good, runs at
 and cannot take the daemon down. Request and verdict are plain values.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,25 +36,14 @@ _TOLERANCE = 1.02
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRequest:
-    """What a camera's curve is to be calibrated from.
-
-    Parameters
-    ----------
-    brackets : tuple of BracketFiles
-        All are used, as far as they can be read.
-    folder : str
-        Where the candidate's file goes.
-    present : tuple of str
-        Files of the curves in use; the one of the candidate's channels is compared with it.
-    channels : int or None
-        Of the brackets to use; None: of most of them.
-    """
+    """What a camera's curve is to be calibrated from."""
 
     camera: str
-    brackets: tuple[BracketFiles, ...]
-    folder: str
+    brackets: tuple[BracketFiles, ...]  # all are used, as far as they can be read
+    folder: str  # where the candidate's file goes
+    # Files of the curves in use; the one of the candidate's channels is compared with it.
     present: tuple[str, ...] = ()
-    channels: int | None = None
+    channels: int | None = None  # of the brackets to use; None: of most of them
     low_clip: int = 5
     high_clip: int = 250
     sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto"
@@ -64,31 +51,18 @@ class CalibrationRequest:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationVerdict:
-    """What became of a request.
-
-    Parameters
-    ----------
-    reason : str
-        One clause for the log and the ledger.
-    curve_id, path : str
-        The candidate, and its file if it was accepted.
-    residual, present_residual : float or None
-        In stops, of the candidate and of the present curve on the same samples; None without one.
-    brackets : int
-        How many were used.
-    passed_over : tuple of str
-        Brackets and exposures that could not be used, and why.
-    """
+    """What became of a request."""
 
     accepted: bool
-    reason: str
-    curve_id: str
+    reason: str  # one clause for the log and the ledger
+    curve_id: str  # the candidate, and its file if it was accepted
     path: str
     channels: int
+    # In stops, of the candidate and of the present curve on the same samples; None without one.
     residual: float
     present_residual: float | None
-    brackets: int
-    passed_over: tuple[str, ...] = ()
+    brackets: int  # how many were used
+    passed_over: tuple[str, ...] = ()  # brackets and exposures that could not be used, and why
 
 
 def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:

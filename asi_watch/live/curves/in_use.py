@@ -5,8 +5,6 @@ Brackets that no curve fits fall back as `without_response` says, and the next c
 them; nothing fails for good for want of a curve.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 from collections.abc import Mapping

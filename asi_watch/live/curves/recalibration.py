@@ -1,7 +1,5 @@
 """When a camera's curve is calibrated, from which brackets, and the process that does it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor

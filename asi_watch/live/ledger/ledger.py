@@ -4,8 +4,6 @@ Only the daemon's owner thread writes rows; commands read, mark brackets and lea
 is on the disk when `record` returns, unless `blocked` says why it cannot be written.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sqlite3
@@ -303,11 +301,7 @@ class Ledger:
         )
 
     def history(
-        self,
-        *,
-        camera: str | None = None,
-        since: datetime | None = None,
-        limit: int | None = None,
+        self, *, camera: str | None = None, since: datetime | None = None, limit: int | None = None
     ) -> list[BracketRecord]:
         """Return the newest rows in the order of their slots.
 

@@ -5,8 +5,6 @@ backup; then the products' provenance adds what was published since. It takes it
 it is whole, so that a rebuild which is interrupted starts again.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -108,10 +106,7 @@ def _suspicion(state_dir: Path) -> str | None:
 
 
 def _rebuild(
-    state_dir: Path,
-    cameras: tuple[CameraConfig, ...],
-    alive: Callable[[], object],
-    deadline: float,
+    state_dir: Path, cameras: tuple[CameraConfig, ...], alive: Callable[[], object], deadline: float
 ) -> tuple[int, Path | None]:
     """Put a new ledger in its place; return how many rows came from products, and the backup."""
     folder = state_dir / _REBUILD_DIR

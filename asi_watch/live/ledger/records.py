@@ -1,7 +1,5 @@
 """The rows of the ledger as values: brackets that are over, decisions on curves, requests."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -56,56 +54,29 @@ class RejectedFile:
 
 @dataclass(frozen=True, slots=True)
 class BracketRecord:
-    """One row of the ledger: a bracket that is over.
-
-    Parameters
-    ----------
-    slot : datetime
-        Naive, in the clock of the file names.
-    state : {"published", "skipped", "failed"}
-        `failed` is tried again until its attempts are used up.
-    revision : int
-        1 for the first product, one more for every later one; 0: no product.
-    attempts : int
-        Merges tried for this revision; see `tries` for what can never succeed.
-    expected : int or None
-        Exposures of a complete bracket; None while that is not known.
-    inputs : tuple of Exposure
-        What was merged, or would have been.
-    rejected : tuple of RejectedFile
-        Files of this slot that were not; at most `MOST_REJECTED`, and `unlisted` more.
-    products : tuple of str
-        Relative to the camera's output folder.
-    duplicates, late : int
-        Exposures that came twice, and after publication.
-    latency : float or None
-        Seconds from the last input to the first product being durably in place.
-    timings : dict
-        Seconds per step.
-    reason : str or None
-        Why it was skipped or failed; of a published bracket: what is unusual about it.
-    updated_utc : str
-        ISO time of the row's last change.
-    """
+    """One row of the ledger: a bracket that is over."""
 
     camera: str
-    slot: NaiveDatetime
-    state: RecordState
-    revision: int = 0
-    attempts: int = 0
-    expected: int | None = None
+    slot: NaiveDatetime  # naive, in the clock of the file names
+    state: RecordState  # `failed` is tried again until its attempts are used up
+    revision: int = 0  # 1 for the first product, one more for every later one; 0: no product
+    attempts: int = 0  # merges tried for this revision; see `tries` for what can never succeed
+    expected: int | None = None  # exposures of a complete bracket; None while that is not known
     complete: bool = False
-    inputs: tuple[Exposure, ...] = ()
+    inputs: tuple[Exposure, ...] = ()  # what was merged, or would have been
+    # Files of this slot that were not; at most `MOST_REJECTED`, and `unlisted` more.
     rejected: tuple[RejectedFile, ...] = ()
-    products: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()  # relative to the camera's output folder
     curve_id: str | None = None
     algorithm: str | None = None
-    duplicates: int = 0
+    duplicates: int = 0  # exposures that came twice, and after publication
     late: int = 0
+    # Seconds from the last input to the first product being durably in place.
     latency: float | None = None
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)  # seconds per step
+    # Why it was skipped or failed; of a published bracket: what is unusual about it.
     reason: str | None = None
-    updated_utc: str = ""
+    updated_utc: str = ""  # ISO time of the row's last change
     unlisted: int = 0
 
     def signature_of(self, path: str) -> tuple[int, int] | None:

@@ -1,7 +1,5 @@
 """The ledger's file: its tables and migrations, opening and checking it, what errors mean."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import time

@@ -8,8 +8,6 @@ makes them add every folder again, which never ends on an archive of some 16,000
 `InotifyFD` below them has one thread for all folders of all cameras.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -12,8 +12,6 @@ of a kind running, hanging ones included, and there are never more than `MOST_RE
 beside the configured ones.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import logging

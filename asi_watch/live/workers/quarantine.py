@@ -9,8 +9,6 @@ an operator asks for it. A task that ends is no suspect any more, so that a proc
 outside leaves no trace; nor does a power cut, after which the machine's boot id is another.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -44,25 +42,14 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something a worker does. Equal keys are the same work on the same files.
-
-    Parameters
-    ----------
-    key : str
-    camera, slot, what : str
-        For the log.
-    deaths : int
-        Solitary failures; 0 for a suspect.
-    at : float
-        Seconds since 1970 of the last death.
-    """
+    """Something a worker does. Equal keys are the same work on the same files."""
 
     key: str
-    camera: str
+    camera: str  # for the log
     slot: str
     what: str
-    deaths: int = 0
-    at: float = 0.0
+    deaths: int = 0  # solitary failures; 0 for a suspect
+    at: float = 0.0  # seconds since 1970 of the last death
 
 
 def task_of(camera: str, slot: datetime, what: str, files: Sequence[object]) -> Task:

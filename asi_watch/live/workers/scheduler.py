@@ -4,8 +4,6 @@ Owner thread only; the jobs it hands to the pool run in worker threads, and what
 to the inbox.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import os

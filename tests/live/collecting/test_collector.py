@@ -590,9 +590,7 @@ def test_waiting_is_not_measured_by_names(bench: Bench) -> None:
     assert len(bench.collector) == 0
 
 
-def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(
-    bench: Bench,
-) -> None:
+def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(bench: Bench) -> None:
     midnight = datetime(2026, 6, 22)
     bench.arrive(*at(midnight - timedelta(seconds=2)))
     assert bench.merges == []
@@ -775,9 +773,7 @@ def test_an_empty_file_is_not_looked_at_before_it_lay_still(bench: Bench) -> Non
     assert bench.reads == []
 
 
-def test_no_revision_is_made_when_an_earlier_input_goes_between_two_attempts(
-    bench: Bench,
-) -> None:
+def test_no_revision_is_made_when_an_earlier_input_goes_between_two_attempts(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     bench.wait(GRACE)
     bench.fail = MergeFailed("oh")

@@ -15,12 +15,7 @@ import pytest
 
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.ledger import rebuild, schema
-from asi_watch.live.ledger.ledger import (
-    FILE_NAME,
-    SUSPECT_NAME,
-    LedgerDamagedError,
-    LedgerError,
-)
+from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, LedgerDamagedError, LedgerError
 from asi_watch.live.ledger.rebuild import BACKUP_DIR, Backups, open_ledger, products_of
 from asi_watch.live.ledger.records import BracketRecord, RejectedFile
 from tests.live.products import NOON, STEP, camera_at, product

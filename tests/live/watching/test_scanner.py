@@ -365,10 +365,7 @@ def test_folders_that_are_gone_are_forgotten(tmp_path: Path, scans: Scans) -> No
 
 
 def test_an_unreadable_folder_is_told_once_and_read_when_it_can_be(
-    tmp_path: Path,
-    scans: Scans,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, scans: Scans, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(tmp_path, "a/a.jpg")
     put(tmp_path, "b/b.jpg")

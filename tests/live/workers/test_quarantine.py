@@ -138,9 +138,7 @@ def test_suspects_are_worked_on_alone(tmp_path: Path) -> None:
     assert entered == [TWO, other]
 
 
-def test_what_only_runs_when_others_die_is_never_quarantined(
-    tmp_path: Path,
-) -> None:
+def test_what_only_runs_when_others_die_is_never_quarantined(tmp_path: Path) -> None:
     for number in range(SOLITARY_FAILURES + 2):
         die_at(tmp_path, ONE, Task(f"{number + 3}" * 64, "roof", "", "merging"))
     assert solitary(tmp_path, ONE) == 0
