@@ -19,6 +19,9 @@ MAX_EXPOSURES: Final = 64
 SUPERSEDED: Final = "superseded by "
 """How the reason of a file begins that is not used for the sake of another."""
 
+# Names round exposure times: so far may one lie from the time that is listed for it.
+_LISTED_WITHIN = 0.1
+
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -82,11 +85,29 @@ def slot_of(timestamp: datetime, round_to: timedelta, offset: timedelta = timede
     return _EPOCH + (ticks - ticks % step) * _MICROSECOND
 
 
+ExposureRule = tuple[float, ...] | int | Literal["auto"]
+"""`bracket.exposures`: the times of a complete bracket in µs, their number, or to be learned."""
+
+
+def is_listed(exposure_us: float, rule: ExposureRule) -> bool:
+    """Tell whether a time is one of those that a rule lists, within 10 %; True if it lists none.
+
+    Parameters
+    ----------
+    exposure_us : float
+        In µs.
+    rule : ExposureRule
+    """
+    if not isinstance(rule, tuple):
+        return True
+    return any(abs(exposure_us - time) <= _LISTED_WITHIN * time for time in rule)
+
+
 @dataclass(slots=True)
 class ExpectedExposures:
     """What a complete bracket of one camera holds; learns it where the rules say ``auto``."""
 
-    rule: tuple[float, ...] | int | Literal["auto"]
+    rule: ExposureRule
     _recent: deque[frozenset[float]] = field(
         default_factory=lambda: deque(maxlen=_RECENT_BRACKETS), init=False
     )

@@ -26,6 +26,7 @@ _RANKS_APART = 2  # only frames that are close in exposure time are compared
 _TOLERANCE = 0.35  # stops: nominal times are off by up to 10 %, curves by up to 0.25 stops
 _DARKEST, _BRIGHTEST = 40, 215  # codes at which a curve is trusted
 _MISFIT = 0.2  # stops per stop of exposure, above which a curve is wrong although times may be too
+_FLAT = 0.1  # from a misfit of -1, where all frames are equally bright
 _VISIBLE = 60  # codes whose order shows whether one frame is darker than another
 _LEAST_RATIO = 1.2  # of two exposure times, to expect that the longer frame is brighter
 _CLEAR_RATIO = 1.8  # ... to expect that it is clearly brighter
@@ -62,13 +63,18 @@ class Contradiction:
         text = f"contradicts its exposure time of {self.exposure_time:g} {unit}"
         if self.fitting_time is None:
             return text
-        return f"{text}: {self.fitting_time:.3g} {unit} would fit the other exposures"
+        return f"{text}: {_three_digits(self.fitting_time)} {unit} would fit the other exposures"
 
     def _note(self, unit: str) -> str:
         """Say in a sentence what is wrong and what became of the frame."""
         time = f"{self.exposure_time:g} {unit}"
         outcome = "left out" if self.excluded else "merged nevertheless"
         return f"the exposure of {time} {self.reason(unit).replace(f' of {time}', '')}; {outcome}"
+
+
+def _three_digits(value: float) -> str:
+    """Round to three digits, without an exponent: 1260, not 1.26e+03."""
+    return f"{float(f'{value:.3g}'):.15g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,12 @@ class Findings:
                 f"the exposures of {times} {unit} contradict each other, and none can be blamed;"
                 " merged nevertheless: are the exposure times right and in order?"
             )
-        if self.curve_misfit is not None and self.curve_misfit < -1:
+        if self.curve_misfit is not None and abs(self.curve_misfit + 1) <= _FLAT:
+            notes.append(
+                "the images do not get brighter as their exposure times rise: are they different"
+                " exposures, and are the times right?"
+            )
+        elif self.curve_misfit is not None and self.curve_misfit < -1:
             notes.append(
                 "the images get darker as their exposure times rise: are the times in the right"
                 " order?"

@@ -64,7 +64,9 @@ class Camera:
         self.name = config.name
         self._config, self._shared = config, shared
         self._ledger = ledger = shared.ledger
-        self._reporting = Reporting(self.name, config.pattern.template)
+        self._reporting = Reporting(
+            self.name, config.pattern.template, config.expected_exposures_us
+        )
         self._merger = Merger(config, shared.budget, shared.buffers)
         self._collector = Collector(config, ledger)
         self._scheduler = Scheduler(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from asi_watch.live.ledger.records import TAKEN, WAITS, BracketRecord
+from asi_watch.brackets import Exposure, ExposureRule, is_listed
+from asi_watch.live.ledger.records import TAKEN, WAITS, WITHOUT_CURVE, BracketRecord
 from asi_watch.live.messages import MergeFailed, MergeOutcome, ReadDone, ReadOk, ScanDone, Unusable
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import event
@@ -36,11 +37,12 @@ class Reporting:
     camera : str
     template : str
         The pattern of the camera's names.
+    rule : ExposureRule
+        Its `bracket.exposures`.
     """
 
-    def __init__(self, camera: str, template: str) -> None:
-        self._camera = camera
-        self._template = template
+    def __init__(self, camera: str, template: str, rule: ExposureRule = "auto") -> None:
+        self._camera, self._template, self._rule = camera, template, rule
         self.waiting = 0
         """How many brackets wait in the ledger for space or a curve."""
         self._started = time.monotonic()
@@ -50,7 +52,7 @@ class Reporting:
         self._hanging: str | None = None
         self._hanging_logged = False
         self._names, self._duplicates = _Hourly(), _Hourly()
-        self._taken, self._unexpected = _Hourly(), _Hourly()
+        self._taken, self._unexpected, self._unlisted = _Hourly(), _Hourly(), _Hourly()
 
     def _event(self, level: int, message: str, **facts: object) -> None:
         event(log, level, message, camera=self._camera, **facts)
@@ -80,7 +82,9 @@ class Reporting:
         """
         outcome = message.outcome
         if isinstance(outcome, ReadOk):
-            self._exposure(outcome.exposure.timestamp, time.monotonic())
+            now = time.monotonic()
+            self._exposure(outcome.exposure.timestamp, now)
+            self._listed(outcome.exposure, now)
         elif isinstance(outcome, Unusable):
             level, yet = (logging.INFO, " yet") if outcome.may_recover else (logging.WARNING, "")
             text = f"exposure not usable{yet}"
@@ -89,6 +93,13 @@ class Reporting:
     def _exposure(self, timestamp: datetime, now: float) -> None:
         shown = {"timestamp": timestamp.isoformat(), "seen_utc": _utc_now()}
         self._last_exposure.offer(timestamp, shown, now)
+
+    def _listed(self, exposure: Exposure, now: float) -> None:
+        unlisted = not is_listed(exposure.exposure_us, self._rule)
+        if files := self._unlisted.add(unlisted, now):
+            text = "exposure times are not in bracket.exposures; are these and exposure_unit right?"
+            facts = {"file": exposure.path, "exposure_us": f"{exposure.exposure_us:.12g}"}
+            self._event(logging.WARNING, text, **facts, files=files)
 
     def scan_done(self, message: ScanDone) -> None:
         """A scan ended.
@@ -325,6 +336,8 @@ def _left_out(record: BracketRecord) -> str | None:
 
 def _level(record: BracketRecord, final: bool) -> int:
     if record.state == "published":
-        # A file that cannot be used needs a look; one that never came is the camera's habit.
-        return logging.INFO if _left_out(record) is None else logging.WARNING
+        # A file that cannot be used needs a look; one that never came is the camera's habit. The
+        # reason of a published bracket says what makes its product doubtful.
+        sound = _left_out(record) is None and record.reason in (None, WITHOUT_CURVE)
+        return logging.INFO if sound else logging.WARNING
     return logging.ERROR if final else logging.WARNING

@@ -188,9 +188,11 @@ def merge_archive(
     )
     merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
     _doubts_of_names(brackets, summary)
-    if (too_long := found.why_times_too_long(brackets, rules.round_to)) is not None:
-        log.warning("%s", too_long)
-        summary.doubts.append(too_long)
+    too_long = found.why_times_too_long(brackets, rules.round_to)
+    not_listed = found.why_times_not_listed(brackets, rules.expected)
+    for doubt in filter(None, (too_long, not_listed)):
+        log.warning("%s", doubt)
+        summary.doubts.append(doubt)
     started = time.monotonic()
     for outcome in merge_all(brackets, merger, count):
         summary.add(outcome)
@@ -206,11 +208,17 @@ def _doubts_of_names(brackets: Sequence[ArchiveBracket], summary: ArchiveSummary
     summary.doubts = found.doubts_of_brackets(brackets) + ([label] if label else [])
     lacking = [b for b in brackets if b.missing]
     summary.incomplete = [(b.slot, b.missing) for b in lacking]
-    times = {b.slot: ", ".join(f"{time:g}" for time in b.missing) for b in lacking}
     found.log_first(
-        [f"bracket {slot}: the exposure of {us} µs is missing" for slot, us in times.items()],
+        [f"bracket {b.slot}: {_missing(b.missing)}" for b in lacking],
         "brackets with missing exposures",
     )
+
+
+def _missing(times_us: Sequence[float]) -> str:
+    listed = ", ".join(f"{time:.12g}" for time in times_us)
+    if len(times_us) == 1:
+        return f"the exposure of {listed} µs is missing"
+    return f"the exposures of {listed} µs are missing"
 
 
 class BracketMerger:

@@ -13,13 +13,15 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
 from pathlib import PurePosixPath
 from statistics import median_low
-from typing import Any, Literal
+from typing import Any
 
 from asi_watch.brackets import (
     ExpectedExposures,
     Exposure,
+    ExposureRule,
     brackets_among,
     chosen_files,
+    is_listed,
     slot_of,
     why_too_many,
 )
@@ -142,7 +144,7 @@ class ArchiveRules:
     parse: Callable[[str], ParsedName | None] = parse_name
     extensions: frozenset[str] = IMAGE_EXTENSIONS  # lower case, without dot
     # What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
-    expected: tuple[float, ...] | int | Literal["auto"] = "auto"
+    expected: ExposureRule = "auto"
     min_exposures: int = 2  # a bracket with fewer is not merged
     timezone: tzinfo = UTC  # of the timestamps in the names
 
@@ -385,6 +387,26 @@ def why_times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) 
                 " exposure times right?"
             )
     return None
+
+
+def why_times_not_listed(brackets: Sequence[ArchiveBracket], rule: ExposureRule) -> str | None:
+    """Count exposures whose time is not among those that are configured; None if all are.
+
+    Parameters
+    ----------
+    brackets : sequence of ArchiveBracket
+    rule : ExposureRule
+        See `ArchiveRules.expected`.
+    """
+    files = [e for bracket in brackets for e in bracket.exposures]
+    others = [e for e in files if not is_listed(e.exposure_us, rule)]
+    if not others:
+        return None
+    return (
+        f"{len(others)} of {len(files)} exposures have a time that is not in bracket.exposures,"
+        f" such as {shown(others[0].path)} with {others[0].exposure_us:.12g} µs; are these and"
+        " exposure_unit right?"
+    )
 
 
 def _slots_cut(brackets: Sequence[ArchiveBracket]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import cv2
@@ -98,7 +99,8 @@ def test_a_false_time_is_named_with_the_time_that_fits(true, false, seed, qualit
     for found in findings.contradictions:
         assert found.exposure_time == TIMES[found.index]
         assert found.fitting_time == pytest.approx(false[found.index], rel=0.2)
-        assert f"{found.fitting_time:.3g} µs would fit" in found.reason("µs")
+        said = re.search(r": ([0-9.]+) µs would fit", found.reason("µs"))
+        assert float(said[1]) == pytest.approx(found.fitting_time, rel=0.01)
     assert all("left out" in note for note in findings.notes("µs"))
 
 
@@ -129,6 +131,13 @@ def test_a_curve_that_does_not_fit_blames_no_frame(gamma):
     assert findings.excluded == ()
     assert findings.curve_misfit == pytest.approx(gamma / 2.2 - 1, abs=0.08)
     assert "calibrate" in findings.notes("µs")[0]
+
+
+def test_frames_of_one_brightness_are_not_said_to_get_darker():
+    (note,) = check(shoot((320,) * 5)).notes("µs")
+    assert "do not get brighter" in note
+    (note,) = check(shoot(TIMES[::-1])).notes("µs")
+    assert "get darker" in note
 
 
 def test_without_a_majority_nothing_is_left_out():

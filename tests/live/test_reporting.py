@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from asi_watch.brackets import Exposure
-from asi_watch.live.ledger.records import TAKEN, BracketRecord, RejectedFile
+from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.messages import MergeFailed, ReadDone, ReadOk
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.workers.pool import Hanging
@@ -82,6 +82,31 @@ def test_a_list_of_exposures_that_lacks_one_is_reported_once_an_hour(
     found = [line for _, line in lines(told) if "does not expect" in line]
     assert len(found) == 1
     assert 'exposures="80 160 320" expected=2' in found[0]
+
+
+def test_a_doubtful_product_is_a_warning_every_time(told: pytest.LogCaptureFixture) -> None:
+    reporting = Reporting("roof", "x")
+    note = "the images get darker as their exposure times rise"
+    sound = BracketRecord("roof", SLOT, "published", revision=1, complete=True)
+    for reason in (note, note, None, WITHOUT_CURVE):
+        reporting.bracket_over(replace(sound, reason=reason), None)
+    assert [level for level, _ in lines(told)] == ["WARNING", "WARNING", "INFO", "INFO"]
+    assert all(note in line for _, line in lines(told)[:2])
+
+
+def test_times_that_are_not_configured_are_reported_once_an_hour(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    for rule, warned in (((80.0, 160.0), 1), ("auto", 0), (5, 0)):
+        told.clear()
+        reporting = Reporting("roof", "x", rule)
+        for time in (80.0, 87.0, 8.0, 16.0):
+            reporting.read_done(ReadDone("roof", SLOT, "a", ReadOk(Exposure("a.jpg", SLOT, time))))
+        assert len(lines(told)) == warned
+    reporting = Reporting("roof", "x", (80.0,))
+    reporting.read_done(ReadDone("roof", SLOT, "a", ReadOk(Exposure("a.jpg", SLOT, 8.0))))
+    assert "bracket.exposures" in lines(told)[0][1]
+    assert "file=a.jpg exposure_us=8" in lines(told)[0][1]
 
 
 def test_workers_that_wait_are_told_once_and_shown_while_they_do(

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
-from asi_watch.brackets import ExpectedExposures, Exposure, slot_of, why_too_many
+from asi_watch.brackets import ExpectedExposures, Exposure, is_listed, slot_of, why_too_many
 from asi_watch.config.model import CameraConfig
 from asi_watch.live import messages as msg
 from asi_watch.live.collecting.open_bracket import Arrival, OpenBracket
@@ -50,6 +50,8 @@ class _Counters:
     files_found: int = 0
     names_ignored: int = 0
     exposures_read: int = 0
+    times_not_listed: int = 0
+    """Exposures whose time is not in `bracket.exposures`."""
     files_unusable: int = 0
     files_vanished: int = 0
     duplicates: int = 0
@@ -285,6 +287,8 @@ class Collector:
         match outcome:
             case msg.ReadOk(exposure):
                 self.counters.exposures_read += 1
+                listed = is_listed(exposure.exposure_us, self.expected.rule)
+                self.counters.times_not_listed += not listed
                 if bracket.probing:
                     yield from self._late_exposure(bracket, exposure)
                 else:
