@@ -84,6 +84,7 @@ def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
     try:
         with path.open("rb") as file:
             snapshot = json.loads(file.read(_LARGEST))
+            changed = os.fstat(file.fileno()).st_mtime
         process, written = snapshot["process"], float(snapshot["written_boottime"])
     except FileNotFoundError:
         raise NotRunningError(f"{none_runs} (no {STATUS_NAME}); {start}") from None
@@ -93,8 +94,9 @@ def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
     if "stopped" in snapshot:
         reason = snapshot["stopped"]
         raise NotRunningError(f"{none_runs}: it stopped at {at} ({reason}); {start}")
+    # Containers may show another boot id to the service than to its users; then the clock decides.
     same_boot = process.get("boot") == _boot()
-    age = _boottime() - written if same_boot else float("inf")
+    age = _boottime() - written if same_boot else abs(time.time() - changed)
     # In another PID namespace the process cannot be seen, but its file is fresh.
     if age > _STALE_AFTER and _identity(process.get("pid", -1)) != process:
         pid = process.get("pid")
