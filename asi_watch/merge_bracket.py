@@ -47,7 +47,6 @@ FailureKind = Literal["inputs", "output", "retry", "curve", "few", "taken", "per
 
 HAS_MORE = "the product that stands has more exposures"
 MADE_WITH_CURVE = "the product that stands was made with a response curve, and there is none now"
-_CONTRADICTS = "contradicts its exposure time"
 
 # What the largest result of a weighted merge takes, in sizes of a frame.
 _WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}
@@ -240,7 +239,11 @@ def _composed(
     # Asked here, once, before several threads use the merge.
     findings = merge.findings()
     excluded = {bracket.exposures[f.index].path: f.reason("µs") for f in findings.excluded}
-    left_out = tuple(Unusable(path, reason) for path, reason in excluded.items())
+    left_out = tuple(
+        Unusable(e.path, excluded[e.path], e.size, e.mtime_ns)
+        for e in bracket.exposures
+        if e.path in excluded
+    )
     if left_out:
         bracket = replace(
             bracket,
@@ -403,8 +406,11 @@ class _Standing:
                 " products away",
             )
         newest = self._newest()
-        if any(len(p.sources) > len(self._bracket.exposures) for p in newest.values()):
-            return Kept(HAS_MORE, newest)
+        exposures = self._bracket.exposures
+        for found in newest.values():
+            # What the merge left out once, it would leave out again.
+            if len(found.sources) > len(exposures) - len(found.excluded_of(exposures)):
+                return Kept(HAS_MORE, newest)
         return self._adopted(curves)
 
     def made_with_curve(self) -> Kept | None:
@@ -436,6 +442,7 @@ class _Standing:
             notes,
             fallback=fallback,
             adopted=True,
+            left_out=first.excluded_of(self._bracket.exposures),
             revision=first.revision,
         )
 
@@ -452,7 +459,7 @@ class _Standing:
         # Higher where the row that counted the revisions is lost.
         if not alike or found.revision < self._bracket.revision:
             return False
-        excluded = {u.path for u in found.unusable if u.reason.startswith(_CONTRADICTS)}
+        excluded = {u.path for u in found.excluded_of(self._bracket.exposures)}
         merged = [e for e in self._bracket.exposures if e.path not in excluded]
         return files_of(found.sources) == files_of(merged)
 

@@ -321,6 +321,24 @@ def test_a_frame_that_contradicts_its_time_is_named_in_the_product(
     assert place.merge(true_curve()).adopted
 
 
+def test_what_a_merge_left_out_counts_as_given_until_it_is_rewritten(tmp_path: Path) -> None:
+    place = Place(tmp_path, settings=replace(EXACT, contradiction="exclude"))
+    sound = files_of(1, SIZE)
+    place.write({**sound, 160: sound[1280]})
+    made = place.merge(true_curve())
+    given, exposures = len(place.bracket.exposures), place.bracket.exposures
+    # One of those that were merged is gone: what would be left is less than what stands.
+    place.bracket = replace(place.bracket, exposures=exposures[:-1])
+    assert isinstance(place.merge(true_curve()), Kept)
+    place.bracket = replace(place.bracket, exposures=exposures)
+    again = place.merge(true_curve())
+    assert (again.adopted, again.left_out) == (True, made.left_out)
+    place.write(sound)
+    whole = place.merge(true_curve())
+    assert (whole.adopted, whole.left_out) == (False, ())
+    assert len(place.provenance().sources) == given
+
+
 @pytest.mark.parametrize("limit", [None, 6 * FRAME])
 def test_an_orientation_of_its_own_is_noted_and_changes_nothing(
     tmp_path: Path, limit: int | None

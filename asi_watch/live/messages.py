@@ -6,6 +6,7 @@ calibrations write to and the owner thread alone reads.
 
 import queue
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -63,6 +64,8 @@ class Published:
     """Why this is a fallback product."""
     revision: int | None = None
     """Of adopted products: higher than was asked for where the row that counted is lost."""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Exposures that the merge left out, path → reason."""
 
 
 @dataclass(frozen=True, slots=True)

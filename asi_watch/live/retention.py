@@ -366,7 +366,6 @@ def product_fault(camera: CameraConfig, record: BracketRecord) -> str | None:
     record : BracketRecord
         Of a published bracket.
     """
-    inputs = {(e.path, e.size, e.mtime_ns) for e in record.inputs}
     for path in record.products:
         if not os.path.lexists(camera.output / path):
             return f"{path}: missing"
@@ -375,6 +374,8 @@ def product_fault(camera: CameraConfig, record: BracketRecord) -> str | None:
             return f"{path}: damaged, or of another bracket"
         if not looks_complete(camera.output / path):
             return f"{path}: cut"
+        excluded = {u.path for u in provenance.excluded_of(record.inputs)}
+        inputs = {(e.path, e.size, e.mtime_ns) for e in record.inputs if e.path not in excluded}
         if not inputs <= {(s.path, s.size, s.mtime_ns) for s in provenance.sources}:
             return f"{path}: not made of the exposures in its row"
     return None if record.products else "no product in its row"

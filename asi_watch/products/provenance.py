@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -26,7 +26,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from asi_watch.brackets import Exposure
+from asi_watch.brackets import CONTRADICTS, Exposure
 from asi_watch.errors import AsiWatchError, without_addresses
 
 SCHEMA_VERSION = 1
@@ -90,6 +90,14 @@ class Unusable:
 
     path: StrictStr
     reason: StrictStr
+    # As in `Source`, of an exposure that the merge itself left out; otherwise None.
+    size: Annotated[int, Field(strict=True, ge=0, le=_LARGEST)] | None = None
+    mtime_ns: Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)] | None = None
+
+    @property
+    def is_contradicting(self) -> bool:
+        """True where the merge left the exposure out: it contradicts its exposure time."""
+        return self.reason.startswith(CONTRADICTS)
 
 
 @dataclass(frozen=True, config=_PLAIN)
@@ -125,9 +133,29 @@ class Provenance:
         """Number of exposures merged."""
         return len(self.sources)
 
+    def excluded_of(self, exposures: Iterable[Exposure]) -> tuple[Unusable, ...]:
+        """Return those of the exposures that the merge was given and left out as contradicting.
+
+        Parameters
+        ----------
+        exposures : iterable of Exposure
+            A file that was rewritten since is none of them.
+        """
+        given = {e.path: (e.size, e.mtime_ns) for e in exposures}
+        return tuple(
+            u
+            for u in self.unusable
+            if u.is_contradicting
+            and u.path in given
+            and (u.size is None or (u.size, u.mtime_ns) == given[u.path])
+        )
+
     def to_json(self) -> str:
         """One line of ASCII JSON; ValueError if it exceeds `MAX_PROVENANCE_BYTES`."""
         document = {MARKER: SCHEMA_VERSION, "used": self.used, **asdict(self)}
+        for unusable in document["unusable"]:
+            if unusable["size"] is None:
+                del unusable["size"], unusable["mtime_ns"]
         text = json.dumps(document, ensure_ascii=True, allow_nan=False, default=datetime.isoformat)
         if len(text) > MAX_PROVENANCE_BYTES:
             raise ValueError(
@@ -202,12 +230,14 @@ def is_product_of(
 def first_examples(left_out: Iterable[Unusable]) -> tuple[tuple[Unusable, ...], int]:
     """Bound what a provenance says of files left out: the first by path, and how many more.
 
+    What the merge left out comes first: a product is compared with its bracket by it.
+
     Parameters
     ----------
     left_out : iterable of Unusable
     """
-    rising = sorted(left_out, key=lambda one: (one.path, one.reason))
-    kept = tuple(Unusable(u.path, plain_reason(u.reason)) for u in rising[:_MOST_EXAMPLES])
+    rising = sorted(left_out, key=lambda one: (not one.is_contradicting, one.path, one.reason))
+    kept = tuple(replace(u, reason=plain_reason(u.reason)) for u in rising[:_MOST_EXAMPLES])
     return kept, len(rising) - len(kept)
 
 

@@ -120,6 +120,44 @@ def test_the_same_of_slots_that_hold_two_brackets(make_site: Callable[..., Site]
     compare(site, batch)
 
 
+def test_what_a_merge_left_out_is_known_to_row_and_product(make_site: Callable[..., Site]) -> None:
+    """Nothing is merged again for it: not by a scan, after a lost ledger, nor by a second run."""
+    site = make_site(**settings(GRACE))
+    content = scene(0)
+    site.take(0)
+    for index in (1, 2):
+        path = site.watch / f"{slot(0):%Y/%m/%d/%H}" / file_name(0, index)
+        path.write_bytes(content[3 - index])
+    site.start()
+    row = site.until_published(0)
+    left_out = {r.path: r.signature for r in row.rejected if r.is_contradicting}
+    assert left_out
+    assert len(row.inputs) == 5 - len(left_out)
+    assert not row.complete
+    assert site.run("history", "--verify").returncode == 0
+    assert site.stop() == 0
+    log = site.log_text()
+    assert "left_out=" in next(x for x in log.splitlines() if "bracket published" in x)
+    made = site.product(0).stat().st_mtime_ns
+    for name in site.state.glob("ledger.sqlite3*"):
+        name.unlink()
+    site.start()
+    found = site.until_published(0)
+    site.take(1)
+    site.until_published(1)
+    assert site.stop() == 0
+    now = site.row(0)
+    assert now is not None
+    assert (now.revision, now.late, now.inputs) == (1, 0, found.inputs)
+    assert {r.path: r.signature for r in now.rejected} == left_out
+    assert site.product(0).stat().st_mtime_ns == made
+    batch = site.folder / "batch"
+    for words in ("merged", "already"):
+        answer = site.run("merge", str(site.watch), str(batch))
+        assert words in answer.stdout + answer.stderr
+    compare(site, batch)
+
+
 @pytest.mark.soak
 def test_the_same_bytes_of_many_brackets(make_site: Callable[..., Site], tally: Tally) -> None:
     same, alike = live_and_batch(make_site(**settings(GRACE)), brackets=200, late=0, seed=2)

@@ -6,7 +6,7 @@ order of this file: files arrive, a bracket is over, a merge has ended, late fil
 that was over already.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -384,7 +384,7 @@ class Collector:
             previous is not None
             and previous.state == "published"
             and not bracket.forced
-            and _identities(previous.inputs) == _identities(inputs)
+            and previous.given == {(e.path, e.signature) for e in inputs}
         ):
             return self._nothing_new(bracket, previous)
         bracket.merging = True
@@ -408,9 +408,10 @@ class Collector:
     def _nothing_new(self, bracket: OpenBracket, previous: BracketRecord) -> msg.Commands:
         """The late file lost to a newer one that is merged already: the row lists it."""
         del self._open[bracket.slot]
+        excluded = tuple(r for r in previous.rejected if r.is_contradicting)
         amended = replace(
             previous,
-            rejected=bracket.left_out[:MOST_REJECTED],
+            rejected=(excluded + bracket.left_out)[:MOST_REJECTED],
             duplicates=bracket.duplicates,
             late=bracket.late,
         )
@@ -501,6 +502,7 @@ class Collector:
         counters.take_back("skipped", bracket.slot)
         counters.take_back("parked", bracket.slot)
         record = self._record(bracket, "published", outcome.remark or bracket.other_brackets())
+        record = _without(record, outcome.excluded)
         counters.incomplete += not record.complete
         record = replace(
             record,
@@ -665,8 +667,23 @@ class Collector:
         yield from _amend(bracket, *left_out, late=arrived)
 
 
-def _identities(exposures: tuple[Exposure, ...]) -> set[tuple[str, msg.Signature]]:
-    return {(e.path, e.signature) for e in exposures}
+def _without(record: BracketRecord, excluded: Mapping[str, str]) -> BracketRecord:
+    """List exposures that the merge left out as what they are: they are in no product."""
+    if not excluded:
+        return record
+    left_out = tuple(
+        RejectedFile(e.path, *e.signature, excluded[e.path])
+        for e in record.inputs
+        if e.path in excluded
+    )
+    listed = (left_out + record.rejected)[:MOST_REJECTED]
+    return replace(
+        record,
+        complete=False,
+        inputs=tuple(e for e in record.inputs if e.path not in excluded),
+        rejected=listed,
+        unlisted=record.unlisted + len(left_out) + len(record.rejected) - len(listed),
+    )
 
 
 def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> msg.Commands:

@@ -400,9 +400,10 @@ def row_of_products(
         inputs=tuple(
             Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns) for s in newest.sources
         ),
-        # Without their signatures: they are looked at again when they are found.
+        # Without their signatures files are looked at again when they are found; what the merge
+        # left out has one, else the same exposures would be merged again.
         rejected=tuple(
-            RejectedFile(one.path, 0, 0, one.reason)
+            RejectedFile(one.path, one.size or 0, one.mtime_ns or 0, one.reason)
             for one in newest.unusable
             if _is_inside(one.path)
         ),

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import NaiveDatetime, TypeAdapter
 
-from asi_watch.brackets import SUPERSEDED, Exposure
+from asi_watch.brackets import CONTRADICTS, SUPERSEDED, Exposure
 from asi_watch.files import shown
 
 RecordState = Literal["published", "skipped", "failed"]
@@ -51,6 +51,11 @@ class RejectedFile:
         """True where another file of the same exposure time was merged instead."""
         return self.reason.startswith(SUPERSEDED)
 
+    @property
+    def is_contradicting(self) -> bool:
+        """True where the merge left the exposure out: it contradicts its exposure time."""
+        return self.reason.startswith(CONTRADICTS)
+
 
 @dataclass(frozen=True, slots=True)
 class BracketRecord:
@@ -78,6 +83,14 @@ class BracketRecord:
     reason: str | None = None
     updated_utc: str = ""  # ISO time of the row's last change
     unlisted: int = 0
+
+    @property
+    def given(self) -> set[tuple[str, tuple[int, int]]]:
+        """The files that the merge was given, by path and signature: also those it left out."""
+        excluded = (r for r in self.rejected if r.is_contradicting)
+        return {(e.path, e.signature) for e in self.inputs} | {
+            (r.path, r.signature) for r in excluded
+        }
 
     def signature_of(self, path: str) -> tuple[int, int] | None:
         """Return the signature of a file when it was last considered; None if it never was."""

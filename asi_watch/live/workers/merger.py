@@ -165,6 +165,7 @@ class Merger:
             adopted=outcome.adopted,
             remark=_remark(outcome),
             revision=outcome.revision,
+            excluded={u.path: u.reason for u in outcome.left_out},
         )
 
     def _memory(self, count: int) -> int:
