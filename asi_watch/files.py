@@ -326,6 +326,23 @@ def _open_folder(parent: int, name: str) -> int:
         return os.open(name, _FOLDER | os.O_PATH, dir_fd=parent)
 
 
+def folder_fault(folder: Path) -> str:
+    """Say why something can never be a folder, since a file is in the way; "" if none is.
+
+    Parameters
+    ----------
+    folder : Path
+        It need not exist.
+    """
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    try:
+        if stat.S_ISDIR(there.stat().st_mode):
+            return ""
+    except OSError:
+        return ""  # a link to nothing, or to what may not be looked at
+    return "is a file, not a folder" if there == folder else f"lies below {there}, a file"
+
+
 def answered(seconds: float, *calls: Callable[[], _T]) -> list[_T | None]:
     """Make calls that a dead network share may hold up for ever, and wait only so long.
 

@@ -57,7 +57,8 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except AsiWatchError as error:
             click.echo(str(error) or type(error).__name__, err=True)
-            ctx.exit(getattr(error, "exit_code", 1))
+            # `run` has exit codes of its own, for the service manager.
+            ctx.exit(2 if getattr(error, "exit_code", 1) == 2 else 1)
 
 
 config_option = click.option(

@@ -15,7 +15,7 @@ from asi_watch.config.checks import find_warnings
 from asi_watch.config.document import ConfigError, Way
 from asi_watch.config.loading import dump_config, read_config
 from asi_watch.config.model import CameraConfig, Config
-from asi_watch.files import answered, shown
+from asi_watch.files import answered, folder_fault, shown
 
 if TYPE_CHECKING:
     from asi_watch.cli.newest_files import NewestFiles
@@ -176,11 +176,4 @@ def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
 
 def _looked_at(folder: Path) -> tuple[str, str]:
     """Give the folder that links lead to, and why no file can be written there."""
-    return os.path.realpath(folder), _fault(folder)
-
-
-def _fault(folder: Path) -> str:
-    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    if not there.exists() or there.is_dir():
-        return ""
-    return "is a file, not a folder" if there == folder else f"lies below {there}, a file"
+    return os.path.realpath(folder), folder_fault(folder)

@@ -27,8 +27,8 @@ Examples:
 def _read_slot(text: str) -> datetime:
     try:
         slot = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{error}; write one such as 2026-06-21T12:00:00") from None
+    except ValueError:
+        raise ValueError(f"{text!r} is no time such as 2026-06-21T12:00:00") from None
     if slot.tzinfo is not None:
         raise ValueError(f"{text}: a slot is a time of the camera's clock, without a zone")
     return slot
@@ -95,7 +95,9 @@ def command(
     }
     names = list(config.cameras) if camera is None else [camera]
     refused = _refused(config.state_dir, names, slots, published=states["published"])
-    granted = _ask(config.state_dir, camera, arguments)
+    with Ledger(config.state_dir, read_only=True) as ledger:
+        count = sum(ledger.count_asked(name, states, slots, since, until) for name in names)
+    granted = _ask(config.state_dir, camera, arguments, count)
     for slot, why in sorted(refused.items()):
         click.echo(f"{slot}: {why}", err=True)
     if refused or not granted:
@@ -118,14 +120,15 @@ def _refused(
     return found
 
 
-def _ask(state_dir: Path, camera: str | None, arguments: dict[str, object]) -> bool:
+def _ask(state_dir: Path, camera: str | None, arguments: dict[str, object], count: int) -> bool:
     """Leave the request in the ledger and wait for a running daemon's answer."""
     with Ledger(state_dir, beside_daemon=True) as ledger:
         number = ledger.add_request("retry", camera, arguments)
         try:
             read_status(state_dir)
         except NotRunningError:
-            click.echo("no daemon runs: they are tried again when it starts")
+            brackets = "1 bracket is" if count == 1 else f"{count} brackets are"
+            click.echo(f"no daemon runs: {brackets} tried again when it starts")
             return True
         deadline = time.monotonic() + _WAIT_FOR_ANSWER
         while time.monotonic() < deadline:

@@ -47,15 +47,11 @@ def command(config_path: str) -> None:
             if isinstance(daemon.run(), Reload):
                 restart_process()
         except AsiWatchError as error:
-            code, text = getattr(error, "exit_code", 1), str(error)
-            if isinstance(error, StateFolderError):
-                text = (
-                    f"{config_path}: state_dir: {error}; name a folder that user {os.geteuid()} may"
-                    f" write, or make {config.state_dir} and give it to that user"
-                )
+            # The daemon has logged it.
+            code = getattr(error, "exit_code", 1)
+            if isinstance(error, StateFolderError) and isinstance(error.__cause__, PermissionError):
                 # No other start helps: the service stays down, as for a configuration refused.
-                code = 2 if isinstance(error.__cause__, PermissionError) else code
-            click.echo(text, err=True)
+                code = 2
     if not daemon.finished:
         # Python would wait for what worker threads hold, and libraries abort that are taken down
         # under them.

@@ -41,18 +41,19 @@ def command(config_path: str, as_json: bool) -> None:
     Per camera: how its folder is watched, the last exposure and bracket, latency from the last
     exposure to the durable product, counts since the daemon started, the curve, and the latest
     error. Exit codes: 0 it works, 1 no daemon runs, 2 the configuration names no state folder,
-    4 it runs but something keeps it from publishing.
+    4 it runs but something keeps a camera from publishing. What needs a look but keeps none from
+    publishing, such as a reload that was refused, is shown and changes no exit code.
     """
     snapshot, age = read_status(state_folder(config_path)[0])
-    troubles = _troubles(snapshot)
+    troubles, notes = _troubles(snapshot), _notes(snapshot)
     if is_stale(age):
         troubles.append(f"no progress for {age:.0f} s: its disks or the host may hang")
     if as_json:
-        snapshot |= {"age": round(age, 1), "troubles": troubles}
+        snapshot |= {"age": round(age, 1), "troubles": troubles, "notes": notes}
         click.echo(json.dumps(snapshot, indent=2))
     else:
         try:
-            _show(snapshot, troubles)
+            _show(snapshot, [*troubles, *notes])
         except (KeyError, TypeError, AttributeError) as error:
             raise NotRunningError(
                 f"the daemon is of another version ({shown(str(snapshot.get('version')))});"
@@ -63,33 +64,41 @@ def command(config_path: str, as_json: bool) -> None:
 
 
 def _troubles(snapshot: dict[str, Any]) -> list[str]:
-    """List what keeps the daemon from publishing, and a reload from happening."""
+    """List what keeps cameras from publishing."""
     found = []
-    blocked, reload_error = snapshot.get("blocked"), snapshot.get("reload_error")
-    if blocked:
+    if blocked := snapshot.get("blocked"):
         found.append(f"nothing is published, the ledger cannot be written: {blocked}")
-    if reload_error:
-        found.append(f"the configuration was not reloaded: {reload_error}")
     for name, camera in snapshot.get("cameras", {}).items():
         if camera.get("paused") and not blocked:
             found.append(f"{name}: paused: {camera['paused']}")
+        if camera.get("no_place"):
+            found.append(f"{name}: products find no place: {camera['no_place']}")
         if camera.get("hanging"):
             found.append(f"{name}: {camera['hanging']}")
         if camera.get("watching", "").startswith("watch folder"):
             found.append(f"{name}: {camera['watching']}")
+    return found
+
+
+def _notes(snapshot: dict[str, Any]) -> list[str]:
+    """List what needs a look, but keeps no camera from publishing."""
+    found = []
+    if reload_error := snapshot.get("reload_error"):
+        found.append(f"the configuration was not reloaded: {reload_error}")
+    for name, camera in snapshot.get("cameras", {}).items():
         products = camera.get("products")
         if products and products["damaged"]:
             found.append(f"{name}: damaged products, such as {products['example']}")
     return found
 
 
-def _show(snapshot: dict[str, Any], troubles: list[str]) -> None:
+def _show(snapshot: dict[str, Any], remarks: list[str]) -> None:
     running, queued = snapshot["jobs_running"], snapshot["jobs_queued"]
     click.echo(
         f"asi-watch {shown(str(snapshot['version']))}, process {snapshot['pid']}, running since"
         f" {snapshot['started_utc']}\njobs: {running} running, {queued} waiting"
     )
-    for text in troubles:
+    for text in remarks:
         click.secho(shown(text), fg="yellow")
     for name, camera in snapshot["cameras"].items():
         click.echo()

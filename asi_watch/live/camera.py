@@ -324,6 +324,7 @@ class Camera:
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
+            "no_place": self._scheduler.no_place,
             "waiting_for_room": self._scheduler.held,
             "backlog": self._scheduler.backlog,
             **self._curves.snapshot(),

@@ -21,9 +21,11 @@ from pydantic import BaseModel, ConfigDict
 
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
-from asi_watch.config.loading import load_config
+from asi_watch.config.document import ConfigError
+from asi_watch.config.loading import read_config
 from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
+from asi_watch.files import folder_fault
 from asi_watch.live.camera import Camera, Shared
 from asi_watch.live.curves.in_use import response_fault
 from asi_watch.live.disk import DiskGuard, wait_for_room
@@ -100,7 +102,11 @@ class Daemon:
                 self._open(stack)
                 self._begin()
                 while self._ending is None:
-                    self._step(self._inbox.get(timeout=_TICK), time.monotonic())
+                    try:
+                        self._step(self._inbox.get(timeout=_TICK), time.monotonic())
+                    except LedgerError:
+                        self._check_state_folder()  # if it is gone, that is the reason
+                        raise
                 self._finish_work()
                 return self._ending
         except AsiWatchError as error:
@@ -129,13 +135,30 @@ class Daemon:
     def _lock_state_folder(self, stack: ExitStack) -> None:
         path = self._config.state_dir
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o755)
-        except OSError as error:
-            raise StateFolderError(f"{path}: {error.strerror or error}") from error
-        self._lock = StateLock(path)
+            # Everybody may ask for the status, whatever the umask; the other files are private.
+            umask = os.umask(0o022)
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=0o755)
+            finally:
+                os.umask(umask)
+            self._lock = StateLock(path)
+        except (OSError, StateFolderError) as error:
+            raise self._unusable_folder(path, error) from (error.__cause__ or error)
         stack.callback(self._lock.release)
         # Left behind by a process that was killed; the folder is ours alone now.
         sweep_temporaries(path, recursive=True)
+
+    def _unusable_folder(self, path: Path, error: Exception) -> StateFolderError:
+        where = f"{self._config_path}: state_dir:"
+        if fault := folder_fault(path):
+            text = f"{where} {str(path)!r} {fault}; name another folder, or move the file away"
+            return StateFolderError(text)
+        reason = str(error) if isinstance(error, StateFolderError) else f"{path}: {_why(error)}"
+        user = os.geteuid()
+        return StateFolderError(
+            f"{where} {reason}; name a folder that user {user} may write, or make {path} and give"
+            f" it to user {user}"
+        )
 
     def _open(self, stack: ExitStack) -> None:
         """Open what the daemon works with; it is closed in the reverse order."""
@@ -226,10 +249,7 @@ class Daemon:
             self._notifier.watchdog()
 
     def _every_second(self, now: float) -> None:
-        if not self._lock.is_in_place:
-            raise StateFolderError(
-                f"{self._config.state_dir}: the state folder or its lock was removed while in use"
-            )
+        self._check_state_folder()
         self._backups.tick(now)
         if not self._ledger.blocked:
             for request in self._ledger.take_requests():
@@ -239,17 +259,26 @@ class Daemon:
             self._retry_expired()
         self._show()
 
+    def _check_state_folder(self) -> None:
+        if not self._lock.is_in_place:
+            raise StateFolderError(
+                f"{self._config.state_dir}: the state folder or its lock was removed while in use"
+            )
+
     def _check_reload(self, reload: Reload) -> None:
         """Read the new configuration whole; a wrong one changes nothing."""
         self._notifier.reloading()
         try:
-            config = load_config(self._config_path)
+            loaded = read_config(self._config_path)
+            config, document = loaded.config, loaded.document
             if config.state_dir != self._config.state_dir:
-                raise AsiWatchError("state_dir cannot change while the daemon runs; restart it")
+                text = "cannot change while the daemon runs; restart it"
+                raise ConfigError([document.problem(("state_dir",), text)])
             for camera in config.cameras.values():
                 # The next process would merge without the curve that this one has.
                 if fault := response_fault(camera):
-                    raise AsiWatchError(f"cameras.{camera.name}.response: {fault}")
+                    way = ("cameras", camera.name, "response")
+                    raise ConfigError([document.problem(way, fault)])
         except AsiWatchError as error:
             self._reload_error = str(error)
             event(log, logging.ERROR, "configuration not reloaded", reason=str(error))
@@ -365,6 +394,10 @@ class Daemon:
         }
         self._status.write(self._snapshot)
         self._notifier.status(status_line(self._snapshot))
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 class _RetryRequest(BaseModel):

@@ -88,8 +88,15 @@ def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
         process, written = snapshot["process"], float(snapshot["written_boottime"])
     except FileNotFoundError:
         raise NotRunningError(f"{none_runs} (no {STATUS_NAME}); {start}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise NotRunningError(f"{path} cannot be read: {error}") from error
+    except PermissionError as error:
+        remedy = f"run this as the user of the service, or let others enter: chmod o+rx {state_dir}"
+        raise NotRunningError(f"{path} cannot be read: {error.strerror}; {remedy}") from error
+    except OSError as error:
+        fault = f"{path} cannot be read: {error.strerror or error}; is state_dir right?"
+        raise NotRunningError(fault) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        remedy = "a daemon that runs replaces it every second, else delete it"
+        raise NotRunningError(f"{path} cannot be read: it is damaged; {remedy}") from error
     at = snapshot.get("at_utc")
     if "stopped" in snapshot:
         reason = snapshot["stopped"]
@@ -130,6 +137,8 @@ def status_line(snapshot: dict[str, Any]) -> str:
         text += f"; nothing is published: {snapshot['blocked']}"
     paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
     text += f"; paused: {paused}" if paused else ""
+    no_place = next((c["no_place"] for c in cameras.values() if c.get("no_place")), None)
+    text += f"; products find no place: {no_place}" if no_place else ""
     text += f"; watch folder missing: {', '.join(troubled)}" if troubled else ""
     return text + ("; configuration not reloaded" if snapshot.get("reload_error") else "")
 

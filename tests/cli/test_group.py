@@ -55,7 +55,7 @@ def test_unknown_command() -> None:
     assert "No such command 'chekc'" in result.stderr
 
 
-@pytest.mark.parametrize(("exit_code", "expected"), [(None, 1), (75, 75)])
+@pytest.mark.parametrize(("exit_code", "expected"), [(None, 1), (2, 2), (5, 1)])
 def test_an_error_for_the_operator_is_told_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, exit_code: int | None, expected: int
 ) -> None:

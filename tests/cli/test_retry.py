@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
-from asi_watch.cli.status_command import _show, _troubles
+from asi_watch.cli.status_command import _notes, _show, _troubles
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import (
     WITHOUT_CURVE,
@@ -79,15 +79,16 @@ def place(tmp_path: Path) -> Place:
 def test_a_request_says_which_by_time_by_state_and_by_camera(place: Place) -> None:
     answer = place.run("retry", "--slot", "2026-06-21T12:03", "--camera", "roof")
     assert answer.exit_code == 0
-    assert "tried again when it starts" in answer.output
+    assert "1 bracket is tried again when it starts" in answer.output
     (request,) = place.requests()
     assert (request.kind, request.camera) == ("retry", "roof")
     nothing = {"failed": False, "skipped": False, "published": False, "since": None, "until": None}
     assert request.arguments == {**nothing, "slots": ["2026-06-21T12:03:00"]}
-    place.run("retry", "--skipped", "--all-failed", "--until", "2026-06-21T12:02")
+    answer = place.run("retry", "--skipped", "--all-failed", "--until", "2026-06-21T12:02:01")
+    assert "3 brackets are tried again" in answer.output
     (request,) = place.requests()
     assert request.camera is None
-    states = {"failed": True, "skipped": True, "until": "2026-06-21T12:02:00"}
+    states = {"failed": True, "skipped": True, "until": "2026-06-21T12:02:01"}
     assert request.arguments == {**nothing, **states, "slots": []}
 
 
@@ -181,6 +182,38 @@ def test_history_moves_no_cursor_and_forges_no_row(place: Place) -> None:
         lines = answer.output.splitlines()
         assert len(lines) == (5 if arguments else 6)
         assert all(line.isprintable() for line in lines)
+
+
+def test_a_slot_that_is_no_time_is_refused_with_an_example(place: Place) -> None:
+    answer = place.run("retry", "--slot", "noon")
+    assert answer.exit_code == 2
+    assert "'noon' is no time such as 2026-06-21T12:00:00" in " ".join(answer.output.split())
+
+
+def test_a_missing_or_damaged_ledger_is_an_error_like_others(place: Place) -> None:
+    ledger = place.state / "ledger.sqlite3"
+    for damage in (b"this is no database, but it is long enough" * 100, None):
+        for beside in place.state.glob("ledger*"):
+            beside.unlink()
+        if damage is not None:
+            ledger.write_bytes(damage)
+        for command in (["history"], ["history", "--verify"], ["retry", "--all-failed"]):
+            answer = place.run(*command)
+            assert answer.exit_code == 1
+            assert str(ledger) in answer.output
+
+
+def test_only_what_keeps_a_camera_from_publishing_is_a_trouble() -> None:
+    camera = {"watching": "events", "paused": None, "products": None}
+    refused = {"reload_error": "camera.yaml:3: wrong", "cameras": {"roof": camera}}
+    assert _troubles(refused) == []
+    assert _notes(refused) == ["the configuration was not reloaded: camera.yaml:3: wrong"]
+    no_place = {**camera, "no_place": "Read-only file system"}
+    missing = {**camera, "watching": "watch folder missing"}
+    paused = {**camera, "paused": "disk full"}
+    cameras = {"roof": no_place, "lab": missing, "yard": paused}
+    assert len(_troubles({"cameras": cameras})) == 3
+    assert "roof: products find no place: Read-only" in _troubles({"cameras": cameras})[0]
 
 
 def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from asi_watch.cli import main
 from asi_watch.live.ledger.records import BracketRecord
 from tests.faults.verdict import crashes_in
 from tests.integration.daemon import SHORT, Site, slot
@@ -72,7 +77,8 @@ def test_a_state_folder_that_is_taken_away_ends_the_daemon_and_the_next_start_re
     before = site.rows()
     take_away(site.state)
     assert site.process is not None
-    assert site.process.wait(30) in (LEDGER, STATE_FOLDER)
+    only_ledger = take_away in (only_the_ledger, an_older_ledger, ledger_and_journal)
+    assert site.process.wait(30) == (LEDGER if only_ledger else STATE_FOLDER)
     site.process = None
     assert str(site.state) in site.log_text().splitlines()[-1]
     assert "while in use" in site.log_text()
@@ -103,12 +109,50 @@ def test_a_state_folder_that_cannot_be_made_again_refuses_the_start(
     shutil.rmtree(site.state)
     site.state.write_text("in the way")
     assert site.process is not None
-    assert site.process.wait(30) in (LEDGER, STATE_FOLDER)
+    assert site.process.wait(30) == STATE_FOLDER
     site.process = None
-    assert site.run("run").returncode == STATE_FOLDER
+    refused = site.run("run")
+    assert refused.returncode == STATE_FOLDER
+    assert refused.stderr.count("is a file, not a folder; name another folder") == 1
     site.state.unlink()
     before = site.product(0).read_bytes()
     site.start()
     site.until(lambda: site.row(0) is not None, "known again")
     assert site.stop() == 0
     assert site.product(0).read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_every_user_may_ask_for_the_status_and_is_refused_the_rest_with_a_remedy() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        site = Site(folder, bracket=BRACKET)
+        site.start()
+        try:
+            assert stat.S_IMODE(site.state.stat().st_mode) == 0o755
+            assert as_nobody(site, "status").exit_code == 0
+            refused_with_a_remedy(site)
+            site.state.chmod(0o700)
+            answer = as_nobody(site, "status")
+            assert answer.exit_code == 1
+            assert "run this as the user of the service, or let others enter" in answer.output
+            refused_with_a_remedy(site)
+        finally:
+            assert site.stop() == 0
+
+
+def refused_with_a_remedy(site: Site) -> None:
+    for command in (("history",), ("history", "--verify"), ("retry", "--all-failed")):
+        answer = as_nobody(site, *command)
+        assert answer.exit_code == 1
+        assert "run this as the user of the service" in answer.output
+        assert isinstance(answer.exception, SystemExit)
+
+
+def as_nobody(site: Site, name: str, *rest: str) -> Result:
+    os.seteuid(65534)
+    try:
+        return CliRunner().invoke(main, [name, "-c", str(site.config), *rest])
+    finally:
+        os.seteuid(0)

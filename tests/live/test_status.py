@@ -103,6 +103,8 @@ def test_the_line_for_the_service_manager_says_what_is_wrong() -> None:
     camera = {"counts": {"published": 3}, "watching": "events", "paused": None}
     line = status.status_line({"cameras": {"roof": camera, "lab": {**camera, "paused": "full"}}})
     assert line == "2 cameras, 6 brackets published; paused: full"
+    line = status.status_line({"cameras": {"roof": {**camera, "no_place": "read-only"}}})
+    assert "products find no place: read-only" in line
     line = status.status_line({"cameras": {}, "blocked": "disk full", "reload_error": "wrong"})
     assert "nothing is published: disk full" in line
     assert "not reloaded" in line

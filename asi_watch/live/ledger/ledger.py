@@ -247,17 +247,33 @@ class Ledger:
         LedgerFullError
             If that cannot be written now.
         """
-        span = (since.isoformat() if since else "", until.isoformat() if until else "~")
-        asked = {"failed": failed, "skipped": skipped, "published": published and (since or until)}
-        by_state = f"{_MARK} state = ? AND slot >= ? AND slot < ? RETURNING slot"
-        by_slot = f"{_MARK} slot = ? AND (state != 'published' OR ?) RETURNING slot"
+        states = {"failed": failed, "skipped": skipped, "published": published}
         marked: list[_Row] = []
         with self._transaction():
-            for state in filter(asked.get, asked):
-                marked += self._db.execute(by_state, (camera, state, *span))
-            for slot in slots:
-                marked += self._db.execute(by_slot, (camera, slot.isoformat(), published))
+            for where, values in _asked(states, slots, since, until):
+                marked += self._db.execute(f"{_MARK} {where} RETURNING slot", (camera, *values))
         return sorted(set(self._readable(marked, lambda row: datetime.fromisoformat(row[0]))))
+
+    def count_asked(
+        self,
+        camera: str,
+        states: Mapping[str, bool],
+        slots: Iterable[datetime],
+        since: datetime | None,
+        until: datetime | None,
+    ) -> int:
+        """Count the brackets that `ask_again` would mark.
+
+        Parameters
+        ----------
+        camera, states, slots, since, until
+            As for `ask_again`; the states by their names.
+        """
+        found: set[str] = set()
+        for where, values in _asked(states, slots, since, until):
+            text = f"SELECT slot FROM brackets WHERE camera = ? AND {where}"
+            found |= {slot for (slot,) in self._db.execute(text, (camera, *values))}
+        return len(found)
 
     def ask_without_curve(self, camera: str, since: datetime | None) -> int:
         """Mark brackets that waited for a curve as to be merged; return how many.
@@ -595,3 +611,18 @@ def _watermark(row: _Row) -> tuple[str, int]:
     if not isinstance(folder, str) or not isinstance(at, int):
         raise TypeError(f"a folder is {row!r:.80}")
     return folder, at
+
+
+def _asked(
+    states: Mapping[str, bool],
+    slots: Iterable[datetime],
+    since: datetime | None,
+    until: datetime | None,
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Give the conditions, with their values, of the rows that are asked for."""
+    span = (since.isoformat() if since else "", until.isoformat() if until else "~")
+    for state in (state for state, asked in states.items() if asked):
+        if state != "published" or since or until:
+            yield "state = ? AND slot >= ? AND slot < ?", (state, *span)
+    for slot in slots:
+        yield "slot = ? AND (state != 'published' OR ?)", (slot.isoformat(), states["published"])

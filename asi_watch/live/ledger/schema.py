@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -129,7 +130,7 @@ def open_own(path: Path) -> sqlite3.Connection:
     LedgerError
         See `Ledger`.
     """
-    _refuse_what_is_no_file(path)
+    _is_there(path)
     try:
         # SQLite gives its other files the mode of this one: for the service alone, since whoever
         # can read them can lock them.
@@ -172,8 +173,7 @@ def open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
     LedgerError
         See `Ledger`.
     """
-    _refuse_what_is_no_file(path)
-    if not path.exists():
+    if not _is_there(path):
         raise LedgerError(f"{path}: no ledger yet; has the daemon run here?")
     db = _connect(path)
     try:
@@ -215,9 +215,26 @@ def quick_check(db: sqlite3.Connection, seconds: float) -> str | None:
     return None if finding == "ok" else str(finding)
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
-    if path.exists() and not path.is_file():
+def _is_there(path: Path) -> bool:
+    """Tell whether the file is there; LedgerError for what is no file or cannot be looked at."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except PermissionError as error:
+        raise LedgerError(f"{path}: {error.strerror}; {_as_the_service(path)}") from error
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror or error}; is state_dir right?") from error
+    if not stat.S_ISREG(mode):
         raise LedgerError(f"{path}: is no file; move it out of the way")
+    return True
+
+
+def _as_the_service(path: Path) -> str:
+    return (
+        f"file and folder must be writable for user {os.geteuid()}, run this as the user of the"
+        f" service: {path}"
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -281,9 +298,7 @@ def _opening_error(path: Path, error: sqlite3.Error) -> LedgerError:
     found = ledger_error(path, error)
     if isinstance(found, LedgerDamagedError):
         return found
-    if not all(os.access(p, os.W_OK) for p in (path, path.parent) if p.exists()):
-        return LedgerError(
-            f"{found}; file and folder must be writable for user {os.geteuid()}, run this as the"
-            f" user of the service: {path}"
-        )
+    there = (p for p in (path, path.parent) if p.exists())
+    if not all(os.access(p, os.W_OK, effective_ids=True) for p in there):
+        return LedgerError(f"{found}; {_as_the_service(path)}")
     return found

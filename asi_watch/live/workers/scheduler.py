@@ -165,6 +165,8 @@ class Scheduler:
         self._reading = 0
         self._held: dict[datetime, msg.MergeBracket] = {}
         self._blocked = 0
+        self.no_place: str | None = None
+        """Why the product of the last merge found no place; None if it did."""
         self._try_at = float("-inf")
 
     # -- files ------------------------------------------------------------------------------
@@ -270,8 +272,10 @@ class Scheduler:
         ----------
         outcome : MergeOutcome or NoCurve
         """
-        blocked = isinstance(outcome, msg.MergeFailed) and outcome.blocked
-        self._blocked = self._blocked + 1 if blocked else 0
+        if isinstance(outcome, msg.MergeFailed) and outcome.blocked:
+            self._blocked, self.no_place = self._blocked + 1, outcome.reason
+        else:
+            self._blocked, self.no_place = 0, None
 
     def release(self, now: float) -> list[msg.MergeBracket]:
         """Give the held merges that may go on; the newest alone while that may be in vain.
