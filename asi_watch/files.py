@@ -43,6 +43,18 @@ def _printable(char: str) -> str:
     return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
 
 
+def counted(number: int, what: str) -> str:
+    """Write a number with its noun: 1 bracket, 2 brackets.
+
+    Parameters
+    ----------
+    number : int
+    what : str
+        In the singular.
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def signature_of(status: os.stat_result) -> FileSignature:
     """Return the signature held in a stat result.
 

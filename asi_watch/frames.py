@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, Merge, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.weighted_merge import WeightedMerge
@@ -125,6 +125,13 @@ class Frames:
         images: list[NDArray[np.uint8]] = []
         for exposure in exposures:
             images.append(self.get(exposure))
+            if images[-1].shape[2] != images[0].shape[2]:
+                raise BracketError(
+                    f"grey and colour frames in one bracket: {shown(exposure.path)} has"
+                    f" {counted(images[-1].shape[2], 'channel')}, {shown(exposures[0].path)}"
+                    f" {images[0].shape[2]}; do two cameras write there, or one that changes"
+                    " between day and night?"
+                )
             if images[-1].shape != images[0].shape:
                 raise BracketError(
                     f"{shown(exposure.path)} has {_size(images[-1])} pixels,"

@@ -22,7 +22,7 @@ from asi_watch import __version__
 from asi_watch.brackets import Exposure, why_too_many
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError, PublishError
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
 from asi_watch.frames import BandedMerge, Frames
 from asi_watch.hdr.merge_settings import Merge, MergeSettings
 from asi_watch.hdr.merging import merge_memory, open_merge
@@ -171,7 +171,9 @@ def _merge_and_publish(
             return settled
     if len(bracket.exposures) < max(1, bracket.min_exposures):
         count = len(bracket.exposures)
-        return Failed("few", f"{count} usable exposures, {bracket.min_exposures} are needed")
+        return Failed(
+            "few", f"{counted(count, 'usable exposure')}, {bracket.min_exposures} are needed"
+        )
     started = time.monotonic()
     composed = _compose_files(plan, bracket, frames, curves)
     if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
@@ -281,9 +283,21 @@ def _compose_files(
         return _composed(plan, bracket, merge, settings, curve, notes)
     except ImageError as error:
         raise _unreadable(plan, error) from error
-    except MergeRefusedError:
+    except MergeRefusedError as error:
+        if error.kind == "curve":
+            _refuse_mixed(frames, exposures)
         raise
     except ValueError as error:
+        raise MergeRefusedError("permanent", str(error)) from error
+
+
+def _refuse_mixed(frames: Frames, exposures: Sequence[Exposure]) -> None:
+    """Refuse a bracket of grey and colour frames: no other curve would help."""
+    try:
+        frames.get_all(exposures)
+    except ImageError:
+        return  # the frames that can be read fit no curve
+    except BracketError as error:
         raise MergeRefusedError("permanent", str(error)) from error
 
 
@@ -334,7 +348,7 @@ def _how(
     there = ", ".join(str(one.channels) for one in curves)
     reason = "there is no response curve"
     if curves:
-        reason = f"the images have {shape[2]} channels, the response curve {there}"
+        reason = f"the images have {counted(shape[2], 'channel')}, the response curve {there}"
     if plan.without_response == "mertens":
         if all(spec.kind == "radiance" for spec in plan.products):
             raise MergeRefusedError("curve", f"{reason}; without one there is no radiance")

@@ -265,6 +265,17 @@ def test_an_output_folder_that_was_swapped_is_the_places_fault(tmp_path: Path) -
 # --- curves ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("of_grey", [EXPOSURES[0], EXPOSURES[2]])
+def test_grey_and_colour_frames_in_one_bracket_are_named(tmp_path: Path, of_grey: int) -> None:
+    place = Place(tmp_path)
+    files = files_of(1, SIZE)
+    place.write(files | grey({of_grey: files[of_grey]}))
+    failed = place.merge(true_curve())
+    assert isinstance(failed, Failed)
+    assert failed.kind == "permanent"
+    assert "grey and colour frames in one bracket" in failed.reason
+
+
 def test_where_no_curve_fits_the_settings_say_what_becomes_of_it(tmp_path: Path) -> None:
     place = Place(tmp_path, ("jpg", "exr"))
     colour = true_curve()
@@ -274,7 +285,7 @@ def test_where_no_curve_fits_the_settings_say_what_becomes_of_it(tmp_path: Path)
         failed = place.merge(colour, without_response=policy)
         assert isinstance(failed, Failed)
         assert failed.kind == "curve"
-        assert "the images have 1 channels, the response curve 3" in failed.reason
+        assert "the images have 1 channel, the response curve 3" in failed.reason
     fallback = place.merge(colour, without_response="mertens")
     assert isinstance(fallback, Published)
     assert (fallback.fallback, fallback.algorithm, fallback.curve_id) == (True, "mertens", None)

@@ -8,7 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from asi_watch.config.model import RADIANCE_FORMATS
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
 
 if TYPE_CHECKING:
     from asi_watch.calibrate_brackets import CalibratedCurve
@@ -50,10 +50,10 @@ def report_lines(done: CalibratedCurve, curve_id: str) -> Iterator[str]:
     curve_id : str
     """
     report = done.calibration.report
-    text = f"curve {curve_id} from {report.brackets} brackets, {report.samples} samples"
+    text = f"curve {curve_id} from {counted(report.brackets, 'bracket')}, {report.samples} samples"
     if done.rejected:
-        text += f"; {len(done.rejected)} brackets could not be used"
-    yield text + (f"; {len(done.left_out)} exposures left out" if done.left_out else "")
+        text += f"; {counted(len(done.rejected), 'bracket')} could not be used"
+    yield text + (f"; {counted(len(done.left_out), 'exposure')} left out" if done.left_out else "")
     if done.disc is not None:
         disc = done.disc
         yield f"inside the sky disc {disc.x:g},{disc.y:g},{disc.radius:g} (x, y, radius)"

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from asi_watch.cli.options import read_span, reads
+from asi_watch.files import counted
 from asi_watch.simulator.faults import Arrival, parse_faults
 from asi_watch.simulator.sensor import RESPONSES
 from asi_watch.simulator.simulation import (
@@ -160,13 +161,16 @@ def _stop_by_signal() -> Iterator[threading.Event]:
 def _show_progress(arrival: Arrival, summary: Summary) -> None:
     """Rewrite one line of a terminal."""
     if sys.stderr.isatty():
-        line = f"\r{arrival.frame.timestamp:%Y-%m-%d %H:%M:%S}  {summary.brackets} brackets,"
-        click.echo(f"{line} {summary.files} files ", err=True, nl=False)
+        done = f"{counted(summary.brackets, 'bracket')}, {counted(summary.files, 'file')}"
+        line = f"\r{arrival.frame.timestamp:%Y-%m-%d %H:%M:%S}  {done} "
+        click.echo(line, err=True, nl=False)
 
 
 def _outcome(settings: SimulatorSettings, summary: Summary) -> str:
     word = "stopped after" if summary.stopped else "wrote"
-    text = f"{word} {summary.files} files of {summary.brackets} brackets in {settings.out}"
+    text = (
+        f"{word} {summary.files} files of {counted(summary.brackets, 'bracket')} in {settings.out}"
+    )
     if summary.faults:
         counts = ", ".join(f"{kind} {n}" for kind, n in sorted(summary.faults.items()))
         text += f"; faults: {counts}"

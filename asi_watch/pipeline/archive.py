@@ -23,7 +23,7 @@ from asi_watch.errors import (
     PublishError,
     ResponseFileError,
 )
-from asi_watch.files import open_regular, shown
+from asi_watch.files import counted, open_regular, shown
 from asi_watch.frames import Frames
 from asi_watch.hdr.merging import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
@@ -96,12 +96,14 @@ class ArchiveSummary:
 
     def sentence(self) -> str:
         """Say it in one sentence."""
-        text = f"{self.merged} of {self.brackets} brackets merged in {self.seconds:.1f} s"
+        text = (
+            f"{self.merged} of {counted(self.brackets, 'bracket')} merged in {self.seconds:.1f} s"
+        )
         if self.merged and self.seconds > 0:
             text += f" ({self.merged / self.seconds:.1f} per second)"
         if self.calibrating is not None:
             text += f", after {self.calibrating:.1f} s of calibration"
-        text += f", {_count(self.products, 'file')} written"
+        text += f", {counted(self.products, 'file')} written"
         counts = (
             ("the products of {} stood already", self.stood, "bracket"),
             ("{} not merged", len(self.failures), "bracket"),
@@ -109,12 +111,8 @@ class ArchiveSummary:
             ("{} with missing exposures", len(self.incomplete), "bracket"),
             ("{} with doubtful products", self.doubtful, "bracket"),
         )
-        parts = [what.format(_count(number, unit)) for what, number, unit in counts if number]
+        parts = [what.format(counted(number, unit)) for what, number, unit in counts if number]
         return "; ".join((text, *parts, *self.doubts))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def merge_archive(
@@ -187,12 +185,7 @@ def merge_archive(
         threads=1 if count > 1 else usable_cores(),
     )
     merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
-    _doubts_of_names(brackets, summary)
-    too_long = found.why_times_too_long(brackets, rules.round_to)
-    not_listed = found.why_times_not_listed(brackets, rules.expected)
-    for doubt in filter(None, (too_long, not_listed)):
-        log.warning("%s", doubt)
-        summary.doubts.append(doubt)
+    _doubts_of_names(brackets, rules, summary)
     started = time.monotonic()
     for outcome in merge_all(brackets, merger, count):
         summary.add(outcome)
@@ -200,12 +193,19 @@ def merge_archive(
     return summary
 
 
-def _doubts_of_names(brackets: Sequence[ArchiveBracket], summary: ArchiveSummary) -> None:
+def _doubts_of_names(
+    brackets: Sequence[ArchiveBracket], rules: ArchiveRules, summary: ArchiveSummary
+) -> None:
     """Note in the summary what the names alone make doubtful, and log which exposures lack."""
     exposures = (e for bracket in brackets for e in bracket.exposures)
     named = {e.path: ParsedName(e.timestamp, e.exposure_us) for e in exposures}
     label = found.label_taken_for_time(named)
     summary.doubts = found.doubts_of_brackets(brackets) + ([label] if label else [])
+    too_long = found.why_times_too_long(brackets, rules.round_to)
+    not_listed = found.why_times_not_listed(brackets, rules.expected)
+    for doubt in filter(None, (too_long, not_listed)):
+        log.warning("%s", doubt)
+        summary.doubts.append(doubt)
     lacking = [b for b in brackets if b.missing]
     summary.incomplete = [(b.slot, b.missing) for b in lacking]
     found.log_first(
@@ -364,7 +364,7 @@ def merge_all(
             advance()
     for note, times in logged.items():
         if times > SHOWN:
-            log.warning("and %d more brackets: %s", times - SHOWN, note)
+            log.warning("and %s: %s", counted(times - SHOWN, "more bracket"), note)
 
 
 def log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:

@@ -39,7 +39,7 @@ def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
     ):
         assert words in result.stdout
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
-    assert ("1 exposures left out" in result.stdout) == (broken.name in result.stderr)
+    assert ("1 exposure left out" in result.stdout) == (broken.name in result.stderr)
 
 
 def test_a_reader_that_goes_away_costs_no_curve(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_curve_of_other_channels_is_no_reason_to_lose_a_bracket(
     write_grey_bracket(tmp_path / "a", 1)
     refused = merged(tmp_path)
     assert (refused.merged, len(refused.failures)) == (1, 1)
-    assert "the images have 1 channels, the response curve 3" in refused.failures[0][1]
+    assert "the images have 1 channel, the response curve 3" in refused.failures[0][1]
     caplog.clear()
     fallback = merged(tmp_path, without_response="mertens")
     assert (fallback.merged, fallback.stood, fallback.failures) == (1, 1, [])

@@ -170,7 +170,7 @@ def grey(root: Path) -> str:
     for path in write_bracket(root, 3):
         pixels = read_image(path).pixels[:, :, :1].copy()
         path.write_bytes(simplejpeg.encode_jpeg(pixels, colorspace="GRAY"))
-    return "1 channels, the response curve 3"
+    return "1 channel, the response curve 3"
 
 
 def equal(root: Path) -> str:

@@ -23,7 +23,7 @@ def test_it_writes_and_says_so(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert len(list(out.rglob("*.jpg"))) == 5
-    assert "5 files of 1 brackets" in result.stderr
+    assert "5 files of 1 bracket in" in result.stderr
     assert result.stdout == ""
     assert (tmp_path / "roof-truth" / "response.npz").exists()
 

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from asi_watch.brackets import ExpectedExposures, Exposure, is_listed, slot_of, why_too_many
 from asi_watch.config.model import CameraConfig
+from asi_watch.files import counted
 from asi_watch.live import messages as msg
 from asi_watch.live.collecting.open_bracket import Arrival, OpenBracket
 from asi_watch.live.ledger.records import (
@@ -430,8 +431,11 @@ class Collector:
         if refused is None:
             self.expected.observe(bracket.times)
         present, expected = len(bracket.times), self.expected.count()
-        of = f"{present} of {expected}" if expected else f"{present}"
-        reason = refused or (f"{of} exposures usable, at least {self._rules.min_exposures} needed")
+        of = f"{present} of {expected} exposures" if expected else counted(present, "exposure")
+        reason = refused or f"{of} usable, at least {self._rules.min_exposures} needed"
+        if not refused and present == 1 and len(bracket.usable) > 1:
+            (time,) = bracket.times
+            reason += f": {len(bracket.usable)} files have the same exposure time of {time:.12g} µs"
         if bracket.rejected:
             reason += f"; {len(bracket.rejected)} unusable"
         del self._open[bracket.slot]

@@ -197,6 +197,15 @@ def test_a_bracket_with_too_few_exposures_is_recorded_as_skipped(bench: Bench) -
     assert [e.path for e in row.inputs] == [whole()[0]]
 
 
+def test_files_of_one_exposure_time_are_the_named_cause_of_a_skip(bench: Bench) -> None:
+    for second in range(3):
+        bench.arrive(bench.write(name(0, 80, second), second))
+    bench.wait(GRACE)
+    row = bench.rows[slot(0)]
+    assert row.state == "skipped"
+    assert "3 files have the same exposure time of 80 µs" in str(row.reason)
+
+
 def test_a_later_complete_bracket_flushes_an_earlier_one(bench: Bench) -> None:
     bench.arrive(*whole(0)[:2])
     bench.wait(1)
