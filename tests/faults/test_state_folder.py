@@ -151,6 +151,8 @@ def refused_with_a_remedy(site: Site) -> None:
 
 
 def as_nobody(site: Site, name: str, *rest: str) -> Result:
+    # First as itself: what a command imports may lie where others cannot read.
+    CliRunner().invoke(main, [name, "-c", str(site.config), *rest])
     os.seteuid(65534)
     try:
         return CliRunner().invoke(main, [name, "-c", str(site.config), *rest])
