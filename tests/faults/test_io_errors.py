@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -99,4 +100,25 @@ def test_a_revision_that_failed_before_a_restart_is_never_made_of_less(
         late = [r for r in row.rejected if r.path.endswith(file_name(0, 4))]
         assert "the product that stands has more exposures" in late[0].reason
     site.until(lambda: site.status()["open_count"] == 0, "idle")
+    assert site.stop() == 0
+
+
+def test_status_ends_in_4_while_products_find_no_place_not_for_a_refused_reload(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(bracket=BRACKET)
+    fault = {"file": site.product(0).name, "call": "replace", "errno": "EROFS", "times": 2}
+    start_sabotaged(site, {"products": [fault]})
+    good = site.config.read_text()
+    site.config.write_text(good + "colour: blue\n")
+    assert site.process is not None
+    site.process.send_signal(signal.SIGHUP)
+    site.until(lambda: "not reloaded" in site.run("status").stdout, "shown")
+    site.config.write_text(good)
+    assert site.run("status").returncode == 0
+    site.take(0)
+    site.until(lambda: site.run("status").returncode == 4, "known")
+    assert "roof: products find no place" in site.run("status").stdout
+    site.until_published(0)
+    site.until(lambda: site.run("status").returncode == 0, "in order again")
     assert site.stop() == 0

@@ -58,7 +58,9 @@ def test_a_reload_checks_the_whole_new_file_first(daemon: Daemon, tmp_path: Path
         file.write_text(text)
         daemon._step(Reload(), time.monotonic())
         assert daemon._ending is None
-        assert daemon._snapshot["reload_error"]
+        assert daemon._snapshot["reload_error"].startswith(f"{file}:")
+        # Every reason names the line.
+        assert daemon._snapshot["reload_error"].removeprefix(f"{file}:")[0].isdigit()
     file.write_text(good)
     daemon._step(Reload(), time.monotonic())
     assert daemon._ending == Reload()
