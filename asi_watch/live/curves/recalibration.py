@@ -52,7 +52,9 @@ class Recalibration:
         # The wall clock may have jumped: what makes no sense counts as nothing.
         passed = min(max(since_last, 0.0), self._every or 0.0)
         self._due = float("inf") if self._every is None else now + self._every - passed
-        self._first_due = now
+        # With `never` an operator's curve is the only one; without one there must be a first.
+        pinned = every is None and camera.response is not None
+        self._first_due = float("inf") if pinned else now
 
     @property
     def running(self) -> bool:

@@ -44,6 +44,10 @@ def test_it_is_due_as_configured_whatever_restarts(tmp_path: Path) -> None:
     assert daily.is_due(5, 3, 0.0) == "first"
     assert daily.is_due(0, 2, 0.0) is None
     assert make(tmp_path, Inbox(), recalibrate="{brackets: 1}").is_due(0, 1, 0.0) == "first"
+    never = {"recalibrate": "{every: never}"}
+    assert make(tmp_path, Inbox(), **never).is_due(0, 3, 0.0) == "first"
+    pinned = make(tmp_path, Inbox(), **never, response=str(tmp_path / "curve.npz"))
+    assert pinned.is_due(5, 3, 100 * DAY) is None
 
 
 def test_a_process_reports_why_there_is_no_curve_and_runs_no_upload(
