@@ -103,6 +103,7 @@ class Published:
     notes: tuple[str, ...] = ()  # what makes them doubtful; also in their provenance
     missing: tuple[str, ...] = ()  # formats that could not be written, each with the reason
     fallback: bool = False  # merged by mertens because no curve fits
+    channels: int | None = None  # of the images; None where adopted
     adopted: bool = False  # they stood already, made of the same inputs: nothing was merged
     left_out: tuple[Unusable, ...] = ()  # exposures that the merge itself left out
     timings: dict[str, float] = field(default_factory=dict)  # seconds per step
@@ -128,15 +129,23 @@ class Failed:
     kind: FailureKind
     reason: str
     files: tuple[str, ...] = ()  # the inputs at fault
+    channels: int | None = None  # of the images, where no curve fits them
 
 
 class MergeRefusedError(BracketError):
-    """A bracket that cannot be merged; `kind` and `files` as in `Failed`."""
+    """A bracket that cannot be merged; `kind`, `files` and `channels` as in `Failed`."""
 
-    def __init__(self, kind: FailureKind, reason: str, files: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        reason: str,
+        files: tuple[str, ...] = (),
+        channels: int | None = None,
+    ) -> None:
         super().__init__(reason)
         self.kind: FailureKind = kind
         self.files = files
+        self.channels = channels
 
 
 def merge_bracket(
@@ -156,7 +165,7 @@ def merge_bracket(
     try:
         return _merge_and_publish(plan, bracket, frames, curves)
     except MergeRefusedError as error:
-        return Failed(error.kind, plain_reason(str(error)), error.files)
+        return Failed(error.kind, plain_reason(str(error)), error.files, error.channels)
     except PublishError as error:
         return Failed("output" if error.errno in _BLOCKED else "retry", str(error))
 
@@ -351,11 +360,12 @@ def _how(
         reason = f"the images have {counted(shape[2], 'channel')}, the response curve {there}"
     if plan.without_response == "mertens":
         if all(spec.kind == "radiance" for spec in plan.products):
-            raise MergeRefusedError("curve", f"{reason}; without one there is no radiance")
+            reason = f"{reason}; without one there is no radiance"
+            raise MergeRefusedError("curve", reason, channels=shape[2])
         return replace(settings, algorithm="mertens"), None
     if plan.without_response == "refuse" and settings.algorithm == "debevec" and not curves:
         return settings, None
-    raise MergeRefusedError("curve", reason)
+    raise MergeRefusedError("curve", reason, channels=shape[2])
 
 
 def _provenance(
@@ -555,6 +565,7 @@ def _publish(
         notes=tuple(notes),
         missing=tuple(missing),
         fallback=composed.fallback,
+        channels=merge.shape[2],
         left_out=composed.left_out,
         timings={**timings, **steps},
     )

@@ -14,7 +14,7 @@ from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, for_channels
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.merger import MemoryBudget, Merger
@@ -158,7 +158,7 @@ class Camera:
         outcome = message.outcome
         self._scheduler.merge_ended(outcome)
         if isinstance(outcome, msg.NoCurve):
-            reason = f"{WAITS_FOR_CURVE}: {outcome.reason}"
+            reason = f"{WAITS_FOR_CURVE}{for_channels(outcome.channels)}: {outcome.reason}"
             self._execute(self._collector.defer(message.slot, reason))
             return
         self._reporting.merge_done(message.slot, outcome)

@@ -99,6 +99,8 @@ class NoCurve:
     """Nothing was merged: no response curve fits the images, and the bracket waits for one."""
 
     reason: str
+    channels: int | None = None
+    """Of the images."""
 
 
 MergeOutcome = Published | MergeFailed | ProductKept | TooFew

@@ -6,7 +6,7 @@ order of this file: files arrive, a bracket is over, a merge has ended, late fil
 that was over already.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -506,7 +506,7 @@ class Collector:
         counters.take_back("skipped", bracket.slot)
         counters.take_back("parked", bracket.slot)
         record = self._record(bracket, "published", outcome.remark or bracket.other_brackets())
-        record = _without(record, outcome.excluded)
+        record = record.without(outcome.excluded)
         counters.incomplete += not record.complete
         record = replace(
             record,
@@ -656,7 +656,9 @@ class Collector:
             return
         # A revision with fewer inputs would be worse than the product that stands.
         # A fallback product is final then: nobody need ask for it again.
-        reason = None if record.reason == WITHOUT_CURVE else record.reason
+        reason = record.reason
+        if reason is not None and reason.startswith(WITHOUT_CURVE):
+            reason = reason.partition("; ")[2] or None
         bracket.previous = record = replace(record, reason=reason)
         why = f"since the earlier input {path} {what}"
         yield from self._abandon_revision(bracket, record, why)
@@ -669,25 +671,6 @@ class Collector:
         arrived = bracket.late - record.late
         left_out = bracket.abandon_revision(f"late: not merged, {why}")
         yield from _amend(bracket, *left_out, late=arrived)
-
-
-def _without(record: BracketRecord, excluded: Mapping[str, str]) -> BracketRecord:
-    """List exposures that the merge left out as what they are: they are in no product."""
-    if not excluded:
-        return record
-    left_out = tuple(
-        RejectedFile(e.path, *e.signature, excluded[e.path])
-        for e in record.inputs
-        if e.path in excluded
-    )
-    listed = (left_out + record.rejected)[:MOST_REJECTED]
-    return replace(
-        record,
-        complete=False,
-        inputs=tuple(e for e in record.inputs if e.path not in excluded),
-        rejected=listed,
-        unlisted=record.unlisted + len(left_out) + len(record.rejected) - len(listed),
-    )
 
 
 def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> msg.Commands:

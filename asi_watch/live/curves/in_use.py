@@ -314,16 +314,21 @@ class CurvesInUse:
                     channels=channels,
                     file=file.path,
                 )
-        if set(files) - set(before):
-            self._merge_what_waited()
+        if new := set(files) - set(before):
+            self._merge_what_waited(new)
 
-    def _merge_what_waited(self) -> None:
-        """Have brackets merged that waited for a curve, or were published as pictures without."""
+    def _merge_what_waited(self, new: set[int]) -> None:
+        """Have brackets merged that waited for a curve, or were published as pictures without.
+
+        Only those that may have one of the `new` numbers of channels.
+        """
         radiance = any(product.spec.kind == "radiance" for product in self._camera.products)
         since = datetime.now(UTC) - _MERGED_AGAIN
         # On a full disk they stay as they are; an operator can ask for them.
         with suppress(LedgerFullError):
-            asked = self._ledger.ask_without_curve(self._camera.name, since if radiance else None)
+            asked = self._ledger.ask_without_curve(
+                self._camera.name, since if radiance else None, new
+            )
             if asked:
                 text = "brackets that had no curve are merged again"
                 self._log(logging.INFO, text, brackets=asked)

@@ -8,7 +8,7 @@ import json
 import logging
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from asi_watch.files import shown
 from asi_watch.live.ledger import records
 from asi_watch.live.ledger.records import (
+    FOR_CHANNELS,
     NAMES,
     WAITS_FOR_CURVE,
     WITHOUT_CURVE,
@@ -275,7 +276,9 @@ class Ledger:
             found |= {slot for (slot,) in self._db.execute(text, (camera, *values))}
         return len(found)
 
-    def ask_without_curve(self, camera: str, since: datetime | None) -> int:
+    def ask_without_curve(
+        self, camera: str, since: datetime | None, channels: Collection[int]
+    ) -> int:
         """Mark brackets that waited for a curve as to be merged; return how many.
 
         Parameters
@@ -283,13 +286,22 @@ class Ledger:
         camera : str
         since : datetime or None
             UTC: also what was published without a curve after this time.
+        channels : collection of int
+            Those that there are curves for: images of others would only fall back once more.
         """
+        # Rows of 0.1 do not say what their images were like.
+        fits = f"(reason NOT LIKE ? {'OR reason LIKE ? ' * len(channels)})"
+        known = ("_", *channels)
+        images = tuple(f"%{FOR_CHANNELS.format(n)}%" for n in known)
         with self._transaction():
-            waited = f"{_MARK} state = 'failed' AND reason LIKE ?"
-            count = self._db.execute(waited, (camera, f"{WAITS_FOR_CURVE}%")).rowcount
+            waited = f"{_MARK} state = 'failed' AND reason LIKE ? AND {fits}"
+            count = self._db.execute(waited, (camera, f"{WAITS_FOR_CURVE}%", *images)).rowcount
             if since is not None:
-                published = f"{_MARK} updated_utc >= ? AND state = 'published' AND reason LIKE ?"
-                values = (camera, since.isoformat(timespec="milliseconds"), f"{WITHOUT_CURVE}%")
+                after = since.isoformat(timespec="milliseconds")
+                published = (
+                    f"{_MARK} updated_utc >= ? AND state = 'published' AND reason LIKE ? AND {fits}"
+                )
+                values = (camera, after, f"{WITHOUT_CURVE}%", *images)
                 count += self._db.execute(published, values).rowcount
         return count
 

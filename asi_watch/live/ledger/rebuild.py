@@ -22,12 +22,14 @@ from pathlib import Path, PurePosixPath
 from asi_watch.brackets import Exposure
 from asi_watch.config.model import CameraConfig
 from asi_watch.files import answered
+from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, Ledger
-from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord, RejectedFile
+from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord, RejectedFile, for_channels
 from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, quick_check
 from asi_watch.logs import event, failure
 from asi_watch.naming import is_product_name, slot_stem
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
+from asi_watch.products.provenance import MAX_PROVENANCE_BYTES
 
 __all__ = ["BACKUP_DIR", "Backups", "open_ledger", "products_of", "row_of_products"]
 
@@ -37,6 +39,7 @@ BACKUP_DIR = "backup"
 _REBUILD_DIR = "rebuild"
 # The newest products come first: what is left out at the end is history only.
 _TIME_LIMIT = 30.0
+_HEADER_BYTES = MAX_PROVENANCE_BYTES + (1 << 16)
 _PATIENCE = 5.0
 _ROWS_AT_ONCE = 500
 _MAX_DEPTH = 32
@@ -413,11 +416,19 @@ def row_of_products(
         ),
         curve_id=newest.curve_id,
         algorithm=newest.algorithm,
-        reason=WITHOUT_CURVE if fallback else None,
+        reason=f"{WITHOUT_CURVE}{_for_channels(camera, folder, found)}" if fallback else None,
         # Every revision had an exposure that came late.
         late=newest.revision - 1,
         updated_utc=datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds"),
     )
+
+
+def _for_channels(camera: CameraConfig, folder: PurePosixPath, found: Iterable[str]) -> str:
+    """Say of how many channels pictures are: those of the exposures they were merged from."""
+    for name in found:
+        with suppress(OSError, HeaderError), (camera.output / folder / name).open("rb") as file:
+            return for_channels(read_header(file.read(_HEADER_BYTES)).channels)
+    return ""
 
 
 def _product_groups(root: str) -> Iterator[tuple[str, str, list[str]]]:

@@ -1,6 +1,7 @@
 """The rows of the ledger as values: brackets that are over, decisions on curves, requests."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -17,6 +18,9 @@ MAX_ATTEMPTS = 8
 
 WITHOUT_CURVE = "merged by mertens, for want of a response curve"
 """Reason in the row of a bracket that was published by the fallback: no curve fitted it."""
+
+FOR_CHANNELS = " for images of {} channel"
+"""How such a reason goes on, so that only a curve that fits the images has them merged again."""
 
 WAITS = "waits: "
 """How the reason begins in the row of a bracket that could not be merged yet and did not fail."""
@@ -92,6 +96,30 @@ class BracketRecord:
             (r.path, r.signature) for r in excluded
         }
 
+    def without(self, excluded: Mapping[str, str]) -> "BracketRecord":
+        """List exposures that the merge left out as what they are: they are in no product.
+
+        Parameters
+        ----------
+        excluded : mapping
+            Path → reason.
+        """
+        if not excluded:
+            return self
+        left_out = tuple(
+            RejectedFile(e.path, *e.signature, excluded[e.path])
+            for e in self.inputs
+            if e.path in excluded
+        )
+        listed = (left_out + self.rejected)[:MOST_REJECTED]
+        return replace(
+            self,
+            complete=False,
+            inputs=tuple(e for e in self.inputs if e.path not in excluded),
+            rejected=listed,
+            unlisted=self.unlisted + len(left_out) + len(self.rejected) - len(listed),
+        )
+
     def signature_of(self, path: str) -> tuple[int, int] | None:
         """Return the signature of a file when it was last considered; None if it never was."""
         # Of an input that was rewritten later, the row also holds the content that came too late.
@@ -135,6 +163,13 @@ class Request:
     kind: str
     camera: str | None
     arguments: dict[str, Any]
+
+
+def for_channels(channels: int | None) -> str:
+    """Say in a reason for how many channels there is no curve; nothing where that is not known."""
+    if channels is None:
+        return ""
+    return f"{FOR_CHANNELS.format(channels)}{'' if channels == 1 else 's'}"
 
 
 def tries(attempts: int) -> int:

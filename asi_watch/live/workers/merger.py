@@ -28,7 +28,7 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import Frame
 from asi_watch.live import messages as msg
 from asi_watch.live.ledger.rebuild import row_of_products
-from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE
+from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE, for_channels
 from asi_watch.logs import event
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
 from asi_watch.processes import merge_threads
@@ -222,7 +222,7 @@ def _failure(failed: Failed) -> msg.MergeOutcome | msg.NoCurve:
     if failed.kind == "few":
         return msg.TooFew()
     if failed.kind == "curve":
-        return msg.NoCurve(failed.reason)
+        return msg.NoCurve(failed.reason, failed.channels)
     reason = "; ".join((*map(shown, failed.files), failed.reason))
     if failed.kind == "taken":
         reason = f"{TAKEN}{failed.reason}, and ask for it with: asi-watch retry"
@@ -237,7 +237,8 @@ def _failure(failed: Failed) -> msg.MergeOutcome | msg.NoCurve:
 def _remark(made: bracket_merge.Published) -> str | None:
     """Say in the row what makes a product doubtful."""
     missing = (f"not written: {one}" for one in made.missing)
-    remarks = (*((WITHOUT_CURVE,) if made.fallback else ()), *missing, *made.notes)
+    without = f"{WITHOUT_CURVE}{for_channels(made.channels)}"
+    remarks = (*((without,) if made.fallback else ()), *missing, *made.notes)
     return "; ".join(remarks) or None
 
 

@@ -25,6 +25,7 @@ from asi_watch.live.ledger.records import (
     WITHOUT_CURVE,
     BracketRecord,
     CurveDecision,
+    for_channels,
 )
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.response_files import load_curve, response_bytes
@@ -243,7 +244,7 @@ def test_without_any_curve_brackets_wait_where_nothing_else_can_be_made(
 
 def test_what_waits_for_a_curve_is_taken_up_when_one_comes_and_not_before(place: Place) -> None:
     place.row(0, "failed", attempts=1, reason=WAITS_FOR_CURVE)
-    place.row(1, "failed", attempts=1, reason=f"{WAITS_FOR_CURVE} for 1 channel")
+    place.row(1, "failed", attempts=1, reason=f"{WAITS_FOR_CURVE}{for_channels(3)}: none")
     place.row(2, "failed", attempts=1, reason="sizes differ")
     place.row(3, reason=WITHOUT_CURVE)
     place.row(4)
@@ -256,6 +257,21 @@ def test_what_waits_for_a_curve_is_taken_up_when_one_comes_and_not_before(place:
     place.row(3, reason=WITHOUT_CURVE)
     curves = place.curves()
     assert 3 not in place.to_retry()
+
+
+def test_what_no_curve_in_use_fits_is_not_merged_again(place: Place) -> None:
+    """Grey pictures by night beside a colour curve: at every start they would only fall back."""
+    colour, grey = for_channels(3), for_channels(1)
+    for number, channels in enumerate((grey, colour, "")):
+        place.row(number, reason=f"{WITHOUT_CURVE}{channels}; darker than it should be")
+        reason = f"{WAITS_FOR_CURVE}{channels}: the response curve has 3"
+        place.row(number + 3, "failed", attempts=1, reason=reason)
+    place.adopt(curve_bytes())
+    curves = place.curves(products="[{format: exr}]")
+    assert place.to_retry() == [1, 2, 4, 5]
+    changed, _ = curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
+    assert changed
+    assert place.to_retry() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_first_calibration_uses_the_brackets_that_no_curve_fits(place: Place) -> None:
