@@ -40,7 +40,8 @@ def command(config_path: str) -> None:
     loaded = read_config(config_path)
     config = loaded.config
     adopted = _adopted_curves(config)
-    warnings, problems = list(find_warnings(config, adopted)), list(_place_faults(config))
+    warnings = [*find_warnings(config, adopted), *_room_warnings(config)]
+    problems = list(_place_faults(config))
     for name, camera in config.cameras.items():
         found = find_newest(camera)
         curves, faults, notes = _curves_of(found, adopted.get(name, []))
@@ -135,7 +136,12 @@ def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> Iterator[str]:
     """Say what other settings would improve."""
     from asi_watch.cli.curve_lines import merge_hints
 
-    return merge_hints(camera.merge, curve, [product.format for product in camera.products])
+    return merge_hints(
+        camera.merge,
+        curve,
+        [product.format for product in camera.products],
+        "merge.lnE_range: [{}, {}]",
+    )
 
 
 def _disc_warnings(found: NewestFiles) -> Iterator[tuple[Way, str]]:
@@ -167,11 +173,26 @@ def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
     state = Path(found[0][0] if found[0] else config.state_dir)
     for (way, folder), looked in zip(folders.items(), found, strict=True):
         real, fault = looked or (str(folder), "")
-        if fault and way[-1] != "watch":  # a warning there: the daemon waits for the folder
+        if fault:
             yield way, f"{str(folder)!r} {fault}"
         if way != ("state_dir",) and Path(real).is_relative_to(state):
             text = f"{str(folder)!r} lies in state_dir, which holds the daemon's own files and is"
             yield way, f"{text} deleted with it; give pictures a folder elsewhere"
+
+
+def _room_warnings(config: Config) -> Iterator[tuple[Way, str]]:
+    """Find folders with less free space than `disk.keep_free`: nothing is written there."""
+    from asi_watch.live.disk import free_bytes
+
+    floor = config.disk.keep_free
+    if floor is None:
+        return
+    folders = dict.fromkeys([config.state_dir, *(c.output for c in config.cameras.values())])
+    looks = answered(_ANSWER_WITHIN, *(partial(free_bytes, folder) for folder in folders))
+    for folder, free in zip(folders, looks, strict=True):
+        if free is not None and free < floor:
+            text = f"{floor / 1e9:.3g} GB is more than the {free / 1e9:.3g} GB that are free at"
+            yield ("disk", "keep_free"), f"{text} {str(folder)!r}: nothing is published"
 
 
 def _looked_at(folder: Path) -> tuple[str, str]:

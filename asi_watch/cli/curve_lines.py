@@ -161,7 +161,10 @@ def are_numbers(value: Any, count: int) -> TypeGuard[Sequence[float]]:
 
 
 def merge_hints(
-    merge: MergeConfig | MergeSettings, curve: ResponseCurve | None, formats: Sequence[str]
+    merge: MergeConfig | MergeSettings,
+    curve: ResponseCurve | None,
+    formats: Sequence[str],
+    range_setting: str,
 ) -> Iterator[str]:
     """Say which other settings would improve the products of a merge, a line each.
 
@@ -172,6 +175,8 @@ def merge_hints(
         What is merged with, where it is known.
     formats : sequence of str
         Of the products.
+    range_setting : str
+        How `lnE_range` is set, with `{}` for each of its two numbers.
     """
     radiance = [name for name in formats if name in RADIANCE_FORMATS]
     if merge.algorithm == "debevec_custom" and radiance:
@@ -182,9 +187,7 @@ def merge_hints(
         )
     pictures = len(radiance) < len(formats) and merge.algorithm != "mertens"
     if pictures and merge.lnE_range is None and curve and (found := _picture_range(curve)):
-        low, high = found
         yield (
             "pictures show the whole range of the exposures, up to the sun, and are therefore dark;"
-            f" as bright as the middle exposure: lnE_range: [{low}, {high}]"
-            f" (--lne-range {low} {high})"
+            f" as bright as the middle exposure: {range_setting.format(*found)}"
         )

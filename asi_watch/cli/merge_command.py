@@ -145,8 +145,10 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(summary.sentence())
-    for line in merge_hints(settings, summary.curve, [str(spec.format) for spec in products]):
-        click.echo(line, err=True)
+    if summary.merged or summary.stood:
+        formats = [str(spec.format) for spec in products]
+        for line in merge_hints(settings, summary.curve, formats, "--lne-range {} {}"):
+            click.echo(line, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)
 

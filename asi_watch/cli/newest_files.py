@@ -21,7 +21,7 @@ from asi_watch.brackets import Exposure, brackets_among, slot_of
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.config.values import format_duration
-from asi_watch.files import answered, shown
+from asi_watch.files import answered, counted, shown
 
 if TYPE_CHECKING:
     from asi_watch.hdr.frame_checks import Sample
@@ -375,6 +375,11 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
     brackets = answered(_FRAMES_WITHIN, lambda: list(_samples(found)))[0] or []
     from asi_watch.hdr.frame_checks import check_frames, fits_high_clip
 
+    mixed = [bracket for bracket in brackets if not _is_alike(bracket)]
+    if mixed:
+        yield ("watch",), _why_mixed(mixed, len(brackets))
+    brackets = [bracket for bracket in brackets if _is_alike(bracket)]
+
     merge = found.camera.merge
     fitting = fits_high_clip([list(b.values()) for b in brackets], merge.high_clip)
     if fitting is not None and merge.algorithm != "mertens":
@@ -397,8 +402,24 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
             yield ("bracket", "exposures"), f"in each of the newest {count} brackets {note}"
 
 
+def _is_alike(bracket: Mapping[float, Sample]) -> bool:
+    """Tell whether all frames have one size and number of channels."""
+    return len({sample.shape for sample in bracket.values()}) == 1
+
+
+def _why_mixed(mixed: Sequence[Mapping[float, Sample]], looked_at: int) -> str:
+    frames = ", ".join(
+        f"{time:.12g} µs: {counted(mixed[0][time].shape[1], 'channel')}"
+        for time in sorted(mixed[0])
+    )
+    return (
+        f"in {len(mixed)} of the newest {counted(looked_at, 'bracket')} the images differ in size"
+        f" or channels ({frames}): such brackets cannot be merged"
+    )
+
+
 def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
-    """Read the newest brackets that have several exposures of one size."""
+    """Read the newest brackets that have several exposures."""
     from asi_watch.errors import ImageError
     from asi_watch.hdr.frame_checks import sample_frame
     from asi_watch.images import read_image
@@ -414,5 +435,5 @@ def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
                 samples[exposure_us] = sample_frame(read_image(found.camera.watch / path).pixels)
             except ImageError:
                 continue  # the daemon reports it
-        if len(samples) > 1 and len({sample.shape for sample in samples.values()}) == 1:
+        if len(samples) > 1:
             yield samples

@@ -203,7 +203,8 @@ def test_what_better_settings_would_do_is_told(tmp_path: Path) -> None:
 
     (dark,) = hints("products: [{format: jpg}]")
     assert "dark" in dark
-    assert "lnE_range: [-12.0, " in dark
+    assert "merge.lnE_range: [-12.0, " in dark
+    assert "--lne-range" not in dark
     (radiance,) = hints("products: [{format: exr}]")
     assert "radiance (exr) by debevec_custom" in radiance
     assert hints("merge: {lnE_range: [-12, -4]}") == []
@@ -346,6 +347,11 @@ def test_a_curve_that_the_daemon_has_adopted_is_known(tmp_path: Path) -> None:
         )
     adopted.write_bytes(response_bytes(np.linspace((-4,), (2,), 256)))
     assert "response" not in check(config).stderr
+    described = yaml.safe_load(config.read_text())
+    described["cameras"]["roof"]["response"] = "misspelt.npz"
+    misspelt = tmp_path / "misspelt.yaml"
+    misspelt.write_text(yaml.safe_dump(described))
+    assert "the curve that the daemon has adopted is used instead" in check(misspelt).stderr
     adopted.write_bytes(response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)))
     result = check(config)
     assert result.exit_code == 0
@@ -421,3 +427,16 @@ def test_a_white_below_the_clip_is_noticed(tmp_path: Path, white: int) -> None:
     assert not warnings_on(
         "merge.high_clip", photographed(tmp_path, SOUND, white, merge={"high_clip": fitting})
     )
+
+
+def test_one_grey_frame_in_every_bracket_is_a_warning(tmp_path: Path) -> None:
+    names = names_of("80", "160", "320", brackets=3)
+    config = place(tmp_path, names)
+    assert warnings_on("cameras.roof.watch", config) == []
+    colour = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    for name in names:
+        if "_160" in name:
+            (tmp_path / "in" / name).write_bytes(colour)
+    (line,) = warnings_on("cameras.roof.watch", config)
+    assert "in 3 of the newest 3 brackets the images differ" in line
+    assert "80 µs: 1 channel, 160 µs: 3 channels" in line

@@ -10,19 +10,33 @@ from click.testing import CliRunner, Result
 from asi_watch.cli import main
 
 
-def check(folder: Path, state: str = "state", output: str = "out") -> Result:
+def check(
+    folder: Path, state: str = "state", output: str = "out", watch: str = "in", more: str = ""
+) -> Result:
     path = folder / "asi.yaml"
     path.write_text(
-        f"state_dir: {state}\ncameras:\n  roof: {{watch: {folder}/in, output: {output}}}\n"
+        f"state_dir: {state}\ncameras:\n  roof: {{watch: {watch}, output: {output}}}\n{more}"
     )
     return CliRunner().invoke(main, ["check", "-c", str(path)])
 
 
 @pytest.mark.parametrize("place", ["asi.yaml", "asi.yaml/deeper"])
 def test_a_folder_that_is_a_file_is_a_problem(tmp_path: Path, place: str) -> None:
-    for given, key in (({"state": place}, "state_dir"), ({"output": place}, "cameras.roof.output")):
+    for given, key in (
+        ({"state": place}, "state_dir"),
+        ({"output": place}, "cameras.roof.output"),
+        ({"watch": place}, "cameras.roof.watch"),
+    ):
         result = check(tmp_path, **given)
         assert (result.exit_code, result.stdout) == (2, "")
         (line,) = [line for line in result.stderr.splitlines() if "file" in line and key in line]
         assert "warning" not in line
         assert "by this user" not in result.stderr
+
+
+def test_a_disk_with_less_room_than_is_to_stay_free_is_a_warning(tmp_path: Path) -> None:
+    result = check(tmp_path, more="disk: {keep_free: 900TB}\n")
+    assert result.exit_code == 0
+    assert "disk.keep_free: " in result.stderr
+    assert "nothing is published" in result.stderr
+    assert "disk.keep_free" not in check(tmp_path, more="disk: {keep_free: 2MiB}\n").stderr

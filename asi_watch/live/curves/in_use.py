@@ -376,7 +376,8 @@ def _operators_curve(camera: CameraConfig) -> tuple[ResponseCurve | None, bool, 
     if isinstance(found, ResponseCurve):
         return found, False, None
     if found == _MISSING:
-        event(log, logging.INFO, "response file not there yet", camera=camera.name, file=path)
+        text = "response file not there yet, merged is without it; is its name right?"
+        event(log, logging.WARNING, text, camera=camera.name, file=path)
         return None, True, None
     fault = found or f"{path}: its file system does not answer"
     event(log, logging.ERROR, "response file not used", camera=camera.name, reason=fault)
