@@ -19,8 +19,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.soak]
 MOST_GROWTH = 1.05
 # A day passes in minutes: what is kept for a quarter of an hour is kept for as much less.
 FASTER = {
-    "asi_watch.live.watching.scanning.TRACKED_FOR": 1.0,
-    "asi_watch.live.watching.tree_memory.TRACKED_FOR": 1.0,
+    "asi_watch.live.watching.scanner._FOLLOWED_FOR": 1.0,
 }
 
 
