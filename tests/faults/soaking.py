@@ -99,6 +99,11 @@ def of_hour(samples: list[Sample], hour: int, what: str) -> float:
     return float(median(values))
 
 
+def least_of_hour(samples: list[Sample], hour: int, what: str) -> int:
+    """Least over one simulated hour: folders are open for moments, what is left behind stays."""
+    return min(getattr(s, what) for s in samples if hour <= s.hours <= hour + 1)
+
+
 def save(samples: list[Sample], folder: Path) -> None:
     """Write the samples as a table and as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
