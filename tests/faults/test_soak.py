@@ -11,9 +11,9 @@ from tests.faults.soaking import (
     DAY,
     HOUR,
     Sample,
+    least_of_hour,
     leave_an_archive,
     live_a_day,
-    least_of_hour,
     of_hour,
     save,
 )
