@@ -71,6 +71,9 @@ class MergePlan:
     # What becomes of a bracket that no curve fits: merged by mertens, not merged yet, or refused
     # (`debevec` then calibrates from the bracket itself, where there is no curve).
     without_response: Literal["mertens", "wait", "refuse"] = "refuse"
+    # Products that stand under an earlier name of the camera are taken whatever curve and settings
+    # they were made with, as those are that have a row: a new name is no reason to merge again.
+    adopt_renamed: bool = False
     # Merge whatever stands: products of the same inputs, better ones, and other cameras'.
     replace: bool = False
     memory_limit: int | None = None  # bytes that the frames of one bracket and its merge may take
@@ -407,6 +410,7 @@ class _Standing:
         self._plan = plan
         self._bracket = bracket
         self.ours: dict[str, Provenance] = {}
+        self._renamed = False
         self._strangers: dict[str, Provenance] = {}
         exposures = (*bracket.exposures, *bracket.earlier)
         for spec in plan.products:
@@ -415,6 +419,7 @@ class _Standing:
             if found is None:
                 continue
             if is_product_of(found, plan.camera, bracket.slot, exposures):
+                self._renamed |= found.camera != plan.camera
                 self.ours[target] = replace(found, camera=plan.camera)
             elif found.camera != plan.camera:
                 self._strangers[target] = found
@@ -472,6 +477,9 @@ class _Standing:
 
     def _could_be_made_now(self, found: Provenance, curves: Sequence[ResponseCurve]) -> bool:
         wanted = self._plan.settings.algorithm
+        if self._renamed and self._plan.adopt_renamed:
+            # A picture that was made for want of a curve may get its radiance now.
+            return found.algorithm != "mertens" or not curves or wanted == "mertens"
         if found.parameters != self._plan.settings.parameters():
             return False
         if found.algorithm == wanted and found.curve_id is not None:

@@ -239,6 +239,19 @@ def test_another_cameras_product_is_never_replaced(tmp_path: Path) -> None:
     assert place.product().read_bytes() == before
 
 
+def test_a_new_name_and_a_new_curve_merge_nothing_again(tmp_path: Path) -> None:
+    place = Place(tmp_path, adopt_renamed=True)
+    made = place.merge(true_curve())
+    before = place.product().read_bytes()
+    other = replace(true_curve(), log_response=true_curve().log_response * np.float32(1.1))
+    adopted = place.merge(other, camera="lab")
+    assert (adopted.adopted, adopted.curve_id) == (True, made.curve_id)
+    assert place.product().read_bytes() == before
+    # Asked for again, it is merged with the curve of now.
+    place.bracket = replace(place.bracket, revision=2)
+    assert not place.merge(other, camera="lab").adopted
+
+
 def test_fewer_exposures_replace_nothing(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.merge(true_curve())

@@ -70,6 +70,7 @@ class Merger:
             without_response=settings.without_response,
             memory_limit=budget.limit,
             threads=merge_threads(),
+            adopt_renamed=True,
         )
         self._budget = budget
         self._held = _HeldFrames(self._root, budget, buffers)
