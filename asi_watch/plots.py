@@ -26,6 +26,7 @@ _COLOURS = {"B": "#2b6cb0", "G": "#2f855a", "R": "#c53030", "grey": "#4a5568"}
 LN2 = float(np.log(2.0))
 _SPREAD_STOPS = 0.4
 _G_LABEL = "g(z) = ln(irradiance × time), ln units"
+_TITLE_WIDTH = 60  # characters that fit over axes of seven inches
 _NAMES = {"B": "blue", "G": "green", "R": "red", "grey": "grey"}
 _TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold"}
 
@@ -130,7 +131,7 @@ def save_calibration_report_plot(
     """
     report, curve = calibration.report, calibration.log_response
     figure = _figure(12.0, 7.5)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.suptitle(_wrapped(title, 2 * _TITLE_WIDTH), x=0.01, ha="left", fontsize=12)
     halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
     grid = halves[0].subgridspec(3, 1, height_ratios=(7, 2.6, 1))
     curve_axes = figure.add_subplot(grid[0])
@@ -167,9 +168,14 @@ def _keys(curve: np.ndarray, order: str = "BGR") -> list[str]:
     return list(order) if curve.shape[1] == 3 else ["grey"]
 
 
+def _wrapped(title: str, width: int) -> str:
+    """Break lines that are longer than their figure, such as those with a path."""
+    return "\n".join(fill(line, width) for line in title.splitlines())
+
+
 def _dress(axes: Axes, label: str, title: str) -> None:
     axes.set_ylabel(label)
-    axes.set_title(title, **_TITLE)
+    axes.set_title(_wrapped(title, _TITLE_WIDTH), **_TITLE)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
 

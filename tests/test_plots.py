@@ -12,6 +12,8 @@ from asi_watch.hdr.calibration import calibrate_response, sample_bracket
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.plots import (
     _apart,
+    _dress,
+    _figure,
     save_calibration_report_plot,
     save_comparison_plot,
     save_response_plot,
@@ -90,3 +92,11 @@ def test_exposure_times_too_near_for_labels_share_one():
     assert _apart(np.geomspace(1, 100, 40)) == sorted(_apart(np.geomspace(1, 100, 40)))
     assert len(_apart(np.geomspace(1, 100, 40))) <= 9
     assert _apart({500.0}) == [500.0]
+
+
+def test_a_title_that_is_longer_than_its_figure_is_wrapped():
+    figure = _figure(7.0, 5.0)
+    axes = figure.add_subplot()
+    _dress(axes, "g", "/srv/cameras/roof" * 12)
+    figure.draw_without_rendering()
+    assert axes.title.get_window_extent().x1 <= figure.bbox.x1

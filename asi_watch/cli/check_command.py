@@ -30,10 +30,10 @@ def command(config_path: str) -> None:
     """Check a configuration file and print it with every default.
 
     The complete configuration goes to standard output as YAML. Problems go to standard error,
-    all of them at once, and end in exit code 2; warnings go there too and change nothing. A
-    response file that cannot be used is a problem, and a folder that is a file or lies in the
-    state folder. What the names of each camera's newest files are taken for is shown as well, and
-    whether exposures and slots fit them.
+    all of them at once, and end in exit code 2; warnings go there too and change nothing. Once
+    each value by itself is right, a response file that cannot be used is a problem too, and a
+    folder that is a file or lies in the state folder. What the names of each camera's newest files
+    are taken for is shown as well, and whether exposures and slots fit them.
     """
     from asi_watch.cli.newest_files import find_newest, frame_warnings
 

@@ -43,10 +43,12 @@ Examples:
 
 
 def _read_plot_name(text: str) -> str:
-    """Refuse a name without a format before anything is shown."""
+    """Refuse a name without a format, or in no folder, before anything is shown."""
     from asi_watch.pipeline.curves import check_plot_name
 
     check_plot_name(text)
+    if not Path(text).absolute().parent.is_dir():
+        raise ValueError(f"{shown(Path(text).parent)} is no folder; make it, or write elsewhere")
     return text
 
 

@@ -97,3 +97,11 @@ def test_show_says_what_is_wrong_with_a_curve(tmp_path: Path) -> None:
         0,
         True,
     )
+
+
+def test_a_plot_in_no_folder_is_wrong_usage(tmp_path: Path) -> None:
+    save_response_curve(tmp_path / "r.npz", G, save_plot=False)
+    result = response("show", str(tmp_path / "r.npz"), "--plot", str(tmp_path / "none" / "r.png"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "none is no folder" in result.stderr
+    assert not (tmp_path / "none").exists()
