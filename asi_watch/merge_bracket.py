@@ -46,7 +46,9 @@ from asi_watch.products.spec import ProductSpec
 FailureKind = Literal["inputs", "output", "retry", "curve", "few", "taken", "permanent"]
 
 HAS_MORE = "the product that stands has more exposures"
-MADE_WITH_CURVE = "the product that stands was made with a response curve, and there is none now"
+MADE_WITH_CURVE = (
+    "the product that stands was made with a response curve, and none fits the exposures there are"
+)
 
 # What the largest result of a weighted merge takes, in sizes of a frame.
 _WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}

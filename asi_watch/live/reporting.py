@@ -10,7 +10,15 @@ import numpy as np
 
 from asi_watch.brackets import Exposure, ExposureRule, is_listed
 from asi_watch.live.ledger.records import TAKEN, WAITS, WITHOUT_CURVE, BracketRecord
-from asi_watch.live.messages import MergeFailed, MergeOutcome, ReadDone, ReadOk, ScanDone, Unusable
+from asi_watch.live.messages import (
+    MergeFailed,
+    MergeOutcome,
+    ProductKept,
+    ReadDone,
+    ReadOk,
+    ScanDone,
+    Unusable,
+)
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import event
 
@@ -133,6 +141,9 @@ class Reporting:
         """
         if isinstance(outcome, MergeFailed) and outcome.stale:
             self._event(logging.INFO, "exposures are read again", slot=slot, reason=outcome.reason)
+        if isinstance(outcome, ProductKept):
+            text = "bracket not merged again, its product stands"
+            self._event(logging.WARNING, text, slot=slot, reason=outcome.why)
 
     def bracket_over(self, record: BracketRecord, next_try: float | None) -> None:
         """A bracket's row was written.
@@ -338,6 +349,8 @@ def _level(record: BracketRecord, final: bool) -> int:
     if record.state == "published":
         # A file that cannot be used needs a look; one that never came is the camera's habit. The
         # reason of a published bracket says what makes its product doubtful.
-        sound = _left_out(record) is None and record.reason in (None, WITHOUT_CURVE)
+        reason = record.reason or ""
+        doubtful = "; " in reason if reason.startswith(WITHOUT_CURVE) else bool(reason)
+        sound = _left_out(record) is None and not doubtful
         return logging.INFO if sound else logging.WARNING
     return logging.ERROR if final else logging.WARNING

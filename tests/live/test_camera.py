@@ -24,6 +24,7 @@ from asi_watch.live.messages import (
     MergeBracket,
     MergeFailed,
     MergeOutcome,
+    ProductKept,
     Published,
     ReadFile,
     ReadOk,
@@ -362,6 +363,23 @@ def test_a_product_stands_whose_exposures_are_gone_though_more_is_asked_for(tmp_
     row = again(bench)
     assert (row.state, row.revision, row.reason) == ("published", 1, None)
     assert len(row.inputs) == len(EXPOSURES)
+
+
+def test_history_and_log_say_why_nothing_came_of_a_merge_that_was_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path)
+    bench.scan(0)
+    bench.work()
+    standing = bench.rows()[0]
+    kept = ProductKept(standing, "no curve fits")
+    bench.worker.merge = lambda command, now: kept  # type: ignore[method-assign]
+    caplog.clear()
+    row = again(bench)
+    assert (row.state, row.revision) == ("published", 1)
+    assert row.reason == "not merged again: no curve fits"
+    (logged,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert "its product stands" in logged.getMessage()
 
 
 # -- folders whose files all have rows ------------------------------------------------------------

@@ -565,8 +565,10 @@ class Collector:
             for r in (*record.rejected, *bracket.rejected.values(), *usable)
             if not (r in usable and record.knows(r.path, r.signature))
         }
+        stands = "; ".join(filter(None, (record.reason, f"not merged again: {outcome.why}")))
         row = replace(
             record,
+            reason=stands,
             rejected=tuple(left_out.values())[:MOST_REJECTED],
             duplicates=bracket.duplicates,
             late=max(record.late, bracket.late),
