@@ -147,9 +147,11 @@ def _verify(config_path: str, records: list[BracketRecord], *, as_json: bool) ->
 
 def _remark(record: BracketRecord) -> str:
     """Say what became of a bracket: its product, and what it lacks; or why there is none."""
-    if record.state != "published":
-        return record.reason or ""
     product = Path(record.products[0]).name if record.products else ""
+    if record.state != "published":
+        # Of a revision that failed: the picture that was published before is there.
+        stands = f"{product} stands, made before" if product else ""
+        return "; ".join(filter(None, (record.reason, stands)))
     product += f" (revision {record.revision})" if record.revision > 1 else ""
     lacking = [record.reason] if record.reason else []
     if record.rejected and not record.complete:

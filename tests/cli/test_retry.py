@@ -147,15 +147,19 @@ def test_history_says_what_a_product_lacks_and_where_the_latest_slot_is(place: P
         short, slot=NOON.replace(minute=41), complete=True, expected=1, reason=WITHOUT_CURVE
     )
     gap = replace(short, slot=NOON.replace(minute=42), rejected=())
+    revision = replace(
+        short, slot=NOON.replace(minute=43), state="failed", revision=2, reason="sizes differ"
+    )
     with Ledger(place.state) as ledger:
-        ledger.record_all([short, replace(made, rejected=()), gap])
+        ledger.record_all([short, replace(made, rejected=()), gap, revision])
     answer = place.run("history", "--since", "2026-06-21T12:40")
     lines = [line.rstrip() for line in answer.output.splitlines()[1:]]
     assert lines[0].endswith("a_hdr.jpg; without x_160.jpg: ends before its end mark")
     assert lines[1].endswith(f"a_hdr.jpg; {WITHOUT_CURVE}")
     assert lines[2].endswith("a_hdr.jpg; 1 never came")
+    assert lines[3].endswith("sizes differ; a_hdr.jpg stands, made before")
     answer = place.run("history", "--since", "2h")
-    assert "the latest slot is 2026-06-21 12:42:00" in answer.output
+    assert "the latest slot is 2026-06-21 12:43:00" in answer.output
 
 
 @pytest.mark.parametrize(
