@@ -150,8 +150,8 @@ class Frames:
             found = [self._orientations.get(exposure.path, 1) for exposure in exposures]
         usual = max(set(found), key=found.count)
         return tuple(
-            f"the exposure of {e.exposure_us:g} µs has the EXIF orientation {one}, others {usual};"
-            " pixels are merged as they are stored"
+            f"the exposure of {e.exposure_us:.12g} µs has the EXIF orientation {one}, others"
+            f" {usual}; pixels are merged as they are stored"
             for e, one in zip(exposures, found, strict=True)
             if one != usual
         )

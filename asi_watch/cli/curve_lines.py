@@ -92,7 +92,7 @@ def report_warnings(done: CalibratedCurve) -> Iterator[str]:
     suspects = report.suspected_times
     for check in suspects[:_SUSPECTS_SHOWN]:
         yield f"{_file(done, check)}: the stated exposure time of " + (
-            f"{check.exposure_time:g} µs cannot be true; the image fits"
+            f"{check.exposure_time:.12g} µs cannot be true; the image fits"
             f" {check.time_factor:.2f} times that"
         )
     if len(suspects) > _SUSPECTS_SHOWN:

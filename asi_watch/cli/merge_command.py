@@ -146,8 +146,8 @@ def command(
         raise click.UsageError(str(error)) from error
     click.echo(summary.sentence())
     if summary.merged or summary.stood:
-        formats = [str(spec.format) for spec in products]
-        for line in merge_hints(settings, summary.curve, formats, "--lne-range {} {}"):
+        written = [str(spec.format) for spec in products]
+        for line in merge_hints(settings, summary.curve, written, "--lne-range {} {}"):
             click.echo(line, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)

@@ -396,7 +396,7 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
         if findings.curve_misfit is not None:
             notes[findings.notes("µs")[-1 if findings.white is None else -2]] += 1
         for one in findings.contradictions:
-            notes[f"the exposure of {one.exposure_time:g} µs contradicts its exposure time"] += 1
+            notes[f"the exposure of {one.exposure_time:.12g} µs contradicts its exposure time"] += 1
     for note, count in notes.items():
         if count == len(brackets):
             yield ("bracket", "exposures"), f"in each of the newest {count} brackets {note}"

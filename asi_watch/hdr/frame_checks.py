@@ -60,14 +60,14 @@ class Contradiction:
         unit : str
             Of the exposure times, e.g. "µs".
         """
-        text = f"contradicts its exposure time of {self.exposure_time:g} {unit}"
+        text = f"contradicts its exposure time of {self.exposure_time:.12g} {unit}"
         if self.fitting_time is None:
             return text
         return f"{text}: {_three_digits(self.fitting_time)} {unit} would fit the other exposures"
 
     def _note(self, unit: str) -> str:
         """Say in a sentence what is wrong and what became of the frame."""
-        time = f"{self.exposure_time:g} {unit}"
+        time = f"{self.exposure_time:.12g} {unit}"
         outcome = "left out" if self.excluded else "merged nevertheless"
         return f"the exposure of {time} {self.reason(unit).replace(f' of {time}', '')}; {outcome}"
 
@@ -110,7 +110,7 @@ class Findings:
         unclear = [f for f in self.contradictions if f.fitting_time is None and not f.excluded]
         notes = [found._note(unit) for found in self.contradictions if found not in unclear]
         if unclear:
-            times = ", ".join(f"{found.exposure_time:g}" for found in unclear)
+            times = ", ".join(f"{found.exposure_time:.12g}" for found in unclear)
             notes.append(
                 f"the exposures of {times} {unit} contradict each other, and none can be blamed;"
                 " merged nevertheless: are the exposure times right and in order?"

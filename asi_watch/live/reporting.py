@@ -174,7 +174,7 @@ class Reporting:
         more = record.state == "published" and len(record.inputs) > (record.expected or _MANY)
         if brackets := self._unexpected.add(more and record.revision > 1, now):
             text = "brackets are merged again for exposures that bracket.exposures does not expect"
-            exposures = " ".join(f"{e.exposure_us:g}" for e in record.inputs)
+            exposures = " ".join(f"{e.exposure_us:.12g}" for e in record.inputs)
             facts = {"slot": record.slot, "exposures": exposures, "expected": record.expected}
             self._event(logging.WARNING, text, **facts, brackets=brackets)
         self._log_bracket(record, next_try)

@@ -189,7 +189,7 @@ class ArchiveBracket:
         if count == 1 and len(self.files) > 1:
             return (
                 f"{name}: all {len(self.files)} exposures of the bracket have the same exposure"
-                f" time ({self.first.exposure_us:g} µs)"
+                f" time ({self.first.exposure_us:.12g} µs)"
             )
         if count == 1:
             return f"{name}: is the only exposure of its bracket"

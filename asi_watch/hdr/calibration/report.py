@@ -246,7 +246,7 @@ def _time_warnings(
     warnings = []
     if verdict.suspects:
         ways = [
-            f"{doubt.exposure_time:g}"
+            f"{doubt.exposure_time:.12g}"
             + ("" if doubt.bracket is None else f" of bracket {doubt.bracket}")
             + f" were {float(f'{doubt.exposure_time * doubt.time_factor:.3g}'):g}"
             for doubt in verdict.suspects
@@ -265,7 +265,7 @@ def _time_warnings(
             " curve"
         )
     return warnings + [
-        f"exposure time {c.exposure_time:g} of bracket {c.bracket} looks wrong: "
+        f"exposure time {c.exposure_time:.12g} of bracket {c.bracket} looks wrong: "
         f"the images fit {c.time_factor:.2f} times that"
         for c in checks
         if c.suspect
