@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path, PurePosixPath
@@ -84,11 +85,32 @@ def spawn_pool(workers: int = 1) -> ProcessPoolExecutor:
     ----------
     workers : int
     """
-    # The channels of a calibration work side by side already; under load more threads only wait.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ["PYTHONSAFEPATH"] = "1"  # children search modules before they run code of ours
-    multiprocessing.process.ORIGINAL_DIR = "/"  # type: ignore[attr-defined] # where they start
-    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start)
+    # Making the pool starts a child as well, the one that cleans up after semaphores.
+    with _environment_of_children():
+        return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start)
+
+
+# Children search modules before they run code of ours. The channels of a calibration work side by
+# side already; under load more threads only wait.
+_ENVIRONMENT = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
+_process: Any = multiprocessing.process
+
+
+@contextlib.contextmanager
+def _environment_of_children() -> Iterator[None]:
+    """Set what these children are given; other children of this process are not."""
+    before, folder = {name: os.environ.get(name) for name in _ENVIRONMENT}, _process.ORIGINAL_DIR
+    os.environ.update(_ENVIRONMENT)
+    _process.ORIGINAL_DIR = "/"  # where they start
+    try:
+        yield
+    finally:
+        _process.ORIGINAL_DIR = folder
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Process(SpawnProcess):
@@ -98,7 +120,8 @@ class _Process(SpawnProcess):
         program = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return SpawnProcess._Popen(process_obj)
+            with _environment_of_children():
+                return SpawnProcess._Popen(process_obj)
         finally:
             sys.modules["__main__"] = program
 
