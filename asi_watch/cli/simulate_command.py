@@ -14,11 +14,11 @@ import click
 
 from asi_watch.cli.options import read_span, reads
 from asi_watch.files import counted
-from asi_watch.simulator.faults import Arrival, parse_faults
 from asi_watch.simulator.sensor import RESPONSES
 from asi_watch.simulator.simulation import (
     CLOUD_COVER,
     WRITERS,
+    Frame,
     SimulatorSettings,
     Summary,
     simulate,
@@ -34,13 +34,11 @@ _EPILOG = """\b
 Examples:
   asi-watch simulate --out /tmp/roof --brackets 3
   asi-watch simulate --out /tmp/roof --brackets 200 --speed 20 --size 1024 --writer mixed
-  asi-watch simulate --out /tmp/roof --brackets 50 --speed 10 --faults truncated,late:0.5
   asi-watch simulate --out /tmp/roof --speed 10 --replay /srv/asi/archive/2026/06/21
 
-Ctrl-C stops after the file in work. Beside DIR stand DIR-manifest.jsonl, which lists every file
-with its fault, and with --truth the folder DIR-truth: response.npz holds the true response curve,
-<slot>_truth.npz the true radiance (relative irradiance per ms, BGR) of each bracket at its middle
-exposure.
+Ctrl-C stops after the file in work. With --truth the folder DIR-truth stands beside DIR:
+response.npz holds the true response curve, <slot>_truth.npz the true radiance (relative irradiance
+per ms, BGR) of each bracket at its middle exposure.
 """
 
 
@@ -67,14 +65,7 @@ _seconds = {"callback": reads(_read_seconds)}
 
 
 @click.command("simulate", epilog=_EPILOG, context_settings={"show_default": True})
-@_option(
-    "--out",
-    "Folder the camera writes into.",
-    metavar="DIR",
-    type=_FOLDER,
-    required=True,
-    default=None,
-)
+@_option("--out", "Folder the camera writes into.", type=_FOLDER, required=True, default=None)
 @_option(
     "--brackets",
     "How many brackets; 0 goes on until stopped  [default: 10, or the whole archive].",
@@ -117,14 +108,6 @@ _seconds = {"callback": reads(_read_seconds)}
     "How files are written: in one go, slowly in pieces, under another name first, or mixed.",
     type=click.Choice(WRITERS),
 )
-@_option(
-    "--faults",
-    "Faults with optional rates per bracket: truncated, late, duplicate, missing, garbage, fifo,"
-    " zero, completed-later, all. Example: truncated,late:0.5",
-    default=None,
-    metavar="LIST",
-    callback=reads(parse_faults),
-)
 @_option("--truth", "Save the true radiance and response curve too.", is_flag=True)
 @_option(
     "--replay", "Write this archive's brackets again, with new times.", metavar="DIR", type=_ARCHIVE
@@ -158,11 +141,11 @@ def _stop_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _show_progress(arrival: Arrival, summary: Summary) -> None:
+def _show_progress(frame: Frame, summary: Summary) -> None:
     """Rewrite one line of a terminal."""
     if sys.stderr.isatty():
         done = f"{counted(summary.brackets, 'bracket')}, {counted(summary.files, 'file')}"
-        line = f"\r{arrival.frame.timestamp:%Y-%m-%d %H:%M:%S}  {done} "
+        line = f"\r{frame.taken:%Y-%m-%d %H:%M:%S}  {done} "
         click.echo(line, err=True, nl=False)
 
 
@@ -171,9 +154,6 @@ def _outcome(settings: SimulatorSettings, summary: Summary) -> str:
     text = (
         f"{word} {summary.files} files of {counted(summary.brackets, 'bracket')} in {settings.out}"
     )
-    if summary.faults:
-        counts = ", ".join(f"{kind} {n}" for kind, n in sorted(summary.faults.items()))
-        text += f"; faults: {counts}"
     if settings.truth and settings.replay is None:
         text += f"; truth in {settings.truth_folder}"
     late = math.isfinite(settings.speed) and summary.behind_s > max(

@@ -39,13 +39,10 @@ CLOUD_WHITE = np.array([1.0, 0.99, 0.98], np.float32)
 class Weather:
     """What the clouds are like."""
 
-    cover: float = 0.50
-    """Threshold of the cumulus field in standard deviations: lower is more cloud."""
-    cirrus: float = 0.5
-    """Largest optical depth of the cirrus veil."""
+    cover: float = 0.50  # threshold of the cumulus field, standard deviations: lower is more cloud
+    cirrus: float = 0.5  # largest optical depth of the cirrus veil
     wind_kmh: float = 32.0
-    wind_to_deg: float = 65.0
-    """Direction the cumulus moves to, degrees from north by east."""
+    wind_to_deg: float = 65.0  # where the cumulus moves to, degrees from north by east
 
     @property
     def wind(self) -> tuple[float, float]:
@@ -88,17 +85,7 @@ class _Ring:
 
 
 class Clouds:
-    """The clouds over a camera, at the resolution of the given lens.
-
-    Parameters
-    ----------
-    lens : Lens
-        Of the (coarse) cloud image.
-    rng : numpy.random.Generator
-    weather : Weather
-    tile_size : int
-        Pixels of a noise tile along one side.
-    """
+    """The clouds over a camera, at the resolution of the lens; `tile_size` in pixels."""
 
     def __init__(
         self, lens: Lens, rng: np.random.Generator, weather: Weather, tile_size: int
@@ -128,7 +115,6 @@ class Clouds:
         Parameters
         ----------
         t_seconds : float
-            Time since the start.
         sun : Sun
         ambient : ndarray, shape (3,), float32
             Light of the sky that falls on the clouds, BGR.

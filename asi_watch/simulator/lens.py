@@ -45,11 +45,6 @@ def sun_at(moment: dt.datetime) -> Sun:
 
     Declination after Cooper (1969), Solar Energy 12, 333; good to half a degree, which a rendered
     sky does not show. The sun is kept above `LOWEST_SUN_DEG`: the simulated camera sees no night.
-
-    Parameters
-    ----------
-    moment : datetime
-        Time of the camera's clock.
     """
     day = moment.timetuple().tm_yday
     declination = math.radians(23.45) * math.sin(2 * math.pi * (284 + day) / 365)
@@ -114,44 +109,13 @@ class Lens:
         return np.mod(np.arctan2(*self.east_north), np.float32(2 * math.pi))
 
     def cos_to(self, sun: Sun) -> Floats:
-        """Cosine of the angle between each pixel's direction and the sun, shape (H, W).
-
-        Parameters
-        ----------
-        sun : Sun
-        """
+        """Cosine of the angle between each pixel's direction and the sun, shape (H, W)."""
         e, n, u = (np.float32(v) for v in sun.direction)
         east, north = self.east_north
         return np.sin(self.zenith) * (east * e + north * n) + np.cos(self.zenith) * u
 
-    def angle_to(self, sun: Sun, rows: slice, cols: slice) -> Floats:
-        """Angle to the sun in radians, exact also where its cosine is not.
-
-        Parameters
-        ----------
-        sun : Sun
-        rows, cols : slice
-            The window, in pixels.
-        """
-        y, x = (
-            (np.arange(span.start, span.stop, dtype=np.float32) - self.centre) / self.radius
-            for span in (rows, cols)
-        )
-        y, x = y[:, np.newaxis], x[np.newaxis, :]
-        reach = np.maximum(np.hypot(x, y), np.float32(1e-6))
-        zenith = np.minimum(reach, 1) * np.float32(math.pi / 2)
-        sine = np.sin(zenith) / reach
-        e, n, u = sun.direction
-        chord = np.sqrt((-x * sine - e) ** 2 + (-y * sine - n) ** 2 + (np.cos(zenith) - u) ** 2)
-        return np.asarray(2 * np.arcsin(np.clip(chord / 2, 0, 1)), np.float32)
-
     def pixel_of(self, sun: Sun) -> tuple[float, float]:
-        """Pixel (x, y) onto which the sun falls.
-
-        Parameters
-        ----------
-        sun : Sun
-        """
+        """Pixel (x, y) onto which the sun falls."""
         reach = sun.zenith / (math.pi / 2) * self.radius
         x, y = reach * math.sin(sun.azimuth), reach * math.cos(sun.azimuth)
         return self.centre - x, self.centre - y

@@ -20,20 +20,14 @@ _MICROSECONDS_PER_MS = 1000.0
 
 
 def response_curve(kind: str) -> NDArray[np.float32]:
-    """Logarithmic response curve g(z) = ln(irradiance per µs × exposure in µs).
+    """Logarithmic response curve g(z), shape (256, 3), float32, BGR, rising, g(128) = 0.
 
-    The three channels differ a little in contrast, as real sensors do; each is fixed by
-    g(128) = 0.
+    The channels differ a little in contrast, as real sensors do.
 
     Parameters
     ----------
     kind : {"srgb", "gamma", "film", "linear"}
         sRGB (IEC 61966-2-1), a power of 1/2.2, sRGB followed by an S-shaped film curve, or none.
-
-    Returns
-    -------
-    ndarray, shape (256, 3), float32, BGR
-        Strictly increasing.
     """
     if kind not in RESPONSES:
         raise ValueError(f"response {kind!r} is not one of {', '.join(RESPONSES)}")
@@ -71,11 +65,10 @@ class Camera:
     Parameters
     ----------
     response : str
-        Kind of the response curve, see `response_curve`.
+        See `response_curve`.
     seed : int
-        Seed of the noise.
+        Of the noise.
     noise : bool
-        False leaves out shot and read noise.
     quality : int
         JPEG quality, 1…100.
     """
@@ -106,18 +99,13 @@ class Camera:
         ]
 
     def expose(self, radiance: NDArray[np.float32], exposure_us: float) -> NDArray[np.uint8]:
-        """Take a picture.
+        """Take a picture, shape (H, W, 3), uint8, BGR.
 
         Parameters
         ----------
         radiance : ndarray, shape (H, W, 3), float32, BGR
             Relative irradiance per millisecond.
         exposure_us : float
-            Exposure time in µs.
-
-        Returns
-        -------
-        ndarray, shape (H, W, 3), uint8, BGR
         """
         if not (math.isfinite(exposure_us) and exposure_us > 0):
             raise ValueError(f"an exposure time is a positive number of µs, not {exposure_us}")

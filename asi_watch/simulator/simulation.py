@@ -2,16 +2,13 @@
 
 import datetime as dt
 import itertools
-import json
 import math
-import os
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -19,27 +16,29 @@ from asi_watch.brackets import slot_of
 from asi_watch.naming import NamePattern
 from asi_watch.response_files import response_bytes
 from asi_watch.simulator.clouds import Weather
-from asi_watch.simulator.faults import Arrival, Faults, Frame, apply_faults
-from asi_watch.simulator.lens import Floats
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import START, Sky
 
 # Threshold of the cumulus field, in standard deviations.
 CLOUD_COVER = {"clear": 9.0, "few": 1.1, "scattered": 0.5, "broken": -0.1}
 WRITERS = ("plain", "chunked", "rename", "mixed")
-_MIXED = ("plain", "chunked", "rename")
 # Of the time between two exposures, the share that a slow upload takes.
-_UPLOAD_SHARE = 0.4
-_LONGEST_PAUSE_S = 0.2
-_PIECES = 6
+_UPLOAD_SHARE, _LONGEST_PAUSE_S, _PIECES = 0.4, 0.2, 6
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One exposure as the camera took it; times are those of the camera's clock."""
+
+    taken: dt.datetime
+    exposure_us: float
+    data: bytes  # content of the image file
+    suffix: str = ".jpg"
 
 
 @dataclass(frozen=True)
 class SimulatorSettings:
-    """Settings of one simulation; times are those of the camera's clock.
-
-    A ValueError names a value that is impossible.
-    """
+    """Settings of one simulation; a ValueError names a value that is impossible."""
 
     out: Path
     brackets: int = 10  # 0: until stopped (in a replay: until the archive ends)
@@ -57,7 +56,6 @@ class SimulatorSettings:
     pattern: str = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
     folders: str = "%Y/%m/%d/%H"
     writer: str = "plain"
-    faults: Faults = field(default_factory=dict)
     truth: bool = False  # save the true response curve and each bracket's true radiance
     replay: Path | None = None  # archive to write again with new timestamps, no rendered sky
 
@@ -73,12 +71,9 @@ class SimulatorSettings:
         _require(self.writer in WRITERS, f"writer is one of {', '.join(WRITERS)}")
         _require(bool(times), "exposures: at least one exposure time is needed")
         _require(all(0 < t < math.inf for t in times), "exposures are positive numbers of µs")
-        last = (len(times) - 1) * self.settle_s
         text = f"{len(times)} exposures {self.settle_s:g} s apart do not fit into an interval of "
-        _require(last < self.interval_s, f"{text}{self.interval_s:g} s")
-        fits = last + max(self.settle_s, 1.0) < self.interval_s or "duplicate" not in self.faults
-        text = "faults: a duplicate comes after the bracket and would fall into the next one"
-        _require(fits, f"{text}; a longer interval is needed")
+        fits = (len(times) - 1) * self.settle_s < self.interval_s
+        _require(fits, f"{text}{self.interval_s:g} s")
         names = {NamePattern(self.pattern).format(self.start, us) for us in times}
         _require(len(names) == len(times), "exposures: two of them would have the same file name")
         folders = Path(self.start.strftime(self.folders))
@@ -88,19 +83,17 @@ class SimulatorSettings:
     @property
     def truth_folder(self) -> Path:
         """Where truth goes: beside the watched folder, never inside it."""
-        return self._beside("-truth")
-
-    @property
-    def manifest(self) -> Path:
-        """File that lists what was written, one JSON object a line."""
-        return self._beside("-manifest.jsonl")
-
-    def _beside(self, ending: str) -> Path:
         out = self.out.absolute()
-        return out.with_name(out.name + ending)
+        return out.with_name(f"{out.name}-truth")
 
     def slot(self, bracket: int) -> dt.datetime:
-        """When a bracket (counted from 0) begins, on the camera's clock."""
+        """When a bracket begins, on the camera's clock.
+
+        Parameters
+        ----------
+        bracket : int
+            Counted from 0.
+        """
         return self.start + dt.timedelta(seconds=bracket * self.interval_s)
 
 
@@ -132,14 +125,14 @@ class RenderedSource:
         for index, (us, t) in enumerate(zip(settings.exposures_us, moments, strict=True)):
             radiance = self.sky.radiance(t)
             if settings.truth and index == len(moments) // 2:
-                self._save_radiance(slot, t, radiance)
+                np.savez(settings.truth_folder / f"{slot:%Y%m%d%H%M%S}_truth", radiance=radiance)
             data = self._camera.encode(self._camera.expose(radiance, us))
             taken = slot + dt.timedelta(seconds=index * settings.settle_s)
-            frames.append(Frame(number, slot, taken, us, data))
+            frames.append(Frame(taken, us, data))
         return frames
 
     def moments(self, number: int) -> list[float]:
-        """Times of the sky, in seconds since the start, that a bracket's exposures see.
+        """Times of the sky, seconds since the start, that the exposures of a bracket see.
 
         With a drift given they are as far apart as the clouds need for it, whatever the time
         between the exposures.
@@ -156,16 +149,12 @@ class RenderedSource:
         first = number * settings.interval_s
         return [first + index * step for index in range(len(settings.exposures_us))]
 
-    def _save_radiance(self, slot: dt.datetime, t: float, radiance: Floats) -> None:
-        path = self._settings.truth_folder / f"{slot:%Y%m%d%H%M%S}_truth.npz"
-        np.savez(path, radiance=radiance, t_seconds=np.float64(t), slot=np.str_(slot.isoformat()))
-
 
 class ReplaySource:
     """Brackets of an archive with new timestamps; the files' content is untouched.
 
-    The archive's frames are grouped into slots of the interval; within a slot they keep their
-    distances in time. A ValueError says that there is nothing to replay.
+    Within a slot of the interval's length frames keep their distances in time. A ValueError says
+    that there is nothing to replay.
     """
 
     def __init__(self, settings: SimulatorSettings, archive: Path) -> None:
@@ -174,12 +163,11 @@ class ReplaySource:
             raise ValueError(f"replay: {archive} is not a folder")
         pattern, length = NamePattern(settings.pattern), dt.timedelta(seconds=settings.interval_s)
         slots: defaultdict[dt.datetime, list[tuple[dt.datetime, float, Path]]] = defaultdict(list)
-        for folder, _, names in os.walk(archive):
-            for name in names:
-                parsed, path = pattern.parse(name), Path(folder, name)
-                # A named pipe would stop the replay for good.
-                if parsed is not None and path.is_file():
-                    slots[slot_of(parsed.timestamp, length)].append((*parsed, path))
+        for path in archive.rglob("*"):
+            parsed = pattern.parse(path.name)
+            # A named pipe would stop the replay for good.
+            if parsed is not None and path.is_file():
+                slots[slot_of(parsed.timestamp, length)].append((*parsed, path))
         if not slots:
             text = f"replay: no file in {archive} has a name like {settings.pattern!r}"
             raise ValueError(text)
@@ -189,9 +177,9 @@ class ReplaySource:
     def bracket(self, number: int) -> list[Frame]:
         """Read one bracket, by its number from 0."""
         old_slot, files = self._slots[number]
-        slot = self._settings.slot(number)
+        shift = self._settings.slot(number) - old_slot
         return [
-            Frame(number, slot, slot + (taken - old_slot), us, path.read_bytes(), path.suffix)
+            Frame(taken + shift, us, path.read_bytes(), path.suffix)
             for taken, us, path in sorted(files)
         ]
 
@@ -214,15 +202,12 @@ class Clock:
 
 @dataclass
 class Summary:
-    """What a simulation did: brackets begun, files written, how often each fault happened."""
+    """What a simulation did: brackets begun, files written."""
 
     brackets: int = 0
     files: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    stopped: bool = False
-    """True when it was stopped before its end."""
-    behind_s: float = 0.0
-    """The most that writing fell behind its own time, in real seconds."""
+    stopped: bool = False  # before its end
+    behind_s: float = 0.0  # the most that writing fell behind its own time, in real seconds
 
 
 def simulate(
@@ -230,7 +215,7 @@ def simulate(
     *,
     clock: Clock | None = None,
     stop: threading.Event | None = None,
-    on_written: Callable[[Arrival, Summary], None] | None = None,
+    on_written: Callable[[Frame, Summary], None] | None = None,
 ) -> Summary:
     """Write what a camera would write.
 
@@ -248,63 +233,43 @@ def simulate(
         Called after each file.
     """
     stop = stop or threading.Event()
-    source: RenderedSource | ReplaySource = (
+    source = (
         ReplaySource(settings, settings.replay) if settings.replay else RenderedSource(settings)
     )
     settings.out.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(settings, clock or Clock(stop))
     summary = Summary()
-    with settings.manifest.open("w", encoding="utf-8") as manifest:
-        writer = _Writer(settings, clock or Clock(stop), manifest)
-        for arrival in _arrivals(settings, source, stop, summary):
-            summary.behind_s = max(summary.behind_s, writer.wait_for(arrival))
-            if stop.is_set():
-                break
-            writer.write(arrival)
-            summary.files += arrival.node != "nothing"
-            summary.faults.update([arrival.fault] if arrival.fault else [])
-            if on_written:
-                on_written(arrival, summary)
-    summary.stopped = stop.is_set()
-    return summary
-
-
-def _arrivals(
-    settings: SimulatorSettings,
-    source: RenderedSource | ReplaySource,
-    stop: threading.Event,
-    summary: Summary,
-) -> Iterator[Arrival]:
-    """All arrivals in order of time; never more than a few brackets are held in memory."""
-    pending: list[Arrival] = []
-    interval = dt.timedelta(seconds=settings.interval_s)
-    settle = dt.timedelta(seconds=settings.settle_s)
     for number in itertools.count() if source.count is None else range(source.count):
         if stop.is_set():
             break
-        pending += apply_faults(
-            source.bracket(number), settings.faults, settings.seed, interval=interval, settle=settle
-        )
         summary.brackets += 1
-        pending.sort(key=lambda arrival: arrival.at)
-        while pending and pending[0].at < settings.slot(number + 1):
-            yield pending.pop(0)
-    yield from pending
+        for frame in source.bracket(number):
+            summary.behind_s = max(summary.behind_s, writer.wait_for(frame))
+            if stop.is_set():
+                break
+            writer.write(frame)
+            summary.files += 1
+            if on_written:
+                on_written(frame, summary)
+    summary.stopped = stop.is_set()
+    return summary
 
 
 class _Writer:
     """The pace and the ways of writing of one simulation."""
 
-    def __init__(self, settings: SimulatorSettings, clock: Clock, manifest: TextIO) -> None:
-        self._settings, self._clock, self._manifest = settings, clock, manifest
+    def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
         self._pattern = NamePattern(settings.pattern)
         self._began: float | None = None
-        self._written = 0
+        mixed = settings.writer == "mixed"
+        self._kinds = itertools.cycle(WRITERS[:-1] if mixed else (settings.writer,))
         upload = _UPLOAD_SHARE * settings.settle_s / settings.speed
         self._pause_s = min(_LONGEST_PAUSE_S, upload / _PIECES)
 
-    def wait_for(self, arrival: Arrival) -> float:
-        """Sleep until the arrival's time on the sped-up clock; return the seconds it is late."""
-        since_start = (arrival.at - self._settings.start).total_seconds()
+    def wait_for(self, frame: Frame) -> float:
+        """Sleep until the frame's time on the sped-up clock; return the seconds it is late."""
+        since_start = (frame.taken - self._settings.start).total_seconds()
         due, now = since_start / self._settings.speed, self._clock.now()
         if self._began is None:
             # Time begins with the first file, not with the preparations.
@@ -314,29 +279,11 @@ class _Writer:
             self._clock.sleep(ahead)
         return -ahead
 
-    def write(self, arrival: Arrival) -> None:
-        """Put one arrival into the folder and into the manifest."""
-        frame = arrival.frame
-        name = self._pattern.format(frame.timestamp, frame.exposure_us) + frame.suffix
-        path = Path(frame.timestamp.strftime(self._settings.folders), name)
-        kind = arrival.node if arrival.node != "file" else self._settings.writer
-        if kind == "mixed":
-            kind = _MIXED[self._written % len(_MIXED)]
-            self._written += 1
-        if kind != "nothing":
-            write_file(self._settings.out / path, frame.data, kind, self._clock, self._pause_s)
-        row = {
-            "bracket": frame.bracket,
-            "slot": frame.slot.isoformat(),
-            "timestamp": frame.timestamp.isoformat(),
-            "exposure_us": frame.exposure_us,
-            "path": path.as_posix(),
-            "fault": arrival.fault,
-            "writer": kind,
-            "size": len(frame.data),
-        }
-        self._manifest.write(json.dumps(row) + "\n")
-        self._manifest.flush()
+    def write(self, frame: Frame) -> None:
+        """Put one frame into the folder."""
+        name = self._pattern.format(frame.taken, frame.exposure_us) + frame.suffix
+        path = self._settings.out / frame.taken.strftime(self._settings.folders) / name
+        write_file(path, frame.data, next(self._kinds), self._clock, self._pause_s)
 
 
 def write_file(path: Path, data: bytes, kind: str, clock: Clock, pause_s: float) -> None:
@@ -346,18 +293,13 @@ def write_file(path: Path, data: bytes, kind: str, clock: Clock, pause_s: float)
     ----------
     path : Path
     data : bytes
-    kind : {"plain", "chunked", "rename", "fifo"}
-        In one go; slowly in place, as over a thin line; under another name first; or not a file
-        but a named pipe, which blocks whoever opens it.
+    kind : {"plain", "chunked", "rename"}
+        In one go; slowly in place, as over a thin line; or under another name first.
     clock : Clock
     pause_s : float
         For chunked: real seconds between two pieces.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "fifo":
-        path.unlink(missing_ok=True)
-        os.mkfifo(path)
-        return
     target = path.with_name(path.name + ".part") if kind == "rename" else path
     step = max(1, -(-len(data) // _PIECES)) if kind == "chunked" else max(1, len(data))
     with target.open("wb", buffering=0) as file:

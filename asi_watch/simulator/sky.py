@@ -28,13 +28,6 @@ _SUN_PEAK = 6.0e4
 # Half the sun's apparent diameter, widened by the blur of a small lens.
 _SUN_RADIUS_DEG = 0.30
 _AUREOLE_DEG = 14.0
-# Where on the line from the sun (1) through the centre (0) a ghost lies, its radius in shares of
-# the image circle, and its radiance (BGR) under a free sun.
-_GHOSTS = (
-    (-0.55, 0.050, (0.055, 0.085, 0.040)),
-    (-0.30, 0.022, (0.030, 0.060, 0.110)),
-    (0.38, 0.030, (0.100, 0.060, 0.035)),
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,6 @@ class Sky:
             raise ValueError(f"size of a sky is {_SMALLEST}…{_LARGEST} pixels, not {size}")
         self.size, self.start = size, start
         rng = np.random.default_rng(seed)
-        self._lens = Lens(size)
         # Clouds are soft: half the resolution is enough, and four times as fast.
         self._coarse = Lens(size if size <= 256 else math.ceil(size / 2))
         tile_size = 768 if size > 256 else 384
@@ -93,11 +85,11 @@ class Sky:
         Parameters
         ----------
         t_seconds : float
-            Time since `start`.
+            Since `start`.
         """
         key = self._keyframe(math.floor(t_seconds / _KEYFRAME_S))
-        coarse = self._carried(key.clouds, t_seconds - key.number * _KEYFRAME_S)
-        clouds = self._enlarged(coarse)
+        moved = self._carried(key.clouds, t_seconds - key.number * _KEYFRAME_S)
+        clouds = self._enlarged(moved)
         scene = np.empty_like(key.clear)
         for top in range(0, self.size, _BAND):
             rows = slice(top, top + _BAND)
@@ -108,9 +100,6 @@ class Sky:
             cv2.add(part, self._foreground[rows], dst=part)
             # Cubic interpolation may swing below zero beside a bright edge.
             np.maximum(part, _DARKEST, out=scene[rows])
-        x, y = self._coarse.pixel_of(key.sun)
-        share = float(coarse[round(y), round(x), 0])
-        add_flare(scene, self._lens, key.sun, min(max(share, 0.0), 1.0))
         return scene
 
     def _keyframe(self, number: int) -> _Keyframe:
@@ -123,7 +112,7 @@ class Sky:
             ambient = ambient * np.float32(0.75) + np.float32(0.12)
             clouds = self._clouds.render(t, sun, ambient)
             clear = self._enlarged(coarse)
-            _add_sun(clear, self._lens, sun)
+            _add_sun(clear, Lens(self.size), sun)
             self._key = _Keyframe(number, sun, clear, clouds)
         return self._key
 
@@ -175,14 +164,15 @@ def _clear_sky(lens: Lens, sun: Sun) -> Floats:
 def _add_sun(image: Floats, lens: Lens, sun: Sun) -> None:
     """Add the sun's disc and its aureole to a radiance image, in place.
 
-    The aureole falls as a power of the angle, as measured circumsolar profiles do beyond the disc,
-    and is faded out at `_AUREOLE_DEG`.
+    The aureole falls as a power of the angle, as measured circumsolar profiles do, and ends at
+    `_AUREOLE_DEG`.
     """
     x, y = lens.pixel_of(sun)
     # Near the horizon the fisheye draws the aureole wider along the azimuth.
     reach = math.ceil(math.radians(_AUREOLE_DEG) / (math.pi / 2) * lens.radius * 1.6) + 2
-    rows, cols = _window(int(y), reach, lens.size), _window(int(x), reach, lens.size)
-    chi = np.degrees(lens.angle_to(sun, rows, cols))
+    rows, cols = (slice(max(0, int(v) - reach), min(lens.size, int(v) + reach + 1)) for v in (y, x))
+    cosine = Lens(lens.size, rows.start, rows.stop).cos_to(sun)[:, cols]
+    chi = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     fade = np.clip(1 - chi / np.float32(_AUREOLE_DEG), 0, 1) ** 2
     aureole = np.float32(60) * (np.maximum(chi, _SUN_RADIUS_DEG) / np.float32(0.6)) ** -1.5 * fade
     # A pixel is a fraction of a degree: the disc's edge is as soft as one pixel at least.
@@ -190,38 +180,3 @@ def _add_sun(image: Floats, lens: Lens, sun: Sun) -> None:
     edge = np.clip((chi - _SUN_RADIUS_DEG) / (soft / 4), -50, 50)
     disc = np.float32(_SUN_PEAK) / (1 + np.exp(edge))
     image[rows, cols] += (aureole + disc)[..., np.newaxis] * sun.light
-
-
-def add_flare(scene: Floats, lens: Lens, sun: Sun, share: float) -> None:
-    """Add the sun's ghosts to a radiance image, in place; `share` of the sun is not behind clouds.
-
-    Parameters
-    ----------
-    scene : ndarray, shape (H, W, 3), float32, BGR
-    lens : Lens
-        Of the image's size.
-    sun : Sun
-    share : float
-        0…1.
-    """
-    x, y = lens.pixel_of(sun)
-    for place, radius, colour in _GHOSTS:
-        at = lens.centre + place * (x - lens.centre), lens.centre + place * (y - lens.centre)
-        light = np.array(colour, np.float32) * np.float32(share)
-        _add_disc(scene, at, radius * lens.radius, light)
-
-
-def _add_disc(scene: Floats, at: tuple[float, float], radius: float, colour: Floats) -> None:
-    """Add a soft disc that is a little brighter at its rim."""
-    reach = math.ceil(radius * 1.3) + 1
-    cols, rows = (_window(int(v), reach, len(scene)) for v in at)
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, np.newaxis] - np.float32(at[1])
-    x = np.arange(cols.start, cols.stop, dtype=np.float32)[np.newaxis, :] - np.float32(at[0])
-    away = np.hypot(x, y) / np.float32(radius)
-    body = np.clip((np.float32(1.12) - away) / np.float32(0.24), 0, 1)
-    body *= np.float32(0.6) + np.float32(0.4) * np.minimum(away, 1) ** 3
-    scene[rows, cols] += body[..., np.newaxis] * colour
-
-
-def _window(middle: int, reach: int, size: int) -> slice:
-    return slice(max(0, middle - reach), min(size, middle + reach + 1))

@@ -1,4 +1,4 @@
-"""What stands around the camera: trees, buildings, a mast, and the rim of the lens."""
+"""What stands around the camera: trees, buildings, and the rim of the lens."""
 
 import math
 
@@ -17,21 +17,17 @@ WALL_GREY = np.array([0.060, 0.066, 0.072], np.float32)
 
 
 def draw_surroundings(size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw the surroundings.
+    """Draw the surroundings: openness and foreground, each (size, size, 3), float32, BGR.
+
+    Openness is what reaches a pixel of the sky's light: `BRIGHTNESS` at the zenith, less towards
+    the rim (vignetting), 0 behind obstacles and outside the circle. Foreground is the radiance of
+    obstacles and surround, to be added.
 
     Parameters
     ----------
     size : int
-        Width and height of the image in pixels.
+        Pixels along a side.
     rng : numpy.random.Generator
-
-    Returns
-    -------
-    openness : ndarray, shape (H, W, 3), float32
-        What reaches each pixel of the sky's light: `BRIGHTNESS` at the zenith, less towards the rim
-        (vignetting), 0 behind obstacles and outside the circle.
-    foreground : ndarray, shape (H, W, 3), float32, BGR
-        Radiance of the obstacles and of the surround, to be added.
     """
     skylines = _tree_line(rng), _buildings(rng)
     leaves = _speckle(rng, size)
@@ -54,19 +50,15 @@ def _draw_band(
     elevation = np.float32(90) - np.degrees(lens.zenith)
     turn = lens.azimuth * np.float32(SKYLINE_STEPS / (2 * math.pi))
     pixel_deg = 90 / lens.radius
-    walls = _at(roofs, turn)
-    mast = _mast(lens, elevation, pixel_deg)
     tree_cover = _cover(_at(tree_line, turn) - elevation, pixel_deg)
-    wall_cover = _cover(walls - elevation, pixel_deg)
+    wall_cover = _cover(_at(roofs, turn) - elevation, pixel_deg)
     inside = np.clip((1 - lens.reach) * np.float32(lens.radius / 1.5), 0, 1)
     vignette = inside * (1 - np.float32(0.28) * lens.reach**2.5)
-    sky = (1 - tree_cover) * (1 - wall_cover) * (1 - mast)
+    sky = (1 - tree_cover) * (1 - wall_cover)
     openness = cv2.merge([vignette * sky] * 3)
     leaves = TREE_GREEN * speckle[..., np.newaxis]
     objects = leaves * (tree_cover * (1 - wall_cover))[..., np.newaxis]
-    objects += wall_cover[..., np.newaxis] * _facade(turn, elevation, walls)
-    objects *= (1 - mast)[..., np.newaxis]
-    objects += mast[..., np.newaxis] * np.float32(0.06)
+    objects += wall_cover[..., np.newaxis] * WALL_GREY
     foreground = objects * vignette[..., np.newaxis]
     # The lens barrel is not quite black: a faint ring, then darkness.
     outside = np.maximum(lens.reach - 1, 0)
@@ -120,30 +112,6 @@ def _buildings(rng: np.random.Generator) -> Floats:
             roofs[span] = np.maximum(roofs[span], height + pitched)
             at += width * 1.05
     return roofs
-
-
-def _facade(turn: Floats, elevation: Floats, roof: Floats) -> Floats:
-    """Colour of the walls: rows of darker windows below the roof."""
-    column = np.mod(turn / np.float32(SKYLINE_STEPS / 360 * 0.9), 1)
-    row = np.mod((roof - elevation) / np.float32(1.1), 1)
-    below = roof - elevation > 0.9
-    window = (column > 0.3) & (column < 0.7) & (row > 0.35) & (row < 0.8) & below
-    shade = np.where(window, np.float32(0.6), np.float32(1.0))
-    return np.asarray(WALL_GREY * shade[..., np.newaxis], np.float32)
-
-
-def _mast(lens: Lens, elevation: Floats, pixel_deg: float) -> Floats:
-    """A lattice mast with a cross-arm and an anemometer, share of each pixel covered."""
-    azimuth = np.float32(math.radians(262))
-    turn = np.float32(2 * math.pi)
-    away = np.degrees(np.mod(lens.azimuth - azimuth + turn / 2, turn) - turn / 2)
-    # Across the line of sight, so that the mast is equally thick at every elevation.
-    across = np.abs(away) * np.sin(lens.zenith)
-    half = np.float32(0.16) + np.float32(0.006) * (34 - elevation)
-    pole = _cover(half - across, pixel_deg) * (elevation < 34) * (elevation > 0)
-    arm = _cover(np.float32(0.22) - np.abs(elevation - 27), pixel_deg) * (across < 3.2)
-    cup = _cover(np.float32(0.55) - np.hypot(across - 3.2, elevation - 27.6), pixel_deg)
-    return np.asarray(np.maximum(np.maximum(pole, arm), cup), np.float32)
 
 
 def _speckle(rng: np.random.Generator, size: int) -> Floats:

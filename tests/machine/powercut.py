@@ -29,7 +29,6 @@ START = datetime(2026, 6, 21, 0, 0)
 DISK_BYTES = 1 << 30
 PATIENCE = 180.0
 WORK_SECONDS = 10.0
-FAULTS = "late:0.1,duplicate:0.1,completed-later:0.1,truncated:0.05,missing:0.05"
 _PUBLISHED = re.compile(
     r'msg="bracket published".*? slot=(\S+)(?:.*? revision=(\d+))?.*? latency=(\S+)'
 )
@@ -161,11 +160,9 @@ class PowerCuts:
         )
         begin = START + timedelta(hours=number)
         machine.start(
-            "camera", machine.python_path, "-m", "asi_watch", "simulate",
-            f"--out={self._place.watch}", "--brackets=0", "--speed=25",
-            f"--size={SIZE}", f"--seed={self._seed + number}",
-            f"--start={begin:%Y-%m-%d %H:%M:%S}", "--writer=mixed", f"--faults={FAULTS}",
-            f"--exposures={','.join(str(e) for e in EXPOSURES)}",
+            "camera", machine.python_path, "-m", "tests.machine.faulty_camera",
+            str(self._place.watch), str(self._seed + number), begin.isoformat(), str(SIZE),
+            ",".join(str(e) for e in EXPOSURES),
         )  # fmt: skip
         writers = ["tests.machine.writers", str(self._place.writers), str(10_000 * number)]
         machine.start("writers", machine.python_path, "-m", *writers)

@@ -41,7 +41,6 @@ def test_a_replay_takes_the_whole_archive(tmp_path: Path) -> None:
     [
         (["--exposures", "80,fast"], "'fast' is no whole number"),
         (["--interval", "30"], "no unit"),
-        (["--faults", "gremlins"], "gremlins"),
         (["--writer", "pencil"], "pencil"),
         (["--size", "10"], "size of a sky is 32"),
         (["--pattern", "{timestamp:%Y}"], "timestamp"),
