@@ -26,8 +26,6 @@ class BufferPool:
     """
 
     def __init__(self, max_idle_bytes: int) -> None:
-        if max_idle_bytes < 0:
-            raise ValueError(f"max_idle_bytes must not be negative; got {max_idle_bytes}")
         self._max_idle_bytes = max_idle_bytes
         self._idle: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
@@ -61,12 +59,12 @@ class BufferPool:
                 self.give(buffer)
 
     def give(self, array: NDArray[np.generic]) -> None:
-        """Take back the memory behind `array`, which the caller must not use any more.
+        """Take back the memory behind a buffer from `take` or an image in one; nothing else.
 
         Parameters
         ----------
         array : ndarray
-            A buffer from `take`, or an image decoded into one. Anything else is ignored.
+            Which nobody uses any more.
         """
         owner: object = array
         while isinstance(owner, np.ndarray) and owner.base is not None:

@@ -8,10 +8,7 @@ _ADDRESS = re.compile(r"<[^<>]*? at 0x[0-9a-fA-F]+>|\b0x[0-9a-fA-F]{6,}")
 
 
 def without_addresses(text: str) -> str:
-    """Return a text without addresses in memory, by which libraries name their objects.
-
-    They differ from run to run, and so would products and rows.
-    """
+    """Replace addresses in memory, which libraries write and which differ from run to run."""
     return _ADDRESS.sub("…", text)
 
 
@@ -33,11 +30,9 @@ class ImageError(AsiWatchError, ValueError):
     """
 
     def __init__(self, path: str, reason: str, *, may_recover: bool = False) -> None:
-        reason = without_addresses(reason)
-        super().__init__(f"{shown(path)}: {reason}")
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, without_addresses(reason)
         self.may_recover = may_recover
+        super().__init__(f"{shown(path)}: {self.reason}")
 
 
 class ResponseFileError(AsiWatchError, ValueError):

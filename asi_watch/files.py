@@ -14,7 +14,6 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_SLICE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,12 @@ def shown(path: str | os.PathLike[str]) -> str:
         Undecodable bytes, control characters and what turns the direction of text are escaped.
     """
     text = os.fspath(path)
-    return text if text.isprintable() else "".join(map(_printable, text))
-
-
-def _printable(char: str) -> str:
-    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
 
 
 def counted(number: int, what: str) -> str:
@@ -82,20 +82,16 @@ def open_regular(
 ) -> tuple[int, os.stat_result]:
     """Open a regular file for reading so that nothing at that path can block the caller.
 
-    The kind is judged twice: by `lstat`, so that devices are never opened (opening some has
-    effects), and by `fstat`, because the name may have changed hands in between.
+    Gives a descriptor, which the caller closes, and its status. The kind is judged twice: by
+    `lstat`, so that devices are never opened (opening some has effects), and by `fstat`, because
+    another file may have taken the name in between.
 
     Parameters
     ----------
     path : path-like
-        The file; a symbolic link as its last component is refused.
+        A symbolic link as its last component is refused.
     dir_fd : int, optional
         Descriptor of an open folder that a relative path starts from.
-
-    Returns
-    -------
-    (int, os.stat_result)
-        An open descriptor, which the caller closes, and what it stands for.
     """
     _require_regular(os.lstat(path, dir_fd=dir_fd))
     # O_NONBLOCK: a FIFO that took the file's place must not stop us.
@@ -120,7 +116,7 @@ def fsync_folder(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such thing for folders; EBADF: opened to pass through.
+        # Some network file systems cannot; EBADF: opened only to pass through.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
             raise
 
@@ -146,8 +142,6 @@ def _require_regular(status: os.stat_result) -> None:
     raise NotRegularFileError(f"is {kind}, not a regular file")
 
 
-# --- folders --------------------------------------------------------------------------------------
-
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40
 
@@ -159,10 +153,9 @@ class FolderChangedError(OSError):
 class HeldFolder:
     """A folder opened once, under which everything is reached through open descriptors.
 
-    Whoever can write to the folders above may replace it by a link at any time. What is done
-    through this class stays inside the folder that was opened, and is refused as soon as the
-    path leads to another one. On the way to the folder only links of root and of this process's
-    user are followed; below it, none.
+    Whoever can write to the folders above may replace it by a link at any time: then everything
+    is refused. On the way to the folder only links of root and of this process's user are
+    followed; below it, none.
 
     Parameters
     ----------
@@ -190,11 +183,7 @@ class HeldFolder:
 
     @contextlib.contextmanager
     def folder(
-        self,
-        below: str | os.PathLike[str] = ".",
-        *,
-        create_mode: int | None = None,
-        durable: bool = False,
+        self, below: str | os.PathLike[str] = ".", *, create_mode: int | None = None
     ) -> Iterator[int]:
         """Give an open descriptor of a folder below, for the ``dir_fd`` of functions of `os`.
 
@@ -205,15 +194,16 @@ class HeldFolder:
         below : path-like
             Relative to this folder, without ``..``; no part of it may be a link.
         create_mode : int, optional
-            Permissions of folders that are made if missing. Default: none are.
-        durable : bool
-            Force the entries of the folders on the way to the disk.
+            Permissions of folders that are made, durably, if missing. Default: none are.
         """
+        path = PurePath(below)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{shown(path)} is not a path below the folder")
         self.check()
         descriptor = os.dup(self._descriptor)
         try:
-            for part in _parts(below):
-                inner = _open_or_make(descriptor, part, create_mode, durable=durable)
+            for part in path.parts:
+                inner = _open_or_make(descriptor, part, create_mode)
                 os.close(descriptor)
                 descriptor = inner
             yield descriptor
@@ -231,17 +221,6 @@ class HeldFolder:
         with self.folder(where.parent) as folder:
             return open_regular(where.name, dir_fd=folder)
 
-    def unlink(self, below: str | os.PathLike[str]) -> None:
-        """Remove a file, or a link itself, below.
-
-        Parameters
-        ----------
-        below : path-like
-        """
-        where = PurePath(below)
-        with self.folder(where.parent) as folder:
-            os.unlink(where.name, dir_fd=folder)
-
     def close(self) -> None:
         """Let go of the folder; the object must not be used any more."""
         os.close(self._descriptor)
@@ -255,13 +234,6 @@ class HeldFolder:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
-
-
-def _parts(below: str | os.PathLike[str]) -> tuple[str, ...]:
-    path = PurePath(below)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{shown(path)} is not a path below the folder")
-    return path.parts
 
 
 def _open_root(path: Path, create_mode: int | None) -> int:
@@ -279,7 +251,7 @@ def _open_root(path: Path, create_mode: int | None) -> int:
                 pending.extend(reversed(PurePath(target).parts))
                 continue
             # An absolute link begins with the part "/", which opens the root again.
-            inner = _open_or_make(descriptor, part, create_mode, durable=True)
+            inner = _open_or_make(descriptor, part, create_mode)
             os.close(descriptor)
             descriptor = inner
         return os.open(".", _FOLDER, dir_fd=descriptor)
@@ -305,7 +277,7 @@ def _trusted_link(folder: int, name: str, path: Path) -> str | None:
         os.close(link)
 
 
-def _open_or_make(parent: int, name: str, mode: int | None, *, durable: bool) -> int:
+def _open_or_make(parent: int, name: str, mode: int | None) -> int:
     try:
         return _open_folder(parent, name)
     except FileNotFoundError:
@@ -322,8 +294,7 @@ def _open_or_make(parent: int, name: str, mode: int | None, *, durable: bool) ->
             # Whatever the umask; a file system with permissions of its own keeps those.
             with contextlib.suppress(PermissionError):
                 os.fchmod(descriptor, mode)
-        if durable:
-            fsync_folder(parent)
+        fsync_folder(parent)
     except OSError:
         os.close(descriptor)
         raise
@@ -358,42 +329,29 @@ def folder_fault(folder: Path) -> str:
 def answered(seconds: float, *calls: Callable[[], _T]) -> list[_T | None]:
     """Make calls that a dead network share may hold up for ever, and wait only so long.
 
-    On a share mounted "hard" a call returns when the server does. It cannot be broken off: its
-    thread stays behind, and ends with the process at the latest.
+    Gives what each returned, None where it did not answer in time or raised OSError. On a share
+    mounted "hard" a call returns when the server does: its thread stays behind until then.
 
     Parameters
     ----------
     seconds : float
-        How long all of them may take together; they are made side by side. Time in which this
-        process was kept from running does not count.
+        How long all of them may take together; they are made side by side.
     *calls : callable
         Without arguments; must not raise anything but OSError.
-
-    Returns
-    -------
-    list
-        What each returned; None where it did not answer in time, or raised OSError.
     """
     answers: list[_T | None] = [None] * len(calls)
-    done = threading.Semaphore(0)
 
     def ask(number: int, call: Callable[[], _T]) -> None:
-        try:
+        with contextlib.suppress(OSError):
             answers[number] = call()
-        except OSError:
-            pass  # None, then
-        finally:
-            done.release()
 
-    for number, call in enumerate(calls):
-        threading.Thread(target=ask, args=(number, call), name="question", daemon=True).start()
-    left = seconds
-    for _ in calls:
-        came = False
-        while not came and left > 0:
-            began = time.monotonic()
-            came = done.acquire(timeout=min(left, _SLICE))
-            # Who was stopped meanwhile finds the wait over, and nobody had time to answer.
-            left -= min(time.monotonic() - began, _SLICE)
-    # A late answer must not change what the caller holds.
-    return answers.copy()
+    threads = [
+        threading.Thread(target=ask, args=one, name="question", daemon=True)
+        for one in enumerate(calls)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return answers.copy()  # a late answer must not change what the caller holds

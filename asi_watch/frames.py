@@ -16,9 +16,7 @@ from asi_watch.files import counted, shown
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, Merge, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.weighted_merge import WeightedMerge
-from asi_watch.images import Frame, ImageLimits, read_image
-
-__all__ = ["BandedMerge", "Frames"]
+from asi_watch.images import Frame, read_image
 
 
 class Frames:
@@ -35,9 +33,8 @@ class Frames:
     """
 
     def __init__(self, root: str, buffers: BufferPool | None = None) -> None:
+        self.buffers = buffers or BufferPool(0)
         self._root = root
-        self._buffers = buffers or BufferPool(0)
-        self._limits = ImageLimits()
         self._held: dict[str, tuple[tuple[int, int], NDArray[np.uint8]]] = {}
         self._orientations: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -50,20 +47,14 @@ class Frames:
             return sum(pixels.nbytes for _, pixels in self._held.values())
 
     def read(self, path: str) -> Frame:
-        """Decode a file strictly; its pixels are the caller's until `hold` or `give_back`.
+        """Decode a file strictly, or raise ImageError; its pixels are the caller's until `hold`.
 
         Parameters
         ----------
         path : str
             Relative to the root.
-
-        Raises
-        ------
-        ImageError
-            If it cannot be used.
         """
-        name = f"{self._root}/{path}"
-        return read_image(name, limits=self._limits, allocate=self._buffers.take)
+        return read_image(f"{self._root}/{path}", allocate=self.buffers.take)
 
     def hold(self, exposure: Exposure, frame: Frame) -> bool:
         """Keep the pixels of an exposure; False once the frames are dropped: they stay yours.
@@ -77,25 +68,21 @@ class Frames:
         with self._lock:
             if self._dropped:
                 return False
-            before = self._held.get(exposure.path)
+            _, before = self._held.get(exposure.path, (None, None))
             self._held[exposure.path] = exposure.signature, frame.pixels
             self._orientations[exposure.path] = frame.orientation
         if before is not None:
-            self.give_back(before[1])
+            self.buffers.give(before)
         return True
 
     def get(self, exposure: Exposure) -> NDArray[np.uint8]:
         """Return the pixels of an exposure, and keep them.
 
+        ImageError if the file cannot be used, or is not the one whose signature `exposure` has.
+
         Parameters
         ----------
         exposure : Exposure
-            With the signature under which its file was read.
-
-        Raises
-        ------
-        ImageError
-            If the file cannot be used, or is not the one that `exposure` was.
         """
         with self._lock:
             signature, pixels = self._held.get(exposure.path, (None, None))
@@ -103,24 +90,17 @@ class Frames:
             return pixels
         frame = self.read(exposure.path)
         if (frame.signature.size, frame.signature.mtime_ns) != exposure.signature:
-            self.give_back(frame.pixels)
+            self.buffers.give(frame.pixels)
             raise ImageError(f"{self._root}/{exposure.path}", "has changed since it was read")
         self.hold(exposure, frame)
         return frame.pixels
 
     def get_all(self, exposures: Sequence[Exposure]) -> list[NDArray[np.uint8]]:
-        """Return the pixels of exposures, which must be of one size.
+        """Return the pixels of exposures; ImageError as `get`, BracketError if sizes differ.
 
         Parameters
         ----------
         exposures : sequence of Exposure
-
-        Raises
-        ------
-        ImageError
-            As `get`.
-        BracketError
-            If one has another size than the first.
         """
         images: list[NDArray[np.uint8]] = []
         for exposure in exposures:
@@ -156,16 +136,6 @@ class Frames:
             if one != usual
         )
 
-    def give_back(self, pixels: NDArray[np.uint8]) -> None:
-        """Take the memory of pixels back.
-
-        Parameters
-        ----------
-        pixels : ndarray
-            Which nobody uses any more.
-        """
-        self._buffers.give(pixels)
-
     def keep_only(self, paths: Collection[str]) -> None:
         """Let go of all frames but these.
 
@@ -176,18 +146,13 @@ class Frames:
         with self._lock:
             gone = [self._held.pop(path)[1] for path in list(self._held) if path not in paths]
         for pixels in gone:
-            self.give_back(pixels)
+            self.buffers.give(pixels)
 
     def drop(self) -> None:
         """Let go of all frames, and of what is still being read."""
         with self._lock:
             self._dropped = True
         self.keep_only(())
-
-    @property
-    def buffers(self) -> BufferPool:
-        """Where memory comes from."""
-        return self._buffers
 
 
 def _size(pixels: NDArray[np.uint8]) -> str:
@@ -203,8 +168,7 @@ class BandedMerge(Merge):
     Parameters
     ----------
     settings, log_response, shape, threads
-        As for `asi_watch.hdr.merging.open_merge`, with a weighted algorithm: each pixel is merged
-        by itself.
+        As for `asi_watch.hdr.merging.open_merge`, with a weighted algorithm.
     frames : Frames
         Where the exposures are read from; none is held there.
     exposures : sequence of Exposure
@@ -287,8 +251,7 @@ class BandedMerge(Merge):
                 merge.add(pixels[rows].copy(), exposure.exposure_us)
             merge.use_findings(found)
             yield rows, merge
-            # Whoever asked lets go of it too: two bands at once would be twice the memory.
-            del merge
+            del merge  # the caller does so too: two bands at once would be twice the memory
 
     def _read(self, exposures: Sequence[Exposure]) -> Iterator[Pixels]:
         for exposure in exposures:

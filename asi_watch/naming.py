@@ -12,49 +12,40 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
+from string import Formatter
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
 ExposureUnit: TypeAlias = Literal["us", "ms", "s"]
 
 MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = {"us": 1, "ms": 1_000, "s": 1_000_000}
-PRODUCT_SUFFIX: Final = "_hdr"
-"""What the stem of every product ends in, and the stem of no exposure may end in."""
-EARLIEST_YEAR, LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
-
-_MAX_EXPOSURE_DIGITS: Final = 10
+_PRODUCT_SUFFIX: Final = "_hdr"  # of every product's stem, and of no exposure's
+_EARLIEST_YEAR, _LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
 _DIRECTIVES: Final[Mapping[str, str]] = {
     letter: f"(?P<{letter}>[0-9]{{{count}}})"
     for letter, count in zip("YymdjHMSf", (4, 2, 2, 2, 3, 2, 2, 2, "1,6"), strict=True)
 }
-_EXAMPLE: Final = "'{timestamp:%Y%m%d%H%M%S}_{exposure}'"
+_COMPLETE: Final = "a complete template is '{timestamp:%Y%m%d%H%M%S}_{exposure}'"
 _NUMBER_AT_END = re.compile(r"_([0-9]{1,10})$")
 
 
 class ParsedName(NamedTuple):
     """What a file name says about its exposure."""
 
-    timestamp: datetime
-    """On the camera's own clock, without a time zone."""
-    exposure_us: float
-    """Exposure time in µs, greater than zero."""
+    timestamp: datetime  # on the camera's own clock, without a time zone
+    exposure_us: float  # greater than zero
 
 
 class TemplateError(ValueError):
-    """A file name template that cannot be used.
+    """A file name template that cannot be used: the template, what is wrong, what would be right.
 
     Parameters
     ----------
-    template : str
-    position : int
-        Of the fault in it, counted from 1.
-    reason : str
-        What is wrong, and what would be right.
+    template, reason : str
     """
 
-    def __init__(self, template: str, position: int, reason: str) -> None:
-        super().__init__(f"{template!r}, character {position}: {reason}")
-        self.template, self.position, self.reason = template, position, reason
+    def __init__(self, template: str, reason: str) -> None:
+        super().__init__(f"{template!r}: {reason}")
 
 
 class _Part(NamedTuple):
@@ -62,8 +53,6 @@ class _Part(NamedTuple):
 
     kind: Literal["text", "directive", "exposure"]
     text: str
-    position: int
-    """Counted from 1."""
 
 
 class NamePattern:
@@ -94,25 +83,24 @@ class NamePattern:
         *,
         labels_only: bool = False,
     ) -> None:
-        self.template = template
-        self.unit = unit
-        self.labels = dict(labels or {})
-        self.timezone = parse_timezone(timezone) if isinstance(timezone, str) else timezone
         if unit not in MICROSECONDS_PER_UNIT:
             raise ValueError(f"exposure unit {unit!r}: it must be one of us, ms, s")
+        self.template, self.unit, self.labels = template, unit, dict(labels or {})
+        self.timezone = parse_timezone(timezone) if isinstance(timezone, str) else timezone
         self._unit_us = MICROSECONDS_PER_UNIT[unit]
         self._label_us = {text: self._checked_label(text) for text in self.labels}
         self._parts = _parse_template(template)
-        self._refuse_product_names()
-        number = f"[0-9]{{1,{_MAX_EXPOSURE_DIGITS}}}"
-        # A full match tries them all: their order does not matter.
-        numbers = [] if labels_only and self.labels else [number]
-        exposure = "|".join([*map(re.escape, self.labels), *numbers])
+        kind, text = self._parts[-1]
+        tails = self.labels if kind == "exposure" else [text]
+        if any(tail.endswith(_PRODUCT_SUFFIX) for tail in tails):
+            reason = f"names ending in {_PRODUCT_SUFFIX!r} are kept for the merged products"
+            raise TemplateError(template, reason)
+        # A full match tries labels and numbers alike: their order does not matter.
+        numbers = [] if labels_only and self.labels else ["[0-9]{1,10}"]
+        exposure = f"(?P<exposure>{'|'.join([*map(re.escape, self.labels), *numbers])})"
         pieces = (
-            _DIRECTIVES[text]
-            if kind == "directive"
-            else re.escape(text) or f"(?P<exposure>{exposure})"
-            for kind, text, _ in self._parts
+            _DIRECTIVES[text] if kind == "directive" else re.escape(text) or exposure
+            for kind, text in self._parts
         )
         self._regex = re.compile("".join(pieces), re.DOTALL)
 
@@ -128,15 +116,13 @@ class NamePattern:
             With its extension; folders before it are ignored. Bytes that are not UTF-8 come as
             surrogates, as from `os.fsdecode`.
         """
-        last = name.rpartition("/")[2]
-        match = None if last.startswith(".") else self._regex.fullmatch(_stem(last))
+        match = None if is_hidden(name) else self._regex.fullmatch(_stem(name))
         if match is None:
             return None
         fields = match.groupdict()
         text = fields["exposure"]
         exposure_us = self._label_us.get(text)
         if exposure_us is None:
-            # A label may stand beside the digits, so the text is digits here.
             exposure_us = float(int(text) * self._unit_us)
         timestamp = _read_timestamp(fields)
         return ParsedName(timestamp, exposure_us) if timestamp and exposure_us > 0 else None
@@ -149,19 +135,20 @@ class NamePattern:
         Parameters
         ----------
         timestamp : datetime.datetime
-            On the camera's clock, naive. What the template has no directive for is dropped.
+            On the camera's clock, naive. Fractions of a second are dropped without ``%f``.
         exposure_us : float
-            Exposure time in µs.
         """
-        year = timestamp.year
-        if timestamp.tzinfo is not None:
-            raise ValueError("the timestamp of a name must be naive, on the camera's clock")
-        if not EARLIEST_YEAR <= year <= LATEST_YEAR:
-            raise ValueError(f"year {year} is outside {EARLIEST_YEAR}–{LATEST_YEAR}")
-        short = any(part[:2] == ("directive", "y") for part in self._parts)
-        if short and _full_year(year % 100) != year:
-            raise ValueError(f"year {year} cannot be written with two digits")
-        return self._stem_of(timestamp, self._exposure_text(exposure_us))
+        number = exposure_us / self._unit_us
+        texts = [label for label, value in self._label_us.items() if value == exposure_us]
+        texts += [str(round(number))] if math.isfinite(number) else []
+        name = self._stem_of(timestamp, texts[0]) if texts else ""
+        whole = timestamp if ("directive", "f") in self._parts else timestamp.replace(microsecond=0)
+        if self.parse(f"{name}.jpg") != (whole, exposure_us):
+            raise ValueError(
+                f"{exposure_us} µs at {timestamp} cannot be written as {self.template!r}"
+                f" in whole {self.unit}"
+            )
+        return name
 
     def shares_names_with(self, other: NamePattern) -> bool:
         """Tell whether one file name may fit both patterns.
@@ -192,7 +179,7 @@ class NamePattern:
     def _stem_of(self, timestamp: datetime, exposure: str) -> str:
         return "".join(
             timestamp.strftime(f"%{text}") if kind == "directive" else text or exposure
-            for kind, text, _ in self._parts
+            for kind, text in self._parts
         )
 
     def _checked_label(self, text: str) -> float:
@@ -203,146 +190,99 @@ class NamePattern:
             raise ValueError(f"exposure label {text!r}: its exposure must be greater than 0")
         return float(value * self._unit_us)
 
-    def _refuse_product_names(self) -> None:
-        kind, tail, position = self._parts[-1]
-        tails = list(self.labels) if kind == "exposure" else [tail if kind == "text" else ""]
-        if any(text.endswith(PRODUCT_SUFFIX) for text in tails):
-            reason = f"names ending in {PRODUCT_SUFFIX!r} are kept for the merged products"
-            raise TemplateError(self.template, position, reason)
-
-    def _exposure_text(self, exposure_us: float) -> str:
-        for label, value in self._label_us.items():
-            if value == exposure_us:
-                return label
-        if not (math.isfinite(exposure_us) and exposure_us > 0):
-            raise ValueError(f"an exposure of {exposure_us} µs cannot be")
-        number = round(exposure_us / self._unit_us)
-        text = str(number)
-        if float(number * self._unit_us) != float(exposure_us):
-            raise ValueError(f"{exposure_us} µs is no whole number of {self.unit} and no label")
-        if text in self._label_us:
-            raise ValueError(f"{exposure_us} µs would be written as the label {text!r}")
-        if len(text) > _MAX_EXPOSURE_DIGITS:
-            raise ValueError(f"{exposure_us} µs has more than {_MAX_EXPOSURE_DIGITS} digits")
-        return text
-
-
-# -- templates ------------------------------------------------------------------------------
-
 
 def _parse_template(template: str) -> list[_Part]:
     """Take a template apart, in its order; raises `TemplateError` for its first fault."""
     parts: list[_Part] = []
-    seen: set[str] = set()
-    at = 0
-    while at < len(template):
-        if template[at] == "}":
-            raise TemplateError(template, at + 1, "'}' without a '{' before it")
-        if template[at] != "{":
-            text = re.split("[{}]", template[at:], maxsplit=1)[0]
-            parts.append(_Part("text", text, at + 1))
-            at += len(text)
+    fields: list[str] = []
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise TemplateError(template, f"{error} (braces belong around fields)") from None
+    for text, field, spec, conversion in pieces:
+        parts += [_Part("text", text)] if text else []
+        if field is None:
             continue
-        end = template.find("}", at)
-        if end < 0 or "{" in template[at + 1 : end]:
-            raise TemplateError(template, at + 1, "'{' is never closed by '}'")
-        field, colon, directives = template[at + 1 : end].partition(":")
-        if field in seen:
-            raise TemplateError(template, at + 1, f"{{{field}}} is given a second time")
-        seen.add(field)
-        if field == "timestamp":
-            parts += _parse_directives(template, directives, at + 1 + len(field) + len(colon))
-        elif field == "exposure" and not colon:
-            parts.append(_Part("exposure", "", at + 1))
+        if field in fields:
+            raise TemplateError(template, f"{{{field}}} is given a second time")
+        fields.append(field)
+        if field == "timestamp" and not conversion:
+            parts += _parse_directives(template, spec or "")
+        elif field == "exposure" and not spec and not conversion:
+            parts.append(_Part("exposure", ""))
         else:
-            known = "known are {timestamp:...}, {exposure}"
-            raise TemplateError(template, at + 1, f"{template[at : end + 1]} is unknown; {known}")
-        at = end + 1
+            what = f"{{{field}:{spec}}}" if spec else f"{{{field}}}"
+            raise TemplateError(
+                template, f"{what} is unknown; known are {{timestamp:...}}, {{exposure}}"
+            )
     for field in ("timestamp", "exposure"):
-        if field not in seen:
-            reason = f"there is no {{{field}}}; a complete template is {_EXAMPLE}"
-            raise TemplateError(template, len(template) + 1, reason)
+        if field not in fields:
+            raise TemplateError(template, f"there is no {{{field}}}; {_COMPLETE}")
     _check_text(template, parts)
     return parts
 
 
-def _parse_directives(template: str, directives: str, start: int) -> list[_Part]:
+def _parse_directives(template: str, directives: str) -> list[_Part]:
     parts: list[_Part] = []
     for match in re.finditer("%(.?)|[^%]+", directives, re.DOTALL):
-        position, letter = start + match.start() + 1, match[1]
+        letter = match[1]
         if letter is None or letter == "%":
-            parts.append(_Part("text", match[0] if letter is None else "%", position))
+            parts.append(_Part("text", letter or match[0]))
             continue
         if letter not in _DIRECTIVES:
             known = " ".join(f"%{known}" for known in _DIRECTIVES)
-            raise TemplateError(template, position, f"'%{letter}' is unknown; known are {known}")
-        if any(part[:2] == ("directive", letter) for part in parts):
-            raise TemplateError(template, position, f"'%{letter}' is given a second time")
-        parts.append(_Part("directive", letter, position))
-    _check_complete(template, start, [part for part in parts if part.kind == "directive"])
-    return parts
-
-
-def _check_complete(template: str, start: int, directives: list[_Part]) -> None:
-    letters = {part.text for part in directives}
-    example = f"a complete template is {_EXAMPLE}"
+            raise TemplateError(template, f"'%{letter}' is unknown; known are {known}")
+        if ("directive", letter) in parts:
+            raise TemplateError(template, f"'%{letter}' is given a second time")
+        parts.append(_Part("directive", letter))
+    order = "".join(text for kind, text in parts if kind == "directive")
+    letters = set(order)
     if len(letters & {"Y", "y"}) != 1:
-        fault = "the timestamp needs the year, %Y or %y"
+        fault = f"the timestamp needs the year, %Y or %y; {_COMPLETE}"
     elif letters & {"m", "d", "j"} not in ({"m", "d"}, {"j"}):
-        fault = "the timestamp needs the day, %m with %d or %j alone"
+        fault = f"the timestamp needs the day, %m with %d or %j alone; {_COMPLETE}"
     elif not letters >= {"H", "M", "S"}:
-        fault = "the timestamp needs %H, %M and %S"
+        fault = f"the timestamp needs %H, %M and %S; {_COMPLETE}"
+    elif "HmS" in order:
+        fault = "'%m' is the month, and stands between hour and second; the minute is '%M'"
     else:
-        order = "".join(part.text for part in directives)
-        if "HmS" in order:
-            month = next(part for part in directives if part.text == "m")
-            reason = "'%m' is the month, and stands between hour and second; the minute is '%M'"
-            raise TemplateError(template, month.position, reason)
-        return
-    raise TemplateError(template, start + 1, f"{fault}; {example}")
+        return parts
+    raise TemplateError(template, fault)
 
 
 def _check_text(template: str, parts: list[_Part]) -> None:
     if template.startswith("."):
-        raise TemplateError(template, 1, "hidden files, which begin with a '.', are no exposures")
-    for kind, text, position in parts:
-        if kind == "text" and ("/" in text or "\0" in text):
-            reason = "a file name holds no '/'; sub-folders are found without naming them"
-            raise TemplateError(template, position, reason)
-    for (kind, text, _), (next_kind, next_text, position) in pairwise(parts):
-        digits_follow = next_kind != "text" or next_text[0].isdecimal()
-        if (kind, text) == ("directive", "f") and digits_follow:
-            # 1 to 6 digits: where they end must be plain to see.
-            raise TemplateError(template, position, "after %f there must be text that is no digit")
-        if kind == "exposure" and next_kind == "text" and next_text[0].isdecimal():
-            raise TemplateError(template, position, "after {exposure} there must be no digit")
+        raise TemplateError(template, "hidden files, which begin with a '.', are no exposures")
+    if any(kind == "text" and ("/" in text or "\0" in text) for kind, text in parts):
+        raise TemplateError(
+            template, "a file name holds no '/'; sub-folders are found without naming them"
+        )
+    for (kind, text), (next_kind, next_text) in pairwise(parts):
+        digit = next_kind == "text" and next_text[0].isdecimal()
+        # 1 to 6 digits: where they end must be plain to see.
+        if (kind, text) == ("directive", "f") and (digit or next_kind != "text"):
+            raise TemplateError(template, "after %f there must be text that is no digit")
+        if kind == "exposure" and digit:
+            raise TemplateError(template, "after {exposure} there must be no digit")
         if kind == "exposure" and (next_kind, next_text) == ("directive", "f"):
-            raise TemplateError(template, position, "between {exposure} and %f there must be text")
+            raise TemplateError(template, "between {exposure} and %f there must be text")
 
 
 def _read_timestamp(fields: Mapping[str, str]) -> datetime | None:
     """Put a date together; None when there is no such date or it is out of range."""
-    year = int(fields["Y"]) if "Y" in fields else _full_year(int(fields["y"]))
-    if not EARLIEST_YEAR <= year <= LATEST_YEAR:
-        return None
+    # Years of two digits get their century as POSIX strptime gives it.
+    short = int(fields.get("y", 0))
+    year = int(fields["Y"]) if "Y" in fields else short + (1900 if short >= 69 else 2000)
     clock = int(fields["H"]), int(fields["M"]), int(fields["S"])
     microsecond = int(fields["f"].ljust(6, "0")) if "f" in fields else 0
+    month, day = int(fields.get("m", 1)), int(fields.get("d", 1))
     try:
-        if "j" not in fields:
-            return datetime(year, int(fields["m"]), int(fields["d"]), *clock, microsecond)
-        day = int(fields["j"])
-        moment = datetime(year, 1, 1, *clock, microsecond) + timedelta(days=day - 1)
-    except ValueError:
+        moment = datetime(year, month, day, *clock, microsecond)
+        if "j" in fields:
+            moment += timedelta(days=int(fields["j"]) - 1)
+    except (ValueError, OverflowError):
         return None
-    return moment if day > 0 and moment.year == year else None
-
-
-def _full_year(two_digits: int) -> int:
-    """Give a year its century, as POSIX strptime does: 69 to 99 are the twentieth."""
-    return two_digits + (1900 if two_digits >= 69 else 2000)
-
-
-# -- time zones -----------------------------------------------------------------------------
+    return moment if moment.year == year and _EARLIEST_YEAR <= year <= _LATEST_YEAR else None
 
 
 def parse_timezone(name: str) -> tzinfo:
@@ -364,18 +304,15 @@ def parse_timezone(name: str) -> tzinfo:
         ) from error
 
 
-# -- other names ----------------------------------------------------------------------------
-
-
 def is_product_name(name: str) -> bool:
     """Tell whether a file is one of asi-watch's own products (``..._hdr.*``), never an exposure.
 
     Parameters
     ----------
     name : str
-        A file name with its extension; folders before it are ignored.
+        With its extension; folders before it are ignored.
     """
-    return _stem(name).endswith(PRODUCT_SUFFIX)
+    return _stem(name).endswith(_PRODUCT_SUFFIX)
 
 
 def is_hidden(name: str) -> bool:
@@ -384,7 +321,7 @@ def is_hidden(name: str) -> bool:
     Parameters
     ----------
     name : str
-        A file name; folders before it are ignored.
+        Folders before it are ignored.
     """
     return name.rpartition("/")[2].startswith(".")
 
@@ -415,7 +352,7 @@ def slot_stem(slot: datetime) -> str:
     slot : datetime.datetime
         The bracket's slot, on the clock of the camera's names.
     """
-    return f"{slot.year:04d}{slot:%m%d%H%M%S}{PRODUCT_SUFFIX}"
+    return f"{slot.year:04d}{slot:%m%d%H%M%S}{_PRODUCT_SUFFIX}"
 
 
 def _stem(name: str) -> str:

@@ -7,7 +7,6 @@ import os
 import stat
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,10 +15,16 @@ from asi_watch.files import FolderChangedError, HeldFolder, answered, signature
 
 def put_file(held: HeldFolder, below: str, data: bytes) -> None:
     where = Path(below)
-    with held.folder(where.parent, create_mode=0o750, durable=True) as folder:
+    with held.folder(where.parent, create_mode=0o750) as folder:
         descriptor = os.open(where.name, os.O_WRONLY | os.O_CREAT, 0o640, dir_fd=folder)
         os.write(descriptor, data)
         os.close(descriptor)
+
+
+def remove_file(held: HeldFolder, below: str) -> None:
+    where = Path(below)
+    with held.folder(where.parent) as folder:
+        os.unlink(where.name, dir_fd=folder)
 
 
 def test_files_are_made_renamed_read_and_removed_below(tmp_path: Path) -> None:
@@ -33,7 +38,7 @@ def test_files_are_made_renamed_read_and_removed_below(tmp_path: Path) -> None:
         assert os.read(descriptor, 10) == b"one"
         assert status.st_size == 3
         os.close(descriptor)
-        held.unlink("x/1.jpg")
+        remove_file(held, "x/1.jpg")
         assert list((held.path / "x").iterdir()) == [held.path / "x" / "y"]
 
 
@@ -71,15 +76,15 @@ def test_links_below_the_root_are_not_followed(tmp_path: Path) -> None:
         (held.path / "file.jpg").symlink_to(elsewhere / "1.jpg")
         for action in (
             lambda: put_file(held, "sub/2.jpg", b"x"),
-            lambda: held.unlink("sub/1.jpg"),
+            lambda: remove_file(held, "sub/1.jpg"),
             lambda: held.open_file("file.jpg"),
         ):
             with pytest.raises(OSError, match=r"Not a directory|symbolic link"):
                 action()
         for name in ("../x.jpg", "/etc/x.jpg"):
             with pytest.raises(ValueError, match="is not a path below"):
-                held.unlink(name)
-        held.unlink("file.jpg")
+                remove_file(held, name)
+        remove_file(held, "file.jpg")
     assert (elsewhere / "1.jpg").read_bytes() == b"theirs"
     assert len(list(elsewhere.iterdir())) == 1
 
@@ -114,7 +119,7 @@ def test_a_held_folder_leaves_no_descriptor_open(tmp_path: Path) -> None:
         put_file(held, "a/b/c.jpg", b"x")
         for name in ("none/x", "a/b/c.jpg/x"):
             with pytest.raises(OSError, match=r"No such|Not a"):
-                held.unlink(name)
+                remove_file(held, name)
     with pytest.raises(FileNotFoundError):
         HeldFolder(tmp_path / "none" / "out")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
@@ -142,28 +147,6 @@ def test_whoever_does_not_answer_is_not_waited_for(request: pytest.FixtureReques
     request.addfinalizer(share_returns.set)
     answers = answered(0.5, share_returns.wait, lambda: True)
     assert answers == [None, True]
-
-
-def test_time_in_which_the_process_stood_still_is_no_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waits = iter([False, False, True])
-
-    class Answers(threading.Semaphore):
-        """Each wait takes ten minutes by the clock; the third one ends with an answer."""
-
-        def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-            clock.append(clock[-1] + 600.0)
-            return next(waits)
-
-    clock = [0.0]
-    came = threading.Event()
-    threads = SimpleNamespace(Thread=threading.Thread, Semaphore=Answers)
-    monkeypatch.setattr("asi_watch.files.threading", threads)
-    monkeypatch.setattr("asi_watch.files.time", SimpleNamespace(monotonic=lambda: clock[-1]))
-    answered(1.0, came.set)
-    assert list(waits) == []
-    assert came.wait(60)
 
 
 def test_an_error_of_the_file_system_is_no_answer(tmp_path: Path) -> None:

@@ -213,60 +213,61 @@ def test_parse_is_the_inverse_of_format(
         assert pattern.parse(f"{pattern.format(moment, labelled)}.jpg") == (whole, labelled)
 
 
-@pytest.mark.parametrize(
-    ("exposure_us", "says"),
-    [(0, "cannot be"), (float("nan"), "cannot be"), (1500, "no whole number"), (11000, "label")],
-)
-def test_format_refuses_what_could_not_be_read_back(exposure_us: float, says: str) -> None:
+@pytest.mark.parametrize("exposure_us", [0, float("nan"), float("inf"), 1500, 11000, 1e14])
+def test_format_refuses_times_that_could_not_be_read_back(exposure_us: float) -> None:
     pattern = NamePattern(DEFAULT, "ms", {"11": 2})
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match="cannot be written"):
         pattern.format(datetime(2024, 6, 21), exposure_us)
 
 
-def test_format_refuses_dates_it_could_not_read_back() -> None:
-    with pytest.raises(ValueError, match="two digits"):
-        NamePattern("{timestamp:%y%j%H%M%S}_{exposure}").format(datetime(2100, 1, 1), 80)
-    with pytest.raises(ValueError, match="outside"):
-        NamePattern(DEFAULT).format(datetime(1960, 1, 1), 80)
-    with pytest.raises(ValueError, match="naive"):
-        NamePattern(DEFAULT).format(datetime(2024, 1, 1, tzinfo=UTC), 80)
+@pytest.mark.parametrize(
+    ("year", "moment"),
+    [
+        ("%y", datetime(2100, 1, 1)),
+        ("%Y", datetime(1960, 1, 1)),
+        ("%Y", datetime(2024, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_format_refuses_dates_it_could_not_read_back(year: str, moment: datetime) -> None:
+    pattern = NamePattern(f"{{timestamp:{year}%j%H%M%S}}_{{exposure}}")
+    with pytest.raises(ValueError, match="cannot be written"):
+        pattern.format(moment, 80)
 
 
 @pytest.mark.parametrize(
-    ("template", "position", "says"),
+    ("template", "says"),
     [
-        ("", 1, "no {timestamp}"),
-        ("{exposure}", 11, "no {timestamp}"),
-        ("{timestamp:%Y%m%d%H%M%S}", 25, "no {exposure}"),
-        ("{exposure}_{exposure}", 12, "second time"),
-        (DEFAULT + "{timestamp:%Y%j%H%M%S}", 36, "second time"),
-        ("{timestamp:%Y%m%d%H%M%S_{exposure}", 1, "never closed"),
-        ("a}b", 2, "without a '{'"),
-        ("ab{exposure", 3, "never closed"),
-        ("{exposure:03d}", 1, "is unknown"),
-        ("{camera}", 1, "is unknown"),
-        ("{timestamp}_{exposure}", 11, "needs the year"),
-        ("{timestamp:%Y%m%d%H%M%Q}_{exposure}", 22, "'%Q' is unknown"),
-        ("{timestamp:%Y%m%d%H%M%S%}_{exposure}", 24, "'%' is unknown"),
-        ("{timestamp:%Y%Y%m%d%H%M%S}_{exposure}", 14, "second time"),
-        ("{timestamp:%m%d%H%M%S}_{exposure}", 12, "needs the year"),
-        ("{timestamp:%Y%m%H%M%S}_{exposure}", 12, "needs the day"),
-        ("{timestamp:%Y%m%d%H%M}_{exposure}", 12, "needs %H, %M and %S"),
-        ("%Y/" + DEFAULT, 1, "no '/'"),
-        ("." + DEFAULT, 1, "hidden files"),
-        ("{timestamp:%Y%M%d%H%m%S}_{exposure}", 20, "the minute is '%M'"),
-        ("{exposure}_{timestamp:%d.%M.%y %H-%m-%S}", 35, "the minute is '%M'"),
-        ("{timestamp:%Y%j%H%M%S%f}{exposure}", 25, "after %f"),
-        ("{exposure}{timestamp:%f %Y%j%H%M%S}", 22, "between {exposure} and %f"),
-        ("{exposure}5{timestamp:%Y%j%H%M%S}", 11, "no digit"),
-        (DEFAULT + "_hdr", 36, "kept for the merged products"),
+        ("", "no {timestamp}"),
+        ("{exposure}", "no {timestamp}"),
+        ("{timestamp:%Y%m%d%H%M%S}", "no {exposure}"),
+        ("{exposure}_{exposure}", "second time"),
+        (DEFAULT + "{timestamp:%Y%j%H%M%S}", "second time"),
+        ("{timestamp:%Y%m%d%H%M%S_{exposure}", "braces"),
+        ("a}b", "braces"),
+        ("ab{exposure", "braces"),
+        ("{exposure:03d}", "is unknown"),
+        ("{camera}", "is unknown"),
+        ("{timestamp}_{exposure}", "needs the year"),
+        ("{timestamp:%Y%m%d%H%M%Q}_{exposure}", "'%Q' is unknown"),
+        ("{timestamp:%Y%m%d%H%M%S%}_{exposure}", "'%' is unknown"),
+        ("{timestamp:%Y%Y%m%d%H%M%S}_{exposure}", "second time"),
+        ("{timestamp:%m%d%H%M%S}_{exposure}", "needs the year"),
+        ("{timestamp:%Y%m%H%M%S}_{exposure}", "needs the day"),
+        ("{timestamp:%Y%m%d%H%M}_{exposure}", "needs %H, %M and %S"),
+        ("%Y/" + DEFAULT, "no '/'"),
+        ("." + DEFAULT, "hidden files"),
+        ("{timestamp:%Y%M%d%H%m%S}_{exposure}", "the minute is '%M'"),
+        ("{exposure}_{timestamp:%d.%M.%y %H-%m-%S}", "the minute is '%M'"),
+        ("{timestamp:%Y%j%H%M%S%f}{exposure}", "after %f"),
+        ("{exposure}{timestamp:%f %Y%j%H%M%S}", "between {exposure} and %f"),
+        ("{exposure}5{timestamp:%Y%j%H%M%S}", "no digit"),
+        (DEFAULT + "_hdr", "kept for the merged products"),
     ],
 )
-def test_template_faults_have_a_position(template: str, position: int, says: str) -> None:
+def test_faults_of_a_template_are_named(template: str, says: str) -> None:
     with pytest.raises(TemplateError, match=says) as caught:
         NamePattern(template)
-    assert caught.value.position == position
-    assert f"character {position}" in str(caught.value)
+    assert repr(template) in str(caught.value)
 
 
 @pytest.mark.parametrize("labels", [{"": 1}, {"a/b": 1}, {"a": 0}, {"a": float("inf")}])

@@ -15,69 +15,14 @@ import pytest
 from asi_watch.config.loading import parse_config
 from asi_watch.hdr import weighted_merge
 from asi_watch.hdr.merging import open_merge
-from asi_watch.processes import merge_threads, usable_cores
+from asi_watch.processes import merge_threads
 from asi_watch.products import ProductSpec
 from tests.hdr.brackets import curve, settings
 
-SERVICE = "/system.slice/asi-watch.service"
 
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Eight cores, and the process in the group of a service without a limit."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    (tmp_path / "own").write_text(f"0::{SERVICE}\n")
-    (tmp_path / f"groups{SERVICE}").mkdir(parents=True)
-    return tmp_path
-
-
-def limited(machine: Path, limit: str, group: str = SERVICE) -> int:
-    (machine / f"groups{group}/cpu.max").write_text(limit)
-    return usable_cores(machine / "own", machine / "groups")
-
-
-@pytest.mark.parametrize(
-    ("limit", "wanted"),
-    [
-        ("max 100000\n", 8),
-        ("50000 100000\n", 1),  # CPUQuota=50%
-        ("100000 100000\n", 1),
-        ("150000 100000\n", 2),
-        ("2000000 100000\n", 8),
-        ("", 8),
-        ("nonsense", 8),
-        ("0 100000", 8),
-        ("1 0", 8),
-    ],
-)
-def test_a_quota_counts(machine: Path, limit: str, wanted: int) -> None:
-    assert limited(machine, limit) == wanted
-
-
-def test_the_tightest_group_above_counts(machine: Path) -> None:
-    limited(machine, "400000 100000")
-    assert limited(machine, "300000 100000", "/system.slice") == 3
-    assert limited(machine, "100000 100000", "/") == 1
-
-
-def test_what_a_container_says_of_itself(machine: Path) -> None:
-    (machine / "own").write_text("0::/\n")
-    assert limited(machine, "200000 100000", "/") == 2
-
-
-def test_without_groups_the_affinity_counts(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("", "12:cpu:/x\n", "0::/../elsewhere\n", "0::/gone\n"):
-        (machine / "own").write_text(text)
-        assert usable_cores(machine / "own", machine / "groups") == 8, text
-    assert usable_cores(machine / "none", machine / "groups") == 8
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
-    assert usable_cores(machine / "none", machine / "groups") == 1
-
-
-def test_half_a_core_starts_one_thread_everywhere(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_core_starts_one_thread_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usable_cores, "__defaults__", (machine / "own", machine / "groups"))
     sizes: list[int] = []
 
     def pool(threads: int, **names: str) -> ThreadPoolExecutor:
@@ -87,7 +32,7 @@ def test_half_a_core_starts_one_thread_everywhere(
     encoding = importlib.import_module("asi_watch.products.encode")
     for module in (encoding, weighted_merge):
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
-    config = parse_config(b"cameras: {roof: {watch: a, output: b}}", "x", machine).config
+    config = parse_config(b"cameras: {roof: {watch: a, output: b}}", "x", tmp_path).config
 
     def threads() -> tuple[int, list[int]]:
         sizes.clear()
@@ -96,9 +41,9 @@ def test_half_a_core_starts_one_thread_everywhere(
         encoding.encode_jpeg(ProductSpec("jpg"), merge.picture())
         return config.worker_count, list(sizes)
 
-    limited(machine, "max 100000")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     assert threads() == (8, [2, 2])
-    limited(machine, "50000 100000")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     # One thread of its own for the strips; the rest is done by the thread that asks.
     assert threads() == (1, [1])
 

@@ -286,7 +286,7 @@ class BracketMerger:
         chosen = {e.path for e in self._bracket(bracket, files, unreadable).exposures}
         for spare in (e for e in files if e.path not in chosen):
             try:
-                frames.give_back(frames.read(spare.path).pixels)
+                frames.buffers.give(frames.read(spare.path).pixels)
             except ImageError as error:
                 unreadable.append(Unusable(spare.path, error.reason))
         while True:

@@ -82,10 +82,7 @@ class OutputFolder:
         if where.is_absolute() or not where.parts or ".." in where.parts or "\0" in str(where):
             raise _refusal(self.path / where, f"is not a path below {shown(self.path)}")
         try:
-            with (
-                self._opened(mode) as held,
-                held.folder(where.parent, create_mode=mode, durable=True) as folder,
-            ):
+            with self._opened(mode) as held, held.folder(where.parent, create_mode=mode) as folder:
                 _put(folder, where.name, data, self._file_mode)
         except OSError as error:
             raise _refusal(self.path / where, _reason(error), error.errno) from error

@@ -193,12 +193,12 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             'filename: "{timestamp:%Y%m%d%H%M%Q}_{exposure}"',
-            "filename: '{timestamp:%Y%m%d%H%M%Q}_{exposure}', character 22: '%Q' is unknown; "
+            "filename: '{timestamp:%Y%m%d%H%M%Q}_{exposure}': '%Q' is unknown; "
             "known are %Y %y %m %d %j %H %M %S %f",
         ),
         (
             "exposure_labels: {x_hdr: 5}",
-            "filename: '{timestamp:%Y%m%d%H%M%S}_{exposure}', character 26: names ending in "
+            "filename: '{timestamp:%Y%m%d%H%M%S}_{exposure}': names ending in "
             "'_hdr' are kept for the merged products",
         ),
         (

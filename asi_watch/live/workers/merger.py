@@ -119,7 +119,7 @@ class Merger:
         time_and_place = (command.path, command.timestamp, command.exposure_us)
         exposure = Exposure(*time_and_place, sign.size, sign.mtime_ns, sign.inode)
         if not (command.absorb and self._held.hold(command.slot, exposure, frame)):
-            frames.give_back(frame.pixels)
+            frames.buffers.give(frame.pixels)
         return msg.ReadOk(exposure)
 
     def _no_file(self, command: msg.ReadFile, reason: str) -> msg.ReadOutcome:
