@@ -29,28 +29,24 @@ from typing import Any, Literal, TextIO
 
 LogFormat = Literal["logfmt", "json"]
 
-ROOT_LOGGER = "asi_watch"
 VALUE_LIMIT = 4096
 """Characters: enough for any path, and journald (48 KiB a line) never splits a record."""
 
-_FACTS = "asi_watch_facts"
+_ROOT_LOGGER, _FACTS = "asi_watch", "asi_watch_facts"
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_.-]")
-_SUMMARY_EVERY, _KINDS = 3600.0, 1024
+_KINDS = 1024
 _PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6}
-_log = logging.getLogger(__name__)
 
 
 def event(logger: logging.Logger, level: int, message: str, /, **facts: object) -> None:
-    """Log a sentence with its facts.
+    """Log a constant sentence with its facts.
 
     Parameters
     ----------
-    logger : logging.Logger
-        Whose event it is.
-    level : int
+    logger, level
         As in `logging`.
     message : str
-        A constant sentence: what varies belongs in the facts, so that lines can be counted.
+        What varies belongs in the facts, so that lines can be counted.
     **facts : object
         Written in the order given, as ``key=value``; None is left out.
     """
@@ -60,14 +56,13 @@ def event(logger: logging.Logger, level: int, message: str, /, **facts: object) 
 
 
 def failure(logger: logging.Logger, message: str, error: BaseException, /, **facts: object) -> None:
-    """Log an unforeseen error with its traceback, still on one line; otherwise as `event`.
+    """Log an unforeseen error with its traceback, still on one line.
 
     Parameters
     ----------
-    logger : logging.Logger
-    message : str
+    logger, message, **facts
+        As for `event`.
     error : BaseException
-    **facts : object
     """
     exc_info = (type(error), error, error.__traceback__)
     logger.error(message, exc_info=exc_info, extra={_FACTS: facts}, stacklevel=2)
@@ -79,7 +74,6 @@ class LineFormatter(logging.Formatter):
     Parameters
     ----------
     style : {"logfmt", "json"}
-        Shape of the line.
     journal : bool
         True when journald reads the line: priority first, no time of our own.
     """
@@ -89,8 +83,7 @@ class LineFormatter(logging.Formatter):
         # Imported here: only what writes a log pays for it.
         from structlog.processors import JSONRenderer, LogfmtRenderer
 
-        self._journal = journal
-        self._json = style == "json"
+        self._journal, self._json = journal, style == "json"
         self._render: Callable[..., Any] = (
             JSONRenderer(allow_nan=False) if self._json else LogfmtRenderer(bool_as_flag=False)
         )
@@ -105,7 +98,7 @@ class LineFormatter(logging.Formatter):
             # A wrong template in some package must not cost the line.
             message = f"{record.msg} {record.args}"
         head: dict[str, object] = {} if self._journal else {"time": stamp.replace("+00:00", "Z")}
-        name = record.name.removeprefix(f"{ROOT_LOGGER}.")
+        name = record.name.removeprefix(f"{_ROOT_LOGGER}.")
         head |= {"level": level, "logger": name, "msg": message}
         facts = dict(_facts_of(record))
         if record.exc_info and record.exc_info[1] is not None:
@@ -114,24 +107,20 @@ class LineFormatter(logging.Formatter):
             facts["traceback"] = self.formatException(record.exc_info)
         # A fact may not replace the head: in JSON the later of two equal keys would win.
         whole = head | {f"{k}_" if k in head else k: v for k, v in facts.items()}
-        line = self._render(
-            None,
-            "",
-            {
-                _NOT_IN_KEYS.sub("_", k) or "_": _value(v, self._json)
-                for k, v in whole.items()
-                if v is not None
-            },
-        )
+        values = {
+            _NOT_IN_KEYS.sub("_", key) or "_": _value(value, self._json)
+            for key, value in whole.items()
+            if value is not None
+        }
+        line = self._render(None, "", values)
         return f"<{_PRIORITIES.get(level, 7)}>{line}" if self._journal else str(line)
 
 
 class RepeatFilter(logging.Filter):
-    """Let `burst` records of a kind through per `window`, count the rest, and say how many.
+    """Let `burst` records of a kind through per `window` and count the rest.
 
     Records are of one kind when logger, level, message and camera are the same. The first record
-    of the next window carries ``suppressed=N``; what was suppressed of kinds that fell silent is
-    logged about once an hour, and at the end of ``with``.
+    of the next window carries ``suppressed=N``.
 
     Parameters
     ----------
@@ -149,44 +138,25 @@ class RepeatFilter(logging.Filter):
     ) -> None:
         super().__init__()
         self._burst, self._window, self._clock = burst, window.total_seconds(), clock
-        # By kind: when its window began, how many passed, how many were suppressed.
-        self._seen: dict[tuple[str, ...], tuple[float, int, int]] = {}
-        self._summary_at = clock() + _SUMMARY_EVERY
+        # By kind: when its window began, and how many records came since.
+        self._seen: dict[tuple[str, ...], tuple[float, int]] = {}
         self._lock = threading.Lock()
-
-    def __enter__(self) -> RepeatFilter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.summarize()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is to be written, after counting it."""
         now, facts = self._clock(), _facts_of(record)
-        if now >= self._summary_at or len(self._seen) >= _KINDS:
-            self._summary_at = now + _SUMMARY_EVERY
-            self.summarize()
         kind = (str(record.msg), record.name, record.levelname, str(facts.get("camera", "")))
         with self._lock:
-            began, passed, suppressed = self._seen.get(kind, (now, 0, 0))
+            if kind not in self._seen and len(self._seen) >= _KINDS:
+                self._seen.clear()
+            began, count = self._seen.get(kind, (now, 0))
+            suppressed = 0
             if now - began >= self._window:
-                began, passed = now, 0
-            passes = passed < self._burst
-            first = passes and passed == 0
-            left = 0 if first else suppressed + (not passes)
-            self._seen[kind] = (began, passed + passes, left)
-        if first and suppressed:
+                began, count, suppressed = now, 0, max(0, count - self._burst)
+            self._seen[kind] = (began, count + 1)
+        if suppressed:
             setattr(record, _FACTS, {**facts, "suppressed": suppressed})
-        return passes
-
-    def summarize(self) -> None:
-        """Log how many records were suppressed and not counted in another one, and forget them."""
-        with self._lock:
-            seen, self._seen = self._seen, {}
-        text = "records suppressed"
-        for (message, _, _, camera), (_, _, count) in seen.items():
-            if count:
-                event(_log, logging.WARNING, text, what=message, records=count, camera=camera)
+        return count < self._burst
 
 
 class _OwnHandler(logging.StreamHandler[TextIO]):
@@ -200,14 +170,13 @@ def setup_logging(
     stream: TextIO | None = None,
     journal: bool | None = None,
     repeats: RepeatFilter | None = None,
-) -> logging.Handler:
+) -> None:
     """Send every record of the process to one stream; called again, it replaces the first set-up.
 
     Parameters
     ----------
     level : int or str
-        Least level of asi-watch's own records, also by name in either case; records of other
-        packages need a warning.
+        Least level of asi-watch's own records; records of other packages need a warning.
     style : {"logfmt", "json"}
     stream : text stream or None
         None means standard error.
@@ -215,11 +184,6 @@ def setup_logging(
         Whether journald reads the stream; None means find out.
     repeats : RepeatFilter or None
         What suppresses repetitions; None writes everything.
-
-    Returns
-    -------
-    logging.Handler
-        Put on the root logger.
     """
     out = sys.stderr if stream is None else stream
     handler = _OwnHandler(out)
@@ -232,9 +196,8 @@ def setup_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger(ROOT_LOGGER).setLevel(level.upper() if isinstance(level, str) else level)
+    logging.getLogger(_ROOT_LOGGER).setLevel(level.upper() if isinstance(level, str) else level)
     logging.captureWarnings(True)
-    return handler
 
 
 def _read_by_journal(stream: TextIO) -> bool:
@@ -248,8 +211,8 @@ def _read_by_journal(stream: TextIO) -> bool:
 
 
 def _facts_of(record: logging.LogRecord) -> Mapping[str, object]:
-    facts = getattr(record, _FACTS, None)
-    return facts if isinstance(facts, Mapping) else {}
+    facts: Mapping[str, object] = getattr(record, _FACTS, {})
+    return facts
 
 
 def _value(value: object, json: bool) -> object:

@@ -225,27 +225,6 @@ def test_repetitions_are_held_back_and_counted() -> None:
     now[0] = 10.0
     event(LOG, logging.WARNING, "cannot decode", camera="roof")
     assert stream.getvalue().splitlines()[-1].endswith("camera=roof suppressed=3")
-    before = stream.getvalue()
-    held.summarize()
-    assert stream.getvalue() == before
-
-
-def test_what_was_suppressed_of_kinds_that_fell_silent_is_logged() -> None:
-    now = [0.0]
-    stream = io.StringIO()
-    with RepeatFilter(burst=1, clock=lambda: now[0]) as held:
-        setup_logging(stream=stream, journal=False, repeats=held)
-        for camera in ("a", "a", "a", "b", "b"):
-            event(LOG, logging.WARNING, "cannot decode", camera=camera)
-        now[0] = 4000.0
-        event(LOG, logging.WARNING, "another")
-        told = [line for line in stream.getvalue().splitlines() if "records suppressed" in line]
-        assert [line.split("what=")[1] for line in told] == [
-            '"cannot decode" records=2 camera=a',
-            '"cannot decode" records=1 camera=b',
-        ]
-        event(LOG, logging.WARNING, "another")
-    assert stream.getvalue().endswith("what=another records=1 camera=\n")
 
 
 def test_the_filter_remembers_a_bounded_number_of_kinds() -> None:

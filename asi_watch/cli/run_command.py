@@ -38,20 +38,18 @@ def command(config_path: str) -> None:
     # The ledger, its journal, curves: for the service and its group, as products are.
     os.umask(os.umask(0o027) | 0o027)
     config = load_config(config_path)
-    repeats = RepeatFilter(burst=60)
-    setup_logging(config.log.level, config.log.format, repeats=repeats)
+    setup_logging(config.log.level, config.log.format, repeats=RepeatFilter(burst=60))
     daemon = Daemon(Path(config_path), config, Notifier.from_environment())
     code = 0
-    with repeats:
-        try:
-            if isinstance(daemon.run(), Reload):
-                restart_process()
-        except AsiWatchError as error:
-            # The daemon has logged it.
-            code = getattr(error, "exit_code", 1)
-            if isinstance(error, StateFolderError) and isinstance(error.__cause__, PermissionError):
-                # No other start helps: the service stays down, as for a configuration refused.
-                code = 2
+    try:
+        if isinstance(daemon.run(), Reload):
+            restart_process()
+    except AsiWatchError as error:
+        # The daemon has logged it.
+        code = getattr(error, "exit_code", 1)
+        if isinstance(error, StateFolderError) and isinstance(error.__cause__, PermissionError):
+            # No other start helps: the service stays down, as for a configuration refused.
+            code = 2
     if not daemon.finished:
         # Python would wait for what worker threads hold, and libraries abort that are taken down
         # under them.

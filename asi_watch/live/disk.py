@@ -16,61 +16,21 @@ _LOOK_AGAIN = 1.0
 _PATIENCE = 5.0
 # Writing goes on only when this much more than the floor is free, so that it does not flutter.
 _RESUME_AT = 1.05
+_PAUSES = "publishing and calibrating pause"
 
 
 def free_bytes(path: Path) -> int:
-    """Return the bytes an ordinary user may still write where `path` is, or will be.
+    """Return the bytes an ordinary user may still write where `path` is, or will be; else OSError.
 
-    Raises
-    ------
-    OSError
-        If the file system does not answer.
+    Parameters
+    ----------
+    path : Path
     """
     place = path
     while not place.exists() and place != place.parent:
         place = place.parent
     status = os.statvfs(place)
     return status.f_bavail * status.f_frsize
-
-
-def wait_for_room(
-    folder: Path,
-    needed: int,
-    stopping: Callable[[], bool],
-    alive: Callable[[], object] = lambda: None,
-    free: Callable[[Path], int] = free_bytes,
-) -> bool:
-    """Wait until the daemon has room to start; False if waiting was to end before.
-
-    Parameters
-    ----------
-    folder : Path
-    needed : int
-        Bytes.
-    stopping : callable
-        Tells that waiting is to end, as for a stop.
-    alive : callable
-        Called every second meanwhile.
-    free : callable
-        Folder → free bytes; where these cannot be known there is room.
-    """
-    logged = False
-    while True:
-        try:
-            found = free(folder)
-        except OSError:
-            return True
-        if found >= needed:
-            if logged:
-                event(log, logging.WARNING, "disk has room again", folder=folder)
-            return True
-        if not logged:
-            logged = True
-            event(log, logging.ERROR, "disk full: waiting to start", folder=folder, free=found)
-        alive()
-        if stopping():
-            return False
-        time.sleep(_LOOK_AGAIN)
 
 
 class DiskGuard:
@@ -87,12 +47,18 @@ class DiskGuard:
         Where is written to.
     free : callable
         Folder → free bytes.
+    effect : str
+        What a lack of room means, for the log.
     """
 
     def __init__(
-        self, floor: int | None, folders: Iterable[Path], free: Callable[[Path], int] = free_bytes
+        self,
+        floor: int | None,
+        folders: Iterable[Path],
+        free: Callable[[Path], int] = free_bytes,
+        effect: str = _PAUSES,
     ) -> None:
-        self._floor, self._free = floor, free
+        self._floor, self._free, self._effect = floor, free, effect
         self._folders = tuple(dict.fromkeys(folders))
         self._low: dict[Path, str] = {}
         self._looks: dict[Path, threading.Thread] = {}
@@ -138,18 +104,47 @@ class DiskGuard:
             # Not answering is another fault than being full: writing will show it.
             event(log, logging.DEBUG, "free space unknown", folder=folder, reason=str(error))
             return
-        shown = {"free": _megabytes(free), "keep_free": _megabytes(floor)}
+        room = f"{free // 1_000_000}MB"
         if folder in self._low and free >= floor * _RESUME_AT:
             del self._low[folder]
-            event(log, logging.WARNING, "disk has room again", folder=folder, free=shown["free"])
+            event(log, logging.WARNING, "disk has room again", folder=folder, free=room)
         elif folder in self._low or free < floor:
             if folder not in self._low:
-                text = "disk nearly full: publishing and calibrating pause"
-                event(log, logging.ERROR, text, folder=folder, **shown)
+                text = f"disk nearly full: {self._effect}"
+                keep = f"{floor // 1_000_000}MB"
+                event(log, logging.ERROR, text, folder=folder, free=room, keep_free=keep)
             self._low[folder] = (
-                f"{shown['free']} free for {folder}, disk.keep_free is {shown['keep_free']}"
+                f"{room} free for {folder}, disk.keep_free is {floor // 1_000_000}MB"
             )
 
 
-def _megabytes(size: int) -> str:
-    return f"{size // 1_000_000}MB"
+def wait_for_room(
+    folder: Path,
+    needed: int,
+    stopping: Callable[[], bool],
+    alive: Callable[[], object] = lambda: None,
+    free: Callable[[Path], int] = free_bytes,
+) -> bool:
+    """Wait until the daemon has room to start; False if waiting was to end before.
+
+    Parameters
+    ----------
+    folder : Path
+    needed : int
+        Bytes; where the free space cannot be known there is room.
+    stopping : callable
+        Tells that waiting is to end, as for a stop.
+    alive : callable
+        Called every second meanwhile.
+    free : callable
+        Folder → free bytes.
+    """
+    guard = DiskGuard(needed, [folder], free, "waiting to start")
+    guard.look()
+    while guard.any_low():
+        alive()
+        if stopping():
+            return False
+        time.sleep(_LOOK_AGAIN)
+        guard.look()
+    return True

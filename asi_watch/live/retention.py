@@ -4,14 +4,14 @@ The ledger says what may go: exposures that were merged, as long as their produc
 file is still what the row recorded; and products that say themselves which bracket they are of.
 What was not published is never a candidate: brackets that wait, failed or were skipped, exposures
 that came too late or were left out. Everything is reached below a held folder, and no link is
-followed.
+followed. Ages count from the newest slot of a camera where the computer's clock is ahead of it: a
+clock that jumps deletes nothing, and a camera that has stopped keeps its last pictures.
 """
 
 from __future__ import annotations
 
 import errno
 import heapq
-import json
 import logging
 import os
 import re
@@ -34,11 +34,8 @@ from asi_watch.live.ledger.ledger import Ledger, LedgerError
 from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.live.messages import Signature
 from asi_watch.logs import event, failure
-from asi_watch.naming import is_product_name, slot_stem
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 from asi_watch.products.provenance import is_product_of
-
-__all__ = ["KINDS", "ClockTrust", "Kind", "Outcome", "RetentionThread", "product_fault", "retain"]
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +55,8 @@ _PAGE = 100
 _MOST_FAILURES = 20
 _FIRST_AFTER, _EVERY, _MORE_AFTER, _LOOK_EVERY, _SEARCH_EVERY = 600.0, _HOUR, 60.0, 5.0, 600.0
 _CHECKED = 50
-# Between pages: who waits for a processor while it holds the interpreter's lock makes all others
-# wait.
+# Between pages: whoever waits for a processor while it holds the interpreter's lock makes all
+# others wait.
 _BREATH = 0.1
 _DATE_FOLDER = re.compile(r"\d[\d_.\-]*")
 
@@ -73,10 +70,8 @@ class Outcome:
     files: int = 0
     size: int = 0
     failed: int = 0
-    reason: str | None = None
-    """Why the first of those that failed could not be deleted."""
-    kept: int = 0
-    """Brackets that were to go and stay, since their product is not as it was published."""
+    reason: str | None = None  # why the first of those that failed could not be deleted
+    kept: int = 0  # brackets that stay, since their product is not as it was published
     oldest: datetime | None = None
     newest: datetime | None = None
 
@@ -89,9 +84,7 @@ def retain(
     apply: bool,
     done: dict[tuple[str, Kind], datetime] | None = None,
     free: Callable[[Path], int] = free_bytes,
-    trust_clock: bool = True,
-    thorough: bool = True,
-    pause: Callable[[], bool] = lambda: False,
+    stopping: threading.Event | None = None,
 ) -> list[Outcome]:
     """Delete what has been kept long enough: all exposures first, then products, oldest slot first.
 
@@ -100,85 +93,44 @@ def retain(
     cameras : iterable of CameraConfig
         Those whose files may be deleted, if they have limits.
     ledger : Ledger
-        Only read.
+        Only read; LedgerError if that fails.
     now : float
         Unix time.
     apply : bool
         Delete; otherwise only count, to the same numbers.
     done : dict, optional
-        By camera and kind, the slot up to which nothing is left to delete; kept between runs.
+        By camera and kind, the slot up to which nothing is left to delete; kept between runs. What
+        has no entry is looked through whole.
     free : callable
         Folder → free bytes.
-    trust_clock : bool
-        False: nothing goes by its age.
-    thorough : bool
-        Look at all rows, also where `done` says that nothing is left, or the slot that it is young.
-    pause : callable
-        Called after every page of rows; True ends the run.
+    stopping : threading.Event, optional
+        Ends the run after the page of rows at hand.
 
     Returns
     -------
     list of Outcome
         One for each camera and kind that has limits.
-
-    Raises
-    ------
-    LedgerError
-        If the ledger cannot be read.
     """
-    cameras, done, freed = tuple(cameras), {} if done is None else done, dict[int, int]()
+    done, room = {} if done is None else done, dict[int, float]()
     with ExitStack() as stack:
-        # All are measured before the first is deleted: what one frees counts for all.
+        # All file systems are measured before the first file goes: cameras may share one.
         candidates = [
-            _Candidates(
-                camera,
-                kind,
-                stack,
-                now=now,
-                max_age=limits.max_age if trust_clock else None,
-                short_of=_missing(limits.keep_free, _root(camera, kind), free),
-                after=None if thorough else done.get((camera.name, kind)),
-                freed=freed,
-            )
+            _Candidates(camera, kind, ledger, now, room, free, stack)
             for kind in KINDS
-            for camera in cameras
-            if (limits := getattr(camera.retention, kind)).any
+            for camera in tuple(cameras)
+            if getattr(camera.retention, kind).any
         ]
         for kind in KINDS:
-            streams = [c.brackets(ledger, pause, thorough) for c in candidates if c.kind == kind]
-            for _, _, one, bracket in heapq.merge(*streams, key=lambda item: item[:2]):
-                one.consider(bracket, apply=apply)
+            streams = [
+                one.brackets(done.get((one.camera.name, kind)), stopping)
+                for one in candidates
+                if one.kind == kind
+            ]
+            for _, _, one, record, since in heapq.merge(*streams, key=lambda item: item[:2]):
+                one.consider(record, since, apply=apply)
     if apply:
         done |= {(c.camera.name, c.kind): c.done for c in candidates if c.done is not None}
     return [candidate.outcome for candidate in candidates]
-
-
-def _root(camera: CameraConfig, kind: Kind) -> Path:
-    return camera.watch if kind == "exposures" else camera.output
-
-
-def _missing(keep_free: int | None, folder: Path, free: Callable[[Path], int]) -> int:
-    with suppress(OSError):
-        return 0 if keep_free is None else keep_free - free(folder)
-    return 0
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file that is left of a bracket; `frees` bytes, none while another name holds the file."""
-
-    path: PurePosixPath
-    signature: Signature
-    frees: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Bracket:
-    """The files of one kind that are left of a bracket: they go together."""
-
-    record: BracketRecord
-    since: float
-    files: list[_File]
 
 
 class _Candidates:
@@ -188,58 +140,54 @@ class _Candidates:
         self,
         camera: CameraConfig,
         kind: Kind,
-        stack: ExitStack,
-        *,
+        ledger: Ledger,
         now: float,
-        max_age: timedelta | None,
-        short_of: int,
-        after: datetime | None,
-        freed: dict[int, int],
+        room: dict[int, float],
+        free: Callable[[Path], int],
+        stack: ExitStack,
     ) -> None:
         self.camera, self.kind, self.outcome = camera, kind, Outcome(camera.name, kind)
-        self.done = after
-        self._now = now
-        self._before = float("-inf") if max_age is None else now - max_age.total_seconds()
-        self._short_of = short_of
-        # Bytes freed so far, by device: cameras may share one.
-        self._freed, self._device = freed, -1
+        self.done: datetime | None = None
+        self._ledger, self._now = ledger, now
+        limits = getattr(camera.retention, kind)
+        self._before = _before(camera, ledger, now, limits.max_age)
+        self._keep_free = limits.keep_free or 0
+        self._room, self._device = room, -1
         self._held: HeldFolder | None = None
         self._unfinished = False
+        root = camera.watch if kind == "exposures" else camera.output
         with suppress(OSError):
-            self._held = HeldFolder(_root(camera, kind))
-            stack.callback(self._held.close)
+            self._held = stack.enter_context(HeldFolder(root))
             self._device = self._held.identity[0]
+            room.setdefault(self._device, free(root))
 
     @property
     def _is_short(self) -> bool:
-        return self._short_of > self._freed.get(self._device, 0)
-
-    # -- what there is --------------------------------------------------------------------------
+        return self._keep_free > self._room.get(self._device, float("inf"))
 
     def brackets(
-        self, ledger: Ledger, pause: Callable[[], bool], thorough: bool
-    ) -> Iterator[tuple[datetime, str, _Candidates, _Bracket]]:
-        """Yield brackets of which something may be left, in the order of their slots."""
-        after, name = self.done, self.camera.name
+        self, after: datetime | None, stopping: threading.Event | None
+    ) -> Iterator[tuple[datetime, str, _Candidates, BracketRecord, float]]:
+        """Yield brackets of which something may go, and since when it is kept, by their slots."""
+        name, searching = self.camera.name, after is None
+        self.done = after
         while self._held is not None and (self._is_short or self._before > float("-inf")):
             edge = None
-            if not (thorough or self._is_short):
+            if not (searching or self._is_short):
                 # Later slots are too young as well, but for clocks that were wrong.
                 edge = datetime.fromtimestamp(self._before, UTC).replace(tzinfo=None) + _NAMES_AHEAD
-            page = ledger.published(name, after=after, before=edge, limit=_PAGE)
+            page = self._ledger.published(name, after=after, before=edge, limit=_PAGE)
             for record in page:
-                after = record.slot
-                since = self._since(record)
+                after, since = record.slot, self._since(record)
                 if since is None or not (self._is_short or since < self._before):
                     self._unfinished = True
                     continue
-                if files := list(self._files(record)):
-                    yield record.slot, name, self, _Bracket(record, since, files)
+                yield record.slot, name, self, record, since
                 if self.outcome.failed >= _MOST_FAILURES:
                     return
                 if not (self._unfinished or self.outcome.failed):
                     self.done = record.slot
-            if len(page) < _PAGE or pause():
+            if len(page) < _PAGE or (stopping is not None and stopping.wait(_BREATH)):
                 return
 
     def _since(self, record: BracketRecord) -> float | None:
@@ -249,82 +197,74 @@ class _Candidates:
             times += [exposure.mtime_ns / 1e9 for exposure in record.inputs]
         return max((t for t in times if t <= self._now + _FUTURE), default=None)
 
-    def _files(self, record: BracketRecord) -> Iterator[_File]:
-        recorded: dict[str, Signature | None] = {e.path: e.signature for e in record.inputs}
-        if self.kind == "products":
-            stem = slot_stem(record.slot)
-            names = {path: PurePosixPath(path).name for path in record.products}
-            recorded = {
-                p: None for p, n in names.items() if n.startswith(stem) and is_product_name(n)
-            }
-        for path, signature in recorded.items():
-            if (status := self._status(path)) is None:
-                continue
-            found = (status.st_size, status.st_mtime_ns)
-            if signature in (None, found):
-                frees = status.st_size if status.st_nlink == 1 else 0
-                yield _File(PurePosixPath(path), found, frees)
+    def consider(self, record: BracketRecord, since: float, *, apply: bool) -> None:
+        """Delete what is left of a bracket's files, or only count them, if they are to go."""
+        if not (files := self._files(record)):
+            return
+        outcome, age, slot = self.outcome, self._now - since, record.slot
+        helps = self._is_short and any(_frees(status) for status in files.values())
+        if age < _YOUNGEST or not (since < self._before or helps):
+            self._unfinished = True
+            return
+        permitted = self._permitted(record, files)
+        gone = [path for path in permitted if not apply or self._remove(path, files[path])]
+        if not gone:
+            return
+        outcome.files += len(gone)
+        outcome.size += sum(files[path].st_size for path in gone)
+        outcome.oldest = min(outcome.oldest or slot, slot)
+        outcome.newest = max(outcome.newest or slot, slot)
+        if self._device in self._room:
+            self._room[self._device] += sum(_frees(files[path]) for path in gone)
+        if apply and age > _FOLDER_IN_USE:
+            for folder in {PurePosixPath(path).parent for path in gone}:
+                self._remove_empty_date_folders(folder, slot)
+
+    def _files(self, record: BracketRecord) -> dict[str, os.stat_result]:
+        """Those of a bracket that are there; they go together."""
+        recorded: dict[str, Signature | None] = dict.fromkeys(record.products)
+        if self.kind == "exposures":
+            recorded = {e.path: e.signature for e in record.inputs}
+        found = {path: self._status(path) for path in recorded}
+        return {
+            path: status
+            for path, status in found.items()
+            if status is not None and recorded[path] in (None, _signature(status))
+        }
 
     def _status(self, path: str) -> os.stat_result | None:
         assert self._held is not None
         where = PurePosixPath(path)
         try:
+            # Opened again for each: a folder that was moved away meanwhile is not ours any more.
             with self._held.folder(where.parent) as folder:
                 found = os.stat(where.name, dir_fd=folder, follow_symlinks=False)
         except (OSError, ValueError):
             return None
         return found if stat.S_ISREG(found.st_mode) else None
 
-    # -- deleting -------------------------------------------------------------------------------
-
-    def consider(self, bracket: _Bracket, *, apply: bool) -> None:
-        """Delete a bracket's files, or only count them, if it is to go."""
-        outcome, age = self.outcome, self._now - bracket.since
-        helps = self._is_short and any(file.frees for file in bracket.files)
-        if age < _YOUNGEST or not (bracket.since < self._before or helps):
-            self._unfinished = True
-            return
-        gone = [f for f in self._permitted(bracket) if not apply or self._remove(f)]
-        if not gone:
-            return
-        slot = bracket.record.slot
-        outcome.files += len(gone)
-        outcome.size += sum(file.signature[0] for file in gone)
-        outcome.oldest = min(outcome.oldest or slot, slot)
-        outcome.newest = max(outcome.newest or slot, slot)
-        self._freed[self._device] = self._freed.get(self._device, 0) + sum(f.frees for f in gone)
-        if apply and age > _FOLDER_IN_USE:
-            for folder in {file.path.parent for file in gone}:
-                self._remove_empty_date_folders(folder, slot)
-
-    def _permitted(self, bracket: _Bracket) -> list[_File]:
-        record = bracket.record
+    def _permitted(self, record: BracketRecord, files: Iterable[str]) -> list[str]:
         if self.kind == "products":
-            return [f for f in bracket.files if _provenance(self.camera, record, str(f.path))]
+            return [path for path in files if _provenance(self.camera, record, path)]
         if self.camera.retention.require_product and product_fault(self.camera, record):
             self.outcome.kept += 1
             return []
-        return bracket.files
+        return list(files)
 
-    def _remove(self, file: _File) -> bool:
+    def _remove(self, path: str, seen: os.stat_result) -> bool:
         if self._held is None or self.outcome.failed >= _MOST_FAILURES:
             return False
-        try:
-            # Opened again: a folder that was moved away meanwhile is not ours any more.
-            with self._held.folder(file.path.parent) as folder:
-                found = os.stat(file.path.name, dir_fd=folder, follow_symlinks=False)
-                same = (found.st_size, found.st_mtime_ns) == file.signature
-                if same and stat.S_ISREG(found.st_mode):
-                    os.unlink(file.path.name, dir_fd=folder)
-                    return True
-        except (FileNotFoundError, NotADirectoryError):
+        now = self._status(path)
+        if now is None or _signature(now) != _signature(seen):
             return False
+        try:
+            self._held.unlink(path)
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                return False
-            self.outcome.failed += 1
-            self.outcome.reason = self.outcome.reason or f"{file.path}: {error.strerror or error}"
-        return False
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                self.outcome.failed += 1
+                self.outcome.reason = self.outcome.reason or f"{path}: {error.strerror or error}"
+            return False
+        return True
 
     def _remove_empty_date_folders(self, folder: PurePosixPath, slot: datetime) -> None:
         """Remove folders that are empty and named by the date of a slot, from below.
@@ -341,6 +281,24 @@ class _Candidates:
             folder = folder.parent
 
 
+def _before(camera: CameraConfig, ledger: Ledger, now: float, max_age: timedelta | None) -> float:
+    """Unix time before which files are too old."""
+    newest = ledger.history(camera=camera.name, limit=1)
+    if max_age is None or not newest:
+        return float("-inf")
+    slot = camera.pattern.to_utc(newest[0].slot).timestamp()
+    return min(now, slot) - max_age.total_seconds()
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return status.st_size, status.st_mtime_ns
+
+
+def _frees(status: os.stat_result) -> int:
+    """Bytes that deleting frees: none while another name holds the file."""
+    return status.st_size if status.st_nlink == 1 else 0
+
+
 def _is_of_date(folder: PurePosixPath, slot: datetime) -> bool:
     """Tell whether the last names of a path are the date of a slot, or its beginning."""
     names = [*takewhile(_DATE_FOLDER.fullmatch, reversed(folder.parts))]
@@ -352,9 +310,6 @@ def _is_of_date(folder: PurePosixPath, slot: datetime) -> bool:
         for hour in hours
         for form, least in (("%Y%m%d%H", 4), ("%Y%j%H", 4), ("%y%m%d%H", 6))
     )
-
-
-# -- do products stand? -----------------------------------------------------------------------
 
 
 def product_fault(camera: CameraConfig, record: BracketRecord) -> str | None:
@@ -390,67 +345,6 @@ def _provenance(camera: CameraConfig, record: BracketRecord, path: str) -> Prove
     return found if ours else None
 
 
-# -- in the daemon ----------------------------------------------------------------------------
-
-
-class ClockTrust:
-    """Tells whether the computer's clock has run evenly of late, also over restarts.
-
-    Parameters
-    ----------
-    path : Path or None
-        Where it is remembered.
-    wall, boottime : callable
-        The two clocks, in seconds.
-    """
-
-    _JUMP = _HOUR
-    _TRUST_AFTER = _DAY
-    # A machine that was off for longer, or whose clock says so, is not believed at once.
-    _OFF_FOR = _DAY
-    _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-    def __init__(
-        self,
-        path: Path | None = None,
-        wall: Callable[[], float] = time.time,
-        boottime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
-    ) -> None:
-        self._path, self._wall, self._boottime = path, wall, boottime
-        self._difference: float | None = None
-        self._doubted_at = float("-inf")
-        self._boot = ""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            self._boot = self._BOOT_ID.read_text().strip()
-            kept = json.loads(path.read_text()) if path is not None else {}
-            if kept["boot"] == self._boot:
-                self._difference, self._doubted_at = kept["difference"], kept["doubted_at"]
-
-    def look(self, last_change: float | None) -> tuple[float, bool]:
-        """Return the Unix time, and whether it is trusted: not for a day after a jump of an hour.
-
-        Parameters
-        ----------
-        last_change : float or None
-            Unix time at which the ledger was last written; the first look after a boot compares
-            with it: a machine may have started with a clock that is years ahead.
-        """
-        now, since_boot = self._wall(), self._boottime()
-        before, self._difference = self._difference, now - since_boot
-        if before is not None:
-            jumped = abs(self._difference - before) > self._JUMP
-        else:
-            off = 0.0 if last_change is None else now - last_change
-            jumped = not -self._JUMP <= off <= self._OFF_FOR
-        if jumped:
-            self._doubted_at = since_boot
-        if self._path is not None:
-            kept = {"boot": self._boot, "difference": self._difference}
-            with suppress(OSError):
-                self._path.write_text(json.dumps(kept | {"doubted_at": self._doubted_at}))
-        return now, since_boot - self._doubted_at >= self._TRUST_AFTER
-
-
 class RetentionThread:
     """Deletes hourly, sooner when a disk is full, in bounded steps; and checks the newest products.
 
@@ -461,7 +355,8 @@ class RetentionThread:
     cameras : iterable of CameraConfig
     is_full : callable
         Tells that a disk is so full that writing pauses: then nothing waits for the hour.
-    clock : ClockTrust, optional
+    clock : callable
+        Unix time.
     """
 
     def __init__(
@@ -469,16 +364,16 @@ class RetentionThread:
         state_dir: Path,
         cameras: Iterable[CameraConfig],
         is_full: Callable[[], bool] = lambda: False,
-        clock: ClockTrust | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._state_dir, self._cameras, self._is_full = state_dir, tuple(cameras), is_full
-        self._clock = clock or ClockTrust(state_dir / "clock.json")
+        self._clock = clock
         self._done: dict[tuple[str, Kind], datetime] = {}
         self._status: dict[str, dict[str, Any]] = {
             c.name: {"deleted_files": 0, "deleted_bytes": 0, "products": None}
             for c in self._cameras
         }
-        self._daily_at = self._thorough_at = float("-inf")
+        self._searched_at = float("-inf")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -518,40 +413,29 @@ class RetentionThread:
             due_if_full = time.monotonic() + _MORE_AFTER
 
     def run_once(self) -> None:
-        """Go through all cameras once; thoroughly once a day, and now and then on a full disk.
+        """Go through all cameras; once a day, and now and then on a full disk, through all rows.
 
-        A backlog is published in no order: what came behind an earlier run makes room as well.
-
-        Raises
-        ------
-        LedgerError
-            If the ledger cannot be read.
+        What a backlog published behind an earlier run makes room as well. Only then it is logged
+        what `dry_run` would delete. LedgerError if the ledger cannot be read.
         """
-        began = time.monotonic()
-        daily = began - self._daily_at >= _DAY
-        thorough = daily or (self._is_full() and began - self._thorough_at >= _SEARCH_EVERY)
+        period = _SEARCH_EVERY if self._is_full() else _DAY
+        searching = time.monotonic() - self._searched_at >= period
+        if searching:
+            self._done.clear()
         with Ledger(self._state_dir, read_only=True) as ledger:
-            changes = [ledger.last_change(camera.name) for camera in self._cameras]
-            last = max((change.timestamp() for change in changes if change), default=None)
-            now, trusted = self._clock.look(last)
-            # What would be deleted is logged once a day.
-            for dry in (False, True) if daily else (False,):
+            for dry in (False, True) if searching else (False,):
                 outcomes = retain(
                     [camera for camera in self._cameras if camera.retention.dry_run == dry],
                     ledger,
-                    now,
+                    self._clock(),
                     apply=not dry,
                     done=self._done,
-                    trust_clock=trusted,
-                    thorough=thorough,
-                    pause=lambda: self._stopping.wait(_BREATH),
+                    stopping=self._stopping,
                 )
                 for outcome in outcomes:
                     self._note(outcome, dry)
-        if thorough:
-            self._thorough_at = time.monotonic()
-        if daily:
-            self._daily_at = self._thorough_at
+        if searching:
+            self._searched_at = time.monotonic()
 
     def _note(self, outcome: Outcome, dry_run: bool) -> None:
         if not dry_run:
@@ -575,26 +459,19 @@ class RetentionThread:
         )
 
     def check_products(self) -> None:
-        """Look whether the newest products of every camera stand as they were published.
-
-        Raises
-        ------
-        LedgerError
-            If the ledger cannot be read.
-        """
+        """Look whether the newest products stand as published; LedgerError if the ledger fails."""
         for camera in self._cameras:
             with Ledger(self._state_dir, read_only=True) as ledger:
                 newest = ledger.history(camera=camera.name, limit=_CHECKED)
             published = [record for record in newest if record.state == "published"]
             faults = [f for record in published if (f := product_fault(camera, record))]
             missing = sum(fault.endswith(": missing") for fault in faults)
-            found = {"missing": missing, "damaged": len(faults) - missing}
-            example = faults[-1] if faults else None
-            self._status[camera.name]["products"] = {
-                "checked": len(published),
-                **found,
-                "example": example,
+            found = {
+                "missing": missing,
+                "damaged": len(faults) - missing,
+                "example": faults[-1] if faults else None,
             }
+            self._status[camera.name]["products"] = {"checked": len(published), **found}
             if faults:
                 event(
                     log,
@@ -603,7 +480,6 @@ class RetentionThread:
                     camera=camera.name,
                     **found,
                     of=len(published),
-                    example=example,
                     remedy="asi-watch history --verify lists them, asi-watch retry --published"
                     " merges them again",
                 )

@@ -76,14 +76,14 @@ def test_a_start_waits_for_room_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("asi_watch.live.disk._LOOK_AGAIN", 0.0)
-    rooms = iter([0, 0, FLOOR - 1, FLOOR])
+    rooms = iter([0, 0, FLOOR - 1, 2 * FLOOR])
     signs: list[int] = []
     assert wait_for_room(
         tmp_path, FLOOR, lambda: False, lambda: signs.append(1), lambda _: next(rooms)
     )
     assert len(signs) == 3
     assert [r.message for r in caplog.records] == [
-        "disk full: waiting to start",
+        "disk nearly full: waiting to start",
         "disk has room again",
     ]
     assert not wait_for_room(tmp_path, FLOOR, lambda: True, free=lambda _: 0)
