@@ -61,7 +61,7 @@ class BracketConfig(Section):
     """Which exposures belong together, and how long they are waited for."""
 
     round_to: Annotated[v.Duration, v.within("1s", "24h")] = timedelta(seconds=30)
-    offset: v.Offset = timedelta(0)
+    offset: v.Duration = timedelta(0)
     exposures: v.ExposuresField = "auto"
     """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
     min_exposures: int = Field(default=3, ge=2, le=64)
@@ -190,7 +190,7 @@ class LimitsConfig(Section):
     """What is kept of one kind of files; None means no limit."""
 
     max_age: Annotated[v.AgeOrNever, v.within("1h", "36500d")] = None
-    keep_free: v.OptionalSize = None
+    keep_free: v.Size | None = None
 
     @property
     def any(self) -> bool:
@@ -223,7 +223,7 @@ class RetentionConfig(Section):
 class DiskConfig(Section):
     """When writing pauses."""
 
-    keep_free: v.OptionalSize = 500_000_000
+    keep_free: v.Size | None = 500_000_000
     """Bytes; None: never."""
 
 
@@ -251,7 +251,7 @@ class CameraConfig(Section):
     """The key of its section in the file."""
     watch: v.PathField
     output: v.PathField
-    response: v.OptionalPath = None
+    response: v.PathField | None = None
     without_response: Literal["mertens", "wait"] = "mertens"
     filename: v.Template = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
     extensions: v.Extensions = ("jpg", "jpeg", "png", "jp2")

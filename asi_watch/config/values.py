@@ -4,21 +4,24 @@ Validators get what YAML made of the text. They raise `refusal`, whose text says
 right and reaches the operator unchanged.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from types import UnionType
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    Field,
     PlainSerializer,
     PlainValidator,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -28,7 +31,6 @@ from asi_watch.naming import NamePattern, parse_timezone
 REFUSED: Final = "asi_watch_refused"
 """The type of pydantic errors whose text is already written for the operator."""
 READABLE_EXTENSIONS: Final = ("jpg", "jpeg", "jpe", "jfif", "png", "jp2")
-_NEVER: Final = "never"
 _T = TypeVar("_T")
 Circle: TypeAlias = tuple[float, float, float]
 Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
@@ -74,51 +76,63 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _is_number(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)  # type: ignore[arg-type]
+def _or_refuse(text: str) -> WrapValidator:
+    """Refuse with one sentence what a type does not take."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            found = [e["ctx"]["text"] for e in error.errors() if e["type"] == REFUSED]
+            raise refusal(found[0] if found else f"{shown(value)}{text}") from None
+
+    return WrapValidator(check)
 
 
-def _is_count(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _are_numbers(value: object, count: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == count and all(map(_is_number, value))
-
-
-def _parse(parse: Callable[[str], _T], value: Any, kinds: type | UnionType, otherwise: str) -> _T:
-    """Parse a value of these kinds; what is wrong with it is refused in the parser's words."""
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        raise refusal(f"{shown(value)} {otherwise}")
+def _read(parse: Callable[..., _T], value: Any, *more: str) -> _T:
+    """Parse a value; what is wrong with it is refused in the parser's words."""
     try:
-        return parse(str(value))
+        return parse(value if isinstance(value, str) else shown(value), *more)
     except ValueError as error:
         raise refusal(str(error)) from None
 
 
 # -- durations and sizes ---------------------------------------------------------------------
 
-_MICROSECONDS = {
-    "d": 86_400_000_000,
-    "h": 3_600_000_000,
-    "min": 60_000_000,
-    "s": 1_000_000,
-    "ms": 1_000,
-    "us": 1,
-}
-_OTHER_SPELLINGS = {"m": "min", "µs": "us", "μs": "us"}  # the micro sign and the Greek mu
-_DURATION = re.compile(r"(?P<number>-?[0-9]{1,18}(?:\.[0-9]{1,15})?) ?(?P<unit>[A-Za-zµμ]{0,9})")
-_LONGEST = timedelta(days=36_500)
-_DURATIONS = "write a number and its unit, such as 500ms, 30s, 2min, 24h or 1d"
+_MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000}
+_MICROSECONDS |= {"s": 1_000_000, "ms": 1_000, "us": 1}
+# The micro sign and the Greek mu.
+_DURATION_UNITS = {**_MICROSECONDS, "m": 60_000_000, "µs": 1, "μs": 1}
+_LONGEST = 36_500 * _MICROSECONDS["d"]
 _BYTES = {f"{p}iB": 1 << 10 * n for n, p in ((4, "T"), (3, "G"), (2, "M"), (1, "K"))}
 _BYTES |= {"TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
-_SIZE_UNITS = {unit.lower(): factor for unit, factor in _BYTES.items()}
-_SIZE = re.compile(r"(?P<number>[0-9]{1,20}) ?(?P<unit>[A-Za-z]{0,4})")
-_SIZES = "is no amount of memory; write it as 512MB or 2GiB"
+_SIZE_UNITS = _BYTES | {
+    spelt(unit): n for unit, n in _BYTES.items() for spelt in (str.upper, str.lower)
+}
+_QUANTITY = re.compile(r"(?P<number>-?[0-9]{1,20}(?:\.[0-9]{1,15})?) ?(?P<unit>[A-Za-zµμ]{0,9})")
 
 
-def parse_duration(text: str) -> timedelta:
+def _parse_quantity(
+    text: str, units: Mapping[str, int], kind: str, listed: Mapping[str, int], usual: str
+) -> int:
+    """Read a number and its unit as a whole number of the smallest unit, exactly."""
+    written = shown(text)
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{written} is not {kind}")
+    number, unit = match["number"], match["unit"]
+    if not unit:
+        raise ValueError(f"{written} has no unit; did you mean {number}{usual}?")
+    if unit not in units:
+        known = ", ".join(listed)
+        raise ValueError(f"{written} has the unknown unit {unit!r}; known are {known}")
+    amount = Decimal(number) * units[unit]
+    if amount % 1:
+        raise ValueError(f"{written} is finer than 1 {list(listed)[-1]}")
+    return int(amount)
+
+
+def parse_duration(text: str, usual: str = "s") -> timedelta:
     """Read a duration with its unit, exactly; the text of its ValueError says what is right.
 
     Parameters
@@ -126,26 +140,14 @@ def parse_duration(text: str) -> timedelta:
     text : str
         A number (decimals allowed, a minus sign too) and one of the units
         ``us``, ``ms``, ``s``, ``min`` (or ``m``), ``h``, ``d``.
+    usual : str
+        The unit that is proposed where none is given.
     """
-    written = repr(text if len(text) <= 40 else f"{text[:37]}...")
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{written} is not a duration; {_DURATIONS}")
-    number, unit = match["number"], match["unit"]
-    if not unit:
-        raise ValueError(
-            f"{written} has no unit; write it with one: {number}s, {number}min or {number}h"
-        )
-    per_unit = _MICROSECONDS.get(_OTHER_SPELLINGS.get(unit, unit))
-    if per_unit is None:
-        known = ", ".join(_MICROSECONDS)
-        raise ValueError(f"{written} has the unknown unit {unit!r}; known are {known}")
-    microseconds = Decimal(number) * per_unit
-    if microseconds != microseconds.to_integral_value():
-        raise ValueError(f"{written} is finer than a microsecond; {_DURATIONS}")
-    if abs(microseconds) > _LONGEST // timedelta(microseconds=1):
-        raise ValueError(f"{written} is longer than a hundred years; {_DURATIONS}")
-    return timedelta(microseconds=int(microseconds))
+    kind = "a duration; write a number and its unit, such as 500ms, 30s, 2min, 24h or 1d"
+    microseconds = _parse_quantity(text, _DURATION_UNITS, kind, _MICROSECONDS, usual)
+    if abs(microseconds) > _LONGEST:
+        raise ValueError(f"{shown(text)} is longer than a hundred years")
+    return timedelta(microseconds=microseconds)
 
 
 def format_duration(duration: timedelta) -> str:
@@ -171,14 +173,10 @@ def parse_size(text: str) -> int:
     Parameters
     ----------
     text : str
-        A whole number and one of ``B kB MB GB TB`` (thousands) or ``KiB MiB GiB TiB`` (1024s).
+        A number and one of ``B kB MB GB TB`` (thousands) or ``KiB MiB GiB TiB`` (1024s).
     """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or match["unit"].lower() not in (*_SIZE_UNITS, ""):
-        raise ValueError(f"{text if len(text) <= 40 else text[:37] + '...'!r} {_SIZES}")
-    if not match["unit"]:
-        raise ValueError(f"{text.strip()!r} has no unit; did you mean {match['number']}MB?")
-    return int(match["number"]) * _SIZE_UNITS[match["unit"].lower()]
+    kind = "an amount of memory; write it as 512MB or 2GiB"
+    return _parse_quantity(text, _SIZE_UNITS, kind, _BYTES, "MB")
 
 
 def format_size(size: int) -> str:
@@ -192,33 +190,15 @@ def format_size(size: int) -> str:
     return min(texts, key=len) if size else "0B"
 
 
-def _read_duration(value: Any) -> timedelta:
+def _read_duration(value: Any, usual: str = "s") -> timedelta:
     """Read ``30s`` and the like; a bare number is refused because its unit is not known."""
-    if isinstance(value, timedelta):
-        return value
-    otherwise = "is not a duration; write one such as 30s"
-    return _parse(parse_duration, value, str | int | float, otherwise)
-
-
-def _read_duration_or_never(value: Any) -> timedelta | None:
-    return None if value is None or value == _NEVER else _read_duration(value)
-
-
-def _read_age_or_never(value: Any) -> timedelta | None:
-    """Refuse a bare number as an age: days are meant, but the unit is required."""
-    if _is_number(value):
-        raise refusal(f"{shown(value)} has no unit; did you mean {value:g}d?")
-    return _read_duration_or_never(value)
-
-
-def _read_offset(value: Any) -> timedelta:
     if value == "auto":
         raise refusal(
             "'auto' is no longer possible: the slot of a file must not depend on what came before;"
             " write 0s, and `asi-watch check` proposes an offset such as -3s where the newest"
             " brackets need one"
         )
-    return _read_duration(value)
+    return value if isinstance(value, timedelta) else _read(parse_duration, value, usual)
 
 
 def within(least: str, most: str) -> AfterValidator:
@@ -241,29 +221,23 @@ def within(least: str, most: str) -> AfterValidator:
 
 
 def _read_size(value: Any) -> int:
-    size = _parse(parse_size, value, str | int, _SIZES)
+    size = _read(parse_size, value)
     if not 1 << 20 <= size <= 1 << 50:
         raise refusal(f"{shown(value)} is out of range; it must be 1MiB…1024TiB")
     return size
 
 
 _WRITE = PlainSerializer(format_duration, return_type=str)
-_WRITE_OR_NEVER = PlainSerializer(lambda d: _NEVER if d is None else format_duration(d))
-Duration: TypeAlias = Annotated[timedelta, BeforeValidator(_read_duration), _WRITE]
-Offset: TypeAlias = Annotated[timedelta, BeforeValidator(_read_offset), _WRITE]
-DurationOrNever: TypeAlias = Annotated[
-    timedelta | None, BeforeValidator(_read_duration_or_never), _WRITE_OR_NEVER
-]
+_OR_NEVER = (
+    BeforeValidator(lambda value: None if value == "never" else value),
+    PlainSerializer(lambda span: "never" if span is None else format_duration(span)),
+)
+Duration: TypeAlias = Annotated[timedelta, PlainValidator(_read_duration), _WRITE]
+DurationOrNever: TypeAlias = Annotated[Duration | None, *_OR_NEVER]
 AgeOrNever: TypeAlias = Annotated[
-    timedelta | None, BeforeValidator(_read_age_or_never), _WRITE_OR_NEVER
+    Annotated[timedelta, PlainValidator(partial(_read_duration, usual="d"))] | None, *_OR_NEVER
 ]
 Size: TypeAlias = Annotated[int, PlainValidator(_read_size), PlainSerializer(format_size)]
-OptionalSize: TypeAlias = Annotated[
-    int | None,
-    PlainValidator(lambda value: None if value is None else _read_size(value)),
-    PlainSerializer(lambda size: None if size is None else format_size(size)),
-]
-"""None: no limit."""
 
 
 # -- paths and names -------------------------------------------------------------------------
@@ -275,157 +249,114 @@ def _read_path(value: Any, info: ValidationInfo) -> Path:
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise refusal(f"{shown(value)} is no path; write it in full, such as /srv/asi/roof")
-    if value.startswith("~"):
-        raise refusal(f"{shown(value)}: '~' is not replaced here; write the path in full")
-    if re.search(r"\$[A-Za-z_{]", value):
-        raise refusal(f"{shown(value)}: variables are not replaced here; write the path in full")
+    if found := re.search(r"^~|\$[A-Za-z_{]", value):
+        what = "'~' is" if found[0] == "~" else "variables are"
+        raise refusal(f"{shown(value)}: {what} not replaced here; write the path in full")
     base = info.context.get("base") if isinstance(info.context, Mapping) else None
     return Path(base if base is not None else Path.cwd(), value)
 
 
-def _read_optional_path(value: Any, info: ValidationInfo) -> Path | None:
-    return None if value is None else _read_path(value, info)
-
-
-def _read_camera_name(value: str) -> str:
-    """Check a camera's name: it stands in log lines, metrics and file names."""
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value):
-        raise refusal(
-            f"{shown(value)} is no name for a camera; use up to 64 letters, digits, '-' and '_', "
-            "a letter or digit first"
-        )
-    return value
-
-
 def _read_template(value: Any) -> str:
-    example = "'{timestamp:%Y%m%d%H%M%S}_{exposure}'"
-    otherwise = f"is no template; write the template in quotes, such as {example}"
-    return _parse(NamePattern, value, str, otherwise).template
+    return _read(NamePattern, value).template
 
 
 def _read_timezone(value: Any) -> str:
-    _parse(parse_timezone, value, str, "is no time zone; write UTC or one such as Etc/GMT-1")
+    _read(parse_timezone, value)
     return str(value)
 
 
-def _read_extensions(value: Any) -> tuple[str, ...]:
+def _read_extensions(value: tuple[str, ...]) -> tuple[str, ...]:
     """Read the extensions of exposures: lower case, without the dot."""
-    listed = isinstance(value, list | tuple)
-    if not listed or not value or not all(isinstance(item, str) for item in value):
-        raise refusal(f"{shown(value)} is no list of extensions; write one such as [jpg, png]")
     found = tuple(dict.fromkeys(item.lower().removeprefix(".") for item in value))
-    unknown = [item for item in found if item not in READABLE_EXTENSIONS]
-    if unknown:
+    if unknown := [item for item in found if item not in READABLE_EXTENSIONS]:
         known = ", ".join(READABLE_EXTENSIONS)
         raise refusal(f"{', '.join(map(repr, unknown))} cannot be read; known are {known}")
     return found
 
 
 PathField: TypeAlias = Annotated[Path, BeforeValidator(_read_path), PlainSerializer(str)]
-OptionalPath: TypeAlias = Annotated[Path | None, BeforeValidator(_read_optional_path)]
-CameraName: TypeAlias = Annotated[str, AfterValidator(_read_camera_name)]
+CameraName: TypeAlias = Annotated[
+    str,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
+    _or_refuse(
+        " is no name for a camera; use up to 64 letters, digits, '-' and '_', a letter or digit"
+        " first"
+    ),
+]
 Template: TypeAlias = Annotated[str, PlainValidator(_read_template)]
-TimeZone: TypeAlias = Annotated[str, BeforeValidator(_read_timezone)]
-Extensions: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_read_extensions)]
+TimeZone: TypeAlias = Annotated[str, PlainValidator(_read_timezone)]
+Extensions: TypeAlias = Annotated[
+    tuple[str, ...],
+    Field(strict=False, min_length=1),
+    AfterValidator(_read_extensions),
+    _or_refuse(" is no list of extensions; write one such as [jpg, png]"),
+]
 
 
 # -- exposures, circles, choices -------------------------------------------------------------
 
 
-def _read_labels(value: Any) -> dict[str, float]:
-    """Read the mapping of exposure labels to exposure times."""
-    if not isinstance(value, Mapping):
-        raise refusal(f'{shown(value)} is no mapping; write one such as {{"0": 2000, "02": 500}}')
-    wrong = [
-        f"{shown(label)}: {shown(exposure)} is no exposure time; it must be a number above 0"
-        for label, exposure in value.items()
-        if not (_is_number(exposure) and exposure > 0)
-    ]
-    wrong += [
-        f"{shown(label)} is no label; it must be text that a file name can hold"
-        for label in value
-        if not label or "/" in label or "\0" in label
-    ]
-    if wrong:
-        raise refusal(", ".join(wrong))
-    return {str(label): exposure for label, exposure in value.items()}
-
-
-def _read_exposures(value: Any) -> Exposures:
-    """Read a list of exposure times, their count, or ``auto``."""
-    if value == "auto" or _is_count(value, 2, MAX_EXPOSURES):
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, int) and not isinstance(value, bool):
-        raise refusal(f"{value} exposures make no bracket; it must be 2…{MAX_EXPOSURES}")
-    if not isinstance(value, list | tuple):
-        raise refusal(
-            f"{shown(value)} says nothing about exposures; write a list such as [80, 160, 320], "
-            "their count, or auto"
-        )
-    wrong = [shown(item) for item in value if not (_is_number(item) and item > 0)]
-    if wrong:
-        raise refusal(f"{', '.join(wrong)}: an exposure time must be a number above 0")
-    twice = sorted({item for item in value if value.count(item) > 1})
-    if twice:
+def _all_differ(times: tuple[float, ...]) -> tuple[float, ...]:
+    if twice := sorted({time for time in times if times.count(time) > 1}):
         raise refusal(f"{', '.join(map(shown, twice))}: every exposure time must be given once")
-    if not 2 <= len(value) <= MAX_EXPOSURES:
-        text = f"a list of {len(value)} makes no bracket; it must hold 2…{MAX_EXPOSURES} times"
-        raise refusal(text)
-    return tuple(value)
+    return times
 
 
-def _read_tone_range(value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if not _are_numbers(value, 2) or not value[0] < value[1]:
-        raise refusal(f"{shown(value)}: write two numbers, the smaller first, such as [-6.5, 4.0]")
-    return float(value[0]), float(value[1])
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError
+    return ends
 
 
-def _read_disc_or_auto(value: Any) -> Circle | Literal["auto"] | None:
-    return "auto" if value == "auto" else _read_circle(value, "auto, null")
-
-
-def _read_disc(value: Any) -> Circle | None:
+def _no_disc_of_its_own(value: Any) -> Any:
     if value == "auto":
         raise refusal(
             "'auto' is for recalibrate.sky_disc alone: products need a circle that never changes;"
             " `asi-watch calibrate` and `asi-watch response show` print the one that is found"
         )
-    return _read_circle(value, "null")
-
-
-def _read_circle(value: Any, choices: str) -> Circle | None:
-    if value is None:
-        return None
-    if not _are_numbers(value, 3) or not value[2] > 0:
-        raise refusal(
-            f"{shown(value)}: write {choices}, or column, row and radius of the sky disc in"
-            " pixels, such as [1024, 1010, 980]"
-        )
-    return float(value[0]), float(value[1]), float(value[2])
-
-
-def _read_workers(value: Any) -> Any:
-    if value != "auto" and not _is_count(value, 1, 256):
-        raise refusal(f"{shown(value)}: write auto or a whole number of threads, 1…256")
     return value
 
 
-def _read_subsampling(value: Any) -> Any:
-    """Take 420 as the text that it is meant to be."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-_AS_LIST = PlainSerializer(lambda value: list(value) if isinstance(value, tuple) else value)
-Labels: TypeAlias = Annotated[dict[str, float], PlainValidator(_read_labels)]
-ExposuresField: TypeAlias = Annotated[Exposures, PlainValidator(_read_exposures), _AS_LIST]
-ToneRange: TypeAlias = Annotated[tuple[float, float] | None, BeforeValidator(_read_tone_range)]
-Disc: TypeAlias = Annotated[Circle | None, PlainValidator(_read_disc), _AS_LIST]
-DiscOrAuto: TypeAlias = Annotated[
-    Circle | Literal["auto"] | None, PlainValidator(_read_disc_or_auto), _AS_LIST
+_Positive: TypeAlias = Annotated[int | float, Field(gt=0)]
+_Circle: TypeAlias = Annotated[
+    tuple[float, float, Annotated[float, Field(gt=0)]], Field(strict=False)
 ]
-Workers: TypeAlias = Annotated[int | Literal["auto"], PlainValidator(_read_workers)]
+_IN_PIXELS = "column, row and radius of the sky disc in pixels, such as [1024, 1010, 980]"
+Labels: TypeAlias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[^/\x00]+$")], _Positive],
+    _or_refuse(': write labels and exposure times above 0, such as {"0": 2000, "02": 500}'),
+]
+ExposuresField: TypeAlias = Annotated[
+    Literal["auto"]
+    | Annotated[int, Field(ge=2, le=MAX_EXPOSURES)]
+    | Annotated[
+        tuple[_Positive, ...],
+        Field(strict=False, min_length=2, max_length=MAX_EXPOSURES),
+        AfterValidator(_all_differ),
+    ],
+    _or_refuse(
+        f": write a list of 2…{MAX_EXPOSURES} exposure times above 0, such as [80, 160, 320],"
+        " their count, or auto"
+    ),
+]
+ToneRange: TypeAlias = Annotated[
+    Annotated[tuple[float, float], Field(strict=False), AfterValidator(_rising)] | None,
+    _or_refuse(": write two numbers, the smaller first, such as [-6.5, 4.0]"),
+]
+Disc: TypeAlias = Annotated[
+    _Circle | None,
+    _or_refuse(f": write null, or {_IN_PIXELS}"),
+    BeforeValidator(_no_disc_of_its_own),
+]
+DiscOrAuto: TypeAlias = Annotated[
+    _Circle | Literal["auto"] | None, _or_refuse(f": write auto, null, or {_IN_PIXELS}")
+]
+Workers: TypeAlias = Annotated[
+    Annotated[int, Field(ge=1, le=256)] | Literal["auto"],
+    _or_refuse(": write auto or a whole number of threads, 1…256"),
+]
+# YAML reads 420 as a number.
 Subsampling: TypeAlias = Annotated[
-    Literal["420", "422", "444"] | None, BeforeValidator(_read_subsampling)
+    Literal["420", "422", "444"] | None,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
 ]

@@ -32,9 +32,9 @@ def of_camera(settings: str) -> list[str]:
     [
         (
             "bracket: {grace: 10}",
-            "bracket.grace: '10' has no unit; write it with one: 10s, 10min or 10h",
+            "bracket.grace: '10' has no unit; did you mean 10s?",
         ),
-        ("bracket: {grace: true}", "bracket.grace: true is not a duration; write one such as 30s"),
+        ("bracket: {grace: true}", "bracket.grace: 'true' is not a duration; write a number and its unit, such as 500ms, 30s, 2min, 24h or 1d"),
         (
             "bracket: {round_to: 1:30}",
             "bracket.round_to: '1:30' is not a duration; write a number and its unit, such as "
@@ -74,17 +74,19 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "bracket: {exposures: [80, -1, x]}",
-            "bracket.exposures: -1, 'x': an exposure time must be a number above 0",
+            "bracket.exposures: [80, -1, 'x']: write a list of 2…64 exposure times above 0, such as "
+            "[80, 160, 320], their count, or auto",
         ),
         (
             "bracket: {exposures: [0100, 160, 320]}",
             "bracket.exposures[0]: YAML reads 0100 as an octal number; write it without the "
             "leading 0",
         ),
-        ("bracket: {exposures: 1}", "bracket.exposures: 1 exposures make no bracket; it must be 2…64"),
+        ("bracket: {exposures: 1}", "bracket.exposures: 1: write a list of 2…64 exposure times above 0, "
+         "such as [80, 160, 320], their count, or auto"),
         (
             "bracket: {exposures: all}",
-            "bracket.exposures: 'all' says nothing about exposures; write a list such as "
+            "bracket.exposures: 'all': write a list of 2…64 exposure times above 0, such as "
             "[80, 160, 320], their count, or auto",
         ),
         ("bracket: {min_exposures: 1}", "bracket.min_exposures: '1' is out of range; it must be 2 or more"),
@@ -185,11 +187,12 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             'exposure_labels: {"0": 0}',
-            "exposure_labels: '0': 0 is no exposure time; it must be a number above 0",
+            "exposure_labels: {'0': 0}: write labels and exposure times above 0, such as "
+            '{"0": 2000, "02": 500}',
         ),
         (
             "exposure_labels: [0, 2]",
-            'exposure_labels: [0, 2] is no mapping; write one such as {"0": 2000, "02": 500}',
+            'exposure_labels: [0, 2]: write labels and exposure times above 0, such as {"0": 2000, "02": 500}',
         ),
         (
             'filename: "{timestamp:%Y%m%d%H%M%Q}_{exposure}"',
@@ -206,7 +209,8 @@ def of_camera(settings: str) -> list[str]:
             "timezone: 'GMT+1' is no time zone; write UTC or a fixed offset such as Etc/GMT-1, "
             "which is one hour ahead of UTC (the sign is reversed)",
         ),
-        ("timezone: 1", "timezone: 1 is no time zone; write UTC or one such as Etc/GMT-1"),
+        ("timezone: 1", "timezone: '1' is no time zone; write UTC or a fixed offset such as Etc/GMT-1, "
+         "which is one hour ahead of UTC (the sign is reversed)"),
         ("extensions: jpg", "extensions: 'jpg' is no list of extensions; write one such as [jpg, png]"),
         (
             "extensions: [jpg, dng]",
@@ -300,7 +304,7 @@ cameras:
         "asi.yaml:4: workers: 0: write auto or a whole number of threads, 1…256",
         "asi.yaml:6: cameras.roof.output: is missing; give the folder for the HDR images, such as "
         "/srv/asi/roof-hdr",
-        "asi.yaml:8: cameras.roof.bracket.round_to: '30' has no unit; write it with one: 30s, 30min or 30h",
+        "asi.yaml:8: cameras.roof.bracket.round_to: '30' has no unit; did you mean 30s?",
         "asi.yaml:8: cameras.roof.bracket.graze: this key is unknown; did you mean grace?",
         "asi.yaml:9: cameras.roof.products[0].format: 'bmp' is unknown; it must be one of jpg, png, "
         "jp2, exr, tiff, hdr",
