@@ -37,27 +37,9 @@ def test_nothing_to_warn_of(folders: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("response: g.npz", "asi.yaml:6: cameras.roof.response: no response curve is at "),
-        ("without_response: wait", "asi.yaml:3: cameras.roof.response: no response curve is given"),
-        ("products: [{format: exr}]", "products: no exr is written before"),
-        ("merge: {algorithm: mertens}\n    response: g.npz", "mertens uses no response curve"),
         ("bracket: {round_to: 7s, grace: 1s}", "round_to: 7s does not divide a day"),
         ("bracket: {grace: 40s}", "asi.yaml:6: cameras.roof.bracket.grace: 40s is longer than"),
-        (
-            "exposure_unit: s\n    bracket: {exposures: [10, 11, 12]}",
-            "asi.yaml:7: cameras.roof.bracket.exposures: the exposures last 33 s together",
-        ),
-        ("bracket: {exposures: [80.5, 160, 320]}", "80.5 is never in a name"),
-        (
-            "exposure_labels: {a: 5}\n    bracket: {exposures: [5, 7, 9]}",
-            "bracket.exposures: 7, 9 has no label",
-        ),
         ("timezone: Europe/Berlin", "'Europe/Berlin' changes its offset"),
-        ("retention: {products: {keep_free: 500MB}}", "is no more than disk.keep_free"),
-        (
-            "retention: {exposures: {max_age: 30d}, products: {max_age: 7d}}",
-            "roof.retention.products.max_age: 7d is shorter than exposures.max_age",
-        ),
     ],
 )
 def test_warnings(settings: str, says: str, folders: tuple[Path, Path]) -> None:
@@ -71,7 +53,7 @@ def test_warnings_of_permissions(
     monkeypatch.setattr(os, "access", lambda *_: False)
     found = warnings_of("    response: ../out/g.npz", *folders)
     keys = [warning.split(": ")[1] for warning in found]
-    assert keys == ["state_dir", *(f"cameras.roof.{k}" for k in ("watch", "output", "response"))]
+    assert keys == ["state_dir", *(f"cameras.roof.{k}" for k in ("watch", "output"))]
     assert all("cannot be" in warning for warning in found)
 
 
