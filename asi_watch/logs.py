@@ -100,7 +100,7 @@ class LineFormatter(logging.Formatter):
         head: dict[str, object] = {} if self._journal else {"time": stamp.replace("+00:00", "Z")}
         name = record.name.removeprefix(f"{_ROOT_LOGGER}.")
         head |= {"level": level, "logger": name, "msg": message}
-        facts = dict(_facts_of(record))
+        facts = dict(facts_of(record))
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             facts["error"] = f"{type(error).__name__}: {error}"
@@ -144,7 +144,7 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is to be written, after counting it."""
-        now, facts = self._clock(), _facts_of(record)
+        now, facts = self._clock(), facts_of(record)
         kind = (str(record.msg), record.name, record.levelname, str(facts.get("camera", "")))
         with self._lock:
             if kind not in self._seen and len(self._seen) >= _KINDS:
@@ -210,7 +210,8 @@ def _read_by_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _facts_of(record: logging.LogRecord) -> Mapping[str, object]:
+def facts_of(record: logging.LogRecord) -> Mapping[str, object]:
+    """Return the facts of a record that `event` made; none of other records."""
     facts: Mapping[str, object] = getattr(record, _FACTS, {})
     return facts
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from asi_watch.cli import config_option
+from asi_watch.cli import config_option, options
 from asi_watch.config.checks import find_warnings
 from asi_watch.config.document import ConfigError, Way
 from asi_watch.config.loading import dump_config, read_config
 from asi_watch.config.model import CameraConfig, Config
+from asi_watch.errors import AsiWatchError
 from asi_watch.files import answered, folder_fault, shown
 
 if TYPE_CHECKING:
     from asi_watch.cli.newest_files import NewestFiles
-    from asi_watch.hdr.response import ResponseCurve
+    from asi_watch.live.curves.in_use import Choice
 
 _ANSWER_WITHIN = 5.0
 
@@ -33,24 +34,27 @@ def command(config_path: str) -> None:
     all of them at once, and end in exit code 2; warnings go there too and change nothing. Once
     each value by itself is right, a response file that cannot be used is a problem too, and a
     folder that is a file or lies in the state folder. What the names of each camera's newest files
-    are taken for is shown as well, and whether exposures and slots fit them.
+    are taken for is shown as well, whether exposures and slots fit them, and the curve in use.
     """
     from asi_watch.cli.newest_files import find_newest, frame_warnings
 
     loaded = read_config(config_path)
     config = loaded.config
-    adopted = _adopted_curves(config)
-    warnings = [*find_warnings(config, adopted), *_room_warnings(config)]
+    warnings = [*find_warnings(config), *_room_warnings(config)]
     problems = list(_place_faults(config))
+    options.echo_log()
     for name, camera in config.cameras.items():
-        found = find_newest(camera)
-        curves, faults, notes = _curves_of(found, adopted.get(name, []))
-        notes += [*found.warnings(), *_disc_warnings(found), *frame_warnings(found, curves)]
+        found, choice = find_newest(camera), _choice(camera, config)
+        curves = {channels: file.curve for channels, file in choice.files.items()}
+        notes = [*found.warnings(), *_curve_warnings(found, choice)]
+        notes += frame_warnings(found, curves)
         warnings += [(("cameras", name, *way), text) for way, text in notes]
-        problems += [(("cameras", name, "response"), text) for text in faults]
-        hints = _hints(camera, next(iter(curves.values()), None))
-        for line in (*found.lines(), *(f"{name}: {hint}" for hint in hints)):
+        if choice.fault is not None and _may_be_read(camera.response):
+            problems.append((("cameras", name, "response"), choice.fault))
+        for line in found.lines():
             click.echo(line, err=True)
+        for line in _curve_lines(camera, choice):
+            click.echo(f"{name}: {line}", err=True)
     for way, text in warnings:
         click.echo(f"warning: {loaded.document.problem(way, text)}", err=True)
     if problems:
@@ -61,104 +65,52 @@ def command(config_path: str) -> None:
 # -- curves ----------------------------------------------------------------------------------
 
 
-def _adopted_curves(config: Config) -> dict[str, list[Path]]:
-    """Find the curves that the daemon has adopted, newest first, as far as its ledger is read."""
-    ledger_file = config.state_dir / "ledger.sqlite3"
-    (there,) = answered(_ANSWER_WITHIN, partial(os.path.isfile, ledger_file))
-    if not there:
-        return {}
-    # Only where there is a ledger: a check must not wait for what reads it.
-    from asi_watch.live.ledger.ledger import Ledger
-    from asi_watch.live.ledger.schema import LedgerError
-
+def _choice(camera: CameraConfig, config: Config) -> Choice:
+    """Find the curves that the daemon uses, as far as its ledger can be read."""
     try:
-        with Ledger(config.state_dir, read_only=True) as ledger:
-            rows = {name: reversed(ledger.curves(name)) for name in config.cameras}
-    except (LedgerError, OSError):
-        return {}
-    adopted = {
-        n: [Path(c.path) for c in found if c.verdict == "adopted"] for n, found in rows.items()
-    }
-    return {name: paths for name, paths in adopted.items() if paths}
+        return options.curves_in_use(camera, config)
+    except AsiWatchError as error:
+        click.echo(f"warning: {error}", err=True)
+        return options.curves_in_use(camera, None)
 
 
-def _curves_of(
-    found: NewestFiles, adopted: Sequence[Path]
-) -> tuple[dict[int, ResponseCurve], list[str], list[tuple[Way, str]]]:
-    """Judge the camera's curves: those that can be used by channels, what is wrong, what is odd.
+def _may_be_read(path: Path | None) -> bool:
+    """Tell whether this user may read a file: another may, and the daemon be that one."""
+    return path is not None and bool(answered(_ANSWER_WITHIN, partial(os.access, path, os.R_OK))[0])
 
-    A file that is not there or that this user may not read is not judged: the daemon may be
-    another.
-    """
-    camera, curves, faults = found.camera, dict[int, "ResponseCurve"](), list[str]()
-    notes: list[tuple[Way, str]] = []
+
+def _curve_warnings(found: NewestFiles, choice: Choice) -> Iterator[tuple[Way, str]]:
+    camera = found.camera
     if camera.merge.algorithm == "mertens":
-        return curves, faults, notes
-    for path in ([camera.response] if camera.response else []) + [*adopted]:
-        (judged,) = answered(_ANSWER_WITHIN, partial(_judged, path))
-        curve, fault, odd = judged or (None, None, [])
-        if curve is not None and fault is None and curve.channels not in curves:
-            curves[curve.channels] = curve
-            notes += [(("response",), f"{path}: {text}") for text in odd]
-        elif fault is not None and path == camera.response:
-            faults.append(fault)
-        elif fault is not None and not curves:
-            notes.append((("response",), f"{fault}; the daemon calibrates another"))
-    header = found.header() if curves else None
-    if header is not None and header.channels not in curves:
-        have = " and ".join(map(str, sorted(curves)))
-        then = (
-            "wait for another curve"
-            if camera.without_response == "wait"
-            else "are merged by mertens until another curve is calibrated"
-        )
+        return
+    wait = camera.without_response == "wait"
+    if choice.fault is not None and not _may_be_read(camera.response):
+        yield ("response",), choice.fault
+    elif choice.missing and choice.files:
+        text = "the curve that the daemon has adopted is used instead; is the name right?"
+        yield ("response",), f"{str(camera.response)!r} does not exist; {text}"
+    elif not choice.files and choice.fault is None:
+        there = f"is at {str(camera.response)!r} yet" if camera.response else "is given"
+        then = "wait for it" if wait else "are merged by mertens, without radiance, meanwhile"
+        text = f"no response curve {there}: one is calibrated from the first brackets;"
+        yield ("response",), f"{text} brackets {then}"
+    header = found.header() if choice.files else None
+    if header is not None and header.channels not in choice.files:
+        have = " and ".join(map(str, sorted(choice.files)))
+        then = "wait for another curve" if wait else "are merged by mertens until there is another"
         text = f"the curve is of {have} channels, and the camera's images have {header.channels}"
-        text += f" ({shown(found.fitting[0][0])}): such brackets {then}"
-        notes.append((("response",), text))
-    return curves, faults, notes
+        yield ("response",), f"{text} ({shown(found.fitting[0][0])}): such brackets {then}"
 
 
-def _judged(path: Path) -> tuple[ResponseCurve | None, str | None, list[str]]:
-    from asi_watch.errors import ResponseFileError
-    from asi_watch.response_files import examine_curve, refusal, warning_of
-
-    with path.open("rb"):  # an OSError: not there, or not to be read
-        pass
-    try:
-        curve, problems = examine_curve(path)
-    except ResponseFileError as error:
-        return None, str(error), []
-    impossible = refusal(problems, str(path))
-    return curve, impossible, [] if impossible else [warning_of(problem) for problem in problems]
-
-
-def _hints(camera: CameraConfig, curve: ResponseCurve | None) -> Iterator[str]:
-    """Say what other settings would improve."""
+def _curve_lines(camera: CameraConfig, choice: Choice) -> Iterator[str]:
+    """Name the curves in use, and say what other settings would improve."""
     from asi_watch.cli.curve_lines import merge_hints
 
-    return merge_hints(
-        camera.merge,
-        curve,
-        [product.format for product in camera.products],
-        "merge.lnE_range: [{}, {}]",
-    )
-
-
-def _disc_warnings(found: NewestFiles) -> Iterator[tuple[Way, str]]:
-    """Find sky discs that have nothing of the newest picture inside."""
-    camera = found.camera
-    given = {"merge": camera.merge.sky_disc, "recalibrate": camera.recalibrate.sky_disc}
-    discs = {section: disc for section, disc in given.items() if isinstance(disc, tuple)}
-    header = found.header() if discs else None
-    if header is None:
-        return
-    from asi_watch.hdr.disc import SkyDisc
-
-    for section, disc in discs.items():
-        try:
-            SkyDisc(*disc).mask((header.height, header.width))
-        except ValueError as error:
-            yield (section, "sky_disc"), f"{error} ({shown(found.fitting[0][0])})"
+    for file in choice.files.values():
+        yield f"curve {file.curve.curve_id} {shown(file.path)}"
+    curve = next((file.curve for file in choice.files.values()), None)
+    formats = [product.format for product in camera.products]
+    yield from merge_hints(camera.merge, curve, formats, "merge.lnE_range: [{}, {}]")
 
 
 # -- folders ---------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -172,21 +171,16 @@ def _products(
 
 def _curves(found: tuple[CameraConfig, Config] | None, response: str | None) -> list[ResponseCurve]:
     """Give the curve asked for, or those that the daemon uses."""
-    from asi_watch.live.curves.in_use import choose_curves
-    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
     from asi_watch.response_files import load_curve
 
     if response is not None:
         return [load_curve(response)]
-    if found is None or found[0].merge.algorithm == "mertens":
+    if found is None:
         return []
-    camera, config = found
-    if not os.path.exists(config.state_dir / FILE_NAME):  # noqa: PTH110 - False where unreadable
-        return [] if camera.response is None else [load_curve(camera.response)]
-    with Ledger(config.state_dir, read_only=True) as ledger:
-        choice = choose_curves(camera, ledger)
-    if not choice.files and choice.fault is not None:
-        raise ResponseFileError(choice.fault)
+    choice = options.curves_in_use(*found)
+    if not choice.files and (choice.fault or choice.missing):
+        text = f"{found[0].response} does not exist; without any, a curve is calibrated"
+        raise ResponseFileError(choice.fault or text)
     chosen = [choice.files[channels] for channels in sorted(choice.files, reverse=True)]
     for file in chosen:
         click.echo(f"curve {file.curve.curve_id} {shown(file.path)}", err=True)

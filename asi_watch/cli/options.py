@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,10 +21,15 @@ from asi_watch.config.document import MAX_BYTES, ConfigError
 from asi_watch.config.loading import load_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.config.values import parse_duration
+from asi_watch.files import answered
+from asi_watch.logs import facts_of
 from asi_watch.naming import MICROSECONDS_PER_UNIT, ParsedName
 
 if TYPE_CHECKING:
+    from asi_watch.live.curves.in_use import Choice
     from asi_watch.pipeline import ArchiveRules
+
+_ANSWER_WITHIN = 5.0
 
 _T = TypeVar("_T")
 
@@ -143,6 +150,27 @@ def camera_of(config_path: str | None, camera: str | None) -> tuple[CameraConfig
     return config.cameras[camera or next(iter(config.cameras))], config
 
 
+def curves_in_use(camera: CameraConfig, config: Config | None) -> Choice:
+    """Choose the curves that the daemon merges a camera's brackets with.
+
+    Parameters
+    ----------
+    camera : CameraConfig
+    config : Config or None
+        Whose ledger knows adopted curves; None: without them.
+    """
+    from asi_watch.live.curves.in_use import Choice, choose_curves
+    from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
+
+    if camera.merge.algorithm == "mertens":
+        return Choice()
+    call = partial(os.path.isfile, config.state_dir / FILE_NAME) if config else bool
+    if config is None or not answered(_ANSWER_WITHIN, call)[0]:
+        return choose_curves(camera, None)
+    with Ledger(config.state_dir, read_only=True) as ledger:
+        return choose_curves(camera, ledger)
+
+
 def archive_rules(
     camera: CameraConfig | None,
     round_to: timedelta | None,
@@ -234,7 +262,9 @@ class _Echo(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Standard error is looked up each time: a progress bar puts itself in its place.
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        click.echo(f"{prefix}{record.getMessage()}", err=True)
+        facts = facts_of(record)
+        why = [str(facts[key]) for key in ("file", "reason") if key in facts]
+        click.echo(prefix + ": ".join([record.getMessage(), *why]), err=True)
 
 
 def echo_log() -> None:

@@ -45,7 +45,9 @@ def folder_problems(data: Any, base: Path) -> Iterator[tuple[Way, str]]:
     described = {n: c for n, c in data["cameras"].items() if isinstance(c, Mapping)}
     described = {n: c for n, c in described.items() if _are_paths(c.get("watch"), c.get("output"))}
     state = data.get("state_dir")
-    named: list[Any] = [state if _are_paths(state) else str(Config.model_fields["state_dir"].default)]
+    named: list[Any] = [
+        state if _are_paths(state) else str(Config.model_fields["state_dir"].default)
+    ]
     named += [camera[key] for camera in described.values() for key in ("watch", "output")]
     state_dir, *folders = _real(base, named)
     pairs = zip(folders[::2], folders[1::2], strict=True)

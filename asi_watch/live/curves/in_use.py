@@ -59,7 +59,7 @@ class Choice:
     """Why the operator's file cannot be used."""
 
 
-def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
+def choose_curves(camera: CameraConfig, ledger: Ledger | None) -> Choice:
     """Choose the curves of a camera, whatever their files are like.
 
     Of each number of channels the curve adopted last is used, until the operator puts another
@@ -70,8 +70,8 @@ def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
     Parameters
     ----------
     camera : CameraConfig
-    ledger : Ledger
-        Only read.
+    ledger : Ledger or None
+        Only read; None: no curve was adopted.
     """
     operators, missing, fault = _operators_curve(camera)
     base_id = None if operators is None else operators.curve_id
@@ -79,7 +79,7 @@ def choose_curves(camera: CameraConfig, ledger: Ledger) -> Choice:
     if operators is not None and camera.response is not None:
         files[operators.channels] = CurveFile(operators, camera.response, base_id)
     seen: set[int | None] = set()
-    for decision in reversed(ledger.curves(camera.name)):
+    for decision in reversed(ledger.curves(camera.name) if ledger else ()):
         # Rows of 0.1 do not name the channels: their newest is read to know.
         if decision.verdict != "adopted" or decision.channels in seen:
             continue
