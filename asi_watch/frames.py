@@ -14,8 +14,8 @@ from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
 from asi_watch.files import counted, shown
 from asi_watch.hdr.frame_checks import sample_frame
-from asi_watch.hdr.merge_settings import HalfRadiance, Merge, MergeSettings, Pixels, Radiance, Shape
-from asi_watch.hdr.weighted_merge import WeightedMerge
+from asi_watch.hdr.merge_settings import HalfRadiance, MergeSettings, Pixels, Radiance, Shape
+from asi_watch.hdr.merging import Merge, WeightedMerge
 from asi_watch.images import Frame, read_image
 
 
@@ -211,7 +211,8 @@ class BandedMerge(Merge):
             del merge, part
         return Radiance(ln, validity)
 
-    def _radiance_half(self, factor: float) -> HalfRadiance | None:
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance as half floats; see `Merge.radiance_half`."""
         height, width, channels = self.shape
         planes = np.empty((channels, height, width), np.float16)
         validity = np.empty((channels, height, width), np.uint8)

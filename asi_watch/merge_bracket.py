@@ -24,8 +24,8 @@ from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError, PublishError
 from asi_watch.files import counted, shown
 from asi_watch.frames import BandedMerge, Frames
-from asi_watch.hdr.merge_settings import Merge, MergeSettings
-from asi_watch.hdr.merging import merge_memory, open_merge
+from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.merging import Merge, merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.naming import slot_stem
 from asi_watch.products.embed import provenance_of_open_file

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import simplejpeg
 
-from asi_watch.hdr.merging import merge_frames
 from asi_watch.response_files import response_bytes
 from benchmarks.daemon import file_name
 from benchmarks.frames import EXPOSURES_US, decoded, jpeg_frames, log_response
 from benchmarks.reporting import median, save, show
-from benchmarks.settings import MERGE
+from benchmarks.settings import MERGE, merge_frames
 
 SIZE = 2048
 BRACKETS = 24

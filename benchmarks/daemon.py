@@ -23,12 +23,11 @@ import psutil
 import simplejpeg
 import yaml
 
-from asi_watch.hdr.merging import merge_frames
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.response_files import response_bytes
 from benchmarks.frames import EXPOSURES_US, decoded, log_response
 from benchmarks.reporting import interleaved, median
-from benchmarks.settings import MERGE
+from benchmarks.settings import MERGE, merge_frames
 
 START = datetime(2026, 6, 21, 9)
 SLOT = timedelta(seconds=30)

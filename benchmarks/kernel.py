@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr import engine
 from asi_watch.hdr.disc import SkyDisc
-from asi_watch.hdr.merging import Merge, merge_frames, open_merge
+from asi_watch.hdr.merging import Merge, open_merge
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import Sky
 from benchmarks._peers import PEERS
 from benchmarks.reporting import interleaved, median, save, show
-from benchmarks.settings import MERGE
+from benchmarks.settings import MERGE, merge_frames
 
 WIDTH, HEIGHT = 3072, 2048
 TIMES = (80.0, 160.0, 320.0, 640.0)

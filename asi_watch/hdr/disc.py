@@ -36,13 +36,11 @@ class SkyDisc:
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.x, self.y, self.radius]).all() and self.radius > 0):
-            raise ValueError(
-                f"a sky disc has a centre and a positive radius, got {self.x}, {self.y},"
-                f" {self.radius}"
-            )
+            found = f"{self.x}, {self.y}, {self.radius}"
+            raise ValueError(f"a sky disc has a centre and a positive radius, got {found}")
 
     def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Give the pixels inside, as a read-only array (H, W); ValueError if there is none.
+        """Pixels inside, as a read-only array (H, W); ValueError if there is none.
 
         Parameters
         ----------
@@ -51,12 +49,11 @@ class SkyDisc:
         return _measured(self, int(shape[0]), int(shape[1]))[0]
 
     def spans(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
-        """Give first and last column (half-open) of each row inside, as a read-only array (H, 2).
+        """First and last column (half-open) inside of each row, (H, 2); as for `mask`.
 
         Parameters
         ----------
         shape : (H, W) or longer
-            ValueError if no pixel is inside.
         """
         return _measured(self, int(shape[0]), int(shape[1]))[1]
 
@@ -114,11 +111,9 @@ def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike
     Parameters
     ----------
     rows : ndarray, shape (rows, ...)
-        Written to.
     spans : ndarray, shape (rows, 2)
         Half-open, in steps of the second axis.
     value : array_like
-        What to write.
     """
     for row, (start, stop) in zip(rows, spans, strict=True):
         row[:start] = value
@@ -126,18 +121,12 @@ def clear_outside(rows: NDArray[Any], spans: NDArray[np.int32], value: ArrayLike
 
 
 def find_sky_disc(images: Sequence[NDArray[np.uint8]]) -> SkyDisc | None:
-    """Find the disc that a fisheye lens draws, if the pictures show one.
+    """Find the disc that a fisheye lens draws, less 2 % of its radius; None if there is none.
 
     Parameters
     ----------
     images : sequence of ndarray, shape (H, W, C), uint8
         Exposures of one bracket; the brighter ones tell most.
-
-    Returns
-    -------
-    SkyDisc or None
-        The disc, two per cent of its radius left out at the rim; None where the pictures have no
-        dark surround of a bright circle.
     """
     if not images:
         return None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.lookup_tables import LANES, BracketTables
 from asi_watch.hdr.merge_settings import VALID
-from asi_watch.hdr.tone import HALF_MARK, CodeTable, HalfCodes
+from asi_watch.hdr.tone import HALF_MARK, CodeTable
 
 _BLOCK_SAMPLES = 1 << 16
 
@@ -52,10 +52,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
 
     Parameters
     ----------
-    job : Job
-    codes : CodeTable
-        What x becomes.
-    first, last : int
+    job, codes, first, last
     out : ndarray, shape (last − first, S), uint8 or uint16
         C-contiguous. Samples outside the spans become 0.
     """
@@ -80,7 +77,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
 
 def merge_half(
     job: Job,
-    codes: HalfCodes,
+    codes: CodeTable,
     first: int,
     last: int,
     planes: NDArray[np.uint16],
@@ -90,18 +87,16 @@ def merge_half(
 
     Parameters
     ----------
-    job : Job
-    codes : HalfCodes
-        What x becomes.
-    first, last : int
+    job, codes, first, last
     planes, validity : ndarray, shape (C, H, W), uint16 and uint8
         C-contiguous, of the whole picture; these rows are written. Samples outside the spans are
         under-exposed.
     """
     channels, _, width = planes.shape
+    assert codes.under is not None
     if _kernel is not None:
         arguments = _arguments(job, first, last, width * channels)
-        tables = (codes.table.scale, codes.table.cells, codes.table.count, codes.under)
+        tables = (codes.scale, codes.cells, codes.count, codes.under)
         _kernel.merge_half(*arguments, *tables, channels, planes, validity)
         return
     step = max(1, _BLOCK_SAMPLES // (width * channels))
@@ -109,14 +104,14 @@ def merge_half(
     for top in range(first, last, step):
         bottom = min(top + step, last)
         rows = block[: bottom - top]
-        merge_codes(job, codes.table, top, bottom, rows.reshape(bottom - top, -1))
+        merge_codes(job, codes, top, bottom, rows.reshape(bottom - top, -1))
         if job.spans is not None:
             clear_outside(rows, job.spans[top:bottom] // channels, codes.under[:channels])
-        _split_half(codes, rows, planes[:, top:bottom], validity[:, top:bottom])
+        _split_half(codes.under, rows, planes[:, top:bottom], validity[:, top:bottom])
 
 
 def _split_half(
-    codes: HalfCodes,
+    under: NDArray[np.uint16],
     rows: NDArray[np.uint16],
     planes: NDArray[np.uint16],
     validity: NDArray[np.uint8],
@@ -127,7 +122,7 @@ def _split_half(
         np.copyto(plane, rows[:, :, channel])
         # Marked: 2 (over), less one where it is "under".
         flags = (plane >> np.uint16(15)) << np.uint16(1)
-        flags -= plane == codes.under[channel]
+        flags -= plane == under[channel]
         np.copyto(validity[channel], flags, casting="unsafe")
         plane &= np.uint16(HALF_MARK - 1)
 
@@ -135,16 +130,13 @@ def _split_half(
 def merge_radiance(
     job: Job, first: int, last: int, ln_radiance: NDArray[np.float32], validity: NDArray[np.uint8]
 ) -> None:
-    """Merge rows first:last into ln E and validity, both (last − first, S), C-contiguous.
-
-    Samples outside the spans are left undefined.
+    """Merge rows first:last into ln E and validity.
 
     Parameters
     ----------
-    job : Job
-    first, last : int
+    job, first, last
     ln_radiance, validity : ndarray, shape (last − first, S), float32 and uint8
-        C-contiguous; written to.
+        C-contiguous. Samples outside the spans are left undefined.
     """
     tables = job.tables
     unit, offset = tables.unit.astype(np.float32), tables.offset.astype(np.float32)
@@ -178,10 +170,9 @@ def merge_uncertainty(
 
     Parameters
     ----------
-    job : Job
+    job, first, last
     variance, scale
         From `variance_tables`.
-    first, last : int
     out : ndarray, shape (last − first, S), float32
     """
     weight_mask = np.uint64((1 << job.tables.weight_bits) - 1)

@@ -14,14 +14,14 @@ cannot matter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.merge_settings import MAX_EXPOSURES, OVER, UNDER, WEIGHT_TYPES, MergeSettings
+from asi_watch.hdr.merge_settings import OVER, UNDER, WEIGHT_TYPES, MergeSettings
 from asi_watch.hdr.response import as_log_response
 
 LANES = 3
@@ -38,16 +38,8 @@ _SHORT_NUMERATOR = 2**24 - 1
 _ROUNDING = 5e-5
 
 
-def log_variance(log_response: ArrayLike) -> NDArray[np.float64]:
-    """Variance of g(z), that is of ln(irradiance × time), seen through one code: shape (256, C).
-
-    Of shot and read noise, and (g'(z))² / 12 of quantisation; finite and positive.
-
-    Parameters
-    ----------
-    log_response : array_like, shape (256, C)
-        g(z).
-    """
+def _log_variance(log_response: ArrayLike) -> NDArray[np.float64]:
+    """Variance of g(z), seen through one code: of shot, read and quantisation noise."""
     g = as_log_response(log_response).astype(np.float64)
     electrons = FULL_WELL * np.exp(g - g.max(axis=0))
     sensor = (electrons + READ_NOISE**2) / electrons**2
@@ -61,9 +53,7 @@ def weight_table(weight_type: str, log_response: ArrayLike | None = None) -> NDA
     Parameters
     ----------
     weight_type : {"triangle", "sine", "noise"}
-        `triangle`: z up to 127, 255 − z above. `sine`: cos(2πz/255 − π) + 1. `noise`: inverse
-        variance of ln E, scaled to a maximum of 1 and not below 1/2048. All are zero at 0 and
-        255. Others raise ValueError.
+        All are zero at 0 and 255; `noise` is scaled to a maximum of 1. Others raise ValueError.
     log_response : array_like, shape (256, C), optional
         g(z), which `noise` needs; without it C is 1.
     """
@@ -76,7 +66,7 @@ def weight_table(weight_type: str, log_response: ArrayLike | None = None) -> NDA
     elif weight_type == "noise":
         if log_response is None:
             raise ValueError("the weight 'noise' needs a response curve")
-        weights = 1.0 / log_variance(log_response)
+        weights = 1.0 / _log_variance(log_response)
         weights = np.maximum(weights / weights[1:255].max(axis=0), _SMALLEST_NOISE_WEIGHT)
     else:
         raise ValueError(f"weight_type is one of {', '.join(WEIGHT_TYPES)}; got {weight_type!r}")
@@ -90,7 +80,6 @@ def remap_codes(low_clip: int, high_clip: int) -> NDArray[np.uint8]:
     Parameters
     ----------
     low_clip, high_clip : int
-        0 ≤ low < high ≤ 255.
     """
     low, width = np.float32(low_clip), np.float32(high_clip - low_clip)
     clipped = np.clip(np.arange(256, dtype=np.float32), low, np.float32(high_clip)) - low
@@ -113,44 +102,43 @@ class WeightedMean:
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
 
-    @classmethod
-    def of(cls, settings: MergeSettings, curve: NDArray[np.float32]) -> WeightedMean:
-        """Prepare a merge.
 
-        Parameters
-        ----------
-        settings : MergeSettings
-            Of a weighted mean.
-        curve : ndarray, shape (256, C), float32
-            g(z).
-        """
-        g = curve.astype(np.float64)
-        weights, variance = weight_table(settings.weight_type, curve), log_variance(curve)
-        low, high = settings.low_clip, settings.high_clip
-        stretch = settings.algorithm == "debevec_custom"
-        z = np.arange(256)
-        lowest, highest = g.min(axis=0), g.max(axis=0)
-        if stretch:
-            codes = remap_codes(low, high)
-            g, weights, variance = g[codes], weights[codes], variance[codes]
-            low, high = int(z[codes == 0].max()), int(z[codes == 255].min())
-        else:
-            weights[(z < low) | (z > high)] = 0.0
-        return cls(g, weights, variance, low, high, stretch, lowest, highest)
+def weighted_mean(
+    settings: MergeSettings, curve: NDArray[np.float32], saturated_from: int | None = None
+) -> WeightedMean:
+    """Prepare a merge; the same object for equal arguments.
 
-    def saturated_from(self, code: int | None) -> WeightedMean:
-        """Count raw codes from `code` on as saturated too.
+    Parameters
+    ----------
+    settings : MergeSettings
+    curve : ndarray, shape (256, C), float32
+    saturated_from : int or None
+        Raw codes from this one on are saturated too.
+    """
+    clips = (settings.low_clip, settings.high_clip)
+    stretch = settings.algorithm == "debevec_custom"
+    return _weighted_mean(stretch, settings.weight_type, *clips, curve.tobytes(), saturated_from)
 
-        Parameters
-        ----------
-        code : int or None
-            None changes nothing.
-        """
-        if code is None or code >= self.brightest:
-            return self
-        weights = self.weights.copy()
-        weights[code:] = 0.0
-        return replace(self, weights=weights, brightest=code)
+
+@lru_cache(maxsize=16)
+def _weighted_mean(
+    stretch: bool, weight_type: str, low: int, high: int, response: bytes, white: int | None
+) -> WeightedMean:
+    curve = np.frombuffer(response, np.float32).reshape(256, -1)
+    g = curve.astype(np.float64)
+    weights, variance = weight_table(weight_type, curve), _log_variance(curve)
+    z = np.arange(256)
+    lowest, highest = g.min(axis=0), g.max(axis=0)
+    if stretch:
+        codes = remap_codes(low, high)
+        g, weights, variance = g[codes], weights[codes], variance[codes]
+        low, high = int(z[codes == 0].max()), int(z[codes == 255].min())
+    else:
+        weights[(z < low) | (z > high)] = 0.0
+    if white is not None and white < high:
+        weights[white:] = 0.0
+        high = white
+    return WeightedMean(g, weights, variance, low, high, stretch, lowest, highest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,19 +160,17 @@ class BracketTables:
     validity: NDArray[np.uint8]  # the flag there
 
 
-def bracket_tables(mean: WeightedMean, times: Sequence[float]) -> BracketTables:
-    """Build the tables of a bracket; ValueError if there is no exposure, or more than 64.
+@lru_cache(maxsize=16)
+def bracket_tables(mean: WeightedMean, times: tuple[float, ...]) -> BracketTables:
+    """Build the tables of a bracket; the same object for equal arguments.
 
     Parameters
     ----------
     mean : WeightedMean
-        What to look up.
-    times : sequence of float
-        Exposure times, in the order of the frames.
+    times : tuple of float
+        1 to 64 exposure times, in the order of the frames.
     """
     count = len(times)
-    if not 1 <= count <= MAX_EXPOSURES:
-        raise ValueError(f"a bracket has 1 to {MAX_EXPOSURES} exposures; got {count}")
     ln_t = np.log(np.asarray(times, dtype=np.float64))
     shortest, longest = ln_t == ln_t.min(), ln_t == ln_t.max()
     under_bits = int(shortest.sum()).bit_length()
@@ -233,7 +219,6 @@ def variance_tables(
     ----------
     mean : WeightedMean
     tables : BracketTables
-        Of the same merge.
     """
     weights = (tables.words[0] & np.uint64((1 << tables.weight_bits) - 1)).astype(np.float64)
     squares = weights**2 * _lanes(mean.variance.T)

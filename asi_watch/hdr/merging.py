@@ -1,20 +1,40 @@
 """A bracket of exposures becomes one radiance map or one display picture.
 
-`open_merge` gives a `Merge` to which exposures are added as they arrive; `merge_frames` takes
-decoded frames at once; both give the same bytes.
+Frames are kept as they arrive and summed once, when a result is asked for. Keeping sums instead
+was measured and found worse: a sum takes eight bytes per sample where a frame takes one, and
+moving it through memory for every exposure costs more than the look-ups.
 """
 
-from collections.abc import Sequence
+import itertools
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.merge_settings import Merge, MergeSettings, Pixels, check_shape
-from asi_watch.hdr.opencv_merge import OpencvMerge
-from asi_watch.hdr.weighted_merge import WeightedMerge
+from asi_watch.hdr import engine, opencv_merge
+from asi_watch.hdr.disc import clear_outside
+from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
+from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables, weighted_mean
+from asi_watch.hdr.merge_settings import (
+    MAX_EXPOSURES,
+    OVER,
+    UNDER,
+    HalfRadiance,
+    MergeSettings,
+    Pixels,
+    Radiance,
+    Shape,
+)
+from asi_watch.hdr.response import as_log_response
+from asi_watch.hdr.tone import CodeTable, half_code, half_codes, picture_table
 
-__all__ = ["Merge", "MergeSettings", "merge_frames", "merge_memory", "open_merge"]
+# The bands of one call: a few per thread even out a core that is busy with something else.
+_BANDS_PER_THREAD = 8
 
 
 def open_merge(
@@ -23,33 +43,26 @@ def open_merge(
     shape: tuple[int, ...],
     *,
     threads: int = 2,
-) -> Merge:
+) -> "Merge":
     """Open a merge to which exposures are added as they arrive, in any order.
 
     Parameters
     ----------
     settings : MergeSettings
-        How to merge.
     log_response : array_like, shape (256, C) or (256, 1, C), or None
-        g(z), in the channel order of the pixels. `mertens` ignores it; `debevec` calibrates from
-        the bracket without it.
+        g(z), in the channel order of the pixels; the weighted means need it. `mertens` ignores
+        it; `debevec` calibrates from the bracket without it.
     shape : (int, int) or (int, int, int)
-        (H, W) or (H, W, C), C 1 or 3.
+        (H, W) or (H, W, C), C 1 or 3; ValueError where curve or disc do not fit it.
     threads : int, optional
-        Threads that one call may start; `merge_threads` gives a sensible number, and
-        OpenCV's merges use OpenCV's own.
-
-    Raises
-    ------
-    ValueError
-        If the response or the disc is missing or does not fit.
+        Threads that one call may start; OpenCV's merges use OpenCV's own.
     """
     merge = WeightedMerge if settings.is_weighted else OpencvMerge
-    return merge(settings, log_response, check_shape(shape), threads)
+    return merge(settings, log_response, _checked_shape(shape), threads)
 
 
 def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
-    """Estimate the bytes of a merge and its largest result, frames included.
+    """Estimate the bytes of a merge and its largest result, frames included, within a fifth.
 
     Parameters
     ----------
@@ -59,45 +72,406 @@ def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
         (H, W) or (H, W, C).
     count : int
         Number of exposures.
-
-    Returns
-    -------
-    int
-        Measured, and for pictures of megapixels within a fifth.
     """
-    height, width, channels = check_shape(shape)
+    height, width, channels = _checked_shape(shape)
     per_pixel = {"debevec": (22 + count) * channels + 12, "mertens": 10 * channels + 33}
     # The weighted means: ln E in float32 and its validity.
     return height * width * (count * channels + per_pixel.get(algorithm, 5 * channels))
 
 
-def merge_frames(
-    frames: Sequence[Pixels],
-    exposure_times: Sequence[float],
-    settings: MergeSettings,
-    log_response: ArrayLike | None,
-    dtype: type[Any] = np.uint8,
-    *,
-    threads: int = 2,
-) -> NDArray[Any]:
-    """Merge decoded frames into a display picture, at once.
+class Merge(ABC):
+    """A bracket being merged: exposures go in, in any order; a picture or radiance comes out.
+
+    The result does not depend, to the byte, on the order of the `add` calls, and later exposures
+    may be added after it was taken. Not safe for several threads at once, except `picture_rows`
+    calls among themselves. Results raise ValueError if nothing was added, if an argument does not
+    fit, or if the algorithm has no such result. Parameters as for `open_merge`.
+    """
+
+    works_by_rows = False
+    """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
+
+    def __init__(
+        self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape
+    ) -> None:
+        curve = None if log_response is None else as_log_response(log_response)
+        if curve is not None and curve.shape[1] != shape[2]:
+            raise ValueError(f"the response has {curve.shape[1]} channels, the pictures {shape[2]}")
+        disc = settings.sky_disc
+        self.shape = shape
+        self._settings, self._log_response = settings, curve
+        self._spans = None if disc is None else disc.spans(shape)
+        self._frames: list[Pixels] = []
+        self._times: list[float] = []
+        self._samples: list[Sample] = []
+        self._findings: Findings | None = None
+
+    def add(self, pixels: Pixels, exposure_time: float) -> None:
+        """Add one exposure; after an error (ValueError) the merge is as it was before.
+
+        Parameters
+        ----------
+        pixels : ndarray, shape (H, W, C) or (H, W), uint8
+            Not copied: the caller leaves it as it is while the merge lives.
+        exposure_time : float
+            Positive.
+        """
+        array, time = self._checked(pixels), float(exposure_time)
+        if not (np.isfinite(time) and time > 0):
+            raise ValueError(f"an exposure time is a positive number; got {exposure_time!r}")
+        if len(self._times) == MAX_EXPOSURES:
+            raise ValueError(f"a bracket has at most {MAX_EXPOSURES} exposures")
+        self._frames.append(array)
+        self._times.append(time)
+        self._samples.append(sample_frame(array))
+        self._findings = None
+
+    def findings(self) -> Findings:
+        """Frames that contradict their times (and are left out), and the camera's white."""
+        if self._findings is None:
+            self._findings = check_frames(
+                self._samples,
+                self._times,
+                self._log_response,
+                high_clip=self._settings.high_clip,
+                exclude=self._settings.contradiction == "exclude",
+            )
+        return self._findings
+
+    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Display picture of what was added, shape (H, W, C), uint8 or uint16.
+
+        Parameters
+        ----------
+        dtype : type
+            `numpy.uint8` or `numpy.uint16`; that of `out` counts if given.
+        out : ndarray, shape (H, W, C), optional
+            Written instead of a new picture; C-contiguous.
+        """
+        whole = np.empty(self.shape, dtype) if out is None else out
+        self._write_picture(whole)
+        return whole
+
+    @abstractmethod
+    def _write_picture(self, out: NDArray[Any]) -> None:
+        """Write the display picture."""
+
+    def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
+        """Write rows first:last of the picture.
+
+        Parameters
+        ----------
+        first, last : int
+        out : ndarray, shape (last − first, W, C), uint8 or uint16
+            C-contiguous.
+        """
+        out[...] = self.picture(out.dtype.type)[first:last]
+
+    @abstractmethod
+    def radiance(self) -> Radiance:
+        """Radiance map of what was added."""
+
+    @abstractmethod
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance factor · E as half floats; None where they cannot hold its whole range.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+        """
+
+    @abstractmethod
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Standard error of ln E (= relative error of E), shape (H, W, C); inf where invalid."""
+
+    def _used(self) -> tuple[list[Pixels], list[float]]:
+        """Frames to be merged, without the excluded ones, and their times."""
+        if not self._times:
+            raise ValueError("no exposure was added")
+        excluded = {found.index for found in self.findings().excluded}
+        used = [i for i in range(len(self._times)) if i not in excluded]
+        return [self._frames[i] for i in used], [self._times[i] for i in used]
+
+    def _checked(self, pixels: Pixels) -> Pixels:
+        """Bring an exposure into its plain form: (H, W, C), uint8, C-contiguous."""
+        array = np.asarray(pixels)
+        if array.dtype != np.uint8:
+            raise ValueError(
+                "an exposure has 8-bit pixels (uint8, 0 … 255);"
+                f" got {array.dtype}: convert it first"
+            )
+        if array.ndim == 2:
+            array = array[:, :, np.newaxis]
+        if array.shape != self.shape:
+            raise ValueError(
+                f"the exposures of a bracket have one size: {self.shape}, got {array.shape}"
+            )
+        return np.ascontiguousarray(array)
+
+    def _clear(self, rows: NDArray[Any], first: int, value: ArrayLike) -> None:
+        """Set what lies outside the disc in rows that begin at `first`."""
+        if self._spans is not None:
+            clear_outside(rows, self._spans[first : first + len(rows)], value)
+
+
+class WeightedMerge(Merge):
+    """A bracket merged by the weighted mean of ln E.
 
     Parameters
     ----------
-    frames : sequence of ndarray, shape (H, W, C) or (H, W), uint8
-        The exposures; ValueError where sizes or counts differ.
-    exposure_times : sequence of float
-        One per frame, positive, any unit.
-    settings, log_response, threads
+    settings, log_response, shape, threads
         As for `open_merge`.
-    dtype : type
-        `numpy.uint8` or `numpy.uint16`.
+    spans : ndarray, shape (H, 2), int32, optional
+        First and last column (half-open) of each row that are merged, in place of the sky disc.
     """
-    if not len(frames):
-        raise ValueError("no exposures to merge")
-    if len(frames) != len(exposure_times):
-        raise ValueError(f"{len(frames)} frames but {len(exposure_times)} exposure times")
-    merge = open_merge(settings, log_response, np.shape(frames[0]), threads=threads)
-    for pixels, time in zip(frames, exposure_times, strict=True):
-        merge.add(pixels, time)
-    return merge.picture(dtype)
+
+    works_by_rows = True
+
+    def __init__(
+        self,
+        settings: MergeSettings,
+        log_response: ArrayLike | None,
+        shape: Shape,
+        threads: int,
+        spans: NDArray[np.int32] | None = None,
+    ) -> None:
+        if spans is not None:
+            settings = replace(settings, sky_disc=None)
+        super().__init__(settings, log_response, shape)
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1; got {threads}")
+        if self._log_response is None:
+            raise ValueError(f"'{settings.algorithm}' needs a response curve")
+        self._threads = threads
+        if spans is not None:
+            self._spans = spans
+        self._prepared: tuple[Findings, WeightedMean, engine.Job] | None = None
+
+    def use_findings(self, findings: Findings) -> None:
+        """Take what is known of the whole frames, where the frames added are rows of them.
+
+        Parameters
+        ----------
+        findings : Findings
+        """
+        self._findings = findings
+
+    def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
+        """Write rows of the picture; several threads may do this at once, each for its own rows.
+
+        Parameters
+        ----------
+        first, last, out
+            As for `Merge.picture_rows`.
+        """
+        if not 0 <= first < last <= self.shape[0] or out.shape != (last - first, *self.shape[1:]):
+            raise ValueError(f"rows {first}:{last} of {self.shape} do not fit into {out.shape}")
+        if not out.flags.c_contiguous:
+            raise ValueError("a picture is written to contiguous memory")
+        job = self._prepare()[1]
+        engine.merge_codes(job, self._codes(out.dtype), first, last, _plane(out))
+
+    def _write_picture(self, out: NDArray[Any]) -> None:
+        self._codes(out.dtype)  # before the threads: made once, or refused
+        self._in_bands(lambda first, last: self.picture_rows(first, last, out[first:last]))
+
+    def radiance(self) -> Radiance:
+        """Radiance map; see `Merge.radiance`."""
+        _, job = self._prepare()
+        ln_radiance = np.empty(self.shape, dtype=np.float32)
+        validity = np.empty(self.shape, dtype=np.uint8)
+        ends = (job.tables.minimum, job.tables.maximum)
+        lowest, highest = (bound[: self.shape[2]].astype(np.float32) for bound in ends)
+
+        def band(first: int, last: int) -> None:
+            ln_rows, flag_rows = ln_radiance[first:last], validity[first:last]
+            engine.merge_radiance(job, first, last, _plane(ln_rows), _plane(flag_rows))
+            places = self._saturated(first, last)
+            ln_rows[places] = highest[places[2]]
+            flag_rows[places] = OVER
+            self._clear(ln_rows, first, lowest)
+            self._clear(flag_rows, first, UNDER)
+
+        self._in_bands(band)
+        return Radiance(ln_radiance, validity)
+
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance as half floats, in one pass; see `Merge.radiance_half`.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+        """
+        _, job = self._prepare()
+        codes = half_codes(job.tables, factor)
+        if codes is None:
+            return None
+        height, width, channels = self.shape
+        planes = np.empty((channels, height, width), np.uint16)
+        validity = np.empty((channels, height, width), np.uint8)
+        highest = half_code(job.tables.maximum, factor)
+
+        def band(first: int, last: int) -> None:
+            engine.merge_half(job, codes, first, last, planes, validity)
+            rows, columns, channel = self._saturated(first, last)
+            planes[channel, first + rows, columns] = highest[channel]
+            validity[channel, first + rows, columns] = OVER
+
+        self._in_bands(band)
+        return HalfRadiance(planes.view(np.float16), validity)
+
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Standard error of ln E from the noise model, √(Σ w² σ²) / Σ w; inf where invalid.
+
+        Errors of g itself and clouds that moved between the exposures are not included.
+        """
+        mean, job = self._prepare()
+        table, scale = variance_tables(mean, job.tables)
+        out = np.empty(self.shape, dtype=np.float32)
+
+        def band(first: int, last: int) -> None:
+            engine.merge_uncertainty(job, table, scale, first, last, _plane(out[first:last]))
+            out[first:last][self._saturated(first, last)] = np.inf
+            self._clear(out[first:last], first, np.inf)
+
+        self._in_bands(band)
+        return out
+
+    def _prepare(self) -> tuple[WeightedMean, engine.Job]:
+        """Tables for the frames of now: further frames bring other findings."""
+        findings, prepared = self.findings(), self._prepared
+        if prepared is None or prepared[0] is not findings:
+            frames, times = self._used()
+            assert self._log_response is not None
+            mean = weighted_mean(self._settings, self._log_response, findings.saturated_from)
+            spans = None if self._spans is None else self._spans * np.int32(self.shape[2])
+            tables = bracket_tables(mean, tuple(times))
+            job = engine.Job([_plane(f) for f in frames], tables, spans)
+            prepared = self._prepared = findings, mean, job
+        return prepared[1:]
+
+    def _saturated(self, first: int, last: int) -> tuple[NDArray[np.intp], ...]:
+        """Find rows, columns and channels where the shortest exposure is saturated.
+
+        A longer one may show a code that is not, because JPEG blurs edges: that would make the
+        sun's rim darker by the ratio of their times.
+        """
+        mean, _ = self._prepare()
+        frames, times = self._used()
+        codes = (np.arange(256) >= mean.brightest) & (mean.weights == 0).all(axis=1)
+        lowest = int(np.argmax(codes)) if codes.any() else 256
+        shortest = [f for f, time in zip(frames, times, strict=True) if time == min(times)]
+        # The sun is in few rows: the others cost little.
+        brightest = _plane(shortest[0][first:last]).max(axis=1)
+        sunny = np.flatnonzero(brightest >= lowest)
+        here = np.logical_and.reduce([frame[first + sunny] >= lowest for frame in shortest])
+        rows, columns, channels = np.unravel_index(np.flatnonzero(here), here.shape)
+        rows = sunny[rows]
+        if self._spans is not None:
+            start, stop = self._spans[first + rows].T
+            inside = (columns >= start) & (columns < stop)
+            rows, columns, channels = rows[inside], columns[inside], channels[inside]
+        return rows, columns, channels
+
+    def _codes(self, dtype: np.dtype[Any]) -> CodeTable:
+        settings, (_, job) = self._settings, self._prepare()
+        return picture_table(
+            job.tables, settings.lnE_range, settings.display_gamma, np.dtype(dtype)
+        )
+
+    def _in_bands(self, work: Callable[[int, int], None]) -> None:
+        """Call `work(first, last)` for bands of rows, on the threads allowed."""
+        rows, threads = self.shape[0], self._threads
+        if threads <= 1 or rows < 2 * threads:
+            work(0, rows)
+            return
+        count = min(rows, _BANDS_PER_THREAD * threads)
+        edges = [rows * i // count for i in range(count + 1)]
+        with ThreadPoolExecutor(threads) as pool:
+            for future in [pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]:
+                future.result()
+
+
+class OpencvMerge(Merge):
+    """A bracket whose picture is made as a whole, by OpenCV's functions.
+
+    Its radiance is the weighted mean through the same curve: OpenCV's own mean gives weight to
+    saturated codes, and a saturated sun less radiance than what is beside it.
+
+    Parameters
+    ----------
+    settings, log_response, shape, threads
+        As for `open_merge`; threads are those of a radiance.
+    """
+
+    def __init__(
+        self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape, threads: int
+    ) -> None:
+        super().__init__(settings, log_response, shape)
+        self._threads = threads
+
+    def _write_picture(self, out: NDArray[Any]) -> None:
+        found = self.findings().saturated_from
+        opencv_merge.write_picture(out, *self._ordered(), self._settings, self._log_response, found)
+        self._clear(out, 0, 0)
+
+    def radiance(self) -> Radiance:
+        """Radiance map; see `Merge.radiance`. ValueError for `mertens`, which has none."""
+        return self._weighted().radiance()
+
+    def radiance_half(self, factor: float) -> HalfRadiance | None:
+        """Radiance as half floats; see `Merge.radiance_half`.
+
+        Parameters
+        ----------
+        factor : float
+            Positive.
+        """
+        return self._weighted().radiance_half(factor)
+
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Refuse with a ValueError: the noise model is not that of OpenCV's merges."""
+        name = self._settings.algorithm
+        raise ValueError(f"'{name}' gives no uncertainty; use debevec_custom or debevec_exact")
+
+    def _weighted(self) -> WeightedMerge:
+        settings, (frames, times) = self._settings, self._ordered()
+        if settings.algorithm == "mertens":
+            raise ValueError("exposure fusion ('mertens') makes no radiance; use a debevec merge")
+        response = self._log_response
+        if response is None:
+            found = self.findings().saturated_from
+            response = opencv_merge.calibrated_response(frames, times, settings, found)
+        settings = replace(settings, algorithm="debevec_custom", contradiction="warn")
+        merge = WeightedMerge(settings, response, self.shape, self._threads)
+        for pixels, time in zip(frames, times, strict=True):
+            merge.add(pixels, time)
+        return merge
+
+    def _ordered(self) -> tuple[list[Pixels], list[float]]:
+        """Frames by rising time, those of equal time in the order of their content.
+
+        Floating-point sums depend on the order; arrival must not.
+        """
+        frames, times = self._used()
+        order = sorted(range(len(times)), key=lambda i: (times[i], zlib.crc32(frames[i].data)))
+        return [frames[i] for i in order], [times[i] for i in order]
+
+
+def _plane(array: NDArray[Any]) -> NDArray[Any]:
+    """(rows, W, C) as (rows, W · C), without a copy."""
+    return array.reshape(array.shape[0], -1)
+
+
+def _checked_shape(shape: tuple[int, ...]) -> Shape:
+    """Read (H, W) or (H, W, C) as (H, W, C); ValueError if empty or C is neither 1 nor 3."""
+    sides = tuple(int(side) for side in shape)
+    if len(sides) == 2:
+        sides = (*sides, 1)
+    if len(sides) != 3 or min(sides) < 1 or sides[2] not in (1, 3):
+        raise ValueError(
+            f"pictures have the shape (H, W) or (H, W, C), C 1 or 3 (no alpha channel); got {sides}"
+        )
+    return sides[0], sides[1], sides[2]

@@ -1,4 +1,4 @@
-"""The two merges of OpenCV's kind: `debevec` (its own MergeDebevec) and `mertens` (fusion).
+"""The pictures made by OpenCV's kind of merge: `debevec` (its MergeDebevec) and `mertens`.
 
 `mertens` is exposure fusion (Mertens, Kautz, Van Reeth 2007) with the same bits in every run: the
 formula of OpenCV's MergeMertens with its default weights, contrast times saturation. OpenCV's adds
@@ -7,22 +7,18 @@ run, by up to one code of 16 bit. Here they are added in the order given, each s
 functions for one picture, which give the same bits with any number of threads.
 """
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.lookup_tables import remap_codes
-from asi_watch.hdr.merge_settings import HalfRadiance, Merge, MergeSettings, Pixels, Radiance, Shape
+from asi_watch.hdr.merge_settings import MergeSettings, Pixels
 from asi_watch.hdr.response import as_log_response
 from asi_watch.hdr.tone import code_maximum
-from asi_watch.hdr.weighted_merge import WeightedMerge
 
 # The fixed display bounds of E suit times in µs around 320 (80 … 1280 µs, five exposures one
 # stop apart twice over); every bracket's times are scaled to that geometric mean first, so that
@@ -38,129 +34,113 @@ _KEPT_WEIGHTS = 5
 Plane = NDArray[np.float32]
 
 
-class OpencvMerge(Merge):
-    """A bracket whose picture is made by OpenCV's functions, as a whole.
+def write_picture(
+    out: NDArray[Any],
+    frames: Sequence[Pixels],
+    times: Sequence[float],
+    settings: MergeSettings,
+    log_response: Plane | None,
+    saturated_from: int | None,
+) -> None:
+    """Write the picture of a bracket; ValueError if the algorithm can make none of it.
 
     Parameters
     ----------
-    settings, log_response, shape, threads
-        As for `merging.open_merge`; threads are those of a radiance.
+    out : ndarray, shape (H, W, C), uint8 or uint16
+    frames : sequence of ndarray, shape (H, W, C), uint8
+        The order counts in the last bit.
+    times : sequence of float
+    settings : MergeSettings
+        Of `debevec` or `mertens`.
+    log_response : ndarray, shape (256, C), or None
+        g(z) for `debevec`; None: it calibrates from the frames.
+    saturated_from : int or None
+        The camera's white, where the frames have shown it.
     """
-
-    def __init__(
-        self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape, threads: int
-    ) -> None:
-        super().__init__(settings, log_response, shape)
-        self._threads = threads
-        disc = settings.sky_disc
-        self._inside = None if disc is None else disc.mask(shape)
-
-    def _write_picture(self, out: NDArray[Any]) -> None:
-        if self._settings.algorithm == "mertens":
-            table = remap_codes(self._settings.low_clip, self._settings.high_clip)
-            level = fuse_exposures(self._ordered()[0], table)
-            level /= np.float32(_MERTENS_WHITE)
-            np.clip(level, 0.0, 1.0, out=level)
-        else:
-            level = self._debevec_level()
-        level *= np.float32(code_maximum(out.dtype))
-        np.copyto(out, level, casting="unsafe")
-        if self._settings.sky_disc is not None:
-            clear_outside(out, self._settings.sky_disc.spans(self.shape))
-
-    def radiance(self) -> Radiance:
-        """Radiance map of `debevec`: the weighted mean through the same curve.
-
-        OpenCV's own mean gives weight to saturated codes, and a saturated sun less radiance than
-        what is beside it. `mertens` makes a picture without radiance: ValueError.
-        """
-        return self._weighted().radiance()
-
-    def _radiance_half(self, factor: float) -> HalfRadiance | None:
-        return self._weighted().radiance_half(factor)
-
-    def uncertainty(self) -> NDArray[np.float32]:
-        """Refuse with a ValueError: the noise model is not that of OpenCV's merges."""
-        name = self._settings.algorithm
-        raise ValueError(f"'{name}' gives no uncertainty; use debevec_custom or debevec_exact")
-
-    def _weighted(self) -> WeightedMerge:
-        if self._settings.algorithm == "mertens":
-            raise ValueError("exposure fusion ('mertens') makes no radiance; use a debevec merge")
-        response = self._log_response
-        if response is None:
-            stretched, given = self._stretched()
-            linear = self._linear_response(stretched, _scaled(given)[0])
-            response = as_log_response(np.log(np.maximum(linear, np.finfo(np.float32).tiny)))
-        settings = replace(self._settings, algorithm="debevec_custom", contradiction="warn")
-        merge = WeightedMerge(settings, response, self.shape, self._threads)
-        for pixels, time in zip(*self._ordered(), strict=True):
-            merge.add(pixels, time)
-        return merge
-
-    def _ordered(self) -> tuple[list[Pixels], list[float]]:
-        """Frames by rising time, those of equal time in the order of their content.
-
-        Floating-point sums depend on the order; arrival must not.
-        """
-        frames, times = self._used()
-        order = sorted(range(len(times)), key=lambda i: (times[i], zlib.crc32(frames[i].data)))
-        return [frames[i] for i in order], [times[i] for i in order]
-
-    def _stretched(self) -> tuple[list[Pixels], list[float]]:
-        frames, times = self._ordered()
-        if len(frames) < 2:
-            raise ValueError("'debevec' needs at least two exposures")
-        table = remap_codes(self._settings.low_clip, self._settings.high_clip)
-        stretched = []
-        for pixels in frames:
-            codes = np.asarray(cv2.LUT(pixels, table), dtype=np.uint8).reshape(self.shape)
-            codes[self._white(pixels)] = 255
-            stretched.append(codes)
-        return stretched, times
-
-    def _debevec_level(self) -> Plane:
-        irradiance, mean_time = self._irradiance()
-        low, high = _DEBEVEC_BOUNDS
-        if self._settings.lnE_range is not None:
-            to_reference = mean_time / _REFERENCE_TIME
-            low, high = (float(np.exp(end) * to_reference) for end in self._settings.lnE_range)
-        frames, _ = self._ordered()
-        saturated = np.logical_and.reduce([self._white(pixels) for pixels in frames])
-        if saturated.any():
-            irradiance[saturated] = irradiance.max()
-        with np.errstate(over="ignore"):  # what overflows is white
-            level = (irradiance - np.float32(low)) / np.float32(high - low)
+    maximum = code_maximum(out.dtype)
+    if settings.algorithm == "mertens":
+        table = remap_codes(settings.low_clip, settings.high_clip)
+        level = fuse_exposures(frames, table)
+        level /= np.float32(_MERTENS_WHITE)
         np.clip(level, 0.0, 1.0, out=level)
-        return np.asarray(level ** np.float32(1.0 / self._settings.display_gamma), np.float32)
+    else:
+        level = _debevec_level(frames, times, settings, log_response, saturated_from)
+    level *= np.float32(maximum)
+    np.copyto(out, level, casting="unsafe")
 
-    def _irradiance(self) -> tuple[Plane, float]:
-        """E by MergeDebevec, of times scaled to _REFERENCE_TIME; and the mean time as given."""
-        frames, given = self._stretched()
-        times, mean_time = _scaled(given)
-        response = self._linear_response(frames, times).reshape(256, 1, self.shape[2])
-        merged = cv2.createMergeDebevec().process(frames, times, response)
-        irradiance = np.nan_to_num(np.asarray(merged, dtype=np.float32)).reshape(self.shape)
-        if self._inside is not None:
-            # What is outside must not set the scale: it takes the darkest there is inside.
-            irradiance[~self._inside] = irradiance[self._inside].min(axis=0)
-        return irradiance, mean_time
 
-    def _linear_response(self, frames: list[Pixels], times: Plane) -> Plane:
-        """exp(g), shape (256, C): of the curve given, or of OpenCV's CalibrateDebevec."""
-        if self._log_response is not None:
-            # MergeDebevec takes the logarithm of its response itself.
-            return np.exp(self._log_response.astype(np.float64)).astype(np.float32)
-        _check_information(frames)
-        found = cv2.createCalibrateDebevec().process(frames, times)
-        return np.asarray(found, dtype=np.float32).reshape(256, self.shape[2])
+def calibrated_response(
+    frames: Sequence[Pixels],
+    times: Sequence[float],
+    settings: MergeSettings,
+    saturated_from: int | None,
+) -> Plane:
+    """Give g(z), shape (256, C), of OpenCV's CalibrateDebevec on stretched codes.
 
-    def _white(self, pixels: Pixels) -> NDArray[np.bool_]:
-        """Pixels that the camera itself shows as white, in any channel."""
-        scale = 255.0 / self._settings.saturation
-        limit = int(np.ceil(254.0 / scale)) if scale > 1 else 254
-        found = self.findings().saturated_from
-        return np.asarray((pixels >= min(limit, found or 255)).any(axis=2))
+    Parameters
+    ----------
+    frames, times, settings, saturated_from
+        As for `write_picture`.
+    """
+    white = [_white(pixels, settings, saturated_from) for pixels in frames]
+    linear = _calibrated(_stretched(frames, white, settings), _scaled(times)[0])
+    return as_log_response(np.log(np.maximum(linear, np.finfo(np.float32).tiny)))
+
+
+def _debevec_level(
+    frames: Sequence[Pixels],
+    times: Sequence[float],
+    settings: MergeSettings,
+    log_response: Plane | None,
+    saturated_from: int | None,
+) -> Plane:
+    """Irradiance of MergeDebevec between the display bounds, as levels 0 … 1."""
+    white = [_white(pixels, settings, saturated_from) for pixels in frames]
+    stretched, (scaled, mean_time) = _stretched(frames, white, settings), _scaled(times)
+    if log_response is None:
+        response = _calibrated(stretched, scaled)
+    else:
+        # MergeDebevec takes the logarithm of its response itself.
+        response = np.exp(log_response.astype(np.float64)).astype(np.float32)
+    merged = cv2.createMergeDebevec().process(stretched, scaled, response[:, np.newaxis])
+    irradiance = np.nan_to_num(np.asarray(merged, dtype=np.float32)).reshape(frames[0].shape)
+    if settings.sky_disc is not None:
+        # What is outside must not set the scale: it takes the darkest there is inside.
+        inside = settings.sky_disc.mask(irradiance.shape)
+        irradiance[~inside] = irradiance[inside].min(axis=0)
+    saturated = np.logical_and.reduce(white)
+    if saturated.any():
+        irradiance[saturated] = irradiance.max()
+    low, high = _DEBEVEC_BOUNDS
+    if settings.lnE_range is not None:
+        to_reference = mean_time / _REFERENCE_TIME
+        low, high = (float(np.exp(end) * to_reference) for end in settings.lnE_range)
+    with np.errstate(over="ignore"):  # what overflows is white
+        level = (irradiance - np.float32(low)) / np.float32(high - low)
+    np.clip(level, 0.0, 1.0, out=level)
+    return np.asarray(level ** np.float32(1.0 / settings.display_gamma), np.float32)
+
+
+def _white(
+    pixels: Pixels, settings: MergeSettings, saturated_from: int | None
+) -> NDArray[np.bool_]:
+    """Pixels that the camera itself shows as white, in any channel."""
+    limit = int(np.ceil(254.0 / (255.0 / settings.saturation)))
+    return np.asarray((pixels >= min(limit, saturated_from or 255)).any(axis=2))
+
+
+def _stretched(
+    frames: Sequence[Pixels], white: Sequence[NDArray[np.bool_]], settings: MergeSettings
+) -> list[Pixels]:
+    if len(frames) < 2:
+        raise ValueError("'debevec' needs at least two exposures")
+    table = remap_codes(settings.low_clip, settings.high_clip)
+    stretched = []
+    for pixels, here in zip(frames, white, strict=True):
+        codes = np.asarray(cv2.LUT(pixels, table), dtype=np.uint8).reshape(pixels.shape)
+        codes[here] = 255
+        stretched.append(codes)
+    return stretched
 
 
 def _scaled(times: Sequence[float]) -> tuple[Plane, float]:
@@ -170,27 +150,27 @@ def _scaled(times: Sequence[float]) -> tuple[Plane, float]:
     return (given * (_REFERENCE_TIME / mean)).astype(np.float32), mean
 
 
-def _check_information(frames: Sequence[Pixels]) -> None:
-    """Refuse, by ValueError, frames from which no response can be calibrated."""
+def _calibrated(frames: Sequence[Pixels], times: Plane) -> Plane:
+    """exp(g), shape (256, C), of OpenCV's CalibrateDebevec; ValueError without information."""
+    reason = None
     if all(((pixels == 0) | (pixels == 255)).all() for pixels in frames):
+        reason = "all its pixels are black or saturated"
+    elif all(np.array_equal(pixels, frames[0]) for pixels in frames[1:]):
+        reason = "all exposures are the same picture, whatever their times"
+    if reason is not None:
         raise ValueError(
-            "no response can be calibrated from the bracket: all its pixels are black or"
-            " saturated; give a response"
+            f"no response can be calibrated from the bracket: {reason}; give a response"
         )
-    if all(np.array_equal(pixels, frames[0]) for pixels in frames[1:]):
-        raise ValueError(
-            "no response can be calibrated from the bracket: all exposures are the same picture,"
-            " whatever their times; give a response"
-        )
+    found = cv2.createCalibrateDebevec().process(list(frames), times)
+    return np.asarray(found, dtype=np.float32).reshape(256, -1)
 
 
 def fuse_exposures(
     frames: Sequence[NDArray[np.uint8]], table: NDArray[np.uint8] | None = None
 ) -> Plane:
-    """Fuse exposures by contrast and saturation, in Laplacian pyramids.
+    """Fuse exposures in Laplacian pyramids: float32 (H, W, C), 0 … 1 and somewhat beyond.
 
-    Channels are fused one after the other, and weights of many exposures are computed twice
-    rather than kept: besides the frames it needs the memory of about 20 frames, for any number.
+    Besides the frames it needs the memory of about 20 frames, for any number of them.
 
     Parameters
     ----------
@@ -198,11 +178,6 @@ def fuse_exposures(
         C 1 or 3; BGR. The order counts in the last bit.
     table : ndarray, shape (256,), uint8, optional
         What each code becomes first.
-
-    Returns
-    -------
-    ndarray, shape (H, W, C), float32
-        About 0 … 1, and somewhat beyond.
     """
     height, width, channels = frames[0].shape
     levels = int(np.log2(min(height, width)))

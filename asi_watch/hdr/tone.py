@@ -6,12 +6,14 @@ runs per pixel.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.lookup_tables import BracketTables
+
+Floats = NDArray[np.float64]
 
 _FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
 _KNOTS = 256
@@ -28,22 +30,17 @@ _LOWEST_HALF, _HIGHEST_HALF = 2.0**-14 * 1.001, 65504.0 * 0.999
 
 @dataclass(frozen=True)
 class ToneCurve:
-    """The global tone curve ((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1."""
+    """The global tone curve ((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1.
 
-    black: float  # a and b: the ln E shown as black and as white; ValueError unless they rise
-    white: float
-    gamma: float  # γ of the display, above 0; 1 leaves the picture linear
+    Everything is measured from b, so that no unit of time overflows exp().
+    """
 
-    def __post_init__(self) -> None:
-        if not (np.isfinite([self.black, self.white]).all() and self.black < self.white):
-            raise ValueError(f"the ln E range must rise; got ({self.black:g}, {self.white:g})")
-        if not (np.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma must be above 0; got {self.gamma:g}")
+    black: Floats | float  # a and b: the ln E shown as black and as white; they broadcast
+    white: Floats | float
+    gamma: float  # γ of the display; 1 leaves the picture linear
 
-    def levels(self, ln_e: ArrayLike) -> NDArray[np.float64]:
+    def levels(self, ln_e: ArrayLike) -> Floats:
         """Display level of each ln E, 0 … 1.
-
-        Everything is measured from `white`, so that no unit of time overflows exp().
 
         Parameters
         ----------
@@ -65,32 +62,23 @@ class ToneCurve:
         """
         return (self.levels(ln_e) * maximum).astype(np.uint16)
 
-    def thresholds(self, maximum: int) -> NDArray[np.float64]:
-        """Smallest ln E of every code: entry k is where code k begins; entry 0 is −inf.
+    def begins(self, level: Floats) -> Floats:
+        """Smallest ln E of levels above 0: the inverse of `levels`.
 
         Parameters
         ----------
-        maximum : int
-            255 or 65535.
-
-        Returns
-        -------
-        ndarray, shape (maximum + 2,), float64
-            Rising; the last entry is +inf, so that a search never runs off the end.
+        level : ndarray, float64
         """
-        level = np.arange(1, maximum + 1, dtype=np.float64) / maximum
         floor = np.exp(self.black - self.white)
-        linear = level**self.gamma * (1.0 - floor) + floor
-        return np.concatenate([[-np.inf], self.white + np.log(linear), [np.inf]])
+        return np.asarray(self.white + np.log(level**self.gamma * (1.0 - floor) + floor))
 
 
 def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
-    """Largest code of a picture's dtype: 255 or 65535.
+    """Largest code of a picture's dtype: 255 or 65535; ValueError for other dtypes.
 
     Parameters
     ----------
     dtype : dtype or type
-        ValueError if it is neither uint8 nor uint16.
     """
     kind = np.dtype(dtype)
     if kind not in (np.uint8, np.uint16):
@@ -100,13 +88,13 @@ def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
 
 @dataclass(frozen=True, eq=False)
 class CodeTable:
-    """Output codes over x (see `BracketTables`), in three lanes."""
+    """Output codes over x (see `BracketTables`), in three lanes; remembered, hence read-only."""
 
     scale: NDArray[np.float32]  # cells per unit of x
     # The code of each cell, then those of the counters where the weight is zero. Without edges the
     # code of the cell's middle, with edges that of its lower end.
     cells: NDArray[Any]
-    count: int  # K
+    count: int  # of cells, without the counters
     # x where each code begins, the last +inf: lets codes be exact where cells are too coarse, that
     # is in 16 bit, and in 8 bit at the steep foot of a narrow ln E range.
     edges: NDArray[np.float32] | None = None
@@ -114,176 +102,138 @@ class CodeTable:
     # the low byte and the slope, 256 of each. The code of cell c is (256 · high + low + slope · (c
     # mod 16)) / 256, rounded down, all taken at c // 16.
     knots: NDArray[np.uint8] | None = None
+    # Of half floats: what is marked as under-exposed; other marked codes are over-exposed.
+    under: NDArray[np.uint16] | None = None
 
     def __post_init__(self) -> None:
-        # Tables are remembered.
-        for array in (self.scale, self.cells, self.edges, self.knots):
+        for array in (self.scale, self.cells, self.edges, self.knots, self.under):
             if array is not None:
                 array.setflags(write=False)
 
 
-class _Lane(NamedTuple):
-    """How x is read in one channel, as a key of the tables that are remembered."""
-
-    offset: float
-    unit: float
-    minimum: float
-    maximum: float
-    special: tuple[float, ...]
+def _cell_sizes(tables: BracketTables, count: int) -> tuple[NDArray[np.float32], Floats]:
+    """Cells per unit of x as the kernel multiplies by it, and the inverse, shape (3, 1)."""
+    # A little beyond the top, so that rounding of x never leaves the table.
+    top = (tables.maximum - tables.offset) / tables.unit * (1 + 1e-6) + 2.0
+    scale = (count / top).astype(np.float32)
+    return scale, 1.0 / scale.astype(np.float64)[:, np.newaxis]
 
 
-def _lanes(tables: BracketTables) -> tuple[_Lane, ...]:
-    arrays = (tables.offset, tables.unit, tables.minimum, tables.maximum)
-    columns = (*(array.tolist() for array in arrays), [tuple(s) for s in tables.special.tolist()])
-    return tuple(_Lane(*values) for values in zip(*columns, strict=True))
+def _middles(tables: BracketTables, count: int) -> Floats:
+    """Values of ln E: in the middle of each cell, then of the counters, shape (3, ...)."""
+    x = (np.arange(count) + 0.5) * _cell_sizes(tables, count)[1]
+    middles = tables.offset[:, np.newaxis] + x * tables.unit[:, np.newaxis]
+    return np.hstack([middles, tables.special])
 
 
+@lru_cache(maxsize=8)
 def picture_table(
     tables: BracketTables, lnE_range: tuple[float, float] | None, gamma: float, dtype: Any
 ) -> CodeTable:
-    """Display codes of a bracket; asked again for the same times it comes from a small cache.
+    """Display codes of a bracket; asked again for the same tables it comes from a small cache.
 
     Parameters
     ----------
     tables : BracketTables
-        The bracket.
     lnE_range, gamma
         As in `MergeSettings`.
     dtype
         uint8 or uint16; others raise ValueError.
     """
-    return _picture_table(_lanes(tables), lnE_range, gamma, np.dtype(dtype))
-
-
-@lru_cache(maxsize=8)
-def _picture_table(
-    lanes: tuple[_Lane, ...],
-    lnE_range: tuple[float, float] | None,
-    gamma: float,
-    dtype: np.dtype[Any],
-) -> CodeTable:
     maximum = code_maximum(dtype)
-    curves = [ToneCurve(*(lnE_range or (one.minimum, one.maximum)), gamma) for one in lanes]
-    counts = [0]
-    if maximum == 255:
-        counts = [_smooth_count(c, lane) for c, lane in zip(curves, lanes, strict=True)]
-    exact = 0 in counts
-    count = max(counts) or (_FIRST_CELLS if maximum == 255 else _CELLS_16)
-    scales, rows, edges, knots = [], [], [], []
-    for curve, lane in zip(curves, lanes, strict=True):
-        scale, step = _cell_size(lane, count)
-        if not exact:
-            middle = lane.offset + (np.arange(count) + 0.5) * step * lane.unit
-            levels = curve.levels(middle) * maximum
-            codes = levels.astype(np.uint16)
-            if count == _FIRST_CELLS and (lines := _lines(levels)) is not None:
-                knots.append(lines)
-        else:
-            begins = ((curve.thresholds(maximum) - lane.offset) / lane.unit).astype(np.float32)
-            lower = np.arange(count) * step * (1 - 1e-6) - 1e-3 * step
-            codes = np.searchsorted(begins[1:], lower, side="right").astype(np.uint16)
-            edges.append(begins)
-        scales.append(scale)
-        rows.append(np.concatenate([codes, curve.codes(lane.special, maximum)]))
-    smooth = len(knots) == len(lanes)
-    if smooth:
-        for row, lines in zip(rows, knots, strict=True):
-            row[:count] = _heights(lines) >> 8
-    return CodeTable(
-        np.array(scales, np.float32),
-        np.stack(rows).astype(dtype),
-        count,
-        np.stack(edges) if edges else None,
-        np.stack(knots) if smooth else None,
-    )
+    black, white = lnE_range or (tables.minimum, tables.maximum)
+    curve = ToneCurve(np.reshape(black, (-1, 1)), np.reshape(white, (-1, 1)), gamma)
+    count = _smooth_count(curve, tables) if maximum == 255 else 0
+    if count == 0:
+        return _exact_table(curve, tables, maximum)
+    levels = curve.levels(_middles(tables, count)) * maximum
+    cells, knots = levels.astype(np.uint8), None
+    if count == _FIRST_CELLS and (knots := _lines(levels[:, :count])) is not None:
+        cells[:, :count] = _heights(knots) >> 8
+    return CodeTable(_cell_sizes(tables, count)[0], cells, count, knots=knots)
 
 
-def _lines(levels: NDArray[np.float64]) -> NDArray[np.uint8] | None:
-    """Draw a line through each knot's cells, shape (3, 256); None if one is too far from them."""
-    parts = levels.reshape(_KNOTS, _CELLS_PER_KNOT)
-    start = np.rint(parts[:, 0] * 256.0).astype(np.uint16)
-    slope = np.rint((parts[:, -1] - parts[:, 0]) * 256.0 / (_CELLS_PER_KNOT - 1))
+def _exact_table(curve: ToneCurve, tables: BracketTables, maximum: int) -> CodeTable:
+    """A table whose cells hold many codes, with the x where each code begins."""
+    count = _FIRST_CELLS if maximum == 255 else _CELLS_16
+    ln = curve.begins(np.arange(1, maximum + 1) / maximum)
+    x = (ln - tables.offset[:, np.newaxis]) / tables.unit[:, np.newaxis]
+    ends = np.full((len(x), 1), np.inf)
+    edges = np.hstack([-ends, x, ends]).astype(np.float32)
+    scale, step = _cell_sizes(tables, count)
+    lower = np.arange(count) * step * (1 - 1e-6) - 1e-3 * step
+    rows = [np.searchsorted(e[1:], x, side="right") for e, x in zip(edges, lower, strict=True)]
+    cells = np.hstack([np.stack(rows), curve.codes(tables.special, maximum)])
+    dtype = np.uint8 if maximum == 255 else np.uint16
+    return CodeTable(scale, cells.astype(dtype), count, edges=edges)
+
+
+def _lines(levels: Floats) -> NDArray[np.uint8] | None:
+    """Draw a line through each knot's cells, shape (3, 3, 256); None if one is too far off."""
+    parts = levels.reshape(len(levels), _KNOTS, _CELLS_PER_KNOT)
+    start = np.rint(parts[..., 0] * 256.0).astype(np.uint16)
+    slope = np.rint((parts[..., -1] - parts[..., 0]) * 256.0 / (_CELLS_PER_KNOT - 1))
     if slope.max() > 255:
         return None
-    lines = np.stack([start >> 8, start & 255, slope.astype(np.uint16)]).astype(np.uint8)
+    lines = np.stack([start >> 8, start & 255, slope.astype(np.uint16)], axis=1).astype(np.uint8)
     far = np.abs(_heights(lines) / 256.0 - levels).max()
     return lines if far <= _LINE_TOLERANCE else None
 
 
 def _heights(lines: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """256 times the code of each cell, not rounded down, of `_lines`."""
-    high, low, slope = lines.astype(np.int64)[:, :, np.newaxis]
-    return np.asarray((256 * high + low + slope * np.arange(_CELLS_PER_KNOT)).ravel())
+    """256 times the code of each cell, not rounded down, of `_lines`: shape (3, 4096)."""
+    high, low, slope = np.moveaxis(lines.astype(np.int64)[..., np.newaxis], 1, 0)
+    heights = 256 * high + low + slope * np.arange(_CELLS_PER_KNOT)
+    return np.asarray(heights.reshape(len(lines), -1))
 
 
-def _cell_size(lane: _Lane, count: int) -> tuple[np.float32, float]:
-    """Cells per unit of x as the kernel multiplies by it, and its inverse."""
-    # A little beyond the top, so that rounding of x never leaves the table.
-    top = (lane.maximum - lane.offset) / lane.unit * (1 + 1e-6) + 2.0
-    scale = np.float32(count / top)
-    return scale, 1.0 / float(scale)
-
-
-def _smooth_count(curve: ToneCurve, lane: _Lane) -> int:
+def _smooth_count(curve: ToneCurve, tables: BracketTables) -> int:
     """Cells needed so that neighbours differ by at most one 8-bit code; 0 if unreasonably many."""
     count = _FIRST_CELLS
     while count <= _MOST_CELLS:
-        codes = curve.codes(np.linspace(lane.offset, lane.maximum, count + 1), 255)
+        codes = curve.codes(np.linspace(tables.offset, tables.maximum, count + 1, axis=1), 255)
         if np.diff(codes.astype(np.int64)).max() <= 1:
             return count
         count *= 2
     return 0
 
 
-@dataclass(frozen=True, eq=False)
-class HalfCodes:
-    """How sums become half floats, and how marked ones are read."""
+def half_codes(tables: BracketTables, factor: float) -> CodeTable | None:
+    """Half floats of factor · E, as uint16, to 2.5e-4 before rounding to half.
 
-    table: CodeTable  # half floats as uint16, marked by the sign bit where the weight is zero
-    # Of each lane, what is marked as under-exposed; other marked codes are over-exposed.
-    under: NDArray[np.uint16]
-
-
-def half_codes(tables: BracketTables, factor: float) -> HalfCodes | None:
-    """Half floats of factor · E, to 2.5e-4 before rounding to half.
-
-    None if half floats cannot hold or tell apart all that the bracket can give.
+    Where the weight is zero they are marked by the sign bit. None if half floats cannot hold or
+    tell apart all that the bracket can give.
 
     Parameters
     ----------
     tables : BracketTables
     factor : float
-        Positive.
+        Positive, else ValueError.
     """
+    if not (np.isfinite(factor) and factor > 0):
+        raise ValueError(f"the factor must be above 0; got {factor}")
     extremes = np.concatenate([tables.special.ravel(), tables.minimum, tables.maximum])
     with np.errstate(over="ignore"):
         values = np.exp(extremes) * factor
     if not (values.min() >= _LOWEST_HALF and values.max() <= _HIGHEST_HALF):
         return None
-    table = _half_table(_lanes(tables), factor)
-    lowest = (np.exp(tables.minimum) * factor).astype(np.float16).view(np.uint16)
-    under = lowest | np.uint16(HALF_MARK)
+    table = _half_table(tables, float(factor))
+    assert table.under is not None
     # The flags must follow from the codes alone.
-    flags = np.where(table.cells[:, table.count :] == under[:, np.newaxis], 1, 2)
-    return HalfCodes(table, under) if (flags == tables.validity).all() else None
+    flags = np.where(table.cells[:, table.count :] == table.under[:, np.newaxis], 1, 2)
+    return table if (flags == tables.validity).all() else None
 
 
-def half_code(ln_radiance: NDArray[np.float64], factor: float) -> NDArray[np.uint16]:
+def half_code(ln_radiance: Floats, factor: float) -> NDArray[np.uint16]:
     """Half floats of factor · E, as `half_codes` rounds them."""
     values = np.minimum(np.exp(ln_radiance + np.log(factor)), _LARGEST_HALF)
     return np.asarray(values.astype(np.float16).view(np.uint16))
 
 
 @lru_cache(maxsize=4)
-def _half_table(lanes: tuple[_Lane, ...], factor: float) -> CodeTable:
+def _half_table(tables: BracketTables, factor: float) -> CodeTable:
     count = _MOST_CELLS
-    scales, rows = [], []
-    for lane in lanes:
-        scale, step = _cell_size(lane, count)
-        middle = lane.offset + (np.arange(count) + 0.5) * step * lane.unit
-        values = np.exp(np.concatenate([middle, lane.special]) + np.log(factor))
-        codes = np.minimum(values, _LARGEST_HALF).astype(np.float16).view(np.uint16)
-        codes[count:] |= HALF_MARK
-        rows.append(codes)
-        scales.append(scale)
-    return CodeTable(np.array(scales, np.float32), np.stack(rows), count)
+    cells = half_code(_middles(tables, count), factor)
+    cells[:, count:] |= HALF_MARK
+    under = half_code(tables.minimum, factor) | np.uint16(HALF_MARK)
+    return CodeTable(_cell_sizes(tables, count)[0], cells, count, under=under)

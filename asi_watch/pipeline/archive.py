@@ -25,7 +25,7 @@ from asi_watch.errors import (
 )
 from asi_watch.files import counted, open_regular, shown
 from asi_watch.frames import Frames
-from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket

@@ -24,7 +24,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.disc import as_sky_disc
-from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, judge_curve
 from asi_watch.merge_bracket import Bracket, MergePlan, MergeRefusedError, compose
 from asi_watch.pipeline import archive
@@ -119,9 +119,9 @@ def create_and_save_hdr(
         The suffix chooses: ``.jpg`` an 8-bit picture, ``.png`` and ``.jp2`` a 16-bit picture,
         ``.exr``, ``.tiff`` and ``.hdr`` linear radiance (relative irradiance per millisecond).
     **kwargs_merging
-        Those of `asi_watch.hdr.merging.MergeSettings`, with `algorithm="debevec"` unless given,
-        `response` (g(z) in the ln domain, (256, C), or a curve), its `channel_order` ("BGR" or
-        "RGB"), and `filetype`. Without a `response`, `debevec` calibrates on the images
+        Those of `asi_watch.hdr.merge_settings.MergeSettings`, with `algorithm="debevec"` unless
+        given, `response` (g(z) in the ln domain, (256, C), or a curve), its `channel_order`
+        ("BGR" or "RGB"), and `filetype`. Without a `response`, `debevec` calibrates on the images
         themselves, `mertens` needs none (and gives no radiance), the others refuse.
     """
     choices = _choices(kwargs_merging, "debevec")

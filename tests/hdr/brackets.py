@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.merging import Merge, MergeSettings, open_merge
+from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.merging import Merge, open_merge
 from tests.hdr.formula import ReferenceRadiance, reference_radiance
 
 TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
@@ -68,6 +69,22 @@ def opened(
     for pixels, time in zip(frames, times, strict=True):
         merge.add(pixels, time)
     return merge
+
+
+def merge_frames(
+    frames: Sequence[NDArray[np.uint8]],
+    times: Sequence[float],
+    how: MergeSettings,
+    g: NDArray[np.float32] | None,
+    dtype: type[Any] = np.uint8,
+    *,
+    threads: int = 2,
+) -> NDArray[Any]:
+    """Merge decoded frames into a display picture."""
+    merge = open_merge(how, g, np.shape(frames[0]), threads=threads)
+    for pixels, time in zip(frames, times, strict=True):
+        merge.add(pixels, time)
+    return merge.picture(dtype)
 
 
 def by_formula(

@@ -19,8 +19,8 @@ from asi_watch.hdr.frame_checks import (
     sample_frame,
 )
 from asi_watch.hdr.merge_settings import OVER
-from asi_watch.hdr.merging import merge_frames, open_merge
-from tests.hdr.brackets import settings
+from asi_watch.hdr.merging import open_merge
+from tests.hdr.brackets import merge_frames, settings
 
 TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)
 SIDE = 192

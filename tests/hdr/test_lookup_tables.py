@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.lookup_tables import FULL_WELL, READ_NOISE, log_variance, weight_table
+from asi_watch.hdr.lookup_tables import FULL_WELL, READ_NOISE, _log_variance, weight_table
 from asi_watch.hdr.merge_settings import WEIGHT_TYPES
 from tests.hdr.brackets import curve
 
@@ -26,7 +26,7 @@ def test_every_weight_is_zero_at_the_ends_alone(name):
 
 
 def test_noise_weight_is_inverse_variance():
-    table, variance = weight_table("noise", curve()), log_variance(curve())
+    table, variance = weight_table("noise", curve()), _log_variance(curve())
     product = table[30:255] * variance[30:255]
     np.testing.assert_allclose(product, np.broadcast_to(product[0], product.shape), rtol=1e-9)
     assert table.max() == 1.0
@@ -38,7 +38,7 @@ def test_variance_is_that_of_shot_read_and_quantisation_noise():
     n = FULL_WELL * np.exp(g[:, 0] - g.max())
     slope = np.gradient(g[:, 0].astype(float))
     wanted = (n + READ_NOISE**2) / n**2 + slope**2 / 12
-    np.testing.assert_allclose(log_variance(g)[:, 0], wanted, rtol=1e-6)
+    np.testing.assert_allclose(_log_variance(g)[:, 0], wanted, rtol=1e-6)
 
 
 def test_unknown_or_impossible_weights():

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from asi_watch.hdr import engine as merge_engine
 from asi_watch.hdr.disc import SkyDisc
-from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables
+from asi_watch.hdr.lookup_tables import bracket_tables, weighted_mean
 from asi_watch.hdr.merge_settings import OVER, UNDER, VALID
-from asi_watch.hdr.merging import merge_frames, merge_memory, open_merge
+from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.tone import ToneCurve, picture_table
-from tests.hdr.brackets import TIMES, by_formula, curve, opened, settings, shoot
+from tests.hdr.brackets import TIMES, by_formula, curve, merge_frames, opened, settings, shoot
 from tests.hdr.formula import reference_picture
 
 KERNEL = merge_engine._kernel
@@ -380,10 +380,6 @@ def test_what_does_not_fit_is_refused():
         open_merge(settings(), curve(1), (6, 7, 3))
     with pytest.raises(ValueError, match="lies outside"):
         open_merge(settings(sky_disc=SkyDisc(0, -9, 3)), curve(), (6, 7, 3))
-    with pytest.raises(ValueError, match="no exposures"):
-        merge_frames([], [], settings(), curve())
-    with pytest.raises(ValueError, match="times"):
-        merge_frames(frames, TIMES[:2], settings(), curve())
 
 
 @pytest.mark.parametrize("algorithm", ["debevec_custom", "debevec_exact", "debevec", "mertens"])
@@ -446,7 +442,6 @@ def test_without_the_extension():
     program = (
         "import hashlib, sys\n"
         "from asi_watch.hdr.engine import kernel_name\n"
-        "from asi_watch.hdr.merging import merge_frames\n"
         "from tests.hdr.brackets import *\n"
         "frames = shoot(TIMES, shape=(40, 601, 3))\n"
         "kinds = (np.uint8, np.uint16)\n"
@@ -471,8 +466,7 @@ def test_without_the_extension():
 
 def test_8_bit_codes_on_lines_are_the_tone_curve():
     """The usual curve is drawn by lines; one that is too steep somewhere is not."""
-    mean = WeightedMean.of(settings(), curve())
-    tables = bracket_tables(mean, TIMES)
+    tables = bracket_tables(weighted_mean(settings(), curve()), TIMES)
     table = picture_table(tables, None, 2.2, np.uint8)
     assert table.knots is not None
     tone = ToneCurve(float(tables.minimum[1]), float(tables.maximum[1]), 2.2)

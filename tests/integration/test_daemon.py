@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from asi_watch.hdr.merging import merge_frames
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.products import read_provenance
-from tests.hdr.brackets import settings
+from tests.hdr.brackets import merge_frames, settings
 from tests.integration.daemon import (
     EXPOSURES,
     SHORT,

@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 
 from asi_watch.brackets import Exposure
-from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.pipeline import ArchiveRules, ArchiveSummary, merge_archive
 from asi_watch.pipeline.find_brackets import ArchiveBracket, why_times_not_listed
 from asi_watch.products import ProductSpec, read_provenance

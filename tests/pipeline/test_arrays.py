@@ -11,10 +11,11 @@ import tifffile
 
 from asi_watch.errors import BracketError
 from asi_watch.hdr.disc import SkyDisc
-from asi_watch.hdr.merging import MergeSettings, merge_frames, open_merge
+from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.merging import open_merge
 from asi_watch.pipeline import create_and_save_hdr
 from asi_watch.products import read_provenance
-from tests.hdr.brackets import settings
+from tests.hdr.brackets import merge_frames, settings
 from tests.pipeline.making import true_curve
 from tests.skies import sky_bracket
 

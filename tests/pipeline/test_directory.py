@@ -13,7 +13,8 @@ import pytest
 import simplejpeg
 
 from asi_watch.errors import BracketError, ResponseFileError
-from asi_watch.hdr.merging import MergeSettings, open_merge
+from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.merging import open_merge
 from asi_watch.images import read_image
 from asi_watch.pipeline import (
     ArchiveRules,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.pipeline import (
     _EXPO_RE,
     ArchiveSummary,
