@@ -41,7 +41,7 @@ from asi_watch.live.workers.merger import MemoryBudget
 from asi_watch.live.workers.pool import JobPool
 from asi_watch.live.workers.quarantine import Quarantine
 from asi_watch.logs import event
-from asi_watch.products import sweep_temporaries
+from asi_watch.products import OutputFolder
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Daemon:
             raise self._unusable_folder(path, error) from (error.__cause__ or error)
         stack.callback(self._lock.release)
         # Left behind by a process that was killed; the folder is ours alone now.
-        sweep_temporaries(path, recursive=True)
+        OutputFolder(path).sweep()
 
     def _unusable_folder(self, path: Path, error: Exception) -> StateFolderError:
         where = f"{self._config_path}: state_dir:"

@@ -257,8 +257,10 @@ class _Candidates:
         now = self._status(path)
         if now is None or _signature(now) != _signature(seen):
             return False
+        where = PurePosixPath(path)
         try:
-            self._held.unlink(path)
+            with self._held.folder(where.parent) as folder:
+                os.unlink(where.name, dir_fd=folder)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self.outcome.failed += 1

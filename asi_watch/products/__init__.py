@@ -3,7 +3,7 @@
 from asi_watch.products.embed import find_provenance, read_provenance
 from asi_watch.products.encode import encode, encode_merge
 from asi_watch.products.provenance import Provenance, ProvenanceError, Source, Unusable
-from asi_watch.products.publish import OutputFolder, is_temporary, publish, sweep_temporaries
+from asi_watch.products.publish import OutputFolder, is_temporary
 from asi_watch.products.radiance import RadianceLayers
 from asi_watch.products.spec import ProductSpec
 
@@ -19,7 +19,5 @@ __all__ = [
     "encode_merge",
     "find_provenance",
     "is_temporary",
-    "publish",
     "read_provenance",
-    "sweep_temporaries",
 ]

@@ -1,32 +1,25 @@
 """Carrying the provenance inside each format, and finding it again without decoding pixels.
 
-jpg: EXIF for people, the JSON in comment segments; png: eXIf and an iTXt chunk; jp2: a UUID box;
+jpg: EXIF for people, the JSON in comment segments; png: an iTXt chunk and eXIf; jp2: a UUID box;
 exr: a string attribute; tiff: ImageDescription; hdr: comment lines. Reading looks at the first
-megabyte only, where every one of these lies. EXIF says when the slot was, what wrote the picture,
-and what it was made of.
+megabyte only, where every one of these lies: the JSON is recognised by its first key. EXIF says
+when the slot was, what wrote the picture, and what it was made of.
 """
 
 import os
 import struct
 import zlib
-from collections.abc import Callable
 from datetime import timedelta
 
 from PIL import Image
 
 from asi_watch.files import open_regular, shown
-from asi_watch.images.headers import (
-    JP2_MAGIC,
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    HeaderError,
-    jp2_boxes,
-    jpeg_segments,
-    png_chunks,
-)
+from asi_watch.images.headers import JP2_MAGIC, JPEG_MAGIC, PNG_MAGIC, jp2_boxes, jpeg_segments
 from asi_watch.products.provenance import MARKER, Provenance, ProvenanceError
 
 EXR_ATTRIBUTE = "asiWatchProvenance"
+_HDR_MAGIC = b"#?"
+_MAGICS = (JPEG_MAGIC, PNG_MAGIC, JP2_MAGIC, _HDR_MAGIC, b"\x76\x2f\x31\x01", b"II*\0", b"MM\0*")
 _PNG_KEYWORD = b"asi-watch"
 _JP2_UUID = bytes.fromhex("b8a7f0b6f5f54f0c9d3fa51a7c4e1d02")
 _HDR_PREFIX = b"#asi-watch:"
@@ -92,45 +85,31 @@ def with_provenance(image: bytes | memoryview, provenance: Provenance) -> bytes:
     image : bytes-like
     provenance : Provenance
     """
-    view = memoryview(image)
+    view, text = memoryview(image), provenance.to_json().encode("ascii")
     head = bytes(view[:4096])
     if head.startswith(JPEG_MAGIC):
-        at, inserted = _for_jpeg(head, provenance)
+        # Behind the JFIF segment.
+        at = 4 + int.from_bytes(head[4:6], "big") if head[2:4] == b"\xff\xe0" else 2
+        parts = [(0xE1, _exif(provenance)), *((0xFE, piece) for piece in _pieces(text, 65533))]
+        inserted = b"".join(struct.pack(">BBH", 0xFF, k, len(p) + 2) + p for k, p in parts)
     elif head.startswith(PNG_MAGIC):
-        at, inserted = 33, _for_png(provenance)  # behind its header
+        at = 33  # behind its header
+        chunks = (b"iTXt" + _PNG_KEYWORD + bytes(5) + text, b"eXIf" + _exif(provenance)[6:])
+        inserted = b"".join(
+            struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+            for chunk in chunks
+        )
     elif head.startswith(JP2_MAGIC):
-        # A UUID box before its codestream.
         at = next(begin for kind, begin, _ in jp2_boxes(head, 0, 4096) if kind == b"jp2c") - 8
-        text = provenance.to_json().encode("ascii")
         inserted = struct.pack(">I", 24 + len(text)) + b"uuid" + _JP2_UUID + text
     else:
-        # Comment lines behind the first line of a Radiance picture.
         at = head.index(b"\n") + 1
-        pieces = _pieces(provenance, _HDR_LINE - len(_HDR_PREFIX))
-        inserted = b"".join(_HDR_PREFIX + one + b"\n" for one in pieces)
+        pieces = _pieces(text, _HDR_LINE - len(_HDR_PREFIX))
+        inserted = b"".join(_HDR_PREFIX + piece + b"\n" for piece in pieces)
     return b"".join((view[:at], inserted, view[at:]))
 
 
-def _for_jpeg(head: bytes, provenance: Provenance) -> tuple[int, bytes]:
-    """Segments with EXIF and provenance, which go behind the JFIF segment."""
-    at = 4 + int.from_bytes(head[4:6], "big") if head[2:4] == b"\xff\xe0" else 2
-    pieces = [(0xE1, _exif(provenance)), *((0xFE, one) for one in _pieces(provenance, 65533))]
-    segments = (struct.pack(">BBH", 0xFF, kind, len(one) + 2) + one for kind, one in pieces)
-    return at, b"".join(segments)
-
-
-def _for_png(provenance: Provenance) -> bytes:
-    """Give an eXIf and an iTXt chunk."""
-    text = _PNG_KEYWORD + b"\0\0\0\0\0" + provenance.to_json().encode("ascii")
-    chunks = [b"eXIf" + _exif(provenance)[6:], b"iTXt" + text]
-    return b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in chunks
-    )
-
-
-def _pieces(provenance: Provenance, step: int) -> list[bytes]:
-    text = provenance.to_json().encode("ascii")
+def _pieces(text: bytes, step: int) -> list[bytes]:
     return [text[i : i + step] for i in range(0, len(text), step)]
 
 
@@ -178,83 +157,21 @@ def find_provenance(head: bytes) -> Provenance:
     head : bytes
         The first megabyte, or all.
     """
-    read = next((read for magic, read in _READERS.items() if head.startswith(magic)), None)
+    text = head if head.startswith(_MAGICS) else b""
     try:
-        text = None if read is None else read(head)
-    except (ValueError, struct.error, IndexError) as error:
+        if head.startswith(JPEG_MAGIC):
+            text = b"".join(
+                head[offset : offset + length]
+                for marker, offset, length in jpeg_segments(head)
+                if marker == 0xFE
+            )
+        elif head.startswith(_HDR_MAGIC):
+            lines = head[: max(head.find(b"\n\n"), 0)].split(b"\n")
+            ours = (line for line in lines if line.startswith(_HDR_PREFIX))
+            text = b"".join(line[len(_HDR_PREFIX) :] for line in ours)
+    except ValueError as error:
         raise ProvenanceError(f"its header is damaged ({error})") from None
-    if text is None or not text.startswith(_OPENING):
+    at = text.find(_OPENING)
+    if at < 0:
         raise ProvenanceError("holds no provenance of asi-watch")
-    return Provenance.from_json(text)
-
-
-def _in_jpeg(head: bytes) -> bytes:
-    text = b""
-    for marker, offset, length in jpeg_segments(head):
-        piece = head[offset : offset + length]
-        if marker == 0xFE and (text or piece.startswith(_OPENING)):
-            text += piece
-    return text
-
-
-def _in_png(head: bytes) -> bytes | None:
-    prefix = _PNG_KEYWORD + b"\0\0\0\0\0"
-    for kind, payload in png_chunks(head):
-        if kind == b"IDAT":
-            return None
-        if kind == b"iTXt" and payload.startswith(prefix):
-            return payload[len(prefix) :]
-    return None
-
-
-def _in_jp2(head: bytes) -> bytes | None:
-    for kind, begin, behind in jp2_boxes(head, 0, len(head)):
-        if kind == b"jp2c":
-            return None
-        if kind == b"uuid" and head[begin : begin + 16] == _JP2_UUID:
-            return head[begin + 16 : behind]
-    return None
-
-
-def _in_exr(head: bytes) -> bytes | None:
-    at = 8
-    while head[at] != 0:
-        name_end = head.index(b"\0", at, at + 256)
-        kind_end = head.index(b"\0", name_end + 1, name_end + 257)
-        (size,) = struct.unpack_from("<i", head, kind_end + 1)
-        begin = kind_end + 5
-        if size < 0:
-            raise HeaderError("an attribute of negative size")
-        if head[at:name_end] == EXR_ATTRIBUTE.encode():
-            return head[begin : begin + size]
-        at = begin + size
-    return None
-
-
-def _in_hdr(head: bytes) -> bytes:
-    end = head.find(b"\n\n")
-    lines = head[: max(end, 0)].split(b"\n")
-    return b"".join(line[len(_HDR_PREFIX) :] for line in lines if line.startswith(_HDR_PREFIX))
-
-
-def _in_tiff(head: bytes) -> bytes | None:
-    order = "<" if head.startswith(b"II") else ">"
-    (directory,) = struct.unpack_from(f"{order}I", head, 4)
-    (count,) = struct.unpack_from(f"{order}H", head, directory)
-    for i in range(count):
-        tag, kind, length, at = struct.unpack_from(f"{order}HHII", head, directory + 2 + 12 * i)
-        if tag == 270 and kind == 2:
-            return head[at : at + length].rstrip(b"\0")
-    return None
-
-
-_READERS: dict[bytes, Callable[[bytes], bytes | None]] = {
-    JPEG_MAGIC: _in_jpeg,
-    PNG_MAGIC: _in_png,
-    JP2_MAGIC: _in_jp2,
-    b"\x76\x2f\x31\x01": _in_exr,
-    b"#?": _in_hdr,
-    b"II*\0": _in_tiff,
-    b"MM\0*": _in_tiff,
-}
-"""How a format, told by its first bytes, is searched for the provenance."""
+    return Provenance.from_json(text[at : at + _HEAD_BYTES])

@@ -64,7 +64,6 @@ def encode_merge(
     merge : Merge
         Asked only for what `spec` needs.
     provenance : Provenance
-        Embedded in the file.
     allocate : callable
         Gives the memory for an 8-bit picture; free again when this returns.
     """
@@ -82,18 +81,15 @@ def encode_merge(
 def _encode_radiance(spec: ProductSpec, merge: Merge, provenance: Provenance) -> Product:
     exr = spec.format == "exr"
     uncertainty = merge.uncertainty() if spec.uncertainty and exr else None
-    half = merge.radiance_half(RADIANCE_SCALE) if exr and spec.pixel_type != "float" else None
-    if half is not None:
-        data = radiance_files.encode_exr_planes(
-            spec, half.planes, half.validity, uncertainty, provenance
-        )
-        return Product(data, ())
-    radiance = merge.radiance()
+    if exr and spec.pixel_type != "float":
+        half = merge.radiance_half(RADIANCE_SCALE)
+        if half is not None:
+            parts = half.planes, half.validity, uncertainty
+            return Product(radiance_files.encode_exr_planes(spec, *parts, provenance), ())
+    radiance, notes = merge.radiance(), tuple[str, ...]()
     layers = RadianceLayers(radiance.ln_radiance, radiance.validity, uncertainty)
-    if not (exr and spec.pixel_type == "half"):
-        return Product(encode(spec, layers, provenance), ())
-    layers, note = radiance_files.flag_beyond_half(layers)
-    notes = () if note is None else (note,)
+    if exr and spec.pixel_type == "half":
+        layers, notes = radiance_files.flag_beyond_half(layers)
     noted = replace(provenance, notes=(*provenance.notes, *notes))
     return Product(encode(spec, layers, noted), notes)
 
@@ -103,6 +99,8 @@ def encode(
 ) -> Encoded:
     """Encode a product; equal arguments give equal bytes.
 
+    ValueError if the pixels are not what the format needs, or the encoder fails.
+
     Parameters
     ----------
     spec : ProductSpec
@@ -111,11 +109,6 @@ def encode(
         RadianceLayers for radiance.
     provenance : Provenance
         Embedded in the file; its `pixels` are filled in here.
-
-    Raises
-    ------
-    ValueError
-        If the pixels are not what the format needs, or the encoder fails.
     """
     if isinstance(pixels, RadianceLayers) != (spec.kind == "radiance"):
         raise ValueError(f"a {spec.format} product is made from {spec.kind}")

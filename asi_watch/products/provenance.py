@@ -14,9 +14,10 @@ from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
+    AwareDatetime,
     ConfigDict,
     Field,
+    NaiveDatetime,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -29,13 +30,12 @@ from pydantic.dataclasses import dataclass
 from asi_watch.brackets import CONTRADICTS, Exposure
 from asi_watch.errors import AsiWatchError, without_addresses
 
-SCHEMA_VERSION = 1
 MARKER = "asi_watch_provenance"
 MAX_PROVENANCE_BYTES = 512 << 10
 """Longest provenance written or believed."""
 
-_MOST_EXAMPLES = 50
-_LONGEST_REASON = 300
+_SCHEMA_VERSION = 1
+_MOST_EXAMPLES, _LONGEST_REASON = 50, 300
 _LARGEST = (1 << 63) - 1
 
 
@@ -43,30 +43,20 @@ class ProvenanceError(AsiWatchError, ValueError):
     """A product without provenance, or with one that makes no sense."""
 
 
-def _datetime(value: object) -> object:
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _without_zone(value: datetime) -> datetime:
-    if value.tzinfo is not None:
-        raise ValueError("has a time zone; the clock of the names has none, only UTC is aware")
-    return value
-
-
 def _as_utc(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise ValueError("has no time zone; a time in UTC is aware")
     try:
         return value.astimezone(UTC)
     except OverflowError as error:
         raise ValueError("is outside the calendar") from error
 
 
-_Naive = Annotated[datetime, BeforeValidator(_datetime), AfterValidator(_without_zone)]
-_Utc = Annotated[datetime, BeforeValidator(_datetime), AfterValidator(_as_utc)]
+_Utc = Annotated[AwareDatetime, AfterValidator(_as_utc)]
 # May become part of a file's name, and a value in a database.
 _Word = Annotated[str, Field(strict=True, pattern=r"\A[A-Za-z0-9_.+-]{1,64}\z")]
 _Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 31)]
+_Size = Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]  # bytes
+# Time of last modification, nanoseconds since the epoch.
+_Nanoseconds = Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
 _PLAIN = ConfigDict(allow_inf_nan=False)
 
@@ -76,12 +66,10 @@ class Source:
     """One exposure that went into the product."""
 
     path: StrictStr  # relative to the camera's watched folder; undecodable bytes as surrogates
-    # Exposure time in microseconds, above 0.
-    exposure_us: Annotated[float, Field(strict=True, gt=0)]
-    timestamp: _Naive  # time in the file's name, in the camera's name clock (naive)
-    # Bytes; time of last modification, nanoseconds since the epoch.
-    size: Annotated[int, Field(strict=True, ge=0, le=_LARGEST)]
-    mtime_ns: Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
+    exposure_us: Annotated[float, Field(strict=True, gt=0)]  # exposure time in microseconds
+    timestamp: NaiveDatetime  # time in the file's name, in the camera's name clock
+    size: _Size
+    mtime_ns: _Nanoseconds
 
 
 @dataclass(frozen=True, config=_PLAIN)
@@ -91,8 +79,8 @@ class Unusable:
     path: StrictStr
     reason: StrictStr
     # As in `Source`, of an exposure that the merge itself left out; otherwise None.
-    size: Annotated[int, Field(strict=True, ge=0, le=_LARGEST)] | None = None
-    mtime_ns: Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)] | None = None
+    size: _Size | None = None
+    mtime_ns: _Nanoseconds | None = None
 
     @property
     def is_contradicting(self) -> bool:
@@ -109,7 +97,7 @@ class Provenance:
     """
 
     camera: StrictStr
-    slot: _Naive  # of the bracket, in the camera's name clock
+    slot: NaiveDatetime  # of the bracket, in the camera's name clock
     slot_utc: _Utc
     sources: tuple[Source, ...]  # the exposures merged
     algorithm: _Word
@@ -120,7 +108,7 @@ class Provenance:
     # 1 for the first product of a slot.
     revision: Annotated[int, Field(strict=True, ge=1, lt=1 << 31)]
     software: StrictStr
-    created_utc: _Utc | None = None  # when it was written (aware)
+    created_utc: _Utc | None = None  # when it was written
     # The first files of the bracket that were left out, and how many more there are.
     unusable: tuple[Unusable, ...] = ()
     unusable_more: _Count = 0
@@ -152,15 +140,14 @@ class Provenance:
 
     def to_json(self) -> str:
         """One line of ASCII JSON; ValueError if it exceeds `MAX_PROVENANCE_BYTES`."""
-        document = {MARKER: SCHEMA_VERSION, "used": self.used, **asdict(self)}
+        document = {MARKER: _SCHEMA_VERSION, "used": self.used, **asdict(self)}
         for unusable in document["unusable"]:
             if unusable["size"] is None:
                 del unusable["size"], unusable["mtime_ns"]
         text = json.dumps(document, ensure_ascii=True, allow_nan=False, default=datetime.isoformat)
         if len(text) > MAX_PROVENANCE_BYTES:
-            raise ValueError(
-                f"provenance of {len(text)} bytes; the limit is {MAX_PROVENANCE_BYTES}"
-            )
+            limit = f"the limit is {MAX_PROVENANCE_BYTES}"
+            raise ValueError(f"provenance of {len(text)} bytes; {limit}")
         return text
 
     @classmethod
@@ -170,19 +157,20 @@ class Provenance:
         Parameters
         ----------
         text : str or bytes
+            What follows the JSON is not looked at.
         """
-        if len(text) > MAX_PROVENANCE_BYTES:
-            raise ProvenanceError(f"provenance longer than {MAX_PROVENANCE_BYTES} bytes")
+        head = text[:MAX_PROVENANCE_BYTES]
         try:
-            document = json.loads(text)
+            plain = head if isinstance(head, str) else head.decode("latin-1")
+            document = json.JSONDecoder().raw_decode(plain)[0]
         except (ValueError, RecursionError) as error:
             raise ProvenanceError(f"provenance is no JSON: {str(error)[:120]}") from None
         if not isinstance(document, dict):
             raise ProvenanceError("provenance is no JSON object")
         version = document.pop(MARKER, None)
-        if type(version) is not int or version != SCHEMA_VERSION:
+        if type(version) is not int or version != _SCHEMA_VERSION:
             raise ProvenanceError(
-                f"provenance of schema {version!r:.40}; this version reads {SCHEMA_VERSION}"
+                f"provenance of schema {version!r:.40}; this version reads {_SCHEMA_VERSION}"
             )
         try:
             return _READER.validate_python(document)

@@ -1,9 +1,11 @@
 """Putting a product in its place: whole and durable, or not at all.
 
-The bytes go to a temporary file in the target's own folder, are forced to the disk, and are then
-renamed over the target; at last the folder itself is forced. A reader sees the old product or the
-new one, never a part; so does whoever comes back after a power cut. All steps work through open
-folders, none of which may be a symbolic link below the root: a name cannot lead out of it.
+The bytes go to a temporary file, are forced to the disk, and are then renamed over the target; at
+last the target's folder is forced. A reader sees the old product or the new one, never a part; so
+does whoever comes back after a power cut. Temporary files lie in one hidden folder where there is
+one (`staging`): who watches the target's folder sees nothing but final names appear. All steps
+work through open folders, none of which may be a symbolic link below the root: a name cannot lead
+out of it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,19 @@ from asi_watch.files import FolderChangedError, HeldFolder, fsync_folder, shown
 
 logger = logging.getLogger(__name__)
 
-TEMPORARY_NAME = re.compile(r"\.asi-watch-[0-9a-f]{16}\.tmp")
+_TEMPORARY_NAME = re.compile(r"\.asi-watch-[0-9a-f]{16}\.tmp")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.ELOOP: "a folder on the way is a symbolic link",
+    errno.ENOTDIR: "something on the way is a symbolic link or a file, not a folder",
+    errno.EISDIR: "there is a folder of that name",
+    errno.EIO: "the disk reports an input/output error",
+    errno.EXDEV: "the staging folder is on another file system",
+}
 
 Buffer = bytes | bytearray | memoryview
 
@@ -40,14 +53,23 @@ class OutputFolder:
     ----------
     path : path-like
         Made when it is first published to, if missing.
+    staging : path-like, optional
+        Where temporary files lie: relative to `path`, or a folder of the same file system.
+        Default: beside their target.
     file_mode, folder_mode : int
         Permissions of files and of new folders, whatever the umask.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, file_mode: int = 0o640, folder_mode: int = 0o750
+        self,
+        path: str | os.PathLike[str],
+        *,
+        staging: str | os.PathLike[str] | None = None,
+        file_mode: int = 0o640,
+        folder_mode: int = 0o750,
     ) -> None:
         self.path = Path(path)
+        self._staging = None if staging is None else self.path / staging
         self._file_mode, self._folder_mode = file_mode, folder_mode
         self._identity: tuple[int, int] | None = None
 
@@ -66,24 +88,26 @@ class OutputFolder:
     def publish(self, data: Buffer, target: str | os.PathLike[str]) -> None:
         """Put `data` at `target` atomically and durably, replacing what is there.
 
+        PublishError, with the system's `errno`, if a step failed. No temporary file is left, and
+        the target is as before, unless only the last step failed: forcing the folder after the
+        rename.
+
         Parameters
         ----------
         data : bytes-like
         target : path-like
             Relative to this folder; missing folders are made.
-
-        Raises
-        ------
-        PublishError
-            With the system's `errno` if a step failed. No temporary file is left, and the target
-            is as before, unless only the last step failed: forcing the folder after the rename.
         """
         where, mode = PurePath(target), self._folder_mode
         if where.is_absolute() or not where.parts or ".." in where.parts or "\0" in str(where):
             raise _refusal(self.path / where, f"is not a path below {shown(self.path)}")
         try:
-            with self._opened(mode) as held, held.folder(where.parent, create_mode=mode) as folder:
-                _put(folder, where.name, data, self._file_mode)
+            with (
+                self._opened(mode) as held,
+                held.folder(where.parent, create_mode=mode) as folder,
+                self._staged(held, folder) as staging,
+            ):
+                _put(staging, folder, where.name, data, self._file_mode)
         except OSError as error:
             raise _refusal(self.path / where, _reason(error), error.errno) from error
 
@@ -100,24 +124,27 @@ class OutputFolder:
         with self._opened(None) as held:
             return held.open_file(target)[0]
 
-    def sweep(self, *, recursive: bool = True) -> int:
+    def sweep(self) -> int:
         """Remove temporary files that a killed process left behind; return how many.
 
-        A file still being written is locked by its writer and stays.
-
-        Parameters
-        ----------
-        recursive : bool
-            Also below it, not following symbolic links.
+        A file still being written is locked by its writer and stays. No link is followed.
         """
-        try:
-            with self._opened(None) as held, held.folder() as folder:
-                return _sweep_below(folder, recursive=recursive)
-        except FileNotFoundError:
-            return 0
-        except OSError as error:
-            logger.warning("%s cannot be searched for temporary files: %s", shown(self.path), error)
-            return 0
+        removed = 0
+        for place in {self.path, self._staging or self.path}:
+            try:
+                with (
+                    self._opened(None) if place == self.path else HeldFolder(place) as held,
+                    held.folder() as folder,
+                ):
+                    for _, _, names, descriptor in os.fwalk(".", dir_fd=folder):
+                        ours = filter(is_temporary, names)
+                        removed += sum(_sweep_one(descriptor, name) for name in ours)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                text = "%s cannot be searched for temporary files: %s"
+                logger.warning(text, shown(place), error)
+        return removed
 
     @contextlib.contextmanager
     def _opened(self, create_mode: int | None) -> Iterator[HeldFolder]:
@@ -129,6 +156,21 @@ class OutputFolder:
             self._identity = held.identity
             yield held
 
+    @contextlib.contextmanager
+    def _staged(self, held: HeldFolder, beside: int) -> Iterator[int]:
+        """Open the folder for temporary files."""
+        if self._staging is None:
+            yield beside
+        elif self._staging.is_relative_to(self.path):
+            below = self._staging.relative_to(self.path)
+            with held.folder(below, create_mode=0o700) as folder:
+                # Folders of other file systems may be mounted below the output.
+                same = os.fstat(folder).st_dev == os.fstat(beside).st_dev
+                yield folder if same else beside
+        else:
+            with HeldFolder(self._staging, create_mode=0o700) as other, other.folder() as folder:
+                yield folder
+
 
 def is_temporary(name: str) -> bool:
     """Tell whether a file name is one of our temporary files.
@@ -137,62 +179,13 @@ def is_temporary(name: str) -> bool:
     ----------
     name : str
     """
-    return TEMPORARY_NAME.fullmatch(name) is not None
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
-def publish(
-    data: Buffer, target: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
-) -> None:
-    """Put one file at `target` atomically and durably; see `OutputFolder.publish`.
-
-    Parameters
-    ----------
-    data : bytes-like
-    target : path-like
-        Final path; missing folders are made.
-    root : path-like, optional
-        Folder that the target may not leave, by ``..`` or by symbolic link. Default: the target's
-        folder.
-    """
-    base = Path(target).parent if root is None else Path(root)
-    try:
-        relative = Path(target).relative_to(base)
-    except ValueError:
-        raise _refusal(target, f"is not below {shown(base)}") from None
-    OutputFolder(base).publish(data, relative)
-
-
-def sweep_temporaries(folder: str | os.PathLike[str], *, recursive: bool = False) -> int:
-    """Remove temporary files left behind in a folder, and below; see `OutputFolder.sweep`.
-
-    Parameters
-    ----------
-    folder : path-like
-        Nothing happens if it is not there.
-    recursive : bool
-        Also below it.
-    """
-    return OutputFolder(folder).sweep(recursive=recursive)
-
-
-def _refusal(
-    target: str | os.PathLike[str], reason: str, number: int | None = None
-) -> PublishError:
+def _refusal(target: Path, reason: str, number: int | None = None) -> PublishError:
     error = PublishError(f"{shown(target)}: {reason}")
     error.errno = number
     return error
-
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.ELOOP: "a folder on the way is a symbolic link",
-    errno.ENOTDIR: "something on the way is a symbolic link or a file, not a folder",
-    errno.EISDIR: "there is a folder of that name",
-    errno.EIO: "the disk reports an input/output error",
-}
 
 
 def _reason(error: OSError) -> str:
@@ -201,17 +194,17 @@ def _reason(error: OSError) -> str:
     return _REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
-def _put(folder: int, name: str, data: Buffer, mode: int) -> None:
+def _put(staging: int, folder: int, name: str, data: Buffer, mode: int) -> None:
     """Write a file into an open folder: create, write, force, rename, force the folder."""
     temporary = f".asi-watch-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, _CREATE, mode, dir_fd=folder)
+    descriptor = os.open(temporary, _CREATE, mode, dir_fd=staging)
     try:
-        # Open, and so locked, until it has its name: see sweep_temporaries.
+        # Open, and so locked, until it has its name: see `sweep`.
         _write(descriptor, data, mode)
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.replace(temporary, name, src_dir_fd=staging, dst_dir_fd=folder)
     except BaseException:
         try:
-            os.unlink(temporary, dir_fd=folder)
+            os.unlink(temporary, dir_fd=staging)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 logger.warning("temporary file %s could not be removed: %s", temporary, error)
@@ -231,15 +224,6 @@ def _write(descriptor: int, data: Buffer, mode: int) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
     os.fsync(descriptor)
-
-
-def _sweep_below(folder: int, *, recursive: bool) -> int:
-    removed = 0
-    for _, _, names, descriptor in os.fwalk(".", dir_fd=folder):
-        removed += sum(_sweep_one(descriptor, name) for name in names if is_temporary(name))
-        if not recursive:
-            break
-    return removed
 
 
 def _sweep_one(folder: int, name: str) -> bool:

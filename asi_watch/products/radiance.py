@@ -28,6 +28,7 @@ _HALF_RANGE = (2.0**-14, 65504.0)
 """Smallest normal and largest half float: below, precision fades; above, there is only infinity."""
 _HAIR = 1.001  # within that range, as exp in float32 may round outwards
 _BLOCK_VALUES = 48 << 10
+_COMPRESSIONS = {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}
 _CHANNEL_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
 
 
@@ -81,31 +82,14 @@ def _blocks(ln: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32
 
 
 def _planes(layers: RadianceLayers, *, half: bool) -> NDArray[Any]:
-    """Radiance in the file's unit, shape (C, H, W), float32 or half floats."""
+    """Radiance in the file's unit, shape (C, H, W), float32 or half floats (clipped to range)."""
     height, width, channels = layers.ln_radiance.shape
     planes: NDArray[Any] = np.empty((channels, height, width), np.float16 if half else np.float32)
     for rows, block in _blocks(layers.ln_radiance):
-        planes[:, rows] = (round_to_half(block) if half else block).transpose(2, 0, 1)
+        if half:
+            np.clip(block, *_HALF_RANGE, out=block)
+        planes[:, rows] = block.transpose(2, 0, 1)
     return planes
-
-
-def round_to_half(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Round positive numbers to half floats, to the nearest, ties to even.
-
-    Parameters
-    ----------
-    values : ndarray, float32
-        Overwritten.
-    """
-    # Integer arithmetic on the normal range takes a third of the time of NumPy's conversion.
-    np.clip(values, np.float32(_HALF_RANGE[0]), np.float32(_HALF_RANGE[1]), out=values)
-    bits = values.view(np.uint32)
-    odd = (bits >> 13) & 1
-    # Shift the exponent's bias from 127 to 15 and round off the 13 bits that go.
-    bits += odd
-    bits -= np.uint32((112 << 23) - 0xFFF)
-    bits >>= 13
-    return bits.astype(np.uint16).view(np.float16)
 
 
 _VALIDITY_CODE = "sum over channels, B first, of state * 4**i; 0 valid, 1 under, 2 over"
@@ -116,22 +100,18 @@ _VALIDITY_TEXT = "validity of each sample: 0 valid, 1 too dark, 2 saturated in e
 def encode_exr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance) -> memoryview:
     """Encode an OpenEXR file: channels B, G, R (or Y), half or float, and the layers there are.
 
+    The provenance is the string attribute ``asiWatchProvenance``. In all formats ValueError if the
+    radiance is not finite.
+
     Parameters
     ----------
-    spec : ProductSpec
-        `compression`, `pixel_type`, `validity` and `uncertainty` are heeded.
-    layers : RadianceLayers
-        Finite; else ValueError, here and in the other formats.
-    provenance : Provenance
-        Stored as the string attribute ``asiWatchProvenance``.
+    spec, layers, provenance
     """
     fits = _fits_half(layers)
     half = spec.pixel_type == "half" or (spec.pixel_type == "auto" and fits)
-    validity = layers.validity
-    planes = None if validity is None else validity.transpose(2, 0, 1)
-    return encode_exr_planes(
-        spec, _planes(layers, half=half), planes, layers.uncertainty, provenance
-    )
+    mask = None if layers.validity is None else layers.validity.transpose(2, 0, 1)
+    planes = _planes(layers, half=half)
+    return encode_exr_planes(spec, planes, mask, layers.uncertainty, provenance)
 
 
 def encode_exr_planes(
@@ -146,7 +126,6 @@ def encode_exr_planes(
     Parameters
     ----------
     spec, provenance
-        As for `encode_exr`.
     radiance : ndarray, shape (C, H, W), float16 or float32
         In the file's unit; B, G, R or one channel.
     validity : ndarray, shape (C, H, W), uint8, optional
@@ -155,6 +134,8 @@ def encode_exr_planes(
     import OpenEXR
 
     half = radiance.dtype == np.float16
+    # PIZ is made for half floats; on full floats it takes twice the time of ZIP.
+    method = "zip" if spec.compression == "piz" and not half else spec.compression
     names = _CHANNEL_NAMES[len(radiance)]
     planes: dict[str, NDArray[Any]] = dict(zip(names, radiance, strict=True))
     kept = []
@@ -168,7 +149,7 @@ def encode_exr_planes(
     noted = _noted(provenance, "half" if half else "float", kept)
     header = {
         "type": OpenEXR.scanlineimage,
-        "compression": getattr(OpenEXR, _exr_compression(spec, half=half)),
+        "compression": getattr(OpenEXR, f"{_COMPRESSIONS[method]}_COMPRESSION"),
         EXR_ATTRIBUTE: noted.to_json(),
         "comments": describe(noted),
         "software": noted.software,
@@ -186,7 +167,7 @@ def encode_exr_planes(
 
 
 def encode_tiff(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance) -> memoryview:
-    """Encode an uncompressed float32 TIFF, RGB or grey.
+    """Encode an uncompressed float32 TIFF, RGB or grey, its provenance as ImageDescription.
 
     Parameters
     ----------
@@ -195,7 +176,6 @@ def encode_tiff(spec: ProductSpec, layers: RadianceLayers, provenance: Provenanc
     layers : RadianceLayers
         The uncertainty is left out.
     provenance : Provenance
-        Stored as ImageDescription.
     """
     import tifffile
 
@@ -237,7 +217,6 @@ def encode_hdr(spec: ProductSpec, layers: RadianceLayers, provenance: Provenance
     layers : RadianceLayers
         Grey is written as three equal channels, the uncertainty is left out.
     provenance : Provenance
-        Stored as comment lines.
     """
     layers.bounds()
     height, width = layers.ln_radiance.shape[:2]
@@ -260,11 +239,8 @@ def opencv_encoded(
 
     Parameters
     ----------
-    suffix : str
-        Of the format, with its dot.
-    picture : ndarray
-    parameters : sequence of int
-        OpenCV's: keys and values.
+    suffix, picture, parameters
+        As for ``cv2.imencode``.
     """
     try:
         done, data = cv2.imencode(suffix, picture, list(parameters))
@@ -276,52 +252,38 @@ def opencv_encoded(
     return encoded
 
 
-def flag_beyond_half(layers: RadianceLayers) -> tuple[RadianceLayers, str | None]:
-    """Flag what half floats cannot hold as dark or saturated, where they are forced.
-
-    Gives the layers, and a note for the operator where something had to be flagged.
+def flag_beyond_half(layers: RadianceLayers) -> tuple[RadianceLayers, tuple[str, ...]]:
+    """Flag what half floats cannot hold as dark or saturated; with a note where that was needed.
 
     Parameters
     ----------
     layers : RadianceLayers
     """
     if _fits_half(layers):
-        return layers, None
-    ln = layers.ln_radiance
+        return layers, ()
     ends = (_HALF_RANGE[0] * _HAIR, _HALF_RANGE[1] / _HAIR)
     lowest, highest = (np.float32(math.log(end / RADIANCE_SCALE)) for end in ends)
-    below, above = ln < lowest, ln > highest
+    ln = layers.ln_radiance
     before = np.zeros(ln.shape, np.uint8) if layers.validity is None else layers.validity
-    after = before.copy()
-    after[below & (before == 0)] = 1
-    after[above & (before == 0)] = 2
+    beyond = (ln < lowest) + 2 * (ln > highest).astype(np.uint8)
+    after = np.where(before == 0, beyond, before)
     share = float(np.mean(after != before))
     if share == 0:
-        return layers, None
-    return replace(layers, validity=after), (
+        return layers, ()
+    note = (
         f"{100 * max(share, 0.0001):.2g} % of the samples lie beyond what half floats hold and are"
         " flagged as invalid; pixel_type: auto or float keeps them"
     )
+    return replace(layers, validity=after), (note,)
 
 
 def _half_a_step(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the encoder's cutting off needs to round instead, shape (rows, W, 1)."""
     largest = np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
     # Rounded up, the largest channel may need the next exponent, and twice the step.
-    largest += _power_of_two(largest) / np.float32(256)
-    return (_power_of_two(largest) / np.float32(256))[..., np.newaxis]
-
-
-def _power_of_two(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest power of two up to each positive number: its exponent without its fraction."""
-    powers: NDArray[np.float32] = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
-    return powers
-
-
-def _exr_compression(spec: ProductSpec, *, half: bool) -> str:
-    """PIZ is made for half floats; on full floats it takes twice the time of ZIP."""
-    name = "zip" if spec.compression == "piz" and not half else spec.compression
-    return {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}[name] + "_COMPRESSION"
+    largest += np.ldexp(np.float32(1), np.frexp(largest)[1] - 9)
+    half: NDArray[np.float32] = np.ldexp(np.float32(1), np.frexp(largest)[1] - 9)
+    return half[..., np.newaxis]
 
 
 def _packed_validity(validity: NDArray[np.uint8]) -> NDArray[np.float16]:

@@ -1,13 +1,12 @@
 """What kind of file a product is."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 Format = Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
 Kind = Literal["picture8", "picture16", "radiance"]
-Subsampling = Literal["420", "422", "444"]
-Compression = Literal["none", "zip", "piz", "htj2k"]
-PixelType = Literal["auto", "half", "float"]
 
 _KINDS: dict[str, Kind] = {"jpg": "picture8", "png": "picture16", "jp2": "picture16"}
 _SIDES = {"jpg": (1, 65500), "jp2": (32, 65535)}
@@ -15,40 +14,26 @@ _SIDES = {"jpg": (1, 65500), "jp2": (32, 65535)}
 _ANY_SIDE = (1, 1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(strict=True))
 class ProductSpec:
     """Format of a product and its options, each heeded by its own formats only; else ValueError."""
 
     format: Format  # jpg (8 bit), png and jp2 (16 bit), exr, tiff and hdr (linear radiance)
-    quality: int = 95  # jpg: 1 … 100
+    quality: Annotated[int, Field(ge=1, le=100)] = 95  # jpg
     # jpg: chroma subsampling. 4:2:0 encodes in two thirds of the time of 4:4:4.
-    subsampling: Subsampling = "420"
-    strips: int = 8  # jpg: encode as so many strips, in two threads
+    subsampling: Literal["420", "422", "444"] = "420"
+    strips: Annotated[int, Field(ge=1, le=16)] = 8  # jpg: encode as so many strips, in two threads
     # jp2: keep every bit; else errors stay within some 0.2 % of full scale, in 40 % of the bytes.
     # Both take seconds.
     lossless: bool = False
     # exr: piz (lossless, readable everywhere; full floats get zip instead), zip, none, or htj2k
     # (OpenEXR ≥ 3.4 to read).
-    compression: Compression = "piz"
+    compression: Literal["none", "zip", "piz", "htj2k"] = "piz"
     # exr: half, float, or auto = half unless the radiances leave its normal range.
-    pixel_type: PixelType = "auto"
+    pixel_type: Literal["auto", "half", "float"] = "auto"
     # exr, tiff, hdr: also store which samples are valid, too dark or saturated.
     validity: bool = True
     uncertainty: bool = False  # exr: also store the standard error of ln E
-
-    def __post_init__(self) -> None:
-        for value, choices in (
-            (self.format, Format),
-            (self.subsampling, Subsampling),
-            (self.compression, Compression),
-            (self.pixel_type, PixelType),
-        ):
-            if value not in get_args(choices):
-                raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality is 1 … 100; got {self.quality}")
-        if not 1 <= self.strips <= 16:
-            raise ValueError(f"strips is 1 … 16; got {self.strips}")
 
     @property
     def suffix(self) -> str:
@@ -61,12 +46,11 @@ class ProductSpec:
         return _KINDS.get(self.format, "radiance")
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Say why a picture cannot be written in this format; None if it can.
+        """Say why a picture of shape (H, W, …) cannot be written in this format; None if it can.
 
         Parameters
         ----------
         shape : tuple of int
-            (H, W, …).
         """
         least, most = _SIDES.get(self.format, _ANY_SIDE)
         height, width = shape[:2]

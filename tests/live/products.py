@@ -11,7 +11,7 @@ import numpy as np
 
 from asi_watch.config import parse_config
 from asi_watch.config.model import CameraConfig
-from asi_watch.products import ProductSpec, Provenance, Source, Unusable, encode, publish
+from asi_watch.products import OutputFolder, ProductSpec, Provenance, Source, Unusable, encode
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)
@@ -66,7 +66,8 @@ def product(
     target = camera.output / (folder or f"{slot:%Y/%m/%d}") / f"{slot:%Y%m%d%H%M%S}_hdr.{suffix}"
     dtype = np.uint8 if suffix == "jpg" else np.uint16
     spec = ProductSpec("jpg") if suffix == "jpg" else ProductSpec("png")
-    publish(encode(spec, PIXELS.astype(dtype), provenance), target, root=camera.output)
+    data = encode(spec, PIXELS.astype(dtype), provenance)
+    OutputFolder(camera.output).publish(data, target.relative_to(camera.output))
     made = time.time() - age
     os.utime(target, (made, made))
     return target

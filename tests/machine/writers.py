@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asi_watch.products import publish
+from asi_watch.products import OutputFolder
 
 PACE = 0.2
 SYNC_EVERY = 4.0
@@ -55,7 +55,7 @@ def main(folder: Path, number: int) -> None:
         data = content(number)
         for way, durable in WAYS.items():
             if durable:
-                publish(data, folder / way / str(number), root=folder)
+                OutputFolder(folder).publish(data, f"{way}/{number}")
             else:
                 write_without_sync(data, folder / way / str(number))
             print(f"written {way} {number}")

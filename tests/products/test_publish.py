@@ -15,10 +15,15 @@ from typing import Any
 import pytest
 
 from asi_watch.errors import PublishError
-from asi_watch.products import OutputFolder, is_temporary, publish, sweep_temporaries
+from asi_watch.products import OutputFolder, is_temporary
 
 STEPS = ("open", "write", "fsync", "replace", "last fsync")
 LEFTOVER = ".asi-watch-0123456789abcdef.tmp"
+
+
+def publish(data: bytes, target: Path, *, root: Path | None = None) -> None:
+    folder = root or target.parent
+    OutputFolder(folder).publish(data, os.path.relpath(target, folder))
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -156,7 +161,7 @@ def test_killed_after_any_step_a_whole_file_remains(tmp_path: Path, step: str) -
     (tmp_path / "a").write_bytes(b"old")
     code = f"""
 import os, signal
-from asi_watch.products.publish import publish
+from asi_watch.products import OutputFolder
 step, left = {step.removeprefix("last ")!r}, [{2 if step.startswith("last") else 1}]
 real = getattr(os, step)
 def die(*args, **more):
@@ -166,7 +171,7 @@ def die(*args, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 setattr(os, step, die)
-publish(b"new", {str(tmp_path / "a")!r})
+OutputFolder({str(tmp_path)!r}).publish(b"new", "a")
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -174,7 +179,7 @@ publish(b"new", {str(tmp_path / "a")!r})
     assert (tmp_path / "a").read_bytes() == expected
     left = [name for name in tree(tmp_path) if name != "a"]
     assert all(is_temporary(name) for name in left)
-    assert sweep_temporaries(tmp_path) == len(left) == (0 if expected == b"new" else 1)
+    assert OutputFolder(tmp_path).sweep() == len(left) == (0 if expected == b"new" else 1)
     assert tree(tmp_path) == {"a": expected}
 
 
@@ -188,7 +193,7 @@ def test_a_name_cannot_lead_out(tmp_path: Path, target: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     with pytest.raises(PublishError, match="below"):
-        publish(b"x", root / target, root=root)
+        OutputFolder(root).publish(b"x", target)
     assert tree(tmp_path) == {}
 
 
@@ -251,27 +256,25 @@ def test_only_our_own_leftovers_are_swept(tmp_path: Path) -> None:
     target.write_bytes(b"")
     (tmp_path / ".asi-watch-1111111111111111.tmp").symlink_to(target)
     os.mkfifo(tmp_path / ".asi-watch-2222222222222222.tmp")
-    assert sweep_temporaries(tmp_path) == 1
-    assert (tmp_path / "deep" / LEFTOVER).exists()
-    assert sweep_temporaries(tmp_path, recursive=True) == 1
+    assert OutputFolder(tmp_path).sweep() == 2
     assert not (tmp_path / "deep" / LEFTOVER).exists()
     assert all((tmp_path / name).exists() for name in (*keep, "precious"))
-    assert sweep_temporaries(tmp_path / "missing") == 0
-    assert sweep_temporaries(target) == 0
+    assert OutputFolder(tmp_path / "missing").sweep() == 0
+    assert OutputFolder(target).sweep() == 0
 
 
 def test_a_linked_output_folder_is_swept(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / LEFTOVER).touch()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert sweep_temporaries(tmp_path / "link", recursive=True) == 1
+    assert OutputFolder(tmp_path / "link").sweep() == 1
 
 
 def test_a_file_still_being_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     swept, real = [], os.fsync
 
     def sync(descriptor: int) -> None:
-        swept.append(sweep_temporaries(tmp_path))
+        swept.append(OutputFolder(tmp_path).sweep())
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)

@@ -20,7 +20,7 @@ from asi_watch.calibrate_brackets import (
 from asi_watch.files import shown
 from asi_watch.hdr.calibration import CalibrationReport, response_residual
 from asi_watch.plots import save_calibration_report_plot
-from asi_watch.products import publish
+from asi_watch.products import OutputFolder
 from asi_watch.response_files import load_curve, response_bytes
 
 _SAMPLES_PER_BRACKET = 5000
@@ -97,7 +97,8 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
         accepted, reason = False, done.calibration.report.warnings[0]
     path = Path(request.folder) / f"{curve.curve_id}.npz"
     if accepted:
-        publish(response_bytes(curve.log_response, curve.metadata), path)
+        data = response_bytes(curve.log_response, curve.metadata)
+        OutputFolder(path.parent).publish(data, path.name)
         title = f"{shown(request.camera)} · {datetime.now(UTC):%Y-%m-%d}"
         save_calibration_report_plot(done.calibration, path.with_suffix(".png"), title=title)
     return CalibrationVerdict(
