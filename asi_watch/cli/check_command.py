@@ -19,7 +19,6 @@ from asi_watch.errors import AsiWatchError
 from asi_watch.files import answered, folder_fault, shown
 
 if TYPE_CHECKING:
-    from asi_watch.cli.newest_files import NewestFiles
     from asi_watch.live.curves.in_use import Choice
 
 _ANSWER_WITHIN = 5.0
@@ -46,7 +45,7 @@ def command(config_path: str) -> None:
     for name, camera in config.cameras.items():
         found, choice = find_newest(camera), _choice(camera, config)
         curves = {channels: file.curve for channels, file in choice.files.items()}
-        notes = [*found.warnings(), *_curve_warnings(found, choice)]
+        notes = [*found.warnings(), *_curve_warnings(camera, choice)]
         notes += frame_warnings(found, curves)
         warnings += [(("cameras", name, *way), text) for way, text in notes]
         if choice.fault is not None and _may_be_read(camera.response):
@@ -79,11 +78,9 @@ def _may_be_read(path: Path | None) -> bool:
     return path is not None and bool(answered(_ANSWER_WITHIN, partial(os.access, path, os.R_OK))[0])
 
 
-def _curve_warnings(found: NewestFiles, choice: Choice) -> Iterator[tuple[Way, str]]:
-    camera = found.camera
+def _curve_warnings(camera: CameraConfig, choice: Choice) -> Iterator[tuple[Way, str]]:
     if camera.merge.algorithm == "mertens":
         return
-    wait = camera.without_response == "wait"
     if choice.fault is not None and not _may_be_read(camera.response):
         yield ("response",), choice.fault
     elif choice.missing and choice.files:
@@ -91,15 +88,10 @@ def _curve_warnings(found: NewestFiles, choice: Choice) -> Iterator[tuple[Way, s
         yield ("response",), f"{str(camera.response)!r} does not exist; {text}"
     elif not choice.files and choice.fault is None:
         there = f"is at {str(camera.response)!r} yet" if camera.response else "is given"
+        wait = camera.without_response == "wait"
         then = "wait for it" if wait else "are merged by mertens, without radiance, meanwhile"
         text = f"no response curve {there}: one is calibrated from the first brackets;"
         yield ("response",), f"{text} brackets {then}"
-    header = found.header() if choice.files else None
-    if header is not None and header.channels not in choice.files:
-        have = " and ".join(map(str, sorted(choice.files)))
-        then = "wait for another curve" if wait else "are merged by mertens until there is another"
-        text = f"the curve is of {have} channels, and the camera's images have {header.channels}"
-        yield ("response",), f"{text} ({shown(found.fitting[0][0])}): such brackets {then}"
 
 
 def _curve_lines(camera: CameraConfig, choice: Choice) -> Iterator[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
@@ -21,15 +20,13 @@ from asi_watch.brackets import Exposure, brackets_among, slot_of
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.config.values import format_duration
-from asi_watch.files import answered, counted, shown
+from asi_watch.files import answered, shown
 
 if TYPE_CHECKING:
     from asi_watch.hdr.frame_checks import Sample
     from asi_watch.hdr.response import ResponseCurve
-    from asi_watch.images.headers import Header
 
 _MOST_FILES, _MOST_OF_A_FOLDER, _MOST_FOLDERS = 200, 50, 300
-_MOST_HEADER = 1 << 20
 _ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
 _FRAME_BRACKETS = 3
 _OTHER_TEMPLATES = (
@@ -74,13 +71,6 @@ class NewestFiles:
             yield f"{self.camera.name}: {fit}"
         for path, name in self.fitting[:3]:
             yield f"  {shown(path)} is from {name.timestamp}, exposed {name.exposure_us:.12g} µs"
-
-    def header(self) -> Header | None:
-        """Read the header of the newest picture; None where there is none, or none that is read."""
-        if not self.fitting:
-            return None
-        path = self.camera.watch / self.fitting[0][0]
-        return answered(_ANSWER_WITHIN, partial(_read_header, path))[0]
 
     def warnings(self) -> Warnings:
         """Find what contradicts the configuration in names, dates, exposures and slots."""
@@ -128,16 +118,6 @@ def _newest_names(camera: CameraConfig) -> Iterator[str]:
             yield f"{below}{name}"
 
 
-def _read_header(path: Path) -> Header | None:
-    from asi_watch.images.headers import HeaderError, read_header
-
-    try:
-        with path.open("rb") as file:
-            return read_header(file.read(_MOST_HEADER))
-    except (OSError, HeaderError):
-        return None
-
-
 # -- names -----------------------------------------------------------------------------------
 
 
@@ -145,15 +125,13 @@ def _misfits(found: NewestFiles) -> Warnings:
     if not found.misfits:
         return
     camera, example = found.camera, found.misfits[0].rpartition("/")[2]
-    which = f"{len(found.misfits)}" if found.fitting else "none"
+    which = len(found.misfits) if found.fitting else "none"
     fit = "do not fit" if found.fitting else "fits"
     text = f"{which} of the {found.count} newest files {fit} {camera.filename!r}, such as"
-    for template in _OTHER_TEMPLATES:
-        other = camera.model_copy(update={"filename": template})
-        if template != camera.filename and other.pattern.parse(example):
-            yield ("filename",), f"{text} {shown(example)!r}; did you mean {template!r}?"
-            return
-    yield ("filename",), f"{text} {shown(example)!r}"
+    others = (camera.model_copy(update={"filename": template}) for template in _OTHER_TEMPLATES)
+    fitting = next((c.filename for c in others if c.pattern.parse(example)), None)
+    hint = f"; did you mean {fitting!r}?" if fitting else ""
+    yield ("filename",), f"{text} {shown(example)!r}{hint}"
 
 
 def _labels(found: NewestFiles) -> Warnings:
@@ -299,7 +277,8 @@ def _slots(found: NewestFiles) -> Warnings:
         )
         yield ("bracket", "round_to"), text
     elif cut >= max(_SOME, _MANY * len(brackets)):
-        yield ("bracket", "round_to"), _cuts(round_to, brackets, interval, cut)
+        text = f"slots of {format_duration(round_to)} cut {cut} of the {len(brackets)} newest"
+        yield ("bracket", "round_to"), f"{text} {_cure(round_to, brackets, interval)}"
 
 
 def _holds_several(files: Sequence[Exposure]) -> bool:
@@ -308,20 +287,16 @@ def _holds_several(files: Sequence[Exposure]) -> bool:
     return repeated >= _SOME and len(brackets_among(files)) > 1
 
 
-def _cuts(
-    round_to: timedelta, brackets: Sequence[Sequence[Exposure]], interval: timedelta, cut: int
-) -> str:
+def _cure(round_to: timedelta, brackets: Sequence[Sequence[Exposure]], interval: timedelta) -> str:
+    """Describe brackets that slots cut, and say which slots would not."""
     lasts = max(files[-1].timestamp - files[0].timestamp for files in brackets)
     length = round_to if lasts < round_to and not interval % round_to else interval
     offset = slot_offset([f.timestamp for b in brackets for f in b], length)
     remedies = [] if length == round_to else [format_duration(length)]
     remedies += [f"bracket.offset: {format_duration(offset)}"] if offset else []
     remedy = f"; write {' with '.join(remedies)}" if remedies else ""
-    return (
-        f"slots of {format_duration(round_to)} cut {cut} of the {len(brackets)} newest brackets,"
-        f" which last {format_duration(_whole_seconds(lasts))} and begin every"
-        f" {format_duration(interval)}{remedy}"
-    )
+    lasting, every = format_duration(_whole_seconds(lasts)), format_duration(interval)
+    return f"brackets, which last {lasting} and begin every {every}{remedy}"
 
 
 def slot_offset(timestamps: Sequence[datetime], round_to: timedelta) -> timedelta | None:
@@ -362,7 +337,7 @@ def _whole_seconds(span: timedelta) -> timedelta:
 
 
 def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> Warnings:
-    """Compare the newest brackets with their exposure times, the curve and `merge.high_clip`.
+    """Compare the newest brackets with their exposure times, the curves and `merge.high_clip`.
 
     Parameters
     ----------
@@ -372,14 +347,9 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
     """
     if not found.fitting:
         return
-    brackets = answered(_FRAMES_WITHIN, lambda: list(_samples(found)))[0] or []
     from asi_watch.hdr.frame_checks import check_frames, fits_high_clip
 
-    mixed = [bracket for bracket in brackets if not _is_alike(bracket)]
-    if mixed:
-        yield ("watch",), _why_mixed(mixed, len(brackets))
-    brackets = [bracket for bracket in brackets if _is_alike(bracket)]
-
+    brackets = answered(_FRAMES_WITHIN, lambda: list(_samples(found)))[0] or []
     merge = found.camera.merge
     fitting = fits_high_clip([list(b.values()) for b in brackets], merge.high_clip)
     if fitting is not None and merge.algorithm != "mertens":
@@ -388,7 +358,10 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
     notes: Counter[str] = Counter()
     for bracket in brackets:
         samples = list(bracket.values())
-        curve = curves.get(samples[0].shape[1])
+        channels = samples[0].shape[1]
+        curve = curves.get(channels)
+        if curves and curve is None:
+            notes[f"the images have {channels} channels, and no curve in use has"] += 1
         response = None if curve is None else curve.log_response
         findings = check_frames(
             samples, list(bracket), response, high_clip=merge.high_clip, exclude=False
@@ -402,24 +375,8 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
             yield ("bracket", "exposures"), f"in each of the newest {count} brackets {note}"
 
 
-def _is_alike(bracket: Mapping[float, Sample]) -> bool:
-    """Tell whether all frames have one size and number of channels."""
-    return len({sample.shape for sample in bracket.values()}) == 1
-
-
-def _why_mixed(mixed: Sequence[Mapping[float, Sample]], looked_at: int) -> str:
-    frames = ", ".join(
-        f"{time:.12g} µs: {counted(mixed[0][time].shape[1], 'channel')}"
-        for time in sorted(mixed[0])
-    )
-    return (
-        f"in {len(mixed)} of the newest {counted(looked_at, 'bracket')} the images differ in size"
-        f" or channels ({frames}): such brackets cannot be merged"
-    )
-
-
 def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
-    """Read the newest brackets that have several exposures."""
+    """Read the newest brackets that have several exposures, all of one size."""
     from asi_watch.errors import ImageError
     from asi_watch.hdr.frame_checks import sample_frame
     from asi_watch.images import read_image
@@ -431,9 +388,7 @@ def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
     for files in several[:_FRAME_BRACKETS]:
         samples: dict[float, Sample] = {}
         for exposure_us, path in files.items():
-            try:
+            with suppress(ImageError):  # the daemon reports it
                 samples[exposure_us] = sample_frame(read_image(found.camera.watch / path).pixels)
-            except ImageError:
-                continue  # the daemon reports it
-        if len(samples) > 1:
+        if len(samples) > 1 and len({sample.shape for sample in samples.values()}) == 1:
             yield samples

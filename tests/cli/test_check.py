@@ -326,10 +326,6 @@ def test_a_curve_that_the_daemon_has_adopted_is_known(tmp_path: Path) -> None:
     misspelt = tmp_path / "misspelt.yaml"
     misspelt.write_text(yaml.safe_dump(described))
     assert "the curve that the daemon has adopted is used instead" in check(misspelt).stderr
-    adopted.write_bytes(response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)))
-    result = check(config)
-    assert result.exit_code == 0
-    assert "the curve is of 3 channels, and the camera's images have 1" in result.stderr
     adopted.write_bytes(b"PK")
     result = check(config)
     assert result.exit_code == 0
@@ -337,18 +333,15 @@ def test_a_curve_that_the_daemon_has_adopted_is_known(tmp_path: Path) -> None:
     assert "no response curve is given" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("settings", "then"),
-    [({}, "are merged by mertens until"), ({"without_response": "wait"}, "wait for another curve")],
-)
 def test_a_curve_of_other_channels_is_a_warning_as_cameras_are_grey_by_night(
-    tmp_path: Path, settings: dict[str, str], then: str
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "r.npz").write_bytes(response_bytes(np.linspace((-4, -4, -4), (2, 2, 2), 256)))
-    config = place(tmp_path, ["20260621120000_80.png"], response="r.npz", **settings)
-    result = check(config)
-    assert result.exit_code == 0
-    assert f"(20260621120000_80.png): such brackets {then}" in result.stderr
+    config = place(tmp_path, names_of("80", "160", "320", brackets=3), response="r.npz")
+    (line,) = warnings_on("bracket.exposures", config)
+    assert line == (
+        "in each of the newest 3 brackets the images have 1 channels, and no curve in use has"
+    )
 
 
 # -- what the newest pictures show ---------------------------------------------------------------
@@ -402,16 +395,3 @@ def test_a_white_below_the_clip_is_noticed(tmp_path: Path, white: int) -> None:
     assert not warnings_on(
         "merge.high_clip", photographed(tmp_path, SOUND, white, merge={"high_clip": fitting})
     )
-
-
-def test_one_grey_frame_in_every_bracket_is_a_warning(tmp_path: Path) -> None:
-    names = names_of("80", "160", "320", brackets=3)
-    config = place(tmp_path, names)
-    assert warnings_on("cameras.roof.watch", config) == []
-    colour = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
-    for name in names:
-        if "_160" in name:
-            (tmp_path / "in" / name).write_bytes(colour)
-    (line,) = warnings_on("cameras.roof.watch", config)
-    assert "in 3 of the newest 3 brackets the images differ" in line
-    assert "80 µs: 1 channel, 160 µs: 3 channels" in line
