@@ -10,10 +10,9 @@ import click
 from rich.text import Text
 
 from asi_watch.cli import config_option
-from asi_watch.cli.options import print_table, reads, span_text, state_folder
+from asi_watch.cli.options import print_table, read_span, reads, span_text, state_folder
 from asi_watch.config.loading import load_config
 from asi_watch.config.model import Config
-from asi_watch.config.values import parse_duration
 from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord, tries
@@ -30,19 +29,12 @@ _TITLES = ("slot", "camera", "state", "frames", "latency", "curve", "product, or
 
 def _read_since(text: str) -> datetime | timedelta:
     """Read a time in the clock of the file names, or how long ago."""
-    example = "a time such as 2026-06-21T09:00"
-    if re.match(r"\d{4}-", text):
-        try:
-            return datetime.fromisoformat(text).replace(tzinfo=None)
-        except ValueError:
-            raise ValueError(f"{text!r} is no {example.removeprefix('a ')}") from None
     try:
-        ago: timedelta = parse_duration(text)
-    except ValueError as error:
-        raise ValueError(f"{error} (or {example})") from None
-    if ago < timedelta(0):
-        raise ValueError(f"{text!r} lies in the future; write how long ago, such as 2h")
-    return ago
+        if re.match(r"\d{4}-", text):
+            return datetime.fromisoformat(text).replace(tzinfo=None)
+        return read_span(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time such as 2026-06-21T09:00 or 2h") from None
 
 
 @click.command(epilog=_EPILOG)
@@ -79,24 +71,24 @@ def command(
     state_dir, config = state_folder(config_path)
     limit = limit or (None if verify else _ROWS)
     with Ledger(state_dir, read_only=True) as ledger:
-        there = ledger.cameras()
         # One that was renamed has rows under its earlier name.
-        known = dict.fromkeys([*(config.cameras if config else ()), *there])
+        known = dict.fromkeys([*(config.cameras if config else ()), *ledger.cameras()])
         if config and camera is not None and camera not in known:
             text = f"no camera {camera!r}; there is {', '.join(known)}"
             raise click.BadParameter(text, param_hint="--camera")
-        starts = {name: _start(config, name, since) for name in (camera and [camera]) or there}
         records = [
             record
-            for name, start in starts.items()
-            for record in ledger.history(camera=name, since=start, limit=limit)
+            for name in ([camera] if camera else known)
+            for record in ledger.history(
+                camera=name, since=_start(config, name, since), limit=limit
+            )
         ]
-        latest = ledger.history(camera=camera, limit=1) if not records else []
-        unreadable = ledger.unreadable
+        latest = [] if records else ledger.history(camera=camera, limit=1)
+        if ledger.unreadable:
+            text = f"{ledger.unreadable} rows of the ledger cannot be read and are left out"
+            click.echo(text, err=True)
     records.sort(key=lambda record: (record.slot, record.camera))
     records = records[-limit:] if limit else records
-    if unreadable:
-        click.echo(f"{unreadable} rows of the ledger cannot be read and are left out", err=True)
     if verify:
         _verify(config_path, records, as_json=as_json)
     elif as_json:
@@ -104,13 +96,9 @@ def command(
             click.echo(_as_json(record))
     elif records:
         _show(records)
-    elif latest:
-        click.echo(
-            f"no brackets since {starts[latest[0].camera]:%Y-%m-%d %H:%M:%S} in the clock of the"
-            f" file names; the latest slot is {latest[0].slot:%Y-%m-%d %H:%M:%S}"
-        )
     else:
-        click.echo("no brackets in the ledger yet")
+        then = f"; the latest slot is {latest[0].slot:%Y-%m-%d %H:%M:%S}" if latest else ""
+        click.echo(f"no brackets of this time in the ledger{then}")
 
 
 def _start(
@@ -172,15 +160,11 @@ def _as_json(record: BracketRecord) -> str:
 def _show(records: list[BracketRecord]) -> None:
     rows = []
     for r in records:
-        cells = (
-            f"{r.slot:%Y-%m-%d %H:%M:%S}",
-            r.camera,
-            r.state,
-            f"{len(r.inputs)}/{r.expected or '?'}",
-            "" if r.latency is None else span_text(r.latency, 2),
-            (r.curve_id or r.algorithm or "")[:8],
-            shown(_remark(r)),
-        )
+        frames = f"{len(r.inputs)}/{r.expected or '?'}"
+        latency = "" if r.latency is None else span_text(r.latency, 2)
+        curve = (r.curve_id or r.algorithm or "")[:8]
+        slot = f"{r.slot:%Y-%m-%d %H:%M:%S}"
+        cells = (slot, r.camera, r.state, frames, latency, curve, shown(_remark(r)))
         style = {"published": "", "skipped": "yellow", "failed": "red"}[r.state]
         rows.append([Text(cell, style) for cell in cells])
     print_table(_TITLES, rows)

@@ -20,7 +20,7 @@ from asi_watch.brackets import Exposure, brackets_among, slot_of
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
 from asi_watch.config.values import format_duration
-from asi_watch.files import answered, shown
+from asi_watch.files import answered, counted, shown
 
 if TYPE_CHECKING:
     from asi_watch.hdr.frame_checks import Sample
@@ -361,7 +361,8 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
         channels = samples[0].shape[1]
         curve = curves.get(channels)
         if curves and curve is None:
-            notes[f"the images have {channels} channels, and no curve in use has"] += 1
+            have = counted(channels, "channel")
+            notes[f"the images have {have}, and no curve in use has"] += 1
         response = None if curve is None else curve.log_response
         findings = check_frames(
             samples, list(bracket), response, high_clip=merge.high_clip, exclude=False

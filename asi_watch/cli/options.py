@@ -86,33 +86,31 @@ def read_disc(text: str) -> tuple[float, float, float] | str:
 
 # -- cameras and names -----------------------------------------------------------------------
 
-_NAMES_OPTIONS = (
-    click.option(
-        "-c",
-        "--config",
-        "config_path",
-        metavar="FILE",
-        help="Take everything not given here from this configuration file.",
-    ),
-    click.option("--camera", metavar="NAME", help="Which of its cameras, if it has several."),
-    click.option(
-        "--round-to",
-        callback=reads(read_span),
-        metavar="TIME",
-        help="Length of a slot; exposures in the same one are a bracket  [default: 30s].",
-    ),
-    click.option(
-        "--exposure-unit",
-        "--exposures-unit",
-        type=click.Choice(["us", "ms", "s"]),
-        help="What the number in a file name counts  [default: us].",
-    ),
-)
-
 
 def names_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how file names are read."""
-    for option in reversed(_NAMES_OPTIONS):
+    for option in (
+        click.option(
+            "--exposure-unit",
+            "--exposures-unit",
+            type=click.Choice(["us", "ms", "s"]),
+            help="What the number in a file name counts  [default: us].",
+        ),
+        click.option(
+            "--round-to",
+            callback=reads(read_span),
+            metavar="TIME",
+            help="Length of a slot; exposures in the same one are a bracket  [default: 30s].",
+        ),
+        click.option("--camera", metavar="NAME", help="Which of its cameras, if it has several."),
+        click.option(
+            "-c",
+            "--config",
+            "config_path",
+            metavar="FILE",
+            help="Take everything not given here from this configuration file.",
+        ),
+    ):
         command = option(command)
     return command
 
@@ -208,13 +206,13 @@ def archive_rules(
 def _name_reader(unit: str) -> Callable[[str], ParsedName | None]:
     from asi_watch.pipeline.find_brackets import parse_name
 
-    factor = MICROSECONDS_PER_UNIT[unit]
-
     def parse(name: str) -> ParsedName | None:
         parsed = parse_name(name)
-        return parsed and parsed._replace(exposure_us=parsed.exposure_us * factor)
+        return parsed and parsed._replace(
+            exposure_us=parsed.exposure_us * MICROSECONDS_PER_UNIT[unit]
+        )
 
-    return parse_name if factor == 1 else parse
+    return parse
 
 
 # -- messages and state ----------------------------------------------------------------------
@@ -283,7 +281,7 @@ def echo_log() -> None:
 
 
 def state_folder(path: str) -> tuple[Path, Config | None]:
-    """Find the state folder that a configuration file names, even where the file is refused.
+    """Find the state folder that a configuration file names; None where the file is refused.
 
     A running daemon goes on with the configuration it has, so a file that is just being edited
     keeps nobody from looking. Its problems go to standard error.
@@ -291,11 +289,6 @@ def state_folder(path: str) -> tuple[Path, Config | None]:
     Parameters
     ----------
     path : str
-
-    Returns
-    -------
-    (Path, Config or None)
-        None where the file is refused.
     """
     try:
         config = load_config(path)
@@ -312,11 +305,9 @@ def state_folder(path: str) -> tuple[Path, Config | None]:
 def _folder_in_refused(path: str) -> Path | None:
     """Take the folder from the line that names it, whatever else the file holds."""
     try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_BYTES).decode(errors="replace")
+        text = Path(path).read_bytes()[:MAX_BYTES].decode(errors="replace")
         line = re.search(r"^state_dir[ \t]*:[ \t]+(.+)", text, re.MULTILINE)
         named = yaml.safe_load(line[1]) if line else str(Config.model_fields["state_dir"].default)
-    except (OSError, yaml.YAMLError):
+        return Path(path).absolute().parent / named
+    except (OSError, TypeError, yaml.YAMLError):
         return None
-    usable = isinstance(named, str) and named.strip() and "\0" not in named
-    return Path(path).absolute().parent / named if usable else None

@@ -3,12 +3,11 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.cli.options import check_camera, reads
+from asi_watch.cli.options import check_camera
 from asi_watch.config.loading import load_config
 from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger
@@ -16,6 +15,8 @@ from asi_watch.live.status import NotRunningError, read_status
 
 _MOST_SLOTS = 1000
 _WAIT_FOR_ANSWER, _LOOK_EVERY = 5.0, 0.1
+# A slot is a time of the camera's clock, without a zone.
+_SLOT = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 _EPILOG = """\b
 Examples:
   asi-watch retry -c asi-watch.yaml --all-failed
@@ -24,29 +25,14 @@ Examples:
 """
 
 
-def _read_slot(text: str) -> datetime:
-    try:
-        slot = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no time such as 2026-06-21T12:00:00") from None
-    if slot.tzinfo is not None:
-        raise ValueError(f"{text}: a slot is a time of the camera's clock, without a zone")
-    return slot
-
-
-def _read_slots(context: Any, option: Any, texts: tuple[str, ...]) -> tuple[datetime, ...]:
-    read = reads(_read_slot)
-    return tuple(slot for text in texts if (slot := read(context, option, text)))
-
-
 @click.command(epilog=_EPILOG)
 @config_option
 @click.option("--camera", metavar="NAME", help="One camera alone.")
 @click.option(
     "--slot",
     "slots",
+    type=_SLOT,
     multiple=True,
-    callback=_read_slots,
     metavar="TIME",
     help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
 )
@@ -58,12 +44,8 @@ def _read_slots(context: Any, option: Any, texts: tuple[str, ...]) -> tuple[date
     help="Brackets that are published: those named by --slot, or all from --since on. Each becomes"
     " a new revision, with the curve and the settings of now.",
 )
-@click.option(
-    "--since", callback=reads(_read_slot), metavar="TIME", help="Only slots from this one on."
-)
-@click.option(
-    "--until", callback=reads(_read_slot), metavar="TIME", help="Only slots before this one."
-)
+@click.option("--since", type=_SLOT, metavar="TIME", help="Only slots from this one on.")
+@click.option("--until", type=_SLOT, metavar="TIME", help="Only slots before this one.")
 def command(
     config_path: str,
     camera: str | None,
@@ -94,8 +76,8 @@ def command(
         "until": until.isoformat() if until else None,
     }
     names = list(config.cameras) if camera is None else [camera]
-    refused = _refused(config.state_dir, names, slots, published=states["published"])
     with Ledger(config.state_dir, read_only=True) as ledger:
+        refused = _refused(ledger, names, slots, published=states["published"])
         count = sum(ledger.count_asked(name, states, slots, since, until) for name in names)
     granted = _ask(config.state_dir, camera, arguments, count)
     for slot, why in sorted(refused.items()):
@@ -105,18 +87,17 @@ def command(
 
 
 def _refused(
-    state_dir: Path, names: list[str], slots: tuple[datetime, ...], *, published: bool
+    ledger: Ledger, names: list[str], slots: tuple[datetime, ...], *, published: bool
 ) -> dict[datetime, str]:
     """Say which of the named slots cannot be tried again, and why."""
     found = {}
-    with Ledger(state_dir, read_only=True) as ledger:
-        for slot in slots:
-            rows = [row for name in names if (row := ledger.get(name, slot)) is not None]
-            if not rows:
-                found[slot] = "no such bracket in the ledger; `asi-watch history` names them"
-            elif not published and all(row.state == "published" for row in rows):
-                by = ", ".join(row.camera for row in rows)
-                found[slot] = f"published by {by}, and left alone; --published merges it again"
+    for slot in slots:
+        rows = [row for name in names if (row := ledger.get(name, slot)) is not None]
+        if not rows:
+            found[slot] = "no such bracket in the ledger; `asi-watch history` names them"
+        elif not published and all(row.state == "published" for row in rows):
+            by = ", ".join(row.camera for row in rows)
+            found[slot] = f"published by {by}, and left alone; --published merges it again"
     return found
 
 

@@ -1,6 +1,7 @@
 """``asi-watch status``: what the running daemon is doing."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -82,9 +83,8 @@ def _troubles(snapshot: dict[str, Any]) -> list[str]:
 
 def _notes(snapshot: dict[str, Any]) -> list[str]:
     """List what needs a look, but keeps no camera from publishing."""
-    found = []
-    if reload_error := snapshot.get("reload_error"):
-        found.append(f"the configuration was not reloaded: {reload_error}")
+    error = snapshot.get("reload_error")
+    found = [f"the configuration was not reloaded: {error}"] if error else []
     for name, camera in snapshot.get("cameras", {}).items():
         products = camera.get("products")
         if products and products["damaged"]:
@@ -101,75 +101,54 @@ def _show(snapshot: dict[str, Any], remarks: list[str]) -> None:
     for text in remarks:
         click.secho(shown(text), fg="yellow")
     for name, camera in snapshot["cameras"].items():
-        click.echo()
-        click.secho(shown(name), bold=True)
-        for title, text in _lines(camera):
+        click.secho(f"\n{shown(name)}", bold=True)
+        for title, text in (*_progress(camera), *_state(camera)):
             colour = "yellow" if title == "last error" else None
             click.secho(f"  {title:<13} {shown(text)}", fg=colour)
 
 
-def _lines(camera: dict[str, Any]) -> list[tuple[str, str]]:
-    lines = [
-        ("watching", f"{camera['watch']} ({camera['watching']})"),
-        ("last exposure", _exposure(camera)),
-        ("last bracket", _last(camera["last_bracket"])),
-        ("latency", _latency(camera["latency"])),
-        ("since start", _counts(camera["counts"])),
-        ("open", _open(camera)),
-        ("curve", _curve(camera)),
-    ]
+def _progress(camera: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say what came in and what became of it."""
+    yield "watching", f"{camera['watch']} ({camera['watching']})"
+    exposure, bracket, latency = (
+        camera[key] for key in ("last_exposure", "last_bracket", "latency")
+    )
+    text = "none since the start"
+    if exposure:
+        ago = span_text(camera["last_exposure_age"], 0)
+        text = f"{exposure['timestamp'].replace('T', ' ')}, {ago} ago"
+    yield "last exposure", text
+    text = "none yet"
+    if bracket:
+        text = f"{bracket['slot'].replace('T', ' ')} {bracket['state']}"
+        text += f", {bracket['exposures']} exposures"
+        text += "" if bracket["complete"] else ", incomplete"
+    yield "last bracket", text
+    text = "no live bracket published yet"
+    if latency:
+        text = ", ".join(f"{key} {latency[key]:.3f} s" for key in ("p50", "p95", "max"))
+        text += " (last exposure → durable product)"
+    yield "latency", text
+    counts = camera["counts"]
+    parts = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
+    parts += [f"{counts[k]} {w}" for k, w in _COUNTS.items() if counts.get(k) or k == "skipped"]
+    yield "since start", ", ".join(parts)
+
+
+def _state(camera: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say what is open, in use, deleted and at fault."""
+    waiting = [f"{camera[key]} {what}" for key, what in _WAITING.items() if camera[key]]
+    yield "open", ", ".join([f"{camera['open_count']} brackets", *waiting])
+    curves = [f"{c['id']} ({c['channels']} channels) {c['file']}" for c in camera["curves"]]
+    text = ", ".join(curves) or "none yet"
+    text += " (calibrating)" if camera["calibrating"] else ""
+    yield "curve", f"{text}; not used: {camera['curve_fault']}" if camera["curve_fault"] else text
     if camera["deleted_files"]:
         size = camera["deleted_bytes"] / 1e9
-        lines.append(("retention", f"{camera['deleted_files']} files deleted, {size:.1f} GB"))
-    products = camera["products"]
+        yield "retention", f"{camera['deleted_files']} files deleted, {size:.1f} GB"
+    products, error = camera["products"], camera["last_error"]
     if products and products["missing"]:
         text = f"{products['missing']} of the newest {products['checked']} are missing"
-        lines.append(("products", text))
-    error = camera["last_error"]
+        yield "products", text
     if error:
-        lines.append(("last error", f"{error['at']} {error['what']}"))
-    return lines
-
-
-def _exposure(camera: dict[str, Any]) -> str:
-    last = camera["last_exposure"]
-    if last is None:
-        return "none since the start"
-    return f"{last['timestamp'].replace('T', ' ')}, {span_text(camera['last_exposure_age'], 0)} ago"
-
-
-def _last(last: dict[str, Any] | None) -> str:
-    if last is None:
-        return "none yet"
-    slot = last["slot"].replace("T", " ")
-    short = "" if last["complete"] else ", incomplete"
-    return f"{slot} {last['state']}, {last['exposures']} exposures{short}"
-
-
-def _latency(latency: dict[str, float] | None) -> str:
-    if latency is None:
-        return "no live bracket published yet"
-    p50, p95, worst = latency["p50"], latency["p95"], latency["max"]
-    return f"p50 {p50:.3f} s, p95 {p95:.3f} s, max {worst:.3f} s (last exposure → durable product)"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    parts = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
-    parts += [
-        f"{counts[key]} {title}"
-        for key, title in _COUNTS.items()
-        if counts.get(key) or key == "skipped"
-    ]
-    return ", ".join(parts)
-
-
-def _open(camera: dict[str, Any]) -> str:
-    waiting = [f"{camera[key]} {what}" for key, what in _WAITING.items() if camera[key]]
-    return ", ".join([f"{camera['open_count']} brackets", *waiting])
-
-
-def _curve(camera: dict[str, Any]) -> str:
-    calibrating = " (calibrating)" if camera["calibrating"] else ""
-    fault = f"; not used: {camera['curve_fault']}" if camera["curve_fault"] else ""
-    curves = [f"{c['id']} ({c['channels']} channels) {c['file']}" for c in camera["curves"]]
-    return f"{', '.join(curves) or 'none yet'}{calibrating}{fault}"
+        yield "last error", f"{error['at']} {error['what']}"

@@ -340,7 +340,7 @@ def test_a_curve_of_other_channels_is_a_warning_as_cameras_are_grey_by_night(
     config = place(tmp_path, names_of("80", "160", "320", brackets=3), response="r.npz")
     (line,) = warnings_on("bracket.exposures", config)
     assert line == (
-        "in each of the newest 3 brackets the images have 1 channels, and no curve in use has"
+        "in each of the newest 3 brackets the images have 1 channel, and no curve in use has"
     )
 
 
