@@ -22,6 +22,7 @@ MAX_BYTES: Final = 1_000_000
 _MAX_VALUES: Final = 50_000  # aliases of aliases multiply: a small file may hold billions
 _MAX_DEPTH: Final = 40
 _TAG: Final = "tag:yaml.org,2002:"
+_MERGE: Final = f"{_TAG}merge"
 _SCALARS: Final = {"null", "bool", "int", "float"}
 _TEXTS: Final = {"str", "timestamp", "value"}  # a date is text here: nothing asks for dates
 
@@ -58,13 +59,7 @@ class ConfigError(AsiWatchError, ValueError):
 
 
 def refused(file: str, message: str, line: int | None = None) -> ConfigError:
-    """Make the error for a file as a whole.
-
-    Parameters
-    ----------
-    file, message : str
-    line : int, optional
-    """
+    """Make the error for a file as a whole."""
     return ConfigError([Problem(file, line, "", message)])
 
 
@@ -97,14 +92,7 @@ class Document:
         return Problem(self.file, at, key.removeprefix("."), message)
 
     def refuse(self, way: Way, message: str, line: int | None = None) -> None:
-        """Record a problem, as for `problem`.
-
-        Parameters
-        ----------
-        way : Way
-        message : str
-        line : int, optional
-        """
+        """Record a problem, as for `problem`."""
         self.problems.append(self.problem(way, message, line))
 
 
@@ -136,8 +124,7 @@ class _Reader:
     """Turns nodes into values; one of its own per document."""
 
     def __init__(self, document: Document, loader: yaml.SafeLoader) -> None:
-        self.document = document
-        self.loader = loader
+        self.document, self.loader = document, loader
         self.count = 0
 
     def value(self, node: Node, way: Way, line: int | None = None) -> Any:
@@ -148,10 +135,12 @@ class _Reader:
             return self._mapping(node, way)
         if isinstance(node, SequenceNode) and node.tag == f"{_TAG}seq":
             return [self.value(item, (*way, at)) for at, item in enumerate(node.value)]
-        if isinstance(node, ScalarNode):
-            return self._scalar(node, way)
-        self._refuse_tag(node, way)
-        return None
+        kind = node.tag.removeprefix(_TAG)
+        if not isinstance(node, ScalarNode) or kind not in _SCALARS | _TEXTS:
+            tag = node.tag.replace(_TAG, "!!")
+            self.document.refuse(way, f"the tag {tag} is not allowed here; remove it")
+            return None
+        return self._scalar(node, kind, way)
 
     def _count(self, depth: int) -> None:
         self.count += 1
@@ -161,38 +150,33 @@ class _Reader:
             text = f"lists or mappings nest more than {_MAX_DEPTH} deep"
             raise refused(self.document.file, text)
 
-    def _scalar(self, node: ScalarNode, way: Way) -> Any:
-        kind = node.tag.removeprefix(_TAG)
-        self.document.texts[way] = node.value
-        if kind in _TEXTS:
-            return node.value
-        if kind in ("int", "float") and ":" in node.value:
-            return node.value  # YAML would read 1:30 as the number 90
-        if kind == "int" and re.match("[-+]?0[0-7_]+$", node.value):
-            message = f"YAML reads {node.value} as an octal number; write it without the leading 0"
+    def _scalar(self, node: ScalarNode, kind: str, way: Way) -> Any:
+        text: str = node.value
+        self.document.texts[way] = text
+        # YAML would read 1:30 as the number 90.
+        if kind in _TEXTS or (kind in ("int", "float") and ":" in text):
+            return text
+        if kind == "int" and re.match("[-+]?0[0-7_]+$", text):
+            message = f"YAML reads {text} as an octal number; write it without the leading 0"
             self.document.refuse(way, message)
-            return int(node.value)
-        if kind not in _SCALARS:
-            self._refuse_tag(node, way)
-            return node.value
+            return int(text)
         try:
             return getattr(self.loader, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError):
-            self.document.refuse(way, f"{node.value[:40]!r} cannot be read as {kind}")
-            return node.value
+            self.document.refuse(way, f"{text[:40]!r} cannot be read as {kind}")
+            return text
 
     def _mapping(self, node: MappingNode, way: Way, depth: int = 0) -> dict[str, Any]:
         self._count(len(way) + depth)
         merged: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == f"{_TAG}merge":
-                merged |= self._merged(value_node, way, depth)
         own: dict[str, Any] = {}
         first_lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == f"{_TAG}merge":
-                continue
+        # Merge keys first: what stands here itself replaces what they bring, lines too.
+        for key_node, value_node in sorted(node.value, key=lambda pair: pair[0].tag != _MERGE):
             line = key_node.start_mark.line + 1
+            if key_node.tag == _MERGE:
+                merged |= self._merged(value_node, way, depth, line)
+                continue
             key = self._key(key_node, way, line)
             if key in first_lines:
                 message = f"is given a second time, first in line {first_lines[key]}; remove one"
@@ -201,14 +185,13 @@ class _Reader:
             own[key] = self.value(value_node, (*way, key), line)
         return merged | own
 
-    def _merged(self, node: Node, way: Way, depth: int) -> dict[str, Any]:
+    def _merged(self, node: Node, way: Way, depth: int, line: int) -> dict[str, Any]:
         sources = node.value if isinstance(node, SequenceNode) else [node]
         merged: dict[str, Any] = {}
         for source in reversed(sources):  # of several, the first one wins
             if isinstance(source, MappingNode):
                 merged |= self._mapping(source, way, depth + 1)
             else:
-                line = node.start_mark.line + 1
                 self.document.refuse(way, "'<<' takes a mapping, such as *roof", line)
         return merged
 
@@ -217,17 +200,13 @@ class _Reader:
             self.document.refuse(way, "a key must be text, no list and no mapping", line)
             return "?"
         text: str = node.value.encode("utf-8", "backslashreplace").decode()
+        kind = node.tag.removeprefix(_TAG)
         if text != node.value:
             self.document.refuse((*way, text), "a key must be text in UTF-8", line)
-        if node.tag.removeprefix(_TAG) not in _TEXTS:
-            kind = node.tag.removeprefix(_TAG)
+        if kind not in _TEXTS:
             message = f'YAML reads the key {text} as {kind}, not as text; write it as "{text}"'
             self.document.refuse((*way, text), message, line)
         return text
-
-    def _refuse_tag(self, node: Node, way: Way) -> None:
-        tag = node.tag.replace(_TAG, "!!")
-        self.document.refuse(way, f"the tag {tag} is not allowed here; remove it")
 
 
 def _decoded(text: bytes, file: str) -> str:

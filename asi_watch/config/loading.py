@@ -59,12 +59,7 @@ def load_config(path: str | Path) -> Config:
 
 
 def read_config(path: str | Path) -> LoadedConfig:
-    """Read like `load_config`, and keep the lines for warnings.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-    """
+    """Read like `load_config`, and keep the lines for warnings."""
     file = str(path)
     try:
         with Path(path).open("rb") as stream:
@@ -72,8 +67,7 @@ def read_config(path: str | Path) -> LoadedConfig:
     except OSError as error:
         raise refused(file, f"cannot be read: {error.strerror or error}") from None
     if len(text) > MAX_BYTES:
-        size = f"{MAX_BYTES // 1_000_000} MB"
-        raise refused(file, f"is larger than {size}: this is no configuration")
+        raise refused(file, f"is larger than {MAX_BYTES / 1e6:g} MB: this is no configuration")
     return parse_config(text, file, Path(path).absolute().parent)
 
 
@@ -127,20 +121,16 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-# -- validation errors as sentences ----------------------------------------------------------
-
-
 def _record(error: ValidationError, document: Document) -> None:
-    """Add every fault of a validation to a document's problems."""
+    """Add every fault of a validation to a document's problems, as sentences."""
     for fault in error.errors(include_url=False):
         way = tuple(part for part in fault["loc"] if part != "[key]")
         context = fault.get("ctx", {})
         if fault["type"] == "too_short" and fault["input"]:
             continue  # what it holds is wrong, and reported for each item
-        if "found" in context:
-            for key, text in context["found"]:
-                document.refuse((*way, *key.split(".")), text)
-        else:
+        for key, text in context.get("found", ()):
+            document.refuse((*way, *key.split(".")), text)
+        if "found" not in context:
             document.refuse(way, _sentence(fault["type"], way, fault["input"], context, document))
 
 
@@ -153,25 +143,20 @@ def _sentence(
         return _unknown_key(way)
     if kind == "missing":
         return f"is missing; give {_WANTED.get(str(way[-1]), 'it a value')}"
-    written = repr(document.texts[way]) if way in document.texts else shown(value)
+    if kind == "too_short":
+        return f"is empty; it must hold at least {context['min_length']}"
     if value is None:
         return f"is empty; it must be {_KINDS.get(kind, 'given a value')}, or be left out"
+    written = repr(document.texts[way]) if way in document.texts else shown(value)
     if kind == "literal_error":
-        return _no_choice(written, value, str(context["expected"]))
+        choices = [t.strip("'") for t in context["expected"].replace(" or ", ", ").split(", ")]
+        near = _nearest(str(value), choices)
+        hint = f"; did you mean {near}?" if near else ""
+        return f"{written} is unknown; it must be one of {', '.join(choices)}{hint}"
     if kind in _LIMITS:
         name, phrase = _LIMITS[kind]
         return f"{written} is out of range; it must be {phrase.format(context[name])}"
-    if kind == "too_short":
-        return f"is empty; it must hold at least {context['min_length']}"
-    wanted = _KINDS.get(kind)
-    return f"{written} is wrong; it must be {wanted}" if wanted else f"{written} is not valid"
-
-
-def _no_choice(written: str, value: Any, expected: str) -> str:
-    choices = [text.strip("'") for text in expected.replace(" or ", ", ").split(", ")]
-    text = f"{written} is unknown; it must be one of {', '.join(choices)}"
-    near = _nearest(str(value), choices)
-    return f"{text}; did you mean {near}?" if near else text
+    return f"{written} is wrong; it must be {_KINDS.get(kind, 'of another kind')}"
 
 
 def _unknown_key(way: Way) -> str:
@@ -180,8 +165,7 @@ def _unknown_key(way: Way) -> str:
     if names[:1] == ["cameras"]:
         names[1:2] = ["<name>"]
     known = sections.get(".".join(names), sections[""])
-    near = _nearest(key, known)
-    if near:
+    if near := _nearest(key, known):
         return f"this key is unknown; did you mean {near}?"
     homes = [
         f"{home}.{key}" if home else f"{key} at the top of the file"
@@ -198,8 +182,7 @@ def _sections(home: str, section: type[Section]) -> Iterator[tuple[str, list[str
     fields = {name: field for name, field in section.model_fields.items() if not field.exclude}
     yield home, list(fields)
     for name, field in fields.items():
-        inner = _section_in(field.annotation)
-        if inner is not None:
+        if inner := _section_in(field.annotation):
             below = f"{home}.{name}".removeprefix(".")
             yield from _sections(f"{below}.<name>" if name == "cameras" else below, inner)
 
