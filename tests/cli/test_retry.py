@@ -191,7 +191,7 @@ def test_history_moves_no_cursor_and_forges_no_row(place: Place) -> None:
 def test_a_slot_that_is_no_time_is_refused_with_an_example(place: Place) -> None:
     answer = place.run("retry", "--slot", "noon")
     assert answer.exit_code == 2
-    assert "'noon' does not match the formats '%Y-%m-%dT%H:%M:%S'" in " ".join(answer.output.split())
+    assert "'noon' does not match the formats" in " ".join(answer.output.split())
 
 
 def test_a_missing_or_damaged_ledger_is_an_error_like_others(place: Place) -> None:
