@@ -32,14 +32,8 @@ from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_lab
 log = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "jp2"})
-SHOWN = 6
-"""So many examples of one thing are logged."""
-
-
-# --- names ----------------------------------------------------------------------------------------
-
+SHOWN = 6  # so many examples of one thing are logged
 EXPOSURE_AT_END = re.compile(r"_([0-9]{1,10})\.[^.]+$")
-"""Exposure time at the end of a file name, before its extension: group 1."""
 
 # Overlapping on purpose: a counter before the timestamp must not hide it.
 _TIMESTAMP = re.compile(r"(?=([0-9]{14}|[0-9]{8}_[0-9]{6}(?![0-9])))")
@@ -47,15 +41,24 @@ _TIMESTAMP = re.compile(r"(?=([0-9]{14}|[0-9]{8}_[0-9]{6}(?![0-9])))")
 _COPY = re.compile(r"_[0-9]{2,10}_[0-9]\.[^.]+")
 _YEARS = range(1970, 2262)  # what pandas can hold in nanoseconds
 
+_JITTER = timedelta(seconds=1)
+_LOOKED_AT = 20  # brackets
+_LENGTHS = [
+    timedelta(seconds=unit * number)
+    for unit in (1, 60)
+    for number in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
+]
+
 
 def exposure_of_name(name: str) -> int | None:
     """Read the number at the end of a file name, ``*_<EXPO>.<ext>``; None if there is none.
 
-    Folders before the name are ignored. The time of day in ``YYYYMMDD_HHMMSS.jpg`` is none.
+    The time of day in ``YYYYMMDD_HHMMSS.jpg`` is none.
 
     Parameters
     ----------
     name : str
+        Folders before it are ignored.
     """
     base = name.rpartition("/")[2]
     match, found = EXPOSURE_AT_END.search(base), _find_timestamp(base)
@@ -67,11 +70,10 @@ def exposure_of_name(name: str) -> int | None:
 def parse_timestamp(name: str) -> datetime | None:
     """Read the first 14 digits of a file name that are a date and time, naive; None without any.
 
-    Folders before the name are ignored. ``YYYYMMDD_HHMMSS`` is understood as well.
-
     Parameters
     ----------
     name : str
+        Folders before it are ignored. ``YYYYMMDD_HHMMSS`` is understood as well.
     """
     found = _find_timestamp(name.rpartition("/")[2])
     return None if found is None else found[0]
@@ -80,8 +82,8 @@ def parse_timestamp(name: str) -> datetime | None:
 def parse_name(name: str) -> ParsedName | None:
     """Read timestamp and exposure of a file name, the number taken as microseconds.
 
-    None when one of them is missing or the exposure is zero; for a hidden file, and for a copy
-    such as ``..._640_1.jpg``.
+    None where one is missing or the exposure is zero, for hidden files and for copies such as
+    ``..._640_1.jpg``.
 
     Parameters
     ----------
@@ -96,15 +98,16 @@ def parse_name(name: str) -> ParsedName | None:
 
 
 def _find_timestamp(base: str) -> tuple[datetime, int] | None:
+    """Return the timestamp and where it ends."""
     for match in _TIMESTAMP.finditer(base):
         digits = match[1].replace("_", "")
-        if int(digits[:4]) not in _YEARS:
-            continue
-        month, day, hour, minute, second = (int(digits[i : i + 2]) for i in range(4, 14, 2))
+        numbers = (int(digits[i : i + 2]) for i in range(4, 14, 2))
         try:
-            return datetime(int(digits[:4]), month, day, hour, minute, second), match.end(1)
+            moment = datetime(int(digits[:4]), *numbers)
         except ValueError:
             continue
+        if moment.year in _YEARS:
+            return moment, match.end(1)
     return None
 
 
@@ -131,9 +134,6 @@ def slot_length(round_ts_to: str) -> timedelta:
     return length
 
 
-# --- brackets -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class ArchiveRules:
     """What the names of an archive mean and which exposures belong together."""
@@ -154,13 +154,11 @@ class ArchiveBracket:
     """The exposures of one slot."""
 
     slot: datetime  # naive, in the clock of the names
-    # Rising exposure times, each once; paths relative to the archive.
-    exposures: tuple[Exposure, ...]
+    exposures: tuple[Exposure, ...]  # each time once, rising; paths relative to the archive
     files: tuple[Exposure, ...]  # all files of the slot, repeated exposures included
     expected: int | None = None  # exposures of a complete bracket, where known
     complete: bool = False  # whether all of them are there
-    # Exposure times that a complete bracket has and this one lacks, where known.
-    missing: tuple[float, ...] = ()
+    missing: tuple[float, ...] = ()  # exposure times that a complete bracket has and this one lacks
     # Between the beginnings of the brackets in this slot, where it holds several.
     intervals: tuple[timedelta, ...] = ()
 
@@ -203,8 +201,7 @@ def walk_images(
 ) -> Iterator[str]:
     """List image files of a folder and its sub-folders, as sorted paths relative to it.
 
-    Products, hidden folders and files (such as the ``._NAME`` that some systems put beside every
-    file) are left out; symbolic links are not followed.
+    Products, hidden folders and hidden files are left out; symbolic links are not followed.
 
     Parameters
     ----------
@@ -234,8 +231,8 @@ def _log_unreadable(error: OSError) -> None:
 def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> list[ArchiveBracket]:
     """Find the brackets of a folder or an archive, in the order of time.
 
-    Of several files of one exposure time in a slot, one counts (`brackets.chosen_files`), and the
-    log names the others. Files whose name is not an exposure's are counted there.
+    The log names files that are not used for the sake of others, counts those whose name is not an
+    exposure's, and says what is doubtful.
 
     Parameters
     ----------
@@ -254,11 +251,13 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
             exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
             slots.setdefault(slot, []).append(exposure)
     log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
-    if (labelled := label_taken_for_time(named)) is not None:
+    if (labelled := _label_taken_for_time(named)) is not None:
         text = "%s; add what it means to the camera's exposure_labels in a configuration file (-c)"
         log.warning(text, labelled)
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
     log_superseded(brackets)
+    for doubt in doubts_of_slots(brackets, rules):
+        log.warning("%s", doubt)
     return _with_expectation(brackets, ExpectedExposures(rules.expected))
 
 
@@ -278,12 +277,11 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
         return ArchiveBracket(slot, rising, rising)
     files = tuple(with_signature(exposure, root) for exposure in exposures)
     chosen = chosen_files(files)
+    rising = tuple(chosen[t] for t in sorted(chosen))
     # One exposure that was sent again after a pause is no second bracket.
     starts = [part[0].timestamp for part in brackets_among(files) if len(part) > 1]
     intervals = tuple(b - a for a, b in pairwise(starts))
-    return ArchiveBracket(
-        slot, tuple(chosen[t] for t in sorted(chosen)), files, intervals=intervals
-    )
+    return ArchiveBracket(slot, rising, files, intervals=intervals)
 
 
 def with_signature(exposure: Exposure, root: str) -> Exposure:
@@ -311,41 +309,54 @@ def _with_expectation(
     for bracket in brackets:
         expected.observe(e.exposure_us for e in bracket.exposures)
         unknown.append(bracket)
-        if expected.count() is None:
+        count, wanted = expected.count(), expected.expected() or frozenset()
+        if count is None:
             continue
         # In hindsight the brackets before the rule was learned are judged by it too.
         for one in unknown:
             present = {e.exposure_us for e in one.exposures}
-            wanted = expected.expected() or frozenset()
             # A bracket with other times besides belongs to another set of exposures.
             missing = tuple(sorted(wanted - present)) if present < wanted else ()
             complete = expected.is_complete(present)
-            judged.append(
-                replace(one, expected=expected.count(), complete=complete, missing=missing)
-            )
+            judged.append(replace(one, expected=count, complete=complete, missing=missing))
         unknown.clear()
     return judged + unknown
 
 
 # --- what names make doubtful ---------------------------------------------------------------------
 
-_JITTER = timedelta(seconds=1)
-_LOOKED_AT = 20  # brackets
-_LENGTHS = [
-    timedelta(seconds=unit * number)
-    for unit in (1, 60)
-    for number in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)
-]
 
-
-def label_taken_for_time(files: Mapping[str, ParsedName | None]) -> str | None:
-    """Name a file whose label was read as an exposure time, or as nothing, if there is one.
+def doubts_of_archive(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> list[str]:
+    """Say what is doubtful in slots, labels and exposure times.
 
     Parameters
     ----------
-    files : mapping
-        Paths of one camera, and what their names were read as.
+    brackets : sequence of ArchiveBracket
+    rules : ArchiveRules
     """
+    exposures = (e for bracket in brackets for e in bracket.exposures)
+    named = {e.path: ParsedName(e.timestamp, e.exposure_us) for e in exposures}
+    label = _label_taken_for_time(named)
+    return [*doubts_of_slots(brackets, rules), *filter(None, [label])]
+
+
+def doubts_of_slots(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> list[str]:
+    """Say where slots hold several brackets, parts of brackets, two cameras or impossible times.
+
+    Parameters
+    ----------
+    brackets : sequence of ArchiveBracket
+    rules : ArchiveRules
+    """
+    doubts = (
+        *(_clash(brackets), _slots_too_long(brackets), _slots_cut(brackets)),
+        *(_times_too_long(brackets, rules.round_to), _times_not_listed(brackets, rules.expected)),
+    )
+    return [text for text in doubts if text is not None]
+
+
+def _label_taken_for_time(files: Mapping[str, ParsedName | None]) -> str | None:
+    """Name a file whose label was read as an exposure time, or as nothing, if there is one."""
     labels = unclear_labels(files)
     for path, parsed in files.items() if labels else ():
         label = path.rpartition(".")[0].rpartition("_")[2]
@@ -357,26 +368,7 @@ def label_taken_for_time(files: Mapping[str, ParsedName | None]) -> str | None:
     return None
 
 
-def doubts_of_brackets(brackets: Sequence[ArchiveBracket]) -> list[str]:
-    """Say where slots hold several brackets, and where two cameras lie in one folder, it seems.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    """
-    doubts = (_clash(brackets), _slots_too_long(brackets), _slots_cut(brackets))
-    return [text for text in doubts if text is not None]
-
-
-def why_times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) -> str | None:
-    """Say that exposures cannot have been taken within their slot; None where they can.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    round_to : timedelta
-        Length of a slot.
-    """
+def _times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) -> str | None:
     for bracket in brackets:
         times = [e.exposure_us / 1e6 for e in bracket.exposures]
         # The last one may end behind the slot.
@@ -389,15 +381,7 @@ def why_times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) 
     return None
 
 
-def why_times_not_listed(brackets: Sequence[ArchiveBracket], rule: ExposureRule) -> str | None:
-    """Count exposures whose time is not among those that are configured; None if all are.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    rule : ExposureRule
-        See `ArchiveRules.expected`.
-    """
+def _times_not_listed(brackets: Sequence[ArchiveBracket], rule: ExposureRule) -> str | None:
     files = [e for bracket in brackets for e in bracket.exposures]
     others = [e for e in files if not is_listed(e.exposure_us, rule)]
     if not others:
@@ -410,9 +394,8 @@ def why_times_not_listed(brackets: Sequence[ArchiveBracket], rule: ExposureRule)
 
 
 def _slots_cut(brackets: Sequence[ArchiveBracket]) -> str | None:
-    newest = brackets[-_LOOKED_AT:]
-    slots = {e.path: bracket.slot for bracket in newest for e in bracket.files}
-    parts = brackets_among(e for bracket in newest for e in bracket.files)
+    slots = {e.path: bracket.slot for bracket in brackets[-_LOOKED_AT:] for e in bracket.files}
+    parts = brackets_among(e for bracket in brackets[-_LOOKED_AT:] for e in bracket.files)
     # The first and the last may be cut by what was not looked at.
     whole = [part for part in parts[1:-1] if len(part) > 1]
     cut = sum(len({slots[e.path] for e in part}) > 1 for part in whole)
@@ -452,13 +435,12 @@ def _clash(brackets: Sequence[ArchiveBracket]) -> str | None:
 
 
 def log_nameless(paths: Sequence[str], what: str) -> None:
-    """Log how many files were skipped for their names.
+    """Log how many files were skipped because their names lack something.
 
     Parameters
     ----------
     paths : sequence of str
     what : str
-        What their names lack.
     """
     if paths:
         text = "%d files skipped: no %s in their names, e.g. %s"
@@ -466,7 +448,7 @@ def log_nameless(paths: Sequence[str], what: str) -> None:
 
 
 def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
-    """Log which files are not used for the sake of others, and what helps against it.
+    """Log which files are not used for the sake of others.
 
     Parameters
     ----------
@@ -480,8 +462,6 @@ def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
         for loser, winner in bracket.superseded
     ]
     log_first(lines, "files that are not used, for the same reasons")
-    for doubt in doubts_of_brackets(brackets):
-        log.warning("%s", doubt)
 
 
 def log_first(lines: Sequence[str], others: str) -> None:

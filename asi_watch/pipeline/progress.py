@@ -3,45 +3,34 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
+_Step = TypeVar("_Step")
 
 
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show the progress of a run on standard error; yields what is called after each step.
+def progress(steps: Iterable[_Step], what: str, total: int) -> Iterator[_Step]:
+    """Pass on the steps of a run and show on standard error how many there were.
 
     Parameters
     ----------
+    steps : iterable
     what : str
         Such as "merging".
     total : int
     """
-    if not sys.stderr.isatty():
-        yield _lines(what, total)
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(steps, what, total, console=Console(stderr=True), transient=True)
         return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
-
-
-def _lines(what: str, total: int) -> Callable[[], None]:
-    done, logged = 0, time.monotonic()
-
-    def advance() -> None:
-        nonlocal done, logged
-        done += 1
-        now = time.monotonic()
-        if now - logged >= _SECONDS_BETWEEN_LINES:
-            logged = now
+    logged = time.monotonic()
+    for done, step in enumerate(steps, start=1):
+        yield step
+        if time.monotonic() - logged >= _SECONDS_BETWEEN_LINES:
+            logged = time.monotonic()
             log.info("%s: %d of %d", what, done, total)
-
-    return advance
