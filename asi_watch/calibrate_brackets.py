@@ -5,7 +5,7 @@ left, a bracket as long as another one can be used.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -145,7 +145,6 @@ def calibrate_brackets(
     *,
     where: str,
     channels: int | None = None,
-    on_bracket: Callable[[], None] | None = None,
 ) -> CalibratedCurve:
     """Calibrate a response curve from some of these brackets; one is in memory at a time.
 
@@ -162,8 +161,6 @@ def calibrate_brackets(
         What messages call the source of the brackets: a folder, a camera.
     channels : int, optional
         Use brackets of this number of channels alone.
-    on_bracket : callable, optional
-        Called after each bracket that was sampled, for a progress display.
     """
     rng = np.random.default_rng(choices.seed)
     rejected: list[str] = []
@@ -178,8 +175,6 @@ def calibrate_brackets(
             rejected.append(_rejected(bracket, str(error)))
             continue
         sets.setdefault(sampled.samples.channels, []).append(sampled)
-        if on_bracket is not None:
-            on_bracket()
     if not sets:
         raise BracketError(_nothing_usable(where, rejected))
     wanted = max(sets, key=lambda count: (len(sets[count]), count))

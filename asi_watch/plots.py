@@ -7,6 +7,7 @@ that importing this module costs nothing and no global state is shared between t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from asi_watch.files import shown
 from asi_watch.hdr.calibration import Calibration, CalibrationReport
 from asi_watch.hdr.response import ResponseCurve, as_log_response
+from asi_watch.products.publish import OutputFolder
 from asi_watch.response_files import FIRST_CODE, LAST_CODE, compare_curves
 
 if TYPE_CHECKING:
@@ -72,6 +75,34 @@ def save_response_plot(
     axes.legend(frameon=False)
     _dress(axes, _G_LABEL, title)
     return _save(figure, out_path, dpi)
+
+
+def save_curve_plot(curve: ResponseCurve, name: str, out_path: str | Path) -> Path:
+    """Draw a curve with its name, id and day, and the codes that had no samples dashed.
+
+    Parameters
+    ----------
+    curve : ResponseCurve
+    name : str
+        Of its file.
+    out_path : str or Path
+    """
+    made = str(curve.metadata.get("timestamp_utc", ""))[:10]
+    title = " · ".join(filter(None, (shown(name), f"curve {curve.curve_id}", shown(made))))
+    guessed = _extrapolated_codes(curve)
+    return save_response_plot(curve.log_response, out_path, title=title, extrapolated=guessed)
+
+
+def _extrapolated_codes(curve: ResponseCurve) -> list[list[tuple[int, int]]]:
+    """Read from metadata of any origin the runs of codes without samples; [] if it has none."""
+    report = curve.metadata.get("report")
+    runs = report.get("extrapolated") if isinstance(report, dict) else None
+    try:
+        codes = [[(int(first), int(last)) for first, last in channel] for channel in runs or ()]
+    except (TypeError, ValueError):
+        return []
+    inside = all(0 <= a <= b <= 255 for channel in codes for a, b in channel)
+    return codes if inside and len(codes) == curve.channels else []
 
 
 def save_comparison_plot(
@@ -158,10 +189,29 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, out_path: str | Path, dpi: int) -> Path:
-    path = Path(out_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    """Put a figure in its place, whole or not at all."""
+    path, drawn = Path(out_path), BytesIO()
+    check_plot_name(path)
+    figure.savefig(drawn, dpi=dpi, format=path.suffix[1:])
+    OutputFolder.of_user(path.parent).publish(drawn.getvalue(), path.name)
     return path
+
+
+def check_plot_name(path: str | Path) -> None:
+    """Refuse (ValueError) a plot whose suffix names no format, before any work is done for it.
+
+    Parameters
+    ----------
+    path : str or Path
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(
+            f"{shown(path)}: the suffix of a plot chooses its format, such as .png, .jpg, .svg or"
+            f" .pdf; {f'.{suffix} is none' if suffix else 'this name has none'}"
+        )
 
 
 def _keys(curve: np.ndarray, order: str = "BGR") -> list[str]:

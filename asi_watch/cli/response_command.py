@@ -44,7 +44,7 @@ Examples:
 
 def _read_plot_name(text: str) -> str:
     """Refuse a name without a format, or in no folder, before anything is shown."""
-    from asi_watch.pipeline.curves import check_plot_name
+    from asi_watch.plots import check_plot_name
 
     check_plot_name(text)
     if not Path(text).absolute().parent.is_dir():
@@ -79,9 +79,9 @@ def show(file: str, plot: str | None) -> None:
     for problem in problems if impossible is None else ():
         click.echo(f"warning: {warning_of(problem)}", err=True)
     if plot is not None:
-        from asi_watch.pipeline.curves import plot_curve
+        from asi_watch.plots import save_curve_plot
 
-        plot_curve(curve, file, Path(plot))
+        save_curve_plot(curve, file, plot)
         click.echo(f"plot in {shown(plot)}")
     if impossible is not None:
         raise ResponseFileError(impossible)
@@ -112,11 +112,9 @@ def compare(first: str, second: str, plot: str | None) -> None:
     click.echo(row("largest", (f"{v:.4f} at {code}" for v, code in worst)))
     click.echo(row("constant removed", (f"{v:+.4f}" for v in result.offset)))
     if plot is not None:
-        from asi_watch.pipeline.curves import publish_plot
         from asi_watch.plots import save_comparison_plot
 
-        names = shown(first), shown(second)
-        publish_plot(lambda path: save_comparison_plot(a, b, names, path), Path(plot))
+        save_comparison_plot(a, b, (shown(first), shown(second)), plot)
         click.echo(f"plot in {shown(plot)}")
 
 

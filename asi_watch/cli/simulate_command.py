@@ -86,12 +86,6 @@ _seconds = {"callback": reads(_read_seconds)}
 @_option("--size", "Pixels along a side.")
 @_option("--seed", "Same seed, same files.")
 @_option("--clouds", "How cloudy it is.", type=click.Choice(list(CLOUD_COVER)))
-@_option(
-    "--drift",
-    "Pixels the clouds overhead move between two exposures  [default: as the wind has it].",
-    "drift_px",
-    type=float,
-)
 @_option("--response", "Response curve of the camera.", type=click.Choice(RESPONSES))
 @_option("--quality", "JPEG quality.")
 @_option(

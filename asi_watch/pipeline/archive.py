@@ -29,7 +29,6 @@ from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
-from asi_watch.naming import ParsedName
 from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.curves import calibrate_found, log_warnings
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
@@ -41,19 +40,19 @@ from asi_watch.products.spec import ProductSpec
 
 log = logging.getLogger(__name__)
 
-_MAX_IDLE_BYTES = 1 << 30
+_buffers = BufferPool(1 << 30)  # shared by the threads of all runs in this process
 
 
 @dataclass(frozen=True, slots=True)
 class BracketOutcome:
-    """What became of one bracket: its products, if there are any, or the error."""
+    """What became of one bracket."""
 
     slot: datetime
-    products: tuple[Path, ...]
+    products: tuple[Path, ...] = ()
     left_out: tuple[Unusable, ...] = ()  # exposures: unreadable, or they contradict the others
     stood: bool = False  # the products were there already
     notes: tuple[str, ...] = ()  # what makes them doubtful, and which are missing
-    error: AsiWatchError | None = None
+    error: AsiWatchError | None = None  # why there are none
 
 
 @dataclass(slots=True)
@@ -74,13 +73,7 @@ class ArchiveSummary:
     doubts: list[str] = field(default_factory=list)
     curve: ResponseCurve | None = None  # what most brackets were merged with
 
-    def add(self, outcome: BracketOutcome) -> None:
-        """Count one bracket.
-
-        Parameters
-        ----------
-        outcome : BracketOutcome
-        """
+    def _add(self, outcome: BracketOutcome) -> None:
         self.merged += outcome.error is None and not outcome.stood
         self.stood += outcome.stood
         self.products += 0 if outcome.stood else len(outcome.products)
@@ -144,33 +137,31 @@ def merge_archive(
         One for each number of channels. Without any, unless the algorithm is `mertens`, curves
         are calibrated from the archive, in memory.
     products : sequence of ProductSpec
-        Written for every bracket, unless they stand already, made in the same way of the same
-        files.
     camera : str, optional
         Noted in the products; the folder's name by default.
     workers : int, optional
         Threads; 0 merges in the calling thread, None takes one per core.
     leave_out_unreadable : bool
-        Merge what is left of a bracket with unreadable images, as the daemon does; else such a
-        bracket is refused.
+        Merge what is left of a bracket with unreadable images; else it is refused.
     without_response : {"mertens", "refuse"}
         What becomes of brackets whose images have other channels than every curve.
     force : bool
         Replace whatever stands, and merge even with a calibrated curve that cannot explain the
         images.
     """
+    count = _checked_workers(usable_cores() if workers is None else workers)
     root = os.fspath(Path(directory))
-    brackets = found.find_brackets(root, rules)
+    brackets, doubts = found.find_brackets(root, rules)
     if not brackets:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
-    summary = ArchiveSummary(len(brackets))
+    summary = ArchiveSummary(len(brackets), doubts=doubts)
+    started = time.monotonic()
     if not curves and settings.algorithm != "mertens":
-        started = time.monotonic()
         curves = _calibrated(brackets, root, settings, force)
         summary.calibrating = time.monotonic() - started
+        started = time.monotonic()
     summary.curve = curves[0] if curves else None
     check_products(settings, curves, products)
-    count = usable_cores() if workers is None else workers
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
         root=root,
@@ -184,87 +175,51 @@ def merge_archive(
         memory_limit=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // max(1, count),
         threads=1 if count > 1 else usable_cores(),
     )
-    merger = BracketMerger(plan, curves, rules.min_exposures, strict=not leave_out_unreadable)
-    _doubts_of_names(brackets, rules, summary)
-    started = time.monotonic()
+    merger = BracketMerger(plan, tuple(curves), rules.min_exposures, not leave_out_unreadable)
+    summary.incomplete = [(b.slot, b.missing) for b in brackets if b.missing]
+    lines = [f"bracket {slot}: {_missing(times)}" for slot, times in summary.incomplete]
+    found.log_first(lines, "brackets with missing exposures")
     for outcome in merge_all(brackets, merger, count):
-        summary.add(outcome)
+        summary._add(outcome)
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _doubts_of_names(
-    brackets: Sequence[ArchiveBracket], rules: ArchiveRules, summary: ArchiveSummary
-) -> None:
-    """Note in the summary what the names alone make doubtful, and log which exposures lack."""
-    exposures = (e for bracket in brackets for e in bracket.exposures)
-    named = {e.path: ParsedName(e.timestamp, e.exposure_us) for e in exposures}
-    label = found.label_taken_for_time(named)
-    summary.doubts = found.doubts_of_brackets(brackets) + ([label] if label else [])
-    too_long = found.why_times_too_long(brackets, rules.round_to)
-    not_listed = found.why_times_not_listed(brackets, rules.expected)
-    for doubt in filter(None, (too_long, not_listed)):
-        log.warning("%s", doubt)
-        summary.doubts.append(doubt)
-    lacking = [b for b in brackets if b.missing]
-    summary.incomplete = [(b.slot, b.missing) for b in lacking]
-    found.log_first(
-        [f"bracket {b.slot}: {_missing(b.missing)}" for b in lacking],
-        "brackets with missing exposures",
-    )
-
-
 def _missing(times_us: Sequence[float]) -> str:
     listed = ", ".join(f"{time:.12g}" for time in times_us)
-    if len(times_us) == 1:
-        return f"the exposure of {listed} µs is missing"
-    return f"the exposures of {listed} µs are missing"
+    verb = "exposure of {} µs is" if len(times_us) == 1 else "exposures of {} µs are"
+    return f"the {verb.format(listed)} missing"
 
 
+@dataclass(frozen=True)
 class BracketMerger:
-    """Merges the brackets of one archive; several threads may share it.
+    """Merges the brackets of one archive, in any thread."""
 
-    Parameters
-    ----------
-    plan : MergePlan
-    curves : sequence of ResponseCurve
-        See `asi_watch.merge_bracket.merge_bracket`.
-    min_exposures : int
-    strict : bool
-        Refuse a bracket with an unreadable exposure, unless another file of the slot has the same
-        exposure time.
-    """
-
-    def __init__(
-        self,
-        plan: MergePlan,
-        curves: Sequence[ResponseCurve],
-        min_exposures: int = 2,
-        *,
-        strict: bool = True,
-    ) -> None:
-        self._plan, self._curves, self._strict = plan, curves, strict
-        self._min_exposures = max(2, min_exposures)
-        self._buffers = BufferPool(_MAX_IDLE_BYTES)
+    plan: MergePlan
+    curves: tuple[ResponseCurve, ...]  # see `asi_watch.merge_bracket.merge_bracket`
+    min_exposures: int = 2
+    # Refuse a bracket with an unreadable exposure, unless another file of the slot has the same
+    # exposure time.
+    strict: bool = True
 
     def merge(self, bracket: ArchiveBracket) -> BracketOutcome:
-        """Merge one bracket and publish its products; an AsiWatchError says why there are none.
+        """Merge one bracket and publish its products.
 
         Parameters
         ----------
         bracket : ArchiveBracket
         """
-        if (reason := bracket.why_unusable(self._min_exposures)) is not None:
-            raise BracketError(reason)
-        files = [found.with_signature(exposure, self._plan.root) for exposure in bracket.files]
-        frames = Frames(self._plan.root, self._buffers)
+        if (reason := bracket.why_unusable(max(2, self.min_exposures))) is not None:
+            return BracketOutcome(bracket.slot, error=BracketError(reason))
+        files = [found.with_signature(exposure, self.plan.root) for exposure in bracket.files]
+        frames = Frames(self.plan.root, _buffers)
         try:
             result, unreadable = self._merge(bracket, files, frames)
         finally:
             frames.drop()
         if isinstance(result, Failed):
-            raise self._error(bracket, result, unreadable)
-        output = self._plan.output.path
+            return BracketOutcome(bracket.slot, error=self._error(bracket, result, unreadable))
+        output = self.plan.output.path
         if isinstance(result, Kept):
             kept = tuple(output / target for target in result.found)
             return BracketOutcome(bracket.slot, kept, stood=True, notes=(result.reason,))
@@ -291,12 +246,12 @@ class BracketMerger:
                 unreadable.append(Unusable(spare.path, error.reason))
         while True:
             asked = self._bracket(bracket, files, unreadable)
-            result = merge_bracket(self._plan, asked, frames, self._curves)
+            result = merge_bracket(self.plan, asked, frames, self.curves)
             if not (isinstance(result, Failed) and result.kind == "inputs"):
                 return result, unreadable
             unreadable += [Unusable(path, result.reason) for path in result.files]
             after = self._bracket(bracket, files, unreadable)
-            if self._strict and len(after.exposures) < len(asked.exposures):
+            if self.strict and len(after.exposures) < len(asked.exposures):
                 return result, unreadable
 
     def _bracket(
@@ -316,13 +271,13 @@ class BracketMerger:
             expected=bracket.expected,
             complete=bracket.complete and len(chosen) == len(bracket.exposures),
             left_out=(*unreadable, *superseded),
-            min_exposures=self._min_exposures,
+            min_exposures=max(2, self.min_exposures),
         )
 
     def _error(
         self, bracket: ArchiveBracket, failed: Failed, unreadable: Sequence[Unusable]
     ) -> AsiWatchError:
-        root = self._plan.root
+        root = self.plan.root
         if failed.kind == "inputs":
             return ImageError(f"{root}/{failed.files[0]}", failed.reason)
         if failed.kind == "few":
@@ -347,21 +302,13 @@ def merge_all(
     workers : int
         Threads; 0 and 1 merge in the calling thread.
     """
-
-    def one(bracket: ArchiveBracket) -> BracketOutcome:
-        try:
-            return merger.merge(bracket)
-        except AsiWatchError as error:
-            return BracketOutcome(bracket.slot, (), error=error)
-
-    check_workers(workers)
     logged: Counter[str] = Counter()
-    outcomes = map(one, brackets) if workers <= 1 else _in_threads(one, brackets, workers)
-    with progress("merging", len(brackets)) as advance:
-        for outcome in outcomes:
-            log_outcome(outcome, logged)
-            yield outcome
-            advance()
+    outcomes: Iterator[BracketOutcome] = map(merger.merge, brackets)
+    if _checked_workers(workers) > 1:
+        outcomes = _in_threads(merger.merge, brackets, workers)
+    for outcome in progress(outcomes, "merging", len(brackets)):
+        log_outcome(outcome, logged)
+        yield outcome
     for note, times in logged.items():
         if times > SHOWN:
             log.warning("and %s: %s", counted(times - SHOWN, "more bracket"), note)
@@ -388,15 +335,10 @@ def log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
             log.warning("bracket %s: %s", outcome.slot, note)
 
 
-def check_workers(workers: int) -> None:
-    """Raise ValueError if that is no number of threads.
-
-    Parameters
-    ----------
-    workers : int
-    """
+def _checked_workers(workers: int) -> int:
     if not isinstance(workers, int) or workers < 0:
         raise ValueError(f"the number of workers is 0 or more, a whole number; got {workers!r}")
+    return workers
 
 
 def check_products(

@@ -73,13 +73,12 @@ def _group_files_by_time(
     """Group image files found in directory by rounded timestamp (e.g. every 30 s).
 
     Gives a pandas groupby over `timestamp_rounded`, with the columns `filepath` (str, `directory`
-    included) and `timestamp`; empty for a folder without images.
+    included) and `timestamp`. Names without a timestamp are counted in the log.
 
     Parameters
     ----------
     directory : str or Path
-        Sub-folders are searched too. Products (``*_hdr.*``) are left out; names without a
-        timestamp are skipped and counted in the log.
+        Sub-folders are searched too. Products (``*_hdr.*``) are left out.
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``; timestamps are rounded down.
     """
@@ -106,9 +105,7 @@ def create_and_save_hdr(
     output_path: str | Path,
     **kwargs_merging: Any,
 ) -> None:
-    """Merge images of one bracket and save the result, whole or not at all.
-
-    Raises BracketError, PublishError, or ValueError where an argument does not fit.
+    """Merge images of one bracket and save the result; BracketError or PublishError if it fails.
 
     Parameters
     ----------
@@ -154,26 +151,27 @@ def create_and_save_hdr(
 def _checked_arrays(images: list[NDArray[np.uint8]], given: list[Any], name: str) -> list[float]:
     """Return the exposure times as numbers, if they and the images make a bracket."""
     times = [_exposure_us(time, f"{name} not made") for time in given]
-    reason = None
-    if len(images) != len(given):
-        reason = f"{len(images)} images, {len(given)} exposure times"
-    elif len(images) < 2:
-        reason = "one exposure only" if images else "no images"
-    elif len(set(times)) == 1:
-        reason = f"all exposure times are equal ({times[0]:g} µs)"
-    for number, image in enumerate(images if reason is None else ()):
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            kind = getattr(image, "dtype", type(image).__name__)
-            reason = f"image {number} is {kind}, not an array of uint8"
-        elif image.shape != images[0].shape:
-            reason = f"image {number} has the shape {image.shape}, image 0 {images[0].shape}"
-        elif image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
-            reason = f"images are (H, W, 1 or 3); these are {image.shape}"
-        if reason is not None:
-            break
+    reason = next(_faults_of_arrays(images, times), None)
     if reason is not None:
         raise BracketError(f"{name} not made: {reason}")
     return times
+
+
+def _faults_of_arrays(images: list[NDArray[np.uint8]], times: list[float]) -> Iterator[str]:
+    if len(images) != len(times):
+        yield f"{len(images)} images, {len(times)} exposure times"
+    if len(images) < 2:
+        yield "one exposure only" if images else "no images"
+    if len(set(times)) == 1:
+        yield f"all exposure times are equal ({times[0]:g} µs)"
+    for number, image in enumerate(images):
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            kind = getattr(image, "dtype", type(image).__name__)
+            yield f"image {number} is {kind}, not an array of uint8"
+        elif image.shape != images[0].shape:
+            yield f"image {number} has the shape {image.shape}, image 0 {images[0].shape}"
+        elif image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+            yield f"images are (H, W, 1 or 3); these are {image.shape}"
 
 
 def process_timestamp(
@@ -182,9 +180,7 @@ def process_timestamp(
     target_dir: str | Path,
     **kwargs_merging: Any,
 ) -> bool:
-    """Merge all images of one timestamp.
-
-    True when the picture is in its place; else an AsiWatchError says why, with the file.
+    """Merge all images of one timestamp: True, or an AsiWatchError that names the file.
 
     Parameters
     ----------
@@ -202,7 +198,10 @@ def process_timestamp(
     merger = _series_merger(root_dir, target_dir, kwargs_merging)
     bracket = _bracket_of_group(timestamp, group, os.fspath(Path(root_dir)))
     found.log_superseded([bracket])
-    archive.log_outcome(merger.merge(bracket), Counter())
+    outcome = merger.merge(bracket)
+    if outcome.error is not None:
+        raise outcome.error
+    archive.log_outcome(outcome, Counter())
     return True
 
 
@@ -234,7 +233,6 @@ def process_hdr_series(
         itself; with one, by `debevec_custom`.
     """
     table = _checked_table(asi_files)
-    archive.check_workers(n_workers)
     root = os.fspath(Path(root_dir))
     merger = _series_merger(root_dir, target_dir, kwargs_merging)
     timestamps: list[Any] = []
@@ -262,11 +260,10 @@ def process_directory(
     response_file: str | Path | None = None,
     **kwargs: Any,
 ) -> None:
-    """Make an HDR image of every bracket in a directory.
+    """Make an HDR image of every bracket in a directory; a summary is logged at the end.
 
-    One bad bracket never stops the rest: it is logged with its reason, and a summary at the end.
-    A missing folder, one without usable images (BracketError), a bad curve (ResponseFileError) and
-    impossible arguments (ValueError) raise.
+    A bad bracket is logged with its reason and does not stop the rest. A missing folder, one
+    without usable images (BracketError) and a bad curve (ResponseFileError) raise.
 
     Parameters
     ----------
@@ -277,19 +274,14 @@ def process_directory(
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``.
     response_file : str or Path, optional
-        Without one, and without `response`, a curve is calibrated from the directory itself, in
-        memory, and the log says so.
+        Without one, and without `response`, a curve is calibrated from the directory, in memory.
     **kwargs
         Those of `create_and_save_hdr`, with `algorithm="debevec_custom"` unless given. Further:
-        `n_workers` (threads; default one per core), `leave_out_unreadable` (merge what is left of
-        a bracket with an unreadable image), `force` (replace whatever stands, and merge even with
-        a calibrated curve that cannot explain the images).
+        `n_workers` (default one per core), `leave_out_unreadable` and `force` as in
+        `asi_watch.pipeline.merge_archive`.
     """
-    workers = kwargs.pop("n_workers", None)
-    if workers is not None:
-        archive.check_workers(workers)
+    workers, force = kwargs.pop("n_workers", None), kwargs.pop("force", False)
     leave_out = kwargs.pop("leave_out_unreadable", False)
-    force = kwargs.pop("force", False)
     choices = _choices(kwargs, "debevec_custom", response_file)
     summary = archive.merge_archive(
         directory,
@@ -304,9 +296,6 @@ def process_directory(
     )
     level = logging.INFO if summary.flawless else logging.WARNING
     log.log(level, "%s", summary.sentence())
-
-
-# --- keywords -------------------------------------------------------------------------------------
 
 
 class _Choices(NamedTuple):
@@ -375,16 +364,12 @@ def _series_merger(
     return archive.BracketMerger(plan, choices.curves)
 
 
-# --- tables of files ------------------------------------------------------------------------------
-
-
 def _checked_table(asi_files: Any) -> pd.Series[Any]:
-    """Refuse what is no table of files, and name the rows without a timestamp."""
     table = _series(asi_files)
     if table.index.nlevels != 2:
         raise ValueError("asi_files needs an index of two levels: timestamp and exposure time")
     stamps, times = (table.index.get_level_values(level) for level in (0, 1))
-    if _are_numbers(stamps) and not _are_numbers(times):
+    if pd.api.types.is_numeric_dtype(stamps) and not pd.api.types.is_numeric_dtype(times):
         raise ValueError(
             "the levels of the index are swapped: the timestamp comes first, then the exposure"
             " time; .swaplevel() helps"
@@ -447,7 +432,3 @@ def _series(table: Any) -> pd.Series[Any]:
         return table
     hint = "; take one of its columns" if isinstance(table, pd.DataFrame) else ""
     raise TypeError(f"a pandas Series of paths is wanted; got {type(table).__name__}{hint}")
-
-
-def _are_numbers(level: pd.Index[Any]) -> bool:
-    return bool(len(level)) and all(isinstance(v, int | float | np.number) for v in level)

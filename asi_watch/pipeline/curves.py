@@ -2,8 +2,7 @@
 
 import logging
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch import response_files
+from asi_watch import plots, response_files
 from asi_watch.calibrate_brackets import (
     BracketFiles,
     CalibratedCurve,
@@ -24,13 +23,9 @@ from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
 from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
-from asi_watch.pipeline.progress import progress
 from asi_watch.products.publish import OutputFolder
 
 log = logging.getLogger(__name__)
-
-
-# --- files ----------------------------------------------------------------------------------------
 
 
 def save_response_curve(
@@ -57,7 +52,7 @@ def save_response_curve(
         Relative to the folder of the file; its suffix chooses the format.
     """
     if save_plot:
-        check_plot_name(plot_filename)
+        plots.check_plot_name(plot_filename)
     target = Path(path)
     if target.suffix != ".npz":
         target = target.with_name(f"{target.name}.npz")
@@ -66,7 +61,7 @@ def save_response_curve(
     curve = _judged(as_log_response(response), dict(metadata or {}), order, shown(target))
     OutputFolder.of_user(target.parent).publish(data, target.name)
     if save_plot:
-        plot_curve(curve, target.name, target.parent / plot_filename)
+        plots.save_curve_plot(curve, target.name, target.parent / plot_filename)
 
 
 def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -81,7 +76,7 @@ def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str
         something else.
     """
     response, metadata = response_files.read_response_file(path)
-    _judged(response, metadata, metadata["channel_order"], shown(os.fspath(path)))
+    _judged(response, metadata, metadata["channel_order"], shown(path))
     return response, metadata
 
 
@@ -95,9 +90,6 @@ def _judged(
     return curve
 
 
-# --- plots ----------------------------------------------------------------------------------------
-
-
 def _save_response_plot(
     response: NDArray[np.floating[Any]],
     out_path: str | Path,
@@ -106,84 +98,8 @@ def _save_response_plot(
     channel_order: ChannelOrder = "BGR",
 ) -> Path:
     """Plot the camera's log response g(z) per channel; the suffix chooses the format."""
-    from asi_watch.plots import save_response_plot
-
     title = "Response of the camera"
-    return publish_plot(
-        lambda path: save_response_plot(response, path, include_mean, dpi, channel_order, title),
-        Path(out_path),
-    )
-
-
-def plot_curve(curve: ResponseCurve, name: str, target: Path) -> Path:
-    """Plot a curve with its name, id and day, and the codes that had no samples dashed.
-
-    Parameters
-    ----------
-    curve : ResponseCurve
-    name : str
-        Of its file.
-    target : Path
-    """
-    # Imported when drawn with: matplotlib takes longer to load than a bracket to merge.
-    from asi_watch.plots import save_response_plot
-
-    made = str(curve.metadata.get("timestamp_utc", ""))[:10]
-    title = " · ".join(filter(None, (shown(name), f"curve {curve.curve_id}", shown(made))))
-    guessed = _extrapolated_codes(curve)
-    return publish_plot(
-        lambda path: save_response_plot(curve.log_response, path, True, 150, "BGR", title, guessed),
-        target,
-    )
-
-
-def _extrapolated_codes(curve: ResponseCurve) -> list[list[tuple[int, int]]]:
-    """Read from metadata of any origin the runs of codes without samples; [] if it has none."""
-    report = curve.metadata.get("report")
-    runs = report.get("extrapolated") if isinstance(report, dict) else None
-    try:
-        codes = [[(int(first), int(last)) for first, last in channel] for channel in runs or ()]
-    except (TypeError, ValueError):
-        return []
-    inside = all(0 <= a <= b <= 255 for channel in codes for a, b in channel)
-    return codes if inside and len(codes) == curve.channels else []
-
-
-def check_plot_name(path: str | Path) -> None:
-    """Refuse (ValueError) a plot whose suffix names no format, before any work is done for it.
-
-    Parameters
-    ----------
-    path : str or Path
-    """
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    suffix = Path(path).suffix.lower().lstrip(".")
-    if suffix not in FigureCanvasBase.get_supported_filetypes():
-        raise ValueError(
-            f"{shown(os.fspath(path))}: the suffix of a plot chooses its format, such as .png,"
-            f" .jpg, .svg or .pdf; {f'.{suffix} is none' if suffix else 'this name has none'}"
-        )
-
-
-def publish_plot(draw: Callable[[Path], object], target: Path) -> Path:
-    """Draw into a temporary folder and put the figure in its place, whole; returns `target`.
-
-    Parameters
-    ----------
-    draw : callable
-        Saves a figure at the path it is given.
-    target : Path
-    """
-    check_plot_name(target)
-    with tempfile.TemporaryDirectory(prefix="asi-watch-") as folder:
-        drawn = Path(folder) / f"plot{target.suffix}"
-        draw(drawn)
-        OutputFolder.of_user(target.parent).publish(drawn.read_bytes(), target.name)
-    return target
-
-
-# --- calibration ----------------------------------------------------------------------------------
+    return plots.save_response_plot(response, out_path, include_mean, dpi, channel_order, title)
 
 
 def calibrate_camera(
@@ -231,20 +147,20 @@ def calibrate_camera(
         Places are taken inside the disc that the pictures show, a given one (pixels), or anywhere.
     """
     choices = CalibrationChoices(
-        samples_per_image=samples_per_image,
-        sample_technique=sample_technique,
-        max_processed_groups=max_processed_groups,
-        smoothness=smoothness,
-        weight_type=weight_type,
-        low_clip=low_clip,
-        high_clip=high_clip,
-        seed=seed,
-        sky_disc=sky_disc,
+        samples_per_image,
+        sample_technique,
+        max_processed_groups,
+        smoothness,
+        weight_type,
+        low_clip,
+        high_clip,
+        seed,
+        sky_disc,
     )
     rules = ArchiveRules(round_to=found.slot_length(round_ts_to))
     done = calibrate_archive(image_dir, rules, choices)
-    log_warnings(done, shown(os.fspath(image_dir)))
-    curve = done.curve(shown(os.fspath(image_dir)), round_ts_to=round_ts_to)
+    log_warnings(done, shown(image_dir))
+    curve = done.curve(shown(image_dir), round_ts_to=round_ts_to)
     save_response_curve(response_file, curve.log_response, dict(curve.metadata))
     return np.array(curve.log_response)[:, np.newaxis, :]
 
@@ -268,7 +184,7 @@ def calibrate_archive(
     *,
     report_plot: str | Path | None = None,
 ) -> CalibratedCurve:
-    """Calibrate from a folder or an archive, showing progress; errors as in `calibrate_camera`.
+    """Calibrate from a folder or an archive; errors as in `calibrate_camera`.
 
     Parameters
     ----------
@@ -280,27 +196,17 @@ def calibrate_archive(
     """
     root = os.fspath(Path(image_dir))
     if report_plot is not None:
-        check_plot_name(report_plot)
-    brackets = found.find_brackets(root, rules)
-    with progress("reading brackets", min(len(brackets), choices.max_processed_groups)) as advance:
-        done = calibrate_found(brackets, root, choices, on_bracket=advance)
+        plots.check_plot_name(report_plot)
+    brackets, _ = found.find_brackets(root, rules)
+    done = calibrate_found(brackets, root, choices)
     if report_plot is not None:
-        from asi_watch.plots import save_calibration_report_plot
-
         title = f"{shown(root)} · {datetime.now(UTC):%Y-%m-%d}"
-        publish_plot(
-            lambda path: save_calibration_report_plot(done.calibration, path, title=title),
-            Path(report_plot),
-        )
+        plots.save_calibration_report_plot(done.calibration, report_plot, title=title)
     return done
 
 
 def calibrate_found(
-    brackets: Sequence[ArchiveBracket],
-    root: str,
-    choices: CalibrationChoices,
-    *,
-    on_bracket: Callable[[], None] | None = None,
+    brackets: Sequence[ArchiveBracket], root: str, choices: CalibrationChoices
 ) -> CalibratedCurve:
     """Calibrate from brackets found in an archive; see `calibrate_brackets`.
 
@@ -310,7 +216,6 @@ def calibrate_found(
     root : str
         Folder that their paths are relative to.
     choices : CalibrationChoices
-    on_bracket : callable, optional
     """
     files = [
         BracketFiles(
@@ -322,7 +227,7 @@ def calibrate_found(
         )
         for bracket in brackets
     ]
-    return calibrate_brackets(files, choices, where=shown(root), on_bracket=on_bracket)
+    return calibrate_brackets(files, choices, where=shown(root))
 
 
 def get_lne_range(

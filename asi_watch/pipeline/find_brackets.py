@@ -101,9 +101,9 @@ def _find_timestamp(base: str) -> tuple[datetime, int] | None:
     """Return the timestamp and where it ends."""
     for match in _TIMESTAMP.finditer(base):
         digits = match[1].replace("_", "")
-        numbers = (int(digits[i : i + 2]) for i in range(4, 14, 2))
+        month, day, hour, minute, second = (int(digits[i : i + 2]) for i in range(4, 14, 2))
         try:
-            moment = datetime(int(digits[:4]), *numbers)
+            moment = datetime(int(digits[:4]), month, day, hour, minute, second)
         except ValueError:
             continue
         if moment.year in _YEARS:
@@ -228,11 +228,10 @@ def _log_unreadable(error: OSError) -> None:
     log.warning("%s is left out: %s", shown(error.filename or "a folder"), error.strerror)
 
 
-def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> list[ArchiveBracket]:
-    """Find the brackets of a folder or an archive, in the order of time.
-
-    The log names files that are not used for the sake of others, counts those whose name is not an
-    exposure's, and says what is doubtful.
+def find_brackets(
+    directory: str | os.PathLike[str], rules: ArchiveRules
+) -> tuple[list[ArchiveBracket], list[str]]:
+    """Find the brackets of a folder or an archive, in the order of time, and what is doubtful.
 
     Parameters
     ----------
@@ -251,14 +250,12 @@ def find_brackets(directory: str | os.PathLike[str], rules: ArchiveRules) -> lis
             exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
             slots.setdefault(slot, []).append(exposure)
     log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
-    if (labelled := _label_taken_for_time(named)) is not None:
-        text = "%s; add what it means to the camera's exposure_labels in a configuration file (-c)"
-        log.warning(text, labelled)
     brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
     log_superseded(brackets)
-    for doubt in doubts_of_slots(brackets, rules):
+    doubts = [*_doubts_of_slots(brackets, rules), *_labels_taken_for_times(named)]
+    for doubt in doubts:
         log.warning("%s", doubt)
-    return _with_expectation(brackets, ExpectedExposures(rules.expected))
+    return _with_expectation(brackets, ExpectedExposures(rules.expected)), doubts
 
 
 def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
@@ -326,28 +323,7 @@ def _with_expectation(
 # --- what names make doubtful ---------------------------------------------------------------------
 
 
-def doubts_of_archive(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> list[str]:
-    """Say what is doubtful in slots, labels and exposure times.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    rules : ArchiveRules
-    """
-    exposures = (e for bracket in brackets for e in bracket.exposures)
-    named = {e.path: ParsedName(e.timestamp, e.exposure_us) for e in exposures}
-    label = _label_taken_for_time(named)
-    return [*doubts_of_slots(brackets, rules), *filter(None, [label])]
-
-
-def doubts_of_slots(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> list[str]:
-    """Say where slots hold several brackets, parts of brackets, two cameras or impossible times.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    rules : ArchiveRules
-    """
+def _doubts_of_slots(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> list[str]:
     doubts = (
         *(_clash(brackets), _slots_too_long(brackets), _slots_cut(brackets)),
         *(_times_too_long(brackets, rules.round_to), _times_not_listed(brackets, rules.expected)),
@@ -355,8 +331,8 @@ def doubts_of_slots(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> 
     return [text for text in doubts if text is not None]
 
 
-def _label_taken_for_time(files: Mapping[str, ParsedName | None]) -> str | None:
-    """Name a file whose label was read as an exposure time, or as nothing, if there is one."""
+def _labels_taken_for_times(files: Mapping[str, ParsedName | None]) -> list[str]:
+    """Name the first file whose label was read as an exposure time, or as nothing."""
     labels = unclear_labels(files)
     for path, parsed in files.items() if labels else ():
         label = path.rpartition(".")[0].rpartition("_")[2]
@@ -364,8 +340,11 @@ def _label_taken_for_time(files: Mapping[str, ParsedName | None]) -> str | None:
             continue
         number = int(label)
         if parsed is None or parsed.exposure_us in (number, number * 1e3, number * 1e6):
-            return f"{shown(path)} ends in a label, it seems, and not in an exposure time"
-    return None
+            return [
+                f"{shown(path)} ends in a label, it seems, and not in an exposure time; add what it"
+                " means to the camera's exposure_labels in a configuration file (-c)"
+            ]
+    return []
 
 
 def _times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) -> str | None:

@@ -51,7 +51,6 @@ class SimulatorSettings:
     clouds: str = "scattered"
     response: str = "film"
     quality: int = 90
-    drift_px: float | None = None  # of the clouds at the zenith from one exposure to the next
     start: dt.datetime = START
     pattern: str = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
     folders: str = "%Y/%m/%d/%H"
@@ -60,13 +59,12 @@ class SimulatorSettings:
     replay: Path | None = None  # archive to write again with new timestamps, no rendered sky
 
     def __post_init__(self) -> None:
-        times, drift = self.exposures_us, self.drift_px
+        times = self.exposures_us
         _require(self.brackets >= 0, f"brackets is 0 (endless) or more, not {self.brackets}")
         _require(self.seed >= 0, f"seed is 0 or more, not {self.seed}")
         _require(self.speed > 0, f"speed is more than 0, not {self.speed:g}")
         for value, what in ((self.interval_s, "interval"), (self.settle_s, "settle")):
             _require(0 < value < math.inf, f"{what} is a positive time, not {value:g} s")
-        _require(drift is None or 0 <= drift < math.inf, f"drift is 0 pixels or more, not {drift}")
         _require(self.clouds in CLOUD_COVER, f"clouds is one of {', '.join(CLOUD_COVER)}")
         _require(self.writer in WRITERS, f"writer is one of {', '.join(WRITERS)}")
         _require(bool(times), "exposures: at least one exposure time is needed")
@@ -109,7 +107,7 @@ class RenderedSource:
         self._settings = settings
         self.count = settings.brackets or None
         weather = Weather(cover=CLOUD_COVER[settings.clouds])
-        self.sky = Sky(settings.size, settings.seed, start=settings.start, weather=weather)
+        self._sky = Sky(settings.size, settings.seed, start=settings.start, weather=weather)
         self._camera = Camera(settings.response, settings.seed, quality=settings.quality)
         if settings.truth:
             settings.truth_folder.mkdir(parents=True, exist_ok=True)
@@ -120,37 +118,18 @@ class RenderedSource:
     def bracket(self, number: int) -> list[Frame]:
         """Take the exposures of one bracket, by its number from 0."""
         settings = self._settings
-        slot, moments = settings.slot(number), self.moments(number)
-        frames = []
-        for index, (us, t) in enumerate(zip(settings.exposures_us, moments, strict=True)):
-            radiance = self.sky.radiance(t)
-            if settings.truth and index == len(moments) // 2:
+        slot, frames = settings.slot(number), []
+        for index, us in enumerate(settings.exposures_us):
+            taken = slot + dt.timedelta(seconds=index * settings.settle_s)
+            radiance = self._sky.radiance((taken - settings.start).total_seconds())
+            if settings.truth and index == len(settings.exposures_us) // 2:
                 np.savez(settings.truth_folder / f"{slot:%Y%m%d%H%M%S}_truth", radiance=radiance)
             data = self._camera.encode(self._camera.expose(radiance, us))
-            taken = slot + dt.timedelta(seconds=index * settings.settle_s)
             frames.append(Frame(taken, us, data))
         return frames
 
-    def moments(self, number: int) -> list[float]:
-        """Times of the sky, seconds since the start, that the exposures of a bracket see.
 
-        With a drift given they are as far apart as the clouds need for it, whatever the time
-        between the exposures.
-
-        Parameters
-        ----------
-        number : int
-            Of the bracket, from 0.
-        """
-        settings = self._settings
-        step = settings.settle_s
-        if settings.drift_px is not None:
-            step = settings.drift_px / self.sky.drift_px_per_s
-        first = number * settings.interval_s
-        return [first + index * step for index in range(len(settings.exposures_us))]
-
-
-class ReplaySource:
+class _ReplaySource:
     """Brackets of an archive with new timestamps; the files' content is untouched.
 
     Within a slot of the interval's length frames keep their distances in time. A ValueError says
@@ -234,7 +213,7 @@ def simulate(
     """
     stop = stop or threading.Event()
     source = (
-        ReplaySource(settings, settings.replay) if settings.replay else RenderedSource(settings)
+        _ReplaySource(settings, settings.replay) if settings.replay else RenderedSource(settings)
     )
     settings.out.mkdir(parents=True, exist_ok=True)
     writer = _Writer(settings, clock or Clock(stop))

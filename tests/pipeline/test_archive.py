@@ -16,7 +16,7 @@ import simplejpeg
 from asi_watch.brackets import Exposure
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.pipeline import ArchiveRules, ArchiveSummary, merge_archive
-from asi_watch.pipeline.find_brackets import ArchiveBracket, why_times_not_listed
+from asi_watch.pipeline.find_brackets import ArchiveBracket, _doubts_of_slots
 from asi_watch.products import ProductSpec, read_provenance
 from tests.pipeline.making import EXPOSURES, files_of, products, slot, true_curve, write_bracket
 from tests.test_merge_bracket import grey
@@ -176,9 +176,8 @@ def test_an_impossible_size_costs_its_bracket_alone(tmp_path: Path) -> None:
 def test_times_that_are_not_configured_are_a_doubt() -> None:
     exposures = [Exposure(f"{t}.jpg", datetime(2026, 6, 21), t) for t in (8.0, 16.0, 81.0)]
     bracket = ArchiveBracket(datetime(2026, 6, 21), tuple(exposures), tuple(exposures))
-    text = why_times_not_listed([bracket], (80.0, 160.0))
-    assert text is not None
+    (text,) = _doubts_of_slots([bracket], ArchiveRules(expected=(80.0, 160.0)))
     assert text.startswith("2 of 3 exposures have a time that is not in bracket.exposures")
     assert "8.0.jpg with 8 µs" in text
-    assert why_times_not_listed([bracket], "auto") is None
-    assert why_times_not_listed([bracket], (8.0, 16.0, 80.0)) is None
+    for expected in ("auto", (8.0, 16.0, 80.0)):
+        assert _doubts_of_slots([bracket], ArchiveRules(expected=expected)) == []

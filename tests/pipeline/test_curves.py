@@ -124,10 +124,7 @@ def test_the_plot_beside_a_file_has_its_name_and_dots_what_was_guessed(
     told: list[tuple[str, object]] = []
     monkeypatch.setattr(
         "asi_watch.plots.save_response_plot",
-        lambda _g, path, _mean, _dpi, _order, title, guessed: (
-            told.append((title, guessed)),
-            path.write_bytes(b"x"),
-        ),
+        lambda _g, _path, title, extrapolated: told.append((title, extrapolated)),
     )
     runs = [[[0, 4], [251, 255]], [], [[0, 1]]]
     metadata = {"timestamp_utc": "2026-06-21T12:00:00Z", "report": {"extrapolated": runs}}

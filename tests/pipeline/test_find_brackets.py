@@ -178,7 +178,7 @@ def test_brackets_have_each_exposure_once_and_the_newer_file_counts(
     touch(tmp_path, "20260621090000_160.jpg", "20260621090001_80.jpg", "20260621090002_80.png")
     os.utime(tmp_path / "20260621090001_80.jpg", (2e9, 2e9))
     os.utime(tmp_path / "20260621090002_80.png", (1e9, 1e9))
-    (bracket,) = find_brackets(tmp_path, ArchiveRules())
+    ((bracket,), _) = find_brackets(tmp_path, ArchiveRules())
     assert [e.path for e in bracket.exposures] == [
         "20260621090001_80.jpg",
         "20260621090000_160.jpg",
@@ -191,9 +191,9 @@ def test_brackets_have_each_exposure_once_and_the_newer_file_counts(
 def test_completeness_is_learned_from_the_archive(tmp_path: Path) -> None:
     whole = [f"2026062109{m:02d}00_{t}.jpg" for m in range(3) for t in (80, 160, 320)]
     touch(tmp_path, *whole, "20260621090300_80.jpg", "20260621090300_160.jpg")
-    brackets = find_brackets(tmp_path, ArchiveRules())
+    brackets, _ = find_brackets(tmp_path, ArchiveRules())
     assert [(b.expected, b.complete) for b in brackets] == [(3, True)] * 3 + [(3, False)]
-    by_rule = find_brackets(tmp_path, ArchiveRules(expected=(80.0, 160.0)))
+    by_rule, _ = find_brackets(tmp_path, ArchiveRules(expected=(80.0, 160.0)))
     assert [(b.expected, b.complete) for b in by_rule] == [(2, True)] * 4
 
 

@@ -14,7 +14,6 @@ from asi_watch.simulator import simulation
 from asi_watch.simulator.simulation import (
     Clock,
     Frame,
-    RenderedSource,
     SimulatorSettings,
     Summary,
     simulate,
@@ -109,7 +108,7 @@ def test_rename_replaces_at_once(tmp_path: Path) -> None:
 
 
 def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> None:
-    chosen = settings(tmp_path / "roof", brackets=1, truth=True, drift_px=0.0, quality=98)
+    chosen = settings(tmp_path / "roof", brackets=1, truth=True, clouds="clear", quality=98)
     simulate(chosen, clock=NoWait())
     curve = load_curve(chosen.truth_folder / "response.npz")
     g = curve.log_response
@@ -125,28 +124,6 @@ def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> N
         good = (green > 40) & (green < 230)
         assert good.sum() > 50
         assert np.median(np.abs(ln_radiance - truth[..., 1])[good]) < 0.08
-
-
-def test_a_drift_of_zero_is_a_still_scene_within_a_bracket(tmp_path: Path) -> None:
-    chosen = settings(tmp_path / "roof", exposures_us=(300.0, 301.0), drift_px=0.0)
-    simulate(chosen, clock=NoWait())
-    first, second, third, _ = (
-        simplejpeg.decode_jpeg((chosen.out / name).read_bytes()).astype(float)
-        for name in files(chosen.out)
-    )
-    assert np.abs(first - second).mean() < 0.5 * np.abs(first - third).mean()
-
-
-def test_a_drift_sets_how_far_the_clouds_get_between_exposures(tmp_path: Path) -> None:
-    source = RenderedSource(settings(tmp_path / "roof", drift_px=2.0))
-    first, second, third = source.moments(1)
-    assert first == 30.0
-    assert (second - first) * source.sky.drift_px_per_s == pytest.approx(2.0)
-    assert third - second == pytest.approx(second - first)
-    still = RenderedSource(settings(tmp_path / "roof", drift_px=0.0))
-    assert still.moments(2) == [60.0, 60.0, 60.0]
-    windy = RenderedSource(settings(tmp_path / "roof", settle_s=0.5))
-    assert windy.moments(0) == [0.0, 0.5, 1.0]
 
 
 def test_a_stop_ends_between_two_files(tmp_path: Path) -> None:
@@ -198,7 +175,6 @@ def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
         ({"exposures_us": (80.0, 80.0)}, "same file name"),
         ({"exposures_us": (-1.0,)}, "exposures"),
         ({"seed": -1}, "seed"),
-        ({"drift_px": -1.0}, "drift"),
         ({"pattern": "{timestamp:%Y}_{exposure}"}, "timestamp"),
         ({"folders": "../%Y"}, "folders"),
         ({"folders": "/tmp"}, "folders"),
