@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import PurePosixPath
@@ -138,19 +139,15 @@ class Failed:
 
 
 class MergeRefusedError(BracketError):
-    """A bracket that cannot be merged; `kind`, `files` and `channels` as in `Failed`."""
+    """A bracket that cannot be merged."""
 
-    def __init__(
-        self,
-        kind: FailureKind,
-        reason: str,
-        files: tuple[str, ...] = (),
-        channels: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.kind: FailureKind = kind
-        self.files = files
-        self.channels = channels
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.reason)
+        self.failed = replace(failed, reason=plain_reason(failed.reason))
+
+
+def _never(error: Exception) -> MergeRefusedError:
+    return MergeRefusedError(Failed("permanent", str(error)))
 
 
 def merge_bracket(
@@ -168,35 +165,22 @@ def merge_bracket(
         The first that has the channels of the images is used.
     """
     try:
-        return _merge_and_publish(plan, bracket, frames, curves)
+        standing = _Standing(plan, bracket)
+        if not plan.replace and (settled := standing.settled(curves)) is not None:
+            return settled
+        if (count := len(bracket.exposures)) < max(1, bracket.min_exposures):
+            needed = f"{counted(count, 'usable exposure')}, {bracket.min_exposures} are needed"
+            return Failed("few", needed)
+        started = time.monotonic()
+        composed = _compose_files(plan, bracket, frames, curves)
+        if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
+            return kept
+        timings = {"read": round(time.monotonic() - started, 4)}
+        return _publish(plan, bracket, composed, standing, frames.buffers, timings)
     except MergeRefusedError as error:
-        return Failed(error.kind, plain_reason(str(error)), error.files, error.channels)
+        return error.failed
     except PublishError as error:
         return Failed("output" if error.errno in _BLOCKED else "retry", str(error))
-
-
-def _merge_and_publish(
-    plan: MergePlan, bracket: Bracket, frames: Frames, curves: Sequence[ResponseCurve]
-) -> Published | Kept | Failed:
-    standing = _Standing(plan, bracket)
-    if not plan.replace:
-        settled = standing.settled(curves)
-        if settled is not None:
-            return settled
-    if len(bracket.exposures) < max(1, bracket.min_exposures):
-        count = len(bracket.exposures)
-        return Failed(
-            "few", f"{counted(count, 'usable exposure')}, {bracket.min_exposures} are needed"
-        )
-    started = time.monotonic()
-    composed = _compose_files(plan, bracket, frames, curves)
-    if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
-        return kept
-    timings = {"read": round(time.monotonic() - started, 4)}
-    return _publish(plan, bracket, composed, standing, frames.buffers, timings)
-
-
-# --- from frames to a merge -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -223,12 +207,10 @@ def compose(
 
     Parameters
     ----------
-    plan : MergePlan
-    bracket : Bracket
+    plan, bracket, curves
+        As for `merge_bracket`.
     images : sequence of ndarray, shape (H, W, C), uint8, BGR
         One per exposure of the bracket; left as they are while the result is used.
-    curves : sequence of ResponseCurve
-        See `merge_bracket`.
     notes : tuple of str
         What is doubtful beyond what the merge finds.
     """
@@ -241,7 +223,7 @@ def compose(
             merge.add(pixels, exposure.exposure_us)
         return _composed(plan, bracket, merge, settings, curve, notes)
     except (ValueError, cv2.error) as error:
-        raise MergeRefusedError("permanent", str(error)) from error
+        raise _never(error) from error
 
 
 def _composed(
@@ -254,19 +236,12 @@ def _composed(
 ) -> Composed:
     # Asked here, once, before several threads use the merge.
     findings = merge.findings()
-    excluded = {bracket.exposures[f.index].path: f.reason("µs") for f in findings.excluded}
-    left_out = tuple(
-        Unusable(e.path, excluded[e.path], e.size, e.mtime_ns)
-        for e in bracket.exposures
-        if e.path in excluded
-    )
+    excluded = {bracket.exposures[f.index]: f.reason("µs") for f in findings.excluded}
+    left_out = tuple(Unusable(e.path, why, e.size, e.mtime_ns) for e, why in excluded.items())
     if left_out:
-        bracket = replace(
-            bracket,
-            exposures=tuple(e for e in bracket.exposures if e.path not in excluded),
-            left_out=(*bracket.left_out, *left_out),
-            complete=False,
-        )
+        exposures = tuple(e for e in bracket.exposures if e not in excluded)
+        unusable = (*bracket.left_out, *left_out)
+        bracket = replace(bracket, exposures=exposures, left_out=unusable, complete=False)
     notes = (*findings.notes("µs"), *notes)
     provenance = _provenance(plan, bracket, settings, curve, notes)
     return Composed(merge, provenance, settings.algorithm != plan.settings.algorithm, left_out)
@@ -276,43 +251,35 @@ def _compose_files(
     plan: MergePlan, bracket: Bracket, frames: Frames, curves: Sequence[ResponseCurve]
 ) -> Composed:
     """Merge the files of a bracket: whole, or in bands where memory is short."""
-    if (reason := why_too_many(e.exposure_us for e in bracket.exposures)) is not None:
-        raise MergeRefusedError("permanent", reason)
     exposures = bracket.exposures
+    if (reason := why_too_many(e.exposure_us for e in exposures)) is not None:
+        raise MergeRefusedError(Failed("permanent", reason))
     frames.keep_only({exposure.path for exposure in exposures})
     try:
         first = frames.get(exposures[0])
-        settings, curve = _how(plan, first.shape, curves)
+        try:
+            settings, curve = _how(plan, first.shape, curves)
+        except MergeRefusedError:
+            with suppress(ImageError):  # the frames that can be read fit no curve
+                frames.get_all(exposures)  # grey and colour mixed: no other curve would help
+            raise
         room = _room_for_bands(plan, settings, curve, first, len(exposures))
         if room is None:
             images = frames.get_all(exposures)
             return compose(plan, bracket, images, curves, frames.odd_orientations(exposures))
         assert curve is not None
-        shape = (first.shape[0], first.shape[1], first.shape[2])
         frames.keep_only(())
-        merge = BandedMerge(
-            settings, curve.log_response, frames, exposures, shape, room, plan.threads
-        )
+        shape = (first.shape[0], first.shape[1], first.shape[2])
+        how = settings, curve.log_response
+        merge = BandedMerge(*how, frames, exposures, shape, room, plan.threads)
         notes = frames.odd_orientations(exposures)
         return _composed(plan, bracket, merge, settings, curve, notes)
     except ImageError as error:
         raise _unreadable(plan, error) from error
-    except MergeRefusedError as error:
-        if error.kind == "curve":
-            _refuse_mixed(frames, exposures)
+    except MergeRefusedError:
         raise
     except ValueError as error:
-        raise MergeRefusedError("permanent", str(error)) from error
-
-
-def _refuse_mixed(frames: Frames, exposures: Sequence[Exposure]) -> None:
-    """Refuse a bracket of grey and colour frames: no other curve would help."""
-    try:
-        frames.get_all(exposures)
-    except ImageError:
-        return  # the frames that can be read fit no curve
-    except BracketError as error:
-        raise MergeRefusedError("permanent", str(error)) from error
+        raise _never(error) from error
 
 
 def _room_for_bands(
@@ -331,18 +298,18 @@ def _room_for_bands(
     if limit is None or needed <= limit:
         return None
     if curve is None or not settings.is_weighted:
-        raise MergeRefusedError(
-            "permanent",
+        reason = (
             f"merging {count} exposures of {_mib(frame)} by {settings.algorithm} takes"
             f" {_mib(needed)}, the limit is {_mib(limit)} (memory_budget); a weighted mean with a"
-            " response curve takes less",
+            " response curve takes less"
         )
+        raise MergeRefusedError(Failed("permanent", reason))
     return limit - (beside + 1) * frame
 
 
 def _unreadable(plan: MergePlan, error: ImageError) -> MergeRefusedError:
     path = error.path.removeprefix(f"{plan.root}/")
-    return MergeRefusedError("inputs", error.reason, (path,))
+    return MergeRefusedError(Failed("inputs", error.reason, (path,)))
 
 
 def _mib(nbytes: int) -> str:
@@ -359,18 +326,17 @@ def _how(
     curve = next((one for one in curves if one.channels == shape[2]), None)
     if curve is not None:
         return settings, curve
-    there = ", ".join(str(one.channels) for one in curves)
     reason = "there is no response curve"
     if curves:
+        there = ", ".join(str(one.channels) for one in curves)
         reason = f"the images have {counted(shape[2], 'channel')}, the response curve {there}"
     if plan.without_response == "mertens":
-        if all(spec.kind == "radiance" for spec in plan.products):
-            reason = f"{reason}; without one there is no radiance"
-            raise MergeRefusedError("curve", reason, channels=shape[2])
-        return replace(settings, algorithm="mertens"), None
-    if plan.without_response == "refuse" and settings.algorithm == "debevec" and not curves:
+        if any(spec.kind != "radiance" for spec in plan.products):
+            return replace(settings, algorithm="mertens"), None
+        reason = f"{reason}; without one there is no radiance"
+    elif plan.without_response == "refuse" and settings.algorithm == "debevec" and not curves:
         return settings, None
-    raise MergeRefusedError("curve", reason, channels=shape[2])
+    raise MergeRefusedError(Failed("curve", reason, channels=shape[2]))
 
 
 def _provenance(
@@ -400,9 +366,6 @@ def _provenance(
         unusable_more=more,
         notes=notes,
     )
-
-
-# --- what stands ----------------------------------------------------------------------------------
 
 
 class _Standing:
@@ -522,9 +485,6 @@ def _read_provenance(output: OutputFolder, target: str) -> Provenance | None:
         return None
     finally:
         os.close(descriptor)
-
-
-# --- to the output folder -------------------------------------------------------------------------
 
 
 def _publish(

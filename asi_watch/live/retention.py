@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -68,7 +68,7 @@ class Outcome:
     camera: str
     kind: Kind
     files: int = 0
-    size: int = 0
+    size: int = 0  # bytes
     failed: int = 0
     reason: str | None = None  # why the first of those that failed could not be deleted
     kept: int = 0  # brackets that stay, since their product is not as it was published
@@ -150,7 +150,7 @@ class _Candidates:
         self.done: datetime | None = None
         self._ledger, self._now = ledger, now
         limits = getattr(camera.retention, kind)
-        self._before = _before(camera, ledger, now, limits.max_age)
+        self._before = _too_old_before(camera, ledger, now, limits.max_age)
         self._keep_free = limits.keep_free or 0
         self._room, self._device = room, -1
         self._held: HeldFolder | None = None
@@ -159,11 +159,13 @@ class _Candidates:
         with suppress(OSError):
             self._held = stack.enter_context(HeldFolder(root))
             self._device = self._held.identity[0]
-            room.setdefault(self._device, free(root))
+            if self._device not in room:
+                room[self._device] = free(root)
+        room.setdefault(self._device, float("inf"))
 
     @property
     def _is_short(self) -> bool:
-        return self._keep_free > self._room.get(self._device, float("inf"))
+        return self._keep_free > self._room[self._device]
 
     def brackets(
         self, after: datetime | None, stopping: threading.Event | None
@@ -214,8 +216,7 @@ class _Candidates:
         outcome.size += sum(files[path].st_size for path in gone)
         outcome.oldest = min(outcome.oldest or slot, slot)
         outcome.newest = max(outcome.newest or slot, slot)
-        if self._device in self._room:
-            self._room[self._device] += sum(_frees(files[path]) for path in gone)
+        self._room[self._device] += sum(_frees(files[path]) for path in gone)
         if apply and age > _FOLDER_IN_USE:
             for folder in {PurePosixPath(path).parent for path in gone}:
                 self._remove_empty_date_folders(folder, slot)
@@ -283,7 +284,9 @@ class _Candidates:
             folder = folder.parent
 
 
-def _before(camera: CameraConfig, ledger: Ledger, now: float, max_age: timedelta | None) -> float:
+def _too_old_before(
+    camera: CameraConfig, ledger: Ledger, now: float, max_age: timedelta | None
+) -> float:
     """Unix time before which files are too old."""
     newest = ledger.history(camera=camera.name, limit=1)
     if max_age is None or not newest:
@@ -394,15 +397,13 @@ class RetentionThread:
         return self._status[camera].copy()
 
     def _run(self) -> None:
-        due = time.monotonic() + _FIRST_AFTER
-        due_if_full = time.monotonic() + _MORE_AFTER
+        due, due_if_full = time.monotonic() + _FIRST_AFTER, time.monotonic() + _MORE_AFTER
         while not self._stopping.wait(_LOOK_EVERY):
             now = time.monotonic()
             hourly = now >= due
-            if not hourly and (now < due_if_full or not self._is_full()):
+            if not (hourly or (now >= due_if_full and self._is_full())):
                 continue
-            if hourly:
-                due = now + _EVERY
+            due = now + _EVERY if hourly else due
             try:
                 self.run_once()
                 if hourly:
@@ -426,15 +427,11 @@ class RetentionThread:
             self._done.clear()
         with Ledger(self._state_dir, read_only=True) as ledger:
             for dry in (False, True) if searching else (False,):
-                outcomes = retain(
-                    [camera for camera in self._cameras if camera.retention.dry_run == dry],
-                    ledger,
-                    self._clock(),
-                    apply=not dry,
-                    done=self._done,
-                    stopping=self._stopping,
-                )
-                for outcome in outcomes:
+                cameras = [camera for camera in self._cameras if camera.retention.dry_run == dry]
+                now, done = self._clock(), self._done
+                for outcome in retain(
+                    cameras, ledger, now, apply=not dry, done=done, stopping=self._stopping
+                ):
                     self._note(outcome, dry)
         if searching:
             self._searched_at = time.monotonic()
@@ -443,22 +440,11 @@ class RetentionThread:
         if not dry_run:
             self._status[outcome.camera]["deleted_files"] += outcome.files
             self._status[outcome.camera]["deleted_bytes"] += outcome.size
-        if not (outcome.files or outcome.failed or outcome.kept):
-            return
-        event(
-            log,
-            logging.WARNING if outcome.failed else logging.INFO,
-            "retention would delete" if dry_run else "retention deleted",
-            camera=outcome.camera,
-            kind=outcome.kind,
-            files=outcome.files,
-            megabytes=outcome.size // 1_000_000,
-            oldest=outcome.oldest,
-            newest=outcome.newest,
-            kept_without_product=outcome.kept or None,
-            failed=outcome.failed or None,
-            reason=outcome.reason,
-        )
+        if outcome.files or outcome.failed or outcome.kept:
+            level = logging.WARNING if outcome.failed else logging.INFO
+            text = "retention would delete" if dry_run else "retention deleted"
+            facts = {name: value for name, value in asdict(outcome).items() if value}
+            event(log, level, text, **facts)
 
     def check_products(self) -> None:
         """Look whether the newest products stand as published; LedgerError if the ledger fails."""
@@ -468,20 +454,15 @@ class RetentionThread:
             published = [record for record in newest if record.state == "published"]
             faults = [f for record in published if (f := product_fault(camera, record))]
             missing = sum(fault.endswith(": missing") for fault in faults)
-            found = {
-                "missing": missing,
-                "damaged": len(faults) - missing,
-                "example": faults[-1] if faults else None,
-            }
+            damaged, example = len(faults) - missing, faults[-1] if faults else None
+            found = {"missing": missing, "damaged": damaged, "example": example}
             self._status[camera.name]["products"] = {"checked": len(published), **found}
             if faults:
-                event(
-                    log,
-                    logging.WARNING if missing == len(faults) else logging.ERROR,
-                    "products do not stand as they were published",
-                    camera=camera.name,
-                    **found,
-                    of=len(published),
-                    remedy="asi-watch history --verify lists them, asi-watch retry --published"
-                    " merges them again",
+                level = logging.ERROR if damaged else logging.WARNING
+                text = "products do not stand as they were published"
+                remedy = (
+                    "asi-watch history --verify lists them, asi-watch retry --published merges them"
+                    " again"
                 )
+                facts = {"camera": camera.name, **found, "of": len(published), "remedy": remedy}
+                event(log, level, text, **facts)

@@ -138,9 +138,6 @@ def _checked(spec: ProductSpec, pixels: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(pixels)
 
 
-# --- one JPEG in strips ---------------------------------------------------------------------------
-
-
 def encode_jpeg(
     spec: ProductSpec, picture: NDArray[np.uint8], fill: FillRows | None = None
 ) -> bytes:
