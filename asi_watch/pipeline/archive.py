@@ -30,7 +30,7 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
 from asi_watch.pipeline import find_brackets as found
-from asi_watch.pipeline.curves import calibrate_found, log_warnings
+from asi_watch.pipeline.curves import _calibrate_found, _log_warnings
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
 from asi_watch.processes import usable_cores
@@ -161,7 +161,7 @@ def merge_archive(
         summary.calibrating = time.monotonic() - started
         started = time.monotonic()
     summary.curve = curves[0] if curves else None
-    check_products(settings, curves, products)
+    _check_products(settings, curves, products)
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
         root=root,
@@ -178,8 +178,8 @@ def merge_archive(
     merger = BracketMerger(plan, tuple(curves), rules.min_exposures, not leave_out_unreadable)
     summary.incomplete = [(b.slot, b.missing) for b in brackets if b.missing]
     lines = [f"bracket {slot}: {_missing(times)}" for slot, times in summary.incomplete]
-    found.log_first(lines, "brackets with missing exposures")
-    for outcome in merge_all(brackets, merger, count):
+    found._log_first(lines, "brackets with missing exposures")
+    for outcome in _merge_all(brackets, merger, count):
         summary._add(outcome)
     summary.seconds = time.monotonic() - started
     return summary
@@ -211,7 +211,7 @@ class BracketMerger:
         """
         if (reason := bracket.why_unusable(max(2, self.min_exposures))) is not None:
             return BracketOutcome(bracket.slot, error=BracketError(reason))
-        files = [found.with_signature(exposure, self.plan.root) for exposure in bracket.files]
+        files = [found._with_signature(exposure, self.plan.root) for exposure in bracket.files]
         frames = Frames(self.plan.root, _buffers)
         try:
             result, unreadable = self._merge(bracket, files, frames)
@@ -290,39 +290,24 @@ class BracketMerger:
         return kind(f"{shown(f'{root}/{bracket.first.path}')} and its bracket: {failed.reason}")
 
 
-def merge_all(
+def _merge_all(
     brackets: Sequence[ArchiveBracket], merger: BracketMerger, workers: int
 ) -> Iterator[BracketOutcome]:
-    """Merge brackets, showing and logging what becomes of them, in the order they are done.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    merger : BracketMerger
-    workers : int
-        Threads; 0 and 1 merge in the calling thread.
-    """
+    """Merge brackets, showing and logging what becomes of them, in the order they are done."""
     logged: Counter[str] = Counter()
     outcomes: Iterator[BracketOutcome] = map(merger.merge, brackets)
     if _checked_workers(workers) > 1:
         outcomes = _in_threads(merger.merge, brackets, workers)
     for outcome in progress(outcomes, "merging", len(brackets)):
-        log_outcome(outcome, logged)
+        _log_outcome(outcome, logged)
         yield outcome
     for note, times in logged.items():
         if times > SHOWN:
             log.warning("and %s: %s", counted(times - SHOWN, "more bracket"), note)
 
 
-def log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
-    """Log what became of a bracket; of each kind of note the first only.
-
-    Parameters
-    ----------
-    outcome : BracketOutcome
-    logged : Counter
-        How often each kind of note was there.
-    """
+def _log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
+    """Log what became of a bracket; of each kind of note the first only."""
     if outcome.error is not None:
         log.warning("bracket %s not merged: %s", outcome.slot, outcome.error)
     for unusable in outcome.left_out:
@@ -341,17 +326,10 @@ def _checked_workers(workers: int) -> int:
     return workers
 
 
-def check_products(
+def _check_products(
     settings: MergeSettings, curves: Sequence[ResponseCurve], products: Sequence[ProductSpec]
 ) -> None:
-    """Refuse (ValueError) what does not go together.
-
-    Parameters
-    ----------
-    settings : MergeSettings
-    curves : sequence of ResponseCurve
-    products : sequence of ProductSpec
-    """
+    """Refuse (ValueError) what does not go together."""
     if not products:
         raise ValueError("no product to write")
     radiance = [spec.suffix for spec in products if spec.kind == "radiance"]
@@ -403,11 +381,11 @@ def _calibrated(
     failed: list[BracketError] = []
     for group in _by_channels(brackets, root):
         try:
-            done = calibrate_found(group, root, choices)
+            done = _calibrate_found(group, root, choices)
         except BracketError as error:
             failed.append(error)
             continue
-        log_warnings(done, shown(root))
+        _log_warnings(done, shown(root))
         if done.calibration.report.fits or force:
             curves.append(done.curve(shown(root)))
             continue

@@ -85,7 +85,7 @@ def _group_files_by_time(
     found.slot_length(round_ts_to)
     root = os.fspath(Path(directory))
     times = {path: found.parse_timestamp(path) for path in found.walk_images(root)}
-    found.log_nameless([path for path in times if times[path] is None], "timestamp")
+    found._log_nameless([path for path in times if times[path] is None], "timestamp")
     taken = {f"{root}/{path}": time for path, time in times.items() if time is not None}
     frame = pd.DataFrame(
         {
@@ -126,7 +126,7 @@ def create_and_save_hdr(
     spec = _product_of(target.suffix)
     if choices.product not in (None, spec):
         raise ValueError(f"filetype {kwargs_merging['filetype']!r} does not fit {shown(target)}")
-    archive.check_products(choices.settings, choices.curves, (spec,))
+    archive._check_products(choices.settings, choices.curves, (spec,))
     images, name = list(img_series), shown(target)
     times = _checked_arrays(images, list(exposure_times), name)
     slot = found.parse_timestamp(target.name) or datetime(1970, 1, 1)
@@ -197,11 +197,11 @@ def process_timestamp(
     timestamp, group = timestamp_group[0], _series(timestamp_group[1])
     merger = _series_merger(root_dir, target_dir, kwargs_merging)
     bracket = _bracket_of_group(timestamp, group, os.fspath(Path(root_dir)))
-    found.log_superseded([bracket])
+    found._log_superseded([bracket])
     outcome = merger.merge(bracket)
     if outcome.error is not None:
         raise outcome.error
-    archive.log_outcome(outcome, Counter())
+    archive._log_outcome(outcome, Counter())
     return True
 
 
@@ -244,8 +244,8 @@ def process_hdr_series(
             brackets.append(_bracket_of_group(timestamp, group, root))
         except AsiWatchError as error:
             log.warning("bracket %s not merged: %s", timestamp, error)
-    found.log_superseded(brackets)
-    for outcome in archive.merge_all(brackets, merger, n_workers):
+    found._log_superseded(brackets)
+    for outcome in archive._merge_all(brackets, merger, n_workers):
         if outcome.products:
             made[outcome.slot] = os.fspath(outcome.products[0])
     index = pd.Index(timestamps, name=table.index.names[0])
@@ -352,7 +352,7 @@ def _series_merger(
     has_response = response_file is not None or kwargs.get("response") is not None
     choices = _choices(kwargs, "debevec_custom" if has_response else "debevec", response_file)
     products = (choices.product or ProductSpec("jpg"),)
-    archive.check_products(choices.settings, choices.curves, products)
+    archive._check_products(choices.settings, choices.curves, products)
     plan = MergePlan(
         camera=Path(root_dir).resolve().name,
         root=os.fspath(Path(root_dir)),
@@ -388,7 +388,7 @@ def _bracket_of_group(timestamp: Any, group: pd.Series[Any], root: str) -> Archi
     exposures = {e.path: e for e in _exposures(slot, group, root)}
     if not exposures:
         raise BracketError(f"{timestamp}: no images")
-    return found.bracket_of(slot, list(exposures.values()), root)
+    return found._bracket_of(slot, list(exposures.values()), root)
 
 
 def _slot_of_timestamp(timestamp: Any) -> datetime:

@@ -159,22 +159,16 @@ def calibrate_camera(
     )
     rules = ArchiveRules(round_to=found.slot_length(round_ts_to))
     done = calibrate_archive(image_dir, rules, choices)
-    log_warnings(done, shown(image_dir))
+    _log_warnings(done, shown(image_dir))
     curve = done.curve(shown(image_dir), round_ts_to=round_ts_to)
     save_response_curve(response_file, curve.log_response, dict(curve.metadata))
     return np.array(curve.log_response)[:, np.newaxis, :]
 
 
-def log_warnings(done: CalibratedCurve, where: str) -> None:
-    """Log the first warnings of a calibration from `where`.
-
-    Parameters
-    ----------
-    done : CalibratedCurve
-    where : str
-    """
+def _log_warnings(done: CalibratedCurve, where: str) -> None:
+    """Log the first warnings of a calibration from `where`."""
     lines = [f"the curve calibrated from {where}: {w}" for w in done.calibration.report.warnings]
-    found.log_first(lines, "warnings; calibrate shows all")
+    found._log_first(lines, "warnings; calibrate shows all")
 
 
 def calibrate_archive(
@@ -198,25 +192,17 @@ def calibrate_archive(
     if report_plot is not None:
         plots.check_plot_name(report_plot)
     brackets, _ = found.find_brackets(root, rules)
-    done = calibrate_found(brackets, root, choices)
+    done = _calibrate_found(brackets, root, choices)
     if report_plot is not None:
         title = f"{shown(root)} · {datetime.now(UTC):%Y-%m-%d}"
         plots.save_calibration_report_plot(done.calibration, report_plot, title=title)
     return done
 
 
-def calibrate_found(
+def _calibrate_found(
     brackets: Sequence[ArchiveBracket], root: str, choices: CalibrationChoices
 ) -> CalibratedCurve:
-    """Calibrate from brackets found in an archive; see `calibrate_brackets`.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    root : str
-        Folder that their paths are relative to.
-    choices : CalibrationChoices
-    """
+    """Calibrate from brackets found in an archive; see `calibrate_brackets`."""
     files = [
         BracketFiles(
             tuple(f"{root}/{e.path}" for e in bracket.exposures),

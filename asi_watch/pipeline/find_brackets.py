@@ -249,30 +249,21 @@ def find_brackets(
             slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
             exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
             slots.setdefault(slot, []).append(exposure)
-    log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
-    brackets = [bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
-    log_superseded(brackets)
+    _log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
+    brackets = [_bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
+    _log_superseded(brackets)
     doubts = [*_doubts_of_slots(brackets, rules), *_labels_taken_for_times(named)]
     for doubt in doubts:
         log.warning("%s", doubt)
     return _with_expectation(brackets, ExpectedExposures(rules.expected)), doubts
 
 
-def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
-    """Build one bracket, deciding between files of the same exposure time.
-
-    Parameters
-    ----------
-    slot : datetime
-    exposures : sequence of Exposure
-        All files of the slot.
-    root : str
-        Where they lie; looked at where the time of writing decides.
-    """
+def _bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
+    """Build one bracket, deciding between files of the same exposure time."""
     if len({e.exposure_us for e in exposures}) == len(exposures):
         rising = tuple(sorted(exposures, key=lambda e: e.exposure_us))
         return ArchiveBracket(slot, rising, rising)
-    files = tuple(with_signature(exposure, root) for exposure in exposures)
+    files = tuple(_with_signature(exposure, root) for exposure in exposures)
     chosen = chosen_files(files)
     rising = tuple(chosen[t] for t in sorted(chosen))
     # One exposure that was sent again after a pause is no second bracket.
@@ -281,15 +272,8 @@ def bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arch
     return ArchiveBracket(slot, rising, files, intervals=intervals)
 
 
-def with_signature(exposure: Exposure, root: str) -> Exposure:
-    """Return an exposure with the size and time that its file has now, if it is there.
-
-    Parameters
-    ----------
-    exposure : Exposure
-    root : str
-        Folder that its path is relative to.
-    """
+def _with_signature(exposure: Exposure, root: str) -> Exposure:
+    """Return an exposure with the size and time that its file has now, if it is there."""
     try:
         status = os.lstat(f"{root}/{exposure.path}")
     except OSError:
@@ -413,26 +397,15 @@ def _clash(brackets: Sequence[ArchiveBracket]) -> str | None:
     return None
 
 
-def log_nameless(paths: Sequence[str], what: str) -> None:
-    """Log how many files were skipped because their names lack something.
-
-    Parameters
-    ----------
-    paths : sequence of str
-    what : str
-    """
+def _log_nameless(paths: Sequence[str], what: str) -> None:
+    """Log how many files were skipped because their names lack something."""
     if paths:
         text = "%d files skipped: no %s in their names, e.g. %s"
         log.warning(text, len(paths), what, shown(paths[0]))
 
 
-def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
-    """Log which files are not used for the sake of others.
-
-    Parameters
-    ----------
-    brackets : sequence of ArchiveBracket
-    """
+def _log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
+    """Log which files are not used for the sake of others."""
     lines = [
         f"{shown(loser.path)} is not used unless {shown(winner.path)} cannot be read, which has the"
         " same exposure time and"
@@ -440,18 +413,11 @@ def log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
         for bracket in brackets
         for loser, winner in bracket.superseded
     ]
-    log_first(lines, "files that are not used, for the same reasons")
+    _log_first(lines, "files that are not used, for the same reasons")
 
 
-def log_first(lines: Sequence[str], others: str) -> None:
-    """Warn with the first of many lines, and count the others.
-
-    Parameters
-    ----------
-    lines : sequence of str
-    others : str
-        What those that are not shown are.
-    """
+def _log_first(lines: Sequence[str], others: str) -> None:
+    """Warn with the first of many lines, and count the others."""
     for line in lines[:SHOWN]:
         log.warning("%s", line)
     if len(lines) > SHOWN:

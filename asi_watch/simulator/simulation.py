@@ -163,22 +163,6 @@ class _ReplaySource:
         ]
 
 
-class Clock:
-    """Real time, until `stop` is set; tests hand in one that does not wait."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait; returns early when the simulation is stopped."""
-        if seconds > 0:
-            self._stop.wait(seconds)
-
-
 @dataclass
 class Summary:
     """What a simulation did: brackets begun, files written."""
@@ -192,7 +176,6 @@ class Summary:
 def simulate(
     settings: SimulatorSettings,
     *,
-    clock: Clock | None = None,
     stop: threading.Event | None = None,
     on_written: Callable[[Frame, Summary], None] | None = None,
 ) -> Summary:
@@ -204,8 +187,6 @@ def simulate(
     Parameters
     ----------
     settings : SimulatorSettings
-    clock : Clock, optional
-        Real time.
     stop : threading.Event, optional
         When set, the file in work is finished and nothing more is written.
     on_written : callable, optional
@@ -216,7 +197,7 @@ def simulate(
         _ReplaySource(settings, settings.replay) if settings.replay else RenderedSource(settings)
     )
     settings.out.mkdir(parents=True, exist_ok=True)
-    writer = _Writer(settings, clock or Clock(stop))
+    writer = _Writer(settings, stop)
     summary = Summary()
     for number in itertools.count() if source.count is None else range(source.count):
         if stop.is_set():
@@ -237,8 +218,8 @@ def simulate(
 class _Writer:
     """The pace and the ways of writing of one simulation."""
 
-    def __init__(self, settings: SimulatorSettings, clock: Clock) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(self, settings: SimulatorSettings, stop: threading.Event) -> None:
+        self._settings, self._stop = settings, stop
         self._pattern = NamePattern(settings.pattern)
         self._began: float | None = None
         mixed = settings.writer == "mixed"
@@ -249,23 +230,23 @@ class _Writer:
     def wait_for(self, frame: Frame) -> float:
         """Sleep until the frame's time on the sped-up clock; return the seconds it is late."""
         since_start = (frame.taken - self._settings.start).total_seconds()
-        due, now = since_start / self._settings.speed, self._clock.now()
+        due, now = since_start / self._settings.speed, time.monotonic()
         if self._began is None:
             # Time begins with the first file, not with the preparations.
             self._began = now - due
         ahead = self._began + due - now
         if ahead > 0:
-            self._clock.sleep(ahead)
+            self._stop.wait(ahead)
         return -ahead
 
     def write(self, frame: Frame) -> None:
         """Put one frame into the folder."""
         name = self._pattern.format(frame.taken, frame.exposure_us) + frame.suffix
         path = self._settings.out / frame.taken.strftime(self._settings.folders) / name
-        write_file(path, frame.data, next(self._kinds), self._clock, self._pause_s)
+        write_file(path, frame.data, next(self._kinds), self._stop, self._pause_s)
 
 
-def write_file(path: Path, data: bytes, kind: str, clock: Clock, pause_s: float) -> None:
+def write_file(path: Path, data: bytes, kind: str, stop: threading.Event, pause_s: float) -> None:
     """Write one file as cameras and their upload programs do; its folder is made if needed.
 
     Parameters
@@ -274,9 +255,9 @@ def write_file(path: Path, data: bytes, kind: str, clock: Clock, pause_s: float)
     data : bytes
     kind : {"plain", "chunked", "rename"}
         In one go; slowly in place, as over a thin line; or under another name first.
-    clock : Clock
+    stop : threading.Event
     pause_s : float
-        For chunked: real seconds between two pieces.
+        For chunked: seconds between two pieces, until `stop` is set.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     target = path.with_name(path.name + ".part") if kind == "rename" else path
@@ -284,7 +265,7 @@ def write_file(path: Path, data: bytes, kind: str, clock: Clock, pause_s: float)
     with target.open("wb", buffering=0) as file:
         for start in range(0, len(data), step):
             if start:
-                clock.sleep(pause_s)
+                stop.wait(pause_s)
             file.write(data[start : start + step])
     if kind == "rename":
         target.replace(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,7 +20,6 @@ import numpy as np
 from asi_watch.naming import NamePattern
 from asi_watch.simulator.simulation import (
     WRITERS,
-    Clock,
     Frame,
     RenderedSource,
     SimulatorSettings,
@@ -51,17 +51,18 @@ def arrivals(frames: list[Frame], dice: np.random.Generator) -> Iterator[tuple[d
 def main(out: Path, seed: int, start: datetime, size: int, exposures: tuple[float, ...]) -> None:
     settings = SimulatorSettings(out, 0, seed=seed, start=start, size=size, exposures_us=exposures)
     source, pattern = RenderedSource(settings), NamePattern(settings.pattern)
-    dice, kinds, clock = np.random.default_rng(seed), cycle(WRITERS[:-1]), Clock(threading.Event())
-    began, pending = clock.now(), list[tuple[datetime, Frame]]()
+    dice, kinds, never = np.random.default_rng(seed), cycle(WRITERS[:-1]), threading.Event()
+    began, pending = time.monotonic(), list[tuple[datetime, Frame]]()
     for number in count():
         pending += arrivals(source.bracket(number), dice)
         pending.sort(key=lambda pair: pair[0])
         while pending and pending[0][0] < settings.slot(number + 1):
             at, frame = pending.pop(0)
-            clock.sleep(began + (at - start).total_seconds() / SPEED - clock.now())
+            due = began + (at - start).total_seconds() / SPEED
+            time.sleep(max(0.0, due - time.monotonic()))
             name = f"{pattern.format(frame.taken, frame.exposure_us)}.jpg"
             folder = out / f"{frame.taken:%Y/%m/%d/%H}"
-            write_file(folder / name, frame.data, next(kinds), clock, 0.002)
+            write_file(folder / name, frame.data, next(kinds), never, 0.002)
 
 
 if __name__ == "__main__":

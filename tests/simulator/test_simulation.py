@@ -11,27 +11,17 @@ import simplejpeg
 from asi_watch.naming import NamePattern
 from asi_watch.response_files import load_curve
 from asi_watch.simulator import simulation
-from asi_watch.simulator.simulation import (
-    Clock,
-    Frame,
-    SimulatorSettings,
-    Summary,
-    simulate,
-    write_file,
-)
+from asi_watch.simulator.simulation import Frame, SimulatorSettings, Summary, simulate, write_file
 
 
-class NoWait(Clock):
-    """A clock that notes how long it should have slept."""
+class NoWait(threading.Event):
+    """Never waits, and notes for how long it should have."""
 
-    def __init__(self) -> None:
-        self.time = 0.0
+    waited = 0.0
 
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited += timeout or 0.0
+        return False
 
 
 def settings(out: Path, **changes: Any) -> SimulatorSettings:
@@ -44,7 +34,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_names_and_folders_follow_the_cameras_clock(tmp_path: Path) -> None:
-    summary = simulate(settings(tmp_path / "roof"), clock=NoWait())
+    summary = simulate(settings(tmp_path / "roof"), stop=NoWait())
     assert files(tmp_path / "roof") == [
         "2026/06/21/09/20260621090000_80.jpg",
         "2026/06/21/09/20260621090001_320.jpg",
@@ -58,30 +48,31 @@ def test_names_and_folders_follow_the_cameras_clock(tmp_path: Path) -> None:
 
 def test_same_settings_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        simulate(settings(tmp_path / name, writer="mixed"), clock=NoWait())
+        simulate(settings(tmp_path / name, writer="mixed"), stop=NoWait())
     names = files(tmp_path / "a")
     assert names == files(tmp_path / "b")
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_speed_paces_real_time(tmp_path: Path) -> None:
-    clock = NoWait()
-    simulate(settings(tmp_path / "roof", brackets=3, speed=10.0), clock=clock)
+def test_speed_paces_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = NoWait()
+    monkeypatch.setattr(simulation.time, "monotonic", lambda: stop.waited)
+    simulate(settings(tmp_path / "roof", brackets=3, speed=10.0), stop=stop)
     # Two intervals of 30 s and two exposures of 1 s, ten times faster.
-    assert clock.time == pytest.approx(6.2)
+    assert stop.waited == pytest.approx(6.2)
 
 
 def test_infinite_speed_does_not_wait(tmp_path: Path) -> None:
-    clock = NoWait()
-    simulate(settings(tmp_path / "roof", speed=float("inf"), writer="chunked"), clock=clock)
-    assert clock.time == 0.0
+    stop = NoWait()
+    simulate(settings(tmp_path / "roof", speed=float("inf"), writer="chunked"), stop=stop)
+    assert stop.waited == 0.0
 
 
 def test_mixed_writers_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = []
     monkeypatch.setattr(simulation, "write_file", lambda _path, _data, kind, *_: kinds.append(kind))
-    simulate(settings(tmp_path / "roof", writer="mixed"), clock=NoWait())
+    simulate(settings(tmp_path / "roof", writer="mixed"), stop=NoWait())
     assert kinds == ["plain", "chunked", "rename"] * 2
 
 
@@ -90,8 +81,9 @@ def test_chunked_grows_in_place(tmp_path: Path) -> None:
     sizes: list[int] = []
 
     class Watching(NoWait):
-        def sleep(self, seconds: float) -> None:
+        def wait(self, timeout: float | None = None) -> bool:
             sizes.append(target.stat().st_size)
+            return False
 
     write_file(target, bytes(1000), "chunked", Watching(), 0.1)
     assert sizes == sorted(set(sizes))
@@ -109,7 +101,7 @@ def test_rename_replaces_at_once(tmp_path: Path) -> None:
 
 def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> None:
     chosen = settings(tmp_path / "roof", brackets=1, truth=True, clouds="clear", quality=98)
-    simulate(chosen, clock=NoWait())
+    simulate(chosen, stop=NoWait())
     curve = load_curve(chosen.truth_folder / "response.npz")
     g = curve.log_response
     with np.load(chosen.truth_folder / "20260621090000_truth.npz") as stored:
@@ -127,27 +119,27 @@ def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> N
 
 
 def test_a_stop_ends_between_two_files(tmp_path: Path) -> None:
-    stop = threading.Event()
+    stop = NoWait()
 
     def on_written(_frame: Frame, summary: Summary) -> None:
         if summary.files == 4:
             stop.set()
 
     chosen = settings(tmp_path / "roof", brackets=0)
-    summary = simulate(chosen, clock=NoWait(), stop=stop, on_written=on_written)
+    summary = simulate(chosen, stop=stop, on_written=on_written)
     assert summary.stopped
     assert len(files(chosen.out)) == 4
 
 
 def test_a_replay_keeps_the_bytes_and_moves_the_time(tmp_path: Path) -> None:
     archive = settings(tmp_path / "old", brackets=3)
-    simulate(archive, clock=NoWait())
+    simulate(archive, stop=NoWait())
     (archive.out / "20260621090000_hdr.jpg").write_bytes(b"a product, not an exposure")
     (archive.out / "notes.txt").write_bytes(b"")
     again = settings(
         tmp_path / "new", brackets=0, replay=archive.out, start=archive.start.replace(year=2027)
     )
-    summary = simulate(again, clock=NoWait())
+    summary = simulate(again, stop=NoWait())
     assert summary.brackets == 3
     moved = [name.replace("2026", "2027") for name in files(archive.out) if "_hdr" not in name]
     assert files(again.out) == [name for name in moved if name.endswith(".jpg")]
@@ -158,9 +150,9 @@ def test_a_replay_keeps_the_bytes_and_moves_the_time(tmp_path: Path) -> None:
 
 def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has a name like"):
-        simulate(settings(tmp_path / "roof", replay=tmp_path), clock=NoWait())
+        simulate(settings(tmp_path / "roof", replay=tmp_path), stop=NoWait())
     with pytest.raises(ValueError, match="not a folder"):
-        simulate(settings(tmp_path / "roof", replay=tmp_path / "none"), clock=NoWait())
+        simulate(settings(tmp_path / "roof", replay=tmp_path / "none"), stop=NoWait())
 
 
 @pytest.mark.parametrize(
