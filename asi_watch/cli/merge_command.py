@@ -157,16 +157,14 @@ def _products(
 ) -> list[ProductSpec]:
     if quality is not None and formats and "jpg" not in formats:
         raise click.UsageError("--quality is for --format jpg")
-    if formats or camera is None:
-        wanted = dict.fromkeys(formats or ("jpg",))
-        configs = [ProductConfig.model_validate({"format": name}) for name in wanted]
-    else:
+    configs = [
+        ProductConfig.model_validate({"format": name})
+        for name in dict.fromkeys(formats or ("jpg",))
+    ]
+    if camera is not None and not formats:
         configs = list(camera.products)
-    if quality is not None:
-        configs = [
-            c.model_copy(update={"quality": quality}) if c.format == "jpg" else c for c in configs
-        ]
-    return [c.spec for c in configs]
+    better = {} if quality is None else {"quality": quality}
+    return [(c.model_copy(update=better) if c.format == "jpg" else c).spec for c in configs]
 
 
 def _curves(found: tuple[CameraConfig, Config] | None, response: str | None) -> list[ResponseCurve]:

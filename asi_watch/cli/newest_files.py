@@ -5,12 +5,14 @@ Every question yields pairs of key and text; nothing here fails for want of an a
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import median_low
 from typing import TYPE_CHECKING
@@ -35,7 +37,6 @@ _OTHER_TEMPLATES = (
     "{timestamp:%Y-%m-%d_%H-%M-%S}_{exposure}",
     "{timestamp:%Y%m%dT%H%M%S}_{exposure}",
 )
-_DAY, _SOME_DATES = timedelta(days=1), 10
 # One slot may be odd, as after a clock was set back.
 _SOME, _MANY = 2, 0.25
 _EPOCH = datetime(1970, 1, 1)
@@ -160,34 +161,17 @@ def _labels(found: NewestFiles) -> Warnings:
 
 
 def _dates(found: NewestFiles) -> Warnings:
-    """Find dates in the future, and days that are read as months."""
+    """Find dates that lie in the future, or after the file was written."""
     if not found.fitting:
         return
     newest, parsed = found.fitting[0]
-    if found.camera.pattern.to_utc(parsed.timestamp) > datetime.now(UTC) + _DAY:
-        why = "which is in the future"
-    elif _days_for_months(found):
-        why = "but was written when day and month were the other way round"
-    else:
-        return
-    text = f"{shown(newest)} is read as {parsed.timestamp}, {why}"
-    yield ("filename",), f"{text}; are %d and %m where the names have day and month?"
-
-
-def _days_for_months(found: NewestFiles) -> bool:
-    """Tell whether all dates fit the times of the files once day and month are swapped."""
-    some, folder = found.fitting[:_SOME_DATES], found.camera.watch
-    (written,) = answered(
-        _ANSWER_WITHIN, lambda: [(folder / path).lstat().st_mtime for path, _ in some]
-    )
-    for (_, parsed), mtime in zip(some, written or (), strict=False):
-        stated = found.camera.pattern.to_utc(parsed.timestamp)
-        at = datetime.fromtimestamp(mtime, UTC)
-        if stated.day > 12 or abs(stated - at) < 3 * _DAY:
-            return False
-        if abs(stated.replace(day=stated.month, month=stated.day) - at) > 2 * _DAY:
-            return False
-    return bool(written)
+    path = found.camera.watch / newest
+    (written,) = answered(_ANSWER_WITHIN, lambda: path.lstat().st_mtime)
+    latest = min(written or math.inf, time.time()) + 86_400
+    if found.camera.pattern.to_utc(parsed.timestamp).timestamp() > latest:
+        text = f"{shown(newest)} is read as {parsed.timestamp}, which is in the future, or after"
+        text += " it was written; are %d and %m where the names have day and month?"
+        yield ("filename",), text
 
 
 def _exposures(found: NewestFiles) -> Warnings:
@@ -220,17 +204,18 @@ def _times_that_differ(
     if times.isdisjoint(expected):
         some = _listed(sorted(times)[:6])
         yield f"none of them is in the newest files' names, which say {some} µs"
-        return
-    if len(brackets) < _SOME:
-        return
-    if never := [time / unit for time in expected if time not in times]:
-        text = f"{_listed(never)} is in none of the {len(found.fitting)} newest names"
-        yield f"{text}: no bracket is ever complete, and each waits for bracket.grace"
-    counts = Counter(time for bracket in brackets for time in bracket)
-    usual = (t for t in sorted(times.difference(expected)) if counts[t] >= len(brackets) / 2)
-    if unlisted := [time / unit for time in usual]:
-        text = f"{_listed(unlisted)} is missing here but usual in the newest brackets"
-        yield f"{text}: they are merged without it, and again when it comes; add it"
+    elif len(brackets) >= _SOME:
+        counts = Counter(time for bracket in brackets for time in bracket)
+        never = [t / unit for t in expected if t not in times]
+        extra = sorted(
+            t / unit for t in times.difference(expected) if 2 * counts[t] >= len(brackets)
+        )
+        if never:
+            text = f"{_listed(never)} is in none of the {len(found.fitting)} newest names"
+            yield f"{text}: no bracket is ever complete, and each waits for bracket.grace"
+        if extra:
+            text = f"{_listed(extra)} is missing here but usual in the newest brackets"
+            yield f"{text}: they are merged without it, and again when it comes; add it"
 
 
 def _listed(times: Iterable[float]) -> str:

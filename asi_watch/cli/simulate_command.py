@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from asi_watch.simulator.sensor import RESPONSES
 from asi_watch.simulator.simulation import (
     CLOUD_COVER,
     WRITERS,
-    Frame,
     SimulatorSettings,
     Summary,
     simulate,
@@ -112,13 +110,11 @@ def command(**options: Any) -> None:
     try:
         settings = SimulatorSettings(**{"brackets": 0} | given if options["replay"] else given)
         with _stop_by_signal() as stop:
-            summary = simulate(settings, stop=stop, on_written=_show_progress)
+            summary = simulate(settings, stop=stop)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"cannot write or read: {error}") from error
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", err=True, nl=False)  # the line of progress
     click.echo(_outcome(settings, summary), err=True)
 
 
@@ -135,23 +131,13 @@ def _stop_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _show_progress(frame: Frame, summary: Summary) -> None:
-    """Rewrite one line of a terminal."""
-    if sys.stderr.isatty():
-        done = f"{counted(summary.brackets, 'bracket')}, {counted(summary.files, 'file')}"
-        line = f"\r{frame.taken:%Y-%m-%d %H:%M:%S}  {done} "
-        click.echo(line, err=True, nl=False)
-
-
 def _outcome(settings: SimulatorSettings, summary: Summary) -> str:
-    word = "stopped after" if summary.stopped else "wrote"
-    text = (
-        f"{word} {summary.files} files of {counted(summary.brackets, 'bracket')} in {settings.out}"
-    )
+    word, brackets = "stopped after" if summary.stopped else "wrote", summary.brackets
+    text = f"{word} {summary.files} files of {counted(brackets, 'bracket')} in {settings.out}"
     if settings.truth and settings.replay is None:
         text += f"; truth in {settings.truth_folder}"
-    late = math.isfinite(settings.speed) and summary.behind_s > max(
+    if math.isfinite(settings.speed) and summary.behind_s > max(
         1.0, settings.interval_s / settings.speed
-    )
-    hint = f"\nfell behind by {summary.behind_s:.1f} s: a smaller --size or --speed keeps pace"
-    return text + (hint if late else "")
+    ):
+        text += f"\nfell behind by {summary.behind_s:.1f} s: a smaller --size or --speed keeps pace"
+    return text

@@ -274,7 +274,7 @@ def test_padded_times_that_are_expected_are_no_labels(tmp_path: Path) -> None:
 def test_dates_in_the_future_are_reported(tmp_path: Path) -> None:
     config = place(tmp_path, ["20991006120000_80.png"])
     assert (
-        "is read as 2099-10-06 12:00:00, which is in the future"
+        "is read as 2099-10-06 12:00:00, which is in the future, or after"
         in warnings_on("filename", config)[0]
     )
 
@@ -283,9 +283,8 @@ def test_dates_in_the_future_are_reported(tmp_path: Path) -> None:
     ("template", "written", "warned"),
     [
         ("{timestamp:%Y%d%m%H%M%S}_{exposure}", datetime(2026, 6, 10, 12), True),
-        ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 10, 6, 12), True),
         ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 6, 10, 12), False),
-        ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 8, 1), False),
+        ("{timestamp:%Y%m%d%H%M%S}_{exposure}", datetime(2026, 10, 6, 12), False),
     ],
 )
 def test_days_that_are_read_as_months_are_noticed_by_the_times_of_the_files(
