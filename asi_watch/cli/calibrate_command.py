@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from asi_watch.cli import options
+from asi_watch.cli import _options as options
 from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown
 

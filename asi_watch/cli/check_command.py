@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asi_watch.cli import config_option, options
+from asi_watch.cli import _options as options
+from asi_watch.cli import config_option
 from asi_watch.config.checks import find_warnings
 from asi_watch.config.document import ConfigError, Way
 from asi_watch.config.loading import dump_config, read_config
@@ -35,7 +36,7 @@ def command(config_path: str) -> None:
     folder that is a file or lies in the state folder. What the names of each camera's newest files
     are taken for is shown as well, whether exposures and slots fit them, and the curve in use.
     """
-    from asi_watch.cli.newest_files import find_newest, frame_warnings
+    from asi_watch.cli._newest_files import find_newest, frame_warnings
 
     loaded = read_config(config_path)
     config = loaded.config

@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from asi_watch.cli import config_option
-from asi_watch.cli.options import print_table, read_span, reads, span_text, state_folder
+from asi_watch.cli._options import print_table, read_span, reads, span_text, state_folder
 from asi_watch.config.loading import load_config
 from asi_watch.config.model import Config
 from asi_watch.files import shown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asi_watch.cli import options
+from asi_watch.cli import _options as options
 from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig
 from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown

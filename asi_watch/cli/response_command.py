@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asi_watch.cli.options import reads
+from asi_watch.cli._options import reads
 from asi_watch.errors import ResponseFileError
 from asi_watch.files import shown
 

@@ -5,7 +5,7 @@ import time
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.cli.options import check_camera, print_table
+from asi_watch.cli._options import check_camera, print_table
 from asi_watch.config.loading import load_config
 from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from asi_watch.cli.options import read_span, reads
+from asi_watch.cli._options import read_span, reads
 from asi_watch.files import counted
 from asi_watch.simulator.sensor import RESPONSES
 from asi_watch.simulator.simulation import (

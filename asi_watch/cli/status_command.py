@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.cli.options import span_text, state_folder
+from asi_watch.cli._options import span_text, state_folder
 from asi_watch.files import shown
 from asi_watch.live.status import NotRunningError, is_stale, read_status
 

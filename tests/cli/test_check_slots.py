@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asi_watch.brackets import slot_of
 from asi_watch.cli import main
-from asi_watch.cli.newest_files import slot_offset
+from asi_watch.cli._newest_files import slot_offset
 
 NOON = datetime(2026, 6, 21, 12)
 STEP = timedelta(seconds=30)

@@ -35,13 +35,7 @@ _T = TypeVar("_T")
 
 
 def reads(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | None]:
-    """Make an option's callback that reports the ValueError of a reader as a wrong option.
-
-    Parameters
-    ----------
-    read : callable
-        From the option's text to its value.
-    """
+    """Make an option's callback that reports the ValueError of a reader as a wrong option."""
 
     def callback(_context: Any, _option: Any, text: str | None) -> _T | None:
         try:
@@ -53,13 +47,7 @@ def reads(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | No
 
 
 def read_span(text: str) -> timedelta:
-    """Read a positive duration.
-
-    Parameters
-    ----------
-    text : str
-        Such as ``30s``.
-    """
+    """Read a positive duration."""
     span: timedelta = parse_duration(text)
     if span <= timedelta(0):
         raise ValueError(f"{text!r} must be longer than nothing")
@@ -67,12 +55,7 @@ def read_span(text: str) -> timedelta:
 
 
 def read_disc(text: str) -> tuple[float, float, float] | str:
-    """Read X,Y,RADIUS in pixels; ``none`` is given back.
-
-    Parameters
-    ----------
-    text : str
-    """
+    """Read X,Y,RADIUS in pixels; ``none`` is given back."""
     if text == "none":
         return text
     try:
@@ -116,26 +99,14 @@ def names_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_camera(config: Config, camera: str | None) -> None:
-    """Refuse a --camera that the configuration does not have.
-
-    Parameters
-    ----------
-    config : Config
-    camera : str or None
-        None: not given.
-    """
+    """Refuse a --camera that the configuration does not have."""
     if camera is not None and camera not in config.cameras:
         text = f"no camera {camera!r}; there is {', '.join(config.cameras)}"
         raise click.BadParameter(text, param_hint="--camera")
 
 
 def camera_of(config_path: str | None, camera: str | None) -> tuple[CameraConfig, Config] | None:
-    """Find the camera that -c and --camera mean; None without a configuration file.
-
-    Parameters
-    ----------
-    config_path, camera : str or None
-    """
+    """Find the camera that -c and --camera mean; None without a configuration file."""
     if config_path is None:
         if camera is not None:
             raise click.UsageError("--camera needs -c FILE, which says what the camera is")
@@ -149,14 +120,7 @@ def camera_of(config_path: str | None, camera: str | None) -> tuple[CameraConfig
 
 
 def curves_in_use(camera: CameraConfig, config: Config | None) -> Choice:
-    """Choose the curves that the daemon merges a camera's brackets with.
-
-    Parameters
-    ----------
-    camera : CameraConfig
-    config : Config or None
-        Whose ledger knows adopted curves; None: without them.
-    """
+    """Choose the curves that the daemon uses; without a `config`, none that it has adopted."""
     from asi_watch.live.curves.in_use import Choice, choose_curves
     from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
 
@@ -175,14 +139,7 @@ def archive_rules(
     exposure_unit: str | None,
     min_exposures: int | None = None,
 ) -> ArchiveRules:
-    """Say how an archive's names are read and its brackets are made.
-
-    Parameters
-    ----------
-    camera : CameraConfig or None
-    round_to, exposure_unit, min_exposures
-        As given on the command line; None: the camera's, or the default.
-    """
+    """Say how an archive's names are read and its brackets are made."""
     from asi_watch.pipeline import ArchiveRules
 
     given: dict[str, Any] = {"round_to": round_to, "min_exposures": min_exposures}
@@ -219,14 +176,7 @@ def _name_reader(unit: str) -> Callable[[str], ParsedName | None]:
 
 
 def span_text(seconds: float, decimals: int) -> str:
-    """Write a span to read: after an outage it may be hours.
-
-    Parameters
-    ----------
-    seconds : float
-    decimals : int
-        Of seconds.
-    """
+    """Write a span to read: after an outage it may be hours."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
@@ -234,16 +184,7 @@ def span_text(seconds: float, decimals: int) -> str:
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], *right: str) -> None:
-    """Print a table, whose first column is never wrapped.
-
-    Parameters
-    ----------
-    titles : sequence of str
-    rows : iterable of sequences
-        A text for each title, or what rich prints.
-    *right : str
-        Titles of the columns with numbers.
-    """
+    """Print a table, whose first column is never wrapped."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, title in enumerate(titles):
         justify: Any = "right" if title in right else "left"
@@ -285,10 +226,6 @@ def state_folder(path: str) -> tuple[Path, Config | None]:
 
     A running daemon goes on with the configuration it has, so a file that is just being edited
     keeps nobody from looking. Its problems go to standard error.
-
-    Parameters
-    ----------
-    path : str
     """
     try:
         config = load_config(path)

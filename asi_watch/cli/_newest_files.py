@@ -83,12 +83,7 @@ class NewestFiles:
 
 
 def find_newest(camera: CameraConfig) -> NewestFiles:
-    """Read the names of some of a camera's newest files; none where its folder gives no answer.
-
-    Parameters
-    ----------
-    camera : CameraConfig
-    """
+    """Read the names of some of a camera's newest files; none where its folder gives no answer."""
     (names,) = answered(_ANSWER_WITHIN, lambda: list(_newest_names(camera)))
     wanted = {path: camera.wants(path.rpartition("/")[2]) for path in names or ()}
     parsed = {path: camera.pattern.parse(path) for path, ours in wanted.items() if ours}
@@ -245,8 +240,9 @@ def _slots(found: NewestFiles) -> Warnings:
     brackets = brackets_among(files)
     if len(brackets) <= _SOME:
         return
-    steps = [b[0].timestamp - a[0].timestamp for a, b in pairwise(brackets)]
-    interval = _whole_seconds(median_low(steps))
+    interval = _whole_seconds(
+        median_low(b[0].timestamp - a[0].timestamp for a, b in pairwise(brackets))
+    )
     by_slot: defaultdict[datetime, list[Exposure]] = defaultdict(list)
     for file in files:
         by_slot[_slot(camera, file.timestamp)].append(file)
@@ -254,16 +250,27 @@ def _slots(found: NewestFiles) -> Warnings:
     cut = sum(len({_slot(camera, f.timestamp) for f in b}) > 1 for b in brackets)
     # The newest files may all lie in one slot that is far too long.
     many = crowded >= max(_SOME, _MANY * len(by_slot)) or len(brackets) > _SOME * len(by_slot)
+    slots, every = f"slots of {format_duration(round_to)}", format_duration(interval)
     if crowded and many:
         text = (
-            f"{format_duration(round_to)} is longer than the {format_duration(interval)} between"
-            f" brackets in the newest names: {crowded} of {len(by_slot)} slots hold more than one,"
-            f" of which only one is merged; write {format_duration(interval)}"
+            f"{slots} are longer than the {every} between brackets in the newest names: {crowded}"
+            f" of {len(by_slot)} hold more than one, of which only one is merged; write {every}"
         )
         yield ("bracket", "round_to"), text
     elif cut >= max(_SOME, _MANY * len(brackets)):
-        text = f"slots of {format_duration(round_to)} cut {cut} of the {len(brackets)} newest"
-        yield ("bracket", "round_to"), f"{text} {_cure(round_to, brackets, interval)}"
+        longest = max(files[-1].timestamp - files[0].timestamp for files in brackets)
+        length = round_to if longest < round_to and not interval % round_to else interval
+        offset = slot_offset([f.timestamp for b in brackets for f in b], length)
+        remedies = [] if length == round_to else [format_duration(length)]
+        remedies += [f"bracket.offset: {format_duration(offset)}"] if offset else []
+        text = (
+            f"{slots} cut {cut} of the {len(brackets)} newest brackets, which last"
+            f" {format_duration(_whole_seconds(longest))} and begin every {every}"
+        )
+        yield (
+            ("bracket", "round_to"),
+            text + (f"; write {' with '.join(remedies)}" if remedies else ""),
+        )
 
 
 def _holds_several(files: Sequence[Exposure]) -> bool:
@@ -272,33 +279,8 @@ def _holds_several(files: Sequence[Exposure]) -> bool:
     return repeated >= _SOME and len(brackets_among(files)) > 1
 
 
-def _cure(round_to: timedelta, brackets: Sequence[Sequence[Exposure]], interval: timedelta) -> str:
-    """Describe brackets that slots cut, and say which slots would not."""
-    lasts = max(files[-1].timestamp - files[0].timestamp for files in brackets)
-    length = round_to if lasts < round_to and not interval % round_to else interval
-    offset = slot_offset([f.timestamp for b in brackets for f in b], length)
-    remedies = [] if length == round_to else [format_duration(length)]
-    remedies += [f"bracket.offset: {format_duration(offset)}"] if offset else []
-    remedy = f"; write {' with '.join(remedies)}" if remedies else ""
-    lasting, every = format_duration(_whole_seconds(lasts)), format_duration(interval)
-    return f"brackets, which last {lasting} and begin every {every}{remedy}"
-
-
 def slot_offset(timestamps: Sequence[datetime], round_to: timedelta) -> timedelta | None:
-    """Find the offset that puts the edge of slots into the middle of the pause between brackets.
-
-    Parameters
-    ----------
-    timestamps : sequence of datetime
-        Of recent exposures, in any order.
-    round_to : timedelta
-        Length of a slot.
-
-    Returns
-    -------
-    timedelta or None
-        At least minus a half, less than half a slot. None without a pause that is long enough.
-    """
+    """Find the offset that puts the edge of slots into the pause; None if that is too short."""
     phases = [(t - _EPOCH) % round_to for t in timestamps]
     counts = Counter(phase * _PHASES // round_to for phase in phases)
     # A phase that does not come again is a straggler's, and says nothing of the brackets.
@@ -322,14 +304,7 @@ def _whole_seconds(span: timedelta) -> timedelta:
 
 
 def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> Warnings:
-    """Compare the newest brackets with their exposure times, the curves and `merge.high_clip`.
-
-    Parameters
-    ----------
-    found : NewestFiles
-    curves : mapping of int to ResponseCurve
-        By number of channels.
-    """
+    """Compare the newest brackets with their exposure times, the curves and `merge.high_clip`."""
     if not found.fitting:
         return
     from asi_watch.hdr.frame_checks import check_frames, fits_high_clip
