@@ -194,7 +194,8 @@ class HeldFolder:
         below : path-like
             Relative to this folder, without ``..``; no part of it may be a link.
         create_mode : int, optional
-            Permissions of folders that are made, durably, if missing. Default: none are.
+            Permissions, less the umask, of folders that are made, durably, if missing. Default:
+            none are.
         """
         path = PurePath(below)
         if path.is_absolute() or ".." in path.parts:
@@ -283,17 +284,10 @@ def _open_or_make(parent: int, name: str, mode: int | None) -> int:
     except FileNotFoundError:
         if mode is None:
             raise
-    made = True
-    try:
+    with contextlib.suppress(FileExistsError):  # somebody was quicker
         os.mkdir(name, mode, dir_fd=parent)
-    except FileExistsError:  # somebody was quicker
-        made = False
     descriptor = _open_folder(parent, name)
     try:
-        if made:
-            # Whatever the umask; a file system with permissions of its own keeps those.
-            with contextlib.suppress(PermissionError):
-                os.fchmod(descriptor, mode)
         fsync_folder(parent)
     except OSError:
         os.close(descriptor)

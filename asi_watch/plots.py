@@ -193,7 +193,7 @@ def _save(figure: Figure, out_path: str | Path, dpi: int) -> Path:
     path, drawn = Path(out_path), BytesIO()
     check_plot_name(path)
     figure.savefig(drawn, dpi=dpi, format=path.suffix[1:])
-    OutputFolder.of_user(path.parent).publish(drawn.getvalue(), path.name)
+    OutputFolder(path.parent).publish(drawn.getvalue(), path.name)
     return path
 
 

@@ -35,8 +35,8 @@ def command(config_path: str) -> None:
     from asi_watch.live.messages import Reload
     from asi_watch.live.sdnotify import Notifier
 
-    # The ledger, its journal, curves: for the service and its group, as products are.
-    os.umask(os.umask(0o027) | 0o027)
+    # Products, curves, the ledger: for the service and its group.
+    os.umask(0o027)
     config = load_config(config_path)
     setup_logging(config.log.level, config.log.format, repeats=RepeatFilter(burst=60))
     daemon = Daemon(Path(config_path), config, Notifier.from_environment())

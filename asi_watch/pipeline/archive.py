@@ -165,7 +165,7 @@ def merge_archive(
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
         root=root,
-        output=OutputFolder.of_user(save_dir),
+        output=OutputFolder(save_dir),
         settings=settings,
         products=tuple(products),
         timezone=rules.timezone,

@@ -133,7 +133,7 @@ def create_and_save_hdr(
     exposures = tuple(
         Exposure(f"array {i}", slot, time, images[i].nbytes) for i, time in enumerate(times)
     )
-    output = OutputFolder.of_user(target.parent)
+    output = OutputFolder(target.parent)
     plan = MergePlan("", "", output, choices.settings, (spec,))
     bracket = Bracket(slot, exposures, complete=True)
     try:
@@ -356,7 +356,7 @@ def _series_merger(
     plan = MergePlan(
         camera=Path(root_dir).resolve().name,
         root=os.fspath(Path(root_dir)),
-        output=OutputFolder.of_user(target_dir),
+        output=OutputFolder(target_dir),
         settings=choices.settings,
         products=products,
         replace=force,

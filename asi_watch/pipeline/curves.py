@@ -59,7 +59,7 @@ def save_response_curve(
     data = response_files.response_bytes(response, metadata)
     order = (metadata or {}).get("channel_order", "BGR")
     curve = _judged(as_log_response(response), dict(metadata or {}), order, shown(target))
-    OutputFolder.of_user(target.parent).publish(data, target.name)
+    OutputFolder(target.parent).publish(data, target.name)
     if save_plot:
         plots.save_curve_plot(curve, target.name, target.parent / plot_filename)
 

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _TEMPORARY_NAME = re.compile(r"\.asi-watch-[0-9a-f]{16}\.tmp")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# The umask decides who may read them.
+_FOLDER_MODE = 0o777
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -56,34 +58,14 @@ class OutputFolder:
     staging : path-like, optional
         Where temporary files lie: relative to `path`, or a folder of the same file system.
         Default: beside their target.
-    file_mode, folder_mode : int
-        Permissions of files and of new folders, whatever the umask.
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        staging: str | os.PathLike[str] | None = None,
-        file_mode: int = 0o640,
-        folder_mode: int = 0o750,
+        self, path: str | os.PathLike[str], *, staging: str | os.PathLike[str] | None = None
     ) -> None:
         self.path = Path(path)
         self._staging = None if staging is None else self.path / staging
-        self._file_mode, self._folder_mode = file_mode, folder_mode
         self._identity: tuple[int, int] | None = None
-
-    @classmethod
-    def of_user(cls, path: str | os.PathLike[str]) -> OutputFolder:
-        """Return a folder with the permissions that the user's umask gives.
-
-        Parameters
-        ----------
-        path : path-like
-        """
-        umask = os.umask(0o077)
-        os.umask(umask)
-        return cls(path, file_mode=0o666 & ~umask, folder_mode=0o777 & ~umask)
 
     def publish(self, data: Buffer, target: str | os.PathLike[str]) -> None:
         """Put `data` at `target` atomically and durably, replacing what is there.
@@ -98,16 +80,16 @@ class OutputFolder:
         target : path-like
             Relative to this folder; missing folders are made.
         """
-        where, mode = PurePath(target), self._folder_mode
+        where = PurePath(target)
         if where.is_absolute() or not where.parts or ".." in where.parts or "\0" in str(where):
             raise _refusal(self.path / where, f"is not a path below {shown(self.path)}")
         try:
             with (
-                self._opened(mode) as held,
-                held.folder(where.parent, create_mode=mode) as folder,
+                self._opened(_FOLDER_MODE) as held,
+                held.folder(where.parent, create_mode=_FOLDER_MODE) as folder,
                 self._staged(held, folder) as staging,
             ):
-                _put(staging, folder, where.name, data, self._file_mode)
+                _put(staging, folder, where.name, data)
         except OSError as error:
             raise _refusal(self.path / where, _reason(error), error.errno) from error
 
@@ -194,13 +176,13 @@ def _reason(error: OSError) -> str:
     return _REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
-def _put(staging: int, folder: int, name: str, data: Buffer, mode: int) -> None:
+def _put(staging: int, folder: int, name: str, data: Buffer) -> None:
     """Write a file into an open folder: create, write, force, rename, force the folder."""
     temporary = f".asi-watch-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, _CREATE, mode, dir_fd=staging)
+    descriptor = os.open(temporary, _CREATE, 0o666, dir_fd=staging)
     try:
         # Open, and so locked, until it has its name: see `sweep`.
-        _write(descriptor, data, mode)
+        _write(descriptor, data)
         os.replace(temporary, name, src_dir_fd=staging, dst_dir_fd=folder)
     except BaseException:
         try:
@@ -214,12 +196,10 @@ def _put(staging: int, folder: int, name: str, data: Buffer, mode: int) -> None:
     fsync_folder(folder)
 
 
-def _write(descriptor: int, data: Buffer, mode: int) -> None:
-    # A file system without locks, or with permissions of its own, is no reason not to publish.
+def _write(descriptor: int, data: Buffer) -> None:
+    # A file system without locks is no reason not to publish.
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with contextlib.suppress(PermissionError):
-        os.fchmod(descriptor, mode)
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -16,7 +16,7 @@ from tests.integration.daemon import EXPOSURES, Site, file_name, slot
 
 pytestmark = pytest.mark.integration
 
-CALLS = ("open", "write", "fsync", "replace", "fchmod")
+CALLS = ("open", "write", "fsync", "replace")
 ERRORS = {
     "ENOSPC": "the disk is full",
     "EIO": "the disk reports an input/output error",

@@ -35,7 +35,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def test_the_file_is_there_with_its_folders_and_permissions(tmp_path: Path) -> None:
-    old = os.umask(0o077)
+    old = os.umask(0o027)
     try:
         publish(b"sky", tmp_path / "2024/05/a_hdr.jpg", root=tmp_path)
     finally:
