@@ -13,26 +13,18 @@ import click
 
 from asi_watch.cli._options import read_span, reads
 from asi_watch.files import counted
+from asi_watch.simulator import simulation as sim
 from asi_watch.simulator.sensor import RESPONSES
-from asi_watch.simulator.simulation import (
-    CLOUD_COVER,
-    WRITERS,
-    SimulatorSettings,
-    Summary,
-    simulate,
-)
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SimulatorSettings)}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(sim.SimulatorSettings)}
 _STARTS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _Decorator = Callable[[Callable[..., None]], Callable[..., None]]
-_ARCHIVE = click.Path(exists=True, file_okay=False, path_type=Path)
 
 _EPILOG = """\b
 Examples:
   asi-watch simulate --out /tmp/roof --brackets 3
   asi-watch simulate --out /tmp/roof --brackets 200 --speed 20 --size 1024 --writer mixed
-  asi-watch simulate --out /tmp/roof --speed 10 --replay /srv/asi/archive/2026/06/21
 
 Ctrl-C stops after the file in work. With --truth the folder DIR-truth stands beside DIR:
 response.npz holds the true response curve, <slot>_truth.npz the true radiance (relative irradiance
@@ -64,12 +56,7 @@ _seconds = {"callback": reads(_read_seconds)}
 
 @click.command("simulate", epilog=_EPILOG, context_settings={"show_default": True})
 @_option("--out", "Folder the camera writes into.", type=_FOLDER, required=True, default=None)
-@_option(
-    "--brackets",
-    "How many brackets; 0 goes on until stopped  [default: 10, or the whole archive].",
-    type=int,
-    default=None,
-)
+@_option("--brackets", "How many brackets; 0 goes on until stopped.")
 @_option("--interval", "From one bracket to the next.", "interval_s", default="30s", **_seconds)
 @_option("--settle", "From one exposure to the next.", "settle_s", default="1s", **_seconds)
 @_option("--speed", "Camera seconds per real second; inf does not wait.")
@@ -83,7 +70,7 @@ _seconds = {"callback": reads(_read_seconds)}
 )
 @_option("--size", "Pixels along a side.")
 @_option("--seed", "Same seed, same files.")
-@_option("--clouds", "How cloudy it is.", type=click.Choice(list(CLOUD_COVER)))
+@_option("--clouds", "How cloudy it is.", type=click.Choice(list(sim.CLOUD_COVER)))
 @_option("--response", "Response curve of the camera.", type=click.Choice(RESPONSES))
 @_option("--quality", "JPEG quality.")
 @_option(
@@ -98,19 +85,16 @@ _seconds = {"callback": reads(_read_seconds)}
 @_option(
     "--writer",
     "How files are written: in one go, slowly in pieces, under another name first, or mixed.",
-    type=click.Choice(WRITERS),
+    type=click.Choice(sim.WRITERS),
 )
 @_option("--truth", "Save the true radiance and response curve too.", is_flag=True)
-@_option(
-    "--replay", "Write this archive's brackets again, with new times.", metavar="DIR", type=_ARCHIVE
-)
 def command(**options: Any) -> None:
-    """Write exposure brackets of a rendered sky, or of an archive, as a camera would."""
+    """Write exposure brackets of a rendered sky, as a camera would."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        settings = SimulatorSettings(**{"brackets": 0} | given if options["replay"] else given)
+        settings = sim.SimulatorSettings(**given)
         with _stop_by_signal() as stop:
-            summary = simulate(settings, stop=stop)
+            summary = sim.simulate(settings, stop=stop)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
@@ -131,10 +115,10 @@ def _stop_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _outcome(settings: SimulatorSettings, summary: Summary) -> str:
+def _outcome(settings: sim.SimulatorSettings, summary: sim.Summary) -> str:
     word, brackets = "stopped after" if summary.stopped else "wrote", summary.brackets
     text = f"{word} {summary.files} files of {counted(brackets, 'bracket')} in {settings.out}"
-    if settings.truth and settings.replay is None:
+    if settings.truth:
         text += f"; truth in {settings.truth_folder}"
     if math.isfinite(settings.speed) and summary.behind_s > max(
         1.0, settings.interval_s / settings.speed

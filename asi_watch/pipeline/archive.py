@@ -13,16 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from asi_watch import errors
 from asi_watch.brackets import Exposure, chosen_files, why_superseded
 from asi_watch.buffers import BufferPool
 from asi_watch.calibrate_brackets import CalibrationChoices
-from asi_watch.errors import (
-    AsiWatchError,
-    BracketError,
-    ImageError,
-    PublishError,
-    ResponseFileError,
-)
+from asi_watch.errors import AsiWatchError, BracketError, ImageError
 from asi_watch.files import counted, open_regular, shown
 from asi_watch.frames import Frames
 from asi_watch.hdr.merge_settings import MergeSettings
@@ -285,8 +280,8 @@ class BracketMerger:
             count = f"{whole - len(unreadable)} of {whole} exposures are usable, too few"
             return ImageError(f"{root}/{worst.path}", f"{worst.reason}; of its bracket {count}")
         if failed.kind in ("output", "retry"):
-            return PublishError(failed.reason)
-        kind = ResponseFileError if failed.kind == "curve" else BracketError
+            return errors.PublishError(failed.reason)
+        kind = errors.ResponseFileError if failed.kind == "curve" else BracketError
         return kind(f"{shown(f'{root}/{bracket.first.path}')} and its bracket: {failed.reason}")
 
 

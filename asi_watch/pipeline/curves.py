@@ -10,14 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch import calibrate_brackets as calibration
 from asi_watch import plots, response_files
-from asi_watch.calibrate_brackets import (
-    BracketFiles,
-    CalibratedCurve,
-    CalibrationChoices,
-    calibrate_brackets,
-    lne_range,
-)
+from asi_watch.calibrate_brackets import CalibratedCurve, CalibrationChoices
 from asi_watch.errors import BracketError
 from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
@@ -204,7 +199,7 @@ def _calibrate_found(
 ) -> CalibratedCurve:
     """Calibrate from brackets found in an archive; see `calibrate_brackets`."""
     files = [
-        BracketFiles(
+        calibration.BracketFiles(
             tuple(f"{root}/{e.path}" for e in bracket.exposures),
             tuple(e.exposure_us for e in bracket.exposures),
             bracket.slot.isoformat(),
@@ -213,7 +208,7 @@ def _calibrate_found(
         )
         for bracket in brackets
     ]
-    return calibrate_brackets(files, choices, where=shown(root))
+    return calibration.calibrate_brackets(files, choices, where=shown(root))
 
 
 def get_lne_range(
@@ -240,4 +235,4 @@ def get_lne_range(
     times = sorted({name.exposure_us for name in parsed if name is not None})
     if not times:
         raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
-    return lne_range(response, times)
+    return calibration.lne_range(response, times)

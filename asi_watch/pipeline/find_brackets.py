@@ -15,16 +15,8 @@ from pathlib import PurePosixPath
 from statistics import median_low
 from typing import Any
 
-from asi_watch.brackets import (
-    ExpectedExposures,
-    Exposure,
-    ExposureRule,
-    brackets_among,
-    chosen_files,
-    is_listed,
-    slot_of,
-    why_too_many,
-)
+from asi_watch import brackets as rules_of
+from asi_watch.brackets import Exposure
 from asi_watch.config.values import format_duration
 from asi_watch.files import shown
 from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_labels
@@ -144,7 +136,7 @@ class ArchiveRules:
     parse: Callable[[str], ParsedName | None] = parse_name
     extensions: frozenset[str] = IMAGE_EXTENSIONS  # lower case, without dot
     # What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
-    expected: ExposureRule = "auto"
+    expected: rules_of.ExposureRule = "auto"
     min_exposures: int = 2  # a bracket with fewer is not merged
     timezone: tzinfo = UTC  # of the timestamps in the names
 
@@ -182,7 +174,7 @@ class ArchiveBracket:
         min_exposures : int
         """
         name, count = shown(self.first.path), len(self.exposures)
-        if (too_many := why_too_many(e.exposure_us for e in self.exposures)) is not None:
+        if (too_many := rules_of.why_too_many(e.exposure_us for e in self.exposures)) is not None:
             return f"{name}: {too_many}"
         if count == 1 and len(self.files) > 1:
             return (
@@ -246,7 +238,7 @@ def find_brackets(
     }
     for path, parsed in named.items():
         if parsed is not None:
-            slot = slot_of(parsed.timestamp, rules.round_to, rules.offset)
+            slot = rules_of.slot_of(parsed.timestamp, rules.round_to, rules.offset)
             exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
             slots.setdefault(slot, []).append(exposure)
     _log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
@@ -255,7 +247,7 @@ def find_brackets(
     doubts = [*_doubts_of_slots(brackets, rules), *_labels_taken_for_times(named)]
     for doubt in doubts:
         log.warning("%s", doubt)
-    return _with_expectation(brackets, ExpectedExposures(rules.expected)), doubts
+    return _with_expectation(brackets, rules_of.ExpectedExposures(rules.expected)), doubts
 
 
 def _bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
@@ -264,10 +256,10 @@ def _bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> Arc
         rising = tuple(sorted(exposures, key=lambda e: e.exposure_us))
         return ArchiveBracket(slot, rising, rising)
     files = tuple(_with_signature(exposure, root) for exposure in exposures)
-    chosen = chosen_files(files)
+    chosen = rules_of.chosen_files(files)
     rising = tuple(chosen[t] for t in sorted(chosen))
     # One exposure that was sent again after a pause is no second bracket.
-    starts = [part[0].timestamp for part in brackets_among(files) if len(part) > 1]
+    starts = [part[0].timestamp for part in rules_of.brackets_among(files) if len(part) > 1]
     intervals = tuple(b - a for a, b in pairwise(starts))
     return ArchiveBracket(slot, rising, files, intervals=intervals)
 
@@ -282,7 +274,7 @@ def _with_signature(exposure: Exposure, root: str) -> Exposure:
 
 
 def _with_expectation(
-    brackets: list[ArchiveBracket], expected: ExpectedExposures
+    brackets: list[ArchiveBracket], expected: rules_of.ExpectedExposures
 ) -> list[ArchiveBracket]:
     """Say of each bracket whether it is complete, by the rule that the daemon goes by."""
     judged: list[ArchiveBracket] = []
@@ -344,9 +336,11 @@ def _times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) -> 
     return None
 
 
-def _times_not_listed(brackets: Sequence[ArchiveBracket], rule: ExposureRule) -> str | None:
+def _times_not_listed(
+    brackets: Sequence[ArchiveBracket], rule: rules_of.ExposureRule
+) -> str | None:
     files = [e for bracket in brackets for e in bracket.exposures]
-    others = [e for e in files if not is_listed(e.exposure_us, rule)]
+    others = [e for e in files if not rules_of.is_listed(e.exposure_us, rule)]
     if not others:
         return None
     return (
@@ -358,7 +352,7 @@ def _times_not_listed(brackets: Sequence[ArchiveBracket], rule: ExposureRule) ->
 
 def _slots_cut(brackets: Sequence[ArchiveBracket]) -> str | None:
     slots = {e.path: bracket.slot for bracket in brackets[-_LOOKED_AT:] for e in bracket.files}
-    parts = brackets_among(e for bracket in brackets[-_LOOKED_AT:] for e in bracket.files)
+    parts = rules_of.brackets_among(e for bracket in brackets[-_LOOKED_AT:] for e in bracket.files)
     # The first and the last may be cut by what was not looked at.
     whole = [part for part in parts[1:-1] if len(part) > 1]
     cut = sum(len({slots[e.path] for e in part}) > 1 for part in whole)

@@ -1,1 +1,1 @@
-"""A camera that is not there: a rendered sky of known radiance, or the replay of an archive."""
+"""A camera that is not there: a rendered sky of known radiance."""

@@ -15,9 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
 from asi_watch.live.ledger.records import BracketRecord
 
-BRACKETS = 12
-_PATIENCE = 150.0
-
+_BRACKETS = 12
+_TIME_LIMIT = 150.0
 _CONFIG = """\
 # What the demo's daemon runs on; `asi-watch check -c` prints it with every default.
 state_dir: state
@@ -39,7 +38,7 @@ def main() -> int:
     """Run the demo; the exit code is 0 when HDR products lie there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder, emptied first")
-    parser.add_argument("--size", type=int, default=1024, help="pixels along a side")
+    parser.add_argument("--size", default="1024", help="pixels along a side")
     options = parser.parse_args()
     out: Path = options.out.resolve()
     for name in ("camera", "hdr", "state"):
@@ -48,18 +47,27 @@ def main() -> int:
     (out / "asi-watch.yaml").write_text(_CONFIG)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"A simulated all-sky camera and the real daemon, in {out}")
-    run = ("run", "-c", str(out / "asi-watch.yaml"))
-    size = ("--size", str(options.size), "--brackets", str(BRACKETS))
+    size = ("--size", options.size, "--brackets", str(_BRACKETS))
     camera = ("simulate", "--out", str(out / "camera"), *size, "--speed", "10", "--seed", "4")
-    with _started(out / "daemon.log", run), _started(out / "camera.log", camera):
+    with _started(out, "run", "-c", str(out / "asi-watch.yaml")), _started(out, *camera):
         records = _watch_progress(out, console)
-    return _report(out, records, console)
+    if not records:
+        console.print(f"No HDR image was made; the reason is in {out / 'run.log'}")
+        return 1
+    console.print(f"\n{len(records)} HDR images, each a JPEG and an OpenEXR radiance map:")
+    for record in records:
+        console.print(f"  {out / 'hdr' / record.products[0]}")
+    for plot in sorted((out / "state" / "curves").rglob("*.png")):
+        console.print(f"response curve, calibrated on the way:\n  {plot}")
+    console.print(f"the daemon's log:\n  {out / 'run.log'}")
+    return 0 if len(records) >= 3 else 1
 
 
 @contextlib.contextmanager
-def _started(log: Path, arguments: tuple[str, ...]) -> Iterator[None]:
+def _started(out: Path, *arguments: str) -> Iterator[None]:
     """Run one command of asi-watch meanwhile."""
     command = [sys.executable, "-m", "asi_watch", *arguments]
+    log = out / f"{arguments[0]}.log"
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
         try:
             yield
@@ -68,13 +76,13 @@ def _started(log: Path, arguments: tuple[str, ...]) -> Iterator[None]:
 
 
 def _watch_progress(out: Path, console: Console) -> list[BracketRecord]:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIME_LIMIT
     records: list[BracketRecord] = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        taken = progress.add_task("exposures taken ", total=5 * BRACKETS)
-        merged = progress.add_task("HDR images      ", total=BRACKETS)
-        while len(records) < BRACKETS and time.monotonic() < deadline:
+        taken = progress.add_task("exposures taken ", total=5 * _BRACKETS)
+        merged = progress.add_task("HDR images      ", total=_BRACKETS)
+        while len(records) < _BRACKETS and time.monotonic() < deadline:
             time.sleep(0.25)
             if (out / "state" / FILE_NAME).exists():
                 with Ledger(out / "state", read_only=True) as ledger:
@@ -82,22 +90,6 @@ def _watch_progress(out: Path, console: Console) -> list[BracketRecord]:
             progress.update(taken, completed=len(list((out / "camera").rglob("*.jpg"))))
             progress.update(merged, completed=len(records))
     return records
-
-
-def _report(out: Path, records: list[BracketRecord], console: Console) -> int:
-    if not records:
-        console.print(f"No HDR image was made; the reason is in {out / 'daemon.log'}")
-        return 1
-    console.print(f"\n{len(records)} HDR images, each a JPEG and an OpenEXR radiance map:")
-    for record in records:
-        console.print(f"  {out / 'hdr' / record.products[0]}")
-    for plot in sorted((out / "state" / "curves").rglob("*.png")):
-        console.print(f"response curve, calibrated on the way:\n  {plot}")
-    console.print(f"the daemon's log:\n  {out / 'daemon.log'}")
-    # The first brackets waited for the curve; the last ones show the daemon at work.
-    best = min(r.latency for r in records[-3:] if r.latency is not None)
-    console.print(f"from the last exposure to the HDR image at best: {best:.2f} s")
-    return 0 if len(records) >= 3 else 1
 
 
 if __name__ == "__main__":

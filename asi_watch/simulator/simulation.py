@@ -5,14 +5,11 @@ import itertools
 import math
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from asi_watch.brackets import slot_of
 from asi_watch.naming import NamePattern
 from asi_watch.response_files import response_bytes
 from asi_watch.simulator.clouds import Weather
@@ -33,7 +30,6 @@ class Frame:
     taken: dt.datetime
     exposure_us: float
     data: bytes  # content of the image file
-    suffix: str = ".jpg"
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class SimulatorSettings:
     """Settings of one simulation; a ValueError names a value that is impossible."""
 
     out: Path
-    brackets: int = 10  # 0: until stopped (in a replay: until the archive ends)
+    brackets: int = 10  # 0: until stopped
     interval_s: float = 30.0
     speed: float = 1.0  # camera seconds per real second; `inf` does not wait at all
     exposures_us: tuple[float, ...] = (80.0, 160.0, 320.0, 640.0, 1280.0)
@@ -56,7 +52,6 @@ class SimulatorSettings:
     folders: str = "%Y/%m/%d/%H"
     writer: str = "plain"
     truth: bool = False  # save the true response curve and each bracket's true radiance
-    replay: Path | None = None  # archive to write again with new timestamps, no rendered sky
 
     def __post_init__(self) -> None:
         times = self.exposures_us
@@ -101,11 +96,10 @@ def _require(good: bool, text: str) -> None:
 
 
 class RenderedSource:
-    """Brackets of a rendered sky; `count` of them, or endless (None)."""
+    """Brackets of a rendered sky."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
-        self.count = settings.brackets or None
         weather = Weather(cover=CLOUD_COVER[settings.clouds])
         self._sky = Sky(settings.size, settings.seed, start=settings.start, weather=weather)
         self._camera = Camera(settings.response, settings.seed, quality=settings.quality)
@@ -129,40 +123,6 @@ class RenderedSource:
         return frames
 
 
-class _ReplaySource:
-    """Brackets of an archive with new timestamps; the files' content is untouched.
-
-    Within a slot of the interval's length frames keep their distances in time. A ValueError says
-    that there is nothing to replay.
-    """
-
-    def __init__(self, settings: SimulatorSettings, archive: Path) -> None:
-        self._settings = settings
-        if not archive.is_dir():
-            raise ValueError(f"replay: {archive} is not a folder")
-        pattern, length = NamePattern(settings.pattern), dt.timedelta(seconds=settings.interval_s)
-        slots: defaultdict[dt.datetime, list[tuple[dt.datetime, float, Path]]] = defaultdict(list)
-        for path in archive.rglob("*"):
-            parsed = pattern.parse(path.name)
-            # A named pipe would stop the replay for good.
-            if parsed is not None and path.is_file():
-                slots[slot_of(parsed.timestamp, length)].append((*parsed, path))
-        if not slots:
-            text = f"replay: no file in {archive} has a name like {settings.pattern!r}"
-            raise ValueError(text)
-        self._slots = sorted(slots.items())
-        self.count = min(settings.brackets or len(slots), len(slots))
-
-    def bracket(self, number: int) -> list[Frame]:
-        """Read one bracket, by its number from 0."""
-        old_slot, files = self._slots[number]
-        shift = self._settings.slot(number) - old_slot
-        return [
-            Frame(taken + shift, us, path.read_bytes(), path.suffix)
-            for taken, us, path in sorted(files)
-        ]
-
-
 @dataclass
 class Summary:
     """What a simulation did: brackets begun, files written."""
@@ -173,12 +133,7 @@ class Summary:
     behind_s: float = 0.0  # the most that writing fell behind its own time, in real seconds
 
 
-def simulate(
-    settings: SimulatorSettings,
-    *,
-    stop: threading.Event | None = None,
-    on_written: Callable[[Frame, Summary], None] | None = None,
-) -> Summary:
+def simulate(settings: SimulatorSettings, stop: threading.Event | None = None) -> Summary:
     """Write what a camera would write.
 
     The names' timestamps follow the camera's clock, which begins at `settings.start`; real time
@@ -189,17 +144,13 @@ def simulate(
     settings : SimulatorSettings
     stop : threading.Event, optional
         When set, the file in work is finished and nothing more is written.
-    on_written : callable, optional
-        Called after each file.
     """
     stop = stop or threading.Event()
-    source = (
-        _ReplaySource(settings, settings.replay) if settings.replay else RenderedSource(settings)
-    )
+    source = RenderedSource(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     writer = _Writer(settings, stop)
     summary = Summary()
-    for number in itertools.count() if source.count is None else range(source.count):
+    for number in range(settings.brackets) if settings.brackets else itertools.count():
         if stop.is_set():
             break
         summary.brackets += 1
@@ -209,8 +160,6 @@ def simulate(
                 break
             writer.write(frame)
             summary.files += 1
-            if on_written:
-                on_written(frame, summary)
     summary.stopped = stop.is_set()
     return summary
 
@@ -241,7 +190,7 @@ class _Writer:
 
     def write(self, frame: Frame) -> None:
         """Put one frame into the folder."""
-        name = self._pattern.format(frame.taken, frame.exposure_us) + frame.suffix
+        name = self._pattern.format(frame.taken, frame.exposure_us) + ".jpg"
         path = self._settings.out / frame.taken.strftime(self._settings.folders) / name
         write_file(path, frame.data, next(self._kinds), self._stop, self._pause_s)
 

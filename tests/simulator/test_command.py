@@ -28,14 +28,6 @@ def test_it_writes_and_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "roof-truth" / "response.npz").exists()
 
 
-def test_a_replay_takes_the_whole_archive(tmp_path: Path) -> None:
-    first, second = str(tmp_path / "a"), str(tmp_path / "b")
-    words = ("--size", "32", "--speed", "inf", "--exposures", "80,160")
-    assert invoke("--out", first, "--brackets", "12", *words).exit_code == 0
-    assert invoke("--out", second, "--replay", first, *words).exit_code == 0
-    assert len(list(Path(second).rglob("*.jpg"))) == 24
-
-
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -46,7 +38,6 @@ def test_a_replay_takes_the_whole_archive(tmp_path: Path) -> None:
         (["--pattern", "{timestamp:%Y}"], "timestamp"),
         (["--start", "tomorrow"], "tomorrow"),
         (["--interval", "3s"], "do not fit"),
-        (["--replay", "/nonexistent/archive"], "does not exist"),
     ],
 )
 def test_wrong_words_are_refused_with_the_reason(

@@ -11,7 +11,7 @@ import simplejpeg
 from asi_watch.naming import NamePattern
 from asi_watch.response_files import load_curve
 from asi_watch.simulator import simulation
-from asi_watch.simulator.simulation import Frame, SimulatorSettings, Summary, simulate, write_file
+from asi_watch.simulator.simulation import SimulatorSettings, simulate, write_file
 
 
 class NoWait(threading.Event):
@@ -119,40 +119,16 @@ def test_truth_lies_beside_the_folder_and_fits_the_pictures(tmp_path: Path) -> N
 
 
 def test_a_stop_ends_between_two_files(tmp_path: Path) -> None:
-    stop = NoWait()
-
-    def on_written(_frame: Frame, summary: Summary) -> None:
-        if summary.files == 4:
-            stop.set()
+    class Stopping(NoWait):
+        def wait(self, timeout: float | None = None) -> bool:
+            if len(files(chosen.out)) == 4:
+                self.set()
+            return self.is_set()
 
     chosen = settings(tmp_path / "roof", brackets=0)
-    summary = simulate(chosen, stop=stop, on_written=on_written)
+    summary = simulate(chosen, stop=Stopping())
     assert summary.stopped
-    assert len(files(chosen.out)) == 4
-
-
-def test_a_replay_keeps_the_bytes_and_moves_the_time(tmp_path: Path) -> None:
-    archive = settings(tmp_path / "old", brackets=3)
-    simulate(archive, stop=NoWait())
-    (archive.out / "20260621090000_hdr.jpg").write_bytes(b"a product, not an exposure")
-    (archive.out / "notes.txt").write_bytes(b"")
-    again = settings(
-        tmp_path / "new", brackets=0, replay=archive.out, start=archive.start.replace(year=2027)
-    )
-    summary = simulate(again, stop=NoWait())
-    assert summary.brackets == 3
-    moved = [name.replace("2026", "2027") for name in files(archive.out) if "_hdr" not in name]
-    assert files(again.out) == [name for name in moved if name.endswith(".jpg")]
-    for name in files(again.out):
-        old = archive.out / name.replace("2027", "2026")
-        assert (again.out / name).read_bytes() == old.read_bytes()
-
-
-def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has a name like"):
-        simulate(settings(tmp_path / "roof", replay=tmp_path), stop=NoWait())
-    with pytest.raises(ValueError, match="not a folder"):
-        simulate(settings(tmp_path / "roof", replay=tmp_path / "none"), stop=NoWait())
+    assert summary.files == len(files(chosen.out)) == 4
 
 
 @pytest.mark.parametrize(
