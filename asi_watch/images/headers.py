@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Container = Literal["jpeg", "png", "jp2"]
-
 JPEG_MAGIC = b"\xff\xd8\xff"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JP2_MAGIC = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
@@ -62,12 +60,11 @@ class HeaderError(ValueError):
 class Header:
     """Size and kind of an image, as its header claims."""
 
-    container: Container
+    container: Literal["jpeg", "png", "jp2"]
     height: int
     width: int
     channels: int  # 1 (grey) or 3: what decoding will give, alpha left out
-    progressive: bool = False  # A JPEG sent in several scans
-    codestream: int = 0  # where that of a JP2 begins
+    progressive: bool = False  # a JPEG sent in several scans
 
 
 def read_header(data: bytes) -> Header:
@@ -84,23 +81,18 @@ def read_header(data: bytes) -> Header:
         return _png_header(data)
     if data.startswith(JP2_MAGIC):
         return _jp2_header(data)
-    raise _not_an_image(data)
-
-
-def _not_an_image(data: bytes) -> HeaderError:
     if not data:
-        return HeaderError("is empty", incomplete=True)
+        raise HeaderError("is empty", incomplete=True)
     if not data.strip(b"\x00"):
         # Left by a power cut, or space reserved by a writer that has yet to fill it.
-        return HeaderError("holds nothing but zero bytes", incomplete=True)
+        raise HeaderError("holds nothing but zero bytes", incomplete=True)
     if any(magic.startswith(data) for magic in (JPEG_MAGIC, PNG_MAGIC, JP2_MAGIC)):
-        return HeaderError(f"ends after {len(data)} bytes", incomplete=True)
-    for magic, name in _OTHERS:
-        if data.startswith(magic):
-            return HeaderError(f"is {name}, not a JPEG, PNG or JP2")
-    if data[4:8] == b"ftyp":
-        return HeaderError("is a film, HEIC or AVIF, not a JPEG, PNG or JP2")
-    return HeaderError("is not an image (content is no JPEG, PNG or JP2)")
+        raise HeaderError(f"ends after {len(data)} bytes", incomplete=True)
+    film = "a film, HEIC or AVIF" if data[4:8] == b"ftyp" else None
+    other = next((name for magic, name in _OTHERS if data.startswith(magic)), film)
+    if other:
+        raise HeaderError(f"is {other}, not a JPEG, PNG or JP2")
+    raise HeaderError("is not an image (content is no JPEG, PNG or JP2)")
 
 
 def _checked(header: Header, depth: int) -> Header:
@@ -116,13 +108,11 @@ def _checked(header: Header, depth: int) -> Header:
 def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
     """Walk a JPEG's segments up to and including the next start of scan or end mark.
 
-    Gives marker (second byte), offset and length of each payload; HeaderError if the chain is
-    broken or ends.
+    Gives marker (second byte), offset and length of each payload; HeaderError if it breaks off.
 
     Parameters
     ----------
     data : bytes
-        The file, or its beginning.
     at : int
         Where a segment begins; default: behind SOI.
     """
@@ -185,7 +175,6 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     Parameters
     ----------
     data : bytes
-        The file, or its beginning.
     """
     at = 8
     for _ in range(MOST_PARTS):
@@ -203,14 +192,11 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Walk the JP2 boxes between two offsets: type, offset of the payload, offset behind it.
-
-    HeaderError if a box is shorter than its own header.
+    """Walk JP2 boxes: type, offset of the payload, offset behind it; HeaderError if one is broken.
 
     Parameters
     ----------
     data : bytes
-        The file, or its beginning.
     start, end : int
         Offsets; what lies behind `end` is left out.
     """
@@ -219,12 +205,9 @@ def jp2_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, i
         if at + 8 > end:
             return
         length, kind = struct.unpack_from(">I4s", data, at)
-        head = 8
+        head = 16 if length == 1 else 8
         if length == 1:
-            if at + 16 > end:
-                return
-            length = struct.unpack_from(">Q", data, at + 8)[0]
-            head = 16
+            length = int.from_bytes(data[at + 8 : at + 16], "big")
         elif length == 0:
             length = end - at
         if length < head:
@@ -249,6 +232,6 @@ def _jp2_header(data: bytes) -> Header:
             soc, siz, _, _, x1, y1, x0, y0 = struct.unpack_from(">HHHHIIII", data, begin)
             if (soc, siz) != (0xFF4F, 0xFF51) or (x1 - x0, y1 - y0) != (width, height):
                 raise HeaderError("has a broken JP2 header")
-            header = Header("jp2", height, width, components, codestream=begin)
+            header = Header("jp2", height, width, components)
             return _checked(header, 8 if depth == 7 else (depth & 0x7F) + 1)
     raise HeaderError("ends inside the JP2 header", incomplete=True)

@@ -1,9 +1,9 @@
 """Decodes one JPEG 2000 picture in a process of its own, with limits on memory and time.
 
-Run as a script, not as a module, so that nothing but Pillow is imported. The header does not tell
-what a picture costs: tiles may redefine their precincts. Bytes come from standard input, pixels (L
-or RGB) go to standard output; a picture that cannot be decoded ends the process with `REFUSED` and
-one line on standard error.
+Run as a script, so that nothing but Pillow is imported. The header does not tell what a picture
+costs: a packet costs memory even if it is empty, and tiny precincts make one for each pixel. Pixels
+(L or RGB) go to standard output; a picture that cannot be decoded ends the process with `REFUSED`
+and one line on standard error.
 """
 
 import contextlib
@@ -32,11 +32,9 @@ def main() -> None:
     except MemoryError:
         _refuse("needs too much memory")
     except (OSError, ValueError, SyntaxError) as error:
-        # Not the message of an unidentified image, which holds an address.
-        unknown = isinstance(error, UnidentifiedImageError)
-        _refuse("" if unknown else str(error))
+        # The message of an unidentified image holds an address.
+        _refuse("" if isinstance(error, UnidentifiedImageError) else str(error))
     sys.stdout.buffer.write(pixels)
-    sys.stdout.buffer.flush()
 
 
 def _limit(kind: int, value: int) -> None:
@@ -47,7 +45,6 @@ def _limit(kind: int, value: int) -> None:
 
 def _refuse(reason: str) -> None:
     sys.stderr.write(reason)
-    sys.stderr.flush()
     sys.exit(REFUSED)
 
 

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from asi_watch.buffers import Allocate
 from asi_watch.images.headers import Header, HeaderError, jpeg_segments
 
-__all__ = ["JpegPicture"]
-
 # Inside entropy-coded data 0xFF is followed by 0x00, or makes a restart mark; other marks end it.
 _MARK = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _HOLE = bytes(64)
@@ -89,18 +87,12 @@ class JpegPicture:
     data : bytes
         The whole file.
     header : Header
-        What `read_header` found in it. A height that is only given behind the first scan (DNL)
-        is put into the attribute of this name.
-
-    Attributes
-    ----------
-    notes : list of str
-        What was odd without being wrong.
+        What `read_header` found in it.
     """
 
     def __init__(self, data: bytes, header: Header) -> None:
-        self.header = header
-        self.notes: list[str] = []
+        self.header = header  # with the height, should that stand behind the first scan (DNL)
+        self.notes: list[str] = []  # what was odd without being wrong
         self._data = data
         self._pieces = [b"\xff\xd8"]  # the plain header, with the parts between scans
         self._frame: list[_Component] = []
@@ -118,8 +110,6 @@ class JpegPicture:
             raise
         if not self._scans:
             raise HeaderError("has a broken JPEG header (no scan)")
-
-    # -- structure ------------------------------------------------------------------------------
 
     def _walk(self) -> None:
         data, at, marker = self._data, 2, 0
@@ -222,8 +212,6 @@ class JpegPicture:
         if text not in self.notes:
             self.notes.append(text)
 
-    # -- checks ---------------------------------------------------------------------------------
-
     def _check_scans(self) -> None:
         """Every coefficient must have been sent once, and refined to its last bit."""
         count, pixels = len(self._scans), self.header.height * self.header.width
@@ -312,8 +300,6 @@ class JpegPicture:
             flat = all(code == b"\0" for code in codes)
             if not flat and self._data.find(_HOLE, scan.start, scan.end) >= 0:
                 raise HeaderError("is damaged (zero bytes inside the picture)")
-
-    # -- pixels ---------------------------------------------------------------------------------
 
     def decode(self, allocate: Allocate) -> NDArray[np.uint8]:
         """Check and decode the picture, (H, W, C) uint8 BGR or grey; HeaderError if it is damaged.

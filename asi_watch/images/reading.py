@@ -4,7 +4,6 @@ Common decoders return a picture for half a file. Here a file is judged by its c
 of cost: kind of file, size, header, end mark, and at last a decode that takes warnings for errors.
 """
 
-import io
 import logging
 import os
 import struct
@@ -13,16 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch import files
 from asi_watch.buffers import Allocate, fresh
 from asi_watch.errors import ImageError
-from asi_watch.files import (
-    FileSignature,
-    NotRegularFileError,
-    open_regular,
-    shown,
-    signature,
-    signature_of,
-)
+from asi_watch.files import FileSignature, open_regular, shown
 from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
 from asi_watch.images.jpeg import JpegPicture
 from asi_watch.images.other_formats import decode_jp2, decode_png
@@ -54,21 +47,16 @@ class Frame:
 def read_image(
     path: str | os.PathLike[str], *, limits: ImageLimits | None = None, allocate: Allocate = fresh
 ) -> Frame:
-    """Read one exposure, whole or not at all.
+    """Read one exposure, whole or not at all; ImageError says whether it may still be growing.
 
     Parameters
     ----------
     path : path-like
-        The file; names with undecodable bytes are fine.
+        Names with undecodable bytes are fine.
     limits : ImageLimits, optional
         Caps checked before anything is decoded.
     allocate : callable
         Gives the memory for the pixels, e.g. `BufferPool.take`.
-
-    Raises
-    ------
-    ImageError
-        If the file cannot be used; its `may_recover` says whether it may still be growing.
     """
     caps = limits or ImageLimits()
     name = os.fspath(path)
@@ -76,7 +64,7 @@ def read_image(
         raise ImageError(name, "is no possible file name")
     try:
         data, sign = _read_bytes(name, caps.max_bytes)
-    except NotRegularFileError as error:
+    except files.NotRegularFileError as error:
         raise ImageError(name, str(error)) from None
     except FileNotFoundError:
         raise ImageError(name, "no such file", may_recover=True) from None
@@ -105,15 +93,12 @@ def looks_complete(path: str | os.PathLike[str]) -> bool:
     """
     try:
         descriptor, status = open_regular(path)
+        with os.fdopen(descriptor, "rb") as stream:
+            head = stream.read(16)
+            stream.seek(max(0, status.st_size - _TAIL_BYTES))
+            tail = stream.read(_TAIL_BYTES)
     except (OSError, ValueError):
         return False
-    try:
-        head = os.pread(descriptor, 16, 0)
-        tail = os.pread(descriptor, _TAIL_BYTES, max(0, status.st_size - _TAIL_BYTES))
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
     if head.startswith(JPEG_MAGIC):
         return b"\xff\xd9" in tail
     return b"IEND" in tail if head.startswith(PNG_MAGIC) else bool(head.strip(b"\x00"))
@@ -121,19 +106,14 @@ def looks_complete(path: str | os.PathLike[str]) -> bool:
 
 def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     descriptor, status = open_regular(name)
-    with io.FileIO(descriptor) as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         if status.st_size > max_bytes:
             raise ImageError(name, f"has {status.st_size} bytes; the limit is {max_bytes}")
         # One byte more than expected, so that a file that is still growing is noticed.
-        pieces = []
-        missing = status.st_size + 1
-        while missing > 0 and (piece := stream.read(missing)):
-            pieces.append(piece)
-            missing -= len(piece)
+        data = stream.read(status.st_size + 1)
         after = os.fstat(descriptor)
-    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    sign = signature_of(status)
-    if sign != signature_of(after) or sign != signature(name) or len(data) != sign.size:
+    sign = files.signature_of(status)
+    if sign != files.signature_of(after) or sign != files.signature(name) or len(data) != sign.size:
         raise ImageError(name, "changed while it was read", may_recover=True)
     return data, sign
 

@@ -42,16 +42,14 @@ def tiny_precincts(size: int, *, hidden: bool) -> bytes:
     )
 
 
-@pytest.mark.parametrize(
-    ("hidden", "reason"), [(False, "too many packets"), (True, "memory|does not|damaged")]
-)
-def test_a_tiny_file_cannot_cost_gigabytes(tmp_path: Path, hidden: bool, reason: str) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_tiny_file_cannot_cost_gigabytes(tmp_path: Path, hidden: bool) -> None:
     data = tiny_precincts(2000, hidden=hidden)
     assert len(data) < 220
     path = put(tmp_path, data, "a.jp2")
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     started = time.monotonic()
-    with pytest.raises(ImageError, match=reason) as caught:
+    with pytest.raises(ImageError, match=r"memory|does not|damaged") as caught:
         read_image(path)
     assert not caught.value.may_recover
     after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
