@@ -50,23 +50,12 @@ class Exposure:
 
     @property
     def signature(self) -> tuple[int, int]:
-        """Size and modification time: what distinguishes one state of a file from another.
-
-        The inode stays out: a restored or moved archive keeps the first two only.
-        """
+        """What distinguishes one state of a file from another; a moved archive keeps it."""
         return (self.size, self.mtime_ns)
 
-    def newer_than(self, other: Exposure) -> bool:
-        """Tell which of two files of the same exposure wins: the one written later.
-
-        Parameters
-        ----------
-        other : Exposure
-            Of the same exposure time.
-        """
-        return self._age_key() > other._age_key()
-
-    def _age_key(self) -> tuple[int, datetime, str]:
+    @property
+    def written(self) -> tuple[int, datetime, str]:
+        """What decides which of two files of the same exposure wins: the one written later."""
         return (self.mtime_ns, self.timestamp, self.path)
 
 
@@ -120,19 +109,16 @@ class ExpectedExposures:
         Parameters
         ----------
         exposures : Iterable[float]
-            Exposure times in µs.
+            In µs.
         """
-        present = frozenset(exposures)
-        if present:
+        if present := frozenset(exposures):
             self._recent.append(present)
 
     def expected(self) -> frozenset[float] | None:
         """Return the expected exposure times, or None where only a count is, or nothing yet."""
         if isinstance(self.rule, tuple):
             return frozenset(self.rule)
-        if self.rule == "auto":
-            return self._learned()
-        return None
+        return self._learned() if self.rule == "auto" else None
 
     def count(self) -> int | None:
         """Return how many exposures a complete bracket has; None while that is unknown."""
@@ -147,7 +133,7 @@ class ExpectedExposures:
         Parameters
         ----------
         exposures : Iterable[float]
-            Exposure times in µs.
+            In µs.
         """
         present = frozenset(exposures)
         if isinstance(self.rule, int):
@@ -167,9 +153,6 @@ class ExpectedExposures:
         return max((s for s in agreeing if s >= commonest), key=len)
 
 
-# -- several files of one exposure time -----------------------------------------------------
-
-
 def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
     """Choose one file for each exposure time.
 
@@ -182,21 +165,18 @@ def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
     files : iterable of Exposure
         The usable files of one slot, in any order.
     """
-    given = list(files)
-    chosen = _newest(given)
-    if len(chosen) == len(given):
-        return chosen
-    brackets = brackets_among(given)
-    if len(brackets) > 1:
-        first = max(brackets, key=_rank)
-        chosen |= _newest(first)
-    return chosen
+    given = sorted(files, key=lambda e: e.written)
+    newest = {e.exposure_us: e for e in given}  # the last one of each time
+    if len(newest) == len(given):
+        return newest
+    preferred = max(brackets_among(given), key=lambda b: (len(_times(b)), b[0].timestamp))
+    return newest | {e.exposure_us: e for e in sorted(preferred, key=lambda e: e.written)}
 
 
 def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
-    """Tell apart the brackets of one slot, by the timestamps of their names, in their order.
+    """Find the brackets of one slot, by the timestamps of their names, in their order.
 
-    They are told apart where an exposure time comes twice with different timestamps, and either
+    There are several where an exposure time comes twice with different timestamps, and either
     the pause between brackets is clearly longer than those within, or brackets without a pause
     repeat at least two exposure times in the same order. A single exposure that was repeated makes
     no bracket, nor do exposures that go up and down again.
@@ -214,13 +194,13 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
 
 
 def why_superseded(exposure: Exposure, winner: Exposure) -> str:
-    """Say why a file is not used for the sake of another of the same exposure time.
+    """Say why a file is not used, the winner having been chosen instead.
 
     Parameters
     ----------
     exposure, winner : Exposure
     """
-    if winner.newer_than(exposure):
+    if winner.written > exposure.written:
         return f"{SUPERSEDED}the newer {winner.path}"
     return f"{SUPERSEDED}{winner.path}: the slot holds two brackets, and that one is preferred"
 
@@ -293,16 +273,3 @@ def _repeats(files: Iterable[Exposure]) -> bool:
 
 def _times(files: Iterable[Exposure]) -> set[float]:
     return {e.exposure_us for e in files}
-
-
-def _rank(bracket: list[Exposure]) -> tuple[int, datetime]:
-    return len(_times(bracket)), bracket[0].timestamp
-
-
-def _newest(files: Iterable[Exposure]) -> dict[float, Exposure]:
-    newest: dict[float, Exposure] = {}
-    for exposure in files:
-        present = newest.get(exposure.exposure_us)
-        if present is None or exposure.newer_than(present):
-            newest[exposure.exposure_us] = exposure
-    return newest

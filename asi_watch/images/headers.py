@@ -157,6 +157,8 @@ def _jpeg_header(data: bytes) -> Header:
     if frame is None:
         raise HeaderError("has a broken JPEG header (no frame)")
     depth, height, width, components = frame
+    if not height and b"\xff\xdc" in data:
+        raise HeaderError("gives its height behind its pixels, a rare kind that is not read")
     return _checked(Header("jpeg", height, width, components, progressive), depth)
 
 

@@ -11,7 +11,6 @@ import importlib
 import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -91,12 +90,11 @@ class JpegPicture:
     """
 
     def __init__(self, data: bytes, header: Header) -> None:
-        self.header = header  # with the height, should that stand behind the first scan (DNL)
+        self.header = header
         self.notes: list[str] = []  # what was odd without being wrong
         self._data = data
         self._pieces = [b"\xff\xd8"]  # the plain header, with the parts between scans
         self._frame: list[_Component] = []
-        self._frame_piece = 0
         self._scans: list[_Scan] = []
         self._padded: dict[int, int] = {}  # ends of padded scans, and where their data ends
         self._tables: dict[int, bytes] = {}
@@ -138,8 +136,6 @@ class JpegPicture:
             self._add(marker, b"Adobe\0\x64\0\0\0\0" + bytes([known]))
         elif 0xC0 <= marker <= 0xCF and marker != _DHT:
             self._take_frame(marker, payload)
-        elif marker == _DNL:
-            self._take_height(payload)
         elif marker in (_DHT, _DQT, _DRI):
             self._take_tables(marker, payload)
             self._add(marker, payload)
@@ -157,16 +153,7 @@ class JpegPicture:
             raise HeaderError("has a broken JPEG header (sampling factors)")
         if len({c.identity for c in self._frame}) != count:
             raise HeaderError("is a JPEG whose components share a name, which is not read")
-        self._frame_piece = len(self._pieces)
         self._add(marker, payload)
-
-    def _take_height(self, payload: bytes) -> None:
-        height = int.from_bytes(payload, "big")
-        if len(payload) != 2 or self.header.height not in (0, height) or len(self._scans) != 1:
-            raise HeaderError("is damaged (its two heights disagree)")
-        self.header = replace(self.header, height=height)
-        frame = self._pieces[self._frame_piece]
-        self._pieces[self._frame_piece] = frame[:5] + payload + frame[7:]
 
     def _take_tables(self, marker: int, payload: bytes) -> None:
         at = 0

@@ -402,8 +402,8 @@ def _log_superseded(brackets: Sequence[ArchiveBracket]) -> None:
     """Log which files are not used for the sake of others."""
     lines = [
         f"{shown(loser.path)} is not used unless {shown(winner.path)} cannot be read, which has the"
-        " same exposure time and"
-        f" {'was written later' if winner.newer_than(loser) else 'belongs to the bracket merged'}"
+        " same exposure time and "
+        + ("was written later" if winner.written > loser.written else "is of the bracket merged")
         for bracket in brackets
         for loser, winner in bracket.superseded
     ]

@@ -128,14 +128,14 @@ def test_fill_bytes_before_marks_are_read_over(tmp_path: Path) -> None:
     assert np.array_equal(reread(tmp_path, filled + coded), simplejpeg.decode_jpeg(good, "BGR"))
 
 
-def test_a_height_behind_the_first_scan_is_used(tmp_path: Path) -> None:
+def test_a_height_that_is_given_behind_the_pixels_alone_is_refused_by_name(tmp_path: Path) -> None:
     good = jpeg()
-    at = good.index(b"\xff\xc0") + 5
-    without = good[:at] + b"\0\0" + good[at + 2 :]
-    pixels = reread(tmp_path, without[:-2] + b"\xff\xdc\0\4" + struct.pack(">H", 96) + without[-2:])
+    tail = b"\xff\xdc\0\4" + struct.pack(">H", 96) + good[-2:]
+    pixels = reread(tmp_path, good[:-2] + tail)
     assert np.array_equal(pixels, simplejpeg.decode_jpeg(good, "BGR"))
-    wrong = good[:-2] + b"\xff\xdc\0\4" + struct.pack(">H", 95) + good[-2:]
-    assert "two heights" in refusal(tmp_path, wrong)
+    at = good.index(b"\xff\xc0") + 5
+    without = good[:at] + b"\0\0" + good[at + 2 : -2]
+    assert "height behind its pixels" in refusal(tmp_path, without + tail)
 
 
 def flat_blocks(levels: NDArray[np.int64], factors: list[tuple[int, int]]) -> bytes:

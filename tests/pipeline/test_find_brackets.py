@@ -228,7 +228,7 @@ def test_of_two_brackets_in_a_slot_one_is_merged_and_the_summary_says_so(
     advice = "2 slots held two brackets, of which one is merged; use round_to 30s"
     assert advice in summary.sentence()
     assert advice in caplog.text
-    assert "belongs to the bracket merged" in caplog.text or "written later" in caplog.text
+    assert "is of the bracket merged" in caplog.text or "written later" in caplog.text
     assert "and 4 more files" in caplog.text
     assert merged(tmp_path / "a", tmp_path / "c", 30).flawless
 
