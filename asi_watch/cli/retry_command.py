@@ -11,6 +11,7 @@ from asi_watch.cli._options import check_camera
 from asi_watch.config.loading import load_config
 from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import Retry
 from asi_watch.live.status import NotRunningError, read_status
 
 _MOST_SLOTS = 1000
@@ -69,17 +70,11 @@ def command(
         raise click.UsageError(f"at most {_MOST_SLOTS} slots; or name a span: --since, --until")
     config = load_config(config_path)
     check_camera(config, camera)
-    arguments: dict[str, object] = {
-        **states,
-        "slots": [slot.isoformat() for slot in slots],
-        "since": since.isoformat() if since else None,
-        "until": until.isoformat() if until else None,
-    }
     names = list(config.cameras) if camera is None else [camera]
     with Ledger(config.state_dir, read_only=True) as ledger:
         refused = _refused(ledger, names, slots, published=states["published"])
-        count = sum(ledger.count_asked(name, states, slots, since, until) for name in names)
-    granted = _ask(config.state_dir, camera, arguments, count)
+    which = Retry(slots=slots, since=since, until=until, **states)
+    granted = _ask(config.state_dir, camera, which)
     for slot, why in sorted(refused.items()):
         click.echo(f"{slot}: {why}", err=True)
     if refused or not granted:
@@ -101,15 +96,14 @@ def _refused(
     return found
 
 
-def _ask(state_dir: Path, camera: str | None, arguments: dict[str, object], count: int) -> bool:
+def _ask(state_dir: Path, camera: str | None, which: Retry) -> bool:
     """Leave the request in the ledger and wait for a running daemon's answer."""
     with Ledger(state_dir, beside_daemon=True) as ledger:
-        number = ledger.add_request("retry", camera, arguments)
+        number = ledger.add_request("retry", camera, which.model_dump(mode="json"))
         try:
             read_status(state_dir)
         except NotRunningError:
-            brackets = "1 bracket is" if count == 1 else f"{count} brackets are"
-            click.echo(f"no daemon runs: {brackets} tried again when it starts")
+            click.echo("no daemon runs: they are tried again when it starts")
             return True
         deadline = time.monotonic() + _WAIT_FOR_ANSWER
         while time.monotonic() < deadline:

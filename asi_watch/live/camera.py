@@ -1,7 +1,7 @@
 """One camera in the running daemon: everything of it that the owner thread steers."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, for_channels
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, Retry, for_channels
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.merger import MemoryBudget, Merger
@@ -134,9 +134,7 @@ class Camera:
                     # At once: until then every start is a first one, which looks back only so far.
                     self.write_watermarks()
             case msg.CalibrationDone():
-                changed, fault = self._curves.calibration_done(message)
-                self._reporting.fault(fault)
-                self._use_curves(changed)
+                self._use_curves(self._curves.calibration_done(message))
 
     def _found(self, message: msg.Found) -> None:
         self._admit(self._scheduler.arrived(message, self._collector))
@@ -169,15 +167,9 @@ class Camera:
         self._reporting.events_dropped(count)
         self._intake.request_scan()
 
-    def retry(self, slots: Sequence[datetime], **which: Any) -> list[datetime]:
-        """Try brackets again (see `Ledger.ask_again`); returns their slots.
-
-        Raises
-        ------
-        LedgerError
-            If the request cannot be written.
-        """
-        asked = self._ledger.ask_again(self.name, slots=slots, **which)
+    def retry(self, which: Retry) -> list[datetime]:
+        """Merge brackets again; return their slots. LedgerError if that cannot be written."""
+        asked = self._ledger.ask_again(self.name, which)
         self._look_for_rows()
         return asked
 

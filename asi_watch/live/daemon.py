@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
 from asi_watch.config.document import ConfigError
@@ -31,7 +29,7 @@ from asi_watch.live.curves.in_use import response_fault
 from asi_watch.live.disk import DiskGuard, wait_for_room
 from asi_watch.live.ledger.ledger import LedgerError
 from asi_watch.live.ledger.rebuild import Backups, open_ledger
-from asi_watch.live.ledger.records import Request
+from asi_watch.live.ledger.records import Request, Retry
 from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.messages import FolderRead, Inbox, MergeDone, Message, Reload, Stop
 from asi_watch.live.retention import RetentionThread
@@ -77,7 +75,7 @@ class Daemon:
         self._stop_signals = 0
         self._reload_error: str | None = None
         self._snapshot: dict[str, Any] = {}
-        self._next_tick = self._next_second = self._next_quarantine = self._next_sign = 0.0
+        self._next_tick = self._next_second = self._next_quarantine = 0.0
         self._cameras: dict[str, Camera] = {}
         self.finished = True
         """False while workers run: if they are left behind, the process must end at once."""
@@ -242,13 +240,10 @@ class Daemon:
         if now >= self._next_second:
             self._next_second = now + _SECOND
             self._every_second(now)
-        interval = self._notifier.watchdog_interval
-        if interval is not None and now >= self._next_sign:
-            # From here, not from a timer: only an owner that makes progress is alive.
-            self._next_sign = now + interval / 2
-            self._notifier.watchdog()
 
     def _every_second(self, now: float) -> None:
+        # From here, not from a timer: only an owner that makes progress is alive.
+        self._notifier.watchdog()
         self._check_state_folder()
         self._backups.tick(now)
         if not self._ledger.blocked:
@@ -305,23 +300,25 @@ class Daemon:
         if not set(names) <= set(self._cameras):
             raise AsiWatchError(f"the daemon has no camera {request.camera!r}")
         try:
-            which = _RetryRequest(**request.arguments).model_dump()
+            which = Retry(**request.arguments)
         except (ValueError, TypeError) as error:
             raise AsiWatchError(f"the request makes no sense: {error}") from error
         asked = 0
         for name in names:
-            for slot in self._cameras[name].retry(**which):
+            for slot in self._cameras[name].retry(which):
                 self._quarantine.forgive(name, slot)
                 asked += 1
         event(log, logging.INFO, "asked to try again", brackets=asked)
-        return f"{asked} bracket{' is' if asked == 1 else 's are'} tried again"
+        text = f"{asked} bracket{' is' if asked == 1 else 's are'} tried again"
+        stays = "; a product stays as it is where an exposure of it is gone (`asi-watch history`)"
+        return f"{text}{stays if which.published and asked else ''}"
 
     def _retry_expired(self) -> None:
         if self._ledger.blocked:
             return
         for name, slot in self._quarantine.take_expired():
             if name in self._cameras:
-                self._cameras[name].retry([slot], failed=False, skipped=False, published=True)
+                self._cameras[name].retry(Retry(slots=(slot,), published=True))
 
     # -- stop -------------------------------------------------------------------------------
 
@@ -398,18 +395,6 @@ class Daemon:
 
 def _why(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-class _RetryRequest(BaseModel):
-    """Which brackets a retry request names; see `Ledger.ask_again`."""
-
-    model_config = ConfigDict(extra="forbid")
-    slots: list[datetime] = []
-    failed: bool = False
-    skipped: bool = False
-    published: bool = False
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 def restart_process() -> None:

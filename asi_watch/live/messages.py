@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
+from asi_watch.live.curves.gate import CalibrationVerdict
 from asi_watch.live.ledger.records import BracketRecord, RejectedFile
 
 Signature = tuple[int, int]
@@ -231,10 +232,10 @@ class ScanDone:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationDone:
-    """A calibration has ended; `report` is what the worker wrote, None if it failed."""
+    """A calibration has ended; without a verdict it failed for the `reason`."""
 
     camera: str
-    report: dict[str, object] | None
+    verdict: CalibrationVerdict | None
     reason: str
 
 

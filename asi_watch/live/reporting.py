@@ -1,6 +1,7 @@
 """What an operator learns of one camera: lines in the log, and recent health for `status`."""
 
 import logging
+import re
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -8,17 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from asi_watch.brackets import Exposure, ExposureRule, is_listed
+from asi_watch.brackets import ExposureRule, is_listed
+from asi_watch.live import messages as msg
 from asi_watch.live.ledger.records import TAKEN, WAITS, WITHOUT_CURVE, BracketRecord
-from asi_watch.live.messages import (
-    MergeFailed,
-    MergeOutcome,
-    ProductKept,
-    ReadDone,
-    ReadOk,
-    ScanDone,
-    Unusable,
-)
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import event
 
@@ -34,7 +27,7 @@ _RECENT = 200
 # A slot that no later one exceeds for so long was that of a wrong clock.
 _NEWEST_FOR = 3600.0
 _HOUR = 3600.0
-_MANY = 1 << 30
+_MOST_REMARKS = 100
 
 
 class Reporting:
@@ -59,16 +52,23 @@ class Reporting:
         self._last_bracket, self._last_exposure = _Newest(), _Newest()
         self._hanging: str | None = None
         self._hanging_logged = False
-        self._names, self._duplicates = _Hourly(), _Hourly()
-        self._taken, self._unexpected, self._unlisted = _Hourly(), _Hourly(), _Hourly()
+        self._counts: dict[str, tuple[float, int]] = {}
+        self._remarks: dict[str, float] = {}
 
     def _event(self, level: int, message: str, **facts: object) -> None:
         event(log, level, message, camera=self._camera, **facts)
 
-    # -- files --------------------------------------------------------------------------------
+    def _hourly(self, now: float, count: int, text: str, unit: str, **facts: object) -> None:
+        """Warn of what is met again and again at most once an hour, with the number met."""
+        due, met = self._counts.get(text, (now, 0))
+        if count and now >= due:
+            self._event(logging.WARNING, text, **facts, **{unit: met + count})
+            self._counts[text] = now + _HOUR, 0
+        elif count:
+            self._counts[text] = due, met + count
 
     def name_ignored(self, path: str, now: float) -> None:
-        """A file's name is no exposure's; logged once an hour, with the number of them.
+        """A file's name is no exposure's.
 
         Parameters
         ----------
@@ -76,12 +76,10 @@ class Reporting:
         now : float
             Monotonic seconds.
         """
-        if count := self._names.add(1, now):
-            text = "file names do not fit the pattern, such files are ignored"
-            facts = {"example": path, "filename": self._template, "names": count}
-            self._event(logging.WARNING, text, **facts)
+        text = "file names do not fit the pattern, such files are ignored"
+        self._hourly(now, 1, text, "names", example=path, filename=self._template)
 
-    def read_done(self, message: ReadDone) -> None:
+    def read_done(self, message: msg.ReadDone) -> None:
         """A file was read.
 
         Parameters
@@ -89,11 +87,16 @@ class Reporting:
         message : ReadDone
         """
         outcome = message.outcome
-        if isinstance(outcome, ReadOk):
-            now = time.monotonic()
-            self._exposure(outcome.exposure.timestamp, now)
-            self._listed(outcome.exposure, now)
-        elif isinstance(outcome, Unusable):
+        if isinstance(outcome, msg.ReadOk):
+            self._exposure(outcome.exposure.timestamp, time.monotonic())
+            time_us = outcome.exposure.exposure_us
+            text = "exposure times are not in bracket.exposures; are these and exposure_unit right?"
+            # Said once: the camera may use other times by night, on purpose.
+            if text not in self._counts and not is_listed(time_us, self._rule):
+                self._counts[text] = float("inf"), 0
+                facts = {"file": message.path, "exposure_us": f"{time_us:.12g}"}
+                self._event(logging.WARNING, text, **facts)
+        elif isinstance(outcome, msg.Unusable):
             level, yet = (logging.INFO, " yet") if outcome.may_recover else (logging.WARNING, "")
             text = f"exposure not usable{yet}"
             self._event(level, text, file=message.path, reason=outcome.reason)
@@ -102,14 +105,7 @@ class Reporting:
         shown = {"timestamp": timestamp.isoformat(), "seen_utc": _utc_now()}
         self._last_exposure.offer(timestamp, shown, now)
 
-    def _listed(self, exposure: Exposure, now: float) -> None:
-        unlisted = not is_listed(exposure.exposure_us, self._rule)
-        if files := self._unlisted.add(unlisted, now):
-            text = "exposure times are not in bracket.exposures; are these and exposure_unit right?"
-            facts = {"file": exposure.path, "exposure_us": f"{exposure.exposure_us:.12g}"}
-            self._event(logging.WARNING, text, **facts, files=files)
-
-    def scan_done(self, message: ScanDone) -> None:
+    def scan_done(self, message: msg.ScanDone) -> None:
         """A scan ended.
 
         Parameters
@@ -121,17 +117,10 @@ class Reporting:
             self._event(level, "scan done", files=message.files, seconds=round(seconds, 3))
 
     def events_dropped(self, count: int) -> None:
-        """Events were dropped because the inbox was full.
-
-        Parameters
-        ----------
-        count : int
-        """
+        """So many events were dropped because the inbox was full."""
         self._event(logging.WARNING, "events dropped, scanning", events=count)
 
-    # -- brackets -----------------------------------------------------------------------------
-
-    def merge_done(self, slot: object, outcome: MergeOutcome) -> None:
+    def merge_done(self, slot: datetime, outcome: msg.MergeOutcome) -> None:
         """A merge ended without a row; failures are logged with their row.
 
         Parameters
@@ -139,9 +128,9 @@ class Reporting:
         slot : datetime
         outcome : MergeOutcome
         """
-        if isinstance(outcome, MergeFailed) and outcome.stale:
+        if isinstance(outcome, msg.MergeFailed) and outcome.stale:
             self._event(logging.INFO, "exposures are read again", slot=slot, reason=outcome.reason)
-        if isinstance(outcome, ProductKept):
+        if isinstance(outcome, msg.ProductKept):
             text = "bracket not merged again, its product stands"
             self._event(logging.WARNING, text, slot=slot, reason=outcome.why)
 
@@ -155,36 +144,39 @@ class Reporting:
             Seconds until it is retried; None: never.
         """
         if _waits(record):
-            self._bracket_waits(record)
+            level = logging.DEBUG if self.waiting else logging.WARNING
+            text = "brackets wait in the ledger"
+            self._event(level, text, slot=record.slot, reason=record.reason)
+            self.waiting += 1
             return
         now = time.monotonic()
         self._remember(record, now)
-        reason = record.reason or ""
-        if reason.startswith(TAKEN):
-            if brackets := self._taken.add(1, now):
-                text = "another camera's products lie in the output folder, they are left alone"
-                facts = {"slot": record.slot, "reason": reason, "brackets": brackets}
-                self._event(logging.WARNING, text, **facts)
+        if (record.reason or "").startswith(TAKEN):
+            text = "another camera's products lie in the output folder, they are left alone"
+            facts = {"slot": record.slot, "reason": record.reason}
+            self._hourly(now, 1, text, "brackets", **facts)
             return
-        older = [r for r in record.rejected if r.is_superseded]
-        if files := self._duplicates.add(len(older), now):
+        self._log_hourly(record, now)
+        self._log_bracket(record, next_try, now)
+
+    def _log_hourly(self, record: BracketRecord, now: float) -> None:
+        if older := [r for r in record.rejected if r.is_superseded]:
             text = "two files have one exposure time in one bracket, the newer is merged"
             facts = {"slot": record.slot, "file": older[0].path, "reason": older[0].reason}
-            self._event(logging.WARNING, text, **facts, files=files)
-        more = record.state == "published" and len(record.inputs) > (record.expected or _MANY)
-        if brackets := self._unexpected.add(more and record.revision > 1, now):
+            self._hourly(now, len(older), text, "files", **facts)
+        more = record.expected is not None and len(record.inputs) > record.expected
+        if more and record.state == "published" and record.revision > 1:
             text = "brackets are merged again for exposures that bracket.exposures does not expect"
             exposures = " ".join(f"{e.exposure_us:.12g}" for e in record.inputs)
             facts = {"slot": record.slot, "exposures": exposures, "expected": record.expected}
-            self._event(logging.WARNING, text, **facts, brackets=brackets)
-        self._log_bracket(record, next_try)
+            self._hourly(now, 1, text, "brackets", **facts)
 
-    def _log_bracket(self, record: BracketRecord, next_try: float | None) -> None:
+    def _log_bracket(self, record: BracketRecord, next_try: float | None, now: float) -> None:
         final = record.state == "failed" and next_try is None
         # Only what was merged just now took its time.
         adopted = record.state == "published" and not record.timings
         self._event(
-            _level(record, final),
+            self._level(record, final, now),
             f"bracket {record.state}",
             slot=record.slot,
             exposures=len(record.inputs),
@@ -201,10 +193,23 @@ class Reporting:
             reason=record.reason,
         )
 
-    def _bracket_waits(self, record: BracketRecord) -> None:
-        level = logging.DEBUG if self.waiting else logging.WARNING
-        self._event(level, "brackets wait in the ledger", slot=record.slot, reason=record.reason)
-        self.waiting += 1
+    def _level(self, record: BracketRecord, final: bool, now: float) -> int:
+        if record.state != "published":
+            return logging.ERROR if final else logging.WARNING
+        # A file that cannot be used needs a look; one that never came is the camera's habit.
+        if _left_out(record) is not None:
+            return logging.WARNING
+        # The reason of a published bracket says what makes its product doubtful. What holds for
+        # every bracket of a camera, but for the figures, needs a look once an hour.
+        remark = re.sub(r"[\d.]+", "", (record.reason or "").removeprefix(WITHOUT_CURVE))
+        if not remark or (record.lacks_curve and ";" not in remark):
+            return logging.INFO
+        if now < self._remarks.get(remark, now):
+            return logging.INFO
+        if len(self._remarks) >= _MOST_REMARKS:
+            self._remarks.clear()
+        self._remarks[remark] = now + _HOUR
+        return logging.WARNING
 
     def row_amended(self, record: BracketRecord) -> None:
         """A bracket that is over stays as it is, but another file of it was seen.
@@ -244,26 +249,22 @@ class Reporting:
         if record.state != "published":
             self.fault(f"bracket {record.slot:%Y-%m-%d %H:%M:%S} {record.state}: {record.reason}")
 
-    # -- what goes wrong ----------------------------------------------------------------------
-
     def fault(self, text: str | None) -> None:
-        """Something went wrong that is in the log already; shown as the last error.
+        """Show as the last error what is in the log already; None changes nothing.
 
         Parameters
         ----------
         text : str or None
-            None changes nothing.
         """
         if text is not None:
             self._last_error = {"at": _utc_now(), "what": text}
 
     def hanging(self, found: Hanging | None) -> None:
-        """Workers wait for this camera's files; logged once.
+        """Workers wait for this camera's files, or (None) wait no longer; logged once.
 
         Parameters
         ----------
         found : Hanging or None
-            None: they wait no longer.
         """
         if found is None:
             if self._hanging_logged:
@@ -278,26 +279,22 @@ class Reporting:
             facts = {"workers": found.jobs, "seconds": round(found.seconds), "remedy": _REMEDY}
             self._event(logging.ERROR, text, **facts)
 
-    # -- what is shown ------------------------------------------------------------------------
-
     def snapshot(self) -> dict[str, Any]:
         """Return this part of the camera's state."""
-        last, now = self._last_exposure, time.monotonic()
+        last, latencies = self._last_exposure, None
+        if self._latencies:
+            found = np.percentile(self._latencies, [50, 95, 100]).round(3).tolist()
+            latencies = dict(zip(("p50", "p95", "max"), found, strict=True))
+        age = None if last.shown is None else round(time.monotonic() - last.seen_at, 1)
         return {
             "last_exposure": last.shown,
-            "last_exposure_age": None if last.shown is None else round(now - last.seen_at, 1),
+            "last_exposure_age": age,
             "last_bracket": self._last_bracket.shown,
-            "latency": self._percentiles(),
+            "latency": latencies,
             "waiting_in_ledger": self.waiting,
             "hanging": self._hanging,
             "last_error": self._last_error,
         }
-
-    def _percentiles(self) -> dict[str, float] | None:
-        if not self._latencies:
-            return None
-        p50, p95, worst = np.percentile(self._latencies, [50, 95, 100])
-        return {"p50": round(p50, 3), "p95": round(p95, 3), "max": round(worst, 3)}
 
 
 class _Newest:
@@ -311,22 +308,6 @@ class _Newest:
     def offer(self, at: datetime, shown: dict[str, Any], now: float) -> None:
         if self._time is None or at >= self._time or now > self.seen_at + _NEWEST_FOR:
             self._time, self.shown, self.seen_at = at, shown, now
-
-
-class _Hourly:
-    """A count that is given out at most once an hour."""
-
-    def __init__(self) -> None:
-        self._next, self._count = float("-inf"), 0
-
-    def add(self, count: int, now: float) -> int:
-        """Return what has come together since it was given out last; 0: nothing to log now."""
-        self._count += count
-        if not count or now < self._next:
-            return 0
-        given, self._count = self._count, 0
-        self._next = now + _HOUR
-        return given
 
 
 def _utc_now() -> str:
@@ -343,14 +324,3 @@ def _left_out(record: BracketRecord) -> str | None:
         return None
     unusable = (r for r in record.rejected if not r.is_superseded)
     return next((f"{r.path}: {r.reason}" for r in unusable), None)
-
-
-def _level(record: BracketRecord, final: bool) -> int:
-    if record.state == "published":
-        # A file that cannot be used needs a look; one that never came is the camera's habit. The
-        # reason of a published bracket says what makes its product doubtful.
-        reason = record.reason or ""
-        doubtful = "; " in reason if reason.startswith(WITHOUT_CURVE) else bool(reason)
-        sound = _left_out(record) is None and not doubtful
-        return logging.INFO if sound else logging.WARNING
-    return logging.ERROR if final else logging.WARNING

@@ -1,16 +1,12 @@
 """Notify the service manager of the daemon's state: ready, reloading, stopping, alive.
 
 The protocol of ``sd_notify(3)`` is one datagram of ``KEY=value`` lines, so it is spoken here
-directly: the pure-Python package on the index has not moved since 2017, and the compiled ones
-need libsystemd at build time on the camera PC.
+directly: the package on the index is not kept up, the compiled ones need libsystemd to build.
 """
-
-from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Mapping
 
 # A datagram must fit the receiver's buffer; a status line is read by people.
 _STATUS_LIMIT = 512
@@ -25,44 +21,25 @@ class Notifier:
     Parameters
     ----------
     address : str or None
-        Socket path, or ``@name`` for an abstract one. None or empty: say nothing.
-    watchdog_us : int or None
-        The manager's watchdog time in microseconds, or None when it keeps no watch.
+        Socket path, or ``@name`` for an abstract one; as a rule ``NOTIFY_SOCKET``.
+    watched : bool
+        Whether the manager wants signs of life.
     """
 
-    def __init__(self, address: str | None, watchdog_us: int | None = None) -> None:
+    def __init__(self, address: str | None, watched: bool = False) -> None:
         address = address if address and address[0] in "/@" else None
         # A NUL begins the name of an abstract socket.
         self._address = "\0" + address[1:] if address and address[0] == "@" else address
-        self._watchdog_us = watchdog_us
+        self._watched = watched
         self._last_status: str | None = None
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
-        """Read ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``.
+    def from_environment(cls) -> "Notifier":
+        """Read what the service manager has set."""
+        return cls(os.environ.get("NOTIFY_SOCKET"), "WATCHDOG_USEC" in os.environ)
 
-        Parameters
-        ----------
-        environment : Mapping[str, str]
-        """
-        limit, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
-        # The variables are inherited: a child of the watched process must not answer in its place.
-        ours = limit.isascii() and limit.isdigit() and pid in ("", str(os.getpid()))
-        return cls(environment.get("NOTIFY_SOCKET"), (int(limit) or None) if ours else None)
-
-    @property
-    def watchdog_interval(self) -> float | None:
-        """Seconds between two signs of life (half the manager's limit), or None for no watchdog."""
-        return None if self._watchdog_us is None else self._watchdog_us / 2e6
-
-    def ready(self, status: str | None = None) -> bool:
-        """Say that start-up, or a reload, is finished.
-
-        Parameters
-        ----------
-        status : str, optional
-            As for `status`.
-        """
+    def ready(self, status: str) -> bool:
+        """Say that start-up, or a reload, is finished."""
         return self._send("READY=1", status=status)
 
     def reloading(self) -> bool:
@@ -71,44 +48,25 @@ class Notifier:
         monotonic_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         return self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_us}")
 
-    def stopping(self, status: str | None = None) -> bool:
-        """Say that the daemon has begun to stop.
-
-        Parameters
-        ----------
-        status : str, optional
-            As for `status`.
-        """
+    def stopping(self, status: str) -> bool:
+        """Say that the daemon has begun to stop."""
         return self._send("STOPPING=1", status=status)
 
     def status(self, text: str) -> bool:
-        """Set the line that ``systemctl status`` shows; a text already shown is not sent again.
-
-        Parameters
-        ----------
-        text : str
-            Made one line, and cut at 512 characters.
-        """
-        if _clean(text) == self._last_status:
-            return False
-        return self._send(status=text)
+        """Set the line that ``systemctl status`` shows; a text already shown is not sent again."""
+        return _line(text) != self._last_status and self._send(status=text)
 
     def watchdog(self) -> bool:
         """Give a sign of life; call it from the thread whose progress it vouches for."""
-        return self._watchdog_us is not None and self._send("WATCHDOG=1")
+        return self._watched and self._send("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> bool:
-        """Ask for more time to start, reload or stop, counted from now.
-
-        Parameters
-        ----------
-        seconds : float
-        """
+        """Ask for more time to start, reload or stop, counted from now."""
         return self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def _send(self, *lines: str, status: str | None = None) -> bool:
         if status is not None:
-            self._last_status = _clean(status)
+            self._last_status = _line(status)
             lines += (f"STATUS={self._last_status}",)
         if self._address is None:
             return False
@@ -125,7 +83,7 @@ class Notifier:
         return True
 
 
-def _clean(text: str) -> str:
+def _line(text: str) -> str:
     """One line of at most `_STATUS_LIMIT` characters: a newline would begin another assignment."""
     line = " ".join(text.split())
     return line if len(line) <= _STATUS_LIMIT else line[: _STATUS_LIMIT - 1] + "…"

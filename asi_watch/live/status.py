@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 STATUS_NAME = "status.json"
 _LARGEST = 16 << 20
 _STALE_AFTER = 10.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class NotRunningError(AsiWatchError):
@@ -39,11 +38,10 @@ class StatusFile:
         Parameters
         ----------
         snapshot : dict
-            JSON-able. Which process wrote it and when is added.
+            JSON-able.
         """
-        written = {"process": self._process, "written_boottime": _boottime(), **snapshot}
         # Printable ASCII: names of files may have any bytes.
-        data = json.dumps(written).encode("ascii")
+        data = json.dumps({"process": self._process, **snapshot}).encode("ascii")
         # Not forced to the disk: after a power cut it means nothing.
         temporary = self._path.with_name(f".{STATUS_NAME}.new")
         try:
@@ -61,64 +59,47 @@ class StatusFile:
             self._fault = fault
 
     def stopped(self, snapshot: dict[str, Any], reason: str) -> None:
-        """Write the last state of a daemon that ends, and why.
-
-        Parameters
-        ----------
-        snapshot : dict
-        reason : str
-        """
+        """Write the last state of a daemon that ends, and why."""
         self.write({**snapshot, "stopped": reason})
 
 
 def read_status(state_dir: Path) -> tuple[dict[str, Any], float]:
     """Read the running daemon's state and its age in seconds; it is written every second.
 
-    Parameters
-    ----------
-    state_dir : Path
-        `NotRunningError` says what is known of the last daemon if none runs on it.
+    `NotRunningError` says what is known of the last daemon if none runs on the folder.
     """
     path, none_runs = state_dir / STATUS_NAME, f"no daemon runs on {state_dir}"
     start = "start it with `asi-watch run`"
+    unread = f"{path} cannot be read"
     try:
         with path.open("rb") as file:
             snapshot = json.loads(file.read(_LARGEST))
-            changed = os.fstat(file.fileno()).st_mtime
-        process, written = snapshot["process"], float(snapshot["written_boottime"])
+            age = abs(time.time() - os.fstat(file.fileno()).st_mtime)
+        process = snapshot["process"]
+        pid = process["pid"]
     except FileNotFoundError:
         raise NotRunningError(f"{none_runs} (no {STATUS_NAME}); {start}") from None
-    except PermissionError as error:
-        remedy = f"run this as the user of the service, or let others enter: chmod o+rx {state_dir}"
-        raise NotRunningError(f"{path} cannot be read: {error.strerror}; {remedy}") from error
     except OSError as error:
-        fault = f"{path} cannot be read: {error.strerror or error}; is state_dir right?"
-        raise NotRunningError(fault) from error
+        remedy = "is state_dir right?"
+        if isinstance(error, PermissionError):
+            remedy = (
+                f"run this as the user of the service, or let others in: chmod o+rx {state_dir}"
+            )
+        raise NotRunningError(f"{unread}: {error.strerror or error}; {remedy}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         remedy = "a daemon that runs replaces it every second, else delete it"
-        raise NotRunningError(f"{path} cannot be read: it is damaged; {remedy}") from error
+        raise NotRunningError(f"{unread}: it is damaged; {remedy}") from error
     at = snapshot.get("at_utc")
-    if "stopped" in snapshot:
-        reason = snapshot["stopped"]
+    if reason := snapshot.get("stopped"):
         raise NotRunningError(f"{none_runs}: it stopped at {at} ({reason}); {start}")
-    # Containers may show another boot id to the service than to its users; then the clock decides.
-    same_boot = process.get("boot") == _boot()
-    age = _boottime() - written if same_boot else abs(time.time() - changed)
     # In another PID namespace the process cannot be seen, but its file is fresh.
-    if age > _STALE_AFTER and _identity(process.get("pid", -1)) != process:
-        pid = process.get("pid")
+    if is_stale(age) and _identity(pid) != process:
         raise NotRunningError(f"{none_runs}: process {pid} was last seen at {at}; {start}")
     return snapshot, age
 
 
 def is_stale(age: float) -> bool:
-    """Tell whether a running daemon has stopped making progress.
-
-    Parameters
-    ----------
-    age : float
-        Seconds since the file was written.
-    """
+    """Tell whether a running daemon has made no progress for too long, by its state's age."""
     return age > _STALE_AFTER
 
 
@@ -128,30 +109,21 @@ def status_line(snapshot: dict[str, Any]) -> str:
     Parameters
     ----------
     snapshot : dict
+        As `read_status` returns it.
     """
     cameras = snapshot.get("cameras", {})
     published = sum(c["counts"]["published"] for c in cameras.values())
-    troubled = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
-    text = f"{len(cameras)} cameras, {published} brackets published"
+    missing = [n for n, c in cameras.items() if c["watching"].startswith("watch folder")]
+    parts = [f"{len(cameras)} cameras, {published} brackets published"]
     if snapshot.get("blocked"):
-        text += f"; nothing is published: {snapshot['blocked']}"
-    paused = next((c["paused"] for c in cameras.values() if c["paused"]), None)
-    text += f"; paused: {paused}" if paused else ""
-    no_place = next((c["no_place"] for c in cameras.values() if c.get("no_place")), None)
-    text += f"; products find no place: {no_place}" if no_place else ""
-    text += f"; watch folder missing: {', '.join(troubled)}" if troubled else ""
-    return text + ("; configuration not reloaded" if snapshot.get("reload_error") else "")
-
-
-def _boottime() -> float:
-    return round(time.clock_gettime(time.CLOCK_BOOTTIME), 3)
-
-
-def _boot() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
+        parts.append(f"nothing is published: {snapshot['blocked']}")
+    for key, what in (("paused", "paused"), ("no_place", "products find no place")):
+        parts += [f"{what}: {c[key]}" for c in cameras.values() if c.get(key)][:1]
+    if missing:
+        parts.append(f"watch folder missing: {', '.join(missing)}")
+    if snapshot.get("reload_error"):
+        parts.append("configuration not reloaded")
+    return "; ".join(parts)
 
 
 def _identity(pid: int) -> dict[str, Any] | None:
@@ -159,6 +131,6 @@ def _identity(pid: int) -> dict[str, Any] | None:
     try:
         # The second field is the name in parentheses, which may hold anything.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return {"pid": pid, "started": int(fields[19]), "boot": _boot()}
+        return {"pid": pid, "started": int(fields[19])}
     except (OSError, ValueError, IndexError):
         return None

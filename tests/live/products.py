@@ -11,6 +11,7 @@ import numpy as np
 
 from asi_watch.config import parse_config
 from asi_watch.config.model import CameraConfig
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.products import OutputFolder, ProductSpec, Provenance, Source, Unusable, encode
 
 NOON = datetime(2026, 6, 21, 12)
@@ -71,3 +72,9 @@ def product(
     made = time.time() - age
     os.utime(target, (made, made))
     return target
+
+
+def totals(ledger: Ledger, camera: str = "roof") -> dict[str, int]:
+    """Count a camera's brackets by state."""
+    sql = "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state"
+    return dict(ledger._db.execute(sql, (camera,)).fetchall())

@@ -18,6 +18,7 @@ from asi_watch.live.daemon import Daemon
 from asi_watch.live.messages import ReadFile, ReadOutcome
 from asi_watch.live.sdnotify import Notifier
 from asi_watch.live.workers.pool import JobPool
+from tests.live.products import totals
 from tests.skies import jpeg_bracket
 
 NOON = datetime(2026, 6, 21, 12)
@@ -71,7 +72,7 @@ class Observatory:
             (self.folder / camera / name).write_bytes(self.frames[exposure])
 
     def published(self, camera: str) -> int:
-        return self.daemon._ledger.totals(camera).get("published", 0)
+        return totals(self.daemon._ledger, camera).get("published", 0)
 
     def until(self, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -84,27 +85,34 @@ def test_a_list_of_exposures_that_lacks_one_is_reported_once_an_hour(
     assert 'exposures="80 160 320" expected=2' in found[0]
 
 
-def test_a_doubtful_product_is_a_warning_every_time(told: pytest.LogCaptureFixture) -> None:
-    reporting = Reporting("roof", "x")
-    note = "the images get darker as their exposure times rise"
-    sound = BracketRecord("roof", SLOT, "published", revision=1, complete=True)
-    for reason in (note, note, None, WITHOUT_CURVE):
-        reporting.bracket_over(replace(sound, reason=reason), None)
-    assert [level for level, _ in lines(told)] == ["WARNING", "WARNING", "INFO", "INFO"]
-    assert all(note in line for _, line in lines(told)[:2])
-
-
-def test_times_that_are_not_configured_are_reported_once_an_hour(
-    told: pytest.LogCaptureFixture,
+def test_a_doubtful_product_is_a_warning_once_an_hour(
+    told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reporting = Reporting("roof", "x")
+    sound = BracketRecord("roof", SLOT, "published", revision=1, complete=True)
+    note = "1.{} % of the pixels end at code 239: set merge.high_clip"
+    reasons = [note.format(0), note.format(3), None, WITHOUT_CURVE, f"{WITHOUT_CURVE}; other"]
+    for reason in reasons:
+        reporting.bracket_over(replace(sound, reason=reason), None)
+    levels = [level for level, _ in lines(told)]
+    assert levels == ["WARNING", "INFO", "INFO", "INFO", "WARNING"]
+    assert "high_clip" in lines(told)[1][1]
+    later = time.monotonic() + HOUR
+    monkeypatch.setattr("asi_watch.live.reporting.time.monotonic", lambda: later)
+    reporting.bracket_over(replace(sound, reason=note.format(5)), None)
+    assert lines(told)[-1][0] == "WARNING"
+
+
+def test_times_that_are_not_configured_are_reported_once(told: pytest.LogCaptureFixture) -> None:
     for rule, warned in (((80.0, 160.0), 1), ("auto", 0), (5, 0)):
         told.clear()
         reporting = Reporting("roof", "x", rule)
-        for time in (80.0, 87.0, 8.0, 16.0):
-            reporting.read_done(ReadDone("roof", SLOT, "a", ReadOk(Exposure("a.jpg", SLOT, time))))
+        for exposure_us in (80.0, 87.0, 8.0, 16.0):
+            outcome = ReadOk(Exposure("a.jpg", SLOT, exposure_us))
+            reporting.read_done(ReadDone("roof", SLOT, "a.jpg", outcome))
         assert len(lines(told)) == warned
     reporting = Reporting("roof", "x", (80.0,))
-    reporting.read_done(ReadDone("roof", SLOT, "a", ReadOk(Exposure("a.jpg", SLOT, 8.0))))
+    reporting.read_done(ReadDone("roof", SLOT, "a.jpg", ReadOk(Exposure("a.jpg", SLOT, 8.0))))
     assert "bracket.exposures" in lines(told)[0][1]
     assert "file=a.jpg exposure_us=8" in lines(told)[0][1]
 

@@ -28,9 +28,13 @@ def heard(sock: socket.socket) -> list[str]:
     return sock.recv(65536).decode().split("\n")
 
 
-def test_the_whole_life(manager: tuple[socket.socket, str]) -> None:
+def test_the_whole_life(
+    manager: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sock, address = manager
-    notify = Notifier.from_environment({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    notify = Notifier.from_environment()
     assert notify.ready("2 cameras")
     assert heard(sock) == ["READY=1", "STATUS=2 cameras"]
     assert notify.status("roof: 12:00:30")
@@ -45,8 +49,10 @@ def test_the_whole_life(manager: tuple[socket.socket, str]) -> None:
     assert abs(int(value) / 1e6 - time.clock_gettime(time.CLOCK_MONOTONIC)) < 60
     assert notify.extend_timeout(2.5)
     assert heard(sock) == ["EXTEND_TIMEOUT_USEC=2500000"]
-    assert notify.stopping()
-    assert heard(sock) == ["STOPPING=1"]
+    assert notify.stopping("SIGTERM")
+    assert heard(sock) == ["STOPPING=1", "STATUS=SIGTERM"]
+    monkeypatch.delenv("WATCHDOG_USEC")
+    assert not Notifier.from_environment().watchdog()
 
 
 def test_a_status_is_sent_once_and_is_one_line(manager: tuple[socket.socket, str]) -> None:
@@ -61,8 +67,8 @@ def test_a_status_is_sent_once_and_is_one_line(manager: tuple[socket.socket, str
 
 @pytest.mark.parametrize("address", [None, "", "vsock:2:1234", "relative/path"])
 def test_without_a_manager_nothing_happens(address: str | None) -> None:
-    notify = Notifier(address, 1_000_000)
-    assert not any((notify.ready(), notify.status("a"), notify.watchdog(), notify.stopping()))
+    notify = Notifier(address, watched=True)
+    assert not any((notify.ready("a"), notify.status("a"), notify.watchdog(), notify.stopping("b")))
 
 
 def test_a_manager_that_is_gone_does_no_harm(tmp_path: Path) -> None:
@@ -79,21 +85,3 @@ def test_a_manager_that_does_not_read_does_not_block(tmp_path: Path) -> None:
         sent = [notify.status(f"line {n}") for n in range(2000)]
     assert sent[0]
     assert not sent[-1]
-
-
-@pytest.mark.parametrize(
-    ("environment", "interval"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "60000000"}, 30.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-        ({"WATCHDOG_USEC": "-5"}, None),
-    ],
-)
-def test_the_watchdog_is_fed_twice_per_limit(
-    environment: dict[str, str], interval: float | None
-) -> None:
-    assert Notifier.from_environment(environment).watchdog_interval == interval

@@ -20,13 +20,11 @@ from asi_watch.errors import ResponseFileError
 from asi_watch.files import answered
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.curves.recalibration import Recalibration
-from asi_watch.live.ledger import records
 from asi_watch.live.ledger.ledger import Ledger, LedgerFullError
+from asi_watch.live.ledger.records import CurveDecision
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
 from asi_watch.response_files import load_curve
-
-__all__ = ["Choice", "CurveFile", "CurvesInUse", "choose_curves", "response_fault"]
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +33,14 @@ _MERGED_AGAIN = timedelta(days=2)
 _PATIENCE = 3.0
 _LOOK_EVERY = 2.0
 _LOOK_AT_DEAD_EVERY = 600.0
-_MISSING = ""
-_OF_VERDICT = ("curve_id", "path", "residual", "present_residual", "brackets", "channels")
 
 
 @dataclass(frozen=True, slots=True)
 class CurveFile:
-    """A curve, its file, and the id of the operator's curve it was derived beside (None: none)."""
+    """A curve and its file."""
 
     curve: ResponseCurve
     path: Path
-    base_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +48,8 @@ class Choice:
     """The curves to use by number of channels, and what is wrong with the operator's file."""
 
     files: Mapping[int, CurveFile] = field(default_factory=dict)
+    base_id: str | None = None
+    """Of the operator's curve."""
     missing: bool = False
     """The operator's file is not there."""
     fault: str | None = None
@@ -77,7 +74,7 @@ def choose_curves(camera: CameraConfig, ledger: Ledger | None) -> Choice:
     base_id = None if operators is None else operators.curve_id
     files: dict[int, CurveFile] = {}
     if operators is not None and camera.response is not None:
-        files[operators.channels] = CurveFile(operators, camera.response, base_id)
+        files[operators.channels] = CurveFile(operators, camera.response)
     seen: set[int | None] = set()
     for decision in reversed(ledger.curves(camera.name) if ledger else ()):
         # Rows of 0.1 do not name the channels: their newest is read to know.
@@ -93,11 +90,10 @@ def choose_curves(camera: CameraConfig, ledger: Ledger | None) -> Choice:
         if decision.channels is None and adopted.channels in seen:
             continue
         seen.add(adopted.channels)
-        rival = files.get(adopted.channels)
-        pinned = camera.recalibrate.every is None
-        if rival is None or (decision.base_id == base_id and not pinned):
-            files[adopted.channels] = CurveFile(adopted, Path(decision.path), decision.base_id)
-    return Choice(files, missing, fault)
+        derived = decision.base_id == base_id and camera.recalibrate.every is not None
+        if derived or adopted.channels not in files:
+            files[adopted.channels] = CurveFile(adopted, Path(decision.path))
+    return Choice(files, base_id, missing, fault)
 
 
 def response_fault(camera: CameraConfig) -> str | None:
@@ -130,20 +126,15 @@ class CurvesInUse:
         self._files: Mapping[int, CurveFile] = {}
         self.curves: tuple[ResponseCurve, ...] = ()
         """Those in use, most channels first; replaced whole."""
-        since_last = _since_last(ledger, camera.name)
-        self._recalibration = Recalibration(camera, folder, inbox, now, since_last)
-        wanted = camera.recalibrate.brackets
-        self._unfitted = len(ledger.recent_complete(camera.name, wanted, without_curve=True))
-        self._published = len(ledger.recent_complete(camera.name, 1))
+        self._recalibration = Recalibration(camera, ledger, folder, inbox, now)
+        self.bracket_over = self._recalibration.bracket_over
+        self.stop = self._recalibration.stop
         self._logged_none = False
         self._last_failure: str | None = None
-        self._fault: str | None = None
         self._unreported: str | None = None
         self._seen: object = None
         self._next_look = now + _LOOK_EVERY
         self._choose()
-
-    # -- for merges -----------------------------------------------------------------------------
 
     @property
     def must_wait(self) -> bool:
@@ -155,81 +146,49 @@ class CurvesInUse:
         if not self._logged_none:
             self._logged_none = True
             consequence = "brackets wait in the ledger" if waits else "merging by mertens meanwhile"
-            self._log(
-                logging.WARNING,
-                f"no response curve yet: {consequence}",
-                response=self._camera.response,
-                reason=self._fault,
-            )
+            text = f"no response curve yet: {consequence}"
+            facts = {"response": self._camera.response, "reason": self._choice.fault}
+            self._log(logging.WARNING, text, **facts)
         return waits
-
-    def bracket_over(self, record: records.BracketRecord) -> None:
-        """Take note of a bracket's row: what there is to calibrate from."""
-        if not record.complete:
-            return
-        if (record.reason or "").startswith((records.WAITS_FOR_CURVE, records.WITHOUT_CURVE)):
-            self._unfitted += 1
-        elif record.state == "published":
-            self._published += 1
-
-    # -- time and calibrations ------------------------------------------------------------------
 
     def tick(self, now: float, *, may_calibrate: bool) -> bool:
         """Look for a response file that was missing; calibrate if that is due and allowed.
+
+        True if other curves are in use now: rows that waited for one are marked to be merged.
 
         Parameters
         ----------
         now : float
             Monotonic time.
         may_calibrate : bool
-
-        Returns
-        -------
-        bool
-            True if other curves are in use now: rows that waited for one are marked to be merged.
         """
-        self._recalibration.tick(now)
-        if may_calibrate and self._needs_curve:
-            self._calibrate(now)
+        present = tuple(str(file.path) for file in self._files.values())
+        self._recalibration.tick(present, now, may_start=may_calibrate and self._needs_curve)
         return self._look_at_operators_file(now)
 
-    def _calibrate(self, now: float) -> None:
-        due = self._recalibration.is_due(self._published, self._unfitted, now)
-        if due is None:
-            return
-        brackets = self._ledger.recent_complete(
-            self._camera.name, self._camera.recalibrate.brackets, without_curve=due == "first"
-        )
-        if due == "first":
-            self._unfitted = len(brackets)
-        if brackets:
-            present = tuple(str(file.path) for file in self._files.values())
-            self._recalibration.start(brackets, present, now)
-
-    def calibration_done(self, message: CalibrationDone) -> tuple[bool, str | None]:
-        """Swap the curve, or say why not.
+    def calibration_done(self, message: CalibrationDone) -> bool:
+        """Swap the curve, or say why not; True as for `tick`.
 
         Parameters
         ----------
         message : CalibrationDone
-
-        Returns
-        -------
-        changed : bool
-            As for `tick`.
-        fault : str or None
-            What went wrong.
         """
         self._recalibration.finished()
-        report: Mapping[str, Any] | None = message.report
-        if report is None:
+        verdict = message.verdict
+        if verdict is None:
             return self._calibration_failed(message.reason)
-        decision = records.CurveDecision(
+        path = Path(verdict.path)
+        decision = CurveDecision(
             camera=self._camera.name,
-            base_id=self._base_id,
-            verdict="adopted" if report["accepted"] else "rejected",
-            reason=message.reason,
-            **{name: report[name] for name in _OF_VERDICT},
+            curve_id=verdict.curve_id,
+            path=verdict.path,
+            base_id=self._choice.base_id,
+            verdict="adopted" if verdict.accepted else "rejected",
+            reason=verdict.reason,
+            residual=verdict.residual,
+            present_residual=verdict.present_residual,
+            brackets=verdict.brackets,
+            channels=verdict.channels,
         )
         try:
             self._ledger.record_curve(decision)
@@ -237,36 +196,26 @@ class CurvesInUse:
             return self._calibration_failed(str(error))
         self._last_failure = None
         self._log(
-            logging.INFO if report["accepted"] else logging.WARNING,
+            logging.INFO if verdict.accepted else logging.WARNING,
             f"curve {decision.verdict}",
             curve=decision.curve_id,
             channels=decision.channels,
             reason=decision.reason,
             brackets=decision.brackets,
         )
-        if decision.verdict == "rejected":
-            return False, None
-        path = Path(decision.path)
-        curve = load_curve(path)
-        if curve.channels not in self._files:
-            self._unfitted = 0
-        self._use({**self._files, curve.channels: CurveFile(curve, path, decision.base_id)})
-        return True, None
+        if verdict.accepted:
+            self._use({**self._files, verdict.channels: CurveFile(load_curve(path), path)})
+        return verdict.accepted
 
-    def _calibration_failed(self, reason: str) -> tuple[bool, str]:
+    def _calibration_failed(self, reason: str) -> bool:
         # In the dark it fails every minute, all night, for the one reason.
         again, self._last_failure = reason == self._last_failure, reason
         self._log(logging.DEBUG if again else logging.ERROR, "calibration failed", reason=reason)
-        return False, f"calibration failed: {reason}"
-
-    def stop(self) -> None:
-        """End a calibration under way; its outcome is dropped."""
-        self._recalibration.stop()
-
-    # -- the operator's file --------------------------------------------------------------------
+        self._unreported = f"calibration failed: {reason}"
+        return False
 
     def take_fault(self) -> str | None:
-        """Return what is wrong with the operator's file, once; None if nothing new is."""
+        """Return what went wrong with a curve, once; None if nothing new did."""
         fault, self._unreported = self._unreported, None
         return fault
 
@@ -274,11 +223,7 @@ class CurvesInUse:
         response = self._camera.response
         # Before it is read: what is put there meanwhile is seen the next time.
         self._seen = None if response is None else _look_of(response)
-        choice = choose_curves(self._camera, self._ledger)
-        self._fault, self._missing = choice.fault, choice.missing
-        self._base_id = next(
-            (f.curve.curve_id for f in choice.files.values() if f.path == response), None
-        )
+        choice = self._choice = choose_curves(self._camera, self._ledger)
         if choice.fault:
             self._unreported = f"response file not used: {choice.fault}"
         if self._needs_curve and _ids(choice.files) != _ids(self._files):
@@ -286,8 +231,8 @@ class CurvesInUse:
 
     def _look_at_operators_file(self, now: float) -> bool:
         """Try a file again that was missing or at fault, once it looks different."""
-        response = self._camera.response
-        if now < self._next_look or response is None or not (self._fault or self._missing):
+        response, unusable = self._camera.response, self._choice.fault or self._choice.missing
+        if now < self._next_look or response is None or not unusable:
             return False
         seen = _look_of(response)
         # Each look at a dead share costs a thread.
@@ -298,22 +243,15 @@ class CurvesInUse:
         self._choose()
         return self.curves is not before
 
-    # -- within ---------------------------------------------------------------------------------
-
     def _use(self, files: Mapping[int, CurveFile]) -> None:
         before, self._files = self._files, files
         # The reference is swapped whole: brackets already begun keep the curve they began with.
         self.curves = tuple(files[channels].curve for channels in sorted(files, reverse=True))
         self._logged_none = False
         for channels, file in files.items():
-            if before.get(channels) != file:
-                self._log(
-                    logging.INFO,
-                    "curve in use",
-                    curve=file.curve.curve_id,
-                    channels=channels,
-                    file=file.path,
-                )
+            if _ids(before).get(channels) != file.curve.curve_id:
+                facts = {"curve": file.curve.curve_id, "channels": channels, "file": file.path}
+                self._log(logging.INFO, "curve in use", **facts)
         if new := set(files) - set(before):
             self._merge_what_waited(new)
 
@@ -323,13 +261,10 @@ class CurvesInUse:
         Only those that may have one of the `new` numbers of channels.
         """
         radiance = any(product.spec.kind == "radiance" for product in self._camera.products)
-        since = datetime.now(UTC) - _MERGED_AGAIN
+        since = datetime.now(UTC) - _MERGED_AGAIN if radiance else None
         # On a full disk they stay as they are; an operator can ask for them.
         with suppress(LedgerFullError):
-            asked = self._ledger.ask_without_curve(
-                self._camera.name, since if radiance else None, new
-            )
-            if asked:
+            if asked := self._ledger.ask_without_curve(self._camera.name, since, new):
                 text = "brackets that had no curve are merged again"
                 self._log(logging.INFO, text, brackets=asked)
 
@@ -344,7 +279,7 @@ class CurvesInUse:
                 {"id": f.curve.curve_id, "file": str(f.path), "channels": f.curve.channels}
                 for f in files
             ],
-            "curve_fault": self._fault,
+            "curve_fault": self._choice.fault,
             "calibrating": self._recalibration.running,
         }
 
@@ -375,7 +310,7 @@ def _operators_curve(camera: CameraConfig) -> tuple[ResponseCurve | None, bool, 
     (found,) = answered(_PATIENCE, partial(_read, path))
     if isinstance(found, ResponseCurve):
         return found, False, None
-    if found == _MISSING:
+    if found == "":
         text = "response file not there yet, merged is without it; is its name right?"
         event(log, logging.WARNING, text, camera=camera.name, file=path)
         return None, True, None
@@ -385,17 +320,10 @@ def _operators_curve(camera: CameraConfig) -> tuple[ResponseCurve | None, bool, 
 
 
 def _read(path: Path) -> ResponseCurve | str:
-    """Return the curve, or what is wrong with the file."""
+    """Return the curve, or what is wrong with the file: nothing where it is simply missing."""
     try:
         return load_curve(path)
     except ResponseFileError as error:
         # A folder that may not be entered, a share that does not answer: not simply missing.
         missing = _look(path) in ((errno.ENOENT,), (errno.ENOTDIR,))
-        return _MISSING if missing else str(error)
-
-
-def _since_last(ledger: Ledger, camera: str) -> float:
-    decisions = ledger.curves(camera)
-    if not decisions:
-        return 0.0
-    return (datetime.now(UTC) - datetime.fromisoformat(decisions[-1].decided_utc)).total_seconds()
+        return "" if missing else str(error)

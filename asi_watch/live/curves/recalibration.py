@@ -1,17 +1,16 @@
 """When a camera's curve is calibrated, from which brackets, and the process that does it."""
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from asi_watch.calibrate_brackets import BracketFiles
 from asi_watch.config.model import CameraConfig
 from asi_watch.errors import AsiWatchError
 from asi_watch.live.curves.gate import CalibrationRequest, CalibrationVerdict, calibrate_candidate
+from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 _TIME_LIMIT = 900.0
 # Without any curve a few brackets give a usable first one; it is judged again later.
 _BRACKETS_FOR_FIRST = 3
-_RETRY_AFTER_FAILURE = 60.0
+_RETRY_AFTER = 60.0
 
 
 class Recalibration:
@@ -31,68 +30,80 @@ class Recalibration:
     Parameters
     ----------
     camera : CameraConfig
+    ledger : Ledger
     folder : Path
         Where curves of this camera are kept.
     inbox : Inbox
         Where the outcome goes.
     now : float
         Monotonic time.
-    since_last : float
-        Seconds since the last calibration, so that restarts do not postpone the next one for ever.
     """
 
     def __init__(
-        self, camera: CameraConfig, folder: Path, inbox: Inbox, now: float, since_last: float = 0.0
+        self, camera: CameraConfig, ledger: Ledger, folder: Path, inbox: Inbox, now: float
     ) -> None:
-        self._camera, self._folder, self._inbox = camera, folder, inbox
-        every = camera.recalibrate.every
-        self._every = None if every is None else every.total_seconds()
+        self._camera, self._ledger, self._folder, self._inbox = camera, ledger, folder, inbox
         self._pool: ProcessPoolExecutor | None = None
         self._deadline = float("inf")
-        # The wall clock may have jumped: what makes no sense counts as nothing.
-        passed = min(max(since_last, 0.0), self._every or 0.0)
-        self._due = float("inf") if self._every is None else now + self._every - passed
+        every = camera.recalibrate.every
+        self._every = float("inf") if every is None else every.total_seconds()
+        # Restarts must not postpone the next calibration for ever; and the wall clock may have
+        # jumped: what makes no sense counts as nothing.
+        self._due = now + self._every - min(max(_since_last(ledger, camera), 0.0), self._every)
         # With `never` an operator's curve is the only one; without one there must be a first.
-        pinned = every is None and camera.response is not None
-        self._first_due = float("inf") if pinned else now
+        only_operators = every is None and camera.response is not None
+        self._first_due = float("inf") if only_operators else now
+        self._may_be_first = True
 
     @property
     def running(self) -> bool:
         """True while a calibration is under way."""
         return self._pool is not None
 
-    def is_due(
-        self, published: int, without_curve: int, now: float
-    ) -> Literal["first", "next"] | None:
-        """Tell whether a first curve, or the next one, should be calibrated now.
+    def bracket_over(self, record: BracketRecord) -> None:
+        """Take note of a bracket's row: whether there may be a first curve to calibrate."""
+        self._may_be_first |= record.complete and record.lacks_curve
+
+    def tick(self, present: tuple[str, ...], now: float, *, may_start: bool) -> None:
+        """Start a calibration that is due; end one that takes too long.
 
         Parameters
         ----------
-        published, without_curve : int
-            Complete brackets that are published, and those that no curve fits.
-        now : float
-            Monotonic time.
-        """
-        if self.running:
-            return None
-        enough = min(self._camera.recalibrate.brackets, _BRACKETS_FOR_FIRST)
-        if without_curve >= enough and now >= self._first_due:
-            return "first"
-        return "next" if published and now >= self._due else None
-
-    def start(
-        self, brackets: Sequence[BracketRecord], present: tuple[str, ...], now: float
-    ) -> None:
-        """Start a calibration in a process of its own.
-
-        Parameters
-        ----------
-        brackets : sequence of BracketRecord
         present : tuple of str
             Files of the curves in use.
         now : float
             Monotonic time.
+        may_start : bool
         """
+        if self.running:
+            if now > self._deadline:
+                self._deadline = float("inf")
+                text = "calibration takes too long, ended"
+                event(log, logging.WARNING, text, camera=self._camera.name, seconds=_TIME_LIMIT)
+                self._kill()
+        elif may_start and (brackets := self._brackets_due(now)):
+            self._due = now + self._every
+            self._first_due = now + _RETRY_AFTER
+            self._deadline = now + _TIME_LIMIT
+            self._start(brackets, present)
+
+    def _brackets_due(self, now: float) -> list[BracketRecord]:
+        """Return the brackets to calibrate from now; none while no calibration is due.
+
+        Those that no curve fits come first.
+        """
+        name, wanted = self._camera.name, self._camera.recalibrate.brackets
+        if self._may_be_first and now >= self._first_due:
+            brackets = self._ledger.recent_complete(name, wanted, without_curve=True)
+            self._may_be_first = len(brackets) >= min(wanted, _BRACKETS_FOR_FIRST)
+            if self._may_be_first:
+                return brackets
+        if now < self._due:
+            return []
+        self._due = now + _RETRY_AFTER
+        return self._ledger.recent_complete(name, wanted)
+
+    def _start(self, brackets: list[BracketRecord], present: tuple[str, ...]) -> None:
         camera, root = self._camera, self._camera.watch
         request = CalibrationRequest(
             camera=camera.name,
@@ -110,10 +121,6 @@ class Recalibration:
             high_clip=camera.merge.high_clip,
             sky_disc=camera.calibration_disc,
         )
-        if self._every is not None:
-            self._due = now + self._every
-        self._first_due = now + _RETRY_AFTER_FAILURE
-        self._deadline = now + _TIME_LIMIT
         event(log, logging.INFO, "calibration started", camera=camera.name, brackets=len(brackets))
         self._pool = spawn_pool()
         try:
@@ -128,31 +135,16 @@ class Recalibration:
         """Pass on an outcome; called in a thread of the pool."""
         if future.cancelled():
             return
-        name, error = self._camera.name, future.exception()
-        if error is None:
-            verdict = future.result()
-            self._inbox.put(CalibrationDone(name, asdict(verdict), verdict.reason))
-            return
+        error = future.exception()
+        verdict = future.result() if error is None else None
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, BrokenProcessPool):
+        if verdict is not None:
+            reason = verdict.reason
+        elif isinstance(error, BrokenProcessPool):
             reason = "the calibration process was ended"
         elif isinstance(error, AsiWatchError):
             reason = str(error)
-        self._inbox.put(CalibrationDone(name, None, reason))
-
-    def tick(self, now: float) -> None:
-        """End a calibration that takes too long; its process then reports that it was ended.
-
-        Parameters
-        ----------
-        now : float
-            Monotonic time.
-        """
-        if self.running and now > self._deadline:
-            self._deadline = float("inf")
-            text = "calibration takes too long, ended"
-            event(log, logging.WARNING, text, camera=self._camera.name, seconds=_TIME_LIMIT)
-            self._kill()
+        self._inbox.put(CalibrationDone(self._camera.name, verdict, reason))
 
     def finished(self) -> None:
         """Note that the outcome has reached the owner."""
@@ -170,3 +162,10 @@ class Recalibration:
         processes = getattr(self._pool, "_processes", None) or {}
         for process in list(processes.values()):
             process.kill()
+
+
+def _since_last(ledger: Ledger, camera: CameraConfig) -> float:
+    decisions = ledger.curves(camera.name)
+    if not decisions:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(decisions[-1].decided_utc)).total_seconds()

@@ -1,7 +1,7 @@
 """The ledger: one durable row per bracket that is over, and what else must survive a restart.
 
-Only the daemon's owner thread writes rows; commands read, mark brackets and leave requests. A row
-is on the disk when `record` returns, unless `blocked` says why it cannot be written.
+Only the daemon's owner thread writes rows; commands read, and leave requests. A row is on the disk
+when `record` returns, unless `blocked` says why it cannot be written.
 """
 
 import json
@@ -10,32 +10,25 @@ import sqlite3
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from asi_watch.files import shown
-from asi_watch.live.ledger import records
+from asi_watch.live.ledger import records, schema
 from asi_watch.live.ledger.records import (
     FOR_CHANNELS,
-    NAMES,
     WAITS_FOR_CURVE,
     WITHOUT_CURVE,
     BracketRecord,
     CurveDecision,
     Request,
+    Retry,
     utc_now,
 )
-from asi_watch.live.ledger.schema import (
-    MIGRATIONS,
-    LedgerDamagedError,
-    LedgerError,
-    LedgerFullError,
-    ledger_error,
-    open_beside,
-    open_own,
-)
+from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, LedgerFullError
 from asi_watch.logs import event
 
 __all__ = ["Ledger", "LedgerDamagedError", "LedgerError", "LedgerFullError"]
@@ -48,16 +41,14 @@ SUSPECT_NAME = f"{FILE_NAME}.suspect"
 _SETTLE_EVERY = 2.0
 _LOOK_EVERY = 1.0
 _MOST_REQUESTS = 100
+_REQUESTS_KEPT = timedelta(days=7)
 _CLOCK_WRONG = timedelta(days=1)
 _EVERYTHING = timedelta(days=36_500)
-_REQUESTS_KEPT = timedelta(days=7)
 _MOST_LOGGED = 20
 _NEWEST_ROWS = 5000
 _NO_LIMIT = sys.maxsize
-_NAMES = ", ".join(NAMES)
-_INSERT = f"INSERT OR REPLACE INTO brackets ({_NAMES}) VALUES ({', '.join(f':{n}' for n in NAMES)})"
+_NAMES, _CURVE = records._columns(BracketRecord), records._columns(CurveDecision)
 _MARK = "UPDATE brackets SET asked = 1, attempts = 0 WHERE camera = ? AND"
-_CURVE = [f.name for f in fields(CurveDecision)]
 
 _T = TypeVar("_T")
 _Row = tuple[Any, ...]
@@ -76,7 +67,7 @@ class Ledger:
     read_only : bool
         For commands that only look.
     beside_daemon : bool
-        For commands that write: the file must be there, and is neither migrated nor checked.
+        For commands that leave requests: the file must be there, and is not migrated nor checked.
 
     Raises
     ------
@@ -100,11 +91,11 @@ class Ledger:
         self._owner = not (read_only or beside_daemon)
         self._file: tuple[int, int] | None = None
         if self._owner:
-            self._db = open_own(self.path)
+            self._db = schema._open_own(self.path)
             status = self.path.stat()
             self._file = (status.st_dev, status.st_ino)
         else:
-            self._db = open_beside(self.path, read_only=read_only)
+            self._db = schema._open_beside(self.path, read_only=read_only)
 
     def close(self) -> None:
         """Close the connection."""
@@ -118,41 +109,44 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- brackets -----------------------------------------------------------------------------
-
     def get(self, camera: str, slot: datetime) -> BracketRecord | None:
-        """Look up the row of one bracket."""
+        """Look up the row of one bracket.
+
+        Parameters
+        ----------
+        camera : str
+        slot : datetime
+            Naive, in the clock of the file names.
+        """
         if (camera, slot) in self._pending:
             return self._pending[camera, slot]
-        rows = self._select("camera = ? AND slot = ?", camera, slot.isoformat())
-        return next(iter(rows), None)
+        return next(iter(self._select("camera = ? AND slot = ?", camera, slot.isoformat())), None)
 
     def record(self, record: BracketRecord) -> None:
-        """Write or replace a bracket's row, durably; it is kept in memory while `blocked`."""
+        """Write or replace a bracket's row, durably; it is kept in memory while `blocked`.
+
+        Parameters
+        ----------
+        record : BracketRecord
+            Bounded on the way, see `MOST_REJECTED`.
+        """
         key = record.camera, record.slot
         try:
             self.record_all([replace(record, updated_utc=utc_now())])
         except LedgerFullError as error:
             self._block(error)
-            self._pending[key] = records.bounded(record)
+            self._pending[key] = records._bounded(record)
         else:
             self._pending.pop(key, None)
 
     def record_all(self, rows: Iterable[BracketRecord]) -> None:
-        """Write rows as they are, with the times they were last changed at, all or none.
-
-        Parameters
-        ----------
-        rows : iterable of BracketRecord
-
-        Raises
-        ------
-        LedgerFullError
-            If they cannot be written now.
-        """
-        values = [records.to_row(records.bounded(row)) for row in rows]
+        """Write rows as they are, all or none; LedgerFullError if they cannot be written now."""
+        values = [records._to_row(records._bounded(row)) for row in rows]
+        names = ", ".join(f":{name}" for name in _NAMES.split(", "))
         with self._transaction():
-            self._db.executemany(_INSERT, values)
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO brackets ({_NAMES}) VALUES ({names})", values
+            )
 
     def to_retry(
         self,
@@ -209,72 +203,30 @@ class Ledger:
         since: Any = "" if after is None else after.isoformat()
         while len(found) < limit:
             rows = self._all(
-                f"SELECT {_NAMES} FROM brackets WHERE camera = ?1 AND slot > ?2 AND {condition}"
-                " ORDER BY slot LIMIT ?3",
+                f"SELECT slot, {_NAMES} FROM brackets WHERE camera = ?1 AND slot > ?2"
+                f" AND {condition} ORDER BY slot LIMIT ?3",
                 (camera, since, limit, *values),
             )
-            found += self._readable(rows, records.from_row)
-            last = rows[-1][NAMES.index("slot")] if rows else since
-            if len(rows) < limit or last == since:
+            found += self._readable([row[1:] for row in rows], _bracket)
+            if len(rows) < limit or rows[-1][0] == since:
                 break
-            since = last
+            since = rows[-1][0]
         return found[:limit]
 
-    def ask_again(
-        self,
-        camera: str,
-        *,
-        slots: Iterable[datetime] = (),
-        failed: bool = False,
-        skipped: bool = False,
-        published: bool = False,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> list[datetime]:
+    def ask_again(self, camera: str, which: Retry) -> list[datetime]:
         """Mark brackets as to be merged again; return their slots.
 
         Parameters
         ----------
         camera : str
-        slots : iterable of datetime
-            These, whatever their state; published ones only if `published`.
-        failed, skipped, published : bool
-            All brackets of the state; published ones only with `since` or `until`.
-        since, until : datetime or None
-            Of these states, only slots from the one on and before the other.
-
-        Raises
-        ------
-        LedgerFullError
-            If that cannot be written now.
+        which : Retry
+            LedgerFullError if that cannot be written now.
         """
-        states = {"failed": failed, "skipped": skipped, "published": published}
         marked: list[_Row] = []
         with self._transaction():
-            for where, values in _asked(states, slots, since, until):
+            for where, values in which.conditions():
                 marked += self._db.execute(f"{_MARK} {where} RETURNING slot", (camera, *values))
         return sorted(set(self._readable(marked, lambda row: datetime.fromisoformat(row[0]))))
-
-    def count_asked(
-        self,
-        camera: str,
-        states: Mapping[str, bool],
-        slots: Iterable[datetime],
-        since: datetime | None,
-        until: datetime | None,
-    ) -> int:
-        """Count the brackets that `ask_again` would mark.
-
-        Parameters
-        ----------
-        camera, states, slots, since, until
-            As for `ask_again`; the states by their names.
-        """
-        found: set[str] = set()
-        for where, values in _asked(states, slots, since, until):
-            text = f"SELECT slot FROM brackets WHERE camera = ? AND {where}"
-            found |= {slot for (slot,) in self._db.execute(text, (camera, *values))}
-        return len(found)
 
     def ask_without_curve(
         self, camera: str, since: datetime | None, channels: Collection[int]
@@ -290,20 +242,14 @@ class Ledger:
             Those that there are curves for: images of others would only fall back once more.
         """
         # Rows of 0.1 do not say what their images were like.
-        fits = f"(reason NOT LIKE ? {'OR reason LIKE ? ' * len(channels)})"
-        known = ("_", *channels)
-        images = tuple(f"%{FOR_CHANNELS.format(n)}%" for n in known)
+        images = [f"%{FOR_CHANNELS.format(n)}%" for n in ("_", *channels)]
+        mark = f"{_MARK} state = ? AND reason LIKE ? AND (reason NOT LIKE ?"
+        mark += f"{' OR reason LIKE ?' * len(channels)}) AND updated_utc >= ?"
+        after = since.isoformat(timespec="milliseconds") if since else "~"
         with self._transaction():
-            waited = f"{_MARK} state = 'failed' AND reason LIKE ? AND {fits}"
-            count = self._db.execute(waited, (camera, f"{WAITS_FOR_CURVE}%", *images)).rowcount
-            if since is not None:
-                after = since.isoformat(timespec="milliseconds")
-                published = (
-                    f"{_MARK} updated_utc >= ? AND state = 'published' AND reason LIKE ? AND {fits}"
-                )
-                values = (camera, after, f"{WITHOUT_CURVE}%", *images)
-                count += self._db.execute(published, values).rowcount
-        return count
+            waited = self._db.execute(mark, (camera, "failed", f"{WAITS_FOR_CURVE}%", *images, ""))
+            values = (camera, "published", f"{WITHOUT_CURVE}%", *images, after)
+            return waited.rowcount + self._db.execute(mark, values).rowcount
 
     def recent_complete(
         self, camera: str, limit: int, *, without_curve: bool = False
@@ -360,16 +306,9 @@ class Ledger:
         )
         return self._readable(rows, _name)
 
-    def totals(self, camera: str) -> dict[str, int]:
-        """Count a camera's brackets by state; takes a while in a table of years."""
-        sql = "SELECT state, count(*) FROM brackets WHERE camera = ? GROUP BY state"
-        return dict(self._all(sql, (camera,)))
-
     def last_change(self, camera: str) -> datetime | None:
         """Return the UTC time at which a row of this camera was last written."""
         return self._time("SELECT max(updated_utc) FROM brackets WHERE camera = ?", camera)
-
-    # -- folders ------------------------------------------------------------------------------
 
     def folder_watermarks(self, camera: str) -> dict[str, int]:
         """Return up to which modification time (ns) all files of a folder have rows.
@@ -380,17 +319,12 @@ class Ledger:
         return dict(self._readable(rows, _watermark))
 
     def set_folder_watermarks(self, camera: str, watermarks: Mapping[str, int]) -> bool:
-        """Write such times, durably, in one transaction.
+        """Write such times, durably; False if that cannot be done now: they are read again then.
 
         Parameters
         ----------
         camera : str
         watermarks : mapping of str to int
-
-        Returns
-        -------
-        bool
-            False if they cannot be written now: then the next start reads these folders again.
         """
         # As JSON text: a folder's name may have bytes that are no UTF-8.
         rows = [(camera, json.dumps(folder), at) for folder, at in watermarks.items()]
@@ -419,31 +353,20 @@ class Ledger:
         # A time in the future: a clock was wrong, and nothing is known.
         return _EVERYTHING if away < -_CLOCK_WRONG else max(lookback, away + timedelta(hours=1))
 
-    # -- curves -------------------------------------------------------------------------------
-
     def record_curve(self, decision: CurveDecision) -> None:
         """Note what became of a candidate curve, durably.
 
-        Parameters
-        ----------
-        decision : CurveDecision
-
-        Raises
-        ------
-        LedgerFullError
-            If it cannot be written now: then the curve is not to be used.
+        LedgerFullError if that cannot be written now: then the curve is not to be used.
         """
         row = asdict(replace(decision, decided_utc=decision.decided_utc or utc_now()))
-        marks = ", ".join(f":{name}" for name in _CURVE)
+        marks = ", ".join(f":{name}" for name in row)
         with self._transaction():
-            self._db.execute(f"INSERT INTO curves ({', '.join(_CURVE)}) VALUES ({marks})", row)
+            self._db.execute(f"INSERT INTO curves ({', '.join(row)}) VALUES ({marks})", row)
 
     def curves(self, camera: str) -> list[CurveDecision]:
         """Return all decisions on a camera's curves, oldest first."""
-        sql = f"SELECT {', '.join(_CURVE)} FROM curves WHERE camera = ? ORDER BY id"
-        return self._readable(self._all(sql, (camera,)), records.curve_from_row)
-
-    # -- requests of commands -----------------------------------------------------------------
+        rows = self._all(f"SELECT {_CURVE} FROM curves WHERE camera = ? ORDER BY id", (camera,))
+        return self._readable(rows, partial(records._read_row, CurveDecision))
 
     def add_request(self, kind: str, camera: str | None, arguments: Mapping[str, Any]) -> int:
         """Leave a request for the running daemon, or for the next start; return its number.
@@ -466,11 +389,10 @@ class Ledger:
 
     def take_requests(self) -> list[Request]:
         """Return the requests that have no answer yet, oldest first, at most 100."""
-        rows = self._all(
-            "SELECT id, kind, camera, arguments FROM requests WHERE ok IS NULL ORDER BY id LIMIT ?",
-            (_MOST_REQUESTS,),
-        )
-        requests = self._readable(rows, records.request_from_row)
+        names = records._columns(Request)
+        text = f"SELECT {names} FROM requests WHERE ok IS NULL ORDER BY id LIMIT {_MOST_REQUESTS}"
+        rows = self._all(text)
+        requests = self._readable(rows, partial(records._read_row, Request))
         for number in {row[0] for row in rows} - {request.id for request in requests}:
             self.answer_request(number, "the request cannot be read", ok=False)
         return requests
@@ -493,8 +415,6 @@ class Ledger:
         """Return the answer to a request and whether it was granted; None while there is none."""
         rows = self._all("SELECT answer, ok FROM requests WHERE id = ? AND ok NOTNULL", (number,))
         return next(((str(answer), bool(ok)) for answer, ok in rows), None)
-
-    # -- not writable, gone -------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
@@ -531,7 +451,7 @@ class Ledger:
                 del self._pending[key]
             with self._transaction():
                 # A page that is written, or shows that none can be.
-                self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                self._db.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
         except LedgerFullError as error:
             self.blocked = str(error)
             return
@@ -554,8 +474,6 @@ class Ledger:
         except OSError:
             return "there"  # it cannot be known
         return "there" if self._file in (None, (there.st_dev, there.st_ino)) else "another"
-
-    # -- SQL ----------------------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -580,7 +498,7 @@ class Ledger:
             raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error, *, writing: bool = False) -> LedgerError:
-        found = ledger_error(self.path, error, writing=writing)
+        found = schema._ledger_error(self.path, error, writing=writing)
         if self._owner and isinstance(found, LedgerDamagedError):
             # The check at start may be too short to find this again.
             with suppress(OSError):
@@ -589,7 +507,7 @@ class Ledger:
 
     def _select(self, condition: str, *values: Any) -> list[BracketRecord]:
         rows = self._all(f"SELECT {_NAMES} FROM brackets WHERE {condition}", values)
-        return self._readable(rows, records.from_row)
+        return self._readable(rows, _bracket)
 
     def _time(self, sql: str, camera: str) -> datetime | None:
         rows = [row for row in self._all(sql, (camera,)) if row[0] is not None]
@@ -608,6 +526,10 @@ class Ledger:
         return found
 
 
+def _bracket(row: _Row) -> BracketRecord:
+    return records._read_row(BracketRecord, row)
+
+
 def _name(row: _Row) -> str:
     if not isinstance(row[0], str) or "\N{REPLACEMENT CHARACTER}" in row[0]:
         raise TypeError(f"a camera is named {row[0]!r:.40}")
@@ -623,18 +545,3 @@ def _watermark(row: _Row) -> tuple[str, int]:
     if not isinstance(folder, str) or not isinstance(at, int):
         raise TypeError(f"a folder is {row!r:.80}")
     return folder, at
-
-
-def _asked(
-    states: Mapping[str, bool],
-    slots: Iterable[datetime],
-    since: datetime | None,
-    until: datetime | None,
-) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Give the conditions, with their values, of the rows that are asked for."""
-    span = (since.isoformat() if since else "", until.isoformat() if until else "~")
-    for state in (state for state, asked in states.items() if asked):
-        if state != "published" or since or until:
-            yield "state = ? AND slot >= ? AND slot < ?", (state, *span)
-    for slot in slots:
-        yield "slot = ? AND (state != 'published' OR ?)", (slot.isoformat(), states["published"])

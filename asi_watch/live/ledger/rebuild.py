@@ -16,20 +16,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 
 from asi_watch.brackets import Exposure
 from asi_watch.config.model import CameraConfig
 from asi_watch.files import answered
-from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, Ledger
-from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord, RejectedFile, for_channels
-from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, quick_check
+from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord, RejectedFile
+from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, _quick_check
 from asi_watch.logs import event, failure
 from asi_watch.naming import is_product_name, slot_stem
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
-from asi_watch.products.provenance import MAX_PROVENANCE_BYTES
 
 __all__ = ["BACKUP_DIR", "Backups", "open_ledger", "products_of", "row_of_products"]
 
@@ -39,9 +37,8 @@ BACKUP_DIR = "backup"
 _REBUILD_DIR = "rebuild"
 # The newest products come first: what is left out at the end is history only.
 _TIME_LIMIT = 30.0
-_HEADER_BYTES = MAX_PROVENANCE_BYTES + (1 << 16)
 _PATIENCE = 5.0
-_ROWS_AT_ONCE = 500
+_ROWS_AT_ONCE = 200
 _MAX_DEPTH = 32
 _ASIDE = re.compile(rf"{re.escape(FILE_NAME)}\.damaged-(\d+)(?:-wal|-shm)?")
 _MOST_ASIDE = 5
@@ -56,6 +53,8 @@ def open_ledger(
 ) -> Ledger:
     """Open the ledger; rebuild it where it is damaged or missing.
 
+    LedgerError if it cannot be opened for another reason: no permission, a newer version.
+
     Parameters
     ----------
     state_dir : Path
@@ -66,11 +65,6 @@ def open_ledger(
         Called again and again while that takes long.
     time_limit : float
         Seconds that reading the products may take.
-
-    Raises
-    ------
-    LedgerError
-        If it cannot be opened for another reason: no permission, a newer version, no space.
     """
     path = state_dir / FILE_NAME
     reason = _suspicion(state_dir)
@@ -159,14 +153,11 @@ def _force_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-# -- backups ----------------------------------------------------------------------------------
-
-
 class Backups:
     """Copies the ledger once a day, checks the copy, and keeps two.
 
-    The copy is made in a thread with a connection of its own, in small steps from one snapshot:
-    the owner goes on writing meanwhile.
+    In a thread with a connection of its own, in small steps from one snapshot: the owner goes on
+    writing meanwhile.
 
     Parameters
     ----------
@@ -177,8 +168,8 @@ class Backups:
 
     _KEPT = 2
     _PAGES = 512
-    _BREATH = 0.02
-    _AGAIN_AFTER_FAILURE = 3600.0
+    _PAUSE = 0.02
+    _RETRY_AFTER = 3600.0
 
     def __init__(self, state_dir: Path, every: float = 86_400.0) -> None:
         self._state_dir, self._every = state_dir, every
@@ -202,7 +193,7 @@ class Backups:
         if 0 <= age < self._every:
             self._due = now + self._every - age
             return
-        self._due = now + self._AGAIN_AFTER_FAILURE
+        self._due = now + self._RETRY_AFTER
         self._thread = threading.Thread(target=self._run, name="ledger backup", daemon=True)
         self._thread.start()
 
@@ -215,10 +206,9 @@ class Backups:
     def _run(self) -> None:
         try:
             self.make()
-        except _StoppedError:
-            return
         except (OSError, sqlite3.Error, LedgerError) as error:
-            event(log, logging.ERROR, "no backup of the ledger made", reason=str(error))
+            if not self._stopping.is_set():
+                event(log, logging.ERROR, "no backup of the ledger made", reason=str(error))
         # The one boundary of this thread.
         except Exception as error:  # noqa: BLE001
             failure(log, "backup of the ledger crashed", error)
@@ -235,8 +225,7 @@ class Backups:
         """
         source, folder = self._state_dir / FILE_NAME, self._state_dir / BACKUP_DIR
         folder.mkdir(mode=0o700, exist_ok=True)
-        free = os.statvfs(folder)
-        if free.f_bavail * free.f_frsize < 2 * source.stat().st_size:
+        if shutil.disk_usage(folder).free < 2 * source.stat().st_size:
             raise OSError("too little space for another copy")
         unfinished = folder / "unfinished.sqlite3"
         unfinished.unlink(missing_ok=True)
@@ -261,34 +250,27 @@ class Backups:
             # One snapshot for all steps: else every row written meanwhile would start it again.
             db.execute("BEGIN")
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            db.backup(copy, pages=self._PAGES, progress=self._breathe)
+            db.backup(copy, pages=self._PAGES, progress=self._pause)
             db.execute("ROLLBACK")
             # A single file, which needs no journal to be read.
             copy.execute("PRAGMA journal_mode = DELETE")
-            if not (finding := quick_check(copy, float("inf"))):
+            if not (finding := _quick_check(copy, float("inf"))):
                 return
-            if damage := quick_check(db, float("inf")):
+            if damage := _quick_check(db, float("inf")):
                 (self._state_dir / SUSPECT_NAME).write_text(f"{source}: {damage}")
                 raise LedgerDamagedError(
                     f"{source}: {damage}; restart the daemon, which rebuilds it"
                 )
             raise OSError(f"the copy is damaged: {finding}")
 
-    def _breathe(self, *_: object) -> None:
-        if self._stopping.wait(self._BREATH):
-            raise _StoppedError
-
-
-class _StoppedError(Exception):
-    """The daemon stops."""
+    def _pause(self, *_: object) -> None:
+        if self._stopping.wait(self._PAUSE):
+            raise InterruptedError("the daemon stops")
 
 
 def _backups(state_dir: Path) -> list[Path]:
     """Return the backups, newest first."""
     return sorted((state_dir / BACKUP_DIR).glob("ledger-*.sqlite3"), reverse=True)
-
-
-# -- products ---------------------------------------------------------------------------------
 
 
 def _adopt_products(
@@ -299,23 +281,20 @@ def _adopt_products(
     if not answered(_PATIENCE, lambda: camera.output.is_dir() or True)[0]:
         event(log, logging.ERROR, "products not read: no answer", folder=camera.output)
         return 0
-    rows: dict[datetime, BracketRecord] = {}
-    written = 0
-    for product in products_of(camera):
+    products, written = products_of(camera), 0
+    while some := list(islice(products, _ROWS_AT_ONCE)):
         alive()
-        present = rows.get(product.slot) or ledger.get(camera.name, product.slot)
-        if row := _reconciled(present, product):
-            rows[row.slot] = row
-        late = time.monotonic() > deadline
-        if len(rows) >= _ROWS_AT_ONCE or late:
-            ledger.record_all(rows.values())
-            written += len(rows)
-            rows.clear()
-        if late:
+        rows: dict[datetime, BracketRecord] = {}
+        for product in some:
+            present = rows.get(product.slot) or ledger.get(camera.name, product.slot)
+            if row := _reconciled(present, product):
+                rows[row.slot] = row
+        ledger.record_all(rows.values())
+        written += len(rows)
+        if time.monotonic() > deadline:
             event(log, logging.WARNING, "older products not read", camera=camera.name)
             break
-    ledger.record_all(rows.values())
-    return written + len(rows)
+    return written
 
 
 def _reconciled(present: BracketRecord | None, product: BracketRecord) -> BracketRecord | None:
@@ -416,19 +395,11 @@ def row_of_products(
         ),
         curve_id=newest.curve_id,
         algorithm=newest.algorithm,
-        reason=f"{WITHOUT_CURVE}{_for_channels(camera, folder, found)}" if fallback else None,
+        reason=WITHOUT_CURVE if fallback else None,
         # Every revision had an exposure that came late.
         late=newest.revision - 1,
         updated_utc=datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds"),
     )
-
-
-def _for_channels(camera: CameraConfig, folder: PurePosixPath, found: Iterable[str]) -> str:
-    """Say of how many channels pictures are: those of the exposures they were merged from."""
-    for name in found:
-        with suppress(OSError, HeaderError), (camera.output / folder / name).open("rb") as file:
-            return for_channels(read_header(file.read(_HEADER_BYTES)).channels)
-    return ""
 
 
 def _product_groups(root: str) -> Iterator[tuple[str, str, list[str]]]:

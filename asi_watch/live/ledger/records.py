@@ -1,12 +1,12 @@
 """The rows of the ledger as values: brackets that are over, decisions on curves, requests."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from pydantic import NaiveDatetime, TypeAdapter
+from pydantic import BaseModel, ConfigDict, NaiveDatetime, TypeAdapter
 
 from asi_watch.brackets import CONTRADICTS, SUPERSEDED, Exposure
 from asi_watch.files import shown
@@ -15,22 +15,16 @@ RecordState = Literal["published", "skipped", "failed"]
 
 MAX_ATTEMPTS = 8
 """So often a merge is tried; then it is not tried again until an operator asks for it."""
-
 WITHOUT_CURVE = "merged by mertens, for want of a response curve"
 """Reason in the row of a bracket that was published by the fallback: no curve fitted it."""
-
 FOR_CHANNELS = " for images of {} channel"
 """How such a reason goes on, so that only a curve that fits the images has them merged again."""
-
 WAITS = "waits: "
 """How the reason begins in the row of a bracket that could not be merged yet and did not fail."""
-
 WAITS_FOR_CURVE = f"{WAITS}no response curve"
 """How the reason begins in the row of a bracket that is merged when a curve comes."""
-
 TAKEN = "its place is taken: "
 """How the reason begins in the row of a bracket where another camera's product lies."""
-
 MOST_REJECTED = 50
 """So many rejected files a row lists; of the others it holds the number alone."""
 _LONGEST_REASON = 1000
@@ -92,9 +86,13 @@ class BracketRecord:
     def given(self) -> set[tuple[str, tuple[int, int]]]:
         """The files that the merge was given, by path and signature: also those it left out."""
         excluded = (r for r in self.rejected if r.is_contradicting)
-        return {(e.path, e.signature) for e in self.inputs} | {
-            (r.path, r.signature) for r in excluded
-        }
+        inputs = {(e.path, e.signature) for e in self.inputs}
+        return inputs | {(r.path, r.signature) for r in excluded}
+
+    @property
+    def lacks_curve(self) -> bool:
+        """True where no response curve fitted: it waits for one, or was merged by mertens."""
+        return (self.reason or "").startswith((WAITS_FOR_CURVE, WITHOUT_CURVE))
 
     def without(self, excluded: Mapping[str, str]) -> "BracketRecord":
         """List exposures that the merge left out as what they are: they are in no product.
@@ -106,36 +104,28 @@ class BracketRecord:
         """
         if not excluded:
             return self
-        left_out = tuple(
+        left_out = (
             RejectedFile(e.path, *e.signature, excluded[e.path])
             for e in self.inputs
             if e.path in excluded
         )
-        listed = (left_out + self.rejected)[:MOST_REJECTED]
-        return replace(
-            self,
-            complete=False,
-            inputs=tuple(e for e in self.inputs if e.path not in excluded),
-            rejected=listed,
-            unlisted=self.unlisted + len(left_out) + len(self.rejected) - len(listed),
-        )
+        others = (r for r in self.rejected if r.path not in excluded)
+        inputs = tuple(e for e in self.inputs if e.path not in excluded)
+        return _bounded(replace(self, complete=False, inputs=inputs, rejected=(*left_out, *others)))
 
     def signature_of(self, path: str) -> tuple[int, int] | None:
         """Return the signature of a file when it was last considered; None if it never was."""
-        # Of an input that was rewritten later, the row also holds the content that came too late.
-        for rejected in self.rejected:
-            if rejected.path == path:
-                return rejected.signature
-        for exposure in self.inputs:
-            if exposure.path == path:
-                return exposure.signature
-        return None
+        return next((file.signature for file in self._files if file.path == path), None)
 
     def knows(self, path: str, signature: tuple[int, int]) -> bool:
         """Tell whether this state of a file has been considered in this bracket."""
-        return self.signature_of(path) == signature or any(
-            e.path == path and e.signature == signature for e in self.inputs
-        )
+        return any(file.path == path and file.signature == signature for file in self._files)
+
+    @property
+    def _files(self) -> "Iterator[RejectedFile | Exposure]":
+        # Of an input that was rewritten later, the row also holds the content that came too late.
+        yield from self.rejected
+        yield from self.inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +155,31 @@ class Request:
     arguments: dict[str, Any]
 
 
+class Retry(BaseModel):
+    """Which brackets are to be merged again: these slots, and all of some states in a span.
+
+    Published brackets only if `published`; all of them only with `since` or `until`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    slots: tuple[NaiveDatetime, ...] = ()
+    failed: bool = False
+    skipped: bool = False
+    published: bool = False
+    since: NaiveDatetime | None = None  # slots from this one on
+    until: NaiveDatetime | None = None  # and before this one
+
+    def conditions(self) -> Iterator[tuple[str, tuple[object, ...]]]:
+        """Give the SQL conditions of these rows, with their values."""
+        since = self.since.isoformat() if self.since else ""
+        until = self.until.isoformat() if self.until else "~"
+        for state in ("failed", "skipped", "published"):
+            if getattr(self, state) and (state != "published" or self.since or self.until):
+                yield "state = ? AND slot >= ? AND slot < ?", (state, since, until)
+        for slot in self.slots:
+            yield "slot = ? AND (state != 'published' OR ?)", (slot.isoformat(), self.published)
+
+
 def for_channels(channels: int | None) -> str:
     """Say in a reason for how many channels there is no curve; nothing where that is not known."""
     if channels is None:
@@ -177,13 +192,10 @@ def tries(attempts: int) -> int:
     return attempts - MAX_ATTEMPTS if attempts > MAX_ATTEMPTS else attempts
 
 
-def bounded(record: BracketRecord) -> BracketRecord:
+def _bounded(record: BracketRecord) -> BracketRecord:
     """Limit what a row may hold: the first rejected files and the number of all, short reasons."""
     surplus = max(0, len(record.rejected) - MOST_REJECTED)
-    rejected = tuple(
-        replace(r, reason=_cut(r.reason)) if len(r.reason) > _LONGEST_REASON else r
-        for r in record.rejected[:MOST_REJECTED]
-    )
+    rejected = tuple(replace(r, reason=_cut(r.reason)) for r in record.rejected[:MOST_REJECTED])
     # May name a file whose bytes are no UTF-8, which SQLite does not accept.
     reason = None if record.reason is None else _cut(shown(record.reason))
     return replace(record, rejected=rejected, reason=reason, unlisted=record.unlisted + surplus)
@@ -193,25 +205,25 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
-# -- rows and values --------------------------------------------------------------------------
-
-NAMES = tuple(f.name for f in fields(BracketRecord))
-"""The columns that make a record."""
-
 UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
-"""What the functions below raise for values that make no sense."""
-
-_JSON = ("inputs", "rejected", "products", "timings")
+"""What `_read_row` raises for values that make no sense."""
+_JSON = ("inputs", "rejected", "products", "timings", "arguments")
+Row = TypeVar("Row", BracketRecord, CurveDecision, Request)
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (BracketRecord, CurveDecision, Request)
 }
-_T = TypeVar("_T", BracketRecord, CurveDecision, Request)
 
 
-def to_row(record: BracketRecord) -> dict[str, Any]:
+def _columns(kind: type[BracketRecord] | type[CurveDecision] | type[Request]) -> str:
+    """Name the columns that make such a value, for SQL."""
+    return ", ".join(f.name for f in fields(kind))
+
+
+def _to_row(record: BracketRecord) -> dict[str, Any]:
     """Return a record as the values of its columns."""
-    row = {name: getattr(record, name) for name in NAMES} | {"slot": record.slot.isoformat()}
-    return row | {name: json.dumps(row[name], default=_plain) for name in _JSON}
+    row = {f.name: getattr(record, f.name) for f in fields(record)}
+    row |= {name: json.dumps(row[name], default=_plain) for name in _JSON if name in row}
+    return row | {"slot": record.slot.isoformat()}
 
 
 def _plain(value: Any) -> Any:
@@ -220,34 +232,19 @@ def _plain(value: Any) -> Any:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
-def from_row(row: tuple[Any, ...]) -> BracketRecord:
-    """Read a record from values in the order of `NAMES`."""
-    record = _read(BracketRecord, row, _JSON)
-    if datetime.fromisoformat(record.updated_utc).tzinfo is None:
-        raise ValueError(f"updated_utc is {record.updated_utc!r:.40}")
-    if any(exposure.timestamp.tzinfo is not None for exposure in record.inputs):
-        raise ValueError("an exposure's time has a time zone")
-    return record
-
-
-def curve_from_row(row: tuple[Any, ...]) -> CurveDecision:
-    """Read a decision on a curve from the values of its fields."""
-    return _read(CurveDecision, row)
-
-
-def request_from_row(row: tuple[Any, ...]) -> Request:
-    """Read a request from the values of its fields."""
-    return _read(Request, row, ("arguments",))
-
-
-def _read(kind: type[_T], row: tuple[Any, ...], json_names: tuple[str, ...] = ()) -> _T:
+def _read_row(kind: type[Row], row: tuple[Any, ...]) -> Row:
+    """Read a value from its columns, in the order of `_columns`."""
     # SQLite keeps any value in any column, and pydantic takes bytes for text.
     if any(isinstance(value, bytes) for value in row):
         raise TypeError("bytes in the place of text")
     values = dict(zip((f.name for f in fields(kind)), row, strict=True))
-    found: _T = _ADAPTERS[kind].validate_python(
-        values | {name: json.loads(values[name]) for name in json_names}
-    )
+    values |= {name: json.loads(values[name]) for name in _JSON if name in values}
+    found: Row = _ADAPTERS[kind].validate_python(values)
+    if isinstance(found, BracketRecord):
+        if datetime.fromisoformat(found.updated_utc).tzinfo is None:
+            raise ValueError(f"updated_utc is {found.updated_utc!r:.40}")
+        if any(exposure.timestamp.tzinfo is not None for exposure in found.inputs):
+            raise ValueError("an exposure's time has a time zone")
     return found
 
 

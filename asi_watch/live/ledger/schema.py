@@ -89,28 +89,13 @@ class LedgerDamagedError(LedgerError):
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LATER = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
+    getattr(sqlite3, f"SQLITE_{name}")
+    for name in ["FULL", "IOERR", "BUSY", "LOCKED", "READONLY", "CANTOPEN", "NOMEM", "PERM"]
 }
 
 
-def ledger_error(path: object, error: sqlite3.Error, *, writing: bool = False) -> LedgerError:
-    """Translate an error of SQLite by what can be done about it.
-
-    Parameters
-    ----------
-    path : path-like
-        Of the ledger, for the message.
-    error : sqlite3.Error
-    writing : bool
-        Whether a row was being written: then some errors are `LedgerFullError`.
-    """
+def _ledger_error(path: object, error: sqlite3.Error, *, writing: bool = False) -> LedgerError:
+    """Translate an error of SQLite by what can be done about it, also while `writing` a row."""
     # The low byte is the primary code; the rest says where it happened.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _DAMAGED or isinstance(error, sqlite3.InternalError):
@@ -118,18 +103,8 @@ def ledger_error(path: object, error: sqlite3.Error, *, writing: bool = False) -
     return (LedgerFullError if writing and code in _LATER else LedgerError)(f"{path}: {error}")
 
 
-def open_own(path: Path) -> sqlite3.Connection:
-    """Open the ledger for the daemon: made if missing, migrated, checked.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    LedgerError
-        See `Ledger`.
-    """
+def _open_own(path: Path) -> sqlite3.Connection:
+    """Open the ledger for the daemon: made if missing, migrated, checked."""
     _is_there(path)
     try:
         # SQLite gives its other files the mode of this one: for the service alone, since whoever
@@ -149,7 +124,7 @@ def open_own(path: Path) -> sqlite3.Connection:
         # Single rows are looked up; a larger cache would only hold memory.
         db.execute("PRAGMA cache_size = -512")
         _migrate(db, path)
-        if finding := _odd_table(db, path) or quick_check(db, _CHECK_SECONDS):
+        if finding := _odd_table(db, path) or _quick_check(db, _CHECK_SECONDS):
             raise LedgerDamagedError(f"{path}: {finding}")
     except sqlite3.Error as error:
         db.close()
@@ -160,19 +135,8 @@ def open_own(path: Path) -> sqlite3.Connection:
     return db
 
 
-def open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open the ledger for a command, beside a running daemon or without one.
-
-    Parameters
-    ----------
-    path : Path
-    read_only : bool
-
-    Raises
-    ------
-    LedgerError
-        See `Ledger`.
-    """
+def _open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open the ledger for a command, beside a running daemon or without one."""
     if not _is_there(path):
         raise LedgerError(f"{path}: no ledger yet; has the daemon run here?")
     db = _connect(path)
@@ -193,15 +157,8 @@ def open_beside(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return db
 
 
-def quick_check(db: sqlite3.Connection, seconds: float) -> str | None:
-    """Return the first damage found in a database, None if none is found in time.
-
-    Parameters
-    ----------
-    db : sqlite3.Connection
-    seconds : float
-        How long that may take.
-    """
+def _quick_check(db: sqlite3.Connection, seconds: float) -> str | None:
+    """Return the first damage found in a database, None if none is found in time."""
     deadline = time.monotonic() + seconds
     db.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_STEPS)
     try:
@@ -295,7 +252,7 @@ def _odd_table(db: sqlite3.Connection, path: Path) -> str | None:
 
 
 def _opening_error(path: Path, error: sqlite3.Error) -> LedgerError:
-    found = ledger_error(path, error)
+    found = _ledger_error(path, error)
     if isinstance(found, LedgerDamagedError):
         return found
     there = (p for p in (path, path.parent) if p.exists())

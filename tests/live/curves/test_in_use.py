@@ -17,6 +17,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.config import parse_config
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.curves import in_use
+from asi_watch.live.curves.gate import CalibrationVerdict
 from asi_watch.live.curves.in_use import CurvesInUse, choose_curves
 from asi_watch.live.curves.recalibration import Recalibration
 from asi_watch.live.ledger.ledger import Ledger
@@ -47,10 +48,10 @@ class Place:
         self.ledger = Ledger(folder)
         self.started: list[tuple[list[datetime], tuple[str, ...]]] = []
 
-        def start(_: Recalibration, brackets: Any, present: tuple[str, ...], now: float) -> None:
+        def start(_: Recalibration, brackets: Any, present: tuple[str, ...]) -> None:
             self.started.append(([b.slot for b in brackets], present))
 
-        monkeypatch.setattr(Recalibration, "start", start)
+        monkeypatch.setattr(Recalibration, "_start", start)
 
     def camera(self, response: bool = False, **more: str) -> CameraConfig:
         keys = {"products": "[{format: jpg}]", **more}
@@ -101,17 +102,17 @@ def ids(curves: CurvesInUse) -> list[str]:
 def done(content: bytes, path: Path, **changes: Any) -> CalibrationDone:
     path.write_bytes(content)
     curve = load_curve(path)
-    report: dict[str, Any] = {
-        "accepted": True,
-        "reason": "first",
-        "curve_id": curve.curve_id,
-        "path": str(path),
-        "channels": curve.channels,
-        "residual": 0.1,
-        "present_residual": None,
-        "brackets": 3,
-    }
-    return CalibrationDone("roof", report | changes, "first")
+    verdict = CalibrationVerdict(
+        accepted=True,
+        reason="first",
+        curve_id=curve.curve_id,
+        path=str(path),
+        channels=curve.channels,
+        residual=0.1,
+        present_residual=None,
+        brackets=3,
+    )
+    return CalibrationDone("roof", replace(verdict, **changes), "first")
 
 
 # -- which curve ------------------------------------------------------------------------------
@@ -250,8 +251,8 @@ def test_what_waits_for_a_curve_is_taken_up_when_one_comes_and_not_before(place:
     place.row(4)
     curves = place.curves(products="[{format: exr}]")
     assert place.to_retry() == [2]
-    changed, fault = curves.calibration_done(done(curve_bytes(), place.folder / "c.npz"))
-    assert (changed, fault) == (True, None)
+    assert curves.calibration_done(done(curve_bytes(), place.folder / "c.npz"))
+    assert curves.take_fault() is None
     assert place.to_retry() == [0, 1, 2, 3]
     # Pictures that were published without a curve stay, where no radiance is wanted.
     place.row(3, reason=WITHOUT_CURVE)
@@ -269,8 +270,7 @@ def test_what_no_curve_in_use_fits_is_not_merged_again(place: Place) -> None:
     place.adopt(curve_bytes())
     curves = place.curves(products="[{format: exr}]")
     assert place.to_retry() == [1, 2, 4, 5]
-    changed, _ = curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
-    assert changed
+    assert curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
     assert place.to_retry() == [0, 1, 2, 3, 4, 5]
 
 
@@ -291,8 +291,7 @@ def test_a_first_calibration_uses_the_brackets_that_no_curve_fits(place: Place) 
     slots, present = place.started[0]
     assert slots == [NOON + n * STEP for n in (7, 6, 5)]
     assert present == (str(place.folder / "adopted0.npz"),)
-    changed, _ = curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
-    assert changed
+    assert curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
     assert [c.channels for c in curves.curves] == [3, 1]
     assert place.ledger.curves("roof")[-1].channels == 1
     # Also after a restart.
@@ -302,10 +301,10 @@ def test_a_first_calibration_uses_the_brackets_that_no_curve_fits(place: Place) 
 def test_a_curve_whose_adoption_cannot_be_written_is_not_used(place: Place) -> None:
     curves = place.curves()
     place.ledger._db.execute("PRAGMA query_only = ON")
-    changed, fault = curves.calibration_done(done(curve_bytes(), place.folder / "c.npz"))
+    changed = curves.calibration_done(done(curve_bytes(), place.folder / "c.npz"))
     place.ledger._db.execute("PRAGMA query_only = OFF")
     assert (changed, curves.curves) == (False, ())
-    assert "calibration failed" in (fault or "")
+    assert "calibration failed" in (curves.take_fault() or "")
     assert place.ledger.curves("roof") == []
 
 
@@ -315,11 +314,11 @@ def test_a_rejected_or_failed_calibration_changes_nothing(
     adopted = place.adopt(curve_bytes())
     curves = place.curves()
     rejected = done(curve_bytes(1.5), place.folder / "c.npz", accepted=False)
-    assert curves.calibration_done(rejected) == (False, None)
+    assert not curves.calibration_done(rejected)
+    assert curves.take_fault() is None
     for _ in range(3):
-        changed, fault = curves.calibration_done(CalibrationDone("roof", None, "too dark"))
-        assert not changed
-        assert fault == "calibration failed: too dark"
+        assert not curves.calibration_done(CalibrationDone("roof", None, "too dark"))
+        assert curves.take_fault() == "calibration failed: too dark"
     assert caplog.text.count("calibration failed") == 1
     assert ids(curves) == [adopted]
     assert [d.verdict for d in place.ledger.curves("roof")] == ["adopted", "rejected"]

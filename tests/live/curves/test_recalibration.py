@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,19 +16,37 @@ from asi_watch.config import parse_config
 from asi_watch.live.curves import recalibration
 from asi_watch.live.curves.gate import CalibrationRequest, CalibrationVerdict
 from asi_watch.live.curves.recalibration import Recalibration
-from asi_watch.live.ledger.records import BracketRecord
+from asi_watch.live.ledger.ledger import Ledger
+from asi_watch.live.ledger.records import (
+    WAITS_FOR_CURVE,
+    WITHOUT_CURVE,
+    BracketRecord,
+    CurveDecision,
+)
 from asi_watch.live.messages import CalibrationDone, Inbox
 
 NOON = datetime(2026, 6, 21, 12)
 DAY = 86_400.0
-ROW = BracketRecord("roof", NOON, "published", inputs=(Exposure("a_80.jpg", NOON, 80.0, 1, 1),))
+FILE = Exposure("a_80.jpg", NOON, 80.0, 1, 1)
+ROW = BracketRecord("roof", NOON, "published", complete=True, inputs=(FILE,))
 
 
-def make(folder: Path, inbox: Inbox, **more: str) -> Recalibration:
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    (tmp_path / "state").mkdir()
+    with Ledger(tmp_path / "state") as ledger:
+        long_ago = (datetime.now(UTC) - timedelta(seconds=DAY / 2)).isoformat()
+        none = (None, "rejected", "x", None, None, 3, long_ago)
+        ledger.record_curve(CurveDecision("roof", "aa", "/aa.npz", *none))
+        yield ledger
+
+
+def make(ledger: Ledger, inbox: Inbox, **more: str) -> Recalibration:
+    folder = ledger.path.parents[1]
     keys = "".join(f", {key}: {value}" for key, value in more.items())
     text = f"cameras: {{roof: {{watch: {folder}/in, output: {folder}/out{keys}}}}}"
     camera = parse_config(text.encode(), "x", folder).config.cameras["roof"]
-    return Recalibration(camera, folder, inbox, 0.0, since_last=DAY / 2)
+    return Recalibration(camera, ledger, folder, inbox, 0.0)
 
 
 def outcome(inbox: Inbox) -> CalibrationDone:
@@ -35,23 +55,42 @@ def outcome(inbox: Inbox) -> CalibrationDone:
     return message
 
 
-def test_it_is_due_as_configured_whatever_restarts(tmp_path: Path) -> None:
-    daily = make(tmp_path, Inbox())
-    assert daily.is_due(5, 0, DAY / 2 - 1) is None
-    assert daily.is_due(5, 0, DAY / 2 + 1) == "next"
-    assert daily.is_due(0, 0, DAY) is None
-    assert make(tmp_path, Inbox(), recalibrate="{every: never}").is_due(5, 0, 100 * DAY) is None
-    assert daily.is_due(5, 3, 0.0) == "first"
-    assert daily.is_due(0, 2, 0.0) is None
-    assert make(tmp_path, Inbox(), recalibrate="{brackets: 1}").is_due(0, 1, 0.0) == "first"
+def due(one: Recalibration, now: float) -> list[str | None]:
+    return [record.reason for record in one._brackets_due(now)]
+
+
+def test_it_is_due_as_configured_whatever_restarts(ledger: Ledger) -> None:
+    daily = make(ledger, Inbox())
+    assert due(daily, DAY) == []
+    ledger.record(ROW)
+    daily = make(ledger, Inbox())
+    assert due(daily, DAY / 2 - 60) == []
+    assert due(daily, DAY / 2 + 60) == [None]
+    assert due(make(ledger, Inbox(), recalibrate="{every: never}"), 100 * DAY) == []
+
+
+def test_brackets_that_no_curve_fits_are_calibrated_from_at_once(ledger: Ledger) -> None:
+    lacking = [
+        replace(ROW, slot=NOON + n * timedelta(minutes=1), state="failed", reason=WAITS_FOR_CURVE)
+        for n in range(3)
+    ]
+    for record in lacking[:2]:
+        ledger.record(record)
+    daily = make(ledger, Inbox())
+    assert due(daily, 0.0) == []
+    assert len(due(make(ledger, Inbox(), recalibrate="{brackets: 1}"), 0.0)) == 1
+    ledger.record(lacking[2])
+    assert due(daily, 0.0) == [], "looked for again without need"
+    daily.bracket_over(lacking[2])
+    assert due(daily, 0.0) == [WAITS_FOR_CURVE] * 3
     never = {"recalibrate": "{every: never}"}
-    assert make(tmp_path, Inbox(), **never).is_due(0, 3, 0.0) == "first"
-    pinned = make(tmp_path, Inbox(), **never, response=str(tmp_path / "curve.npz"))
-    assert pinned.is_due(5, 3, 100 * DAY) is None
+    assert len(due(make(ledger, Inbox(), **never), 0.0)) == 3
+    response = str(ledger.path.with_name("curve.npz"))
+    assert due(make(ledger, Inbox(), **never, response=response), 100 * DAY) == []
 
 
 def test_a_process_reports_why_there_is_no_curve_and_runs_no_upload(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Started inside the folder that a camera writes to.
     uploaded = tmp_path / "asi_watch"
@@ -62,17 +101,20 @@ def test_a_process_reports_why_there_is_no_curve_and_runs_no_upload(
     (tmp_path / "numpy.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     inbox = Inbox()
-    one = make(tmp_path, inbox)
-    one.start([ROW], (), 0.0)
+    ledger.record(replace(ROW, reason=WITHOUT_CURVE))
+    one = make(ledger, inbox, recalibrate="{brackets: 1}")
+    one.tick((), 0.0, may_start=True)
     assert one.running
-    assert one.is_due(0, 5, 0.0) is None
     message = outcome(inbox)
-    assert message.report is None
+    assert message.verdict is None
     assert "a_80.jpg" in message.reason
     one.finished()
     assert not one.running
-    assert one.is_due(0, 5, 1.0) is None
-    assert one.is_due(0, 5, 100.0) == "first"
+    one.tick((), 1.0, may_start=True)
+    assert not one.running
+    one.tick((), 100.0, may_start=True)
+    assert one.running
+    one.stop()
     assert not (tmp_path / "ran").exists()
 
 
@@ -91,13 +133,14 @@ def hangs(_: CalibrationRequest) -> CalibrationVerdict:
 
 @pytest.mark.parametrize("how", ["dies", "fails", "hangs", "stopped"])
 def test_a_process_that_dies_fails_or_hangs_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     function = {"dies": dies, "fails": fails}.get(how, hangs)
     monkeypatch.setattr(recalibration, "calibrate_candidate", function)
     inbox = Inbox()
-    one = make(tmp_path, inbox)
-    one.start([ROW], (), 0.0)
+    ledger.record(ROW)
+    one = make(ledger, inbox)
+    one.tick((), DAY, may_start=True)
     if how == "stopped":
         began = time.monotonic()
         one.stop()
@@ -105,10 +148,10 @@ def test_a_process_that_dies_fails_or_hangs_is_reported(
         assert not one.running
         return
     if how == "hangs":
-        one.tick(1.0)
+        one.tick((), DAY + 1.0, may_start=True)
         assert one.running
-        one.tick(1000.0)
+        one.tick((), DAY + 1000.0, may_start=True)
     message = outcome(inbox)
     one.finished()
-    assert message.report is None
+    assert message.verdict is None
     assert ("KeyError" if how == "fails" else "was ended") in message.reason

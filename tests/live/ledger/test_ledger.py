@@ -15,8 +15,15 @@ from asi_watch.live.ledger.ledger import (
     LedgerError,
     LedgerFullError,
 )
-from asi_watch.live.ledger.records import MOST_REJECTED, BracketRecord, CurveDecision, RejectedFile
+from asi_watch.live.ledger.records import (
+    MOST_REJECTED,
+    BracketRecord,
+    CurveDecision,
+    RejectedFile,
+    Retry,
+)
 from asi_watch.live.ledger.schema import MIGRATIONS
+from tests.live.products import totals
 
 NOON = datetime(2026, 6, 21, 12)
 RECORD = BracketRecord(
@@ -54,7 +61,7 @@ def test_a_row_survives_and_is_replaced_not_doubled(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.record(replace(RECORD, revision=2))
         assert [r.revision for r in ledger.history()] == [2]
-        assert ledger.totals("roof") == {"published": 1}
+        assert totals(ledger) == {"published": 1}
 
 
 def test_the_ledger_is_as_durable_as_sqlite_can_be(tmp_path: Path) -> None:
@@ -148,7 +155,7 @@ def test_a_ledger_of_the_first_schema_is_migrated(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         (row,) = ledger.history()
         assert (row.state, row.reason) == ("skipped", "2 of 5")
-        assert ledger.ask_again("roof", failed=False, skipped=True) == [NOON]
+        assert ledger.ask_again("roof", Retry(skipped=True)) == [NOON]
         assert ledger._db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
@@ -160,11 +167,9 @@ def test_brackets_asked_for_are_tried_again_until_they_are_written(tmp_path: Pat
         for row in (failed, skipped, published):
             ledger.record(row)
         assert ledger.to_retry("roof", 8) == []
-        assert ledger.ask_again("roof", slots=[published.slot], failed=True, skipped=False) == [
-            NOON
-        ]
+        assert ledger.ask_again("roof", Retry(slots=(published.slot,), failed=True)) == [NOON]
         assert [(r.slot, r.attempts) for r in ledger.to_retry("roof", 8)] == [(NOON, 0)]
-        assert ledger.ask_again("roof", slots=[skipped.slot], failed=False, skipped=False)
+        assert ledger.ask_again("roof", Retry(slots=(skipped.slot,)))
         assert [r.slot for r in ledger.to_retry("roof", 8)] == [NOON, skipped.slot]
         assert [r.slot for r in ledger.to_retry("roof", 8, after=NOON, limit=5)] == [skipped.slot]
         ledger.record(skipped)
@@ -370,26 +375,6 @@ def test_the_files_are_for_the_user_of_the_service_alone(tmp_path: Path) -> None
         modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
     assert len(modes) == 3
     assert set(modes.values()) == {0o600}
-
-
-def test_totals_follow_every_row(tmp_path: Path) -> None:
-    def row(number: int, state: str = "failed", camera: str = "roof") -> BracketRecord:
-        slot = NOON + number * timedelta(seconds=30)
-        stamp = "2026-06-21T12:00:00.000+00:00"
-        return BracketRecord(camera, slot, state, updated_utc=stamp)  # type: ignore[arg-type]
-
-    with Ledger(tmp_path) as ledger:
-        ledger.record(row(0))
-        assert ledger.totals("roof") == {"failed": 1}
-        ledger.record(row(1))
-        ledger.record(row(0, camera="garden"))
-        ledger.record(row(0, "published"))
-        ledger.record(row(2, "skipped"))
-        ledger.record(row(2, "skipped"))
-        assert ledger.totals("roof") == {"failed": 1, "published": 1, "skipped": 1}
-        assert ledger.totals("garden") == {"failed": 1}
-        ledger.record_all([row(1, "published"), row(3)])
-        assert ledger.totals("roof") == {"failed": 1, "published": 2, "skipped": 1}
 
 
 def test_the_latest_change_is_looked_up_not_searched_for(tmp_path: Path) -> None:

@@ -204,7 +204,10 @@ def test_few_damaged_files_are_kept(state: Path, camera: CameraConfig) -> None:
     assert kept == [f"{FILE_NAME}.damaged-{n}" for n in range(3, 8)]
 
 
-def test_the_newest_come_first_and_time_is_bounded(state: Path, camera: CameraConfig) -> None:
+def test_the_newest_come_first_and_time_is_bounded(
+    state: Path, camera: CameraConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "_ROWS_AT_ONCE", 1)
     for number in (0, 1, 3000, 89_999, 90_000):
         product(camera, number)
     slots = [found.slot for found in products_of(camera)]
@@ -282,7 +285,7 @@ def test_a_backup_under_way_does_not_hold_up_a_stop(
     state: Path, camera: CameraConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backups, "_PAGES", 1)
-    monkeypatch.setattr(Backups, "_BREATH", 5.0)
+    monkeypatch.setattr(Backups, "_PAUSE", 5.0)
     with open_ledger(state, (camera,)):
         backups = Backups(state)
         backups.tick(0.0)
