@@ -312,11 +312,8 @@ def folder_fault(folder: Path) -> str:
         It need not exist.
     """
     there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    try:
-        if stat.S_ISDIR(there.stat().st_mode):
-            return ""
-    except OSError:
-        return ""  # a link to nothing, or to what may not be looked at
+    if os.path.isdir(there) or os.path.islink(there):  # noqa: PTH112, PTH114 - these never raise
+        return ""
     return "is a file, not a folder" if there == folder else f"lies below {there}, a file"
 
 

@@ -36,18 +36,6 @@ class ParsedName(NamedTuple):
     exposure_us: float  # greater than zero
 
 
-class TemplateError(ValueError):
-    """A file name template that cannot be used: the template, what is wrong, what would be right.
-
-    Parameters
-    ----------
-    template, reason : str
-    """
-
-    def __init__(self, template: str, reason: str) -> None:
-        super().__init__(f"{template!r}: {reason}")
-
-
 class _Part(NamedTuple):
     """A piece of a template; text is the letter of a directive, nothing for the exposure."""
 
@@ -89,12 +77,14 @@ class NamePattern:
         self.timezone = parse_timezone(timezone) if isinstance(timezone, str) else timezone
         self._unit_us = MICROSECONDS_PER_UNIT[unit]
         self._label_us = {text: self._checked_label(text) for text in self.labels}
-        self._parts = _parse_template(template)
-        kind, text = self._parts[-1]
-        tails = self.labels if kind == "exposure" else [text]
-        if any(tail.endswith(_PRODUCT_SUFFIX) for tail in tails):
-            reason = f"names ending in {_PRODUCT_SUFFIX!r} are kept for the merged products"
-            raise TemplateError(template, reason)
+        try:
+            self._parts = _parse_template(template)
+            kind, text = self._parts[-1]
+            tails = self.labels if kind == "exposure" else [text]
+            if any(tail.endswith(_PRODUCT_SUFFIX) for tail in tails):
+                raise ValueError(f"names ending in {_PRODUCT_SUFFIX!r} are for the merged products")
+        except ValueError as error:
+            raise ValueError(f"{template!r}: {error}") from None
         # A full match tries labels and numbers alike: their order does not matter.
         numbers = [] if labels_only and self.labels else ["[0-9]{1,10}"]
         exposure = f"(?P<exposure>{'|'.join([*map(re.escape, self.labels), *numbers])})"
@@ -192,37 +182,31 @@ class NamePattern:
 
 
 def _parse_template(template: str) -> list[_Part]:
-    """Take a template apart, in its order; raises `TemplateError` for its first fault."""
+    """Take a template apart, in its order; ValueError for its first fault."""
     parts: list[_Part] = []
     fields: list[str] = []
-    try:
-        pieces = list(Formatter().parse(template))
-    except ValueError as error:
-        raise TemplateError(template, f"{error} (braces belong around fields)") from None
-    for text, field, spec, conversion in pieces:
+    for text, field, spec, conversion in Formatter().parse(template):
         parts += [_Part("text", text)] if text else []
         if field is None:
             continue
         if field in fields:
-            raise TemplateError(template, f"{{{field}}} is given a second time")
+            raise ValueError(f"{{{field}}} is given a second time")
         fields.append(field)
         if field == "timestamp" and not conversion:
-            parts += _parse_directives(template, spec or "")
+            parts += _parse_directives(spec or "")
         elif field == "exposure" and not spec and not conversion:
             parts.append(_Part("exposure", ""))
         else:
             what = f"{{{field}:{spec}}}" if spec else f"{{{field}}}"
-            raise TemplateError(
-                template, f"{what} is unknown; known are {{timestamp:...}}, {{exposure}}"
-            )
+            raise ValueError(f"{what} is unknown; known are {{timestamp:...}}, {{exposure}}")
     for field in ("timestamp", "exposure"):
         if field not in fields:
-            raise TemplateError(template, f"there is no {{{field}}}; {_COMPLETE}")
-    _check_text(template, parts)
+            raise ValueError(f"there is no {{{field}}}; {_COMPLETE}")
+    _check_text(parts)
     return parts
 
 
-def _parse_directives(template: str, directives: str) -> list[_Part]:
+def _parse_directives(directives: str) -> list[_Part]:
     parts: list[_Part] = []
     for match in re.finditer("%(.?)|[^%]+", directives, re.DOTALL):
         letter = match[1]
@@ -231,41 +215,37 @@ def _parse_directives(template: str, directives: str) -> list[_Part]:
             continue
         if letter not in _DIRECTIVES:
             known = " ".join(f"%{known}" for known in _DIRECTIVES)
-            raise TemplateError(template, f"'%{letter}' is unknown; known are {known}")
+            raise ValueError(f"'%{letter}' is unknown; known are {known}")
         if ("directive", letter) in parts:
-            raise TemplateError(template, f"'%{letter}' is given a second time")
+            raise ValueError(f"'%{letter}' is given a second time")
         parts.append(_Part("directive", letter))
     order = "".join(text for kind, text in parts if kind == "directive")
     letters = set(order)
     if len(letters & {"Y", "y"}) != 1:
-        fault = f"the timestamp needs the year, %Y or %y; {_COMPLETE}"
-    elif letters & {"m", "d", "j"} not in ({"m", "d"}, {"j"}):
-        fault = f"the timestamp needs the day, %m with %d or %j alone; {_COMPLETE}"
-    elif not letters >= {"H", "M", "S"}:
-        fault = f"the timestamp needs %H, %M and %S; {_COMPLETE}"
-    elif "HmS" in order:
-        fault = "'%m' is the month, and stands between hour and second; the minute is '%M'"
-    else:
-        return parts
-    raise TemplateError(template, fault)
+        raise ValueError(f"the timestamp needs the year, %Y or %y; {_COMPLETE}")
+    if letters & {"m", "d", "j"} not in ({"m", "d"}, {"j"}):
+        raise ValueError(f"the timestamp needs the day, %m with %d or %j alone; {_COMPLETE}")
+    if not letters >= {"H", "M", "S"}:
+        raise ValueError(f"the timestamp needs %H, %M and %S; {_COMPLETE}")
+    if "HmS" in order:
+        raise ValueError("'%m' is the month, and stands between hour and second; write %M")
+    return parts
 
 
-def _check_text(template: str, parts: list[_Part]) -> None:
-    if template.startswith("."):
-        raise TemplateError(template, "hidden files, which begin with a '.', are no exposures")
+def _check_text(parts: list[_Part]) -> None:
+    if parts[0].kind == "text" and parts[0].text.startswith("."):
+        raise ValueError("hidden files, which begin with a '.', are no exposures")
     if any(kind == "text" and ("/" in text or "\0" in text) for kind, text in parts):
-        raise TemplateError(
-            template, "a file name holds no '/'; sub-folders are found without naming them"
-        )
+        raise ValueError("a file name holds no '/'; sub-folders are found without naming them")
     for (kind, text), (next_kind, next_text) in pairwise(parts):
         digit = next_kind == "text" and next_text[0].isdecimal()
         # 1 to 6 digits: where they end must be plain to see.
         if (kind, text) == ("directive", "f") and (digit or next_kind != "text"):
-            raise TemplateError(template, "after %f there must be text that is no digit")
+            raise ValueError("after %f there must be text that is no digit")
         if kind == "exposure" and digit:
-            raise TemplateError(template, "after {exposure} there must be no digit")
+            raise ValueError("after {exposure} there must be no digit")
         if kind == "exposure" and (next_kind, next_text) == ("directive", "f"):
-            raise TemplateError(template, "between {exposure} and %f there must be text")
+            raise ValueError("between {exposure} and %f there must be text")
 
 
 def _read_timestamp(fields: Mapping[str, str]) -> datetime | None:

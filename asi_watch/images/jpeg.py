@@ -91,7 +91,6 @@ class JpegPicture:
 
     def __init__(self, data: bytes, header: Header) -> None:
         self.header = header
-        self.notes: list[str] = []  # what was odd without being wrong
         self._data = data
         self._pieces = [b"\xff\xd8"]  # the plain header, with the parts between scans
         self._frame: list[_Component] = []
@@ -186,18 +185,13 @@ class JpegPicture:
         if components[0][0] < 0 or any(a[0] >= b[0] for a, b in pairwise(components)):
             raise HeaderError("has a broken JPEG scan header")
         first, last, bits = payload[-3:]
-        if not self.header.progressive and (first, last, bits) != (0, 63, 0):
-            self._note("its scan parameters, which mean nothing here, are odd")
+        if not self.header.progressive:  # they mean nothing here, and some encoders write others
             first, last, bits = 0, 63, 0
         self._add(_SOS, payload[:-3] + bytes([first, last, bits]))
         # Motion JPEG leaves out the usual tables, decoders know them.
         tables, steps = {**_USUAL_TABLES, **self._tables}, dict(self._steps)
         parameters = (components, first, last, bits >> 4, bits & 15, self._interval)
         self._scans.append(_Scan(*parameters, tables, steps, start, end, len(self._pieces)))
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
     def _check_scans(self) -> None:
         """Every coefficient must have been sent once, and refined to its last bit."""
@@ -272,7 +266,6 @@ class JpegPicture:
         zeros_before = not rest[0] and not self._data[behind - 1]
         if not (number == len(self._scans) and constant and filled) or zeros_before:
             raise HeaderError(f"is damaged ({len(rest)} bytes are left over behind its last block)")
-        self._note(f"{len(rest)} bytes of padding before the end mark")
         self._padded[end] = behind
 
     def _check_without_extension(self) -> None:

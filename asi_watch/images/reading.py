@@ -4,7 +4,6 @@ Common decoders return a picture for half a file. Here a file is judged by its c
 of cost: kind of file, size, header, end mark, and at last a decode that takes warnings for errors.
 """
 
-import logging
 import os
 import struct
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ from numpy.typing import NDArray
 from asi_watch import files
 from asi_watch.buffers import Allocate, fresh
 from asi_watch.errors import ImageError
-from asi_watch.files import FileSignature, open_regular, shown
+from asi_watch.files import FileSignature, open_regular
 from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
 from asi_watch.images.jpeg import JpegPicture
 from asi_watch.images.other_formats import decode_jp2, decode_png
-
-logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 65536
 _EXIF_WITHIN = 4096
@@ -40,7 +37,6 @@ class Frame:
 
     pixels: NDArray[np.uint8]  # BGR, or one channel for a grey image; as stored, never rotated
     signature: FileSignature  # which content of the file this is
-    notes: tuple[str, ...] = ()  # what was odd without being wrong
     orientation: int = 1  # of the EXIF tag, which is not applied; 1 where there is none
 
 
@@ -72,15 +68,13 @@ def read_image(
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
     try:
-        pixels, notes = _decode(data, caps, allocate)
+        pixels = _decode(data, caps, allocate)
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
     except OSError as error:
         reason = f"cannot be decoded ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
-    for note in notes:
-        logger.debug("%s: %s", shown(name), note)
-    return Frame(pixels, sign, tuple(notes), _orientation(data))
+    return Frame(pixels, sign, _orientation(data))
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
@@ -118,18 +112,15 @@ def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     return data, sign
 
 
-def _decode(
-    data: bytes, limits: ImageLimits, allocate: Allocate
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """Return pixels and notes."""
+def _decode(data: bytes, limits: ImageLimits, allocate: Allocate) -> NDArray[np.uint8]:
     header = read_header(data)
     if header.container == "jpeg":
         picture = JpegPicture(data, header)
         _check_size(picture.header, limits)
-        return picture.decode(allocate), picture.notes
+        return picture.decode(allocate)
     _check_size(header, limits)
     decode = decode_png if header.container == "png" else decode_jp2
-    return decode(data, header), []
+    return decode(data, header)
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:

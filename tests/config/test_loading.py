@@ -202,7 +202,7 @@ def of_camera(settings: str) -> list[str]:
         (
             "exposure_labels: {x_hdr: 5}",
             "filename: '{timestamp:%Y%m%d%H%M%S}_{exposure}': names ending in "
-            "'_hdr' are kept for the merged products",
+            "'_hdr' are for the merged products",
         ),
         (
             "timezone: GMT+1",

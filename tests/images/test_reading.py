@@ -32,7 +32,6 @@ def test_a_colour_jpeg_gives_bgr_pixels_as_the_decoder_does(tmp_path: Path) -> N
     assert np.array_equal(frame.pixels, simplejpeg.decode_jpeg(jpeg(), "BGR"))
     assert np.abs(frame.pixels.astype(int) - sky()).mean() < 4
     assert frame.signature == signature(path)
-    assert frame.notes == ()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
