@@ -57,6 +57,7 @@ _WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}
 _BLOCKED = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT),
     *(errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
+    *(errno.ENOTDIR, errno.ELOOP),
 }
 
 
@@ -113,7 +114,7 @@ class Published:
     adopted: bool = False  # they stood already, made of the same inputs: nothing was merged
     left_out: tuple[Unusable, ...] = ()  # exposures that the merge itself left out
     timings: dict[str, float] = field(default_factory=dict)  # seconds per step
-    # Of adopted products: higher than was asked for where the row that counted is lost.
+    # Where it is higher than was asked for: the row that counted is lost, or the camera renamed.
     revision: int | None = None
 
 
@@ -171,12 +172,17 @@ def merge_bracket(
         if (count := len(bracket.exposures)) < max(1, bracket.min_exposures):
             needed = f"{counted(count, 'usable exposure')}, {bracket.min_exposures} are needed"
             return Failed("few", needed)
+        asked = bracket.revision
+        bracket = replace(bracket, revision=standing.next_revision())
         started = time.monotonic()
         composed = _compose_files(plan, bracket, frames, curves)
         if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
             return kept
         timings = {"read": round(time.monotonic() - started, 4)}
-        return _publish(plan, bracket, composed, standing, frames.buffers, timings)
+        made = _publish(plan, bracket, composed, standing, frames.buffers, timings)
+        if isinstance(made, Published) and bracket.revision != asked:
+            made = replace(made, revision=bracket.revision)
+        return made
     except MergeRefusedError as error:
         return error.failed
     except PublishError as error:
@@ -406,6 +412,12 @@ class _Standing:
             if len(found.sources) > len(exposures) - len(found.excluded_of(exposures)):
                 return Kept(HAS_MORE, newest)
         return self._adopted(curves)
+
+    def next_revision(self) -> int:
+        """Count on from what stands under an earlier name of the camera, which has no row."""
+        asked = self._bracket.revision
+        renamed = self._renamed and self._plan.adopt_renamed
+        return max(asked, *(p.revision + 1 for p in self.ours.values())) if renamed else asked
 
     def made_with_curve(self) -> Kept | None:
         """Give the products that were made with a curve, which no fallback replaces."""

@@ -247,8 +247,15 @@ def test_a_new_name_and_a_new_curve_merge_nothing_again(tmp_path: Path) -> None:
     adopted = place.merge(other, camera="lab")
     assert (adopted.adopted, adopted.curve_id) == (True, made.curve_id)
     assert place.product().read_bytes() == before
+    # A late exposure is the next revision of what stands, though there is no row of it.
+    whole = place.bracket
+    place.bracket = replace(whole, exposures=whole.exposures[:4])
+    place.merge(true_curve(), replace=True)
+    place.bracket = whole
+    assert place.merge(other, camera="lab").revision == 2
+    assert read_provenance(place.product()).revision == 2
     # Asked for again, it is merged with the curve of now.
-    place.bracket = replace(place.bracket, revision=2)
+    place.bracket = replace(place.bracket, revision=3)
     assert not place.merge(other, camera="lab").adopted
 
 

@@ -329,6 +329,14 @@ def test_a_row_is_bounded_however_many_files_come(tmp_path: Path) -> None:
     assert size < 100_000
 
 
+def test_an_exposure_that_the_merge_left_out_is_listed_once() -> None:
+    first, second = RECORD.inputs
+    before = RejectedFile(first.path, *first.signature, "contradicts its exposure time, by 1.3")
+    record = replace(RECORD, rejected=(before,)).without({first.path: "contradicts it by 1.4"})
+    assert record.inputs == (second,)
+    assert [r.reason for r in record.rejected] == ["contradicts it by 1.4"]
+
+
 # -- folders, requests, modes -------------------------------------------------------------------
 
 
