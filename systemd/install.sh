@@ -166,7 +166,7 @@ install_program() {
     # The service needs no source tree later: neither for --folders nor for --uninstall.
     install -m 0755 "$tree/systemd/install.sh" "$SHARE/install.sh"
     install -m 0644 "$tree/systemd/camera_folders.py" "$tree/systemd/asi-watch.service" \
-        "$tree/config/asi-watch.yaml" "$tree/docs/operations.md" "$SHARE"
+        "$tree/config/asi-watch.yaml" "$tree/config/asi-watch.schema.json" "$tree/docs/operations.md" "$SHARE"
     # Readable for the service whatever umask the administrator works with.
     chmod -R a+rX "$PREFIX"
 }
@@ -183,6 +183,8 @@ step_config() {
 install_config() {
     install -d -m 0755 "$CONFIG_DIR"
     install -m 0640 -g "$ACCOUNT" "$SHARE/asi-watch.yaml" "$CONFIG"
+    # By it an editor completes and checks the file.
+    install -m 0644 "$SHARE/asi-watch.schema.json" "$CONFIG_DIR"
 }
 
 step_unit() {

@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     ValidationInfo,
     model_validator,
@@ -39,8 +40,19 @@ PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 Order = Literal["newest", "oldest"]
 
 
-class Section(BaseModel, strict=True, frozen=True, extra="forbid", allow_inf_nan=False):
-    """One mapping of the file: unknown keys and wrong types are refused, values never change."""
+class Section(BaseModel):
+    """One mapping of the file: unknown keys and wrong types are refused, values never change.
+
+    What stands below a field describes it in the JSON Schema too.
+    """
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class LogConfig(Section):
@@ -63,7 +75,7 @@ class BracketConfig(Section):
     round_to: Annotated[v.Duration, v.within("1s", "24h")] = timedelta(seconds=30)
     offset: v.Duration = timedelta(0)
     exposures: v.ExposuresField = "auto"
-    """In the camera's `exposure_unit`; see `CameraConfig.expected_exposures_us`."""
+    """Times in the camera's `exposure_unit`, their count, or auto: learned."""
     min_exposures: int = Field(default=3, ge=2, le=64)
     grace: Annotated[v.Duration, v.within("0s", "24h")] = timedelta(seconds=10)
     late: Literal["remerge", "ignore"] = "remerge"
@@ -128,11 +140,7 @@ class MergeConfig(Section):
 
 
 class ProductConfig(Section):
-    """One file written for every merged bracket.
-
-    An option belongs to one format: there it has the default of `PRODUCT_OPTIONS`, for every
-    other format it is None and refused when given.
-    """
+    """One file written for every merged bracket; an option belongs to one format."""
 
     format: Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
     quality: int | None = Field(default=None, ge=1, le=100)

@@ -21,6 +21,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError
@@ -227,17 +228,31 @@ def _read_size(value: Any) -> int:
     return size
 
 
+def _described(pattern: str, *examples: str) -> WithJsonSchema:
+    """Say to editors what a text looks like that a function of this module reads."""
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
+
+
+_DURATION_LIKE = f"^-?[0-9.]+ ?({'|'.join(_DURATION_UNITS)})$"
 _WRITE = PlainSerializer(format_duration, return_type=str)
 _OR_NEVER = (
     BeforeValidator(lambda value: None if value == "never" else value),
     PlainSerializer(lambda span: "never" if span is None else format_duration(span)),
+    _described(f"^never$|{_DURATION_LIKE}", "never", "24h", "30d"),
 )
-Duration: TypeAlias = Annotated[timedelta, PlainValidator(_read_duration), _WRITE]
+Duration: TypeAlias = Annotated[
+    timedelta, PlainValidator(_read_duration), _WRITE, _described(_DURATION_LIKE, "30s", "24h")
+]
 DurationOrNever: TypeAlias = Annotated[Duration | None, *_OR_NEVER]
 AgeOrNever: TypeAlias = Annotated[
     Annotated[timedelta, PlainValidator(partial(_read_duration, usual="d"))] | None, *_OR_NEVER
 ]
-Size: TypeAlias = Annotated[int, PlainValidator(_read_size), PlainSerializer(format_size)]
+Size: TypeAlias = Annotated[
+    int,
+    PlainValidator(_read_size),
+    PlainSerializer(format_size),
+    _described(f"^[0-9.]+ ?({'|'.join(_SIZE_UNITS)})$", "512MB", "50GB", "2GiB"),
+]
 
 
 # -- paths and names -------------------------------------------------------------------------
@@ -283,8 +298,18 @@ CameraName: TypeAlias = Annotated[
         " first"
     ),
 ]
-Template: TypeAlias = Annotated[str, PlainValidator(_read_template)]
-TimeZone: TypeAlias = Annotated[str, PlainValidator(_read_timezone)]
+Template: TypeAlias = Annotated[
+    str,
+    PlainValidator(_read_template),
+    _described(
+        r"\{timestamp:.+\}",
+        "{timestamp:%Y%m%d%H%M%S}_{exposure}",
+        "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
+    ),
+]
+TimeZone: TypeAlias = Annotated[
+    str, PlainValidator(_read_timezone), _described(r"^\S+$", "UTC", "Etc/GMT-1")
+]
 Extensions: TypeAlias = Annotated[
     tuple[str, ...],
     Field(strict=False, min_length=1),
@@ -317,7 +342,7 @@ def _no_disc_of_its_own(value: Any) -> Any:
     return value
 
 
-_Positive: TypeAlias = Annotated[int | float, Field(gt=0)]
+_Positive: TypeAlias = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]
 _Circle: TypeAlias = Annotated[
     tuple[float, float, Annotated[float, Field(gt=0)]], Field(strict=False)
 ]
