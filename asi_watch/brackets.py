@@ -18,7 +18,7 @@ MAX_EXPOSURES: Final = 64
 """So many exposure times are merged at most: more are no bracket, and cost memory."""
 SUPERSEDED: Final = "superseded by "
 """How the reason of a file begins that is not used for the sake of another."""
-CONTRADICTS: Final = "contradicts its exposure time"
+CONTRADICTS: Final = "contradicts "
 """How the reason of an exposure begins that the merge left out: it does not fit the others."""
 
 # Names round exposure times: so far may one lie from the time that is listed for it.

@@ -1,8 +1,7 @@
-"""Whether the frames of a bracket fit their exposure times, and where the camera saturates.
+"""Whether the frames of a bracket fit their times and each other, and where the camera saturates.
 
-Both questions are answered from a small sample of each frame, about a millisecond for a bracket of
-five. Every merge asks `check_frames` before it gives a result (`Merge.findings`), so that live and
-batch merges come to the same answer.
+Answered from a small sample of each frame, in about a millisecond for a bracket of five. Every
+merge asks `check_frames` before it gives a result, so that live and batch come to one answer.
 """
 
 import math
@@ -27,6 +26,10 @@ _TOLERANCE = 0.35  # stops: nominal times are off by up to 10 %, curves by up to
 _DARKEST, _BRIGHTEST = 40, 215  # codes at which a curve is trusted
 _MISFIT = 0.2  # stops per stop of exposure, above which a curve is wrong although times may be too
 _FLAT = 0.1  # from a misfit of -1, where all frames are equally bright
+# Of two frames of one scene, however its clouds move, few samples are this far from the others.
+_FAR = 0.5  # stops
+_FAR_SHARE, _FAR_FACTOR = 0.1, 2.2
+_LEAST_FOR_SHARE = 200  # samples
 _VISIBLE = 60  # codes whose order shows whether one frame is darker than another
 _LEAST_RATIO = 1.2  # of two exposure times, to expect that the longer frame is brighter
 _CLEAR_RATIO = 1.8  # ... to expect that it is clearly brighter
@@ -42,15 +45,13 @@ WHITE_MARGIN = 5
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A frame that does not fit its stated exposure time."""
+    """A frame that does not fit its stated exposure time, or the scene of the others."""
 
     index: int  # position of the frame in the order in which the frames were given
     exposure_time: float  # its stated time
-    # The time that would fit the other frames; None where it cannot be told.
-    fitting_time: float | None
-    # Whether the merge leaves the frame out: the others agree without it, and the settings say
-    # ``contradiction="exclude"``.
-    excluded: bool = False
+    fitting_time: float | None  # that would fit the other frames; None where it cannot be told
+    other_scene: bool = False
+    excluded: bool = False  # from the merge: the settings ask for it, and the others agree
 
     def reason(self, unit: str) -> str:
         """Say what is wrong.
@@ -60,10 +61,13 @@ class Contradiction:
         unit : str
             Of the exposure times, e.g. "µs".
         """
+        if self.other_scene:
+            return "contradicts the other exposures: it does not show their scene"
         text = f"contradicts its exposure time of {self.exposure_time:.12g} {unit}"
         if self.fitting_time is None:
             return text
-        return f"{text}: {_three_digits(self.fitting_time)} {unit} would fit the other exposures"
+        rounded = float(f"{self.fitting_time:.3g}")  # 1260, not 1.26e+03
+        return f"{text}: {rounded:.15g} {unit} would fit the other exposures"
 
     def _note(self, unit: str) -> str:
         """Say in a sentence what is wrong and what became of the frame."""
@@ -72,17 +76,11 @@ class Contradiction:
         return f"the exposure of {time} {self.reason(unit).replace(f' of {time}', '')}; {outcome}"
 
 
-def _three_digits(value: float) -> str:
-    """Round to three digits, without an exponent: 1260, not 1.26e+03."""
-    return f"{float(f'{value:.3g}'):.15g}"
-
-
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What a look at the frames of a bracket has found."""
 
-    # In the order of the frames; empty where all fit.
-    contradictions: tuple[Contradiction, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()  # in the order of the frames
     # The camera's white code, where it is so low that codes from `saturated_from` on count as
     # saturated although they are below `high_clip`; None where `high_clip` fits.
     white: int | None = None
@@ -107,7 +105,11 @@ class Findings:
         unit : str
             Of the exposure times, e.g. "µs".
         """
-        unclear = [f for f in self.contradictions if f.fitting_time is None and not f.excluded]
+        unclear = [
+            found
+            for found in self.contradictions
+            if found.fitting_time is None and not (found.excluded or found.other_scene)
+        ]
         notes = [found._note(unit) for found in self.contradictions if found not in unclear]
         if unclear:
             times = ", ".join(f"{found.exposure_time:.12g}" for found in unclear)
@@ -139,12 +141,11 @@ class Findings:
 
 
 def sample_frame(pixels: NDArray[np.uint8]) -> Sample:
-    """Take the sample of a frame that `check_frames` looks at: shape (n, C).
+    """Take about 40,000 pixels, at the same places of every frame of one size: shape (n, C).
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, C), uint8
-        About 40,000 of them are taken, at the same places of every frame of one size.
     """
     height, width, channels = pixels.shape
     # Odd, so that all places within the 8 × 8 blocks of JPEG occur.
@@ -201,9 +202,7 @@ def check_frames(
 
 
 def fits_high_clip(brackets: Sequence[Sequence[Sample]], high_clip: int) -> int | None:
-    """Give the `high_clip` that would fit a camera, where it is lower than the configured one.
-
-    None where that fits or no bracket shows where the camera saturates.
+    """Give the `high_clip` that would fit a camera, where that is lower than the configured one.
 
     Parameters
     ----------
@@ -220,10 +219,9 @@ def fits_high_clip(brackets: Sequence[Sequence[Sample]], high_clip: int) -> int 
 
 
 def camera_white(samples: Sequence[Sample]) -> int | None:
-    """Find the code at which a camera saturates, the lowest over the channels.
+    """Find the code at which a camera saturates, the lowest over the channels, if below 254.
 
-    None where it is 254 or 255, or nothing is saturated: where pixels of different brightness in
-    a darker frame do not end at one code in a brighter one.
+    That is where pixels of different brightness in a darker frame end at one code in a brighter.
 
     Parameters
     ----------
@@ -271,22 +269,26 @@ def _compare_through_curve(
 ) -> tuple[list[Contradiction], bool, float | None]:
     """Compare frames through g; gives contradictions, whether the others agree, and a misfit."""
     ln_t = np.log(times)
-    pairs, frames = _connecting(_compared_pairs(samples, ln_t, curve, ceiling), len(times))
+    compared = _compared_pairs(samples, ln_t, curve, ceiling)
+    found = []
+    if (other := _of_another_scene(compared, len(times))) is not None:
+        found = [Contradiction(other, times[other], None, other_scene=True)]
+        compared = [pair for pair in compared if other not in pair[:2]]
+    pairs, frames = _connecting(compared, len(times))
     # The usual case: the offsets cannot add up to more than the tolerance.
     if all(abs(pair.offset) * len(times) <= _TOLERANCE * math.log(2) for pair in pairs):
-        return [], True, None
+        return found, True, None
     offset = _offsets(len(times), pairs) / math.log(2)  # stops
     here, x = offset[frames], ln_t[frames] / math.log(2)
     members = _agreeing(here)
     if len(members) == len(frames):
-        return [], True, None
+        return found, True, None
     slope = _trend(x, here)
     along = len(_agreeing(here - slope * x))
     if len(frames) > 2 and along > (len(members) if abs(slope) > _MISFIT else len(frames) - 1):
-        return [], False, slope
+        return found, False, slope
     centre = float(np.median(here[members]))
     agreed = 2 * len(members) > len(frames) and 2 * len(members) > len(times) - len(frames)
-    found = []
     for place, frame in enumerate(frames):
         stops = float(here[place]) - centre
         if agreed and place in members:
@@ -299,16 +301,15 @@ def _compare_through_curve(
 
 
 class _Pair(NamedTuple):
-    """Two frames: median of ln E seen by the first minus ln E seen by the second.
-
-    `exact` is False where the offset is a lower bound, because no pixel has codes in both frames
-    that the curve can be trusted at.
-    """
+    """Two frames: median of ln E seen by the first minus ln E seen by the second."""
 
     first: int
     second: int
     offset: float
+    # False where the offset is a lower bound: no pixel has codes in both frames that the curve can
+    # be trusted at.
     exact: bool
+    far: float  # share of the samples far from the median; NaN where they are too few
 
 
 def _close_pairs(count: int) -> list[tuple[int, int]]:
@@ -333,11 +334,38 @@ def _compared_pairs(
             _seen_from(index[j], index[i], g, -step, ceiling, 1),
         )
         for exact in (True, False):
-            values = [one[0] for one in found if one is not None and one[1] == exact]
-            if values:
-                pairs.append(_Pair(i, j, sum(values) / len(values), exact))
+            seen = [one for one in found if one is not None and one[1] == exact]
+            if seen:
+                offset, _, far = np.mean(seen, axis=0).tolist()
+                pairs.append(_Pair(i, j, offset, exact, far))
                 break
     return pairs
+
+
+def _of_another_scene(pairs: list[_Pair], count: int) -> int | None:
+    """Find the frame that differs from all others from pixel to pixel, while those are alike.
+
+    An upside-down frame, one of another place, with its channels swapped or partly without image
+    may have a median that fits. Clouds that move make all frames differ.
+    """
+    known = [pair for pair in pairs if pair.far >= 0]
+    if all(pair.far <= _FAR_SHARE for pair in known):
+        return None
+    excess = {frame: _excess(frame, known) for frame in range(count)}
+    worst = max(excess, key=lambda frame: excess[frame])
+    return worst if excess[worst] > 0 else None
+
+
+def _excess(frame: int, pairs: list[_Pair]) -> float:
+    """How much more a frame differs from its neighbours than the others from theirs."""
+    own = [pair for pair in pairs if frame in pair[:2]]
+    others = [pair for pair in pairs if frame not in pair[:2]]
+    if not (own and others):
+        return -1.0
+    nearest, usual = (min(p.second - p.first for p in some) for some in (own, others))
+    least = min(p.far for p in own if p.second - p.first == nearest)
+    most = max(p.far for p in others if p.second - p.first == usual)
+    return least - _FAR_SHARE - _FAR_FACTOR * most
 
 
 def _seen_from(
@@ -347,29 +375,34 @@ def _seen_from(
     step: float,
     ceiling: int,
     sign: int,
-) -> tuple[float, bool] | None:
-    """Compare what a frame shows with what another lets expect, step = ln of the times' ratio.
+) -> tuple[float, bool, float] | None:
+    """Compare what a frame shows with what another lets expect: offset, exact, far of a `_Pair`.
 
-    Pixels are chosen by the one frame alone, and by what is expected of the other: choosing by
-    both would favour noise that lifts a dark pixel over the limit.
+    `step` is ln of the ratio of their times. Pixels are chosen by the one frame alone, and by what
+    is expected of the other: choosing by both would favour noise that lifts dark pixels.
     """
     z = np.arange(256)
     trusted = (z >= _DARKEST) & (z <= ceiling)
     low, high = g[:, [_DARKEST]], g[:, [max(ceiling, _DARKEST)]]
     expected = g + np.float32(step)
     useful = trusted & (expected >= low) & (expected <= high)
+    in_one = np.flatnonzero(np.tile(trusted, len(g)).take(seen))
     chosen = np.flatnonzero(useful.ravel().take(seen))
     exact = len(chosen) >= _LEAST_COMPARED
-    actual = g
     if not exact:
         # Expected to be darker or brighter than what can be trusted: is it at least that?
-        chosen = np.flatnonzero(np.tile(trusted, len(g)).take(seen))
-        if len(chosen) < _LEAST_COMPARED:
+        if len(in_one) < _LEAST_COMPARED:
             return None
-        expected, actual = np.clip(expected, low, high), np.clip(g, low, high)
-    difference = actual.ravel().take(other[chosen]) - expected.ravel().take(seen[chosen])
+        chosen, g, expected = in_one, np.clip(g, low, high), np.clip(expected, low, high)
+    difference = g.ravel().take(other[chosen]) - expected.ravel().take(seen[chosen])
     middle = len(difference) // 2  # np.median takes twice the time
-    return sign * float(np.partition(difference, middle)[middle]), exact
+    median = np.partition(difference, middle)[middle]
+    far = math.nan
+    if len(in_one) >= _LEAST_FOR_SHARE:
+        actual, expected = (np.clip(one, low, high).ravel() for one in (g, expected + median))
+        difference = actual.take(other[in_one]) - expected.take(seen[in_one])
+        far = float((np.abs(difference) > _FAR * math.log(2)).mean())
+    return sign * float(median), exact, far
 
 
 def _connecting(compared: list[_Pair], count: int) -> tuple[list[_Pair], list[int]]:
