@@ -59,7 +59,13 @@ class ConfigError(AsiWatchError, ValueError):
 
 
 def refused(file: str, message: str, line: int | None = None) -> ConfigError:
-    """Make the error for a file as a whole."""
+    """Make the error for a file as a whole.
+
+    Parameters
+    ----------
+    file, message : str
+    line : int, optional
+    """
     return ConfigError([Problem(file, line, "", message)])
 
 
@@ -92,7 +98,13 @@ class Document:
         return Problem(self.file, at, key.removeprefix("."), message)
 
     def refuse(self, way: Way, message: str, line: int | None = None) -> None:
-        """Record a problem, as for `problem`."""
+        """Record a problem.
+
+        Parameters
+        ----------
+        way, message, line
+            As for `problem`.
+        """
         self.problems.append(self.problem(way, message, line))
 
 

@@ -59,7 +59,12 @@ def load_config(path: str | Path) -> Config:
 
 
 def read_config(path: str | Path) -> LoadedConfig:
-    """Read like `load_config`, and keep the lines for warnings."""
+    """Read like `load_config`, and keep the lines for warnings.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+    """
     file = str(path)
     try:
         with Path(path).open("rb") as stream:

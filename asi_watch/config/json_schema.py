@@ -1,6 +1,6 @@
 """The JSON Schema of the configuration, by which editors complete and check a file.
 
-``python -m asi_watch.config.schema`` prints it; ``config/asi-watch.schema.json`` holds it.
+``python -m asi_watch.config.json_schema`` prints it; ``config/asi-watch.schema.json`` holds it.
 """
 
 import json

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from asi_watch.config.schema import config_schema
+from asi_watch.config.json_schema import config_schema
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
 FILES = [CONFIG / "asi-watch.yaml", *sorted((CONFIG / "examples").glob("*.yaml"))]
@@ -52,7 +52,7 @@ def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], way: str = 
 
 
 def test_the_schema_we_ship_is_that_of_the_model() -> None:
-    """Else: ``python -m asi_watch.config.schema > config/asi-watch.schema.json``."""
+    """Else: ``python -m asi_watch.config.json_schema > config/asi-watch.schema.json``."""
     assert json.loads((CONFIG / "asi-watch.schema.json").read_text()) == config_schema()
 
 
