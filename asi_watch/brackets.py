@@ -14,13 +14,10 @@ from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
-MAX_EXPOSURES: Final = 64
-"""So many exposure times are merged at most: more are no bracket, and cost memory."""
+MAX_EXPOSURES: Final = 64  # more are no bracket, and cost memory
+# How the reason of a file begins that gives way to another, and of one that the merge left out.
 SUPERSEDED: Final = "superseded by "
-"""How the reason of a file begins that is not used for the sake of another."""
 CONTRADICTS: Final = "contradicts "
-"""How the reason of an exposure begins that the merge left out: it does not fit the others."""
-
 # Names round exposure times: so far may one lie from the time that is listed for it.
 _LISTED_WITHIN = 0.1
 
@@ -28,9 +25,7 @@ _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
 # How many closed brackets `exposures: auto` looks back on, and how many must agree.
-_RECENT_BRACKETS = 7
-_AGREEING_BRACKETS = 2
-
+_RECENT_BRACKETS, _AGREEING_BRACKETS = 7, 2
 # Names count whole seconds: a gap of one may be any between nothing and two.
 _UNCERTAIN = timedelta(seconds=1)
 _CLEARLY_WIDER = 2
@@ -163,7 +158,7 @@ def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
     Parameters
     ----------
     files : iterable of Exposure
-        The usable files of one slot, in any order.
+        The usable ones of one slot.
     """
     given = sorted(files, key=lambda e: e.written)
     newest = {e.exposure_us: e for e in given}  # the last one of each time
@@ -184,7 +179,6 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
     Parameters
     ----------
     files : iterable of Exposure
-        The files of one slot, in any order.
     """
     rising = sorted(files, key=lambda e: (e.timestamp, e.exposure_us, e.path))
     if not _repeats(rising):

@@ -55,26 +55,17 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def signature_of(status: os.stat_result) -> FileSignature:
-    """Return the signature held in a stat result.
-
-    Parameters
-    ----------
-    status : os.stat_result
-    """
-    return FileSignature(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
-
-
-def signature(path: str | os.PathLike[str]) -> FileSignature:
+def signature(file: str | os.PathLike[str] | int) -> FileSignature:
     """Return the signature of a regular file; OSError if it is none, or a symbolic link.
 
     Parameters
     ----------
-    path : path-like
+    file : path-like or int
+        Its path, or its open descriptor.
     """
-    status = os.lstat(path)
+    status = os.fstat(file) if isinstance(file, int) else os.lstat(file)
     _require_regular(status)
-    return signature_of(status)
+    return FileSignature(status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
 
 
 def open_regular(
@@ -125,21 +116,20 @@ class NotRegularFileError(OSError):
     """What lies at the path is not a regular file."""
 
 
-_KINDS = (
-    (stat.S_ISLNK, "a symbolic link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
-)
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 
 
 def _require_regular(status: os.stat_result) -> None:
-    if stat.S_ISREG(status.st_mode):
-        return
-    kind = next((name for test, name in _KINDS if test(status.st_mode)), "something unknown")
-    raise NotRegularFileError(f"is {kind}, not a regular file")
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something unknown")
+        raise NotRegularFileError(f"is {kind}, not a regular file")
 
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -172,14 +162,12 @@ class HeldFolder:
 
     def check(self) -> None:
         """Raise `FolderChangedError` (ESTALE) if the path leads to another folder by now."""
-        try:
-            same = _identity(self.path.stat()) == self.identity
-        except (FileNotFoundError, NotADirectoryError):
-            same = False
-        if not same:
-            raise FolderChangedError(
-                errno.ESTALE, "the folder was replaced by another one", str(self.path)
-            )
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if _identity(self.path.stat()) == self.identity:
+                return
+        raise FolderChangedError(
+            errno.ESTALE, "the folder was replaced by another one", str(self.path)
+        )
 
     @contextlib.contextmanager
     def folder(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
-from asi_watch.files import counted, shown
+from asi_watch.files import shown
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.merging import Merge, WeightedMerge
@@ -105,17 +105,13 @@ class Frames:
         images: list[NDArray[np.uint8]] = []
         for exposure in exposures:
             images.append(self.get(exposure))
-            if images[-1].shape[2] != images[0].shape[2]:
-                raise BracketError(
-                    f"grey and colour frames in one bracket: {shown(exposure.path)} has"
-                    f" {counted(images[-1].shape[2], 'channel')}, {shown(exposures[0].path)}"
-                    f" {images[0].shape[2]}; do two cameras write there, or one that changes"
-                    " between day and night?"
-                )
             if images[-1].shape != images[0].shape:
+                mixed = images[-1].shape[2] != images[0].shape[2]
                 raise BracketError(
-                    f"{shown(exposure.path)} has {_size(images[-1])} pixels,"
-                    f" {shown(exposures[0].path)} of the same bracket has {_size(images[0])}"
+                    f"{'grey and colour frames in one bracket: ' if mixed else ''}"
+                    f"{shown(exposure.path)} has {_size(images[-1])},"
+                    f" {shown(exposures[0].path)} of the same bracket {_size(images[0])}; do two"
+                    " cameras write there, or one that changes between day and night?"
                 )
         return images
 
@@ -156,7 +152,7 @@ class Frames:
 
 
 def _size(pixels: NDArray[np.uint8]) -> str:
-    return "×".join(str(n) for n in (pixels.shape[1], pixels.shape[0], *pixels.shape[2:]))
+    return f"{pixels.shape[1]}×{pixels.shape[0]}×{pixels.shape[2]} pixels"
 
 
 class BandedMerge(Merge):
@@ -171,7 +167,6 @@ class BandedMerge(Merge):
         As for `asi_watch.hdr.merging.open_merge`, with a weighted algorithm.
     frames : Frames
         Where the exposures are read from; none is held there.
-    exposures : sequence of Exposure
     memory : int
         Bytes for the frames of one band; at least sixteen rows are merged at once.
     """

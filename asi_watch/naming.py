@@ -103,17 +103,14 @@ class NamePattern:
         Parameters
         ----------
         name : str
-            With its extension; folders before it are ignored. Bytes that are not UTF-8 come as
-            surrogates, as from `os.fsdecode`.
+            With its extension, as from `os.fsdecode`; folders before it are ignored.
         """
         match = None if is_hidden(name) else self._regex.fullmatch(_stem(name))
         if match is None:
             return None
-        fields = match.groupdict()
-        text = fields["exposure"]
-        exposure_us = self._label_us.get(text)
-        if exposure_us is None:
-            exposure_us = float(int(text) * self._unit_us)
+        fields, text = match.groupdict(), match["exposure"]
+        number = 0 if text in self._label_us else int(text)
+        exposure_us = self._label_us.get(text, float(number * self._unit_us))
         timestamp = _read_timestamp(fields)
         return ParsedName(timestamp, exposure_us) if timestamp and exposure_us > 0 else None
 
@@ -290,7 +287,6 @@ def is_product_name(name: str) -> bool:
     Parameters
     ----------
     name : str
-        With its extension; folders before it are ignored.
     """
     return _stem(name).endswith(_PRODUCT_SUFFIX)
 
@@ -301,13 +297,12 @@ def is_hidden(name: str) -> bool:
     Parameters
     ----------
     name : str
-        Folders before it are ignored.
     """
     return name.rpartition("/")[2].startswith(".")
 
 
 def unclear_labels(names: Iterable[str]) -> set[str]:
-    """Find ends of names that look like labels and not like exposure times.
+    """Find ends of one camera's file names that look like labels and not like exposure times.
 
     Those are numbers of up to three digits that begin with a zero, such as ``0`` and ``02``; but
     numbers padded to one width, such as ``080`` beside ``160``, are times.
@@ -315,7 +310,6 @@ def unclear_labels(names: Iterable[str]) -> set[str]:
     Parameters
     ----------
     names : iterable of str
-        File names of one camera, with their extensions.
     """
     ends = {match[1] for name in names if (match := _NUMBER_AT_END.search(_stem(name)))}
     labels = {end for end in ends if end.startswith("0") and len(end) <= 3}
@@ -330,7 +324,6 @@ def slot_stem(slot: datetime) -> str:
     Parameters
     ----------
     slot : datetime.datetime
-        The bracket's slot, on the clock of the camera's names.
     """
     return f"{slot.year:04d}{slot:%m%d%H%M%S}{_PRODUCT_SUFFIX}"
 

@@ -6,6 +6,7 @@ the daemon, and run at low priority.
 """
 
 import contextlib
+import multiprocessing
 import multiprocessing.process
 import os
 import sys
@@ -13,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 from typing import Any
 
@@ -41,8 +41,8 @@ def spawn_pool(workers: int = 1) -> ProcessPoolExecutor:
     workers : int
     """
     # Making the pool starts a child as well, the one that cleans up after semaphores.
-    with _environment_of_children():
-        return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start)
+    with _starting_children():
+        return _Pool(workers, multiprocessing.get_context("spawn"), initializer=_start)
 
 
 # Children search modules before they run code of ours. The channels of a calibration work side by
@@ -51,38 +51,30 @@ _ENVIRONMENT = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
 _process: Any = multiprocessing.process
 
 
+class _Pool(ProcessPoolExecutor):
+    def submit(self, *args: Any, **keywords: Any) -> Any:
+        """Submit a call, which may start a child."""
+        with _starting_children():
+            return super().submit(*args, **keywords)
+
+
 @contextlib.contextmanager
-def _environment_of_children() -> Iterator[None]:
+def _starting_children() -> Iterator[None]:
     """Set what these children are given; other children of this process are not."""
     before, folder = {name: os.environ.get(name) for name in _ENVIRONMENT}, _process.ORIGINAL_DIR
+    program = sys.modules["__main__"]
     os.environ.update(_ENVIRONMENT)
     _process.ORIGINAL_DIR = "/"  # where they start
+    sys.modules["__main__"] = ModuleType("__main__")  # which they do not run once more
     try:
         yield
     finally:
-        _process.ORIGINAL_DIR = folder
+        sys.modules["__main__"], _process.ORIGINAL_DIR = program, folder
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-class _Process(SpawnProcess):
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802 - the name that multiprocessing calls
-        """Start without running the program once more that this process runs."""
-        program = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            with _environment_of_children():
-                return SpawnProcess._Popen(process_obj)
-        finally:
-            sys.modules["__main__"] = program
-
-
-class _Context(SpawnContext):
-    Process = _Process
 
 
 def _start() -> None:

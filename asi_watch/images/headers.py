@@ -41,14 +41,12 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 
 
 class HeaderError(ValueError):
-    """The bytes are no image we read.
+    """The bytes are no image we read, for this reason; if incomplete, more bytes could make it one.
 
     Parameters
     ----------
     reason : str
-        One clause.
     incomplete : bool
-        True when more bytes at the end could make it one.
     """
 
     def __init__(self, reason: str, *, incomplete: bool = False) -> None:

@@ -86,11 +86,10 @@ class JpegPicture:
     data : bytes
         The whole file.
     header : Header
-        What `read_header` found in it.
     """
 
     def __init__(self, data: bytes, header: Header) -> None:
-        self.header = header
+        self._header = header
         self._data = data
         self._pieces = [b"\xff\xd8"]  # the plain header, with the parts between scans
         self._frame: list[_Component] = []
@@ -185,7 +184,7 @@ class JpegPicture:
         if components[0][0] < 0 or any(a[0] >= b[0] for a, b in pairwise(components)):
             raise HeaderError("has a broken JPEG scan header")
         first, last, bits = payload[-3:]
-        if not self.header.progressive:  # they mean nothing here, and some encoders write others
+        if not self._header.progressive:  # they mean nothing here, and some encoders write others
             first, last, bits = 0, 63, 0
         self._add(_SOS, payload[:-3] + bytes([first, last, bits]))
         # Motion JPEG leaves out the usual tables, decoders know them.
@@ -195,13 +194,13 @@ class JpegPicture:
 
     def _check_scans(self) -> None:
         """Every coefficient must have been sent once, and refined to its last bit."""
-        count, pixels = len(self._scans), self.header.height * self.header.width
+        count, pixels = len(self._scans), self._header.height * self._header.width
         if count * pixels > _MAX_SCANS_TIMES_PIXELS:
             raise HeaderError(f"is a JPEG with too many scans ({count}) for its size")
         sent: list[list[int | None]] = [[None] * 64 for _ in self._frame]
         for scan in self._scans:
             dc_alone = scan.first == scan.last == 0
-            if self.header.progressive and not (dc_alone or 0 < scan.first <= scan.last < 64):
+            if self._header.progressive and not (dc_alone or 0 < scan.first <= scan.last < 64):
                 raise HeaderError("is damaged (broken progressive scan)")
             gap = scan.high and scan.low != scan.high - 1
             for component, _ in scan.components:
@@ -217,13 +216,13 @@ class JpegPicture:
         if _entropy is None:
             self._check_without_extension()
             return
-        height, width, frame = self.header.height, self.header.width, self._frame
+        height, width, frame = self._header.height, self._header.width, self._frame
         wide, high = 8 * max(c.h for c in frame), 8 * max(c.v for c in frame)
         units = -(-width // wide), -(-height // high)
         # Blocks of each component: in the picture across and down, and in a row of whole units.
         sizes = [(-(-width * c.h // wide), -(-height * c.v // high), units[0] * c.h) for c in frame]
         kept: list[tuple[bytearray | None, bytearray | None]] = [(None, None)] * len(frame)
-        if self.header.progressive:  # scans share which coefficients are not zero, and the DC
+        if self._header.progressive:  # scans share which coefficients are not zero, and the DC
             blocks = [stride * units[1] * c.v for c, (*_, stride) in zip(frame, sizes, strict=True)]
             kept = [(bytearray(8 * count), bytearray(2 * count)) for count in blocks]
         for number, scan in enumerate(self._scans, 1):
@@ -239,7 +238,7 @@ class JpegPicture:
         """Return the highest plausible DC, and the tables for DC and AC that the scan needs."""
         step = max(1, scan.steps.get(component.quantiser, 1))
         dc, ac = scan.tables.get(selectors >> 4), scan.tables.get(0x10 | (selectors & 15))
-        if self.header.progressive:
+        if self._header.progressive:
             dc, ac = None if scan.first or scan.high else dc, ac if scan.first else None
         return (_MAX_DC + _DC_SLACK) // step + 2, dc, ac
 
@@ -247,7 +246,7 @@ class JpegPicture:
         self, number: int, scan: _Scan, units: tuple[int, int], jobs: tuple[object, ...]
     ) -> None:
         _, first, last, high, low, interval, _, _, start, end, _ = scan
-        bits = (self.header.progressive, first, last, high, low, interval)
+        bits = (self._header.progressive, first, last, high, low, interval)
         try:
             wrong, done, behind, filled = _entropy.check_scan(
                 self._data, start, end, *bits, *units, jobs
@@ -269,16 +268,15 @@ class JpegPicture:
         self._padded[end] = behind
 
     def _check_without_extension(self) -> None:
-        if self.header.progressive:
+        if self._header.progressive:
             raise HeaderError(
                 "is a progressive JPEG, which cannot be checked here: install asi-watch where"
                 " there is a C compiler"
             )
         for scan in self._scans:
             codes = [scan.tables.get(0x10 | (s & 15), b"")[16:17] for _, s in scan.components]
-            # With such a table zero bytes are a flat picture.
-            flat = all(code == b"\0" for code in codes)
-            if not flat and self._data.find(_HOLE, scan.start, scan.end) >= 0:
+            # Where that is the end of a block, zero bytes are a flat picture.
+            if set(codes) != {b"\0"} and self._data.find(_HOLE, scan.start, scan.end) >= 0:
                 raise HeaderError("is damaged (zero bytes inside the picture)")
 
     def decode(self, allocate: Allocate) -> NDArray[np.uint8]:
@@ -290,10 +288,10 @@ class JpegPicture:
             Gives the memory for the pixels.
         """
         self._check_scans()
-        height, width, channels = self.header.height, self.header.width, self.header.channels
+        height, width, channels = self._header.height, self._header.width, self._header.channels
         size = height * width * channels
         pixels = allocate(size)[:size].reshape(height, width, channels)
-        if self.header.progressive or height * width < _WORTH_A_THREAD:
+        if self._header.progressive or height * width < _WORTH_A_THREAD:
             self._check_data()
             failure = self._decode_into(pixels)
         else:
@@ -319,9 +317,7 @@ class JpegPicture:
             )
         except ValueError as error:
             return (str(error).strip().splitlines() or ["ValueError"])[0][:120]
-        return (
-            None if decoded.shape == pixels.shape else "decodes to another size than its header's"
-        )
+        return None if decoded.shape == pixels.shape else "another size than its header's"
 
     def _decode_rare_sampling(self, pixels: NDArray[np.uint8]) -> None:
         """Decode sampling factors that TurboJPEG has no name for; the data was checked before."""

@@ -15,7 +15,7 @@ from asi_watch import files
 from asi_watch.buffers import Allocate, fresh
 from asi_watch.errors import ImageError
 from asi_watch.files import FileSignature, open_regular
-from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, Header, HeaderError, read_header
+from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, read_header
 from asi_watch.images.jpeg import JpegPicture
 from asi_watch.images.other_formats import decode_jp2, decode_png
 
@@ -27,7 +27,7 @@ _EXIF_WITHIN = 4096
 class ImageLimits:
     """How much a file may ask for before it is refused, undecoded."""
 
-    max_bytes: int = 64 << 20  # size of the file
+    max_bytes: int = 64 << 20
     max_pixels: int = 64_000_000  # height × width claimed by its header
 
 
@@ -101,34 +101,27 @@ def looks_complete(path: str | os.PathLike[str]) -> bool:
 def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     descriptor, status = open_regular(name)
     with os.fdopen(descriptor, "rb") as stream:
+        before = files.signature(descriptor)
         if status.st_size > max_bytes:
             raise ImageError(name, f"has {status.st_size} bytes; the limit is {max_bytes}")
         # One byte more than expected, so that a file that is still growing is noticed.
         data = stream.read(status.st_size + 1)
-        after = os.fstat(descriptor)
-    sign = files.signature_of(status)
-    if sign != files.signature_of(after) or sign != files.signature(name) or len(data) != sign.size:
+        after = files.signature(descriptor)
+    if before != after or before != files.signature(name) or len(data) != after.size:
         raise ImageError(name, "changed while it was read", may_recover=True)
-    return data, sign
+    return data, after
 
 
 def _decode(data: bytes, limits: ImageLimits, allocate: Allocate) -> NDArray[np.uint8]:
     header = read_header(data)
-    if header.container == "jpeg":
-        picture = JpegPicture(data, header)
-        _check_size(picture.header, limits)
-        return picture.decode(allocate)
-    _check_size(header, limits)
-    decode = decode_png if header.container == "png" else decode_jp2
-    return decode(data, header)
-
-
-def _check_size(header: Header, limits: ImageLimits) -> None:
     claim = f"{header.width}×{header.height} pixels"
     if not header.height * header.width:
         raise HeaderError(f"claims a size of {claim}")
     if header.height * header.width > limits.max_pixels:
         raise HeaderError(f"claims {claim}; the limit is {limits.max_pixels} in all")
+    if header.container == "jpeg":
+        return JpegPicture(data, header).decode(allocate)
+    return decode_png(data, header) if header.container == "png" else decode_jp2(data, header)
 
 
 def _orientation(data: bytes) -> int:

@@ -233,7 +233,7 @@ def test_a_file_that_changes_while_it_is_read_is_tried_again(
 
     def fstat(descriptor: int) -> os.stat_result:
         seen.append(descriptor)
-        if len(seen) == 2:
+        if len(seen) == 3:
             if change == "grow":
                 with path.open("ab") as stream:
                     stream.write(b"\0")

@@ -164,7 +164,7 @@ def cut(root: Path) -> str:
 def small(root: Path) -> str:
     path = write_bracket(root, 3)[1]
     path.write_bytes(files_of(0, 128)[160])
-    return rf"{path.name} has 128×128×3 pixels, .* of the same bracket has 96×96×3"
+    return rf"{path.name} has 128×128×3 pixels, .* of the same bracket 96×96×3"
 
 
 def grey(root: Path) -> str:
