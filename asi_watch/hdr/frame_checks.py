@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.response import as_log_response
 
 Sample = NDArray[np.uint8]
@@ -140,17 +141,20 @@ class Findings:
         return tuple(notes)
 
 
-def sample_frame(pixels: NDArray[np.uint8]) -> Sample:
+def sample_frame(pixels: NDArray[np.uint8], disc: SkyDisc | None = None) -> Sample:
     """Take about 40,000 pixels, at the same places of every frame of one size: shape (n, C).
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, C), uint8
+    disc : SkyDisc, optional
+        Only pixels inside are taken.
     """
     height, width, channels = pixels.shape
     # Odd, so that all places within the 8 × 8 blocks of JPEG occur.
     step = math.ceil(math.sqrt(height * width / _SAMPLED_PIXELS)) | 1
-    return np.ascontiguousarray(pixels[::step, ::step]).reshape(-1, channels)
+    sample = np.ascontiguousarray(pixels[::step, ::step]).reshape(-1, channels)
+    return sample if disc is None else sample[disc.mask(pixels.shape)[::step, ::step].ravel()]
 
 
 def check_frames(

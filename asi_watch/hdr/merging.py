@@ -8,7 +8,7 @@ moving it through memory for every exposure costs more than the look-ups.
 import itertools
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -31,7 +31,7 @@ from asi_watch.hdr.merge_settings import (
     Shape,
 )
 from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.tone import CodeTable, half_code, half_codes, picture_table
+from asi_watch.hdr.tone import CodeTable, ToneScale, half_code, half_codes, picture_table, scale_of
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
 _BANDS_PER_THREAD = 8
@@ -77,6 +77,45 @@ def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
     per_pixel = {"debevec": (22 + count) * channels + 12, "mertens": 10 * channels + 33}
     # The weighted means: ln E in float32 and its validity.
     return height * width * (count * channels + per_pixel.get(algorithm, 5 * channels))
+
+
+def bracket_scale(
+    samples: Sequence[Sample], exposure_times: Sequence[float], log_response: ArrayLike
+) -> ToneScale | None:
+    """Give the tone scale of one bracket; None where nearly all of it is too dark.
+
+    Parameters
+    ----------
+    samples : sequence of ndarray, shape (n, C), uint8
+        From `sample_frame`, one per exposure.
+    exposure_times : sequence of float
+    log_response : array_like, shape (256, C)
+        g(z), in the channel order of the samples.
+    """
+    count, channels = samples[0].shape
+    settings = MergeSettings("debevec_exact")
+    merge = WeightedMerge(settings, log_response, (count, 1, channels), threads=1)
+    for sample, time in zip(samples, exposure_times, strict=True):
+        merge.add(sample[:, np.newaxis], time)
+    merge.use_findings(Findings())
+    radiance = merge.radiance()
+    return scale_of(radiance.ln_radiance, radiance.validity)
+
+
+def curve_scale(
+    brackets: Iterable[tuple[Sequence[Sample], Sequence[float]]], log_response: ArrayLike
+) -> ToneScale | None:
+    """Give the tone scale to be stored with a curve: the median over brackets, None without any.
+
+    Parameters
+    ----------
+    brackets : iterable of (samples, exposure_times)
+        As for `bracket_scale`.
+    log_response : array_like, shape (256, C)
+    """
+    scales = [bracket_scale(*bracket, log_response) for bracket in brackets]
+    known = [scale for scale in scales if scale is not None]
+    return ToneScale(*np.median(known, axis=0).tolist()) if known else None
 
 
 class Merge(ABC):

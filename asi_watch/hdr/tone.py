@@ -4,14 +4,17 @@ The tables hold the output over x (see `lookup_tables.BracketTables`), so that n
 runs per pixel.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.lookup_tables import BracketTables
+from asi_watch.hdr.merge_settings import UNDER
 
 Floats = NDArray[np.float64]
 
@@ -23,9 +26,44 @@ _CELLS_PER_KNOT = _FIRST_CELLS // _KNOTS
 _LINE_TOLERANCE = 0.5
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
+_WHITE_QUANTILE = 0.999
+_LEAST_SEEN = 300  # samples
 HALF_MARK = 0x8000  # the sign bit of a half float: here, that the weight is zero
 # Just inside the smallest normal and the largest half float.
 _LOWEST_HALF, _HIGHEST_HALF = 2.0**-14 * 1.001, 65504.0 * 0.999
+
+
+class ToneScale(NamedTuple):
+    """The two numbers of the `photographic` operator: ln E, in 1 / (unit of exposure times)."""
+
+    middle: float  # mean of ln E over what is not too dark for every exposure
+    white: float  # 99.9th percentile there
+
+    def carried(self, before: ToneScale, now: ToneScale) -> ToneScale:
+        """Express this scale through another curve, so that pictures keep their brightness.
+
+        Parameters
+        ----------
+        before, now : ToneScale
+            Of the same brackets (`merging.curve_scale`): seen through the curve that this scale
+            belongs to, and through the other.
+        """
+        shift, stretch = now.middle - before.middle, now.white - before.white
+        return ToneScale(self.middle + shift, self.white + stretch)
+
+
+def scale_of(ln_radiance: NDArray[np.float32], validity: NDArray[np.uint8]) -> ToneScale | None:
+    """Give the scale of a radiance map; None where nearly all of it is too dark.
+
+    Parameters
+    ----------
+    ln_radiance, validity : ndarray
+        Of one shape; channels count alike.
+    """
+    seen = ln_radiance[validity != UNDER]
+    if len(seen) < _LEAST_SEEN:
+        return None
+    return ToneScale(float(seen.mean(dtype=np.float64)), float(np.quantile(seen, _WHITE_QUANTILE)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.tone import ToneCurve, code_maximum
+from asi_watch.hdr.frame_checks import sample_frame
+from asi_watch.hdr.merging import bracket_scale, curve_scale
+from asi_watch.hdr.tone import ToneCurve, ToneScale, code_maximum
+from tests.hdr.brackets import TIMES, curve, opened, settings, shoot
 
 
 def test_is_its_formula():
@@ -33,3 +36,25 @@ def test_codes_begin_where_the_inverse_says(maximum):
 def test_pictures_have_8_or_16_bits():
     with pytest.raises(ValueError, match="uint8 or uint16"):
         code_maximum(np.float32)
+
+
+def test_the_scale_of_a_bracket_is_that_of_its_radiance():
+    frames = shoot(TIMES, shape=(60, 80, 3))
+    radiance = opened(settings(algorithm="debevec_exact"), frames).radiance()
+    seen = radiance.ln_radiance[radiance.validity != 1]
+    scale = bracket_scale([sample_frame(f) for f in frames], TIMES, curve())
+    assert scale == pytest.approx((seen.mean(), np.quantile(seen, 0.999)), abs=1e-4)
+
+
+def test_the_scale_of_a_curve_is_the_median_of_its_brackets():
+    brackets = [[sample_frame(f * np.uint8(k)) for f in shoot(TIMES)] for k in (1, 1, 0)]
+    scale = curve_scale([(samples, TIMES) for samples in brackets], curve())
+    assert scale == bracket_scale(brackets[0], TIMES, curve())
+    assert curve_scale([(brackets[2], TIMES)], curve()) is None
+
+
+def test_a_scale_is_carried_to_another_curve():
+    samples = [sample_frame(f) for f in shoot(TIMES)]
+    before, now = (curve_scale([(samples, TIMES)], g) for g in (curve(), curve() + np.float32(1)))
+    carried = ToneScale(-6.0, -2.0).carried(before, now)
+    assert carried == pytest.approx((-5.0, -1.0), abs=1e-4)
