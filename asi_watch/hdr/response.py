@@ -34,6 +34,8 @@ class ResponseCurve:
     log_response: NDArray[np.float32]
     # What the curve's file says about it. `channel_order` there describes the file, not this array.
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    # Of the brackets the curve was made of, as `merging.curve_scale` gives it; None: of old files.
+    tone_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         curve = np.array(as_log_response(self.log_response), order="C")
