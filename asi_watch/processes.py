@@ -31,18 +31,14 @@ def merge_threads() -> int:
     return min(_MOST_MERGE_THREADS, usable_cores())
 
 
-def spawn_pool(workers: int = 1) -> ProcessPoolExecutor:
-    """Make a pool of new interpreters that search the working directory for no module.
+def spawn_pool() -> ProcessPoolExecutor:
+    """Make a pool of one new interpreter that searches the working directory for no module.
 
-    They start when work is submitted: a function of a module of ours, with plain values.
-
-    Parameters
-    ----------
-    workers : int
+    It starts when work is submitted: a function of a module of ours, with plain values.
     """
     # Making the pool starts a child as well, the one that cleans up after semaphores.
     with _starting_children():
-        return _Pool(workers, multiprocessing.get_context("spawn"), initializer=_start)
+        return _Pool(1, multiprocessing.get_context("spawn"), initializer=_start)
 
 
 # Children search modules before they run code of ours. The channels of a calibration work side by

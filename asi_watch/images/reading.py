@@ -19,16 +19,10 @@ from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, read_he
 from asi_watch.images.jpeg import JpegPicture
 from asi_watch.images.other_formats import decode_jp2, decode_png
 
+# How much a file may ask for before it is refused, undecoded.
+_MAX_BYTES, _MAX_PIXELS = 64 << 20, 64_000_000
 _TAIL_BYTES = 65536
 _EXIF_WITHIN = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """How much a file may ask for before it is refused, undecoded."""
-
-    max_bytes: int = 64 << 20
-    max_pixels: int = 64_000_000  # height × width claimed by its header
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,26 +34,21 @@ class Frame:
     orientation: int = 1  # of the EXIF tag, which is not applied; 1 where there is none
 
 
-def read_image(
-    path: str | os.PathLike[str], *, limits: ImageLimits | None = None, allocate: Allocate = fresh
-) -> Frame:
+def read_image(path: str | os.PathLike[str], *, allocate: Allocate = fresh) -> Frame:
     """Read one exposure, whole or not at all; ImageError says whether it may still be growing.
 
     Parameters
     ----------
     path : path-like
         Names with undecodable bytes are fine.
-    limits : ImageLimits, optional
-        Caps checked before anything is decoded.
     allocate : callable
         Gives the memory for the pixels, e.g. `BufferPool.take`.
     """
-    caps = limits or ImageLimits()
     name = os.fspath(path)
     if "\0" in name:
         raise ImageError(name, "is no possible file name")
     try:
-        data, sign = _read_bytes(name, caps.max_bytes)
+        data, sign = _read_bytes(name)
     except files.NotRegularFileError as error:
         raise ImageError(name, str(error)) from None
     except FileNotFoundError:
@@ -68,7 +57,7 @@ def read_image(
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
     try:
-        pixels = _decode(data, caps, allocate)
+        pixels = _decode(data, allocate)
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
     except OSError as error:
@@ -98,12 +87,12 @@ def looks_complete(path: str | os.PathLike[str]) -> bool:
     return b"IEND" in tail if head.startswith(PNG_MAGIC) else bool(head.strip(b"\x00"))
 
 
-def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
+def _read_bytes(name: str) -> tuple[bytes, FileSignature]:
     descriptor, status = open_regular(name)
     with os.fdopen(descriptor, "rb") as stream:
         before = files.signature(descriptor)
-        if status.st_size > max_bytes:
-            raise ImageError(name, f"has {status.st_size} bytes; the limit is {max_bytes}")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(name, f"has {status.st_size} bytes; the limit is {_MAX_BYTES}")
         # One byte more than expected, so that a file that is still growing is noticed.
         data = stream.read(status.st_size + 1)
         after = files.signature(descriptor)
@@ -112,13 +101,13 @@ def _read_bytes(name: str, max_bytes: int) -> tuple[bytes, FileSignature]:
     return data, after
 
 
-def _decode(data: bytes, limits: ImageLimits, allocate: Allocate) -> NDArray[np.uint8]:
+def _decode(data: bytes, allocate: Allocate) -> NDArray[np.uint8]:
     header = read_header(data)
     claim = f"{header.width}×{header.height} pixels"
     if not header.height * header.width:
         raise HeaderError(f"claims a size of {claim}")
-    if header.height * header.width > limits.max_pixels:
-        raise HeaderError(f"claims {claim}; the limit is {limits.max_pixels} in all")
+    if header.height * header.width > _MAX_PIXELS:
+        raise HeaderError(f"claims {claim}; the limit is {_MAX_PIXELS} in all")
     if header.container == "jpeg":
         return JpegPicture(data, header).decode(allocate)
     return decode_png(data, header) if header.container == "png" else decode_jp2(data, header)

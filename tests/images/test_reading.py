@@ -18,7 +18,7 @@ from PIL import Image
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import ImageError
 from asi_watch.files import signature
-from asi_watch.images import ImageLimits, looks_complete, read_image
+from asi_watch.images import looks_complete, read_image
 from tests.images.pictures import ZOO, chunk, jp2, jpeg, pillow, png, put, sky
 
 # --- good ones --------------------------------------------------------------------------------
@@ -141,15 +141,18 @@ def test_many_tiny_parts_cost_little_time(tmp_path: Path, data: bytes) -> None:
     assert time.process_time() - started < 1.0
 
 
-def test_the_limits_are_the_callers(tmp_path: Path) -> None:
+def test_files_that_ask_for_too_much_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = put(tmp_path, jpeg())
-    assert read_image(path, limits=ImageLimits(max_pixels=96 * 128)).pixels.size
-    with pytest.raises(ImageError, match="the limit is 12287 in all"):
-        read_image(path, limits=ImageLimits(max_pixels=96 * 128 - 1))
-    size = path.stat().st_size
-    assert read_image(path, limits=ImageLimits(max_bytes=size)).pixels.size
-    with pytest.raises(ImageError, match="bytes; the limit is"):
-        read_image(path, limits=ImageLimits(max_bytes=size - 1))
+    limits = {"_MAX_PIXELS": 96 * 128, "_MAX_BYTES": path.stat().st_size}
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"asi_watch.images.reading.{name}", limit)
+        assert read_image(path).pixels.size
+        monkeypatch.setattr(f"asi_watch.images.reading.{name}", limit - 1)
+        with pytest.raises(ImageError, match=f"the limit is {limit - 1}"):
+            read_image(path)
+        monkeypatch.undo()
 
 
 def test_nothing_that_is_no_regular_file_is_opened(tmp_path: Path) -> None:
@@ -277,8 +280,12 @@ def test_no_cut_of_a_file_is_ever_taken_for_whole(
 
 @pytest.mark.parametrize("make", [jpeg, png, jp2])
 def test_damaged_files_raise_nothing_but_image_errors(
-    tmp_path: Path, make: Callable[[], bytes], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    make: Callable[[], bytes],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("asi_watch.images.reading._MAX_PIXELS", 1_000_000)
     rng = np.random.default_rng(11)
     data = np.frombuffer(make(), np.uint8)
     path = tmp_path / "a.jpg"
@@ -288,7 +295,7 @@ def test_damaged_files_raise_nothing_but_image_errors(
         hurt[at] = rng.integers(0, 256, 3, dtype=np.uint8)
         path.write_bytes(hurt.tobytes())
         try:
-            frame = read_image(path, limits=ImageLimits(max_pixels=1_000_000))
+            frame = read_image(path)
         except ImageError:
             continue
         assert frame.pixels.dtype == np.uint8
