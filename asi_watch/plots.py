@@ -15,19 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
 from asi_watch.hdr.calibration import Calibration, CalibrationReport
 from asi_watch.hdr.response import ResponseCurve, as_log_response
 from asi_watch.products.publish import OutputFolder
-from asi_watch.response_files import FIRST_CODE, LAST_CODE, compare_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _COLOURS = {"B": "#2b6cb0", "G": "#2f855a", "R": "#c53030", "grey": "#4a5568"}
-LN2 = float(np.log(2.0))
-_SPREAD_STOPS = 0.4
 _G_LABEL = "g(z) = ln(irradiance × time), ln units"
 _TITLE_WIDTH = 60  # characters that fit over axes of seven inches
 _NAMES = {"B": "blue", "G": "green", "R": "red", "grey": "grey"}
@@ -105,52 +102,10 @@ def _extrapolated_codes(curve: ResponseCurve) -> list[list[tuple[int, int]]]:
     return codes if inside and len(codes) == curve.channels else []
 
 
-def save_comparison_plot(
-    first: ResponseCurve,
-    second: ResponseCurve,
-    names: tuple[str, str],
-    out_path: str | Path,
-    dpi: int = 150,
-) -> Path:
-    """Draw two curves, the free constant of each channel removed, and their difference.
-
-    Parameters
-    ----------
-    first, second : ResponseCurve
-        ResponseFileError if they differ in their number of channels.
-    names : (str, str)
-        What they are called in the figure.
-    out_path : str or Path
-    dpi : int
-    """
-    result = compare_curves(first, second)
-    figure = _figure(7.0, 7.0)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    g = first.log_response.astype(np.float64)
-    for column, key in enumerate(_keys(first.log_response)):
-        colour, name = _COLOURS[key], _NAMES[key]
-        stops = result.difference[:, column]
-        above.plot(g[:, column], color=colour, label=f"{name}, A")
-        above.plot(g[:, column] + stops * LN2, color=colour, ls="--", label=f"{name}, B")
-        below.plot(stops, color=colour, label=f"{name}, RMS {result.rms[column]:.4f}")
-    _dress(above, _G_LABEL, f"A  {names[0]}\nB  {names[1]}")
-    above.legend(frameon=False, ncols=2)
-    reach = 1.3 * max(*result.worst, 1e-3)
-    below.axhline(0, color="black", lw=0.8)
-    below.axvspan(0, FIRST_CODE, color="black", alpha=0.06, lw=0, label="not compared")
-    below.axvspan(LAST_CODE, 255, color="black", alpha=0.06, lw=0)
-    below.set(xlabel="code z", xlim=(0, 255), ylim=(-reach, reach))
-    _dress(below, "B − A (stops)", "")
-    # Above the axes: inside, it would lie on the curves.
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    below.legend(frameon=False, ncols=4, fontsize="small", columnspacing=1.2, **place)
-    return _save(figure, out_path, dpi)
-
-
 def save_calibration_report_plot(
     calibration: Calibration, out_path: str | Path, dpi: int = 150, title: str = ""
 ) -> Path:
-    """Draw a calibration's curve, its residuals per code and exposure, and its coverage.
+    """Draw a calibration's curve with its samples, and its residuals per code and exposure.
 
     Parameters
     ----------
@@ -164,7 +119,7 @@ def save_calibration_report_plot(
     figure = _figure(12.0, 7.5)
     figure.suptitle(_wrapped(title, 2 * _TITLE_WIDTH), x=0.01, ha="left", fontsize=12)
     halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
-    grid = halves[0].subgridspec(3, 1, height_ratios=(7, 2.6, 1))
+    grid = halves[0].subgridspec(2, 1, height_ratios=(7, 3))
     curve_axes = figure.add_subplot(grid[0])
     _draw_curves(curve_axes, curve, _keys(curve), np.array(report.samples_per_code).T > 0)
     _draw_cloud(curve_axes, calibration)
@@ -174,11 +129,9 @@ def save_calibration_report_plot(
         residual_axes.plot(np.array(values), color=_COLOURS[key], lw=1.0)
     residual_axes.set_ylim(bottom=0.0)
     _dress(residual_axes, "residual (stops)", "Residual at each code")
-    _draw_coverage(figure.add_subplot(grid[2], sharex=curve_axes), report, _keys(curve))
-    grid = halves[1].subgridspec(3, 1, height_ratios=(4, 4, 2.4))
-    _draw_spread(figure.add_subplot(grid[0]), calibration)
-    _draw_exposures(figure.add_subplot(grid[1]), report, _keys(curve))
-    _write_summary(figure.add_subplot(grid[2]), report, ResponseCurve(curve).curve_id)
+    grid = halves[1].subgridspec(2, 1, height_ratios=(6, 4))
+    _draw_exposures(figure.add_subplot(grid[0]), report, _keys(curve))
+    _write_summary(figure.add_subplot(grid[1]), report, ResponseCurve(curve).curve_id)
     return _save(figure, out_path, dpi)
 
 
@@ -249,36 +202,6 @@ def _draw_cloud(axes: Axes, calibration: Calibration) -> None:
     axes.set_ylim(float(curve.min()) - 0.4, float(curve.max()) + 0.4)
 
 
-def _draw_spread(axes: Axes, calibration: Calibration) -> None:
-    """Draw how far the samples lie from the curve: a narrow peak is a good calibration."""
-    curve = calibration.log_response
-    edges = np.linspace(-_SPREAD_STOPS, _SPREAD_STOPS, 81)
-    for points, g, key in zip(calibration.cloud, curve.T, _keys(curve), strict=False):
-        on_curve = np.interp(points[:, 0], np.arange(256), g)
-        # What lies farther off is counted in the outermost bars, which say so.
-        stops = np.clip((on_curve - points[:, 1]) / LN2, edges[0], edges[-1])
-        share = np.histogram(stops, edges)[0] / max(len(stops), 1)
-        axes.stairs(100.0 * share, edges, color=_COLOURS[key], lw=1.2)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(bottom=0.0)
-    ticks = edges[:: len(edges) // 4]
-    ends = [f"≤ −{_SPREAD_STOPS:g}", f"≥ {_SPREAD_STOPS:g}"]
-    axes.set_xticks(ticks, [ends[0], *(f"{t:.1f}" for t in ticks[1:-1]), ends[1]])
-    axes.set_xlabel("distance from the curve (stops); end bars: this far and farther")
-    _dress(axes, "share of samples (%)", "Spread of the samples")
-
-
-def _draw_coverage(axes: Axes, report: CalibrationReport, keys: list[str]) -> None:
-    counts = np.array(report.samples_per_code, dtype=np.float64)
-    shown = np.ma.masked_equal(np.log10(np.maximum(counts, 0.5)), np.log10(0.5))
-    extent = (-0.5, 255.5, len(keys), 0)
-    axes.imshow(shown, aspect="auto", cmap="YlGnBu", interpolation="nearest", extent=extent)
-    axes.set_facecolor("#fed7d7")
-    axes.set_yticks(np.arange(len(keys)) + 0.5, [_NAMES[k] for k in keys], fontsize=8)
-    axes.set_title("Samples per code (darker: more; pale red: none, g dashed above)", **_TITLE)
-    axes.set(xlabel="code z", xlim=(-0.5, 255.5))
-
-
 def _draw_exposures(axes: Axes, report: CalibrationReport, keys: list[str]) -> None:
     stated = np.array([check.exposure_time for check in report.exposures])
     dots: dict[str, Any] = {"ms": 5, "alpha": 0.6, "mec": "none"}
@@ -314,7 +237,7 @@ def _write_summary(axes: Axes, report: CalibrationReport, curve_id: str) -> None
     values = (f"{v:.3f}" if np.isfinite(v) else "unknown" for v in report.residual_stops)
     lines = [
         f"curve {curve_id}",
-        f"{report.brackets} bracket{'s' if report.brackets > 1 else ''}, {report.samples:,} places",
+        f"{counted(report.brackets, 'bracket')}, {report.samples:,} places",
         f"residual {' · '.join(values)} stops",
         "(1.4826 × median distance, all observations alike)",
         f"more than half a stop off: {report.outlier_share:.1%}",

@@ -4,7 +4,6 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +21,6 @@ from asi_watch.hdr.response import (
 )
 
 log = logging.getLogger(__name__)
-
-FIRST_CODE, LAST_CODE = 15, 240
-"""Codes compared: beyond them noise and saturation make a curve unreliable."""
 
 # A response file holds 3 KB of numbers and a page of metadata; more is not one.
 _MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -192,38 +188,3 @@ def response_bytes(response: ArrayLike, metadata: Mapping[str, Any] | None = Non
     arrays = {"response": as_log_response(response), "metadata": np.array(described)}
     np.savez(cast(Any, buffer), **cast(Any, arrays))
     return buffer.getvalue()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CurveComparison:
-    """Differences of two curves per channel (BGR), each channel's free constant removed."""
-
-    # g of the second minus g of the first in stops, of mean 0 over the codes compared.
-    difference: NDArray[np.float64]
-    rms: tuple[float, ...]  # root mean square over the codes compared, stops
-    worst: tuple[float, ...]  # largest absolute difference there, stops, and the code where it is
-    worst_code: tuple[int, ...]
-    offset: tuple[float, ...]  # the constant removed, stops
-
-
-def compare_curves(first: ResponseCurve, second: ResponseCurve) -> CurveComparison:
-    """Compare two response curves.
-
-    Parameters
-    ----------
-    first, second : ResponseCurve
-        ResponseFileError if they differ in their number of channels.
-    """
-    if first.channels != second.channels:
-        counts = f"{first.channels} and {second.channels} channels"
-        raise ResponseFileError(f"the curves cannot be compared: {counts}")
-    g1, g2 = (curve.log_response.astype(np.float64) for curve in (first, second))
-    stops = (g2 - g1) / np.log(2.0)
-    seen = slice(FIRST_CODE, LAST_CODE + 1)
-    offset = stops[seen].mean(axis=0)
-    stops -= offset
-    size = np.abs(stops[seen])
-    rms = np.sqrt((stops[seen] ** 2).mean(axis=0))
-    codes = size.argmax(axis=0) + FIRST_CODE
-    per_channel = (tuple(v.tolist()) for v in (rms, size.max(axis=0), codes, offset))
-    return CurveComparison(stops, *per_channel)

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 
 from asi_watch.hdr.calibration import calibrate_response, sample_bracket
-from asi_watch.hdr.response import ResponseCurve
 from asi_watch.plots import (
     _apart,
     _dress,
     _figure,
     save_calibration_report_plot,
-    save_comparison_plot,
     save_response_plot,
 )
 from tests.hdr.calibration_scenes import TIMES, bracket, true_gamma_response
@@ -51,14 +49,6 @@ def test_channel_order_decides_the_colour(tmp_path):
     bgr = save_response_plot(response, tmp_path / "a.png", channel_order="BGR")
     rgb = save_response_plot(response, tmp_path / "b.png", channel_order="RGB")
     assert bgr.read_bytes() != rgb.read_bytes()
-
-
-def test_comparison_plot(tmp_path):
-    old, new, grey = (ResponseCurve(g) for g in (curve(), curve() * 1.1, curve(1)))
-    path = save_comparison_plot(old, new, ("old", "new"), tmp_path / "c.png", dpi=50)
-    assert cv2.imread(str(path)).shape[:2] == (350, 350)
-    with pytest.raises(ValueError, match="cannot be compared"):
-        save_comparison_plot(old, grey, ("old", "grey"), tmp_path / "d.png")
 
 
 def test_plots_leave_no_global_state(tmp_path):

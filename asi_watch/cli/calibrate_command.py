@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from asi_watch.cli import _options as options
-from asi_watch.errors import AsiWatchError, ResponseFileError
+from asi_watch.errors import AsiWatchError
 from asi_watch.files import shown
 
 _EPILOG = """\b
@@ -17,7 +17,7 @@ Examples:
   asi-watch calibrate /srv/asi roof.npz --brackets 40 --report roof.png
   asi-watch calibrate /srv/asi roof.npz -c /etc/asi-watch/asi-watch.yaml --camera roof
 """
-_TECHNIQUES = click.Choice(("flat", "random", "histogram"))
+_TECHNIQUES = click.Choice(("flat", "random"))
 _WEIGHTS = click.Choice(("triangle", "sine"))
 _ABOVE_ZERO = click.FloatRange(0, min_open=True)
 
@@ -36,7 +36,7 @@ def _option(
 @_option("--samples", 5000, "Places sampled in each bracket.", click.IntRange(1))
 @_option("--technique", "flat", "How the places are chosen; flat is most accurate.", _TECHNIQUES)
 @_option("--smoothness", 50.0, "Means the same for any number of samples.", _ABOVE_ZERO)
-@_option("--weight-type", "triangle", "Trust in a code by its place in the range.", _WEIGHTS)
+@_option("--weight-type", "triangle", "How merges will weigh codes.", _WEIGHTS)
 @_option("--low-clip", 5, "Lower codes are not used.", click.IntRange(0, 254))
 @_option("--high-clip", 250, "Higher codes are not used.", click.IntRange(1, 255))
 @_option("--seed", 0, "Same seed, same curve.", click.INT)
@@ -85,7 +85,7 @@ def command(
     # The channels work side by side; more threads for each would only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli.curve_lines import report_lines, report_warnings, scale_line
+    from asi_watch.cli.curve_lines import report_lines, report_warnings
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 
     options.echo_log()
@@ -114,28 +114,16 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     curve = done.curve(shown(directory))
-    replaced = None
-    if done.calibration.report.fits or force:
+    written = done.calibration.report.fits or force
+    if written:
         # Before anything is printed: whoever reads it may go away, as `head` does.
-        replaced = _curve_there(response)
         save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
     for line in report_lines(done, curve.curve_id):
         click.echo(line)
     for warning in report_warnings(done):
         click.echo(f"warning: {warning}", err=True)
-    if (scale := scale_line(curve)) is not None:
-        click.echo(scale)
     plot = f", plot in {shown(report)}" if report else ""
-    if replaced is None:
+    if not written:
         click.echo(f"{shown(response)}: not written, see above; --force writes it{plot}", err=True)
         raise click.exceptions.Exit(1)
-    click.echo(f"written to {shown(response)}{replaced}{plot}")
-
-
-def _curve_there(response: str) -> str:
-    from asi_watch.response_files import load_curve
-
-    try:
-        return f", in place of curve {load_curve(response).curve_id}"
-    except ResponseFileError:
-        return ""
+    click.echo(f"written to {shown(response)}{plot}")

@@ -97,13 +97,13 @@ def _curve_warnings(camera: CameraConfig, choice: Choice) -> Iterator[tuple[Way,
 
 def _curve_lines(camera: CameraConfig, choice: Choice) -> Iterator[str]:
     """Name the curves in use, and say what other settings would improve."""
-    from asi_watch.cli.curve_lines import merge_hints
+    from asi_watch.cli.curve_lines import radiance_hint
 
     for file in choice.files.values():
         yield f"curve {file.curve.curve_id} {shown(file.path)}"
-    curve = next((file.curve for file in choice.files.values()), None)
     formats = [product.format for product in camera.products]
-    yield from merge_hints(camera.merge, curve, formats, "merge.lnE_range: [{}, {}]")
+    if (hint := radiance_hint(camera.merge.algorithm, formats)) is not None:
+        yield hint
 
 
 # -- folders ---------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def command(
     read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli.curve_lines import merge_hints
+    from asi_watch.cli.curve_lines import radiance_hint
     from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import merge_archive
 
@@ -146,8 +146,8 @@ def command(
     click.echo(summary.sentence())
     if summary.merged or summary.stood:
         written = [str(spec.format) for spec in products]
-        for line in merge_hints(settings, summary.curve, written, "--lne-range {} {}"):
-            click.echo(line, err=True)
+        if (hint := radiance_hint(settings.algorithm, written)) is not None:
+            click.echo(hint, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)
 

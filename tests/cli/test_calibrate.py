@@ -29,14 +29,7 @@ def test_a_curve_its_report_and_its_plot(tmp_path: Path) -> None:
     assert (meta["num_groups_used"], meta["sample_technique"], meta["seed"]) == (3, "flat", 3)
     assert (meta["smoothness"], meta["low_clip"], meta["high_clip"]) == (40, 8, 245)
     assert f"curve {curve.curve_id} from 3 brackets" in result.stdout
-    for words in (
-        "method: robust",
-        "blue",
-        "residual (stops)",
-        "extrapolated codes",
-        "1280",
-        "fits × stated",
-    ):
+    for words in ("method: robust", "blue", "residual (stops)", "1280", "fits × stated"):
         assert words in result.stdout
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert ("1 exposure left out" in result.stdout) == (broken.name in result.stderr)
@@ -67,7 +60,7 @@ def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
         assert load_curve(tmp_path / "r.npz").metadata["sky_disc"] == noted
         assert ("inside the sky disc 40,50.5,30" in result.stdout) == (noted is not None)
         lines = CliRunner().invoke(main, ["response", "show", f"{tmp_path}/r.npz"]).stdout
-        assert ("40,50.5,30 (x, y, radius)" in lines) == (noted is not None)
+        assert ("40, 50.5, 30" in lines) == (noted is not None)
 
 
 def test_the_disc_of_the_configuration_counts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def draw(images, times=TIMES, technique="random", count=100, mask=None):
     return sample_bracket(images, times, technique=technique, count=count, rng=rng, mask=mask)
 
 
-@pytest.mark.parametrize("technique", ["random", "histogram", "flat"])
+@pytest.mark.parametrize("technique", ["random", "flat"])
 def test_places_are_inside_the_mask_and_repeatable(technique):
     images = bracket(np.random.default_rng(1))
     mask = np.zeros(images[0].shape[:2], bool)
@@ -32,15 +32,11 @@ def test_codes_are_those_of_the_images():
     np.testing.assert_array_equal(samples.codes[:, 2], images[2][rows, columns])
 
 
-def test_histogram_spreads_over_codes():
+def test_places_of_the_histogram_are_those_of_flat():
+    """The name is asi_core's; a technique of its own lost to flat on every set."""
     images = bracket(np.random.default_rng(1))
-    mean = np.bincount((images[2].sum(axis=2) // 3).ravel(), minlength=256)
-    taken = draw(images, technique="histogram", count=400).codes[:, 2].sum(axis=1) // 3
-    taken = np.bincount(taken, minlength=256)
-    np.testing.assert_array_less(taken, mean + 1)
-    most = taken.max()  # codes give in turn: one has less only where the picture has no more
-    assert taken.sum() == 400
-    assert (taken >= np.minimum(mean, most - 1)).all()
+    one, other = (draw(images, technique=name).positions for name in ("histogram", "flat"))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_shares_of_classes():
@@ -54,7 +50,7 @@ def test_shares_of_classes():
         assert (shares <= sizes).all()
 
 
-@pytest.mark.parametrize("technique", ["random", "histogram", "flat"])
+@pytest.mark.parametrize("technique", ["random", "flat"])
 @pytest.mark.parametrize("count", [10_000, 31_999, 32_000, 50_000])
 def test_up_to_every_pixel_can_be_a_place(technique, count):
     images = bracket(np.random.default_rng(1))

@@ -9,8 +9,7 @@ from PIL import Image
 
 from asi_watch.errors import ResponseFileError
 from asi_watch.pipeline import _save_response_plot, load_response_curve, save_response_curve
-from asi_watch.plots import save_comparison_plot
-from asi_watch.response_files import compare_curves, load_curve
+from asi_watch.response_files import load_curve
 from tests.pipeline.making import true_curve
 
 G = true_curve().log_response
@@ -64,32 +63,6 @@ def test_plots_are_drawn_whole(tmp_path: Path) -> None:
     path = _save_response_plot(G[:, np.newaxis], tmp_path / "a/p.png", include_mean=False, dpi=50)
     assert path == tmp_path / "a/p.png"
     assert size_of(path) == (350, 250)
-    first, second = true_curve(), load_again(tmp_path)
-    drawn = save_comparison_plot(first, second, ("A", "B"), tmp_path / "c.jpg", dpi=50)
-    assert size_of(drawn) == (350, 350)
-
-
-def load_again(folder: Path):
-    save_response_curve(folder / "s.npz", 1.01 * G + [0.5, 0.0, -0.5], save_plot=False)
-    return load_curve(folder / "s.npz")
-
-
-def test_curves_are_compared_without_their_free_constant(tmp_path: Path) -> None:
-    same = compare_curves(true_curve(), true_curve())
-    assert same.worst == (0.0, 0.0, 0.0)
-    result = compare_curves(true_curve(), load_again(tmp_path))
-    expected = 0.01 * G[15:241].astype(float) / np.log(2)
-    expected -= expected.mean(axis=0)
-    np.testing.assert_allclose(result.rms, np.sqrt((expected**2).mean(axis=0)), rtol=1e-4)
-    np.testing.assert_allclose(result.worst, np.abs(expected).max(axis=0), rtol=1e-4)
-    assert result.worst_code == (15, 15, 15)
-    assert result.offset[0] - result.offset[2] == pytest.approx(1 / np.log(2), abs=0.01)
-
-
-def test_curves_of_unequal_channels_do_not_compare() -> None:
-    grey = type(true_curve())(G[:, :1], {})
-    with pytest.raises(ResponseFileError, match="3 and 1 channels"):
-        compare_curves(true_curve(), grey)
 
 
 @pytest.mark.parametrize("name", ["noext", "foo.xyz"])

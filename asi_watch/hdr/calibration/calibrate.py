@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from asi_watch.hdr.calibration import report as reporting
-from asi_watch.hdr.calibration.responsive_codes import responsive_range, white_warnings
+from asi_watch.hdr.calibration.responsive_codes import responsive_range
 from asi_watch.hdr.calibration.samples import (
     CODES,
     BracketSamples,
@@ -114,7 +114,6 @@ def calibrate_response(
         reporting.check_exposures(used, of_all, verdict),
         verdict,
         monotone_repairs=tuple(curve.repairs for curve in fit.curves),
-        warnings=white_warnings(used, high_clip),
         settings={
             "smoothness": smoothness,
             "weight_type": weight_type,

@@ -213,16 +213,12 @@ def make_report(
     checks : tuple of ExposureCheck
     verdict : TimesVerdict
     **facts
-        `monotone_repairs`, `settings` and `warnings` about the pictures.
+        `monotone_repairs` and `settings`.
     """
     places = sum(s.count for s in samples)
     far = [(np.abs(r.stops) > _OUTLIER_STOPS).sum() / max(r.stops.size, 1) for r in residuals]
     by_code = (_grouped(r.stops, r.codes, CODES) for r in residuals)
-    warnings = (
-        *_time_warnings(residuals, verdict, checks),
-        *_coverage_warnings(places, residuals),
-        *facts.pop("warnings"),
-    )
+    warnings = (*_time_warnings(residuals, verdict, checks), *_coverage_warnings(places, residuals))
     return CalibrationReport(
         brackets=len(samples),
         channels=len(residuals),

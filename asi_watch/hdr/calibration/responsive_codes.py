@@ -21,7 +21,6 @@ _DARKEST_SHARE = 0.002
 _PILED_CODES, _PILED_SHARE = 5, 0.01
 _NO_BLACK, _NO_WHITE = 5, 243
 _WHITE_NOISE = 3  # codes by which JPEG and noise scatter a white
-_PILE, _ABOVE_WHITE = 4.0, 0.02  # the pile over what lies below it, and what may lie above it
 _LOOK = 1 << 16  # pixels of a picture that tell its white
 
 # For each bracket its exposures' codes or levels, each of shape (P,), and log2 of their times.
@@ -125,35 +124,3 @@ def _rise_per_stop(seen: Seen) -> Vector:
         counts += found
     enough = counts >= _LEAST_PAIRS
     return np.where(enough, rises / np.where(enough, stops, 1.0), np.nan)
-
-
-def white_warnings(samples: Sequence[BracketSamples], high_clip: int) -> list[str]:
-    """Say so where saturated pixels pile up at a code that `high_clip` lets pass as valid.
-
-    Parameters
-    ----------
-    samples : sequence of BracketSamples
-    high_clip : int
-    """
-    whites = [_pile(samples, channel) for channel in range(samples[0].channels)]
-    found = [code for code in whites if code is not None and code - _WHITE_NOISE <= high_clip]
-    if not found:
-        return []
-    codes = ", ".join(str(code) for code in sorted(set(found)))
-    return [
-        f"the pictures are white at code {codes} already, and high_clip is {high_clip}: saturated"
-        f" pixels pass as valid; high_clip {min(found) - _WHITE_NOISE - 1} or less would fit"
-    ]
-
-
-def _pile(samples: Sequence[BracketSamples], channel: int) -> int | None:
-    """Code below white at which the brightest pixels pile up; None where none does."""
-    counts = np.zeros(CODES)
-    for bracket in samples:
-        counts += np.bincount(bracket.codes[:, -1, channel], minlength=CODES)
-    code = _LOWEST_WHITE + int(np.argmax(counts[_LOWEST_WHITE:]))
-    beside = slice(code - _WHITE_NOISE, code + _WHITE_NOISE + 1)
-    pile, above = counts[beside].sum(), counts[code + _WHITE_NOISE + 1 :].sum()
-    below = counts[code - 5 * _WHITE_NOISE : code - 2 * _WHITE_NOISE].sum() / 3.0
-    known = pile >= _LEAST_PAIRS and above < _ABOVE_WHITE * pile and pile > _PILE * below
-    return code if known and code + _WHITE_NOISE < WHITE else None

@@ -69,9 +69,9 @@ def sample_bracket(
     exposure_times : array_like, shape (N,)
         Positive, any unit.
     technique : {"random", "histogram", "flat"}
-        "random": anywhere with equal chance. "histogram": spread evenly over the codes of the
-        middle exposure. "flat" (recommended): of every intensity and every part of the picture
-        the places that are locally flat, neither dark nor saturated in most exposures.
+        "random": anywhere with equal chance. "flat" (recommended): of every intensity and every
+        part of the picture the places that are locally flat, neither dark nor saturated in most
+        exposures. "histogram", asi_core's name for places of every intensity, is "flat".
     count : int
         Number of places; at most 60,000 are taken.
     rng : numpy.random.Generator
@@ -131,9 +131,7 @@ def _chosen(
         raise ValueError("the mask leaves no pixel to sample")
     if technique == "random":
         chosen = _by_chance(allowed, count, rng)
-    elif technique == "histogram":
-        chosen = _by_histogram(frames[len(frames) // 2], allowed, count, rng)
-    elif technique == "flat":
+    elif technique in ("flat", "histogram"):
         chosen = _by_flatness(frames, allowed, count, rng, pool)
     else:
         names = ", ".join(get_args(SampleTechnique))
@@ -146,17 +144,6 @@ def _by_chance(allowed: Indices, count: int, rng: np.random.Generator) -> Indice
         return allowed
     chosen: Indices = rng.choice(allowed, size=count, replace=False, shuffle=False)
     return chosen
-
-
-def _by_histogram(frame: Codes, allowed: Indices, count: int, rng: np.random.Generator) -> Indices:
-    """As many places from each code of the mean channel, as far as the picture has them."""
-    if count >= allowed.size:
-        return allowed
-    mean = (_total(frame, allowed) // frame.shape[2]).astype(np.uint8)
-    shuffled = rng.permutation(allowed.size)
-    mean = mean[shuffled]
-    turn = _rank(mean) * CODES + mean  # the codes give a place each in turn
-    return allowed[shuffled[np.argpartition(turn, count)[:count]]]
 
 
 def _by_flatness(
