@@ -52,10 +52,7 @@ class BracketFiles:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationChoices:
-    """How to calibrate; ValueError if a value is impossible.
-
-    See `asi_watch.pipeline.calibrate_camera`, for `robust` `hdr.calibration.calibrate_response`.
-    """
+    """How to calibrate, as `asi_watch.pipeline.calibrate_camera`; ValueError if impossible."""
 
     samples_per_image: int = 1000
     sample_technique: str = "random"
@@ -66,7 +63,6 @@ class CalibrationChoices:
     high_clip: int = 250
     seed: int | None = None
     sky_disc: Literal["auto"] | tuple[float, float, float] | SkyDisc | None = "auto"
-    robust: bool = True
 
     def __post_init__(self) -> None:
         if self.sample_technique not in get_args(SampleTechnique):
@@ -287,7 +283,6 @@ def _solved(
                 weight_type=choices.weight_type,
                 low_clip=choices.low_clip,
                 high_clip=choices.high_clip,
-                robust=choices.robust,
                 pool=pool,
             )
     except ValueError as error:

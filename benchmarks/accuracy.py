@@ -21,6 +21,9 @@ import cv2
 import numpy as np
 
 from asi_watch.hdr.calibration import calibrate_response, sample_bracket
+from asi_watch.hdr.calibration.estimate import fit_plain
+from asi_watch.hdr.calibration.samples import observe
+from asi_watch.hdr.lookup_tables import weight_table
 
 _START = time.monotonic()
 LN2 = float(np.log(2.0))
@@ -152,7 +155,9 @@ def plain(brackets: Brackets, times: np.ndarray, mask: np.ndarray | None) -> np.
         sample_bracket(b, times, technique="random", count=1000, rng=rng, mask=mask)
         for b in brackets
     ]
-    return calibrate_response(samples, robust=False).log_response.astype(float)
+    weight = weight_table("triangle")[:, 0]
+    tables = (observe(samples, channel, (5, 250), fine=False) for channel in range(3))
+    return np.stack([fit_plain(table, weight, 50.0) for table in tables], axis=1)
 
 
 def dense(brackets: Brackets, times: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -64,7 +64,7 @@ def test_plots_leave_no_global_state(tmp_path):
 def test_report_plot_shows_the_data_cloud(tmp_path):
     rng = np.random.default_rng(1)
     samples = [sample_bracket(bracket(rng), TIMES, technique="flat", count=200, rng=rng)]
-    calibration = calibrate_response(samples, robust=False)
+    calibration = calibrate_response(samples)
     apart = replace(calibration, cloud=tuple(p + np.array([0.0, 0.8]) for p in calibration.cloud))
     bare, dotted = (
         cv2.imread(str(save_calibration_report_plot(c, tmp_path / f"{n}.png", dpi=60)))

@@ -48,7 +48,6 @@ def _option(
     " pixels. auto: the disc a fisheye's pictures show, if any; none: anywhere  [default: auto,"
     " or the configuration's].",
 )
-@click.option("--plain", is_flag=True, help="Plain least squares, without robust weights.")
 @click.option(
     "--force", is_flag=True, help="Write the curve even where it cannot explain the images."
 )
@@ -69,7 +68,6 @@ def command(
     samples: int,
     technique: str,
     sky_disc: Any,
-    plain: bool,
     force: bool,
     report: str | None,
     **choices: Any,
@@ -105,7 +103,6 @@ def command(
             samples_per_image=samples,
             sample_technique=technique,
             max_processed_groups=brackets,
-            robust=not plain,
             **choices,
         )
         done = calibrate_archive(directory, rules, choice, report_plot=report)

@@ -32,11 +32,11 @@ def test_a_curve_that_explains_nothing_is_not_written_unless_forced(
     same_frame_twice: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "r.npz"
-    refused = run("calibrate", same_frame_twice, target, "--samples", "300", "--plain")
+    refused = run("calibrate", same_frame_twice, target, "--samples", "300")
     assert (refused.exit_code, target.exists()) == (1, False)
     assert "no response curve fits these images" in refused.stderr
     assert "r.npz: not written, see above; --force writes it" in refused.stderr
-    forced = run("calibrate", same_frame_twice, target, "--samples", "300", "--plain", "--force")
+    forced = run("calibrate", same_frame_twice, target, "--samples", "300", "--force")
     assert (forced.exit_code, target.exists()) == (0, True)
 
 

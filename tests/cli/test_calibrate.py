@@ -40,7 +40,7 @@ def test_a_reader_that_goes_away_costs_no_curve(tmp_path: Path) -> None:
     write_archive(tmp_path / "a", 2)
     there, here = os.pipe()
     os.close(there)
-    options = [f"{tmp_path}/a", f"{tmp_path}/r.npz", "--samples", "100", "--plain"]
+    options = [f"{tmp_path}/a", f"{tmp_path}/r.npz", "--samples", "100"]
     subprocess.run(
         [sys.executable, "-m", "asi_watch", "calibrate", *options],
         stdout=here,
@@ -54,7 +54,7 @@ def test_a_reader_that_goes_away_costs_no_curve(tmp_path: Path) -> None:
 def test_the_sky_disc_may_be_given(tmp_path: Path) -> None:
     write_archive(tmp_path / "a", 2)
     for given, noted in (("40,50.5,30", [40, 50.5, 30]), ("none", None)):
-        options = ("--samples", "100", "--plain", "--sky-disc", given)
+        options = ("--samples", "100", "--sky-disc", given)
         result = calibrate(tmp_path, str(tmp_path / "r.npz"), *options)
         assert result.exit_code == 0, result.output
         assert load_curve(tmp_path / "r.npz").metadata["sky_disc"] == noted
@@ -70,7 +70,7 @@ def test_the_disc_of_the_configuration_counts(tmp_path: Path) -> None:
     def disc(more: str, *options: str) -> object:
         roof = f"watch: {tmp_path}/a, output: {tmp_path}/b"
         config.write_text(f"cameras: {{roof: {{{roof}{more}}}}}")
-        quick = ("--samples", "100", "--plain", "-c", str(config))
+        quick = ("--samples", "100", "-c", str(config))
         result = calibrate(tmp_path, str(tmp_path / "r.npz"), *quick, *options)
         assert result.exit_code == 0, result.output
         return load_curve(tmp_path / "r.npz").metadata["sky_disc"]

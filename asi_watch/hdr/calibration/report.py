@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.robust import CurveTables
+from asi_watch.hdr.calibration.estimate import CurveTables
 from asi_watch.hdr.calibration.samples import (
     CODES,
     BracketSamples,
@@ -60,7 +60,6 @@ class CalibrationReport:
     extrapolated: tuple[tuple[tuple[int, int], ...], ...]  # codes first…last where g is a guess
     residual_stops: tuple[float, ...]
     outlier_share: float  # of the usable observations, more than half a stop from the curve
-    monotone_repairs: tuple[int, ...]  # steps between codes held up by the monotone constraint
     exposures: tuple[ExposureCheck, ...]
     residual_by_code: tuple[tuple[float, ...], ...]
     # Where the stated times contradict each other and it cannot be told which one is false: each
@@ -201,7 +200,7 @@ def make_report(
     residuals: Sequence[ChannelResiduals],
     checks: tuple[ExposureCheck, ...],
     verdict: TimesVerdict,
-    **facts: Any,
+    settings: dict[str, Any],
 ) -> CalibrationReport:
     """Put a report together.
 
@@ -212,8 +211,7 @@ def make_report(
         Of every channel.
     checks : tuple of ExposureCheck
     verdict : TimesVerdict
-    **facts
-        `monotone_repairs` and `settings`.
+    settings : dict
     """
     places = sum(s.count for s in samples)
     far = [(np.abs(r.stops) > _OUTLIER_STOPS).sum() / max(r.stops.size, 1) for r in residuals]
@@ -231,7 +229,7 @@ def make_report(
         residual_by_code=tuple(tuple(map(_spread, codes)) for codes in by_code),
         time_doubts=verdict.suspects,
         warnings=warnings,
-        **facts,
+        settings=settings,
     )
 
 

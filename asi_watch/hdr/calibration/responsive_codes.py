@@ -119,8 +119,9 @@ def _rise_per_stop(seen: Seen) -> Vector:
         known = np.isfinite(one + other)
         middle = np.rint((one[known] + other[known]) / 2.0).astype(np.intp)
         rises += np.bincount(middle, weights=(other - one)[known], minlength=CODES)
-        found = np.bincount(middle, minlength=CODES)
-        stops += found * width
-        counts += found
+        # What is white in the longer exposure became so within the first stop or later.
+        widths = np.where(other[known] < WHITE, width, min(width, 1.0))
+        stops += np.bincount(middle, weights=widths, minlength=CODES)
+        counts += np.bincount(middle, minlength=CODES)
     enough = counts >= _LEAST_PAIRS
     return np.where(enough, rises / np.where(enough, stops, 1.0), np.nan)

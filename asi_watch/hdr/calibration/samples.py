@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from asi_watch.hdr.disc import SkyDisc
 
 CODES = 256
+ANCHOR = CODES // 2  # where g is 0
+# Smallest rise of ln exposure from one code to the next: survives float32, is nothing in stops.
+SMALLEST_STEP = 1e-4
 WHITE = 253  # codes from here on are clipped in any picture
 _JUDGING_PLACES = 10_000
 _STILL_PIXELS = 0.75

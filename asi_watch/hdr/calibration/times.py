@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.robust import CurveTables, centred, gamma_steps
+from asi_watch.hdr.calibration.estimate import CurveTables, centred, gamma_steps
 from asi_watch.hdr.calibration.samples import (
     CODES,
+    SMALLEST_STEP,
     BracketSamples,
     Clips,
     Flags,
@@ -25,7 +26,6 @@ from asi_watch.hdr.calibration.samples import (
     Vector,
     observe,
 )
-from asi_watch.hdr.calibration.solver import SMALLEST_STEP
 
 _PLACES = 1_000
 _FEWEST_PLACES = 20
@@ -33,7 +33,7 @@ _MOST_SINGLES = 60  # exposures of all brackets, to be freed all at once
 _MOST_TIMES = 16
 _TRIED_SINGLES = 4
 _TRIFLE = 0.07  # stops; corrections below are what motion and nominal times do
-_DOUBTED = 0.1
+_DOUBTED = 0.2  # nominal times are off by up to a tenth, 0.14 stops
 _EXPLAINED = 0.25  # of the loss, by one free time, for the stated ones to be doubted
 _APART = 0.15  # of what the best explains the next may lack, and still explain it
 _FEWEST_LEFT = 3

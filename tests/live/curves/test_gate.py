@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from asi_watch import calibrate_brackets
 from asi_watch.calibrate_brackets import BracketFiles
-from asi_watch.hdr.calibration import calibrate_response
 from asi_watch.live.curves import gate
 from asi_watch.live.curves.gate import CalibrationRequest, _judged, calibrate_candidate
 from asi_watch.response_files import load_curve, response_bytes
@@ -20,12 +17,6 @@ from tests.pipeline.making import true_curve, write_archive
 @pytest.fixture
 def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrationRequest:
     monkeypatch.setattr(gate, "_SAMPLES_PER_BRACKET", 300)
-    quick = partial(calibrate_response)
-    monkeypatch.setattr(
-        calibrate_brackets,
-        "calibrate_response",
-        lambda samples, **settings: quick(samples, **(settings | {"robust": False})),
-    )
     brackets = tuple(
         BracketFiles(
             tuple(str(path) for path in bracket),

@@ -1,30 +1,43 @@
-"""The robust estimate: a simple shape, and noise, motion and outliers learned from the residuals.
+"""The estimates of g(z) of one channel: the plain equations, and the robust one.
+
+Debevec and Malik's unknowns are the 256 values of g and a pixel's irradiance, which enters each of
+its rows with coefficient −1 alone. So it drops out of the normal equations exactly (Schur
+complement), and neither time nor memory of the solve depends on the number of pixels. P. Debevec,
+J. Malik: Recovering High Dynamic Range Radiance Maps from Photographs, SIGGRAPH 1997.
 
 Exposures one stop apart leave any wiggle of g with a period of one stop undetermined, so the prior
 decides there. Debevec and Malik's g″ penalty pulls g towards a straight line, which no camera has.
-Here the *logarithm of the slope* m = ln g′ is asked to change evenly along an axis in which the
-families cameras are built from (power laws, logarithms, straight lines, shoulders) are nearly
-straight: q(z) = ln(z + a) − c·ln(255 + b − z). A positive slope, i.e. a monotone curve, comes with
-it.
+The robust estimate asks the *logarithm of the slope* m = ln g′ to change evenly along an axis in
+which the families cameras are built from (power laws, logarithms, straight lines, shoulders) are
+nearly straight: q(z) = ln(z + a) − c·ln(255 + b − z). Noise, motion and outliers are learned from
+the residuals.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.calibration.samples import CODES, Clips, Floats, Observations, Vector
-from asi_watch.hdr.calibration.solver import (
+from asi_watch.hdr.calibration.samples import (
     ANCHOR,
+    CODES,
     SMALLEST_STEP,
-    NormalEquations,
-    anchored,
-    solve_monotone,
+    Clips,
+    Codes,
+    Flags,
+    Floats,
+    Observations,
+    Vector,
 )
 
+# Places at which `smoothness` has the strength it has in the plain equations: 10 brackets × 1000.
+_REFERENCE_PLACES = 10_000
+_MAX_ROUNDS = 60
+
+Table = NDArray[np.floating]
 _MIDDLES = np.arange(CODES - 1) + 0.5
 _TOE, _SHOULDER, _SHOULDER_SHARE = 8.0, 16.0, 0.5
 _ORDER = 3
@@ -46,6 +59,7 @@ _TYPICAL = 4.0
 _KINK, _KINK_CODES, _LEAST_KINK_WEIGHT = 5.0, 9, 0.15
 _SMOOTH_ROUNDS = 2  # before kinks are looked for
 _CLOSE = 0.9  # ln units between exposures, 1.3 stops
+_LN2, _FARTHEST = math.log(2.0), 3.0  # stops
 _LARGEST_EXCESS = np.float32(1.0)  # ln units
 
 
@@ -111,10 +125,29 @@ def centred(exposure: Floats, weights: Floats) -> Floats:
     return np.asarray(exposure - mean)
 
 
-def fit_robust(
-    table: Observations, strength: float, ends: Clips = (0, CODES - 1)
-) -> tuple[Vector, int]:
-    """Fit g of one channel: rising, g(128) = 0; and count the last round's repairs.
+def fit_plain(table: Observations, weight: Vector, smoothness: float) -> Vector:
+    """Fit g of one channel by the plain equations: rising, g(128) = 0.
+
+    Parameters
+    ----------
+    table : Observations
+    weight : ndarray, shape (256,)
+        Trust in each code.
+    smoothness : float
+        λ at 10,000 places; scaled so that it weighs the same against any number of them.
+    """
+    equations = _Equations()
+    squared = weight**2
+    for piece in table.chunks():
+        equations.add(piece.codes, piece.log_times, squared[piece.codes] * piece.usable)
+    scale = smoothness * np.sqrt(len(table.codes) / _REFERENCE_PLACES)
+    matrix = _anchored(equations.matrix + smoothness_matrix(scale * weight))
+    curve = solve_monotone(matrix, equations.vector)
+    return np.asarray(curve - curve[ANCHOR])
+
+
+def fit_robust(table: Observations, strength: float, ends: Clips = (0, CODES - 1)) -> Vector:
+    """Fit g of one channel: rising, g(128) = 0.
 
     Parameters
     ----------
@@ -136,8 +169,14 @@ def fit_robust(
     both = table.usable[:, 1:] & table.usable[:, :-1]
     spacing = np.median(np.diff(table.log_times, axis=1)[both]) if both.any() else np.inf
     kinks = spacing <= _CLOSE
+    # A wiggle as long as the distance between exposures is undetermined, and its third derivative
+    # falls with the cube of its length, its first with the length: the prior is to weigh the same
+    # against any of them.
+    far = float(np.clip(spacing / _LN2, 1.0, _FARTHEST))
+    rows *= far**_ORDER
+    typical_share *= far**2
     steps = gamma_steps()
-    scale, repairs = np.inf, 0
+    scale = np.inf
     for number in range(_ROUNDS):
         data = preview if number < _ROUNDS - 1 else table
         equations, scale = _accumulate(data, CurveTables.of_steps(steps), scale)
@@ -145,22 +184,20 @@ def fit_robust(
         matrix, vector = _shape_penalty(shape, steps)
         pull, pulled = _shape_penalty(towards, steps, typical)
         weight = strength * len(data.codes) * (1.0 + doubt * scale**2)
-        system = anchored(equations.matrix + weight * (matrix + typical_share * pull))
+        system = _anchored(equations.matrix + weight * (matrix + typical_share * pull))
         target = equations.vector + weight * (vector + typical_share * pulled)
         if number < _ROUNDS - 1:  # the next round starts from rising steps anyway
             curve = np.linalg.solve(system, target)
         else:
-            curve, repairs = solve_monotone(system, target)
+            curve = solve_monotone(system, target)
         changed = np.clip(np.diff(curve), steps / _LARGEST_CHANGE, steps * _LARGEST_CHANGE)
         steps = np.clip(changed, SMALLEST_STEP, _LARGEST_STEP)
     curve = np.concatenate([[0.0], np.cumsum(steps)])
-    return curve - curve[ANCHOR], repairs
+    return np.asarray(curve - curve[ANCHOR])
 
 
-def _accumulate(
-    table: Observations, curve: CurveTables, scale: float
-) -> tuple[NormalEquations, float]:
-    equations = NormalEquations()
+def _accumulate(table: Observations, curve: CurveTables, scale: float) -> tuple[_Equations, float]:
+    equations = _Equations()
     sizes = []
     for piece in table.chunks():
         residual, weights = curve.residuals(piece)
@@ -220,3 +257,107 @@ def _shape_penalty(
     slope_rows = -np.diff(rows / steps, axis=1, prepend=0.0, append=0.0)  # of m by g
     target = rows @ (1.0 - np.log(steps)) + wanted
     return slope_rows.T @ slope_rows, slope_rows.T @ target
+
+
+@dataclass
+class _Equations:
+    """½ gᵀ·matrix·g − vectorᵀ·g of one channel; shapes (256, 256) and (256,)."""
+
+    matrix: Vector = field(default_factory=lambda: np.zeros((CODES, CODES)))
+    vector: Vector = field(default_factory=lambda: np.zeros(CODES))
+
+    def add(self, codes: Codes, targets: Table, weights: Table) -> None:
+        """Add pixels: rows √weight · (g(code) − ln E − target), ln E of each pixel eliminated.
+
+        Parameters
+        ----------
+        codes : ndarray, shape (P, N), uint8
+        targets : ndarray, shape (P, N)
+            ln t of the exposure, less what is known of g between whole codes.
+        weights : ndarray, shape (P, N)
+            Squared weight of each row; 0 leaves the row out.
+        """
+        total = weights.sum(axis=1, keepdims=True)
+        share = weights / np.where(total > 0, total, 1.0)
+        centred = weights * (targets - (share * targets).sum(axis=1, keepdims=True))
+        self.vector += np.bincount(codes.ravel(), weights=centred.ravel(), minlength=CODES)
+        diagonal = weights * (1.0 - share)
+        self.matrix[np.diag_indices(CODES)] += np.bincount(
+            codes.ravel(), weights=diagonal.ravel(), minlength=CODES
+        )
+        first, second = np.triu_indices(codes.shape[1], k=1)
+        index = codes.astype(np.uint16)
+        cells = (index[:, first] << 8) | index[:, second]
+        coupling = weights[:, first] * share[:, second]
+        pairs = np.bincount(
+            cells.ravel(), weights=coupling.ravel(), minlength=CODES * CODES
+        ).reshape(CODES, CODES)
+        self.matrix -= pairs
+        self.matrix -= pairs.T
+
+
+def smoothness_matrix(row_weights: Vector) -> Vector:
+    """Penalty matrix of Σ (row_weights(z) · g″(z))² over the inner codes."""
+    rows = np.diff(np.eye(CODES), n=2, axis=0) * row_weights[1:-1, np.newaxis]
+    return np.asarray(rows.T @ rows)
+
+
+def _anchored(matrix: Vector) -> Vector:
+    """Give the free constant of g its value: adds the row g(128) = 0 in the matrix's own scale."""
+    fixed = matrix.copy()
+    fixed[ANCHOR, ANCHOR] += max(1.0, float(np.trace(matrix)) / CODES)
+    return fixed
+
+
+def solve_monotone(matrix: Vector, vector: Vector) -> Vector:
+    """Minimise ½ gᵀ·matrix·g − vectorᵀ·g over curves that rise by a smallest step everywhere.
+
+    In the increments between codes this is a least-squares problem with lower bounds, solved to
+    optimality by exchanging bound and free increments (block principal pivoting: Portugal, Júdice,
+    Vicente, Math. Comp. 63, 625, 1994).
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (K, K)
+        Symmetric positive definite.
+    vector : ndarray, shape (K,)
+    """
+    free_solution = np.asarray(np.linalg.solve(matrix, vector), dtype=np.float64)
+    if (np.diff(free_solution) >= SMALLEST_STEP).all():
+        return free_solution
+    size = len(vector)
+    sums = np.tril(np.ones((size, size)))  # g = sums @ increments, the first being g(0)
+    lower = np.full(size, SMALLEST_STEP)
+    lower[0] = 0.0  # g(0) itself is free; see `bound` below
+    system = sums.T @ matrix @ sums
+    target = sums.T @ vector - system @ lower
+    bound = np.concatenate([[False], np.diff(free_solution) < SMALLEST_STEP])
+    increments = _pivot(system, target, bound)
+    curve: Vector = sums @ (increments + lower)
+    return curve
+
+
+def _pivot(system: Vector, target: Vector, bound: Flags) -> Vector:
+    """Exchange increments between bound (0) and free until the optimality conditions hold."""
+    solution = np.zeros(len(target))
+    tolerance = 1e-10 * float(np.abs(target).max(initial=1e-300))
+    best, patience = len(target) + 1, 3
+    for _ in range(_MAX_ROUNDS):
+        free = ~bound
+        solution[:] = 0.0
+        solution[free] = np.linalg.solve(system[np.ix_(free, free)], target[free])
+        gradient = system @ solution - target
+        wrong = (free & (solution < -1e-12)) | (bound & (gradient < -tolerance))
+        wrong[0] = False
+        count = int(wrong.sum())
+        if count == 0:
+            return solution
+        if count < best:
+            best, patience = count, 3
+        else:
+            patience -= 1
+        if patience < 0:  # one at a time, the last one: cannot cycle
+            wrong[: int(np.flatnonzero(wrong)[-1])] = False
+        bound ^= wrong
+    # Only data that contradict a rising curve nearly everywhere come here: feasible, near optimal.
+    return np.concatenate([solution[:1], np.maximum(solution[1:], 0.0)])
