@@ -21,6 +21,7 @@ from asi_watch.errors import AsiWatchError
 _COMMANDS = {
     "run": "Watch the cameras and merge their brackets, in the foreground.",
     "check": "Check a configuration file and print it with every default.",
+    "doctor": "Find what needs doing on this machine, each with its remedy.",
     "status": "Show what the running daemon is doing.",
     "history": "Show what became of past brackets.",
     "retry": "Try brackets again, or merge published ones once more.",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _MOST_FILES, _MOST_OF_A_FOLDER, _MOST_FOLDERS = 200, 50, 300
 _ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
 _FRAME_BRACKETS = 3
+_SOME_FILES, _STEADY = 20, 120.0  # seconds
 _OTHER_TEMPLATES = (
     "{timestamp:%Y%m%d%H%M%S}_{exposure}",
     "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
@@ -72,6 +73,23 @@ class NewestFiles:
             yield f"{self.camera.name}: {fit}"
         for path, name in self.fitting[:3]:
             yield f"  {shown(path)} is from {name.timestamp}, exposed {name.exposure_us:.12g} µs"
+
+    def ahead(self) -> timedelta | None:
+        """Tell how far names are ahead of the times the files were written at; None if it varies.
+
+        Where files were copied later the two have nothing to do with each other.
+        """
+        some = self.fitting[:_SOME_FILES]
+        folder, to_utc = self.camera.watch, self.camera.pattern.to_utc
+        (written,) = answered(
+            _ANSWER_WITHIN, lambda: [(folder / path).lstat().st_mtime for path, _ in some]
+        )
+        spans = [
+            to_utc(parsed.timestamp).timestamp() - mtime
+            for (_, parsed), mtime in zip(some, written or (), strict=False)
+        ]
+        steady = len(spans) > 1 and max(spans) - min(spans) <= _STEADY
+        return timedelta(seconds=sorted(spans)[len(spans) // 2]) if steady else None
 
     def warnings(self) -> Warnings:
         """Find what contradicts the configuration in names, dates, exposures and slots."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from asi_watch.errors import AsiWatchError
 from asi_watch.files import answered, folder_fault, shown
 
 if TYPE_CHECKING:
+    from asi_watch.cli._newest_files import NewestFiles
     from asi_watch.live.curves.in_use import Choice
 
 _ANSWER_WITHIN = 5.0
@@ -36,30 +38,52 @@ def command(config_path: str) -> None:
     folder that is a file or lies in the state folder. What the names of each camera's newest files
     are taken for is shown as well, whether exposures and slots fit them, and the curve in use.
     """
+    loaded = read_config(config_path)
+    options.echo_log()
+    examined = examine(loaded.config)
+    for line in examined.lines:
+        click.echo(line, err=True)
+    for way, text in examined.warnings:
+        click.echo(f"warning: {loaded.document.problem(way, text)}", err=True)
+    if examined.problems:
+        raise ConfigError(loaded.document.problem(*found) for found in examined.problems)
+    click.echo(dump_config(loaded.config), nl=False)
+
+
+@dataclass(slots=True)
+class Examined:
+    """What a valid configuration means on this machine; each fault with its key."""
+
+    lines: list[str] = field(default_factory=list)
+    warnings: list[tuple[Way, str]] = field(default_factory=list)
+    problems: list[tuple[Way, str]] = field(default_factory=list)
+    newest: dict[str, NewestFiles] = field(default_factory=dict)
+    curves: dict[str, Choice] = field(default_factory=dict)
+
+
+def examine(config: Config) -> Examined:
+    """Compare a configuration with folders, curves and the newest files of its cameras.
+
+    Parameters
+    ----------
+    config : Config
+    """
     from asi_watch.cli._newest_files import find_newest, frame_warnings
 
-    loaded = read_config(config_path)
-    config = loaded.config
-    warnings = [*find_warnings(config), *_room_warnings(config)]
-    problems = list(_place_faults(config))
-    options.echo_log()
+    found = Examined(warnings=[*find_warnings(config), *_room_warnings(config)])
+    found.problems += _place_faults(config)
     for name, camera in config.cameras.items():
-        found, choice = find_newest(camera), _choice(camera, config)
+        newest, choice = find_newest(camera), _choice(camera, config)
+        found.newest[name], found.curves[name] = newest, choice
         curves = {channels: file.curve for channels, file in choice.files.items()}
-        notes = [*found.warnings(), *_curve_warnings(camera, choice)]
-        notes += frame_warnings(found, curves)
-        warnings += [(("cameras", name, *way), text) for way, text in notes]
+        notes = [*newest.warnings(), *_curve_warnings(camera, choice)]
+        notes += frame_warnings(newest, curves)
+        found.warnings += [(("cameras", name, *way), text) for way, text in notes]
         if choice.fault is not None and _may_be_read(camera.response):
-            problems.append((("cameras", name, "response"), choice.fault))
-        for line in found.lines():
-            click.echo(line, err=True)
-        for line in _curve_lines(camera, choice):
-            click.echo(f"{name}: {line}", err=True)
-    for way, text in warnings:
-        click.echo(f"warning: {loaded.document.problem(way, text)}", err=True)
-    if problems:
-        raise ConfigError(loaded.document.problem(way, text) for way, text in problems)
-    click.echo(dump_config(config), nl=False)
+            found.problems.append((("cameras", name, "response"), choice.fault))
+        found.lines += newest.lines()
+        found.lines += [f"{name}: {line}" for line in _curve_lines(camera, choice)]
+    return found
 
 
 # -- curves ----------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def command(config_path: str, as_json: bool) -> None:
     publishing, such as a reload that was refused, is shown and changes no exit code.
     """
     snapshot, age = read_status(state_folder(config_path)[0])
-    troubles, notes = _troubles(snapshot), _notes(snapshot)
+    troubles, notes = troubles_of(snapshot), notes_of(snapshot)
     if is_stale(age):
         troubles.append(f"no progress for {age:.0f} s: its disks or the host may hang")
     if as_json:
@@ -64,7 +64,7 @@ def command(config_path: str, as_json: bool) -> None:
         raise SystemExit(_NEEDS_A_LOOK)
 
 
-def _troubles(snapshot: dict[str, Any]) -> list[str]:
+def troubles_of(snapshot: dict[str, Any]) -> list[str]:
     """List what keeps cameras from publishing."""
     found = []
     if blocked := snapshot.get("blocked"):
@@ -81,7 +81,7 @@ def _troubles(snapshot: dict[str, Any]) -> list[str]:
     return found
 
 
-def _notes(snapshot: dict[str, Any]) -> list[str]:
+def notes_of(snapshot: dict[str, Any]) -> list[str]:
     """List what needs a look, but keeps no camera from publishing."""
     error = snapshot.get("reload_error")
     found = [f"the configuration was not reloaded: {error}"] if error else []

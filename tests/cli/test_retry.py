@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
-from asi_watch.cli.status_command import _notes, _show, _troubles
+from asi_watch.cli.status_command import _show, notes_of, troubles_of
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import (
     WITHOUT_CURVE,
@@ -210,14 +210,14 @@ def test_a_missing_or_damaged_ledger_is_an_error_like_others(place: Place) -> No
 def test_only_what_keeps_a_camera_from_publishing_is_a_trouble() -> None:
     camera = {"watching": "events", "paused": None, "products": None}
     refused = {"reload_error": "camera.yaml:3: wrong", "cameras": {"roof": camera}}
-    assert _troubles(refused) == []
-    assert _notes(refused) == ["the configuration was not reloaded: camera.yaml:3: wrong"]
+    assert troubles_of(refused) == []
+    assert notes_of(refused) == ["the configuration was not reloaded: camera.yaml:3: wrong"]
     no_place = {**camera, "no_place": "Read-only file system"}
     missing = {**camera, "watching": "watch folder missing"}
     paused = {**camera, "paused": "disk full"}
     cameras = {"roof": no_place, "lab": missing, "yard": paused}
-    assert len(_troubles({"cameras": cameras})) == 3
-    assert "roof: products find no place: Read-only" in _troubles({"cameras": cameras})[0]
+    assert len(troubles_of({"cameras": cameras})) == 3
+    assert "roof: products find no place: Read-only" in troubles_of({"cameras": cameras})[0]
 
 
 def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,7 +245,7 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
     }
     top = {"version": "1", "pid": 1, "started_utc": "", "jobs_running": 0, "jobs_queued": 0}
     snapshot = {**top, "cameras": {"roof": camera}}
-    _show(snapshot, _troubles(snapshot))
+    _show(snapshot, troubles_of(snapshot))
     out = capsys.readouterr().out
     assert "a\\x1b[2J\\u202e\\udcff\\n2026 fine" in out
     assert all(line.isprintable() for line in out.splitlines())
