@@ -28,7 +28,6 @@ from asi_watch.frames import BandedMerge, Frames
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.merging import Merge, merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.naming import slot_stem
 from asi_watch.products.embed import provenance_of_open_file
 from asi_watch.products.encode import encode_merge
 from asi_watch.products.provenance import (
@@ -82,6 +81,25 @@ class MergePlan:
     replace: bool = False
     memory_limit: int | None = None  # bytes that the frames of one bracket and its merge may take
     threads: int = 2  # of one merge; see `open_merge`
+    other_outputs: tuple[OutputFolder, ...] = ()  # of products that have a folder of their own
+
+    def in_utc(self, slot: datetime) -> datetime:
+        """Return a slot in UTC; an hour that comes twice is the first."""
+        return slot.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
+
+    def place(self, target: str) -> tuple[OutputFolder, PurePosixPath]:
+        """Return the folder that a product goes below, and its path there.
+
+        Parameters
+        ----------
+        target : str
+            As `ProductSpec.target` gives it.
+        """
+        where = PurePosixPath(target)
+        for folder in self.other_outputs:
+            if where.is_relative_to(folder.path):
+                return folder, where.relative_to(folder.path)
+        return self.output, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +374,7 @@ def _provenance(
     return Provenance(
         camera=plan.camera,
         slot=bracket.slot,
-        slot_utc=bracket.slot.replace(tzinfo=plan.timezone, fold=0).astimezone(UTC),
+        slot_utc=plan.in_utc(bracket.slot),
         sources=tuple(
             Source(e.path, e.exposure_us, e.timestamp, e.size, e.mtime_ns)
             for e in sorted(bracket.exposures, key=lambda e: (e.exposure_us, e.path))
@@ -385,25 +403,27 @@ class _Standing:
         self._strangers: dict[str, Provenance] = {}
         exposures = (*bracket.exposures, *bracket.earlier)
         for spec in plan.products:
-            target = _target(bracket, spec)
-            found = _read_provenance(plan.output, target)
+            target = _target(plan, bracket, spec)
+            found = _read_provenance(*plan.place(target))
             if found is None:
                 continue
             if is_product_of(found, plan.camera, bracket.slot, exposures):
                 self._renamed |= found.camera != plan.camera
                 self.ours[target] = replace(found, camera=plan.camera)
-            elif found.camera != plan.camera:
+            elif (found.camera, found.slot) != (plan.camera, bracket.slot):
                 self._strangers[target] = found
 
     def settled(self, curves: Sequence[ResponseCurve]) -> Published | Kept | Failed | None:
         """Say why nothing need or may be merged: it is there, or better, or the place is taken."""
         if self._strangers:
             target, found = next(iter(self._strangers.items()))
+            who, remedy = f"by camera {shown(found.camera)!r}", "an output folder of its own"
+            if found.camera == self._plan.camera:
+                who, remedy = f"of slot {found.slot}", "a name that tells its slots apart"
             return Failed(
                 "taken",
-                f"{shown(target)} was made by camera {shown(found.camera)!r} of other"
-                f" files; give {self._plan.camera!r} an output folder of its own, or move these"
-                " products away",
+                f"{shown(target)} was made {who} of other files; give {self._plan.camera!r}"
+                f" {remedy}, or move these products away",
             )
         newest = self._newest()
         exposures = self._bracket.exposures
@@ -435,7 +455,7 @@ class _Standing:
         if first is None or not self._could_be_made_now(first, curves):
             return None
         specs = [s for s in self._plan.products if _makes(first.algorithm, s)]
-        targets = tuple(_target(self._bracket, spec) for spec in specs)
+        targets = tuple(_target(self._plan, self._bracket, spec) for spec in specs)
         made = [self.ours.get(target) for target in targets]
         if not all(p is not None and self._same(p, first) for p in made):
             return None
@@ -473,12 +493,12 @@ class _Standing:
         return files_of(found.sources) == files_of(merged)
 
 
-def _target(bracket: Bracket, spec: ProductSpec) -> str:
+def _target(plan: MergePlan, bracket: Bracket, spec: ProductSpec) -> str:
     folder = bracket.folder
     if folder is None:
         taken_first = min(bracket.exposures, key=lambda e: (e.timestamp, e.path), default=None)
         folder = "" if taken_first is None else str(PurePosixPath(taken_first.path).parent)
-    return str(PurePosixPath(folder) / f"{slot_stem(bracket.slot)}{spec.suffix}")
+    return spec.target(plan.camera, folder, bracket.slot, plan.in_utc(bracket.slot))
 
 
 def _makes(algorithm: str, spec: ProductSpec) -> bool:
@@ -486,7 +506,7 @@ def _makes(algorithm: str, spec: ProductSpec) -> bool:
     return algorithm != "mertens" or spec.kind != "radiance"
 
 
-def _read_provenance(output: OutputFolder, target: str) -> Provenance | None:
+def _read_provenance(output: OutputFolder, target: PurePosixPath) -> Provenance | None:
     try:
         descriptor = output.open_file(target)
     except (OSError, ValueError):
@@ -515,7 +535,7 @@ def _publish(
     for spec in plan.products:
         if not _makes(provenance.algorithm, spec):
             continue
-        target = _target(bracket, spec)
+        target = _target(plan, bracket, spec)
         started = time.monotonic()
         with buffers.lent() as allocate:
             try:
@@ -532,7 +552,8 @@ def _publish(
                 missing.append(f"{spec.format}: {plain_reason(str(error))}")
                 continue
         encoded = time.monotonic()
-        plan.output.publish(made.data, target)
+        output, where = plan.place(target)
+        output.publish(made.data, where)
         products.append(target)
         notes.update(dict.fromkeys(made.notes))
         encoding += encoded - started

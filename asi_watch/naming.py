@@ -19,7 +19,8 @@ from zoneinfo import ZoneInfo
 ExposureUnit: TypeAlias = Literal["us", "ms", "s"]
 
 MICROSECONDS_PER_UNIT: Final[Mapping[str, int]] = {"us": 1, "ms": 1_000, "s": 1_000_000}
-_PRODUCT_SUFFIX: Final = "_hdr"  # of every product's stem, and of no exposure's
+PRODUCT_TEMPLATE: Final = "{timestamp:%Y%m%d%H%M%S}_hdr"
+_PRODUCT_SUFFIX: Final = "_hdr"  # of no exposure's stem
 _EARLIEST_YEAR, _LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bits up to 2262
 _DIRECTIVES: Final[Mapping[str, str]] = {
     letter: f"(?P<{letter}>[0-9]{{{count}}})"
@@ -165,7 +166,7 @@ class NamePattern:
 
     def _stem_of(self, timestamp: datetime, exposure: str) -> str:
         return "".join(
-            timestamp.strftime(f"%{text}") if kind == "directive" else text or exposure
+            _written(timestamp, text) if kind == "directive" else text or exposure
             for kind, text in self._parts
         )
 
@@ -178,7 +179,66 @@ class NamePattern:
         return float(value * self._unit_us)
 
 
-def _parse_template(template: str) -> list[_Part]:
+class ProductName:
+    """How one kind of product is named: by the slot of its bracket.
+
+    Parameters
+    ----------
+    template : str
+        As for `NamePattern`, without ``{exposure}``; ``{camera}`` stands for the camera's name.
+    camera : str
+    timezone : str or None
+        Of the names; None: that of the slots.
+    """
+
+    def __init__(
+        self, template: str = PRODUCT_TEMPLATE, camera: str = "", timezone: str | None = None
+    ) -> None:
+        self._zone = None if timezone is None else parse_timezone(timezone)
+        text = template.replace("{camera}", camera.replace("{", "{{").replace("}", "}}"))
+        try:
+            self._parts = _parse_template(text, ("timestamp",))
+        except ValueError as error:
+            raise ValueError(f"{template!r}: {error}") from None
+        pieces = (_DIRECTIVES[t] if k == "directive" else re.escape(t) for k, t in self._parts)
+        self._regex = re.compile("".join(pieces), re.DOTALL)
+
+    def stem(self, slot: datetime, slot_utc: datetime | None = None) -> str:
+        """Return the name of a bracket's product, without its extension.
+
+        Parameters
+        ----------
+        slot : datetime.datetime
+            Naive, on the clock of the camera's names.
+        slot_utc : datetime.datetime, optional
+            The same, aware; needed with a time zone.
+        """
+        moment = slot
+        if self._zone is not None:
+            if slot_utc is None:
+                raise ValueError("a name in a time zone of its own needs the slot in UTC")
+            moment = slot_utc.astimezone(self._zone)
+        parts = (_written(moment, t) if k == "directive" else t for k, t in self._parts)
+        return "".join(parts)
+
+    def fits(self, name: str) -> bool:
+        """Tell whether a file's name may be that of such a product.
+
+        Parameters
+        ----------
+        name : str
+            With its extension; folders before it are ignored.
+        """
+        return self._regex.fullmatch(_stem(name)) is not None
+
+
+def _written(moment: datetime, directive: str) -> str:
+    return f"{moment.year:04d}" if directive == "Y" else moment.strftime(f"%{directive}")
+
+
+def _parse_template(
+    template: str, wanted: tuple[str, ...] = ("timestamp", "exposure")
+) -> list[_Part]:
     """Take a template apart, in its order; ValueError for its first fault."""
     parts: list[_Part] = []
     fields: list[str] = []
@@ -191,12 +251,13 @@ def _parse_template(template: str) -> list[_Part]:
         fields.append(field)
         if field == "timestamp" and not conversion:
             parts += _parse_directives(spec or "")
-        elif field == "exposure" and not spec and not conversion:
+        elif field == "exposure" and field in wanted and not spec and not conversion:
             parts.append(_Part("exposure", ""))
         else:
             what = f"{{{field}:{spec}}}" if spec else f"{{{field}}}"
-            raise ValueError(f"{what} is unknown; known are {{timestamp:...}}, {{exposure}}")
-    for field in ("timestamp", "exposure"):
+            other = "{exposure}" if "exposure" in wanted else "{camera}"
+            raise ValueError(f"{what} is unknown; known are {{timestamp:...}}, {other}")
+    for field in wanted:
         if field not in fields:
             raise ValueError(f"there is no {{{field}}}; {_COMPLETE}")
     _check_text(parts)
@@ -231,9 +292,9 @@ def _parse_directives(directives: str) -> list[_Part]:
 
 def _check_text(parts: list[_Part]) -> None:
     if parts[0].kind == "text" and parts[0].text.startswith("."):
-        raise ValueError("hidden files, which begin with a '.', are no exposures")
+        raise ValueError("names that begin with a '.' are of hidden files")
     if any(kind == "text" and ("/" in text or "\0" in text) for kind, text in parts):
-        raise ValueError("a file name holds no '/'; sub-folders are found without naming them")
+        raise ValueError("a file name holds no '/'; sub-folders need no name here")
     for (kind, text), (next_kind, next_text) in pairwise(parts):
         digit = next_kind == "text" and next_text[0].isdecimal()
         # 1 to 6 digits: where they end must be plain to see.
@@ -281,6 +342,17 @@ def parse_timezone(name: str) -> tzinfo:
         ) from error
 
 
+def changes_within_a_year(zone: tzinfo) -> bool:
+    """Tell whether a time zone has a summer time.
+
+    Parameters
+    ----------
+    zone : datetime.tzinfo
+    """
+    january = datetime(datetime.now().year, 1, 1)
+    return len({zone.utcoffset(january + timedelta(days=day)) for day in range(0, 366, 5)}) > 1
+
+
 def is_product_name(name: str) -> bool:
     """Tell whether a file is one of asi-watch's own products (``..._hdr.*``), never an exposure.
 
@@ -316,16 +388,6 @@ def unclear_labels(names: Iterable[str]) -> set[str]:
     width = min(map(len, ends), default=0)
     padded = width == 3 and labels != ends and all(len(label) == width for label in labels)
     return set() if padded else labels
-
-
-def slot_stem(slot: datetime) -> str:
-    """Name the products of a bracket: ``%Y%m%d%H%M%S_hdr``, to which an extension is added.
-
-    Parameters
-    ----------
-    slot : datetime.datetime
-    """
-    return f"{slot.year:04d}{slot:%m%d%H%M%S}{_PRODUCT_SUFFIX}"
 
 
 def _stem(name: str) -> str:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from asi_watch.naming import (
     NamePattern,
     ParsedName,
+    ProductName,
     is_product_name,
     parse_timezone,
-    slot_stem,
     unclear_labels,
 )
 
@@ -318,8 +318,8 @@ def test_products_are_told_from_exposures(name: str, product: bool) -> None:
 
 @settings(deadline=None)
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2261, 12, 31)))
-def test_slot_stem(slot: datetime) -> None:
-    stem = slot_stem(slot)
+def test_the_stem_of_a_slot(slot: datetime) -> None:
+    stem = ProductName().stem(slot)
     assert stem == slot.strftime("%Y%m%d%H%M%S") + "_hdr"
     assert is_product_name(f"{stem}.jpg")
     assert NamePattern(DEFAULT).parse(f"{stem}.jpg") is None
@@ -327,5 +327,5 @@ def test_slot_stem(slot: datetime) -> None:
 
 def test_names_sort_as_their_times_do() -> None:
     start = datetime(2024, 12, 31, 23, 59)
-    stems = [slot_stem(start + timedelta(seconds=30 * i)) for i in range(5)]
+    stems = [ProductName().stem(start + timedelta(seconds=30 * i)) for i in range(5)]
     assert all(a < b for a, b in pairwise(stems))

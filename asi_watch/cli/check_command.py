@@ -138,6 +138,9 @@ def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
     folders: dict[Way, Path] = {("state_dir",): config.state_dir}
     for name, camera in config.cameras.items():
         folders |= {("cameras", name, key): getattr(camera, key) for key in ("watch", "output")}
+        for number, product in enumerate(camera.products):
+            if product.output is not None:
+                folders["cameras", name, "products", number, "output"] = product.output
     found = answered(_ANSWER_WITHIN, *(partial(_looked_at, path) for path in folders.values()))
     state = Path(found[0][0] if found[0] else config.state_dir)
     for (way, folder), looked in zip(folders.items(), found, strict=True):
@@ -156,7 +159,9 @@ def _room_warnings(config: Config) -> Iterator[tuple[Way, str]]:
     floor = config.disk.keep_free
     if floor is None:
         return
-    folders = dict.fromkeys([config.state_dir, *(c.output for c in config.cameras.values())])
+    folders = dict.fromkeys(
+        [config.state_dir, *(f for c in config.cameras.values() for f in c.outputs)]
+    )
     looks = answered(_ANSWER_WITHIN, *(partial(free_bytes, folder) for folder in folders))
     for folder, free in zip(folders, looks, strict=True):
         if free is not None and free < floor:

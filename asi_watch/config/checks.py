@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -12,19 +12,19 @@ from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.config.values import format_duration
 from asi_watch.files import answered
-from asi_watch.naming import NamePattern
+from asi_watch.naming import NamePattern, changes_within_a_year
 
 # Seconds that the file systems of all folders together, and that one camera's, may take to answer.
 _FOLDERS_ANSWER_WITHIN, _CAMERA_ANSWERS_WITHIN = 2.0, 5.0
 
 
 class _Folders(NamedTuple):
-    """One camera's folders, with links resolved."""
+    """One camera's folders, with links resolved; `outputs` by the place in its section."""
 
     name: str
     section: Mapping[str, Any]
     watch: Path
-    output: Path
+    outputs: Mapping[Way, Path]
 
 
 def folder_problems(data: Any, base: Path) -> Iterator[tuple[Way, str]]:
@@ -45,17 +45,21 @@ def folder_problems(data: Any, base: Path) -> Iterator[tuple[Way, str]]:
     described = {n: c for n, c in data["cameras"].items() if isinstance(c, Mapping)}
     described = {n: c for n, c in described.items() if _are_paths(c.get("watch"), c.get("output"))}
     state = data.get("state_dir")
-    named: list[Any] = [
-        state if _are_paths(state) else str(Config.model_fields["state_dir"].default)
+    state = state if _are_paths(state) else str(Config.model_fields["state_dir"].default)
+    outputs = {name: _outputs(camera) for name, camera in described.items()}
+    named = [state, *(camera["watch"] for camera in described.values())]
+    named += [folder for own in outputs.values() for folder in own.values()]
+    state_dir, *rest = _real(base, named)
+    real = iter(rest)
+    watched = {name: next(real) for name in described}
+    cameras = [
+        _Folders(name, described[name], watched[name], {way: next(real) for way in own})
+        for name, own in outputs.items()
     ]
-    named += [camera[key] for camera in described.values() for key in ("watch", "output")]
-    state_dir, *folders = _real(base, named)
-    pairs = zip(folders[::2], folders[1::2], strict=True)
-    cameras = [_Folders(*one, *two) for one, two in zip(described.items(), pairs, strict=True)]
-    for name, _, watch, output in cameras:
-        if output == watch:
-            text = f"{str(output)!r} is the watched folder itself; give the products their own"
-            yield ("cameras", name, "output"), text
+    for name, _, watch, own in cameras:
+        for way in (way for way, output in own.items() if output == watch):
+            text = f"{str(watch)!r} is the watched folder itself; give the products their own"
+            yield ("cameras", name, *way), text
         if state_dir.is_relative_to(watch):
             text = f"lies in the folder that camera {name} watches; give the state its own"
             yield ("state_dir",), f"{str(state_dir)!r} {text}"
@@ -63,15 +67,27 @@ def folder_problems(data: Any, base: Path) -> Iterator[tuple[Way, str]]:
         yield from _problems_of_two(first, second)
 
 
+def _outputs(camera: Mapping[str, Any]) -> dict[Way, str]:
+    """Folders that a camera's products go to."""
+    found: dict[Way, str] = {("output",): camera["output"]}
+    products = camera.get("products")
+    for number, product in enumerate(products if isinstance(products, list) else ()):
+        if isinstance(product, Mapping) and _are_paths(product.get("output")):
+            found["products", number, "output"] = product["output"]
+    return found
+
+
 def _problems_of_two(first: _Folders, second: _Folders) -> Iterator[tuple[Way, str]]:
-    if first.output == second.output:
-        text = f"camera {first.name} writes there too; give every camera its own"
-        yield ("cameras", second.name, "output"), f"{str(second.output)!r}: {text}"
+    for way, output in second.outputs.items():
+        if output in first.outputs.values():
+            text = f"camera {first.name} writes there too; give every camera its own"
+            yield ("cameras", second.name, *way), f"{str(output)!r}: {text}"
     for one, other in ((first, second), (second, first)):
-        # A folder that two cameras watch is reported below.
-        if other.output.is_relative_to(one.watch) and other.output != other.watch:
-            text = f"{str(other.output)!r} lies in the folder that camera {one.name} watches"
-            yield ("cameras", other.name, "output"), f"{text}; its products would be seen there"
+        for way, output in other.outputs.items():
+            # A folder that two cameras watch is reported below.
+            if output.is_relative_to(one.watch) and output != other.watch:
+                text = f"{str(output)!r} lies in the folder that camera {one.name} watches"
+                yield ("cameras", other.name, *way), f"{text}; its products would be seen there"
     nested = first.watch.is_relative_to(second.watch) or second.watch.is_relative_to(first.watch)
     if nested and _share_names(first.section, second.section):
         text = (
@@ -140,8 +156,8 @@ def _folders(camera: CameraConfig) -> list[tuple[Way, str]]:
         found.append((("watch",), f"{str(watch)!r} does not exist yet; the daemon waits for it"))
     elif watch.is_dir() and not os.access(watch, os.R_OK | os.X_OK):
         found.append((("watch",), f"{str(watch)!r} cannot be read by this user"))
-    if not _writable(output):
-        found.append((("output",), f"{str(output)!r} cannot be written by this user"))
+    closed = (folder for folder in camera.outputs if not _writable(folder))
+    found += [(("output",), f"{str(f)!r} cannot be written by this user") for f in closed]
     if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(watch)):
         text = "lies in the watched folder; products are told apart by their names, at some cost"
         found.append((("output",), f"{str(output)!r} {text}"))
@@ -162,8 +178,7 @@ def _times(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
     if bracket.grace > bracket.round_to:
         text = f"{format_duration(bracket.grace)} is longer than round_to ({round_to})"
         yield ("bracket", "grace"), f"{text}; brackets wait while later ones arrive"
-    zone, january = camera.pattern.timezone, datetime(datetime.now().year, 1, 1)
-    if len({zone.utcoffset(january + timedelta(days=day)) for day in range(0, 366, 5)}) > 1:
+    if changes_within_a_year(camera.pattern.timezone):
         text = (
             f"{camera.timezone!r} changes its offset within the year: an hour of names occurs "
             "twice in autumn; better a camera clock with a fixed offset, such as Etc/GMT-1"

@@ -111,9 +111,7 @@ def dump_config(config: Config) -> str:
     """
     data = config.model_dump(mode="json")
     for name, camera in config.cameras.items():
-        data["cameras"][name]["products"] = [
-            {"format": product.format, **product.options} for product in camera.products
-        ]
+        data["cameras"][name]["products"] = [product.dump() for product in camera.products]
     style: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
     text: str = yaml.dump(data, Dumper=_Dumper, width=100, **style)
     return text

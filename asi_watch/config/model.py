@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -139,6 +140,11 @@ class ProductConfig(Section):
     """One file written for every merged bracket; an option belongs to one format."""
 
     format: Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
+    name: v.ProductTemplate = naming.PRODUCT_TEMPLATE
+    timezone: v.FixedTimeZone | None = None
+    """Of the name; None: that of the camera."""
+    output: v.PathField | None = None
+    """Folder of its own; None: that of the camera."""
     quality: int | None = Field(default=None, ge=1, le=100)
     subsampling: v.Subsampling = None
     lossless: bool | None = None
@@ -157,7 +163,13 @@ class ProductConfig(Section):
         # Imported here: reading a configuration must not wait for the codecs.
         from asi_watch.products.spec import ProductSpec
 
-        return ProductSpec(self.format, **self.options)
+        place = {key: getattr(self, key) for key in ("name", "timezone", "output")}
+        return ProductSpec(self.format, **self.options, **place)
+
+    def dump(self) -> dict[str, Any]:
+        """The values as a file states them: those that this format has, or that are not default."""
+        unsaid = {"name"} if self.name == naming.PRODUCT_TEMPLATE else set()
+        return self.model_dump(mode="json", exclude_none=True, exclude=unsaid)
 
     @model_validator(mode="before")
     @classmethod
@@ -248,6 +260,9 @@ def _compiled(
     return NamePattern(template, unit, dict(labels), timezone, labels_only=labels_only)
 
 
+_product_name = lru_cache(maxsize=64)(naming.ProductName)
+
+
 class CameraConfig(Section):
     """One camera: where its files arrive, what they are named, what becomes of them."""
 
@@ -255,6 +270,8 @@ class CameraConfig(Section):
     """The key of its section in the file."""
     watch: v.PathField
     output: v.PathField
+    staging: v.PathField | None = None
+    """Where temporary files of products lie; None: a hidden folder in each output folder."""
     response: v.PathField | None = None
     without_response: Literal["mertens", "wait"] = "mertens"
     filename: v.Template = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
@@ -300,8 +317,41 @@ class CameraConfig(Section):
             Without folders.
         """
         suffix = filename.rpartition(".")[2].lower()
-        ours = naming.is_hidden(filename) or naming.is_product_name(filename)
-        return suffix in self.extensions and not ours
+        return suffix in self.extensions and not (
+            naming.is_hidden(filename) or self.is_product(filename)
+        )
+
+    def is_product(self, filename: str) -> bool:
+        """Tell by its name whether a file may be one of the camera's products.
+
+        Parameters
+        ----------
+        filename : str
+        """
+        if naming.is_product_name(filename):
+            return True
+        own = (p for p in self.products if p.name != naming.PRODUCT_TEMPLATE)
+        return any(_product_name(p.name, self.name).fits(filename) for p in own)
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """All folders that products go below, that of the camera first."""
+        own = (product.output for product in self.products)
+        return tuple(dict.fromkeys((self.output, *(path for path in own if path is not None))))
+
+    def place_of(self, product: str) -> tuple[Path, PurePosixPath]:
+        """Return the output folder that a product lies below, and its path there.
+
+        Parameters
+        ----------
+        product : str
+            As the ledger has it: relative to `output`, or absolute.
+        """
+        where = PurePosixPath(product)
+        if not where.is_absolute():
+            return self.output, where
+        root = next((path for path in self.outputs if where.is_relative_to(path)), Path("/"))
+        return root, where.relative_to(root)
 
     @property
     def calibration_disc(self) -> v.Circle | Literal["auto"] | None:
@@ -325,8 +375,7 @@ class CameraConfig(Section):
         except ValueError as error:
             found.append(("filename", str(error)))
         formats = [product.format for product in self.products]
-        twice = sorted({f for f in formats if formats.count(f) > 1})
-        found += [("products", f"format {f} is given more than once") for f in twice]
+        found += self._product_problems()
         radiance = [f for f in formats if f in RADIANCE_FORMATS]
         if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
             text = "OpenCV's debevec gives no uncertainty; choose debevec_custom or debevec_exact"
@@ -336,6 +385,20 @@ class CameraConfig(Section):
             found.append(("merge.algorithm", text))
         v.refuse_keys(found)
         return self
+
+    def _product_problems(self) -> Iterator[tuple[str, str]]:
+        moment, seen = datetime(2010, 10, 10, 10, 10, 10, tzinfo=UTC), set[Path]()
+        for product in self.products:
+            name = _product_name(product.name, self.name).stem(moment) + f".{product.format}"
+            target = (product.output or self.output) / name
+            if target in seen:
+                text = f"two of format {product.format} have one path; give one another name"
+                yield "products", f"{text} or output"
+            seen.add(target)
+            with suppress(ValueError):
+                if self.pattern.parse(name) is not None:
+                    text = f"{product.name!r} is a name that an exposure may have, such as {name}"
+                    yield "products", f"{text}; end it with other text, such as _0"
 
 
 def _named(cameras: dict[str, CameraConfig]) -> dict[str, CameraConfig]:

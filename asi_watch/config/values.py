@@ -6,7 +6,7 @@ right and reaches the operator unchanged.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from asi_watch.brackets import MAX_EXPOSURES
-from asi_watch.naming import NamePattern, parse_timezone
+from asi_watch.naming import NamePattern, ProductName, changes_within_a_year, parse_timezone
 
 REFUSED: Final = "asi_watch_refused"
 """The type of pydantic errors whose text is already written for the operator."""
@@ -275,8 +275,24 @@ def _read_template(value: Any) -> str:
     return _read(NamePattern, value).template
 
 
+def _read_product_template(value: Any) -> str:
+    _read(ProductName, value)
+    return str(value)
+
+
 def _read_timezone(value: Any) -> str:
     _read(parse_timezone, value)
+    return str(value)
+
+
+def _read_fixed_timezone(value: Any) -> str:
+    """Read a time zone in which no name can come twice."""
+    zone: tzinfo = _read(parse_timezone, value)
+    if changes_within_a_year(zone):
+        raise refusal(
+            f"{shown(value)} changes its offset within the year: an hour of names would come"
+            " twice; write a fixed offset, such as Etc/GMT-1"
+        )
     return str(value)
 
 
@@ -307,8 +323,16 @@ Template: TypeAlias = Annotated[
         "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
     ),
 ]
+ProductTemplate: TypeAlias = Annotated[
+    str,
+    PlainValidator(_read_product_template),
+    _described(r"\{timestamp:.+\}", "{timestamp:%Y%m%d%H%M%S}_0"),
+]
 TimeZone: TypeAlias = Annotated[
     str, PlainValidator(_read_timezone), _described(r"^\S+$", "UTC", "Etc/GMT-1")
+]
+FixedTimeZone: TypeAlias = Annotated[
+    str, PlainValidator(_read_fixed_timezone), _described(r"^\S+$", "UTC", "Etc/GMT-1")
 ]
 Extensions: TypeAlias = Annotated[
     tuple[str, ...],

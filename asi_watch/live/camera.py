@@ -211,7 +211,7 @@ class Camera:
     def _paused(self) -> str | None:
         """Why nothing may be published or calibrated now; None if it may."""
         shared = self._shared
-        return shared.disk.low(self._config.output, shared.state_dir) or self._ledger.blocked
+        return shared.disk.low(*self._config.outputs, shared.state_dir) or self._ledger.blocked
 
     def _take_up_rows(self, now: float) -> None:
         """Take up the next brackets of the ledger that are to be tried again."""

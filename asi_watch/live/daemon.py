@@ -166,7 +166,8 @@ class Daemon:
         stack.callback(self._ledger.close)
         self._backups = Backups(state_dir)
         stack.callback(self._backups.stop)
-        self._disk = DiskGuard(config.disk.keep_free, [state_dir, *(c.output for c in cameras)])
+        folders = [state_dir, *(folder for camera in cameras for folder in camera.outputs)]
+        self._disk = DiskGuard(config.disk.keep_free, folders)
         self._disk.start()
         stack.callback(self._disk.stop)
         self._retention = RetentionThread(state_dir, cameras, self._disk.any_low)

@@ -19,7 +19,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -153,14 +153,16 @@ class _Candidates:
         self._before = _too_old_before(camera, ledger, now, limits.max_age)
         self._keep_free = limits.keep_free or 0
         self._room, self._device = room, -1
-        self._held: HeldFolder | None = None
         self._unfinished = False
-        root = camera.watch if kind == "exposures" else camera.output
-        with suppress(OSError):
-            self._held = stack.enter_context(HeldFolder(root))
-            self._device = self._held.identity[0]
-            if self._device not in room:
-                room[self._device] = free(root)
+        # By path; room is made on the file system of the first.
+        self._held: dict[Path, HeldFolder] = {}
+        for root in (camera.watch,) if kind == "exposures" else camera.outputs:
+            with suppress(OSError):
+                held = self._held[root] = stack.enter_context(HeldFolder(root))
+                device = held.identity[0]
+                if device not in room:
+                    room[device] = free(root)
+                self._device = device if self._device < 0 else self._device
         room.setdefault(self._device, float("inf"))
 
     @property
@@ -173,7 +175,7 @@ class _Candidates:
         """Yield brackets of which something may go, and since when it is kept, by their slots."""
         name, searching = self.camera.name, after is None
         self.done = after
-        while self._held is not None and (self._is_short or self._before > float("-inf")):
+        while self._held and (self._is_short or self._before > float("-inf")):
             edge = None
             if not (searching or self._is_short):
                 # Later slots are too young as well, but for clocks that were wrong.
@@ -204,7 +206,7 @@ class _Candidates:
         if not (files := self._files(record)):
             return
         outcome, age, slot = self.outcome, self._now - since, record.slot
-        helps = self._is_short and any(_frees(status) for status in files.values())
+        helps = self._is_short and any(_frees(status, self._device) for status in files.values())
         if age < _YOUNGEST or not (since < self._before or helps):
             self._unfinished = True
             return
@@ -216,9 +218,9 @@ class _Candidates:
         outcome.size += sum(files[path].st_size for path in gone)
         outcome.oldest = min(outcome.oldest or slot, slot)
         outcome.newest = max(outcome.newest or slot, slot)
-        self._room[self._device] += sum(_frees(files[path]) for path in gone)
+        self._room[self._device] += sum(_frees(files[path], self._device) for path in gone)
         if apply and age > _FOLDER_IN_USE:
-            for folder in {PurePosixPath(path).parent for path in gone}:
+            for folder in {str(PurePosixPath(path).parent) for path in gone}:
                 self._remove_empty_date_folders(folder, slot)
 
     def _files(self, record: BracketRecord) -> dict[str, os.stat_result]:
@@ -233,13 +235,24 @@ class _Candidates:
             if status is not None and recorded[path] in (None, _signature(status))
         }
 
+    @contextmanager
+    def _folder_of(self, path: str) -> Iterator[tuple[int, str]]:
+        """Give the open folder that a file lies in, and its name there; OSError if it is none.
+
+        Opened again each time: a folder that was moved away meanwhile is not ours any more.
+        """
+        root, where = self.camera.watch, PurePosixPath(path)
+        if self.kind == "products":
+            root, where = self.camera.place_of(path)
+        if root not in self._held:
+            raise NotADirectoryError(errno.ENOTDIR, "is in no folder of this camera", path)
+        with self._held[root].folder(where.parent) as folder:
+            yield folder, where.name
+
     def _status(self, path: str) -> os.stat_result | None:
-        assert self._held is not None
-        where = PurePosixPath(path)
         try:
-            # Opened again for each: a folder that was moved away meanwhile is not ours any more.
-            with self._held.folder(where.parent) as folder:
-                found = os.stat(where.name, dir_fd=folder, follow_symlinks=False)
+            with self._folder_of(path) as (folder, name):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except (OSError, ValueError):
             return None
         return found if stat.S_ISREG(found.st_mode) else None
@@ -253,15 +266,14 @@ class _Candidates:
         return list(files)
 
     def _remove(self, path: str, seen: os.stat_result) -> bool:
-        if self._held is None or self.outcome.failed >= _MOST_FAILURES:
+        if self.outcome.failed >= _MOST_FAILURES:
             return False
         now = self._status(path)
         if now is None or _signature(now) != _signature(seen):
             return False
-        where = PurePosixPath(path)
         try:
-            with self._held.folder(where.parent) as folder:
-                os.unlink(where.name, dir_fd=folder)
+            with self._folder_of(path) as (folder, name):
+                os.unlink(name, dir_fd=folder)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self.outcome.failed += 1
@@ -269,19 +281,18 @@ class _Candidates:
             return False
         return True
 
-    def _remove_empty_date_folders(self, folder: PurePosixPath, slot: datetime) -> None:
+    def _remove_empty_date_folders(self, folder: str, slot: datetime) -> None:
         """Remove folders that are empty and named by the date of a slot, from below.
 
         A folder that a camera does not make again every day stays: its next upload would fail.
         """
-        assert self._held is not None
-        while _is_of_date(folder, slot):
+        while _is_of_date(PurePosixPath(folder), slot):
             try:
-                with self._held.folder(folder.parent) as parent:
-                    os.rmdir(folder.name, dir_fd=parent)
+                with self._folder_of(folder) as (parent, name):
+                    os.rmdir(name, dir_fd=parent)
             except OSError:  # not empty, mostly
                 return
-            folder = folder.parent
+            folder = str(PurePosixPath(folder).parent)
 
 
 def _too_old_before(
@@ -299,9 +310,9 @@ def _signature(status: os.stat_result) -> Signature:
     return status.st_size, status.st_mtime_ns
 
 
-def _frees(status: os.stat_result) -> int:
-    """Bytes that deleting frees: none while another name holds the file."""
-    return status.st_size if status.st_nlink == 1 else 0
+def _frees(status: os.stat_result, device: int) -> int:
+    """Bytes that deleting frees on a device: none while another name holds the file."""
+    return status.st_size if status.st_nlink == 1 and status.st_dev == device else 0
 
 
 def _is_of_date(folder: PurePosixPath, slot: datetime) -> bool:

@@ -42,6 +42,9 @@ _REASONS = {
     errno.EXDEV: "the staging folder is on another file system",
 }
 
+STAGING_NAME = ".asi-watch"
+"""Hidden folder at the root of an output folder, for files that are being written."""
+
 Buffer = bytes | bytearray | memoryview
 
 

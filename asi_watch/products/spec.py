@@ -1,9 +1,14 @@
 """What kind of file a product is."""
 
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from asi_watch.naming import PRODUCT_TEMPLATE, ProductName
 
 Format = Literal["jpg", "png", "jp2", "exr", "tiff", "hdr"]
 Kind = Literal["picture8", "picture16", "radiance"]
@@ -12,6 +17,8 @@ _KINDS: dict[str, Kind] = {"jpg": "picture8", "png": "picture16", "jp2": "pictur
 _SIDES = {"jpg": (1, 65500), "jp2": (32, 65535)}
 """Smallest and largest side in pixels that an encoder takes; jp2: six wavelet levels."""
 _ANY_SIDE = (1, 1_000_000)
+
+_named = lru_cache(64)(ProductName)
 
 
 @dataclass(frozen=True, slots=True, config=ConfigDict(strict=True))
@@ -34,6 +41,9 @@ class ProductSpec:
     # exr, tiff, hdr: also store which samples are valid, too dark or saturated.
     validity: bool = True
     uncertainty: bool = False  # exr: also store the standard error of ln E
+    name: str = PRODUCT_TEMPLATE  # of the file, without its extension; see `ProductName`
+    timezone: str | None = None  # of the name; None: that of the slots
+    output: Path | None = None  # folder that it lies below; None: that of the camera
 
     @property
     def suffix(self) -> str:
@@ -44,6 +54,20 @@ class ProductSpec:
     def kind(self) -> Kind:
         """Which pixels it needs: picture8, picture16 or radiance."""
         return _KINDS.get(self.format, "radiance")
+
+    def target(self, camera: str, folder: str, slot: datetime, slot_utc: datetime) -> str:
+        """Return where the product of a bracket lies: below the camera's output, or absolute.
+
+        Parameters
+        ----------
+        camera : str
+        folder : str
+            Sub-folder of the output.
+        slot, slot_utc : datetime
+            On the clock of the camera's names (naive), and in UTC.
+        """
+        stem = _named(self.name, camera, self.timezone).stem(slot, slot_utc)
+        return str(PurePosixPath(self.output or "", folder, f"{stem}{self.suffix}"))
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why a picture of shape (H, W, …) cannot be written in this format; None if it can.

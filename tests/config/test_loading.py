@@ -110,7 +110,7 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "bracket: {timezone: UTC}",
-            "bracket.timezone: this key does not belong here; did you mean cameras.<name>.timezone?",
+            "bracket.timezone: this key does not belong here; did you mean cameras.<name>.timezone or cameras.<name>.products.timezone?",
         ),
         (
             "recalibrate: {colour: blue}",
@@ -179,7 +179,7 @@ def of_camera(settings: str) -> list[str]:
         ),
         (
             "products: [{format: jpg}, {format: jpg}]",
-            "products: format jpg is given more than once",
+            "products: two of format jpg have one path; give one another name or output",
         ),
         (
             "exposure_labels: {02: 500}",

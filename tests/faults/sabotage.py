@@ -29,7 +29,7 @@ import asi_watch.live.ledger.ledger
 import asi_watch.merge_bracket
 from asi_watch.cli import main
 from asi_watch.live.ledger.records import BracketRecord
-from asi_watch.naming import slot_stem
+from asi_watch.naming import ProductName
 
 # The package has a function of the same name.
 PUBLISH: Any = importlib.import_module("asi_watch.products.publish")
@@ -47,7 +47,7 @@ def die() -> None:
 
 def die_at(step: str, slot: datetime, product: str) -> None:
     """Die when this bracket's product with this suffix, or its row, comes to `step`."""
-    name, target = f"{slot_stem(slot)}{product}", _note_targets()
+    name, target = f"{ProductName().stem(slot)}{product}", _note_targets()
 
     def reach(reached: str) -> None:
         if reached == step and getattr(target, "now", "").endswith(name):
@@ -184,7 +184,7 @@ def kill_at(parts: list[str]) -> None:
         return read_image(path, **options)
 
     def deadly_encode(spec: Any, merge: Any, provenance: Any, **options: Any) -> Any:
-        strike(slot_stem(provenance.slot))
+        strike(ProductName().stem(provenance.slot))
         return encode_merge(spec, merge, provenance, **options)
 
     asi_watch.frames.read_image = deadly_read

@@ -26,7 +26,7 @@ from asi_watch.live.ledger.ledger import FILE_NAME, SUSPECT_NAME, Ledger
 from asi_watch.live.ledger.records import WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.ledger.schema import LedgerDamagedError, LedgerError, _quick_check
 from asi_watch.logs import event, failure
-from asi_watch.naming import is_product_name, slot_stem
+from asi_watch.naming import ProductName
 from asi_watch.products import Provenance, ProvenanceError, read_provenance
 
 __all__ = ["BACKUP_DIR", "Backups", "open_ledger", "products_of", "row_of_products"]
@@ -323,30 +323,63 @@ def products_of(camera: CameraConfig) -> Iterator[BracketRecord]:
     A bracket gives no row while a product that is asked for is missing and can still be made, or
     while its products are of different revisions: it is merged again when its files are found.
     """
-    # Texts, not paths: of an archive of 100,000 products these take a third of the time.
-    root = os.path.realpath(camera.output)
-    for folder, stem, names in _product_groups(root):
-        found: dict[str, Provenance] = {}
-        for name in names:
-            with suppress(OSError, ProvenanceError):
-                found[name] = read_provenance(f"{root}/{folder}/{name}")
-        if not found:
-            continue
-        newest = max(found.values(), key=lambda one: one.revision)
-        wanted = {
-            f"{stem}{product.spec.suffix}"
-            for product in camera.products
-            if newest.algorithm != "mertens" or product.spec.kind != "radiance"
-        }
-        if not wanted <= set(found) and _sources_are_there(camera, newest):
-            continue
-        if row := row_of_products(camera, PurePosixPath(folder), found):
-            yield row
+    seen: set[tuple[str, datetime]] = set()
+    for root in camera.outputs:
+        for folder, name, names in _product_names(camera, os.path.realpath(root)):
+            own = "" if root == camera.output else root
+            target = str(PurePosixPath(own, folder, name))
+            first = _provenance_of(camera, target)
+            if first is None or (folder, first.slot) in seen:
+                continue
+            seen.add((folder, first.slot))
+            wanted = _targets(camera, folder, first)
+            # Also those that lie beside it under an earlier name.
+            stem = target.rpartition(".")[0]
+            beside = (f"{stem}.{other.rpartition('.')[2]}" for other in names if other != name)
+            found = {target: first}
+            for one in {*wanted, *beside} - {target}:
+                if (provenance := _provenance_of(camera, one)) and provenance.slot == first.slot:
+                    found[one] = provenance
+            if not set(wanted) <= set(found) and _sources_are_there(camera, first):
+                continue
+            if set(wanted) <= set(found):
+                found = {one: found[one] for one in wanted}
+            if row := row_of_products(camera, found):
+                yield row
 
 
-def row_of_products(
-    camera: CameraConfig, folder: PurePosixPath, found: dict[str, Provenance]
-) -> BracketRecord | None:
+def _product_names(camera: CameraConfig, root: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield folder (below `root`) and name of each file named like a product, and what is alike."""
+    for path, subfolders, names in os.walk(root):
+        # Texts, not paths: of an archive of 100,000 products these take a third of the time.
+        folder = os.path.relpath(path, root)
+        subfolders[:] = sorted((n for n in subfolders if not n.startswith(".")), reverse=True)
+        if folder.count("/") >= _MAX_DEPTH:
+            subfolders.clear()
+        products = sorted(filter(camera.is_product, names), reverse=True)
+        for _, group in groupby(products, key=lambda name: name.rpartition(".")[0]):
+            alike = sorted(group)
+            for name in alike:
+                yield folder, name, alike
+
+
+def _provenance_of(camera: CameraConfig, target: str) -> Provenance | None:
+    with suppress(OSError, ProvenanceError):
+        return read_provenance(camera.output / target)
+    return None
+
+
+def _targets(camera: CameraConfig, folder: str, one: Provenance) -> list[str]:
+    """Where the products of a bracket lie, in the order of the configuration."""
+    specs = (product.spec for product in camera.products)
+    return [
+        spec.target(camera.name, folder, one.slot, one.slot_utc)
+        for spec in specs
+        if one.algorithm != "mertens" or spec.kind != "radiance"
+    ]
+
+
+def row_of_products(camera: CameraConfig, found: dict[str, Provenance]) -> BracketRecord | None:
     """Return the row that the products of one bracket make.
 
     None if they are not of this camera, not of one revision, or copies that lie elsewhere.
@@ -354,23 +387,23 @@ def row_of_products(
     Parameters
     ----------
     camera : CameraConfig
-    folder : PurePosixPath
-        Where they lie, relative to the output folder.
     found : dict
-        Provenance by file name.
+        Provenance by path, as the ledger has it.
     """
     newest = max(found.values(), key=lambda one: one.revision)
-    changed = max(_changed(camera.output / folder / name) for name in found)
-    stem = slot_stem(newest.slot)
-    ours = newest.camera == camera.name and all(n.rpartition(".")[0] == stem for n in found)
+    places = [camera.place_of(target)[1] for target in found]
+    changed = max(_changed(camera.output / target) for target in found)
+    folder = str(places[0].parent)
+    order = _targets(camera, folder, newest)
+    stems = {PurePosixPath(target).stem for target in order} | {ProductName().stem(newest.slot)}
+    ours = newest.camera == camera.name and all(place.stem in stems for place in places)
     alike = all(one.revision == newest.revision for one in found.values())
     # A name is turned into a path: none that leads out of the watch folder.
     safe = newest.sources and all(_is_inside(s.path) for s in newest.sources)
-    if not (ours and alike and safe):
+    if not (ours and alike and safe) or len({place.parent for place in places}) > 1:
         return None
-    if folder not in {PurePosixPath(s.path).parent for s in newest.sources}:
+    if places[0].parent not in {PurePosixPath(s.path).parent for s in newest.sources}:
         return None
-    order = [f"{stem}{product.spec.suffix}" for product in camera.products]
     fallback = newest.algorithm == "mertens" != camera.merge.algorithm
     return BracketRecord(
         camera=camera.name,
@@ -389,10 +422,7 @@ def row_of_products(
             for one in newest.unusable
             if _is_inside(one.path)
         ),
-        products=tuple(
-            str(folder / name)
-            for name in sorted(found, key=lambda n: order.index(n) if n in order else len(order))
-        ),
+        products=tuple(sorted(found, key=lambda t: order.index(t) if t in order else len(order))),
         curve_id=newest.curve_id,
         algorithm=newest.algorithm,
         reason=WITHOUT_CURVE if fallback else None,
@@ -400,18 +430,6 @@ def row_of_products(
         late=newest.revision - 1,
         updated_utc=datetime.fromtimestamp(changed, UTC).isoformat(timespec="milliseconds"),
     )
-
-
-def _product_groups(root: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield folder (below `root`), stem and names of the products of each bracket."""
-    for path, subfolders, names in os.walk(root):
-        folder = os.path.relpath(path, root)
-        subfolders.sort(reverse=True)
-        if folder.count("/") >= _MAX_DEPTH:
-            subfolders.clear()
-        products = sorted(filter(is_product_name, names), reverse=True)
-        for stem, group in groupby(products, key=lambda name: name.rpartition(".")[0]):
-            yield folder, stem, sorted(group)
 
 
 def _sources_are_there(camera: CameraConfig, one: Provenance) -> bool:

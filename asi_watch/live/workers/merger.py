@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import PurePosixPath
 
 from asi_watch import merge_bracket as bracket_merge
 from asi_watch.brackets import Exposure
@@ -33,6 +32,7 @@ from asi_watch.logs import event
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
 from asi_watch.processes import merge_threads
 from asi_watch.products import OutputFolder, Unusable
+from asi_watch.products.publish import STAGING_NAME
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,13 @@ class Merger:
     def __init__(self, settings: CameraConfig, budget: MemoryBudget, buffers: BufferPool) -> None:
         self._settings = settings
         self._root = os.fspath(settings.watch)
-        self._output = OutputFolder(settings.output)
+        staging = settings.staging or STAGING_NAME
+        self._outputs = [OutputFolder(path, staging=staging) for path in settings.outputs]
         self._plan = MergePlan(
             camera=settings.name,
             root=self._root,
-            output=self._output,
+            output=self._outputs[0],
+            other_outputs=tuple(self._outputs[1:]),
             settings=settings.merge.settings,
             products=tuple(product.spec for product in settings.products),
             timezone=settings.pattern.timezone,
@@ -81,8 +83,8 @@ class Merger:
     def clean_up(self) -> int:
         """Remove what a killed process left half-written; returns how many files were removed."""
         # A dead share must not keep the other cameras waiting; what is left then goes later.
-        (swept,) = answered(_PATIENCE, self._output.sweep)
-        return swept or 0
+        swept = answered(_PATIENCE, *(output.sweep for output in self._outputs))
+        return sum(filter(None, swept))
 
     def use_curves(self, curves: tuple[ResponseCurve, ...]) -> None:
         """Merge from now on with these curves, one for each number of channels."""
@@ -147,7 +149,9 @@ class Merger:
         frames = self._held.of(command.slot)
         try:
             with self._budget.merging(self._memory(len(command.exposures))):
-                outcome = merge_bracket(self._plan, _bracket(command), frames, self._curves)
+                outcome = merge_bracket(
+                    self._plan, _bracket(command, self._settings), frames, self._curves
+                )
         finally:
             self._held.drop(command.slot)
         self._held.usual_frames = max(1, len(command.exposures))
@@ -185,9 +189,7 @@ class Merger:
             event(log, level, note, camera=self._settings.name, slot=slot.isoformat())
 
     def _kept(self, outcome: Kept) -> msg.MergeOutcome:
-        folder = PurePosixPath(next(iter(outcome.found))).parent
-        by_name = {PurePosixPath(target).name: p for target, p in outcome.found.items()}
-        record = row_of_products(self._settings, folder, by_name)
+        record = row_of_products(self._settings, outcome.found)
         if record is None:
             return msg.MergeFailed(f"{outcome.reason}, but it gives no row", permanent=True)
         return msg.ProductKept(record, outcome.reason)
@@ -204,8 +206,10 @@ class Merger:
         return age if age > 0 and written > slot - _OLDER_THAN_ITS_SLOT else since_seen
 
 
-def _bracket(command: msg.MergeBracket) -> Bracket:
-    folder = str(PurePosixPath(command.products[0]).parent) if command.products else None
+def _bracket(command: msg.MergeBracket, settings: CameraConfig) -> Bracket:
+    folder = None
+    if command.products:
+        folder = str(settings.place_of(command.products[0])[1].parent)
     return Bracket(
         slot=command.slot,
         exposures=command.exposures,

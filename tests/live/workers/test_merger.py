@@ -78,7 +78,7 @@ def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path)
     for number, frames in read.items():
         assert isinstance(bench.merge(number, frames), Published)
     assert bench.budget.held == 0
-    products = sorted((tmp_path / "out").iterdir())
+    products = sorted((tmp_path / "out").glob("*.jpg"))
     assert len(products) == 12
 
 
@@ -103,7 +103,7 @@ def test_a_full_disk_is_no_fault_of_the_bracket_and_leaves_nothing_behind(
     monkeypatch.undo()
     assert isinstance(failed, MergeFailed)
     assert failed.blocked is blocked
-    assert list((tmp_path / "out").rglob("*.*")) == []
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
     assert bench.budget.held == 0
     assert isinstance(bench.merge(0, read), Published)
 
