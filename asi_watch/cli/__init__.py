@@ -24,6 +24,7 @@ _COMMANDS = {
     "doctor": "Find what needs doing on this machine, each with its remedy.",
     "status": "Show what the running daemon is doing.",
     "history": "Show what became of past brackets.",
+    "explain": "Say how a product came to be, and whether it could be made again.",
     "retry": "Try brackets again, or merge published ones once more.",
     "retention": "Show what retention would delete, or delete it.",
     "merge": "Merge the brackets of a folder or an archive, once.",
