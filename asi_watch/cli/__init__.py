@@ -28,6 +28,7 @@ _COMMANDS = {
     "retry": "Try brackets again, or merge published ones once more.",
     "retention": "Show what retention would delete, or delete it.",
     "merge": "Merge the brackets of a folder or an archive, once.",
+    "preview": "Merge one bracket in several ways, on one sheet to look at.",
     "calibrate": "Derive a camera's response curve from its brackets.",
     "response": "Show or compare response curves.",
     "simulate": "Play a camera that is not there: a sky of known radiance.",
