@@ -329,12 +329,14 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
 
     brackets = answered(_FRAMES_WITHIN, lambda: list(_samples(found)))[0] or []
     merge = found.camera.merge
-    fitting = fits_high_clip([list(b.values()) for b in brackets], merge.high_clip)
+    alike = [b for b in brackets if len({sample.shape for sample in b.values()}) == 1]
+    fitting = fits_high_clip([list(b.values()) for b in alike], merge.high_clip)
     if fitting is not None and merge.algorithm != "mertens":
         text = f"{merge.high_clip} does not fit the newest images, which saturate at a lower code"
         yield ("merge", "high_clip"), f"{text}; write {fitting}"
-    notes: Counter[str] = Counter()
-    for bracket in brackets:
+    mixed = "the images differ in size or channels: such brackets cannot be merged"
+    notes = Counter({mixed: len(brackets) - len(alike)})
+    for bracket in alike:
         samples = list(bracket.values())
         channels = samples[0].shape[1]
         curve = curves.get(channels)
@@ -350,12 +352,12 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
         for one in findings.contradictions:
             notes[f"the exposure of {one.exposure_time:.12g} µs contradicts its exposure time"] += 1
     for note, count in notes.items():
-        if count == len(brackets):
+        if count and count == len(brackets):
             yield ("bracket", "exposures"), f"in each of the newest {count} brackets {note}"
 
 
 def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
-    """Read the newest brackets that have several exposures, all of one size."""
+    """Read the newest brackets that have several exposures."""
     from asi_watch.errors import ImageError
     from asi_watch.hdr.frame_checks import sample_frame
     from asi_watch.images import read_image
@@ -369,5 +371,5 @@ def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
         for exposure_us, path in files.items():
             with suppress(ImageError):  # the daemon reports it
                 samples[exposure_us] = sample_frame(read_image(found.camera.watch / path).pixels)
-        if len(samples) > 1 and len({sample.shape for sample in samples.values()}) == 1:
+        if len(samples) > 1:
             yield samples

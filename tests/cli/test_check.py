@@ -390,3 +390,15 @@ def test_a_white_below_the_clip_is_noticed(tmp_path: Path, white: int) -> None:
     assert not warnings_on(
         "merge.high_clip", photographed(tmp_path, SOUND, white, merge={"high_clip": fitting})
     )
+
+
+def test_one_grey_frame_in_every_bracket_is_a_warning(tmp_path: Path) -> None:
+    names = names_of("80", "160", "320", brackets=3)
+    config = place(tmp_path, names)
+    assert warnings_on("bracket.exposures", config) == []
+    colour = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    for name in names:
+        if "_160" in name:
+            (tmp_path / "in" / name).write_bytes(colour)
+    (line,) = warnings_on("bracket.exposures", config)
+    assert line.startswith("in each of the newest 3 brackets the images differ in size or channels")
