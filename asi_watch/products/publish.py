@@ -27,6 +27,7 @@ from asi_watch.files import FolderChangedError, HeldFolder, fsync_folder, shown
 logger = logging.getLogger(__name__)
 
 _TEMPORARY_NAME = re.compile(r"\.asi-watch-[0-9a-f]{16}\.tmp")
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # The umask decides who may read them.
 _FOLDER_MODE = 0o777
@@ -182,10 +183,19 @@ def _reason(error: OSError) -> str:
 def _put(staging: int, folder: int, name: str, data: Buffer) -> None:
     """Write a file into an open folder: create, write, force, rename, force the folder."""
     temporary = f".asi-watch-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, _CREATE, 0o666, dir_fd=staging)
+    # Closed before it is renamed, else watchers would see the final name written to; a second
+    # descriptor keeps it locked meanwhile: see `sweep`.
+    descriptors = [os.open(temporary, _CREATE, 0o666, dir_fd=staging)]
     try:
-        # Open, and so locked, until it has its name: see `sweep`.
-        _write(descriptor, data)
+        descriptors.insert(0, os.open(temporary, _READ, dir_fd=staging))
+        # A file system without locks is no reason not to publish.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(descriptors[1], rest) :]
+        os.fsync(descriptors[1])
+        os.close(descriptors.pop())
         os.replace(temporary, name, src_dir_fd=staging, dst_dir_fd=folder)
     except BaseException:
         try:
@@ -195,23 +205,14 @@ def _put(staging: int, folder: int, name: str, data: Buffer) -> None:
                 logger.warning("temporary file %s could not be removed: %s", temporary, error)
         raise
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
     fsync_folder(folder)
-
-
-def _write(descriptor: int, data: Buffer) -> None:
-    # A file system without locks is no reason not to publish.
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    rest = memoryview(data).cast("B")
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.fsync(descriptor)
 
 
 def _sweep_one(folder: int, name: str) -> bool:
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        descriptor = os.open(name, _READ, dir_fd=folder)
     except OSError:
         return False
     try:

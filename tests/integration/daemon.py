@@ -237,4 +237,4 @@ class Site:
             time.sleep(0.05)
 
     def leftovers(self) -> list[str]:
-        return [str(path) for path in self.output.rglob(".*")]
+        return [str(path) for path in self.output.rglob(".*") if not path.is_dir()]
