@@ -17,6 +17,7 @@
  *
  * module.c    what Python sees; checks every buffer      plain.c   sums and cells on any machine
  * outputs.c   from cells to codes, half floats, ln E     avx2.c, avx512.c   the same, faster
+ * deghost.c   samples that contradict another exposure lose their weight
  */
 #ifndef ASI_WATCH_KERNEL_H
 #define ASI_WATCH_KERNEL_H
@@ -39,6 +40,7 @@
 enum {
     LANES = 3,
     MAX_FRAMES = 64,
+    MAX_REFERENCES = 2, /* that a frame is compared with */
     CHUNK = 1536, /* samples that are worked on at a time, in the first-level cache; 8 × 192 */
     PAD = 8,      /* what may be written beyond a chunk by whole vectors */
     KNOT_BYTES = 3 * 256,
@@ -117,6 +119,17 @@ void avx512_cells(const avx512_t *self, const job_t *job, ptrdiff_t start, ptrdi
 /* 8-bit codes at once, if avx512_has_codes. */
 void avx512_codes(const avx512_t *self, const job_t *job, ptrdiff_t start, ptrdiff_t n,
                   uint8_t *out);
+
+/* Another exposure of the bracket, and what it states of the frame: per channel the lowest and the
+ * highest code that agrees with each of its codes. */
+typedef struct {
+    const uint8_t *frame;
+    const uint8_t (*range)[2][256];
+} reference_t;
+
+/* deghost.c: a copy of n samples of a frame, code 0 where a reference contradicts it. */
+void reject(const uint8_t *frame, const reference_t *references, int count, int channels,
+            ptrdiff_t n, uint8_t *out);
 
 /* outputs.c */
 void run_codes(const job_t *job, const codes_t *to);

@@ -279,6 +279,58 @@ done:
     return result;
 }
 
+PyDoc_STRVAR(reject_doc,
+             "reject(frame, references, ranges, channels, out)\n\n"
+             "Copy a frame, with code 0 where one of one or two references contradicts it.");
+
+static PyObject *
+reject_samples(PyObject *module, PyObject *args)
+{
+    PyObject *frame, *others, *ranges, *out;
+    int channels;
+    reference_t references[MAX_REFERENCES];
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OOOiO:reject", &frame, &others, &ranges, &channels, &out)) {
+        return NULL;
+    }
+    const Py_ssize_t count = PyTuple_Check(others) ? PyTuple_Size(others) : 0;
+    if (count < 1 || count > MAX_REFERENCES || (channels != 1 && channels != LANES)) {
+        PyErr_SetString(PyExc_ValueError, "references or channels out of range");
+        return NULL;
+    }
+    views_t views;
+    views.count = 0;
+    PyObject *result = NULL;
+    const uint8_t *codes = take(&views, frame, -1, 0, "frame");
+    if (!codes) {
+        goto done;
+    }
+    const Py_ssize_t n = last_length(&views), size = LANES * (Py_ssize_t)sizeof(uint8_t[2][256]);
+    const uint8_t *range = take(&views, ranges, count * size, 0, "ranges");
+    uint8_t *target = range ? take(&views, out, n, 1, "out") : NULL;
+    if (!target) {
+        goto done;
+    }
+    if (n % channels) {
+        PyErr_SetString(PyExc_ValueError, "frame: not whole pixels");
+        goto done;
+    }
+    for (Py_ssize_t k = 0; k < count; k++) {
+        references[k].frame = take(&views, PyTuple_GetItem(others, k), n, 0, "reference");
+        references[k].range = (const uint8_t (*)[2][256])(range + k * size);
+        if (!references[k].frame) {
+            goto done;
+        }
+    }
+    Py_BEGIN_ALLOW_THREADS
+    reject(codes, references, (int)count, channels, n, target);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+done:
+    release(&views);
+    return result;
+}
+
 int vectors = PLAIN;
 
 static int
@@ -330,6 +382,7 @@ static PyMethodDef methods[] = {
     {"merge_codes", merge_codes, METH_VARARGS, merge_codes_doc},
     {"merge_half", merge_half, METH_VARARGS, merge_half_doc},
     {"merge_radiance", merge_radiance, METH_VARARGS, merge_radiance_doc},
+    {"reject", reject_samples, METH_VARARGS, reject_doc},
     {"vectors", name_vectors, METH_VARARGS, vectors_doc},
     {NULL, NULL, 0, NULL},
 };
