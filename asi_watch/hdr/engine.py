@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr.deghost import Comparisons
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.lookup_tables import LANES, BracketTables
 from asi_watch.hdr.merge_settings import VALID
@@ -43,8 +44,10 @@ class Job:
     """A bracket ready to be merged."""
 
     frames: Sequence[NDArray[np.uint8]]  # the exposures, each C-contiguous
+    channels: int
     tables: BracketTables  # in the order of the frames
     spans: NDArray[np.int32] | None  # first and last sample of each row that matter; None: all
+    compared: Comparisons | None = None  # which exposures lose what contradicts others
 
 
 def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[Any]) -> None:
@@ -60,7 +63,7 @@ def merge_codes(job: Job, codes: CodeTable, first: int, last: int, out: NDArray[
         tables = (codes.scale, codes.cells, codes.count, codes.edges, codes.knots)
         _kernel.merge_codes(*_arguments(job, first, last, out.shape[1]), *tables, out.itemsize, out)
         return
-    for rows, words in _sums(job, first, last):
+    for rows, _, words in _sums(job, first, last):
         target = out[rows.start - first : rows.stop - first]
         for lane in range(LANES):
             x, counters = _quotient(words[:, lane::LANES], job.tables)
@@ -146,7 +149,7 @@ def merge_radiance(
         values = (unit, offset, maximum, special, tables.validity)
         _kernel.merge_radiance(*arguments, *values, ln_radiance, validity)
         return
-    for rows, words in _sums(job, first, last):
+    for rows, _, words in _sums(job, first, last):
         here = slice(rows.start - first, rows.stop - first)
         for lane in range(LANES):
             x, counters = _quotient(words[:, lane::LANES], tables)
@@ -176,10 +179,10 @@ def merge_uncertainty(
     out : ndarray, shape (last − first, S), float32
     """
     weight_mask = np.uint64((1 << job.tables.weight_bits) - 1)
-    for rows, words in _sums(job, first, last):
+    for rows, frames, words in _sums(job, first, last):
         target = out[rows.start - first : rows.stop - first]
         for lane in range(LANES):
-            codes = [frame[rows, lane::LANES] for frame in job.frames]
+            codes = [frame[:, lane::LANES] for frame in frames]
             squares = sum((variance[lane].take(z) for z in codes), np.uint64(0))
             root = np.sqrt(np.asarray(squares, dtype=np.float64) / scale[lane])
             weight = (words[:, lane::LANES] & weight_mask).astype(np.float64)
@@ -189,24 +192,58 @@ def merge_uncertainty(
 
 def _arguments(job: Job, first: int, last: int, samples: int) -> tuple[Any, ...]:
     """First arguments of every merge of the kernel; a row has `samples` samples."""
-    tables = job.tables
+    tables, compare = job.tables, None
+    if (found := job.compared) is not None:
+        compare = (job.channels, found.which, found.ranges, found.words)
     frames = tuple(job.frames)
-    return frames, tables.words, tables.weight_bits, job.spans, first, last, samples
+    return frames, tables.words, tables.weight_bits, job.spans, compare, first, last, samples
 
 
-def _sums(job: Job, first: int, last: int) -> Iterator[tuple[slice, NDArray[np.uint64]]]:
-    """Sums of the table entries, a cache-sized block of rows at a time."""
-    samples = job.frames[0].shape[1]
-    height = max(1, _BLOCK_SAMPLES // samples)
-    block = np.empty((height, samples), dtype=np.uint64)
+def _blocks(job: Job, first: int, last: int) -> Iterator[tuple[slice, list[NDArray[np.uint8]]]]:
+    """What is left of the frames, a cache-sized block of rows at a time."""
+    height = max(1, _BLOCK_SAMPLES // job.frames[0].shape[1])
     for start in range(first, last, height):
         rows = slice(start, min(start + height, last))
-        words = block[: rows.stop - rows.start]
-        words[...] = 0
-        for frame, table in zip(job.frames, job.tables.words, strict=True):
+        frames = [frame[rows] for frame in job.frames]
+        if (found := job.compared) is not None:
+            for (frame, count, *others), ranges in zip(found.which, found.ranges, strict=True):
+                references = [frames[other] for other in others[:count]]
+                frames[frame] = _reject(frames[frame], references, ranges, job.channels)
+        yield rows, frames
+
+
+def _reject(
+    frame: NDArray[np.uint8],
+    references: Sequence[NDArray[np.uint8]],
+    ranges: NDArray[np.uint8],
+    channels: int,
+) -> NDArray[np.uint8]:
+    """Copy a frame, with code 0, which has no weight, where a reference contradicts it."""
+    codes = frame.reshape(-1, channels)
+    left, asked = codes.copy(), np.ones(codes.shape, dtype=bool)
+    for reference, lanes in zip(references, ranges[: len(references)], strict=True):
+        other = reference.reshape(-1, channels)
+        low, high = (
+            np.stack([lanes[c][end].take(other[:, c]) for c in range(channels)], axis=1)
+            for end in (0, 1)
+        )
+        stated = asked & (low <= high)
+        contradicted = (stated & ((codes < low) | (codes > high))).any(axis=1, keepdims=True)
+        left[stated & contradicted] = 0
+        asked &= ~stated
+    return left.reshape(frame.shape)
+
+
+def _sums(
+    job: Job, first: int, last: int
+) -> Iterator[tuple[slice, list[NDArray[np.uint8]], NDArray[np.uint64]]]:
+    """Rows, what is left of the frames there, and the sums of their table entries."""
+    for rows, frames in _blocks(job, first, last):
+        words = np.zeros(frames[0].shape, dtype=np.uint64)
+        for frame, table in zip(frames, job.tables.words, strict=True):
             for lane in range(LANES):
-                words[:, lane::LANES] += table[lane].take(frame[rows, lane::LANES])
-        yield rows, words
+                words[:, lane::LANES] += table[lane].take(frame[:, lane::LANES])
+        yield rows, frames, words
 
 
 def _quotient(

@@ -12,6 +12,7 @@ Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 WEIGHT_TYPES = ("triangle", "sine", "noise")
 _CONTRADICTION = ("exclude", "warn")
+_DEGHOST = ("off", "weights")
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -44,12 +45,14 @@ class MergeSettings:
     sky_disc: SkyDisc | None = None
     # Whether a frame that contradicts its time, while the others agree, is left out.
     contradiction: str = "exclude"
+    deghost: str = "off"  # of the weighted means, see `deghost`
 
     def __post_init__(self) -> None:
         for name, known in (
             ("algorithm", ALGORITHMS),
             ("weight_type", WEIGHT_TYPES),
             ("contradiction", _CONTRADICTION),
+            ("deghost", _DEGHOST),
         ):
             if getattr(self, name) not in known:
                 found = getattr(self, name)
@@ -81,6 +84,7 @@ class MergeSettings:
         """Name what shaped a merge besides its algorithm, for the product's provenance."""
         low, high = self.lnE_range or (None, None)
         disc = {} if self.sky_disc is None else asdict(self.sky_disc)
+        deghost = {} if self.deghost == "off" else {"deghost": self.deghost}
         return {
             "weight_type": self.weight_type,
             "low_clip": self.low_clip,
@@ -90,6 +94,7 @@ class MergeSettings:
             "lnE_max": high,
             "saturation": self.saturation,
             "tonemapping": self.apply_tonemapping,
+            **deghost,
             **{f"sky_{key}": value for key, value in disc.items()},
         }
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr import engine, opencv_merge
+from asi_watch.hdr.deghost import comparisons
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
 from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables, weighted_mean
@@ -387,7 +388,9 @@ class WeightedMerge(Merge):
             mean = weighted_mean(self._settings, self._log_response, findings.saturated_from)
             spans = None if self._spans is None else self._spans * np.int32(self.shape[2])
             tables = bracket_tables(mean, tuple(times))
-            job = engine.Job([_plane(f) for f in frames], tables, spans)
+            compared = None if self._settings.deghost == "off" else comparisons(mean, tuple(times))
+            planes, channels = [_plane(f) for f in frames], self.shape[2]
+            job = engine.Job(planes, channels, tables, spans, compared)
             prepared = self._prepared = findings, mean, job
         return prepared[1:]
 

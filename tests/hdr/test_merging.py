@@ -160,8 +160,9 @@ def test_kernel_and_numpy_agree_on_many_equal_times(engine, monkeypatch, times):
 def _digest(how, shape, times):
     frames = shoot(times, shape=shape, noise=0.4)
     digests = []
-    for disc in (None, _disc(shape), SkyDisc(1.0, 2.0, 2.5)):
-        merge = opened(replace(how, sky_disc=disc), frames, times)
+    discs = (None, _disc(shape), SkyDisc(1.0, 2.0, 2.5))
+    for disc, deghost in itertools.product(discs, ("off", "weights")):
+        merge = opened(replace(how, sky_disc=disc, deghost=deghost), frames, times)
         radiance, half = merge.radiance(), merge.radiance_half(1000.0)
         arrays = (
             merge.picture(np.uint8),
@@ -491,28 +492,40 @@ def test_vectors_are_named_and_bounded():
 
 @needs_kernel
 def test_kernel_measures_its_buffers():
+    which, ranges = np.array([[0, 1, 0, 0]], np.int32), np.zeros(3072, np.uint8)
+    agreeing = (3, which, ranges, np.zeros((2, 3, 256), np.uint16))
+    outside = [np.array([row], np.int32) for row in ([1, 0, 0, 0], [0, 3, 0, 0], [0, 1, -1, 0])]
+    compared = [
+        (2, *agreeing[1:]),
+        (3, which[:, :3].copy(), *agreeing[2:]),
+        (3, which, ranges[:3071], agreeing[3]),
+        (*agreeing[:3], agreeing[3][:1].copy()),
+        *((3, one, *agreeing[2:]) for one in outside),
+    ]
     words = np.zeros((1, 3, 256), np.uint64)
     scale, cells = np.ones(3, np.float32), np.zeros((3, 20), np.uint8)
     frame, out = np.zeros((2, 6), np.uint8), np.zeros((2, 6), np.uint8)
-    good = [(frame,), words, 30, None, 0, 2, 6, scale, cells, 16, None, None, 1, out]
+    good = [(frame,), words, 30, None, None, 0, 2, 6, scale, cells, 16, None, None, 1, out]
     assert KERNEL is not None
     KERNEL.merge_codes(*good)
+    KERNEL.merge_codes(*good[:4], agreeing, *good[5:])
     spans = np.array([[0, 6], [3, 7]], np.int32)
     bad = {
         0: ((), (frame[:1],), [frame]),
         1: (words[:, :2].copy(),),
         2: (8, 32),
         3: (spans, spans[:1].copy(), np.array([[0, 6], [4, 2]], np.int32)),
-        4: (-1, 3),
-        5: (3,),
-        6: (0, 7),
-        7: (np.ones(2, np.float32),),
-        8: (cells[:, :19].copy(),),
-        9: (0, 17),
-        10: (np.zeros(4, np.float32),),
-        11: (np.zeros((3, 2, 256), np.uint8),),
-        12: (2, 3),
-        13: (out[:1],),
+        4: compared,
+        5: (-1, 3),
+        6: (3,),
+        7: (0, 7),
+        8: (np.ones(2, np.float32),),
+        9: (cells[:, :19].copy(),),
+        10: (0, 17),
+        11: (np.zeros(4, np.float32),),
+        12: (np.zeros((3, 2, 256), np.uint8),),
+        13: (2, 3),
+        14: (out[:1],),
     }
     for index, values in bad.items():
         for value in values:
@@ -529,20 +542,20 @@ def test_kernel_measures_its_planes():
     words, under = np.zeros((1, 3, 256), np.uint64), np.zeros(3, np.uint16)
     scale, cells = np.ones(3, np.float32), np.zeros((3, 20), np.uint16)
     frame, planes = np.zeros((2, 6), np.uint8), np.zeros((3, 2, 2), np.uint16)
-    good = [(frame,), words, 30, None, 0, 2, 6, scale, cells, 16, under, 3, planes]
+    good = [(frame,), words, 30, None, None, 0, 2, 6, scale, cells, 16, under, 3, planes]
     good.append(np.zeros((3, 2, 2), np.uint8))
     assert KERNEL is not None
     KERNEL.merge_half(*good)
     bad = {
         0: ((frame[:1],),),
-        6: (5, 7),
-        7: (np.ones(2, np.float32),),
-        8: (cells[:, :19].copy(),),
-        9: (0, 17),
-        10: (under[:2],),
-        11: (2, 0),
-        12: (planes[:, :1].copy(), planes[:2].copy(), np.zeros(5, np.uint8)),
-        13: (np.zeros((3, 2, 1), np.uint8),),
+        7: (5, 7),
+        8: (np.ones(2, np.float32),),
+        9: (cells[:, :19].copy(),),
+        10: (0, 17),
+        11: (under[:2],),
+        12: (2, 0),
+        13: (planes[:, :1].copy(), planes[:2].copy(), np.zeros(5, np.uint8)),
+        14: (np.zeros((3, 2, 1), np.uint8),),
     }
     for index, values in bad.items():
         for value in values:

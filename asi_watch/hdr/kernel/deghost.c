@@ -9,33 +9,14 @@
 
 #include "kernel.h"
 
-/* Low in the low byte, and how many codes follow it in the high byte; NOTHING: no statement. */
-enum { NOTHING = 0xffff };
-
-typedef struct {
-    uint16_t from[LANES][256];
-} range_t;
-
-static void
-pack_range(const reference_t *reference, range_t *packed)
-{
-    for (int lane = 0; lane < LANES; lane++) {
-        for (int code = 0; code < 256; code++) {
-            const int low = reference->range[lane][0][code],
-                      high = reference->range[lane][1][code];
-            packed->from[lane][code] = low > high ? NOTHING : (uint16_t)(low | (high - low) << 8);
-        }
-    }
-}
-
 INLINE void
-reject_pixel(const uint8_t *codes, const uint8_t *reference, const range_t *range,
+reject_pixel(const uint8_t *codes, const uint8_t *reference, const uint16_t (*words)[256],
              const int channels, unsigned *open, uint8_t *out)
 {
     unsigned contradicted = 0, stated[LANES];
     for (int c = 0; c < channels; c++) {
-        const unsigned found = range->from[c][reference[c]];
-        stated[c] = open[c] & (found != NOTHING);
+        const unsigned found = words[c][reference[c]];
+        stated[c] = open[c] & (found != NOTHING_STATED);
         contradicted |= stated[c] & ((uint8_t)(codes[c] - found) > found >> 8);
     }
     for (int c = 0; c < channels; c++) {
@@ -48,17 +29,13 @@ INLINE void
 reject_some(const uint8_t *frame, const reference_t *references, const int count,
             const int channels, ptrdiff_t from, ptrdiff_t end, uint8_t *out)
 {
-    range_t range[MAX_REFERENCES];
-    for (int k = 0; k < count; k++) {
-        pack_range(references + k, range + k);
-    }
     for (ptrdiff_t at = from; at < end; at += channels) {
         unsigned open[LANES] = {1, 1, 1};
         for (int c = 0; c < channels; c++) {
             out[at + c] = frame[at + c];
         }
         for (int k = 0; k < count; k++) {
-            reject_pixel(frame + at, references[k].frame + at, range + k, channels, open,
+            reject_pixel(frame + at, references[k].frame + at, references[k].words, channels, open,
                          out + at);
         }
     }
@@ -92,20 +69,20 @@ typedef struct {
     uint64_t in_third[LANES];
 } __attribute__((aligned(64))) order_t;
 
+static order_t split, join;
+
 static void
-make_order(order_t *split, order_t *join)
+make_orders(void)
 {
-    memset(split, 0, sizeof(*split));
-    memset(join, 0, sizeof(*join));
     for (int lane = 0; lane < LANES; lane++) {
         for (int pixel = 0; pixel < WIDTH; pixel++) {
             const int place = LANES * pixel + lane, part = place / WIDTH, byte = place % WIDTH;
-            split->two[lane][pixel] = (uint8_t)(place % (2 * WIDTH));
-            split->third[lane][pixel] = (uint8_t)byte;
-            split->in_third[lane] |= (uint64_t)(part == 2) << pixel;
-            join->two[part][byte] = (uint8_t)(lane % 2 * WIDTH + pixel);
-            join->third[part][byte] = (uint8_t)pixel;
-            join->in_third[part] |= (uint64_t)(lane == 2) << byte;
+            split.two[lane][pixel] = (uint8_t)(place % (2 * WIDTH));
+            split.third[lane][pixel] = (uint8_t)byte;
+            split.in_third[lane] |= (uint64_t)(part == 2) << pixel;
+            join.two[part][byte] = (uint8_t)(lane % 2 * WIDTH + pixel);
+            join.third[part][byte] = (uint8_t)pixel;
+            join.in_third[part] |= (uint64_t)(lane == 2) << byte;
         }
     }
 }
@@ -154,8 +131,6 @@ TARGET512 static ptrdiff_t
 reject_colour_512(const uint8_t *frame, const reference_t *references, int count, ptrdiff_t n,
                   uint8_t *out)
 {
-    order_t split, join;
-    make_order(&split, &join);
     ptrdiff_t at = 0;
     for (; at + BLOCK <= n; at += BLOCK) {
         __m512i block[LANES], codes[LANES], other[LANES], reference[LANES];
@@ -205,6 +180,14 @@ reject_grey_512(const uint8_t *frame, const reference_t *references, int count, 
 #endif
 
 void
+prepare_deghost(void)
+{
+#if ON_X86
+    make_orders();
+#endif
+}
+
+static void
 reject(const uint8_t *frame, const reference_t *references, int count, int channels, ptrdiff_t n,
        uint8_t *out)
 {
@@ -216,4 +199,42 @@ reject(const uint8_t *frame, const reference_t *references, int count, int chann
     }
 #endif
     reject_plain(frame, references, count, channels, done, n, out);
+}
+
+int
+next_piece(const job_t *job, ptrdiff_t begin, ptrdiff_t end, piece_t *piece)
+{
+    piece->at += piece->n;
+    piece->n = end - piece->at;
+    if (piece->n <= 0) {
+        return 0;
+    }
+    if (!job->compared) {
+        piece->job = job;
+        piece->start = begin + piece->at;
+        return 1;
+    }
+    if (piece->job != &piece->own) {
+        piece->own = *job;
+        piece->job = &piece->own;
+    }
+    piece->start = 0;
+    piece->n = piece->n < PIECE ? piece->n : PIECE;
+    const uint8_t **frames = piece->own.frames;
+    for (int k = 0; k < job->count; k++) {
+        frames[k] = job->frames[k] + begin + piece->at;
+    }
+    for (int k = 0; k < job->compared; k++) {
+        const int32_t *which = job->which[k];
+        reference_t references[MAX_REFERENCES];
+        for (int r = 0; r < which[1]; r++) {
+            references[r].frame = frames[which[2 + r]];
+            references[r].range = job->ranges[k * MAX_REFERENCES + r];
+            references[r].words = job->words[k * MAX_REFERENCES + r];
+        }
+        reject(frames[which[0]], references, which[1], job->channels, piece->n,
+               piece->rejected[k]);
+        frames[which[0]] = piece->rejected[k];
+    }
+    return 1;
 }

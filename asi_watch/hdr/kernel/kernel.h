@@ -42,7 +42,9 @@ enum {
     MAX_FRAMES = 64,
     MAX_REFERENCES = 2, /* that a frame is compared with */
     CHUNK = 1536, /* samples that are worked on at a time, in the first-level cache; 8 × 192 */
-    PAD = 8,      /* what may be written beyond a chunk by whole vectors */
+    PIECE = 2 * CHUNK, /* samples that are freed of ghosts at a time */
+    NOTHING_STATED = 0xffff,
+    PAD = 8, /* what may be written beyond a chunk by whole vectors */
     KNOT_BYTES = 3 * 256,
 };
 
@@ -63,6 +65,11 @@ typedef struct {
     const int32_t *spans; /* first and last sample of each row, or NULL */
     ptrdiff_t first, last, samples;
     reading_t how;
+    /* Frames that lose samples: each with how many references and which, and what these state. */
+    int compared, channels;
+    const int32_t (*which)[2 + MAX_REFERENCES];
+    const uint8_t (*ranges)[LANES][2][256];
+    const uint16_t (*words)[LANES][256];
 } job_t;
 
 /* Output codes over cells. */
@@ -91,6 +98,7 @@ typedef struct {
     ptrdiff_t width;       /* entries of a row of cells */
     ptrdiff_t plane;       /* entries of a plane */
     int channels;
+    ptrdiff_t top; /* row of the planes at which the frames begin */
     uint16_t *planes;
     uint8_t *validity;
 } half_t;
@@ -120,16 +128,28 @@ void avx512_cells(const avx512_t *self, const job_t *job, ptrdiff_t start, ptrdi
 void avx512_codes(const avx512_t *self, const job_t *job, ptrdiff_t start, ptrdiff_t n,
                   uint8_t *out);
 
-/* Another exposure of the bracket, and what it states of the frame: per channel the lowest and the
- * highest code that agrees with each of its codes. */
+/* Another exposure of the bracket, and what it states of a frame: per channel the lowest and the
+ * highest code that agrees with each of its codes; and the same as a word, the lowest and how many
+ * codes follow it in the high byte. */
 typedef struct {
     const uint8_t *frame;
     const uint8_t (*range)[2][256];
+    const uint16_t (*words)[256];
 } reference_t;
 
-/* deghost.c: a copy of n samples of a frame, code 0 where a reference contradicts it. */
-void reject(const uint8_t *frame, const reference_t *references, int count, int channels,
-            ptrdiff_t n, uint8_t *out);
+/* Samples of a run: all, or so many that what is left of the frames fits. Begin with zeros. */
+typedef struct {
+    const job_t *job; /* of the frames as they are, or of what is left of them */
+    ptrdiff_t start;  /* sample of that job's frames */
+    ptrdiff_t at, n;  /* samples, from the beginning of the picture's row */
+    job_t own;
+    uint8_t rejected[MAX_FRAMES][PIECE];
+} piece_t;
+
+/* deghost.c: the next piece of samples piece->at to end of the rows that begin at sample `begin`;
+ * 0: none is left. */
+int next_piece(const job_t *job, ptrdiff_t begin, ptrdiff_t end, piece_t *piece);
+void prepare_deghost(void);
 
 /* outputs.c */
 void run_codes(const job_t *job, const codes_t *to);

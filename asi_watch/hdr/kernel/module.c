@@ -9,7 +9,7 @@
 
 #include "kernel.h"
 
-enum { MAX_VIEWS = MAX_FRAMES + 12 };
+enum { MAX_VIEWS = MAX_FRAMES + 16 };
 
 /* Buffers that are held and must be released. */
 typedef struct {
@@ -50,10 +50,52 @@ last_length(const views_t *views)
     return views->view[views->count - 1].len;
 }
 
+/* Which frames lose samples, by which references: (channels, which, ranges, words), or None. */
+static int
+take_comparisons(views_t *views, job_t *job, PyObject *compare)
+{
+    job->compared = 0;
+    if (compare == Py_None) {
+        return 0;
+    }
+    PyObject *which, *ranges, *words;
+    if (!PyArg_ParseTuple(compare, "iOOO:compare", &job->channels, &which, &ranges, &words)) {
+        return -1;
+    }
+    if (!(job->which = take(views, which, -1, 0, "which"))) {
+        return -1;
+    }
+    const Py_ssize_t row = (Py_ssize_t)sizeof(*job->which), count = last_length(views) / row;
+    const Py_ssize_t tables = count * MAX_REFERENCES;
+    if (last_length(views) % row || count >= MAX_FRAMES ||
+        (job->channels != 1 && job->channels != LANES) || job->samples % job->channels) {
+        PyErr_SetString(PyExc_ValueError, "compare: rows or channels out of range");
+        return -1;
+    }
+    for (Py_ssize_t k = 0; k < count; k++) {
+        const int32_t *one = job->which[k];
+        int fits = one[0] >= 0 && one[0] < job->count && one[1] >= 0 && one[1] <= MAX_REFERENCES;
+        for (int r = 0; fits && r < one[1]; r++) {
+            fits = one[2 + r] >= 0 && one[2 + r] < job->count;
+        }
+        if (!fits) {
+            PyErr_SetString(PyExc_ValueError, "compare: a frame out of range");
+            return -1;
+        }
+    }
+    if (!(job->ranges =
+              take(views, ranges, tables * (Py_ssize_t)sizeof(*job->ranges), 0, "ranges")) ||
+        !(job->words = take(views, words, tables * (Py_ssize_t)sizeof(*job->words), 0, "words"))) {
+        return -1;
+    }
+    job->compared = (int)count;
+    return 0;
+}
+
 /* Read the arguments that all merges share; -1 with an exception. */
 static int
 take_job(views_t *views, job_t *job, PyObject *frames, PyObject *words, int weight_bits,
-         PyObject *spans)
+         PyObject *spans, PyObject *compare)
 {
     const Py_ssize_t count = PyTuple_Check(frames) ? PyTuple_Size(frames) : 0;
     if (count < 1 || count > MAX_FRAMES) {
@@ -100,7 +142,7 @@ take_job(views_t *views, job_t *job, PyObject *frames, PyObject *words, int weig
     }
     job->how.weight_bits = weight_bits;
     job->how.weight_mask = ((uint32_t)1 << weight_bits) - 1;
-    return 0;
+    return take_comparisons(views, job, compare);
 }
 
 /* The table of cells, and how x finds its place in it; NULL with an exception. */
@@ -118,21 +160,22 @@ take_cells(views_t *views, reading_t *how, PyObject *scale, PyObject *cells, int
     return take(views, cells, LANES * *width * itemsize, 0, "cells");
 }
 
-PyDoc_STRVAR(merge_codes_doc,
-             "merge_codes(frames, words, weight_bits, spans, first, last, samples, scale, cells, "
-             "count, edges, knots, itemsize, out)\n\nMerge rows first:last into output codes.");
+PyDoc_STRVAR(
+    merge_codes_doc,
+    "merge_codes(frames, words, weight_bits, spans, compare, first, last, samples, scale, cells, "
+    "count, edges, knots, itemsize, out)\n\nMerge rows first:last into output codes.");
 
 static PyObject *
 merge_codes(PyObject *module, PyObject *args)
 {
-    PyObject *frames, *words, *spans, *scale, *cells, *edges, *knots, *out;
+    PyObject *frames, *words, *spans, *compare, *scale, *cells, *edges, *knots, *out;
     int weight_bits, count, itemsize;
     job_t job;
     codes_t to;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOiOnnnOOiOOiO:merge_codes", &frames, &words, &weight_bits,
-                          &spans, &job.first, &job.last, &job.samples, &scale, &cells, &count,
-                          &edges, &knots, &itemsize, &out)) {
+    if (!PyArg_ParseTuple(args, "OOiOOnnnOOiOOiO:merge_codes", &frames, &words, &weight_bits,
+                          &spans, &compare, &job.first, &job.last, &job.samples, &scale, &cells,
+                          &count, &edges, &knots, &itemsize, &out)) {
         return NULL;
     }
     if (count < 1 || (itemsize != 1 && itemsize != 2)) {
@@ -142,7 +185,7 @@ merge_codes(PyObject *module, PyObject *args)
     views_t views;
     views.count = 0;
     PyObject *result = NULL;
-    if (take_job(&views, &job, frames, words, weight_bits, spans) < 0) {
+    if (take_job(&views, &job, frames, words, weight_bits, spans, compare) < 0) {
         goto done;
     }
     to.itemsize = itemsize;
@@ -178,22 +221,23 @@ done:
     return result;
 }
 
-PyDoc_STRVAR(merge_half_doc,
-             "merge_half(frames, words, weight_bits, spans, first, last, samples, scale, cells, "
-             "count, under, channels, planes, validity)\n\n"
-             "Merge rows first:last into planes of half floats and of validity.");
+PyDoc_STRVAR(
+    merge_half_doc,
+    "merge_half(frames, words, weight_bits, spans, compare, first, last, samples, scale, cells, "
+    "count, under, channels, planes, validity)\n\n"
+    "Merge rows first:last into planes of half floats and of validity.");
 
 static PyObject *
 merge_half(PyObject *module, PyObject *args)
 {
-    PyObject *frames, *words, *spans, *scale, *cells, *under, *planes, *validity;
+    PyObject *frames, *words, *spans, *compare, *scale, *cells, *under, *planes, *validity;
     int weight_bits, count, channels;
     job_t job;
     half_t to;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOiOnnnOOiOiOO:merge_half", &frames, &words, &weight_bits, &spans,
-                          &job.first, &job.last, &job.samples, &scale, &cells, &count, &under,
-                          &channels, &planes, &validity)) {
+    if (!PyArg_ParseTuple(args, "OOiOOnnnOOiOiOO:merge_half", &frames, &words, &weight_bits,
+                          &spans, &compare, &job.first, &job.last, &job.samples, &scale, &cells,
+                          &count, &under, &channels, &planes, &validity)) {
         return NULL;
     }
     if (count < 1 || (channels != 1 && channels != LANES) || job.samples % channels) {
@@ -203,7 +247,7 @@ merge_half(PyObject *module, PyObject *args)
     views_t views;
     views.count = 0;
     PyObject *result = NULL;
-    if (take_job(&views, &job, frames, words, weight_bits, spans) < 0) {
+    if (take_job(&views, &job, frames, words, weight_bits, spans, compare) < 0) {
         goto done;
     }
     to.channels = channels;
@@ -230,29 +274,30 @@ done:
     return result;
 }
 
-PyDoc_STRVAR(merge_radiance_doc,
-             "merge_radiance(frames, words, weight_bits, spans, first, last, samples, unit, "
-             "offset, maximum, special, flags, ln_radiance, validity)\n\n"
-             "Merge rows first:last into ln E and validity.");
+PyDoc_STRVAR(
+    merge_radiance_doc,
+    "merge_radiance(frames, words, weight_bits, spans, compare, first, last, samples, unit, "
+    "offset, maximum, special, flags, ln_radiance, validity)\n\n"
+    "Merge rows first:last into ln E and validity.");
 
 static PyObject *
 merge_radiance(PyObject *module, PyObject *args)
 {
-    PyObject *frames, *words, *spans, *unit, *offset, *maximum, *special, *flags;
+    PyObject *frames, *words, *spans, *compare, *unit, *offset, *maximum, *special, *flags;
     PyObject *ln_radiance, *validity;
     int weight_bits;
     job_t job;
     radiance_t to;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOiOnnnOOOOOOO:merge_radiance", &frames, &words, &weight_bits,
-                          &spans, &job.first, &job.last, &job.samples, &unit, &offset, &maximum,
-                          &special, &flags, &ln_radiance, &validity)) {
+    if (!PyArg_ParseTuple(args, "OOiOOnnnOOOOOOO:merge_radiance", &frames, &words, &weight_bits,
+                          &spans, &compare, &job.first, &job.last, &job.samples, &unit, &offset,
+                          &maximum, &special, &flags, &ln_radiance, &validity)) {
         return NULL;
     }
     views_t views;
     views.count = 0;
     PyObject *result = NULL;
-    if (take_job(&views, &job, frames, words, weight_bits, spans) < 0) {
+    if (take_job(&views, &job, frames, words, weight_bits, spans, compare) < 0) {
         goto done;
     }
     job.how.count = 1; /* cells are not used, only where the counters begin */
@@ -272,58 +317,6 @@ merge_radiance(PyObject *module, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     run_radiance(&job, &to);
-    Py_END_ALLOW_THREADS
-    result = Py_NewRef(Py_None);
-done:
-    release(&views);
-    return result;
-}
-
-PyDoc_STRVAR(reject_doc,
-             "reject(frame, references, ranges, channels, out)\n\n"
-             "Copy a frame, with code 0 where one of one or two references contradicts it.");
-
-static PyObject *
-reject_samples(PyObject *module, PyObject *args)
-{
-    PyObject *frame, *others, *ranges, *out;
-    int channels;
-    reference_t references[MAX_REFERENCES];
-    (void)module;
-    if (!PyArg_ParseTuple(args, "OOOiO:reject", &frame, &others, &ranges, &channels, &out)) {
-        return NULL;
-    }
-    const Py_ssize_t count = PyTuple_Check(others) ? PyTuple_Size(others) : 0;
-    if (count < 1 || count > MAX_REFERENCES || (channels != 1 && channels != LANES)) {
-        PyErr_SetString(PyExc_ValueError, "references or channels out of range");
-        return NULL;
-    }
-    views_t views;
-    views.count = 0;
-    PyObject *result = NULL;
-    const uint8_t *codes = take(&views, frame, -1, 0, "frame");
-    if (!codes) {
-        goto done;
-    }
-    const Py_ssize_t n = last_length(&views), size = LANES * (Py_ssize_t)sizeof(uint8_t[2][256]);
-    const uint8_t *range = take(&views, ranges, count * size, 0, "ranges");
-    uint8_t *target = range ? take(&views, out, n, 1, "out") : NULL;
-    if (!target) {
-        goto done;
-    }
-    if (n % channels) {
-        PyErr_SetString(PyExc_ValueError, "frame: not whole pixels");
-        goto done;
-    }
-    for (Py_ssize_t k = 0; k < count; k++) {
-        references[k].frame = take(&views, PyTuple_GetItem(others, k), n, 0, "reference");
-        references[k].range = (const uint8_t (*)[2][256])(range + k * size);
-        if (!references[k].frame) {
-            goto done;
-        }
-    }
-    Py_BEGIN_ALLOW_THREADS
-    reject(codes, references, (int)count, channels, n, target);
     Py_END_ALLOW_THREADS
     result = Py_NewRef(Py_None);
 done:
@@ -382,7 +375,6 @@ static PyMethodDef methods[] = {
     {"merge_codes", merge_codes, METH_VARARGS, merge_codes_doc},
     {"merge_half", merge_half, METH_VARARGS, merge_half_doc},
     {"merge_radiance", merge_radiance, METH_VARARGS, merge_radiance_doc},
-    {"reject", reject_samples, METH_VARARGS, reject_doc},
     {"vectors", name_vectors, METH_VARARGS, vectors_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -392,6 +384,7 @@ execute(PyObject *module)
 {
     (void)module;
     vectors = best_vectors();
+    prepare_deghost();
     return 0;
 }
 

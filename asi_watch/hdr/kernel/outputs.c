@@ -140,23 +140,33 @@ write_chunk(const avx512_t *avx512, const job_t *job, const codes_t *to, ptrdiff
     }
 }
 
+static void
+write_piece(const avx512_t *avx512, const piece_t *piece, const codes_t *to, uint8_t *out)
+{
+#if ON_X86
+    if (avx512 && avx512_has_codes(avx512)) {
+        avx512_codes(avx512, piece->job, piece->start, piece->n, out);
+        return;
+    }
+#endif
+    for (ptrdiff_t at = 0; at < piece->n; at += CHUNK) {
+        const ptrdiff_t n = piece->n - at < CHUNK ? piece->n - at : CHUNK;
+        write_chunk(avx512, piece->job, to, piece->start + at, n, out + at * to->itemsize);
+    }
+}
+
 void
 run_codes(const job_t *job, const codes_t *to)
 {
+    piece_t piece;
+    piece.job = NULL;
     avx512_t *avx512 = open_avx512(job, to);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         uint8_t *row = to->out + (run.row - job->first) * job->samples * to->itemsize;
         const ptrdiff_t begin = run.row * job->samples;
         blacken_outside(job, &run, to->itemsize, row);
-#if ON_X86
-        if (avx512 && avx512_has_codes(avx512)) {
-            avx512_codes(avx512, job, begin + run.from, run.end - run.from, row + run.from);
-            continue;
-        }
-#endif
-        for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
-            const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
-            write_chunk(avx512, job, to, begin + at, n, row + at * to->itemsize);
+        for (piece.at = run.from, piece.n = 0; next_piece(job, begin, run.end, &piece);) {
+            write_piece(avx512, &piece, to, row + piece.at * to->itemsize);
         }
     }
     close_avx512(avx512);
@@ -193,6 +203,8 @@ void
 run_half(const job_t *job, const half_t *to)
 {
     int32_t cell[CHUNK + PAD];
+    piece_t piece;
+    piece.job = NULL;
     avx512_t *avx512 = open_avx512(job, NULL);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         const ptrdiff_t begin = run.row * job->samples, pixel = begin / to->channels;
@@ -201,12 +213,14 @@ run_half(const job_t *job, const half_t *to)
             darken_half(to, pixel + run.end / to->channels,
                         (job->samples - run.end) / to->channels);
         }
-        for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
-            const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
-            find_cells(avx512, job, begin + at, n, NULL, cell);
-            for (int channel = 0; channel < to->channels; channel++) {
-                write_half_channel(to, channel, cell + channel, n / to->channels,
-                                   pixel + at / to->channels);
+        for (piece.at = run.from, piece.n = 0; next_piece(job, begin, run.end, &piece);) {
+            for (ptrdiff_t at = 0; at < piece.n; at += CHUNK) {
+                const ptrdiff_t n = piece.n - at < CHUNK ? piece.n - at : CHUNK;
+                find_cells(avx512, piece.job, piece.start + at, n, NULL, cell);
+                for (int channel = 0; channel < to->channels; channel++) {
+                    write_half_channel(to, channel, cell + channel, n / to->channels,
+                                       pixel + (piece.at + at) / to->channels);
+                }
             }
         }
     }
@@ -250,14 +264,20 @@ run_radiance(const job_t *job, const radiance_t *to)
 {
     float x[CHUNK + PAD];
     int32_t cell[CHUNK + PAD];
+    piece_t piece;
+    piece.job = NULL;
     avx512_t *avx512 = open_avx512(job, NULL);
     for (run_t run = {.row = -1}; next_run(job, &run);) {
         const ptrdiff_t row = (run.row - job->first) * job->samples;
-        for (ptrdiff_t at = run.from; at < run.end; at += CHUNK) {
-            const ptrdiff_t n = run.end - at < CHUNK ? run.end - at : CHUNK;
-            find_cells(avx512, job, run.row * job->samples + at, n, x, cell);
-            write_radiance(job, to, x, cell, n, to->ln_radiance + row + at,
-                           to->validity + row + at);
+        const ptrdiff_t begin = run.row * job->samples;
+        for (piece.at = run.from, piece.n = 0; next_piece(job, begin, run.end, &piece);) {
+            for (ptrdiff_t at = 0; at < piece.n; at += CHUNK) {
+                const ptrdiff_t n = piece.n - at < CHUNK ? piece.n - at : CHUNK;
+                const ptrdiff_t to_sample = row + piece.at + at;
+                find_cells(avx512, piece.job, piece.start + at, n, x, cell);
+                write_radiance(job, to, x, cell, n, to->ln_radiance + to_sample,
+                               to->validity + to_sample);
+            }
         }
     }
     close_avx512(avx512);
