@@ -49,6 +49,11 @@ Examples:
 @click.option(
     "--weight-type", type=click.Choice(("triangle", "sine", "noise")), help="[default: triangle]"
 )
+@click.option(
+    "--deghost",
+    type=click.Choice(("off", "weights")),
+    help="Where clouds moved between the exposures, let the middle one count  [default: weights].",
+)
 @click.option("--low-clip", type=click.IntRange(0, 254), help="[default: 5]")
 @click.option("--high-clip", type=click.IntRange(1, 255), help="[default: 250]")
 @click.option("--gamma", type=float, help="[default: 2.2]")

@@ -116,7 +116,7 @@ class MergeConfig(Section):
     """What is merged: column, row and radius in pixels; None: all of the picture."""
     contradiction: Literal["exclude", "warn"] = "exclude"
     """An exposure that contradicts its exposure time while the others agree: left out or not."""
-    deghost: Literal["off", "weights"] = "off"
+    deghost: Literal["off", "weights"] = "weights"
     """`weights`: where clouds moved between the exposures, the middle one counts."""
 
     @property

@@ -12,7 +12,7 @@ Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 WEIGHT_TYPES = ("triangle", "sine", "noise")
 _CONTRADICTION = ("exclude", "warn")
-_DEGHOST = ("off", "weights")
+_DEGHOST = ("off", "weights", "align")
 
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -45,7 +45,7 @@ class MergeSettings:
     sky_disc: SkyDisc | None = None
     # Whether a frame that contradicts its time, while the others agree, is left out.
     contradiction: str = "exclude"
-    deghost: str = "off"  # of the weighted means, see `deghost`
+    deghost: str = "off"  # of the weighted means, see `deghost` and `alignment`
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -74,6 +74,11 @@ class MergeSettings:
     def is_weighted(self) -> bool:
         """True for the weighted means, which merge each pixel by itself."""
         return self.algorithm in ("debevec_custom", "debevec_exact")
+
+    @property
+    def works_by_rows(self) -> bool:
+        """True where a row of the result needs no other rows of the frames."""
+        return self.is_weighted and self.deghost != "align"
 
     @property
     def display_gamma(self) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr import engine, opencv_merge
+from asi_watch.hdr.alignment import Motion, aligned, cloud_motion
 from asi_watch.hdr.deghost import comparisons
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
@@ -233,6 +234,30 @@ class Merge(ABC):
         used = [i for i in range(len(self._times)) if i not in excluded]
         return [self._frames[i] for i in used], [self._times[i] for i in used]
 
+    def cloud_motion(self, seconds: Sequence[float]) -> tuple[float, float, float] | None:
+        """Velocity of the clouds, where exposures are aligned; see `alignment.cloud_motion`.
+
+        Parameters
+        ----------
+        seconds : sequence of float
+            When each exposure was taken, in the order of rising exposure times.
+        """
+        return None
+
+    def _ordered(self) -> tuple[list[Pixels], list[float]]:
+        """Frames by rising time, those of equal time in the order of their content.
+
+        Some results depend on the order; arrival must not.
+        """
+        frames, times = self._used()
+        tied = [times.count(time) > 1 for time in times]
+        keys = [
+            (t, zlib.crc32(f.data) if tie else 0)
+            for f, t, tie in zip(frames, times, tied, strict=True)
+        ]
+        order = sorted(range(len(times)), key=keys.__getitem__)
+        return [frames[i] for i in order], [times[i] for i in order]
+
     def _checked(self, pixels: Pixels) -> Pixels:
         """Bring an exposure into its plain form: (H, W, C), uint8, C-contiguous."""
         array = np.asarray(pixels)
@@ -287,6 +312,7 @@ class WeightedMerge(Merge):
         if spans is not None:
             self._spans = spans
         self._prepared: tuple[Findings, WeightedMean, engine.Job] | None = None
+        self._motions: list[Motion | None] = []
 
     def use_findings(self, findings: Findings) -> None:
         """Take what is known of the whole frames, where the frames added are rows of them.
@@ -379,16 +405,31 @@ class WeightedMerge(Merge):
         self._in_bands(band)
         return out
 
+    def cloud_motion(self, seconds: Sequence[float]) -> tuple[float, float, float] | None:
+        """Velocity of the clouds; see `Merge.cloud_motion`.
+
+        Parameters
+        ----------
+        seconds : sequence of float
+        """
+        self._prepare()
+        if len(seconds) != len(self._motions):
+            return None
+        return cloud_motion(self._motions, seconds)
+
     def _prepare(self) -> tuple[WeightedMean, engine.Job]:
         """Tables for the frames of now: further frames bring other findings."""
         findings, prepared = self.findings(), self._prepared
         if prepared is None or prepared[0] is not findings:
-            frames, times = self._used()
+            frames, times = self._ordered()
             assert self._log_response is not None
             mean = weighted_mean(self._settings, self._log_response, findings.saturated_from)
             spans = None if self._spans is None else self._spans * np.int32(self.shape[2])
             tables = bracket_tables(mean, tuple(times))
-            compared = None if self._settings.deghost == "off" else comparisons(mean, tuple(times))
+            deghost = self._settings.deghost
+            if deghost == "align":
+                frames, self._motions = aligned(frames, times, mean)
+            compared = None if deghost == "off" else comparisons(mean, tuple(times))
             planes, channels = [_plane(f) for f in frames], self.shape[2]
             job = engine.Job(planes, channels, tables, spans, compared)
             prepared = self._prepared = findings, mean, job
@@ -400,8 +441,9 @@ class WeightedMerge(Merge):
         A longer one may show a code that is not, because JPEG blurs edges: that would make the
         sun's rim darker by the ratio of their times.
         """
-        mean, _ = self._prepare()
-        frames, times = self._used()
+        mean, job = self._prepare()
+        _, times = self._ordered()
+        frames = [frame.reshape(self.shape) for frame in job.frames]
         codes = (np.arange(256) >= mean.brightest) & (mean.weights == 0).all(axis=1)
         lowest = int(np.argmax(codes)) if codes.any() else 256
         shortest = [f for f, time in zip(frames, times, strict=True) if time == min(times)]
@@ -491,15 +533,6 @@ class OpencvMerge(Merge):
         for pixels, time in zip(frames, times, strict=True):
             merge.add(pixels, time)
         return merge
-
-    def _ordered(self) -> tuple[list[Pixels], list[float]]:
-        """Frames by rising time, those of equal time in the order of their content.
-
-        Floating-point sums depend on the order; arrival must not.
-        """
-        frames, times = self._used()
-        order = sorted(range(len(times)), key=lambda i: (times[i], zlib.crc32(frames[i].data)))
-        return [frames[i] for i in order], [times[i] for i in order]
 
 
 def _plane(array: NDArray[Any]) -> NDArray[Any]:
