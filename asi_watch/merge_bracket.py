@@ -318,14 +318,15 @@ def _room_for_bands(
     beside = max(_WHOLE[spec.kind] for spec in plan.products)
     needed = merge_memory(settings.algorithm, first.shape, count)
     if settings.is_weighted:
-        needed = (count + beside) * frame
+        copies = 2 if settings.deghost == "align" else 1
+        needed = (copies * count + beside) * frame
     if limit is None or needed <= limit:
         return None
-    if curve is None or not settings.is_weighted:
+    if curve is None or not settings.works_by_rows:
         reason = (
             f"merging {count} exposures of {_mib(frame)} by {settings.algorithm} takes"
             f" {_mib(needed)}, the limit is {_mib(limit)} (memory_budget); a weighted mean with a"
-            " response curve takes less"
+            " response curve, and without `deghost: align`, takes less"
         )
         raise MergeRefusedError(Failed("permanent", reason))
     return limit - (beside + 1) * frame

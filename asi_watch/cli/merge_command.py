@@ -51,8 +51,9 @@ Examples:
 )
 @click.option(
     "--deghost",
-    type=click.Choice(("off", "weights")),
-    help="Where clouds moved between the exposures, let the middle one count  [default: weights].",
+    type=click.Choice(("off", "weights", "align")),
+    help="Where clouds moved between the exposures, let the middle one count, or move them back"
+    "  [default: weights].",
 )
 @click.option("--low-clip", type=click.IntRange(0, 254), help="[default: 5]")
 @click.option("--high-clip", type=click.IntRange(1, 255), help="[default: 250]")

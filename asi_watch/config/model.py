@@ -116,8 +116,8 @@ class MergeConfig(Section):
     """What is merged: column, row and radius in pixels; None: all of the picture."""
     contradiction: Literal["exclude", "warn"] = "exclude"
     """An exposure that contradicts its exposure time while the others agree: left out or not."""
-    deghost: Literal["off", "weights"] = "weights"
-    """`weights`: where clouds moved between the exposures, the middle one counts."""
+    deghost: Literal["off", "weights", "align"] = "weights"
+    """Clouds that moved: `weights`: the middle exposure counts; `align`: they are moved back."""
 
     @property
     def settings(self) -> MergeSettings:

@@ -67,6 +67,7 @@ def encode_merge(
     allocate : callable
         Gives the memory for an 8-bit picture; free again when this returns.
     """
+    provenance = _with_motion(merge, provenance)
     if spec.kind == "radiance":
         return _encode_radiance(spec, merge, provenance)
     if spec.format == "jpg" and merge.works_by_rows:
@@ -76,6 +77,17 @@ def encode_merge(
         data = encode_jpeg(spec, picture, merge.picture_rows)
         return Product(with_provenance(data, _noted(provenance, "uint8")), ())
     return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance), ())
+
+
+def _with_motion(merge: Merge, provenance: Provenance) -> Provenance:
+    """Note the velocity of the clouds where the merge has seen it; x to the right, y down."""
+    rising = sorted(provenance.sources, key=lambda source: source.exposure_us)
+    seconds = [(source.timestamp - rising[0].timestamp).total_seconds() for source in rising]
+    if (found := merge.cloud_motion(seconds)) is None:
+        return provenance
+    names = ("cloud_motion_x", "cloud_motion_y", "cloud_motion_confidence")
+    motion = {name: round(value, 3) for name, value in zip(names, found, strict=True)}
+    return replace(provenance, pixels={**provenance.pixels, **motion})
 
 
 def _encode_radiance(spec: ProductSpec, merge: Merge, provenance: Provenance) -> Product:
@@ -124,7 +136,8 @@ def encode(
 
 
 def _noted(provenance: Provenance, number: str) -> Provenance:
-    return replace(provenance, pixels={"content": "tone-mapped picture", "number": number})
+    pixels = {**provenance.pixels, "content": "tone-mapped picture", "number": number}
+    return replace(provenance, pixels=pixels)
 
 
 def _checked(spec: ProductSpec, pixels: NDArray[Any]) -> NDArray[Any]:

@@ -309,4 +309,4 @@ def _noted(provenance: Provenance, number: str, kept: list[str]) -> Provenance:
         "number": number,
         "layers": " ".join(kept),
     }
-    return replace(provenance, pixels=pixels)
+    return replace(provenance, pixels={**provenance.pixels, **pixels})

@@ -410,6 +410,9 @@ def test_a_merge_that_works_by_rows_gives_the_same_jpeg() -> None:
         shape = whole.shape
         works_by_rows = True
 
+        def cloud_motion(self, seconds: object) -> None:
+            return None
+
         def picture_rows(self, first: int, last: int, out: NDArray[np.uint8]) -> None:
             out[...] = whole[first:last]
 
@@ -424,6 +427,9 @@ def test_a_merge_is_asked_only_for_what_is_needed() -> None:
     class Merge:
         shape = SHAPE
         works_by_rows = False
+
+        def cloud_motion(self, seconds: object) -> tuple[float, float, float]:
+            return 1.25, -0.5, 0.75
 
         def picture(self, dtype: Any) -> NDArray[Any]:
             asked.append(np.dtype(dtype).name)
