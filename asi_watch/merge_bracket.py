@@ -81,6 +81,7 @@ class MergePlan:
     replace: bool = False
     memory_limit: int | None = None  # bytes that the frames of one bracket and its merge may take
     threads: int = 2  # of one merge; see `open_merge`
+    dry_run: bool = False  # look at what stands, and say what would be written
     other_outputs: tuple[OutputFolder, ...] = ()  # of products that have a folder of their own
 
     def in_utc(self, slot: datetime) -> datetime:
@@ -190,6 +191,9 @@ def merge_bracket(
         if (count := len(bracket.exposures)) < max(1, bracket.min_exposures):
             needed = f"{counted(count, 'usable exposure')}, {bracket.min_exposures} are needed"
             return Failed("few", needed)
+        if plan.dry_run:
+            targets = tuple(_target(plan, bracket, spec) for spec in plan.products)
+            return Published(targets, plan.settings.algorithm, curve_id=None)
         asked = bracket.revision
         bracket = replace(bracket, revision=standing.next_revision())
         started = time.monotonic()

@@ -6,7 +6,10 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 _ANSWER_WITHIN = 5.0
 
 _T = TypeVar("_T")
+# A slot is a time of the camera's clock, without a zone.
+SLOT = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 
 
 def reads(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | None]:
@@ -170,6 +175,28 @@ def _name_reader(unit: str) -> Callable[[str], ParsedName | None]:
         )
 
     return parse
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[threading.Event]:
+    """Let Ctrl-C and SIGTERM set an event; a second one ends the command at once."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop_once(_number: int, _frame: object) -> None:
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, stop_once)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 # -- messages and state ----------------------------------------------------------------------

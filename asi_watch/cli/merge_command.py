@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from asi_watch.cli import _options as options
+from asi_watch.cli._options import SLOT, stopped_by_signal
 from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig
 from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from asi_watch.hdr.response import ResponseCurve
     from asi_watch.products import ProductSpec
 
+_INTERRUPTED = 130
 _ALGORITHMS = ("debevec_custom", "debevec_exact", "debevec", "mertens")
 _FORMATS = ("jpg", "png", "jp2", "exr", "tiff", "hdr")
 _EPILOG = """\b
@@ -25,6 +28,10 @@ Examples:
   asi-watch merge /srv/asi hdr --response roof.npz --format jpg --format exr --workers 4
   asi-watch merge /srv/asi hdr -c /etc/asi-watch/asi-watch.yaml --camera roof
   asi-watch merge pictures hdr --algorithm mertens --round-to 1min
+  asi-watch merge /srv/asi hdr --response roof.npz --since 2026-06-21 --until 2026-06-22 --dry-run
+
+Ctrl-C finishes the brackets in work; the same command goes on later. Several runs of it, on one or
+several machines with the same folders, share the work.
 """
 
 
@@ -87,6 +94,23 @@ Examples:
     help="Replace whatever stands in OUT, and merge even with a curve, calibrated from DIR, that"
     " cannot explain the images.",
 )
+@click.option("--since", type=SLOT, metavar="TIME", help="Only slots from this one on.")
+@click.option("--until", type=SLOT, metavar="TIME", help="Only slots before this one.")
+@click.option(
+    "--slot",
+    "slots",
+    type=SLOT,
+    multiple=True,
+    metavar="TIME",
+    help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be merged, and write nothing.")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what became of every bracket, as .csv or .json.",
+)
 @click.option("--workers", type=click.IntRange(0), help="Threads  [default: one per core].")
 def command(
     directory: str,
@@ -101,6 +125,9 @@ def command(
     min_exposures: int | None,
     strict: bool,
     force: bool,
+    since: datetime | None,
+    until: datetime | None,
+    slots: tuple[datetime, ...],
     workers: int | None,
     **merge_options: Any,
 ) -> None:
@@ -112,17 +139,19 @@ def command(
     that it uses.
 
     Exit codes: 0 every bracket merged from all its exposures, 1 something could not be merged or
-    read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage.
+    read, is missing or contradicts the rest, or brackets share a slot, 2 wrong usage, 130
+    interrupted.
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.cli.curve_lines import radiance_hint
     from asi_watch.hdr.disc import as_sky_disc
-    from asi_watch.pipeline import merge_archive
+    from asi_watch.pipeline import RunChoices, merge_archive
 
     options.echo_log()
     found = options.camera_of(config_path, camera)
     configured = found[0] if found else None
     rules = options.archive_rules(configured, round_to, exposure_unit, min_exposures)
+    run_options = {name: merge_options.pop(name) for name in ("dry_run", "report")}
     given = {key: value for key, value in merge_options.items() if value is not None}
     if "sky_disc" in given:
         disc = given["sky_disc"]
@@ -132,24 +161,29 @@ def command(
     mertens = configured is not None and configured.without_response == "mertens"
     try:
         settings = replace((configured.merge if configured else MergeConfig()).settings, **given)
-        summary = merge_archive(
-            directory,
-            output,
-            rules=rules,
-            settings=settings,
-            curves=_curves(found, response),
-            products=products,
-            camera=configured.name if configured else None,
-            workers=workers,
-            leave_out_unreadable=not strict,
-            without_response="mertens" if mertens else "refuse",
-            force=force,
-        )
+        with stopped_by_signal() as stop:
+            summary = merge_archive(
+                directory,
+                output,
+                rules=rules,
+                settings=settings,
+                curves=_curves(found, response),
+                products=products,
+                camera=configured.name if configured else None,
+                workers=workers,
+                leave_out_unreadable=not strict,
+                without_response="mertens" if mertens else "refuse",
+                force=force,
+                run=RunChoices(since, until, frozenset(slots), stop=stop, **run_options),
+            )
     except AsiWatchError:
         raise
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(summary.sentence())
+    if summary.skipped:
+        click.echo("the same command goes on with the brackets that are left", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED)
     if summary.merged or summary.stood:
         written = [str(spec.format) for spec in products]
         if (hint := radiance_hint(settings.algorithm, written)) is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.cli._options import check_camera
+from asi_watch.cli._options import SLOT, check_camera
 from asi_watch.config.loading import load_config
 from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger
@@ -16,8 +16,6 @@ from asi_watch.live.status import NotRunningError, read_status
 
 _MOST_SLOTS = 1000
 _WAIT_FOR_ANSWER, _LOOK_EVERY = 5.0, 0.1
-# A slot is a time of the camera's clock, without a zone.
-_SLOT = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
 _EPILOG = """\b
 Examples:
   asi-watch retry -c asi-watch.yaml --all-failed
@@ -32,7 +30,7 @@ Examples:
 @click.option(
     "--slot",
     "slots",
-    type=_SLOT,
+    type=SLOT,
     multiple=True,
     metavar="TIME",
     help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
@@ -45,8 +43,8 @@ Examples:
     help="Brackets that are published: those named by --slot, or all from --since on. Each becomes"
     " a new revision, with the curve and the settings of now.",
 )
-@click.option("--since", type=_SLOT, metavar="TIME", help="Only slots from this one on.")
-@click.option("--until", type=_SLOT, metavar="TIME", help="Only slots before this one.")
+@click.option("--since", type=SLOT, metavar="TIME", help="Only slots from this one on.")
+@click.option("--until", type=SLOT, metavar="TIME", help="Only slots before this one.")
 def command(
     config_path: str,
     camera: str | None,

@@ -2,16 +2,13 @@
 
 import dataclasses
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from asi_watch.cli._options import read_span, reads
+from asi_watch.cli._options import read_span, reads, stopped_by_signal
 from asi_watch.files import counted
 from asi_watch.simulator import simulation as sim
 from asi_watch.simulator.sensor import RESPONSES
@@ -93,26 +90,13 @@ def command(**options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     try:
         settings = sim.SimulatorSettings(**given)
-        with _stop_by_signal() as stop:
+        with stopped_by_signal() as stop:
             summary = sim.simulate(settings, stop=stop)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"cannot write or read: {error}") from error
     click.echo(_outcome(settings, summary), err=True)
-
-
-@contextmanager
-def _stop_by_signal() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM end the simulation between two files."""
-    stop = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _outcome(settings: sim.SimulatorSettings, summary: sim.Summary) -> str:

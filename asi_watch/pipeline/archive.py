@@ -1,17 +1,23 @@
-"""A whole archive merged: all brackets, in several threads, none stopping the others."""
+"""A whole archive merged: all brackets, on any executor, none stopping the others.
+
+A run may be interrupted and repeated, and several may work on one archive: what stands already,
+made in the same way of the same files, is left, and each bracket in work is claimed by one run.
+"""
 
 import logging
 import os
 import re
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from asi_watch import errors
 from asi_watch.brackets import Exposure, chosen_files, why_superseded
@@ -25,9 +31,11 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
 from asi_watch.pipeline import find_brackets as found
+from asi_watch.pipeline.claims import Claims
 from asi_watch.pipeline.curves import _calibrate_found, _log_warnings
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
+from asi_watch.pipeline.run_report import ReportFile
 from asi_watch.processes import usable_cores
 from asi_watch.products.provenance import Unusable
 from asi_watch.products.publish import OutputFolder
@@ -35,6 +43,7 @@ from asi_watch.products.spec import ProductSpec
 
 log = logging.getLogger(__name__)
 
+_LOOK_AGAIN_AFTER = 1.0  # seconds, for brackets that another run has claimed
 _buffers = BufferPool(1 << 30)  # shared by the threads of all runs in this process
 
 
@@ -48,6 +57,17 @@ class BracketOutcome:
     stood: bool = False  # the products were there already
     notes: tuple[str, ...] = ()  # what makes them doubtful, and which are missing
     error: AsiWatchError | None = None  # why there are none
+    missing: tuple[float, ...] = ()  # exposure times, in µs, that complete brackets have
+    skipped: bool = False  # the run was interrupted before it
+
+    @property
+    def state(self) -> Literal["published", "stood", "failed", "skipped"]:
+        """What became of it in one word."""
+        if self.skipped:
+            return "skipped"
+        if self.error is not None:
+            return "failed"
+        return "stood" if self.stood else "published"
 
 
 @dataclass(slots=True)
@@ -55,6 +75,8 @@ class ArchiveSummary:
     """What became of an archive."""
 
     brackets: int
+    # What the names alone make doubtful: slots with several brackets, two cameras, labels.
+    doubts: list[str] = field(default_factory=list)
     merged: int = 0
     stood: int = 0  # their products were there already
     products: int = 0  # files written
@@ -64,13 +86,16 @@ class ArchiveSummary:
     failures: list[tuple[datetime, str]] = field(default_factory=list)
     seconds: float = 0.0
     calibrating: float | None = None  # seconds; None if a curve was given
-    # What the names alone make doubtful: slots with several brackets, two cameras, labels.
-    doubts: list[str] = field(default_factory=list)
     curve: ResponseCurve | None = None  # what most brackets were merged with
+    skipped: int = 0  # brackets that the run was interrupted before
+    dry_run: bool = False  # nothing was written; `merged` counts what would be
 
     def _add(self, outcome: BracketOutcome) -> None:
-        self.merged += outcome.error is None and not outcome.stood
+        self.merged += outcome.state == "published"
         self.stood += outcome.stood
+        self.skipped += outcome.skipped
+        if outcome.missing:
+            self.incomplete.append((outcome.slot, outcome.missing))
         self.products += 0 if outcome.stood else len(outcome.products)
         self.left_out += len(outcome.left_out)
         self.doubtful += bool(outcome.notes)
@@ -80,19 +105,20 @@ class ArchiveSummary:
     @property
     def flawless(self) -> bool:
         """Whether every bracket was merged from all of its exposures."""
-        return not (self.failures or self.left_out or self.incomplete or self.doubts)
+        flaws = self.failures or self.left_out or self.incomplete or self.doubts
+        return not (flaws or self.skipped)
 
     def sentence(self) -> str:
         """Say it in one sentence."""
-        text = (
-            f"{self.merged} of {counted(self.brackets, 'bracket')} merged in {self.seconds:.1f} s"
-        )
-        if self.merged and self.seconds > 0:
+        text = f"{self.merged} of {counted(self.brackets, 'bracket')} "
+        text += "would be merged" if self.dry_run else f"merged in {self.seconds:.1f} s"
+        if self.merged and self.seconds > 0 and not self.dry_run:
             text += f" ({self.merged / self.seconds:.1f} per second)"
         if self.calibrating is not None:
             text += f", after {self.calibrating:.1f} s of calibration"
-        text += f", {counted(self.products, 'file')} written"
+        text += f", {counted(self.products, 'file')} {'to write' if self.dry_run else 'written'}"
         counts = (
+            ("interrupted before {}", self.skipped, "bracket"),
             ("the products of {} stood already", self.stood, "bracket"),
             ("{} not merged", len(self.failures), "bracket"),
             ("{} left out", self.left_out, "exposure"),
@@ -101,6 +127,30 @@ class ArchiveSummary:
         )
         parts = [what.format(counted(number, unit)) for what, number, unit in counts if number]
         return "; ".join((text, *parts, *self.doubts))
+
+
+@dataclass(frozen=True)
+class RunChoices:
+    """Which brackets of an archive a run works on, by the clock of their names, and how."""
+
+    since: datetime | None = None  # slots from this one on
+    until: datetime | None = None  # and before this one
+    slots: frozenset[datetime] = frozenset()  # these alone, where there are any
+    dry_run: bool = False  # say what would be merged, and write nothing
+    report: Path | None = None  # where a table of these brackets goes, .csv or .json
+    # When set, the brackets in work are finished and no other is begun.
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def holds(self, slot: datetime) -> bool:
+        """Tell whether a slot is one of them.
+
+        Parameters
+        ----------
+        slot : datetime
+        """
+        after = self.since is None or self.since <= slot
+        before = self.until is None or slot < self.until
+        return after and before and (not self.slots or slot in self.slots)
 
 
 def merge_archive(
@@ -113,9 +163,11 @@ def merge_archive(
     products: Sequence[ProductSpec],
     camera: str | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
     leave_out_unreadable: bool = False,
     without_response: Literal["mertens", "refuse"] = "refuse",
     force: bool = False,
+    run: RunChoices | None = None,
 ) -> ArchiveSummary:
     """Merge every bracket of a folder or an archive.
 
@@ -136,6 +188,8 @@ def merge_archive(
         Noted in the products; the folder's name by default.
     workers : int, optional
         Threads; 0 merges in the calling thread, None takes one per core.
+    executor : concurrent.futures.Executor, optional
+        In place of threads: processes, or a cluster that sees the same folders.
     leave_out_unreadable : bool
         Merge what is left of a bracket with unreadable images; else it is refused.
     without_response : {"mertens", "refuse"}
@@ -143,20 +197,22 @@ def merge_archive(
     force : bool
         Replace whatever stands, and merge even with a calibrated curve that cannot explain the
         images.
+    run : RunChoices, optional
     """
+    run = run or RunChoices()
     count = _checked_workers(usable_cores() if workers is None else workers)
-    root = os.fspath(Path(directory))
-    brackets, doubts = found.find_brackets(root, rules)
-    if not brackets:
-        raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
-    summary = ArchiveSummary(len(brackets), doubts=doubts)
-    started = time.monotonic()
+    report, root = ReportFile(run.report) if run.report else None, os.fspath(Path(directory))
+    all_brackets, doubts = _found(root, rules)
+    brackets = [b for b in all_brackets if run.holds(b.slot)]
+    summary, started = ArchiveSummary(len(brackets), doubts, dry_run=run.dry_run), time.monotonic()
     if not curves and settings.algorithm != "mertens":
-        curves = _calibrated(brackets, root, settings, force)
+        curves = _calibrated(all_brackets, root, settings, force)
         summary.calibrating = time.monotonic() - started
         started = time.monotonic()
     summary.curve = curves[0] if curves else None
     _check_products(settings, curves, products)
+    lines = [f"bracket {b.slot}: {_missing(b.missing)}" for b in brackets if b.missing]
+    found._log_first(lines, "brackets with missing exposures")
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
         root=root,
@@ -166,18 +222,30 @@ def merge_archive(
         timezone=rules.timezone,
         without_response=without_response,
         replace=force,
-        # Half of the machine's memory, shared among the workers.
-        memory_limit=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // max(1, count),
+        memory_limit=_memory_of_one(count),
         threads=1 if count > 1 else usable_cores(),
+        dry_run=run.dry_run,
     )
     merger = BracketMerger(plan, tuple(curves), rules.min_exposures, not leave_out_unreadable)
-    summary.incomplete = [(b.slot, b.missing) for b in brackets if b.missing]
-    lines = [f"bracket {slot}: {_missing(times)}" for slot, times in summary.incomplete]
-    found._log_first(lines, "brackets with missing exposures")
-    for outcome in _merge_all(brackets, merger, count):
-        summary._add(outcome)
+    with report or nullcontext():
+        for outcome in _merge_all(brackets, merger, count, executor, run.stop):
+            summary._add(outcome)
+            if report is not None:
+                report.add(outcome)
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def _found(root: str, rules: ArchiveRules) -> tuple[list[ArchiveBracket], list[str]]:
+    brackets, doubts = found.find_brackets(root, rules)
+    if not brackets:
+        raise BracketError(f"{shown(root)}: no images with timestamp and exposure in their names")
+    return brackets, doubts
+
+
+def _memory_of_one(workers: int) -> int:
+    """Give a worker its share of half of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // max(1, workers)
 
 
 def _missing(times_us: Sequence[float]) -> str:
@@ -204,6 +272,9 @@ class BracketMerger:
         ----------
         bracket : ArchiveBracket
         """
+        return replace(self._merged(bracket), missing=bracket.missing)
+
+    def _merged(self, bracket: ArchiveBracket) -> BracketOutcome:
         if (reason := bracket.why_unusable(max(2, self.min_exposures))) is not None:
             return BracketOutcome(bracket.slot, error=BracketError(reason))
         files = [found._with_signature(exposure, self.plan.root) for exposure in bracket.files]
@@ -234,7 +305,7 @@ class BracketMerger:
         unreadable: list[Unusable] = []
         # As the daemon does: whether a file is superseded or damaged is known once it is read.
         chosen = {e.path for e in self._bracket(bracket, files, unreadable).exposures}
-        for spare in (e for e in files if e.path not in chosen):
+        for spare in (e for e in files if not (e.path in chosen or self.plan.dry_run)):
             try:
                 frames.buffers.give(frames.read(spare.path).pixels)
             except ImageError as error:
@@ -286,19 +357,115 @@ class BracketMerger:
 
 
 def _merge_all(
-    brackets: Sequence[ArchiveBracket], merger: BracketMerger, workers: int
+    brackets: Sequence[ArchiveBracket],
+    merger: BracketMerger,
+    workers: int,
+    executor: Executor | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[BracketOutcome]:
     """Merge brackets, showing and logging what becomes of them, in the order they are done."""
     logged: Counter[str] = Counter()
-    outcomes: Iterator[BracketOutcome] = map(merger.merge, brackets)
-    if _checked_workers(workers) > 1:
-        outcomes = _in_threads(merger.merge, brackets, workers)
-    for outcome in progress(outcomes, "merging", len(brackets)):
-        _log_outcome(outcome, logged)
-        yield outcome
+    count = _checked_workers(workers)
+    own = ThreadPoolExecutor(count, "merge") if count > 1 else _CallingThread()
+    with own, Claims(None if merger.plan.dry_run else merger.plan.output.path) as claims:
+        run = _Run(brackets, merger, executor or own, claims, stop or threading.Event())
+        # Some brackets wait, not the whole archive: an interrupt ends the run after those in work.
+        window = (
+            2 * max(count, getattr(executor, "_max_workers", 1)) if executor or count > 1 else 1
+        )
+        for outcome in progress(run.outcomes(window), "merging", len(brackets)):
+            _log_outcome(outcome, logged)
+            yield outcome
     for note, times in logged.items():
         if times > SHOWN:
             log.warning("and %s: %s", counted(times - SHOWN, "more bracket"), note)
+
+
+class _CallingThread(Executor):
+    """Does each job where it is submitted."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class _Run:
+    """Hands brackets to an executor, a few at a time, each with a claim."""
+
+    def __init__(
+        self,
+        brackets: Sequence[ArchiveBracket],
+        merger: BracketMerger,
+        executor: Executor,
+        claims: Claims,
+        stop: threading.Event,
+    ) -> None:
+        self._fresh, self._claimed_by_others = iter(brackets), deque[ArchiveBracket]()
+        self._merger, self._executor, self._claims, self._stop = merger, executor, claims, stop
+        self._in_work: dict[Future[BracketOutcome], tuple[ArchiveBracket, bool]] = {}
+
+    def outcomes(self, window: int) -> Iterator[BracketOutcome]:
+        """Give the outcome of each bracket as it is done; those not begun come last."""
+        try:
+            while True:
+                while len(self._in_work) < window and (bracket := self._next()) is not None:
+                    self._submit(bracket, again=False)
+                if self._in_work:
+                    yield from self._done()
+                elif self._claimed_by_others and not self._stop.is_set():
+                    self._stop.wait(_LOOK_AGAIN_AFTER)
+                else:
+                    break
+        finally:
+            for future in self._in_work:
+                future.cancel()
+        for bracket in (*self._claimed_by_others, *self._fresh):
+            yield BracketOutcome(bracket.slot, missing=bracket.missing, skipped=True)
+
+    def _next(self) -> ArchiveBracket | None:
+        """Claim a bracket; None while there is none to be had."""
+        if self._stop.is_set():
+            return None
+        for bracket in self._fresh:
+            if self._claims.take(_key(bracket)):
+                return bracket
+            self._claimed_by_others.append(bracket)
+        if self._claimed_by_others:
+            self._claims.free_those_of_dead_runs()
+        for _ in range(len(self._claimed_by_others)):
+            bracket = self._claimed_by_others.popleft()
+            # Where another run has done it meanwhile, its products are found to stand.
+            if self._claims.take(_key(bracket)):
+                return bracket
+            self._claimed_by_others.append(bracket)
+        return None
+
+    def _submit(self, bracket: ArchiveBracket, *, again: bool) -> None:
+        self._in_work[self._executor.submit(self._merger.merge, bracket)] = bracket, again
+
+    def _done(self) -> Iterator[BracketOutcome]:
+        timeout = _LOOK_AGAIN_AFTER if self._claimed_by_others else None
+        done, _ = futures.wait(self._in_work, timeout, futures.FIRST_COMPLETED)
+        for future in done:
+            bracket, again = self._in_work.pop(future)
+            error = future.exception()
+            if error is not None and not again:
+                # Its worker was lost, perhaps with other work.
+                log.warning("bracket %s is tried once more: %r", bracket.slot, error)
+                self._submit(bracket, again=True)
+                continue
+            self._claims.release(_key(bracket))
+            if error is None:
+                yield future.result()
+                continue
+            log.error("bracket %s failed twice", bracket.slot, exc_info=error)
+            text = f"{shown(bracket.first.path)} and its bracket: {type(error).__name__}: {error}"
+            yield BracketOutcome(bracket.slot, error=BracketError(text), missing=bracket.missing)
+
+
+def _key(bracket: ArchiveBracket) -> str:
+    return f"{bracket.slot:%Y%m%d%H%M%S%f}"
 
 
 def _log_outcome(outcome: BracketOutcome, logged: Counter[str]) -> None:
@@ -335,27 +502,6 @@ def _check_products(
         )
     if settings.algorithm in ("debevec_custom", "debevec_exact") and not curves:
         raise ValueError(f"'{settings.algorithm}' needs a response curve")
-
-
-def _in_threads(
-    work: Callable[[ArchiveBracket], BracketOutcome],
-    brackets: Iterable[ArchiveBracket],
-    workers: int,
-) -> Iterator[BracketOutcome]:
-    # A few jobs wait, not the whole archive: an interrupt ends the run after those in work.
-    source = iter(brackets)
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="merge")
-    try:
-        pending: set[Future[BracketOutcome]] = {
-            executor.submit(work, b) for b in islice(source, 2 * workers)
-        }
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            pending |= {executor.submit(work, b) for b in islice(source, len(done))}
-            for future in done:
-                yield future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _calibrated(

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LINES = 10.0
+_FIRST_LINE_AFTER, _NEXT_LINES_AFTER = 1.0, 10.0  # seconds
 _Step = TypeVar("_Step")
 
 
 def progress(steps: Iterable[_Step], what: str, total: int) -> Iterator[_Step]:
-    """Pass on the steps of a run and show on standard error how many there were.
+    """Pass on the steps of a run; show on standard error how many there were, and the time left.
 
     Parameters
     ----------
@@ -23,14 +23,27 @@ def progress(steps: Iterable[_Step], what: str, total: int) -> Iterator[_Step]:
     total : int
     """
     if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(steps, what, total, console=Console(stderr=True), transient=True)
+        yield from _with_bar(steps, what, total)
         return
-    logged = time.monotonic()
+    started = time.monotonic()
+    due = started + _FIRST_LINE_AFTER
     for done, step in enumerate(steps, start=1):
         yield step
-        if time.monotonic() - logged >= _SECONDS_BETWEEN_LINES:
-            logged = time.monotonic()
-            log.info("%s: %d of %d", what, done, total)
+        now = time.monotonic()
+        if now >= due and done < total:
+            due = now + _NEXT_LINES_AFTER
+            rate = done / (now - started)
+            left = (total - done) / rate
+            log.info("%s: %d of %d, %.1f per second, %.0f s left", what, done, total, rate, left)
+
+
+def _with_bar(steps: Iterable[_Step], what: str, total: int) -> Iterator[_Step]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        *(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn()),
+        *(bars.TextColumn("{task.speed!s:.4} per s"), bars.TimeRemainingColumn()),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield from bar.track(steps, total, description=what)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -187,3 +191,40 @@ def test_what_better_settings_would_do_is_said(archive: Path) -> None:
 def test_a_calibration_for_the_run_is_timed_by_itself(archive: Path) -> None:
     result = merge(archive)
     assert re.search(r"merged in \S+ s .*after \S+ s of calibration", result.stdout), result.output
+
+
+def test_a_part_of_an_archive_a_dry_run_and_a_report(archive: Path, tmp_path: Path) -> None:
+    second = f"{slot(1):%Y-%m-%dT%H:%M:%S}"
+    report = tmp_path / "r.csv"
+    dry = with_curve(archive, "--since", second, "--dry-run", "--report", str(report))
+    assert dry.stdout.startswith("1 of 1 bracket would be merged, 1 file to write")
+    assert "published" in report.read_text()
+    assert not (tmp_path / "b").exists()
+    assert with_curve(archive, "--until", second).stdout.startswith("1 of 1 bracket merged")
+    both = with_curve(archive, "--slot", second, "--slot", f"{slot(0)}")
+    assert both.stdout.startswith("1 of 2 brackets merged")
+    wrong = with_curve(archive, "--report", "r.txt")
+    assert (wrong.exit_code, "a report is a .csv or .json file" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_after_what_is_in_work_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    write_archive(tmp_path / "a", 40)
+    write_curve(tmp_path / "r.npz")
+    words = ["merge", "a", "b", "--response", "r.npz", "--format", "png", "--workers", "1"]
+    command = [sys.executable, "-m", "asi_watch", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as process:
+        while process.poll() is None and not products(tmp_path / "b"):
+            time.sleep(0.005)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, "the same command goes on" in err) == (130, True), out + err
+    made = products(tmp_path / "b")
+    assert f"{len(made)} of 40 brackets merged" in out
+    assert f"interrupted before {40 - len(made)} brackets" in out
+    assert all(read_provenance(tmp_path / "b" / name) for name in made)
+    again = merge(tmp_path / "a", "--response", str(tmp_path / "r.npz"), "--format", "png")
+    assert again.stdout.startswith(f"{40 - len(made)} of 40 brackets merged")
