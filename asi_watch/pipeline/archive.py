@@ -207,8 +207,7 @@ def merge_archive(
     summary, started = ArchiveSummary(len(brackets), doubts, dry_run=run.dry_run), time.monotonic()
     if not curves and settings.algorithm != "mertens":
         curves = _calibrated(all_brackets, root, settings, force)
-        summary.calibrating = time.monotonic() - started
-        started = time.monotonic()
+        summary.calibrating, started = time.monotonic() - started, time.monotonic()
     summary.curve = curves[0] if curves else None
     _check_products(settings, curves, products)
     lines = [f"bracket {b.slot}: {_missing(b.missing)}" for b in brackets if b.missing]

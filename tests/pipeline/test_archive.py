@@ -170,7 +170,7 @@ def test_an_impossible_size_costs_its_bracket_alone(tmp_path: Path) -> None:
     paths[0].write_bytes(simplejpeg.encode_jpeg(strip, 95, "BGR", "444"))
     summary = merged(tmp_path)
     assert (summary.merged, len(summary.failures)) == (1, 1)
-    assert "of the same bracket has" in summary.failures[0][1]
+    assert "of the same bracket 96×8×3 pixels" in summary.failures[0][1]
 
 
 def test_times_that_are_not_configured_are_a_doubt() -> None:
