@@ -6,7 +6,7 @@ that importing this module costs nothing and no global state is shared between t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from asi_watch.files import counted, shown
-from asi_watch.hdr.calibration import Calibration, CalibrationReport
+from asi_watch.hdr.calibration import Calibration
 from asi_watch.hdr.response import ResponseCurve, as_log_response
 from asi_watch.products.publish import OutputFolder
 
@@ -105,7 +105,7 @@ def _extrapolated_codes(curve: ResponseCurve) -> list[list[tuple[int, int]]]:
 def save_calibration_report_plot(
     calibration: Calibration, out_path: str | Path, dpi: int = 150, title: str = ""
 ) -> Path:
-    """Draw a calibration's curve with its samples, and its residuals per code and exposure.
+    """Draw a calibration's curve with its samples, and its residuals at each code.
 
     Parameters
     ----------
@@ -116,22 +116,25 @@ def save_calibration_report_plot(
         Of the whole figure, such as the camera.
     """
     report, curve = calibration.report, calibration.log_response
-    figure = _figure(12.0, 7.5)
-    figure.suptitle(_wrapped(title, 2 * _TITLE_WIDTH), x=0.01, ha="left", fontsize=12)
-    halves = figure.add_gridspec(1, 2, width_ratios=(3, 2))
-    grid = halves[0].subgridspec(2, 1, height_ratios=(7, 3))
+    values = (f"{v:.3f}" if np.isfinite(v) else "unknown" for v in report.residual_stops)
+    lines = (
+        f"{title} · curve {ResponseCurve(curve).curve_id}",
+        f"{counted(report.brackets, 'bracket')}, {report.samples:,} places, residual"
+        f" {' · '.join(values)} stops, {report.settings.get('method', '–')}",
+        *(f"! {text}" for text in report.warnings[:3]),
+    )
+    figure = _figure(8.0, 8.0)
+    figure.suptitle(_wrapped("\n".join(lines), 90), x=0.01, ha="left", fontsize=10)
+    grid = figure.add_gridspec(2, 1, height_ratios=(7, 3))
     curve_axes = figure.add_subplot(grid[0])
     _draw_curves(curve_axes, curve, _keys(curve), np.array(report.samples_per_code).T > 0)
     _draw_cloud(curve_axes, calibration)
     _dress(curve_axes, _G_LABEL, "Response, and the samples it is made from")
     residual_axes = figure.add_subplot(grid[1], sharex=curve_axes)
-    for key, values in zip(_keys(curve), report.residual_by_code, strict=True):
-        residual_axes.plot(np.array(values), color=_COLOURS[key], lw=1.0)
+    for key, values_at in zip(_keys(curve), report.residual_by_code, strict=True):
+        residual_axes.plot(np.array(values_at), color=_COLOURS[key], lw=1.0)
     residual_axes.set_ylim(bottom=0.0)
     _dress(residual_axes, "residual (stops)", "Residual at each code")
-    grid = halves[1].subgridspec(2, 1, height_ratios=(6, 4))
-    _draw_exposures(figure.add_subplot(grid[0]), report, _keys(curve))
-    _write_summary(figure.add_subplot(grid[1]), report, ResponseCurve(curve).curve_id)
     return _save(figure, out_path, dpi)
 
 
@@ -200,51 +203,3 @@ def _draw_cloud(axes: Axes, calibration: Calibration) -> None:
     for points, key in zip(calibration.cloud, _keys(curve), strict=False):
         axes.plot(*points.T, ".", color=_COLOURS[key], rasterized=True, **dots)
     axes.set_ylim(float(curve.min()) - 0.4, float(curve.max()) + 0.4)
-
-
-def _draw_exposures(axes: Axes, report: CalibrationReport, keys: list[str]) -> None:
-    stated = np.array([check.exposure_time for check in report.exposures])
-    dots: dict[str, Any] = {"ms": 5, "alpha": 0.6, "mec": "none"}
-    for column, key in enumerate(keys):
-        # Side by side, or the last one drawn hides the others.
-        beside = stated * 1.04 ** (column - len(keys) // 2)
-        residuals = [check.residual_stops[column] for check in report.exposures]
-        axes.plot(beside, residuals, "o", color=_COLOURS[key], **dots)
-    for check in report.suspected_times:
-        axes.axvline(check.exposure_time, color=_COLOURS["R"], lw=1.0, ls=":")
-    axes.set_xscale("log")
-    axes.set_ylim(bottom=0.0)
-    times = _apart(set(stated.tolist()))
-    axes.set_xticks(times, [f"{time:g}" for time in times])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("stated exposure time (µs)")
-    _dress(axes, "residual (stops)", "Residual of each exposure")
-
-
-def _apart(times: Iterable[float]) -> list[float]:
-    """Leave out what is too near to the one before to have a label of its own, on a log scale."""
-    rising = sorted(times)
-    least = (rising[-1] / rising[0]) ** (1 / 8)
-    shown = rising[:1]
-    for time in rising[1:]:
-        if time >= shown[-1] * least:
-            shown.append(time)
-    return shown
-
-
-def _write_summary(axes: Axes, report: CalibrationReport, curve_id: str) -> None:
-    axes.axis("off")
-    values = (f"{v:.3f}" if np.isfinite(v) else "unknown" for v in report.residual_stops)
-    lines = [
-        f"curve {curve_id}",
-        f"{counted(report.brackets, 'bracket')}, {report.samples:,} places",
-        f"residual {' · '.join(values)} stops",
-        "(1.4826 × median distance, all observations alike)",
-        f"more than half a stop off: {report.outlier_share:.1%}",
-        f"method: {report.settings.get('method', '–')}",
-        "",
-        *(fill(f"! {text}", 46) for text in report.warnings[:4]),
-    ]
-    if len(report.warnings) > 4:
-        lines.append(f"… and {len(report.warnings) - 4} more")
-    axes.text(0.02, 0.95, "\n".join(lines), va="top", fontsize=9.5, transform=axes.transAxes)

@@ -47,11 +47,11 @@ _WEIGHT_SCALES = {"triangle": 1.0, "sine": 63.75}  # of one height
 _WORTHWHILE, _TEXTURE = 10.0, 4.0
 _CLEARLY_LESS = 0.6
 _EXPLAINED_STOPS = 0.02
-# By this much must predict better than straight ends: means up to high_clip, means up to 255 (a
-# jump there scales whole pictures); than the best of these, means with a plain curve, and the
+# By this much must predict better than straight ends: means up to high_clip, means up to 254 (at
+# 255 a jump would scale whole pictures); than the best of these, means with a plain curve, and the
 # plain curve alone. That is fitted to the noise of the very codes it is judged by, which alone is
 # worth a twentieth, and half of that in a mean.
-_BETTER_CODES, _BETTER_ENDS, _BETTER_MEAN, _BETTER_CURVE = 0.95, 0.8, 0.96, 0.9
+_BETTER_CODES, _BETTER_ENDS, _BETTER_MEAN, _BETTER_CURVE = 0.95, 0.95, 0.96, 0.9
 # The plain curve is only asked where it cannot wiggle: smoother than usual, with exposures enough.
 _PLAIN_FACTOR = 10.0
 _PLAIN_EXPOSURES = 5
@@ -282,7 +282,7 @@ def _best_predicting(
         dark = np.where(np.arange(CODES) <= last, ended, curve.g)
         straight.append(replace(curve, g=_straight_on(dark, high)))
         to_clip.append(replace(curve, g=_straight_on(ended, high)))
-        to_white.append(replace(curve, g=ended))
+        to_white.append(replace(curve, g=_straight_on(ended, CODES - 2)))
     best, method = straight, "robust"
     if not sampled.is_still(samples):
         return best, method
