@@ -300,7 +300,9 @@ def _best_predicting(
     inner = [observe(few, k, (0, curve.clips[1]), fine=False) for k, curve in enumerate(robust)]
     errors = error, _joint_error(best, inner, weight)
     exposures = min(len(s.exposure_times) for s in samples)
-    for candidate, name, share in _with_plain(best, judges, weight, smoothness, exposures):
+    ends = [CODES - 2 if best is to_white else curve.clips[1] for curve in robust]
+    plain = _with_plain(best, judges, weight, ends, smoothness, exposures)
+    for candidate, name, share in plain:
         found = _joint_error(candidate, judges, weight), _joint_error(candidate, inner, weight)
         if found[0] < min(share * errors[0], error) and found[1] < share * errors[1]:
             best, method, error = candidate, name, found[0]
@@ -311,6 +313,7 @@ def _with_plain(
     robust: Sequence[_Curve],
     judges: Sequence[Observations],
     weight: Vector,
+    ends: Sequence[int],
     smoothness: float,
     exposures: int,
 ) -> Iterator[tuple[list[_Curve], str, float]]:
@@ -318,8 +321,7 @@ def _with_plain(
     for factor, name in ((1.0, "plain"), (_PLAIN_FACTOR, f"plain, smoothness × {_PLAIN_FACTOR:g}")):
         plain = [
             replace(curve, g=_straight_on(fit_plain(judge, weight, smoothness * factor), high))
-            for curve, judge in zip(robust, judges, strict=True)
-            for high in (curve.clips[1],)
+            for curve, judge, high in zip(robust, judges, ends, strict=True)
         ]
         both = zip(robust, plain, strict=True)
         mean = [replace(curve, g=(curve.g + other.g) / 2.0) for curve, other in both]
