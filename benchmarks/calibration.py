@@ -28,7 +28,7 @@ from benchmarks.reporting import save, show
 
 SIZE = 2048
 PEER_PLACES = 2000  # with more of them the peers' dense matrices outgrow the machine
-TECHNIQUES: tuple[SampleTechnique, ...] = ("flat", "random", "histogram")
+TECHNIQUES: tuple[SampleTechnique, ...] = ("flat", "random")
 Frames = list[NDArray[np.uint8]]
 
 
