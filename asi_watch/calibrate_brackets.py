@@ -26,14 +26,18 @@ from asi_watch.hdr.calibration import (
     check_settings,
     sample_bracket,
 )
+from asi_watch.hdr.calibration.evidence import codes_seen
 from asi_watch.hdr.disc import SkyDisc, agreed_disc, as_sky_disc, find_sky_disc
 from asi_watch.hdr.frame_checks import WHITE_MARGIN, fits_high_clip, sample_frame
+from asi_watch.hdr.merging import curve_scale
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import read_image
 
 log = logging.getLogger(__name__)
 
 _REASONS_SHOWN = 3
+# Codes that a bracket shows if it is well exposed; and of how many such it is too few.
+_WELL_EXPOSED, _FEWEST_WELL_EXPOSED = 100, 3
 # Every thread holds memory of its own, and a calibration is not to take a whole machine.
 _threads = partial(ThreadPoolExecutor, 2, thread_name_prefix="calibration")
 
@@ -102,6 +106,12 @@ class CalibratedCurve:
     rejected: tuple[str, ...] = ()  # why other brackets that were tried could not be used
     left_out: tuple[str, ...] = ()  # exposures of used brackets that could not be read, and why
     disc: SkyDisc | None = None  # what the samples were taken from; None: whole pictures
+    frames: tuple[tuple[NDArray[np.uint8], ...], ...] = ()  # of each used bracket, few pixels
+
+    def tone_scale(self, log_response: ArrayLike) -> tuple[float, float] | None:
+        """Give the two numbers by which pictures of these brackets are toned; see `hdr.tone`."""
+        brackets = ((f, b.exposure_us) for f, b in zip(self.frames, self.used, strict=True))
+        return curve_scale(brackets, log_response)
 
     def curve(self, input_directory: str, **settings: Any) -> ResponseCurve:
         """Give the curve with the metadata of its file: asi_core's keys and ours.
@@ -132,7 +142,7 @@ class CalibratedCurve:
             "software": f"asi-watch {__version__}",
             "report": self.calibration.report.to_dict(),
         }
-        return ResponseCurve(g, metadata)
+        return ResponseCurve(g, metadata, self.tone_scale(g) if self.frames else None)
 
 
 def calibrate_brackets(
@@ -141,11 +151,12 @@ def calibrate_brackets(
     *,
     where: str,
     channels: int | None = None,
+    in_order: bool = False,
 ) -> CalibratedCurve:
     """Calibrate a response curve from some of these brackets; one is in memory at a time.
 
     Brackets are drawn at random, complete ones first. What cannot be used is logged, and another
-    bracket is drawn. A camera may be grey by night: brackets of different numbers of channels
+    bracket is drawn; of brackets in order also what is poorly exposed, unless little else is there. A camera may be grey by night: brackets of different numbers of channels
     need curves of their own; one is made for the number that first has enough brackets.
     BracketError if no bracket can be used, or they give no curve.
 
@@ -157,12 +168,15 @@ def calibrate_brackets(
         What messages call the source of the brackets: a folder, a camera.
     channels : int, optional
         Use brackets of this number of channels alone.
+    in_order : bool
+        Draw them as they are given.
     """
     rng = np.random.default_rng(choices.seed)
     rejected: list[str] = []
     sets: dict[int, list[_Sampled]] = {}
-    drawn = (brackets[i] for i in rng.permutation(len(brackets)))
-    for bracket in sorted(drawn, key=lambda bracket: not bracket.complete):
+    poor: dict[int, list[_Sampled]] = {}
+    order = range(len(brackets)) if in_order else rng.permutation(len(brackets))
+    for bracket in sorted((brackets[i] for i in order), key=lambda bracket: not bracket.complete):
         if any(len(one) == choices.max_processed_groups for one in sets.values()):
             break
         try:
@@ -170,7 +184,13 @@ def calibrate_brackets(
         except AsiWatchError as error:
             rejected.append(_rejected(bracket, str(error)))
             continue
-        sets.setdefault(sampled.samples.channels, []).append(sampled)
+        seen = codes_seen(sampled.samples, (choices.low_clip, choices.high_clip))
+        kept = poor if in_order and seen < _WELL_EXPOSED else sets
+        kept.setdefault(sampled.samples.channels, []).append(sampled)
+    for count, others in poor.items():
+        good = sets.get(count, [])
+        if len(good) < _FEWEST_WELL_EXPOSED:
+            sets[count] = good + others[: choices.max_processed_groups - len(good)]
     if not sets:
         raise BracketError(_nothing_usable(where, rejected))
     wanted = max(sets, key=lambda count: (len(sets[count]), count))
@@ -230,7 +250,7 @@ def _sample(
             )
     except ValueError as error:
         raise BracketError(f"{first} and the rest of its bracket: {error}") from error
-    frames = tuple(sample_frame(image) for image in images)
+    frames = tuple(sample_frame(image, disc) for image in images)
     return _Sampled(kept, replace(samples, disc=disc), left_out, frames)
 
 
@@ -295,6 +315,7 @@ def _solved(
         tuple(rejected),
         tuple(text for one in sampled for text in one.left_out),
         samples[0].disc,
+        tuple(one.frames for one in sampled),
     )
 
 
