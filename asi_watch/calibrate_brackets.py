@@ -142,7 +142,9 @@ class CalibratedCurve:
             "software": f"asi-watch {__version__}",
             "report": self.calibration.report.to_dict(),
         }
-        return ResponseCurve(g, metadata, self.tone_scale(g) if self.frames else None)
+        if self.frames and (scale := self.tone_scale(g)) is not None:
+            metadata["tone_scale"] = list(scale)
+        return ResponseCurve(g, metadata)
 
 
 def calibrate_brackets(
@@ -155,9 +157,10 @@ def calibrate_brackets(
 ) -> CalibratedCurve:
     """Calibrate a response curve from some of these brackets; one is in memory at a time.
 
-    Brackets are drawn at random, complete ones first. What cannot be used is logged, and another
-    bracket is drawn; of brackets in order also what is poorly exposed, unless little else is there. A camera may be grey by night: brackets of different numbers of channels
-    need curves of their own; one is made for the number that first has enough brackets.
+    Brackets are drawn at random, complete ones first. What cannot be used is logged, and
+    another bracket is drawn; of brackets in order also what is poorly exposed, unless little
+    else is there. A camera may be grey by night: brackets of different numbers of channels need
+    curves of their own; one is made for the number that first has enough brackets.
     BracketError if no bracket can be used, or they give no curve.
 
     Parameters

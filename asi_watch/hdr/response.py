@@ -1,6 +1,7 @@
 """The response curve g(z) of a camera as a value that never changes, and whether it can be one."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,8 +35,6 @@ class ResponseCurve:
     log_response: NDArray[np.float32]
     # What the curve's file says about it. `channel_order` there describes the file, not this array.
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    # Of the brackets the curve was made of, as `merging.curve_scale` gives it; None: of old files.
-    tone_scale: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         curve = np.array(as_log_response(self.log_response), order="C")
@@ -46,6 +45,20 @@ class ResponseCurve:
     def channels(self) -> int:
         """Number of channels."""
         return int(self.log_response.shape[1])
+
+    @property
+    def tone_scale(self) -> tuple[float, float] | None:
+        """Scale of the brackets the curve was made of (`merging.curve_scale`); None: not known."""
+        found = self.metadata.get("tone_scale")
+        if not isinstance(found, list | tuple) or len(found) != 2:
+            return None
+        numbers = [v for v in found if isinstance(v, int | float) and math.isfinite(v)]
+        return (float(numbers[0]), float(numbers[1])) if len(numbers) == 2 else None
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the brackets it was made of told too little for more than a beginning."""
+        return self.metadata.get("provisional") is True
 
     @cached_property
     def curve_id(self) -> str:
