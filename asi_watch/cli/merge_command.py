@@ -156,7 +156,7 @@ def command(
     if "sky_disc" in given:
         disc = given["sky_disc"]
         given["sky_disc"] = None if disc == "none" else as_sky_disc(disc)
-    products = _products(configured, formats, quality)
+    products = _products(configured, formats, quality, Path(output))
     # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
     mertens = configured is not None and configured.without_response == "mertens"
     try:
@@ -193,7 +193,7 @@ def command(
 
 
 def _products(
-    camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None
+    camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None, output: Path
 ) -> list[ProductSpec]:
     if quality is not None and formats and "jpg" not in formats:
         raise click.UsageError("--quality is for --format jpg")
@@ -204,7 +204,12 @@ def _products(
     if camera is not None and not formats:
         configs = list(camera.products)
     better = {} if quality is None else {"quality": quality}
-    return [(c.model_copy(update=better) if c.format == "jpg" else c).spec for c in configs]
+    specs = [(c.model_copy(update=better) if c.format == "jpg" else c).spec for c in configs]
+    # An output of a product's own is the daemon's: here all lies below OUT.
+    return [
+        replace(spec, output=output.absolute() / spec.output.name) if spec.output else spec
+        for spec in specs
+    ]
 
 
 def _curves(found: tuple[CameraConfig, Config] | None, response: str | None) -> list[ResponseCurve]:

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from asi_watch.brackets import Exposure
-from asi_watch.errors import AsiWatchError, BracketError
+from asi_watch.errors import AsiWatchError, BracketError, ResponseFileError
 from asi_watch.files import shown
 from asi_watch.hdr.disc import as_sky_disc
 from asi_watch.hdr.merge_settings import MergeSettings
@@ -274,7 +274,9 @@ def process_directory(
     round_ts_to : str
         Length of a slot, e.g. ``30s`` or ``1min``.
     response_file : str or Path, optional
-        Without one, and without `response`, a curve is calibrated from the directory, in memory.
+        Pictures show the range of ln E that it names, unless `lnE_range` is given (None: what the
+        exposures of each bracket can tell, per channel). Without a file, and without `response`,
+        a curve is calibrated from the directory, in memory.
     **kwargs
         Those of `create_and_save_hdr`, with `algorithm="debevec_custom"` unless given. Further:
         `n_workers` (default one per core), `leave_out_unreadable` and `force` as in
@@ -282,6 +284,8 @@ def process_directory(
     """
     workers, force = kwargs.pop("n_workers", None), kwargs.pop("force", False)
     leave_out = kwargs.pop("leave_out_unreadable", False)
+    if response_file is not None and kwargs.get("algorithm") not in ("debevec", "mertens"):
+        kwargs = {**_range_of_file(response_file), **kwargs}
     choices = _choices(kwargs, "debevec_custom", response_file)
     summary = archive.merge_archive(
         directory,
@@ -296,6 +300,19 @@ def process_directory(
     )
     level = logging.INFO if summary.flawless else logging.WARNING
     log.log(level, "%s", summary.sentence())
+
+
+def _range_of_file(response_file: str | Path) -> dict[str, Any]:
+    """Read the range of ln E that a response file names, as asi_core and `calibrate_camera` do."""
+    limits = load_curve(response_file).metadata.get("lnE_range")
+    if limits is None:
+        return {}
+    try:
+        low, high = map(float, limits)
+        return {"lnE_range": MergeSettings("mertens", lnE_range=(low, high)).lnE_range}
+    except (TypeError, ValueError):
+        text = f"lnE_range is not (low, high): {limits!r}; give lnE_range, or None"
+        raise ResponseFileError(f"{shown(response_file)}: {text}") from None
 
 
 class _Choices(NamedTuple):
