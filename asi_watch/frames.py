@@ -1,6 +1,7 @@
 """The decoded exposures of a bracket, held in memory or read again for each band of rows."""
 
 import math
+import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -12,11 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
-from asi_watch.files import shown
+from asi_watch.files import open_regular, shown
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.merging import Merge, WeightedMerge
 from asi_watch.images import Frame, read_image
+
+_HEAD_BYTES = 1 << 18
 
 
 class Frames:
@@ -74,6 +77,26 @@ class Frames:
         if before is not None:
             self.buffers.give(before)
         return True
+
+    def read_head(self, exposure: Exposure) -> bytes:
+        """Read the first bytes of an exposure's file; ImageError as `get`.
+
+        Parameters
+        ----------
+        exposure : Exposure
+        """
+        path = f"{self._root}/{exposure.path}"
+        try:
+            descriptor, status = open_regular(path)
+            try:
+                head = os.read(descriptor, _HEAD_BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ImageError(path, f"cannot be read ({error.strerror or error})") from error
+        if (status.st_size, status.st_mtime_ns) != exposure.signature:
+            raise ImageError(path, "has changed since it was read")
+        return head
 
     def get(self, exposure: Exposure) -> NDArray[np.uint8]:
         """Return the pixels of an exposure, and keep them.

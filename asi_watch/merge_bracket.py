@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from asi_watch import __version__
 from asi_watch.brackets import Exposure, why_too_many
-from asi_watch.buffers import BufferPool
+from asi_watch.buffers import Allocate
 from asi_watch.errors import BracketError, ImageError, PublishError
 from asi_watch.files import counted, shown
 from asi_watch.frames import BandedMerge, Frames
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.merging import Merge, merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.products.embed import provenance_of_open_file
-from asi_watch.products.encode import encode_merge
+from asi_watch.products.embed import camera_header, provenance_of_open_file
+from asi_watch.products.encode import Encoded, Product, encode_merge
 from asi_watch.products.provenance import (
     Provenance,
     ProvenanceError,
@@ -201,7 +201,7 @@ def merge_bracket(
         if composed.fallback and not plan.replace and (kept := standing.made_with_curve()):
             return kept
         timings = {"read": round(time.monotonic() - started, 4)}
-        made = _publish(plan, bracket, composed, standing, frames.buffers, timings)
+        made = _publish(plan, bracket, composed, standing, frames, timings)
         if isinstance(made, Published) and bracket.revision != asked:
             made = replace(made, revision=bracket.revision)
         return made
@@ -529,7 +529,7 @@ def _publish(
     bracket: Bracket,
     composed: Composed,
     standing: _Standing,
-    buffers: BufferPool,
+    frames: Frames,
     timings: dict[str, float],
 ) -> Published | Failed:
     provenance, merge = composed.provenance, composed.merge
@@ -541,28 +541,27 @@ def _publish(
         if not _makes(provenance.algorithm, spec):
             continue
         target = _target(plan, bracket, spec)
+        if not plan.replace and _is_same(standing.ours.get(target), provenance):
+            products.append(target)
+            continue
         started = time.monotonic()
-        with buffers.lent() as allocate:
+        with frames.buffers.lent() as allocate:
             try:
-                if (reason := spec.refusal(merge.shape)) is not None:
-                    raise ValueError(reason)
-                if not plan.replace and _is_same(standing.ours.get(target), provenance):
-                    products.append(target)
-                    continue
-                made = encode_merge(spec, merge, provenance, allocate=allocate)
-            except ImageError as error:
-                # Merged in bands, and a file is gone meanwhile.
-                raise _unreadable(plan, error) from error
+                made = _encoded(plan, bracket, spec, composed, frames, allocate)
             except (ValueError, cv2.error) as error:
+                if isinstance(error, ImageError):
+                    # An exposure that is read again, and is gone meanwhile.
+                    raise _unreadable(plan, error) from error
                 missing.append(f"{spec.format}: {plain_reason(str(error))}")
                 continue
         encoded = time.monotonic()
-        output, where = plan.place(target)
-        output.publish(made.data, where)
+        _put(plan, target, made.data)
         products.append(target)
         notes.update(dict.fromkeys(made.notes))
         encoding += encoded - started
         publishing += time.monotonic() - encoded
+        if spec.latest and _is_newest(plan, spec, provenance):
+            _put(plan, spec.latest_target, made.data)
     if not products:
         return Failed("permanent", "no product can be written: " + "; ".join(missing))
     steps = {"encode": round(encoding, 4), "publish": round(publishing, 4)}
@@ -576,6 +575,36 @@ def _publish(
         channels=merge.shape[2],
         left_out=composed.left_out,
         timings={**timings, **steps},
+    )
+
+
+def _encoded(
+    plan: MergePlan,
+    bracket: Bracket,
+    spec: ProductSpec,
+    composed: Composed,
+    frames: Frames,
+    allocate: Allocate,
+) -> Product:
+    if (reason := spec.refusal(composed.merge.shape)) is not None:
+        raise ValueError(reason)
+    header = None
+    if spec.keep_camera_header and spec.format == "jpg":
+        rising = sorted(bracket.exposures, key=lambda e: (e.exposure_us, e.path))
+        header = camera_header(frames.read_head(rising[len(rising) // 2]))
+    return encode_merge(spec, composed.merge, composed.provenance, allocate=allocate, header=header)
+
+
+def _put(plan: MergePlan, target: str, data: Encoded) -> None:
+    output, where = plan.place(target)
+    output.publish(data, where)
+
+
+def _is_newest(plan: MergePlan, spec: ProductSpec, provenance: Provenance) -> bool:
+    """Tell whether a product may be the latest: what another camera made is never replaced."""
+    found = _read_provenance(*plan.place(spec.latest_target))
+    return found is None or (
+        found.camera == provenance.camera and found.slot_utc <= provenance.slot_utc
     )
 
 

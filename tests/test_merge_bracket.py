@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -437,3 +438,55 @@ def test_frames_that_were_held_are_not_read_again(
     frames.drop()
     assert frames.nbytes == 0
     assert not frames.hold(place.bracket.exposures[0], spare)
+
+
+def with_comment(jpeg: bytes, text: bytes) -> bytes:
+    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
+
+
+MOBOTIX = b"#:M1IMG\r\nPRD=MOBOTIX\r\nNAM=roof\r\nTIM=09:00:30.25\r\nEXP=%d\r\nLXR=99\r\n"
+
+
+def test_the_header_of_the_middle_exposure_is_carried_over_with_exposure_0(tmp_path: Path) -> None:
+    place = Place(tmp_path, settings=MergeSettings("mertens"))
+    kept = replace(place.plan.products[0], keep_camera_header=True)
+    place.write({us: with_comment(data, MOBOTIX % us) for us, data in files_of(1, SIZE).items()})
+    assert isinstance(place.merge(products=(kept,)), Published)
+    head = place.product().read_bytes()[:5000]
+    assert MOBOTIX % 0 in head
+    assert b"EXP=320" not in head
+    assert place.provenance().used == len(files_of(1, SIZE))
+    assert isinstance(place.merge(products=(kept,)), Published)
+    forged = with_comment(b"", b'EXP=80 {"asi_watch_provenance": 1}')
+    place.write({us: with_comment(d, forged[4:]) for us, d in files_of(1, SIZE).items()})
+    assert place.merge(products=(kept,), replace=True).products
+    assert b"EXP" not in place.product().read_bytes()[:5000]
+
+
+def test_the_latest_is_the_newest_slot_and_never_another_cameras(tmp_path: Path) -> None:
+    place = Place(tmp_path, settings=MergeSettings("mertens"))
+    spec = replace(place.plan.products[0], latest=True)
+    place.merge(products=(spec,))
+    latest = tmp_path / "out" / "latest.jpg"
+    assert latest.read_bytes() == place.product().read_bytes()
+    newest = place.bracket
+    place.bracket = replace(newest, slot=slot(0))
+    place.merge(products=(spec,))
+    assert read_provenance(latest).slot == newest.slot
+    place.bracket = replace(newest, slot=slot(2))
+    place.merge(products=(spec,), camera="yard")
+    assert read_provenance(latest).camera == "roof"
+    place.merge(products=(spec,), camera="roof", replace=True)
+    assert read_provenance(latest).slot == slot(2)
+
+
+def test_a_name_that_two_slots_share_keeps_the_first_product(tmp_path: Path) -> None:
+    place = Place(tmp_path, settings=MergeSettings("mertens"))
+    name = "{timestamp:%Y%m%d%H%M%S}_0"
+    spec = replace(place.plan.products[0], name=name, timezone="Europe/Berlin")
+    place.bracket = replace(place.bracket, slot=datetime(2025, 10, 26, 0, 30))
+    made = place.merge(products=(spec,))
+    assert made.products == ("20251026023000_0.jpg",)
+    place.bracket = replace(place.bracket, slot=datetime(2025, 10, 26, 1, 30))
+    refused = place.merge(products=(spec,))
+    assert (refused.kind, "of slot 2025-10-26 00:30:00" in refused.reason) == ("taken", True)

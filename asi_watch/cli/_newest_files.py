@@ -126,7 +126,7 @@ def _newest_names(camera: CameraConfig) -> Iterator[str]:
             continue
         names = sorted(name for name in found if not naming.is_hidden(name))
         folders += [f"{below}{name}/" for name in names if found[name]]
-        files = [n for n in reversed(names) if not found[n] and not naming.is_product_name(n)]
+        files = [n for n in reversed(names) if not found[n] and not camera.is_product(n)]
         for name in files[: min(left, _MOST_OF_A_FOLDER)]:
             left -= 1
             yield f"{below}{name}"

@@ -158,6 +158,7 @@ def archive_rules(
         "min_exposures": camera.bracket.min_exposures,
         "offset": camera.bracket.offset,
         "parse": camera.pattern.parse,
+        "is_product": camera.is_product,
         "timezone": camera.pattern.timezone,
         "extensions": frozenset(camera.extensions),
         "expected": camera.expected_exposures_us,

@@ -31,12 +31,14 @@ RADIANCE_FORMATS = ("exr", "tiff", "hdr")
 """Products that hold the radiance map, which needs a response curve."""
 
 PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "jpg": {"quality": 95, "subsampling": "420"},
+    "jpg": {"quality": 95, "subsampling": "420", "keep_camera_header": False},
     "jp2": {"lossless": False},
     "exr": {"compression": "piz", "pixel_type": "auto", "uncertainty": False},
 }
 """The options of the formats that have some, with their defaults."""
 
+
+_PLACE = ("name", "timezone", "output", "latest")
 
 Order = Literal["newest", "oldest"]
 
@@ -147,8 +149,11 @@ class ProductConfig(Section):
     """Of the name; None: that of the camera."""
     output: v.PathField | None = None
     """Folder of its own; None: that of the camera."""
+    latest: bool = False
+    """Also as `latest.FORMAT` at the root of its folder."""
     quality: int | None = Field(default=None, ge=1, le=100)
     subsampling: v.Subsampling = None
+    keep_camera_header: bool | None = None
     lossless: bool | None = None
     compression: Literal["none", "zip", "piz", "htj2k"] | None = None
     pixel_type: Literal["auto", "half", "float"] | None = None
@@ -165,12 +170,13 @@ class ProductConfig(Section):
         # Imported here: reading a configuration must not wait for the codecs.
         from asi_watch.products.spec import ProductSpec
 
-        place = {key: getattr(self, key) for key in ("name", "timezone", "output")}
+        place = {key: getattr(self, key) for key in _PLACE}
         return ProductSpec(self.format, **self.options, **place)
 
     def dump(self) -> dict[str, Any]:
         """The values as a file states them: those that this format has, or that are not default."""
-        unsaid = {"name"} if self.name == naming.PRODUCT_TEMPLATE else set()
+        fields = type(self).model_fields
+        unsaid = {key for key in _PLACE if getattr(self, key) == fields[key].default}
         return self.model_dump(mode="json", exclude_none=True, exclude=unsaid)
 
     @model_validator(mode="before")
@@ -330,7 +336,7 @@ class CameraConfig(Section):
         ----------
         filename : str
         """
-        if naming.is_product_name(filename):
+        if naming.is_product_name(filename) or filename.rpartition(".")[0] == "latest":
             return True
         own = (p for p in self.products if p.name != naming.PRODUCT_TEMPLATE)
         return any(_product_name(p.name, self.name).fits(filename) for p in own)

@@ -217,7 +217,8 @@ def merge_archive(
         root=root,
         output=OutputFolder(save_dir),
         settings=settings,
-        products=tuple(products),
+        # All of them go below one folder here.
+        products=tuple(replace(spec, output=None) for spec in products),
         timezone=rules.timezone,
         without_response=without_response,
         replace=force,

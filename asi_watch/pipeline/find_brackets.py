@@ -139,6 +139,8 @@ class ArchiveRules:
     expected: rules_of.ExposureRule = "auto"
     min_exposures: int = 2  # a bracket with fewer is not merged
     timezone: tzinfo = UTC  # of the timestamps in the names
+    # Tells by its name whether a file is a product, and so no exposure.
+    is_product: Callable[[str], bool] = is_product_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +236,9 @@ def find_brackets(
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}
     named = {
-        path: rules.parse(path.rpartition("/")[2]) for path in walk_images(root, rules.extensions)
+        path: rules.parse(path.rpartition("/")[2])
+        for path in walk_images(root, rules.extensions)
+        if not rules.is_product(path)
     }
     for path, parsed in named.items():
         if parsed is not None:

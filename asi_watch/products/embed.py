@@ -7,8 +7,10 @@ when the slot was, what wrote the picture, and what it was made of.
 """
 
 import os
+import re
 import struct
 import zlib
+from contextlib import suppress
 from datetime import timedelta
 
 from PIL import Image
@@ -27,6 +29,7 @@ _HDR_PREFIX = b"#asi-watch:"
 _HDR_LINE = 100
 _FIRST_BYTES, _HEAD_BYTES = 16 << 10, 1 << 20
 _OPENING = f'{{"{MARKER}"'.encode()
+_HEADER_EXPOSURE = re.compile(rb"(\bEXP=)\d{1,9}")
 # Readers show whole descriptions; nobody reads a thousand exposures there.
 _MAX_TEXT = 2000
 
@@ -77,20 +80,46 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:_MAX_TEXT].replace("\0", " ")
 
 
-def with_provenance(image: bytes | memoryview, provenance: Provenance) -> bytes:
+def camera_header(head: bytes) -> bytes | None:
+    """Return the text header that a camera wrote into a JPEG, such as Mobotix; None without one.
+
+    The exposure time in it is set to 0, which stands for a merged picture.
+
+    Parameters
+    ----------
+    head : bytes
+        The file, or its beginning.
+    """
+    with suppress(ValueError):
+        for marker, offset, length in jpeg_segments(head) if head.startswith(JPEG_MAGIC) else ():
+            text = head[offset : offset + length]
+            # What could be taken for a provenance is no camera's.
+            if marker == 0xFE and _HEADER_EXPOSURE.search(text) and MARKER.encode() not in text:
+                return _HEADER_EXPOSURE.sub(rb"\g<1>0", text)
+    return None
+
+
+def with_provenance(
+    image: bytes | memoryview, provenance: Provenance, header: bytes | None = None
+) -> bytes:
     """Put the provenance into a whole JPEG, PNG, JP2 or Radiance picture, told by its first bytes.
 
     Parameters
     ----------
     image : bytes-like
     provenance : Provenance
+    header : bytes, optional
+        Text of the camera; of a JPEG alone, where it comes first: some look no further than 5000
+        bytes.
     """
     view, text = memoryview(image), provenance.to_json().encode("ascii")
     head = bytes(view[:4096])
     if head.startswith(JPEG_MAGIC):
         # Behind the JFIF segment.
         at = 4 + int.from_bytes(head[4:6], "big") if head[2:4] == b"\xff\xe0" else 2
-        parts = [(0xE1, _exif(provenance)), *((0xFE, piece) for piece in _pieces(text, 65533))]
+        comments = [*([header] if header else []), *_pieces(text, 65533)]
+        parts = [(0xFE, comment) for comment in comments]
+        parts.insert(1 if header else 0, (0xE1, _exif(provenance)))
         inserted = b"".join(struct.pack(">BBH", 0xFF, k, len(p) + 2) + p for k, p in parts)
     elif head.startswith(PNG_MAGIC):
         at = 33  # behind its header

@@ -54,7 +54,12 @@ class Product(NamedTuple):
 
 
 def encode_merge(
-    spec: ProductSpec, merge: Merge, provenance: Provenance, *, allocate: Allocate = fresh
+    spec: ProductSpec,
+    merge: Merge,
+    provenance: Provenance,
+    *,
+    allocate: Allocate = fresh,
+    header: bytes | None = None,
 ) -> Product:
     """Encode one product of a finished merge; errors as in `encode`.
 
@@ -66,6 +71,8 @@ def encode_merge(
     provenance : Provenance
     allocate : callable
         Gives the memory for an 8-bit picture; free again when this returns.
+    header : bytes, optional
+        See `with_provenance`.
     """
     provenance = _with_motion(merge, provenance)
     if spec.kind == "radiance":
@@ -75,8 +82,8 @@ def encode_merge(
         size = math.prod(merge.shape)
         picture = allocate(size)[:size].reshape(merge.shape)
         data = encode_jpeg(spec, picture, merge.picture_rows)
-        return Product(with_provenance(data, _noted(provenance, "uint8")), ())
-    return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance), ())
+        return Product(with_provenance(data, _noted(provenance, "uint8"), header), ())
+    return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance, header), ())
 
 
 def _with_motion(merge: Merge, provenance: Provenance) -> Provenance:
@@ -107,7 +114,10 @@ def _encode_radiance(spec: ProductSpec, merge: Merge, provenance: Provenance) ->
 
 
 def encode(
-    spec: ProductSpec, pixels: NDArray[Any] | RadianceLayers, provenance: Provenance
+    spec: ProductSpec,
+    pixels: NDArray[Any] | RadianceLayers,
+    provenance: Provenance,
+    header: bytes | None = None,
 ) -> Encoded:
     """Encode a product; equal arguments give equal bytes.
 
@@ -121,6 +131,8 @@ def encode(
         RadianceLayers for radiance.
     provenance : Provenance
         Embedded in the file; its `pixels` are filled in here.
+    header : bytes, optional
+        See `with_provenance`.
     """
     if isinstance(pixels, RadianceLayers) != (spec.kind == "radiance"):
         raise ValueError(f"a {spec.format} product is made from {spec.kind}")
@@ -129,7 +141,7 @@ def encode(
     picture = _checked(spec, pixels)
     noted = _noted(provenance, f"uint{8 * picture.itemsize}")
     if spec.format == "jpg":
-        return with_provenance(encode_jpeg(spec, picture), noted)
+        return with_provenance(encode_jpeg(spec, picture), noted, header)
     lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
     parameters = lossless if spec.format == "jp2" and spec.lossless else []
     return with_provenance(radiance_files.opencv_encoded(spec.suffix, picture, parameters), noted)

@@ -44,6 +44,9 @@ class ProductSpec:
     name: str = PRODUCT_TEMPLATE  # of the file, without its extension; see `ProductName`
     timezone: str | None = None  # of the name; None: that of the slots
     output: Path | None = None  # folder that it lies below; None: that of the camera
+    latest: bool = False  # the newest one is also put at `latest.FORMAT`
+    # jpg: carry over the text that the camera wrote into the middle exposure, its EXP set to 0.
+    keep_camera_header: bool = False
 
     @property
     def suffix(self) -> str:
@@ -68,6 +71,11 @@ class ProductSpec:
         """
         stem = _named(self.name, camera, self.timezone).stem(slot, slot_utc)
         return str(PurePosixPath(self.output or "", folder, f"{stem}{self.suffix}"))
+
+    @property
+    def latest_target(self) -> str:
+        """Where a copy of the newest product lies, at the root of its folder; see `target`."""
+        return str(PurePosixPath(self.output or "", f"latest{self.suffix}"))
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Say why a picture of shape (H, W, …) cannot be written in this format; None if it can.
