@@ -14,14 +14,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from statistics import median_low
 from typing import TYPE_CHECKING
 
 from asi_watch import naming
 from asi_watch.brackets import Exposure, brackets_among, slot_of
+from asi_watch.cli._guess_names import guess_names
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
-from asi_watch.config.values import format_duration
+from asi_watch.config.values import READABLE_EXTENSIONS, format_duration
 from asi_watch.files import answered, counted, shown
 
 if TYPE_CHECKING:
@@ -32,12 +34,6 @@ _MOST_FILES, _MOST_OF_A_FOLDER, _MOST_FOLDERS = 200, 50, 300
 _ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
 _FRAME_BRACKETS = 3
 _SOME_FILES, _STEADY = 20, 120.0  # seconds
-_OTHER_TEMPLATES = (
-    "{timestamp:%Y%m%d%H%M%S}_{exposure}",
-    "{timestamp:%Y%m%d_%H%M%S}_{exposure}",
-    "{timestamp:%Y-%m-%d_%H-%M-%S}_{exposure}",
-    "{timestamp:%Y%m%dT%H%M%S}_{exposure}",
-)
 # One slot may be odd, as after a clock was set back.
 _SOME, _MANY = 2, 0.25
 _EPOCH = datetime(1970, 1, 1)
@@ -95,14 +91,17 @@ class NewestFiles:
         """Find what contradicts the configuration in names, dates, exposures and slots."""
         if self.others and not self.count:
             text = f"none of the {len(self.others)} newest files has one of these, such as"
-            yield ("extensions",), f"{text} {shown(self.others[0])!r}"
+            suffix = self.others[0].rpartition(".")[2].lower()
+            known = f"files can be read of the kinds {', '.join(READABLE_EXTENSIONS)}"
+            remedy = f"write [{suffix}]" if suffix in READABLE_EXTENSIONS else known
+            yield ("extensions",), f"{text} {shown(self.others[0])!r}; {remedy}"
         for question in (_misfits, _labels, _dates, _exposures, _slots):
             yield from question(self)
 
 
 def find_newest(camera: CameraConfig) -> NewestFiles:
     """Read the names of some of a camera's newest files; none where its folder gives no answer."""
-    (names,) = answered(_ANSWER_WITHIN, lambda: list(_newest_names(camera)))
+    (names,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(camera.watch)))
     wanted = {path: camera.wants(path.rpartition("/")[2]) for path in names or ()}
     parsed = {path: camera.pattern.parse(path) for path, ours in wanted.items() if ours}
     fitting = [(path, name) for path, name in parsed.items() if name is not None]
@@ -112,7 +111,7 @@ def find_newest(camera: CameraConfig) -> NewestFiles:
     return NewestFiles(camera, tuple(fitting), tuple(misfits), tuple(others))
 
 
-def _newest_names(camera: CameraConfig) -> Iterator[str]:
+def newest_names(watch: Path) -> Iterator[str]:
     """Go through a bounded part of the folder, in falling order of names: dates come last."""
     left, folders = _MOST_FILES, [""]
     for _ in range(_MOST_FOLDERS):
@@ -120,7 +119,7 @@ def _newest_names(camera: CameraConfig) -> Iterator[str]:
             return
         below = folders.pop()
         try:
-            with os.scandir(camera.watch / below) as entries:
+            with os.scandir(watch / below) as entries:
                 found = {e.name: e.is_dir(follow_symlinks=False) for e in entries}
         except OSError:
             continue
@@ -142,9 +141,10 @@ def _misfits(found: NewestFiles) -> Warnings:
     which = len(found.misfits) if found.fitting else "none"
     fit = "do not fit" if found.fitting else "fits"
     text = f"{which} of the {found.count} newest files {fit} {camera.filename!r}, such as"
-    others = (camera.model_copy(update={"filename": template}) for template in _OTHER_TEMPLATES)
-    fitting = next((c.filename for c in others if c.pattern.parse(example)), None)
-    hint = f"; did you mean {fitting!r}?" if fitting else ""
+    guess, hint = guess_names(found.misfits), ""
+    if guess is not None and guess.filename != camera.filename:
+        unit = "" if guess.unit == camera.exposure_unit else f" with exposure_unit: {guess.unit}"
+        hint = f"; did you mean {guess.filename!r}{unit}?"
     yield ("filename",), f"{text} {shown(example)!r}{hint}"
 
 

@@ -106,6 +106,11 @@ def test_names_of_another_kind_are_told_with_the_pattern_that_fits(tmp_path: Pat
     result = check(place(tmp_path, ["20260621_120000_80.png", "20260621_120003_160.png"]))
     assert "none of the 2 newest files fits '{timestamp:%Y%m%d%H%M%S}_{exposure}'" in result.stderr
     assert "did you mean '{timestamp:%Y%m%d_%H%M%S}_{exposure}'?" in result.stderr
+    result = check(
+        place(tmp_path / "b", ["roof-20260621_120000-1-80.png", "roof-20260621_120003-1-5.png"])
+    )
+    template = "'roof-{timestamp:%Y%m%d_%H%M%S}-{exposure}'"
+    assert f"did you mean {template} with exposure_unit: s?" in result.stderr
 
 
 def test_labels_are_not_taken_for_times_in_silence(tmp_path: Path) -> None:
@@ -232,11 +237,12 @@ def test_slots_with_too_few_exposures_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_files_with_another_extension_is_noticed(tmp_path: Path) -> None:
-    config = place(tmp_path, ["2026/20260621120000_80.tif", ".x.tif"])
+    config = place(tmp_path, ["2026/20260621120000_80.bmp", ".x.bmp"])
     (line,) = warnings_on("extensions", config)
-    assert (
-        line == "none of the 1 newest files has one of these, such as '2026/20260621120000_80.tif'"
-    )
+    text = "none of the 1 newest files has one of these, such as '2026/20260621120000_80.bmp'; "
+    assert line.startswith(f"{text}files can be read of the kinds jpg, ")
+    config = place(tmp_path / "b", ["2026/20260621120000_80.jpe"])
+    assert warnings_on("extensions", config)[0].endswith("_80.jpe'; write [jpe]")
 
 
 def test_one_odd_bracket_contradicts_nothing(tmp_path: Path) -> None:

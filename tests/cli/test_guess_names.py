@@ -1,0 +1,61 @@
+"""The template that reads a camera's names, found in the names."""
+
+# ruff: noqa: E501 - a table
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from asi_watch.cli._guess_names import guess_names
+
+START = datetime(2026, 6, 21, 12)
+
+
+def names_of(form: str, *exposures: str, brackets: int = 4) -> list[str]:
+    return [
+        (START + timedelta(seconds=30 * n + i)).strftime(form).replace("EXP", exposure) + ".jpg"
+        for n in range(brackets)
+        for i, exposure in enumerate(exposures)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "exposures", "template", "kind", "unit"),
+    [
+        ("06/21/12/%Y%m%d%H%M%S_EXP", ("80", "160", "1280"), "{timestamp:%Y%m%d%H%M%S}_{exposure}", "number", "us"),
+        ("%Y%m%d_%H%M%S_EXP", ("80", "160"), "{timestamp:%Y%m%d_%H%M%S}_{exposure}", "number", "us"),
+        ("%Y%m%d%H%M%S_EXP", ("0", "02", "11"), "{timestamp:%Y%m%d%H%M%S}_{exposure}", "label", "us"),
+        ("cam1-%Y-%m-%dT%H-%M-%S_expEXP", ("250us", "1.25ms", "2s"), "cam1-{timestamp:%Y-%m-%dT%H-%M-%S}_exp{exposure}", "unit", "us"),
+        ("img_%Y%m%d_%H%M%S_EXP", ("1-500", "1-1000", "1-2000"), "img_{timestamp:%Y%m%d_%H%M%S}_{exposure}", "fraction", "s"),
+        ("%Y%m%d%H%M%S_EXP", ("1_500", "1_1000"), "{timestamp:%Y%m%d%H%M%S}_{exposure}", "fraction", "s"),
+        ("%Y%m%d%H%M%S_EXP", ("0.00125", "0.0005", "0.02"), "{timestamp:%Y%m%d%H%M%S}_{exposure}", "number", "s"),
+        ("%Y%m%d%H%M%S_EXP", ("0.5", "1.25", "20"), "{timestamp:%Y%m%d%H%M%S}_{exposure}", "number", "ms"),
+        ("expEXP_%Y%m%d%H%M%S", ("80", "1280"), "exp{exposure}_{timestamp:%Y%m%d%H%M%S}", "number", "us"),
+        ("%Y%m%d%H%M%S_EXP", ("short", "long"), "{timestamp:%Y%m%d%H%M%S}_{exposure}", "label", "us"),
+        ("%Y%m%d_%H%M%S+0200_expEXP", ("80", "160"), "{timestamp:%Y%m%d_%H%M%S%z}_exp{exposure}", "number", "us"),
+        ("image-%Y%m%d%H%M%S", ("",), "image-{timestamp:%Y%m%d%H%M%S}", "none", "us"),
+        ("%Y%m%d%H%M%S.250_EXP", ("80", "160"), "{timestamp:%Y%m%d%H%M%S.%f}_{exposure}", "number", "us"),
+        ("%Y%m%d%H%M%S_EXP_raw", ("80us", "160us"), "{timestamp:%Y%m%d%H%M%S}_{exposure}_raw", "unit", "us"),
+        ("{a}%Y%m%d%H%M%S_EXP", ("80", "160"), "{{a}}{timestamp:%Y%m%d%H%M%S}_{exposure}", "number", "us"),
+    ],
+)  # fmt: skip
+def test_usual_names(
+    form: str, exposures: tuple[str, ...], template: str, kind: str, unit: str
+) -> None:
+    found = guess_names(names_of(form, *exposures))
+    assert found is not None
+    assert (found.filename, found.kind, found.unit) == (template, kind, unit)
+    assert set(found.tokens) == set(exposures) - {""}
+
+
+def test_a_few_odd_names_change_nothing() -> None:
+    found = guess_names([*names_of("%Y%m%d%H%M%S_EXP", "80", "160", "320"), "thumb.jpg"])
+    assert found is not None
+    assert found.filename == "{timestamp:%Y%m%d%H%M%S}_{exposure}"
+
+
+@pytest.mark.parametrize("names", [[], ["a_80.jpg"], ["2026_80.jpg", "IMG_0001.jpg"]])
+def test_names_without_a_time_are_none(names: list[str]) -> None:
+    assert guess_names(names) is None
