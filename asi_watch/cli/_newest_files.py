@@ -19,7 +19,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING
 
 from asi_watch import naming
-from asi_watch.brackets import Exposure, brackets_among, slot_of
+from asi_watch.brackets import Exposure, brackets_among, is_listed, slot_of
 from asi_watch.cli._guess_names import guess_names
 from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
@@ -214,15 +214,14 @@ def _times_that_differ(
 ) -> Iterator[str]:
     times = {parsed.exposure_us for _, parsed in found.fitting}
     unit = naming.MICROSECONDS_PER_UNIT[found.camera.exposure_unit]
-    if times.isdisjoint(expected):
+    listed = {time for time in times if is_listed(time, expected)}
+    if not listed:
         some = _listed(sorted(times)[:6])
         yield f"none of them is in the newest files' names, which say {some} µs"
     elif len(brackets) >= _SOME:
         counts = Counter(time for bracket in brackets for time in bracket)
-        never = [t / unit for t in expected if t not in times]
-        extra = sorted(
-            t / unit for t in times.difference(expected) if 2 * counts[t] >= len(brackets)
-        )
+        never = [t / unit for t in expected if not any(is_listed(one, (t,)) for one in times)]
+        extra = sorted(t / unit for t in times - listed if 2 * counts[t] >= len(brackets))
         if never:
             text = f"{_listed(never)} is in none of the {len(found.fitting)} newest names"
             yield f"{text}: no bracket is ever complete, and each waits for bracket.grace"
