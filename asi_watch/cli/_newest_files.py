@@ -101,7 +101,7 @@ class NewestFiles:
 
 def find_newest(camera: CameraConfig) -> NewestFiles:
     """Read the names of some of a camera's newest files; none where its folder gives no answer."""
-    (names,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(camera.watch)))
+    (names,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(camera.watch, camera)))
     wanted = {path: camera.wants(path.rpartition("/")[2]) for path in names or ()}
     parsed = {path: camera.pattern.parse(path) for path, ours in wanted.items() if ours}
     fitting = [(path, name) for path, name in parsed.items() if name is not None]
@@ -111,8 +111,9 @@ def find_newest(camera: CameraConfig) -> NewestFiles:
     return NewestFiles(camera, tuple(fitting), tuple(misfits), tuple(others))
 
 
-def newest_names(watch: Path) -> Iterator[str]:
+def newest_names(watch: Path, camera: CameraConfig | None = None) -> Iterator[str]:
     """Go through a bounded part of the folder, in falling order of names: dates come last."""
+    is_product = naming.is_product_name if camera is None else camera.is_product
     left, folders = _MOST_FILES, [""]
     for _ in range(_MOST_FOLDERS):
         if not folders or not left:
@@ -125,7 +126,7 @@ def newest_names(watch: Path) -> Iterator[str]:
             continue
         names = sorted(name for name in found if not naming.is_hidden(name))
         folders += [f"{below}{name}/" for name in names if found[name]]
-        files = [n for n in reversed(names) if not found[n] and not camera.is_product(n)]
+        files = [n for n in reversed(names) if not found[n] and not is_product(n)]
         for name in files[: min(left, _MOST_OF_A_FOLDER)]:
             left -= 1
             yield f"{below}{name}"
