@@ -174,7 +174,7 @@ class Daemon:
         self._retention.start()
         stack.callback(self._retention.stop)
         self._pool = JobPool(config.worker_count)
-        self._quarantine = Quarantine(state_dir, self._pool.most_running)
+        self._quarantine = Quarantine(state_dir)
         stack.callback(self._quarantine.close)
         self._budget = MemoryBudget(config.memory_budget)
         shared = Shared(

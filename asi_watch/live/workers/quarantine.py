@@ -1,8 +1,8 @@
 """Quarantine of files and brackets that the process died of.
 
 A decoder that crashes, or a merge that the kernel kills for its memory, takes the whole daemon
-along, and would again after every restart. So every task of a worker is noted on disk while it
-runs. Tasks that were running when the process died are *suspects*: each of them runs alone from
+along, and would again after every restart. So the tasks of the workers are noted on disk while they
+run. Tasks that were running when the process died are *suspects*: each of them runs alone from
 then on, and one that the process dies of again while nothing else ran has a *solitary failure*.
 With two of these it is quarantined: refused with the reason, and tried again after a day or when
 an operator asks for it. A task that ends is no suspect any more, so that a process killed from
@@ -20,7 +20,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from pydantic import TypeAdapter
+
+from asi_watch.files import shown
 from asi_watch.logs import event
 
 log = logging.getLogger(__name__)
@@ -29,14 +33,12 @@ SOLITARY_FAILURES = 2
 """With so many a task is quarantined."""
 EXPIRES = 86_400.0
 """Seconds after which a quarantined task is tried again."""
-NOTES_NAME, SUSPECTS_NAME = "at-work", "deaths.json"
-PATIENCE = 60.0
-"""Seconds after which a task that hangs is no longer waited for."""
+JOURNAL_NAME, SUSPECTS_NAME = "at-work", "deaths.json"
 
-_RECORDING = "recording"
-_RECORD = 2048
-_MOST_RECORDS = 1024
-_LONGEST_FILE = 1 << 20
+_LARGEST = 1 << 20
+# Room that is there already cannot run out when the disk is full.
+_ROOM = 32 << 10
+_OWN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -52,10 +54,13 @@ class Task:
     at: float = 0.0  # seconds since 1970 of the last death
 
 
+_TASKS = TypeAdapter(list[Task])
+
+
 def task_of(camera: str, slot: datetime, what: str, files: Sequence[object]) -> Task:
     """Return the task of doing something with these files (paths and signatures) of a bracket."""
     text = repr((camera, slot, what, files)).encode("utf-8", "backslashreplace")
-    return Task(hashlib.sha256(text).hexdigest(), camera, slot.isoformat(), what)
+    return Task(hashlib.sha256(text).hexdigest(), camera, slot.isoformat(), shown(what[:120]))
 
 
 class Quarantine:
@@ -64,32 +69,33 @@ class Quarantine:
     Parameters
     ----------
     state_dir : Path
-    most_tasks : int
-        So many tasks may run at once.
+    patience : float
+        Seconds that a task waits at most to run alone, and after which a running one is no longer
+        waited for: what hangs must not stop the others for ever.
     """
 
-    def __init__(self, state_dir: Path, most_tasks: int) -> None:
+    def __init__(self, state_dir: Path, patience: float = 60.0) -> None:
         self._suspects_file = state_dir / SUSPECTS_NAME
-        self._lock = threading.Lock()
-        self._turns = Turns()
-        # One place more than tasks: rows are written beside them.
-        self._free = list(range(min(most_tasks + 1, _MOST_RECORDS)))
-        self._suspects = _read_suspects(self._suspects_file)
-        self._notes: int | None = None
+        self._patience = patience
+        self._changed = threading.Condition()
+        self._suspects = {task.key: task for task in _read(self._suspects_file)}
+        self._running: dict[object, tuple[Task, bool, float]] = {}
+        self._want_alone = 0
+        self._journal: int | None = None
         try:
-            self._open(state_dir / NOTES_NAME)
+            self._open(state_dir / JOURNAL_NAME)
         except OSError as error:
-            # Without notes a crash is charged to nothing; that is no reason not to work.
+            # Without a journal a crash is charged to nothing; that is no reason not to work.
             event(log, logging.WARNING, "running tasks are not noted", reason=str(error))
 
     def close(self) -> None:
         """End in order: tasks that still run then are not suspects."""
-        with self._lock:
-            if self._notes is not None:
+        with self._changed:
+            if self._journal is not None:
                 with suppress(OSError):
-                    os.ftruncate(self._notes, 0)
-                os.close(self._notes)
-            self._notes = None
+                    os.ftruncate(self._journal, 0)
+                os.close(self._journal)
+            self._journal = None
 
     def refusal(self, task: Task) -> str | None:
         """Return why a task must not run, None if it may.
@@ -98,22 +104,17 @@ class Quarantine:
         ----------
         task : Task
         """
-        with self._lock:
+        with self._changed:
             suspect = self._suspects.get(task.key)
         if suspect is None or suspect.deaths < SOLITARY_FAILURES:
             return None
         kind = task.what.partition(" ")[0]
         return f"quarantined: the daemon died while {kind} it, alone; tried again after a day"
 
-    def is_suspect(self, task: Task) -> bool:
-        """Tell whether the process died while this task ran."""
-        with self._lock:
-            return task.key in self._suspects
-
     def take_expired(self) -> list[tuple[str, datetime]]:
         """Return camera and slot of tasks whose quarantine is over; each is tried alone again."""
         now, expired = time.time(), []
-        with self._lock:
+        with self._changed:
             for key, one in list(self._suspects.items()):
                 # A clock that was set back must not keep them for ever.
                 if one.deaths >= SOLITARY_FAILURES and not 0 <= now - one.at < EXPIRES:
@@ -132,24 +133,11 @@ class Quarantine:
         camera : str
         slot : datetime
         """
-        with self._lock:
-            bracket = (camera, slot.isoformat())
-            kept = {k: t for k, t in self._suspects.items() if (t.camera, t.slot) != bracket}
-            if len(kept) < len(self._suspects):
-                self._suspects = kept
-                self._save()
-
-    @contextmanager
-    def recording(self, camera: str, slot: datetime) -> Iterator[None]:
-        """Note that a row is being written: a death meanwhile may not be a worker's fault.
-
-        Parameters
-        ----------
-        camera : str
-        slot : datetime
-        """
-        with self._noted(Task(_RECORDING, camera, slot.isoformat(), _RECORDING)):
-            yield
+        with self._changed:
+            for key, one in list(self._suspects.items()):
+                if (one.camera, one.slot) == (camera, slot.isoformat()):
+                    del self._suspects[key]
+            self._save()
 
     @contextmanager
     def running(self, task: Task) -> Iterator[None]:
@@ -159,59 +147,53 @@ class Quarantine:
         ----------
         task : Task
         """
-        suspect = self.is_suspect(task)
-        with self._turns.alone() if suspect else self._turns.beside_others(), self._noted(task):
-            yield
-        if suspect:
-            with self._lock:
-                if self._suspects.pop(task.key, None) is not None:
-                    self._save()
-
-    # -- notes on disk ----------------------------------------------------------------------
-
-    @contextmanager
-    def _noted(self, task: Task) -> Iterator[None]:
-        with self._lock:
-            place = self._free.pop() if self._free and self._notes is not None else None
-            if place is not None:
-                self._write(place, _as_record(task))
+        claim = object()
+        with self._changed:
+            alone = task.key in self._suspects
+            if alone:
+                # It goes before tasks that need not be alone.
+                self._want_alone += 1
+                self._wait_until(lambda: not self._beside())
+                self._want_alone -= 1
+            else:
+                self._wait_until(lambda: not (self._want_alone or any(self._beside())))
+            self._running[claim] = task, alone, time.monotonic()
+            self._note()
         try:
             yield
         finally:
-            if place is not None:
-                with self._lock:
-                    self._write(place, b"\0")
-                    self._free.append(place)
+            with self._changed:
+                del self._running[claim]
+                self._note()
+                self._changed.notify_all()
+        with self._changed:
+            if alone and self._suspects.pop(task.key, None) is not None:
+                self._save()
 
-    def _write(self, place: int, note: bytes) -> None:
-        if self._notes is not None:
-            # Not forced to the disk: it has to outlive the process, not the machine.
-            with suppress(OSError):
-                os.pwrite(self._notes, note, (1 + place) * _RECORD)
+    def _beside(self) -> list[bool]:
+        """Whether they run alone, of all tasks that run and do not hang."""
+        oldest = time.monotonic() - self._patience
+        return [alone for _, alone, since in self._running.values() if since > oldest]
+
+    def _wait_until(self, free: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self._patience
+        while not free() and (left := deadline - time.monotonic()) > 0:
+            # Nobody notifies when the patience with a hanging task ends.
+            self._changed.wait(min(left, 1.0))
 
     def _open(self, path: Path) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        notes = os.open(path, flags, 0o600)
-        try:
-            boot = _boot_id()
-            earlier = os.pread(notes, (_MOST_RECORDS + 1) * _RECORD, 0)
-            if earlier[:_RECORD].rstrip(b"\0").partition(b"\n")[0] == boot:
-                self._charge(earlier[_RECORD:])
-            os.ftruncate(notes, 0)
-            # Room that is there already cannot run out later.
-            os.pwrite(notes, boot.ljust((1 + len(self._free)) * _RECORD, b"\0"), 0)
-        except OSError:
-            os.close(notes)
-            raise
-        self._notes = notes
+        """Charge the death of the last process to what was running, and begin a new journal."""
+        journal = os.open(path, os.O_RDWR | _OWN, 0o600)
+        boot = _boot_id()
+        earlier, _, tasks = os.pread(journal, _LARGEST, 0).partition(b"\n")
+        if earlier == boot:
+            self._charge(_parsed(tasks.partition(b"\0")[0]))
+        os.ftruncate(journal, 0)
+        os.pwrite(journal, (boot + b"\n").ljust(_ROOM, b"\0"), 0)
+        self._journal, self._place = journal, len(boot) + 1
 
-    def _charge(self, notes: bytes) -> None:
-        """Charge the death of the last process to what was running."""
-        records = (
-            notes[n : n + _RECORD].partition(b"\0")[0] for n in range(0, len(notes), _RECORD)
-        )
-        running = [task for task in map(_from_record, records) if task is not None]
-        for found in (task for task in running if task.key != _RECORDING):
+    def _charge(self, running: list[Task]) -> None:
+        for found in running:
             before = self._suspects.get(found.key)
             # Only what ran alone is surely at fault; a first time may be anybody's kill.
             deaths = before.deaths + (len(running) == 1) if before else 0
@@ -230,14 +212,19 @@ class Quarantine:
         if running:
             self._save()
 
+    def _note(self) -> None:
+        """Write down what runs; not forced to the disk: it has to outlive the process alone."""
+        if self._journal is not None:
+            text = _as_json(task for task, _, _ in self._running.values())
+            with suppress(OSError):
+                os.pwrite(self._journal, text + b"\0", self._place)
+
     def _save(self) -> None:
-        text = json.dumps([asdict(task) for task in self._suspects.values()])
         new = self._suspects_file.with_name(f".{SUSPECTS_NAME}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         # If this fails, only a failure more is needed before the task is quarantined.
         with suppress(OSError):
-            with os.fdopen(os.open(new, flags, 0o600), "w") as file:
-                file.write(text)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_TRUNC | _OWN, 0o600), "wb") as file:
+                file.write(_as_json(self._suspects.values()))
             new.replace(self._suspects_file)
 
 
@@ -248,92 +235,18 @@ def _boot_id() -> bytes:
         return b"unknown"
 
 
-def _as_record(task: Task) -> bytes:
-    # Names are bounded, paths are not: the key alone tells tasks apart.
-    short = replace(task, what=task.what[:120])
-    return json.dumps(asdict(short)).encode("ascii")[: _RECORD - 1].ljust(_RECORD, b"\0")
+def _as_json(tasks: Any) -> bytes:
+    return json.dumps([asdict(task) for task in tasks]).encode("ascii")
 
 
-def _from_record(text: bytes) -> Task | None:
-    if not text:
-        return None
-    try:
-        task = Task(**json.loads(text))
-    except (ValueError, TypeError, RecursionError):
-        return None
-    texts = (task.key, task.camera, task.slot, task.what)
-    sound = all(isinstance(text, str) for text in texts) and type(task.deaths) is int
-    return task if sound and isinstance(task.at, int | float) else None
+def _parsed(text: bytes) -> list[Task]:
+    """Tasks as `_as_json` writes them; none where the text makes no sense."""
+    with suppress(ValueError):
+        return _TASKS.validate_json(text, strict=True)
+    return []
 
 
-def _read_suspects(path: Path) -> dict[str, Task]:
-    try:
-        with path.open("rb") as file:
-            listed = json.loads(file.read(_LONGEST_FILE))
-        tasks = [_from_record(json.dumps(one).encode()) for one in listed]
-    except (OSError, ValueError, TypeError, RecursionError):
-        return {}
-    return {task.key: task for task in tasks if task is not None}
-
-
-class Turns:
-    """A lock for many or for one; a task that must run alone goes first.
-
-    Parameters
-    ----------
-    patience : float
-        Seconds that a task waits at most, and after which a running one is no longer waited for:
-        what hangs must not stop the others for ever.
-    """
-
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
-        self._changed = threading.Condition()
-        self._beside: dict[object, float] = {}
-        self._alone: dict[object, float] = {}
-        self._want_alone = 0
-
-    @contextmanager
-    def beside_others(self) -> Iterator[None]:
-        """Run while others do, but not while one runs alone or waits to."""
-        with self._changed:
-            self._wait_until(lambda: not (self._in(self._alone) or self._want_alone))
-            turn = self._begin(self._beside)
-        try:
-            yield
-        finally:
-            self._end(self._beside, turn)
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Run while no other task does."""
-        with self._changed:
-            self._want_alone += 1
-            self._wait_until(lambda: not (self._in(self._alone) or self._in(self._beside)))
-            self._want_alone -= 1
-            turn = self._begin(self._alone)
-        try:
-            yield
-        finally:
-            self._end(self._alone, turn)
-
-    def _in(self, turns: dict[object, float]) -> bool:
-        oldest = time.monotonic() - self._patience
-        return any(since > oldest for since in turns.values())
-
-    @staticmethod
-    def _begin(turns: dict[object, float]) -> object:
-        turn = object()
-        turns[turn] = time.monotonic()
-        return turn
-
-    def _end(self, turns: dict[object, float], turn: object) -> None:
-        with self._changed:
-            del turns[turn]
-            self._changed.notify_all()
-
-    def _wait_until(self, free: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self._patience
-        while not free() and (left := deadline - time.monotonic()) > 0:
-            # Nobody notifies when the patience with a hanging task ends.
-            self._changed.wait(min(left, 1.0))
+def _read(path: Path) -> list[Task]:
+    with suppress(OSError), path.open("rb") as file:
+        return _parsed(file.read(_LARGEST))
+    return []

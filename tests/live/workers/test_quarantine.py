@@ -12,17 +12,17 @@ import pytest
 from asi_watch.live.workers import quarantine
 from asi_watch.live.workers.quarantine import (
     EXPIRES,
-    NOTES_NAME,
+    JOURNAL_NAME,
     SOLITARY_FAILURES,
     SUSPECTS_NAME,
     Quarantine,
     Task,
-    Turns,
+    task_of,
 )
 
 SLOT = datetime(2026, 6, 21, 12)
 ONE = Task("1" * 64, "roof", SLOT.isoformat(), "merging")
-TWO = Task("2" * 64, "roof", SLOT.isoformat(), "reading a\udcff\n.jpg")
+TWO = task_of("roof", SLOT, "reading a\udcff\n.jpg", [])
 
 
 _KILLED: list[Any] = []
@@ -31,27 +31,30 @@ _KILLED: list[Any] = []
 
 def die_at(folder: Path, *tasks: Task) -> None:
     """Leave the notes of a process that was killed at these tasks."""
-    notes = Quarantine(folder, 4)
-    notes._turns = Turns(patience=0.0)
+    notes = Quarantine(folder, patience=0.0)
     for task in tasks:
         _KILLED.append(notes.running(task))
         _KILLED[-1].__enter__()
 
 
+def is_suspect(notes: Quarantine, task: Task) -> bool:
+    return task.key in notes._suspects
+
+
 def solitary(folder: Path, task: Task) -> int | None:
     """How often the process died of a task alone, as the next start knows; None: no suspect."""
-    suspects = Quarantine(folder, 4)._suspects
+    suspects = Quarantine(folder)._suspects
     return suspects[task.key].deaths if task.key in suspects else None
 
 
 def test_two_solitary_failures_of_a_suspect_are_quarantined(tmp_path: Path) -> None:
     for failures in range(SOLITARY_FAILURES + 1):
-        notes = Quarantine(tmp_path, 4)
+        notes = Quarantine(tmp_path)
         assert notes.refusal(ONE) is None
         notes.close()
         die_at(tmp_path, ONE)
         assert solitary(tmp_path, ONE) == failures
-    notes = Quarantine(tmp_path, 4)
+    notes = Quarantine(tmp_path)
     assert "quarantined: the daemon died while merging it" in (notes.refusal(ONE) or "")
     assert notes.refusal(TWO) is None
 
@@ -61,16 +64,16 @@ def test_quarantine_ends_after_a_day_and_one_failure_more_renews_it(
 ) -> None:
     for _ in range(SOLITARY_FAILURES + 1):
         die_at(tmp_path, ONE)
-    notes = Quarantine(tmp_path, 4)
+    notes = Quarantine(tmp_path)
     assert notes.take_expired() == []
     later = time.time() + EXPIRES
     monkeypatch.setattr(quarantine.time, "time", lambda: later)
     assert notes.take_expired() == [("roof", SLOT)]
     assert notes.take_expired() == []
     assert notes.refusal(ONE) is None
-    assert notes.is_suspect(ONE)
+    assert is_suspect(notes, ONE)
     die_at(tmp_path, ONE)
-    assert Quarantine(tmp_path, 4).refusal(ONE) is not None
+    assert Quarantine(tmp_path).refusal(ONE) is not None
 
 
 def test_a_power_cut_is_nobodys_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,43 +83,43 @@ def test_a_power_cut_is_nobodys_fault(tmp_path: Path, monkeypatch: pytest.Monkey
     state.mkdir()
     die_at(state, ONE)
     monkeypatch.setattr("asi_watch.live.workers.quarantine._BOOT_ID", other)
-    notes = Quarantine(state, 4)
-    assert not notes.is_suspect(ONE)
+    notes = Quarantine(state)
+    assert not is_suspect(notes, ONE)
     notes.close()
     die_at(state, ONE)
-    assert Quarantine(state, 4).is_suspect(ONE)
+    assert is_suspect(Quarantine(state), ONE)
 
 
 def test_what_is_got_through_is_suspect_no_more(tmp_path: Path) -> None:
     die_at(tmp_path, ONE, TWO)
-    notes = Quarantine(tmp_path, 4)
-    assert (notes.is_suspect(ONE), notes.is_suspect(TWO)) == (True, True)
+    notes = Quarantine(tmp_path)
+    assert (is_suspect(notes, ONE), is_suspect(notes, TWO)) == (True, True)
     with notes.running(ONE):
         pass
     notes.close()
-    notes = Quarantine(tmp_path, 4)
-    assert (notes.is_suspect(ONE), notes.is_suspect(TWO)) == (False, True)
+    notes = Quarantine(tmp_path)
+    assert (is_suspect(notes, ONE), is_suspect(notes, TWO)) == (False, True)
 
 
 def test_work_that_is_over_leaves_no_trace(tmp_path: Path) -> None:
-    notes = Quarantine(tmp_path, 4)
+    notes = Quarantine(tmp_path)
     for task in (ONE, TWO):
         with notes.running(task):
-            assert (tmp_path / NOTES_NAME).read_bytes().count(task.key.encode()) == 1
-    again = Quarantine(tmp_path, 4)
-    assert (again.is_suspect(ONE), again.is_suspect(TWO)) == (False, False)
+            assert (tmp_path / JOURNAL_NAME).read_bytes().count(task.key.encode()) == 1
+    again = Quarantine(tmp_path)
+    assert (is_suspect(again, ONE), is_suspect(again, TWO)) == (False, False)
 
 
 def test_an_orderly_end_blames_nothing_that_is_still_in_work(tmp_path: Path) -> None:
-    notes = Quarantine(tmp_path, 4)
+    notes = Quarantine(tmp_path)
     with notes.running(ONE):
         notes.close()
-    assert not Quarantine(tmp_path, 4).is_suspect(ONE)
+    assert not is_suspect(Quarantine(tmp_path), ONE)
 
 
 def test_suspects_are_worked_on_alone(tmp_path: Path) -> None:
     die_at(tmp_path, ONE, TWO)
-    notes = Quarantine(tmp_path, 4)
+    notes = Quarantine(tmp_path)
     other = Task("3" * 64, "roof", "", "reading")
     entered: list[Task] = []
 
@@ -127,7 +130,7 @@ def test_suspects_are_worked_on_alone(tmp_path: Path) -> None:
     threads = [threading.Thread(target=work, args=(task,)) for task in (TWO, other)]
     with notes.running(ONE):
         threads[0].start()
-        while not notes._turns._want_alone:
+        while not notes._want_alone:
             time.sleep(0.001)
         threads[1].start()
         threads[1].join(0.05)
@@ -144,46 +147,28 @@ def test_what_only_runs_when_others_die_is_never_quarantined(tmp_path: Path) -> 
     assert solitary(tmp_path, ONE) == 0
 
 
-def test_who_dies_while_a_row_is_written_died_of_no_work(tmp_path: Path) -> None:
-    for _ in range(SOLITARY_FAILURES + 2):
-        notes = Quarantine(tmp_path, 4)
-        _KILLED.append(notes.recording("roof", SLOT))
-        _KILLED[-1].__enter__()
-        _KILLED.append(notes.running(TWO))
-        _KILLED[-1].__enter__()
-    assert solitary(tmp_path, TWO) == 0
-    assert quarantine._RECORDING not in Quarantine(tmp_path, 4)._suspects
-
-
 def test_what_hangs_alone_does_not_stop_the_others_for_ever(tmp_path: Path) -> None:
     die_at(tmp_path, ONE)
-    notes = Quarantine(tmp_path, 4)
-    notes._turns = Turns(patience=0.05)
+    notes = Quarantine(tmp_path, patience=0.05)
     with notes.running(ONE), notes.running(TWO):
-        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 2
+        assert (tmp_path / JOURNAL_NAME).read_bytes().count(b"key") == 2
 
 
 def test_a_bracket_somebody_asks_for_is_forgiven(tmp_path: Path) -> None:
     other = Task("3" * 64, "lab", SLOT.isoformat(), "merging")
     die_at(tmp_path, ONE, TWO, other)
-    notes = Quarantine(tmp_path, 4)
+    notes = Quarantine(tmp_path)
     notes.forgive("roof", SLOT)
-    for now in (notes, Quarantine(tmp_path, 4)):
-        assert [now.is_suspect(t) for t in (ONE, TWO, other)] == [False, False, True]
+    for now in (notes, Quarantine(tmp_path)):
+        assert [is_suspect(now, t) for t in (ONE, TWO, other)] == [False, False, True]
 
 
 def test_without_a_place_for_notes_work_goes_on(tmp_path: Path) -> None:
-    (tmp_path / NOTES_NAME).symlink_to("/etc/passwd")
-    notes = Quarantine(tmp_path, 4)
+    (tmp_path / JOURNAL_NAME).symlink_to("/etc/passwd")
+    notes = Quarantine(tmp_path)
     with notes.running(ONE):
         pass
     notes.close()
-
-
-def test_more_work_than_places_goes_on_unnoted(tmp_path: Path) -> None:
-    notes = Quarantine(tmp_path, 1)
-    with notes.recording("roof", SLOT), notes.running(ONE), notes.running(TWO):
-        assert (tmp_path / NOTES_NAME).read_bytes().count(b"key") == 2
 
 
 @pytest.mark.parametrize(
@@ -191,14 +176,14 @@ def test_more_work_than_places_goes_on_unnoted(tmp_path: Path) -> None:
 )
 def test_notes_that_make_no_sense_are_none(tmp_path: Path, text: bytes) -> None:
     (tmp_path / SUSPECTS_NAME).write_bytes(text)
-    (tmp_path / NOTES_NAME).write_bytes(quarantine._boot_id() + text)
-    notes = Quarantine(tmp_path, 4)
-    assert not notes.is_suspect(ONE)
+    (tmp_path / JOURNAL_NAME).write_bytes(quarantine._boot_id() + b"\n" + text)
+    notes = Quarantine(tmp_path)
+    assert not is_suspect(notes, ONE)
 
 
 def test_what_is_kept_can_be_read_by_the_service_alone(tmp_path: Path) -> None:
     die_at(tmp_path, ONE)
-    Quarantine(tmp_path, 4).close()
-    for name in (NOTES_NAME, SUSPECTS_NAME):
+    Quarantine(tmp_path).close()
+    for name in (JOURNAL_NAME, SUSPECTS_NAME):
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
     assert json.loads((tmp_path / SUSPECTS_NAME).read_bytes())[0]["deaths"] == 0
