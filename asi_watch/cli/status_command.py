@@ -26,11 +26,7 @@ _COUNTS = {
     "files_unusable": "unusable files",
     "names_ignored": "names ignored",
 }
-_WAITING = {
-    "waiting_for_room": "waiting for room on the disk",
-    "waiting_in_ledger": "waiting in the ledger",
-    "backlog": "files of a backlog to come",
-}
+_WAITING = {"waiting_in_ledger": "waiting in the ledger", "backlog": "files of a backlog to come"}
 
 
 @click.command(epilog=_EPILOG)

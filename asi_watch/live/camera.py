@@ -14,7 +14,7 @@ from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, Retry, for_channels
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, Retry
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.merger import MemoryBudget, Merger
@@ -22,16 +22,18 @@ from asi_watch.live.workers.pool import JobPool
 from asi_watch.live.workers.quarantine import Quarantine
 from asi_watch.live.workers.scheduler import Scheduler, WaitingFile
 from asi_watch.logs import event
+from asi_watch.merge_bracket import Failed
 
 log = logging.getLogger(__name__)
 
-# With so many brackets open none is taken up from the ledger, and so many are at a time.
-_MOST_OPEN = 1000
+# So many brackets are taken up from the ledger at a time.
 _ROWS_AT_ONCE = 50
 # The owner ticks five times a second; when it has not for so long, it was kept from running.
 _STOOD_STILL = 0.5
 _WATERMARKS_EVERY = 2.0
 _LEARN_FROM = 5
+# While products find no place one merge is tried every so many seconds.
+_TRY_EVERY = 10.0
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,11 @@ class Camera:
         # Rows to be retried are taken up from the first one on.
         self._rows_left = True
         self._last_row: datetime | None = None
+        # The merge whose product found no place, why, and when it is tried again; whether others
+        # wait in the ledger until it does, or until something may be published at all.
+        self._no_place: tuple[datetime, str] | None = None
+        self._try_at = float("-inf")
         self._deferred = False
-
-    # -- life -------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
         """Clean up after an earlier process, take up what it left, begin to watch.
@@ -99,15 +103,12 @@ class Camera:
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, _LEARN_FROM)):
             self._collector.expected.observe(e.exposure_us for e in record.inputs)
-        self._take_up_rows(now)
         self._intake.start()
 
     def stop_intake(self) -> None:
         """Take in nothing more."""
         self._intake.stop()
         self._curves.stop()
-
-    # -- messages ---------------------------------------------------------------------------
 
     def handle(self, message: msg.Message, now: float) -> None:
         """Take a message of this camera.
@@ -154,11 +155,10 @@ class Camera:
 
     def _merge_done(self, message: msg.MergeDone, now: float) -> None:
         outcome = message.outcome
-        self._scheduler.merge_ended(outcome)
-        if isinstance(outcome, msg.NoCurve):
-            reason = f"{WAITS_FOR_CURVE}{for_channels(outcome.channels)}: {outcome.reason}"
-            self._execute(self._collector.defer(message.slot, reason))
-            return
+        self._no_place = None
+        if isinstance(outcome, Failed) and outcome.kind == "output":
+            self._no_place = message.slot, outcome.reason
+            self._try_at, self._deferred = now + _TRY_EVERY, True
         self._reporting.merge_done(message.slot, outcome)
         self._execute(self._collector.merge_done(message.slot, outcome, now))
 
@@ -172,8 +172,6 @@ class Camera:
         asked = self._ledger.ask_again(self.name, which)
         self._look_for_rows()
         return asked
-
-    # -- time -------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Time has passed.
@@ -190,17 +188,15 @@ class Camera:
             self._collector.extend_grace(away)
         self._execute(self._collector.due(now))
         self._admit(self._scheduler.next_files())
-        room = self._scheduler.may_hold
-        if room and self._scheduler.may_read and len(self._collector) < _MOST_OPEN:
-            self._take_up_rows(now)
+        self._intake.tick(now)
         paused = self._paused() is not None
-        if not paused:
-            self._release(now)
-        if room or not self._ledger.blocked:
-            self._intake.resume()
-        else:
+        if self._ledger.blocked:
             # Nothing can be merged nor even be written down: inputs wait in their folders.
             self._intake.pause()
+        else:
+            self._intake.resume()
+        if not paused:
+            self._go_on(now)
         self._use_curves(self._curves.tick(now, may_calibrate=not paused))
         self._reporting.fault(self._curves.take_fault())
         self._reporting.hanging(self._shared.pool.hanging(self.name, now))
@@ -213,9 +209,21 @@ class Camera:
         shared = self._shared
         return shared.disk.low(*self._config.outputs, shared.state_dir) or self._ledger.blocked
 
-    def _take_up_rows(self, now: float) -> None:
-        """Take up the next brackets of the ledger that are to be tried again."""
-        if not self._rows_left:
+    def _go_on(self, now: float) -> None:
+        """Take up brackets of the ledger that are to be tried again, a part at a time."""
+        if self._no_place is not None:
+            if now >= self._try_at:
+                self._try_at = now + _TRY_EVERY
+                record = self._ledger.get(self.name, self._no_place[0])
+                if record is not None and record.state == "failed":
+                    self._execute(self._collector.resume(record, now))
+                else:
+                    self._no_place = None
+            return
+        if self._deferred:
+            self._deferred = False
+            self._look_for_rows()
+        if not self._rows_left or not self._scheduler.may_read or self._collector.is_full:
             return
         records = self._ledger.to_retry(
             self.name, MAX_ATTEMPTS, after=self._last_row, limit=_ROWS_AT_ONCE
@@ -240,8 +248,6 @@ class Camera:
             for folder in done:
                 del self._folders_read[folder]
 
-    # -- commands ---------------------------------------------------------------------------
-
     def _execute(self, commands: list[msg.Command]) -> None:
         for command in commands:
             match command:
@@ -264,34 +270,17 @@ class Camera:
         self._reporting.bracket_over(record, command.next_try)
 
     def _merge(self, command: msg.MergeBracket) -> None:
-        """Have a bracket merged, as soon as that may be."""
+        """Have a bracket merged; it waits in the ledger while that may not be."""
         why = self._paused()
-        if why is None and self._scheduler.is_blocked:
-            why = "products find no place"
-        if why is None:
-            self._begin_merge(command)
-            return
-        # Its frames are decoded again when it goes on, and need no memory meanwhile.
-        self._merger.drop(command.slot)
-        self._scheduler.hold(command)
-        # The others wait in the ledger, while a row can be written.
-        if not self._ledger.blocked and (surplus := self._scheduler.take_surplus()):
+        if why is None and self._no_place is not None and command.slot != self._no_place[0]:
+            why = self._no_place[1]
+        if why is not None:
             self._deferred = True
-            self._execute(self._collector.defer(surplus.slot, f"{WAITS}{why}"))
-
-    def _begin_merge(self, command: msg.MergeBracket) -> None:
-        if self._curves.must_wait:
-            self._merger.drop(command.slot)
+            self._execute(self._collector.defer(command.slot, f"{WAITS}{why}"))
+        elif self._curves.must_wait:
             self._execute(self._collector.defer(command.slot, WAITS_FOR_CURVE))
         else:
             self._scheduler.merge(command)
-
-    def _release(self, now: float) -> None:
-        for command in self._scheduler.release(now):
-            self._begin_merge(command)
-        if self._deferred and not self._scheduler.is_blocked:
-            self._deferred = False
-            self._look_for_rows()
 
     def _use_curves(self, changed: bool) -> None:
         """Merge with the curves in use from now on; what waited for one is taken up."""
@@ -303,8 +292,6 @@ class Camera:
         """Take up the rows that are to be retried, from the first one on."""
         self._rows_left, self._last_row = True, None
 
-    # -- what is shown ----------------------------------------------------------------------
-
     def snapshot(self) -> dict[str, Any]:
         """Give the camera's state for `status`."""
         return {
@@ -315,11 +302,10 @@ class Camera:
             "open_brackets": [s.isoformat() for s in self._collector.open_slots()[-5:]],
             "open_count": len(self._collector.open_slots()),
             "paused": self._paused(),
-            "no_place": self._scheduler.no_place,
-            "waiting_for_room": self._scheduler.held,
+            "no_place": self._no_place and self._no_place[1],
             "backlog": self._scheduler.backlog,
             **self._curves.snapshot(),
-            "counts": self._collector.counters.as_dict(),
+            "counts": dict(self._collector.counters),
             **self._reporting.snapshot(),
         }
 

@@ -80,8 +80,6 @@ class Daemon:
         self.finished = True
         """False while workers run: if they are left behind, the process must end at once."""
 
-    # -- start → main loop → stop -----------------------------------------------------------
-
     def run(self) -> Stop | Reload:
         """Run until a signal says stop, or a reload is due that the caller must carry out.
 
@@ -215,8 +213,6 @@ class Daemon:
         self._notifier.extend_timeout(_AFTER_WORKERS)
         self._notifier.watchdog()
 
-    # -- the main loop ----------------------------------------------------------------------
-
     def _step(self, message: Message | None, now: float) -> None:
         match message:
             case None:
@@ -283,8 +279,6 @@ class Daemon:
             return
         self._ending = reload
 
-    # -- requests ---------------------------------------------------------------------------
-
     def _answer(self, request: Request) -> None:
         """Carry out what a command has left in the ledger."""
         try:
@@ -320,8 +314,6 @@ class Daemon:
         for name, slot in self._quarantine.take_expired():
             if name in self._cameras:
                 self._cameras[name].retry(Retry(slots=(slot,), published=True))
-
-    # -- stop -------------------------------------------------------------------------------
 
     def _finish_work(self) -> None:
         """Take in nothing more, finish the merges in flight, record them."""
@@ -366,8 +358,6 @@ class Daemon:
         except LedgerError as error:
             # Without its row a product is adopted at the next start.
             event(log, logging.ERROR, "last rows not written", reason=str(error))
-
-    # -- what is shown ----------------------------------------------------------------------
 
     def _show(self) -> None:
         running, queued = self._pool.busy()

@@ -6,19 +6,16 @@ calibrations write to and the owner thread alone reads.
 
 import queue
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from asi_watch.brackets import Exposure
 from asi_watch.live.curves.gate import CalibrationVerdict
-from asi_watch.live.ledger.records import BracketRecord, RejectedFile
+from asi_watch.live.ledger.records import BracketRecord
+from asi_watch.merge_bracket import Bracket, Failed, Published
 
 Signature = tuple[int, int]
 """Size and modification time (ns) of a file."""
-
-
-# -- outcomes of reads and merges -----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,38 +48,6 @@ ReadOutcome = ReadOk | Unchanged | Vanished | Unusable
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """The bracket's products are durably in place."""
-
-    products: tuple[str, ...]
-    curve_id: str | None
-    algorithm: str
-    latency: float | None
-    timings: dict[str, float] = field(default_factory=dict)
-    adopted: bool = False
-    """The products were already there, complete, from before a crash: nothing was merged."""
-    remark: str | None = None
-    """Why this is a fallback product."""
-    revision: int | None = None
-    """Of adopted products: higher than was asked for where the row that counted is lost."""
-    excluded: Mapping[str, str] = field(default_factory=dict)
-    """Exposures that the merge left out, path → reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class MergeFailed:
-    """Merging or publishing failed."""
-
-    reason: str
-    stale: tuple[str, ...] = ()
-    """Inputs that changed or vanished since they were read."""
-    permanent: bool = False
-    """The same inputs will fail again."""
-    blocked: bool = False
-    """The place it is written to is at fault (full, read-only, gone): that is no attempt."""
-
-
-@dataclass(frozen=True, slots=True)
 class ProductKept:
     """Nothing was merged: the published product is better. `record` is its row, `why` says how."""
 
@@ -90,24 +55,7 @@ class ProductKept:
     why: str = "the product that stands has more exposures"
 
 
-@dataclass(frozen=True, slots=True)
-class TooFew:
-    """Nothing was merged: the exposures are too few, and nothing is published that could stand."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoCurve:
-    """Nothing was merged: no response curve fits the images, and the bracket waits for one."""
-
-    reason: str
-    channels: int | None = None
-    """Of the images."""
-
-
-MergeOutcome = Published | MergeFailed | ProductKept | TooFew
-
-
-# -- commands of the collector --------------------------------------------------------------
+MergeOutcome = Published | ProductKept | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +71,11 @@ class ReadFile:
 
 
 @dataclass(frozen=True, slots=True)
-class MergeBracket:
-    """Merge these exposures and publish the products."""
+class MergeBracket(Bracket):
+    """Merge this bracket and publish the products."""
 
-    slot: datetime
-    exposures: tuple[Exposure, ...]
-    rejected: tuple[RejectedFile, ...]
-    expected: int | None
-    complete: bool
-    revision: int
-    products: tuple[str, ...]
-    """Where the earlier revision lies; empty for the first."""
-    arrived: float
+    arrived: float = 0.0
     """Monotonic time at which the last input was seen."""
-    fewest: int = 1
-    """With fewer exposures nothing is merged."""
-    earlier: tuple[Exposure, ...] = ()
-    """What its row was made of, if it has one."""
     seen_by_event: bool = False
     """An event reported the last input as it came; otherwise it may have come long before."""
 
@@ -165,9 +101,6 @@ class DropWork:
 
 Command = ReadFile | MergeBracket | WriteRecord | DropWork
 Commands = list[Command]
-
-
-# -- messages to the owner thread -----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +150,7 @@ class MergeDone:
 
     camera: str
     slot: datetime
-    outcome: MergeOutcome | NoCurve
+    outcome: MergeOutcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from asi_watch.live import messages as msg
 from asi_watch.live.ledger.records import TAKEN, WAITS, WITHOUT_CURVE, BracketRecord
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import event
+from asi_watch.merge_bracket import Failed
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class Reporting:
         slot : datetime
         outcome : MergeOutcome
         """
-        if isinstance(outcome, msg.MergeFailed) and outcome.stale:
+        if isinstance(outcome, Failed) and outcome.files:
             self._event(logging.INFO, "exposures are read again", slot=slot, reason=outcome.reason)
         if isinstance(outcome, msg.ProductKept):
             text = "bracket not merged again, its product stands"

@@ -231,7 +231,6 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "hanging": HOSTILE,
         "counts": counts,
         "open_count": 0,
-        "waiting_for_room": 0,
         "waiting_in_ledger": 0,
         "backlog": 0,
         "paused": HOSTILE,

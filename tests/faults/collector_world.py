@@ -21,20 +21,18 @@ from asi_watch.live.messages import (
     Command,
     DropWork,
     MergeBracket,
-    MergeFailed,
     MergeOutcome,
     ProductKept,
-    Published,
     ReadFile,
     ReadOk,
     ReadOutcome,
     Signature,
-    TooFew,
     Unchanged,
     Unusable,
     Vanished,
     WriteRecord,
 )
+from asi_watch.merge_bracket import Failed, Published
 from asi_watch.naming import NamePattern
 
 EXPOSURES = (80.0, 160.0, 320.0)
@@ -214,7 +212,7 @@ class World:
         done = self.collector.read_done(command.slot, command.path, outcome, self.now)
         self.carry_out(done)
 
-    def work_merge(self, index: int, failure: MergeFailed | None = None) -> None:
+    def work_merge(self, index: int, failure: Failed | None = None) -> None:
         """A worker merges and publishes; the owner has not heard of it yet."""
         command = self.merges.pop(index)
         outcome = failure or self._merge(command)
@@ -223,12 +221,12 @@ class World:
     def _merge(self, command: MergeBracket) -> MergeOutcome:
         wanted = frozenset((e.path, e.signature) for e in command.exposures)
         if self.products.get(command.slot) == (command.revision, wanted):
-            return Published(("x.jpg",), "c0ffee", "x", None, {}, adopted=True)
+            return Published(("x.jpg",), "x", "c0ffee", adopted=True)
         standing = self.standing.get(command.slot)
         if standing is not None and len(standing.inputs) > len(command.exposures):
             return ProductKept(standing)
-        if len(command.exposures) < command.fewest:
-            return TooFew()
+        if len(command.exposures) < command.min_exposures:
+            return Failed("few", "too few")
         kept = self.kept.get(command.slot)
         if kept is None or kept.spoiled or kept.absorbed != wanted:
             stale = tuple(
@@ -239,13 +237,15 @@ class World:
                 or there.signature != e.signature
             )
             if stale:
-                return MergeFailed("has changed", stale=stale[:1])
+                return Failed("inputs", "has changed", files=stale[:1])
         self.kept.pop(command.slot, None)
         row = self.rows.get(command.slot)
         if row is not None and row.state == "published":
             assert len(wanted) >= len(row.inputs), "a revision with less than the product"
         _, stood = self.products.get(command.slot, (0, frozenset()))
-        assert len(wanted) >= max(len(stood), command.fewest), "less than the product that stood"
+        assert len(wanted) >= max(len(stood), command.min_exposures), (
+            "less than the product that stood"
+        )
         self.standing[command.slot] = BracketRecord(
             "roof",
             command.slot,
@@ -258,12 +258,12 @@ class World:
         )
         self.products[command.slot] = (command.revision, wanted)
         self.made[command.slot].append(wanted)
-        return Published(("x.jpg",), "c0ffee", "x", 0.1)
+        return Published(("x.jpg",), "x", "c0ffee")
 
     def hear_merge(self, index: int) -> None:
         command, outcome = self.results.pop(index)
         made = self.made[command.slot]
-        if isinstance(outcome, MergeFailed) and made and made[-1]:
+        if isinstance(outcome, Failed) and made and made[-1]:
             # After a failed revision the one before it may be asked for again.
             made.append(frozenset())
         self.carry_out(self.collector.merge_done(command.slot, outcome, self.now))
@@ -288,7 +288,7 @@ class World:
     def finish(self, rounds: int = 400) -> None:
         """Let time pass without further change until nothing is left to do."""
         for _ in range(rounds):
-            if not self.work_off() and not len(self.collector):
+            if not self.work_off() and not self.collector._open:
                 return
             due = self.next_due()
             self.advance(max(0.0, due - self.now) if due is not None else STABLE)

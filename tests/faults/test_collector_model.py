@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from asi_watch.live.messages import MergeFailed
+from asi_watch.merge_bracket import Failed
 from tests.faults.collector_world import EXPOSURES, World, inputs_of, number_of, path_of
 from tests.faults.tally import MODEL, Tally
 
@@ -30,9 +30,9 @@ COPIES = range(3)
 OFFSETS = [timedelta(seconds=s) for s in (-14, -5, 0, 5, 15)]
 # Fewer than the collector's attempts in all: nothing is parked.
 MAX_FAILURES = 5
-FULL = MergeFailed("the disk is full", blocked=True)
-CRASHED = MergeFailed("merging crashed")
-HOPELESS = MergeFailed("sizes differ", permanent=True)
+FULL = Failed("output", "the disk is full")
+CRASHED = Failed("retry", "merging crashed")
+HOPELESS = Failed("permanent", "sizes differ")
 LONG_WALKS = 5_000
 
 paths = st.builds(
@@ -150,11 +150,11 @@ class Arrivals(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.merges)
     @rule(data=st.data(), failure=st.sampled_from([None, None, FULL, CRASHED, HOPELESS]))
-    def merge(self, data: st.DataObject, failure: MergeFailed | None) -> None:
+    def merge(self, data: st.DataObject, failure: Failed | None) -> None:
         index = data.draw(st.integers(0, len(self.world.merges) - 1))
         self.world.work_merge(index, self.may_fail(failure))
 
-    def may_fail(self, failure: MergeFailed | None) -> MergeFailed | None:
+    def may_fail(self, failure: Failed | None) -> Failed | None:
         """A full disk may be full for ever so long; other failures are counted."""
         if failure is CRASHED or failure is HOPELESS:
             self.failures += 1

@@ -42,7 +42,7 @@ def test_publishing_pauses_on_a_full_disk_and_goes_on_by_itself(site: Site) -> N
     site.configure(disk={"keep_free": "1000TB"})
     site.start()
     site.take(0)
-    site.until(lambda: site.status()["waiting_for_room"] == 1, "waiting")
+    site.until(lambda: site.status()["waiting_in_ledger"] == 1, "waiting")
     shown = site.run_until_answered("status").stdout
     assert "disk.keep_free" in shown
     assert site.row(0) is None

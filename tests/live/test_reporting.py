@@ -11,10 +11,11 @@ import pytest
 
 from asi_watch.brackets import Exposure
 from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE, BracketRecord, RejectedFile
-from asi_watch.live.messages import MergeFailed, ReadDone, ReadOk
+from asi_watch.live.messages import ReadDone, ReadOk
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import LineFormatter
+from asi_watch.merge_bracket import Failed
 
 SLOT = datetime(2026, 6, 21, 12)
 FAILED = BracketRecord("roof", SLOT, "failed", revision=1, attempts=1, reason="sizes differ")
@@ -33,9 +34,9 @@ def lines(told: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 def test_a_failure_is_one_line_that_says_what_comes_of_it(told: pytest.LogCaptureFixture) -> None:
     reporting = Reporting("roof", "x")
-    reporting.merge_done(SLOT, MergeFailed("sizes differ"))
+    reporting.merge_done(SLOT, Failed("retry", "sizes differ"))
     reporting.bracket_over(FAILED, 4.0)
-    reporting.merge_done(SLOT, MergeFailed("sizes differ", permanent=True))
+    reporting.merge_done(SLOT, Failed("permanent", "sizes differ"))
     reporting.bracket_over(replace(FAILED, attempts=8), None)
     (first_level, first), (last_level, last) = lines(told)
     assert (first_level, last_level) == ("WARNING", "ERROR")
@@ -47,7 +48,7 @@ def test_a_failure_is_one_line_that_says_what_comes_of_it(told: pytest.LogCaptur
 
 
 def test_what_gives_no_row_is_told_as_well(told: pytest.LogCaptureFixture) -> None:
-    Reporting("roof", "x").merge_done(SLOT, MergeFailed("a.jpg has changed", stale=("a.jpg",)))
+    Reporting("roof", "x").merge_done(SLOT, Failed("inputs", "a.jpg has changed", files=("a.jpg",)))
     ((_, line),) = lines(told)
     assert "a.jpg has changed" in line
 

@@ -13,8 +13,8 @@ import pytest
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.curves.in_use import CurveFile
 from asi_watch.live.ledger.records import WAITS_FOR_CURVE
-from asi_watch.live.messages import MergeBracket, MergeFailed, NoCurve, Published
-from asi_watch.live.workers import scheduler
+from asi_watch.live.messages import MergeBracket
+from asi_watch.merge_bracket import Failed, Published
 from tests.live.products import totals
 from tests.live.test_camera import EXPOSURES, NOON, STEP, Bench
 
@@ -31,11 +31,13 @@ class WaitingBench(Bench):
         self.worker.merge = self._merge  # type: ignore[method-assign]
         self.now = 0.0
 
-    def _merge(self, command: MergeBracket, now: float) -> Published | MergeFailed:
+    def _merge(self, command: MergeBracket, now: float) -> Published | Failed:
         if self.full:
-            return MergeFailed("the folder is gone", blocked=True)
+            return Failed("output", "the folder is gone")
         self.merged[command.slot] += 1
-        return Published((f"{command.slot:%H%M%S}_hdr.jpg",), None, "mertens", 0.1)
+        return Published(
+            (f"{command.slot:%H%M%S}_hdr.jpg",), "mertens", None, timings={"latency": 0.1}
+        )
 
     def night(self, brackets: range) -> None:
         """Take brackets one after the other, time going by."""
@@ -51,7 +53,7 @@ class WaitingBench(Bench):
         for _ in range(100_000):
             self.now += 0.2
             self.camera.tick(self.now)
-            most = max(most, len(self.camera._collector))
+            most = max(most, open_brackets(self))
             if not self.pool.jobs and not self.camera._rows_left:
                 break
             self.work(self.now)
@@ -65,20 +67,19 @@ def resident() -> int:
 
 
 def open_brackets(bench: Bench) -> int:
-    return len(bench.camera._collector)
+    return len(bench.camera._collector._open)
 
 
 def waits(bench: WaitingBench, brackets: int) -> None:
     """Let so many wait on a full disk, and then be merged: all, each once."""
     bench.disk.paused = "full"
     bench.night(range(brackets))
-    assert open_brackets(bench) <= scheduler.MOST_HELD + 1
-    shown = bench.camera.snapshot()
-    assert shown["waiting_for_room"] + shown["waiting_in_ledger"] == brackets
-    assert totals(bench.ledger) == {"failed": brackets - scheduler.MOST_HELD}
+    assert open_brackets(bench) == 0
+    assert bench.camera.snapshot()["waiting_in_ledger"] == brackets
+    assert totals(bench.ledger) == {"failed": brackets}
     assert not bench.merged
     bench.disk.paused = None
-    assert bench.catch_up() <= scheduler.MOST_HELD + 110
+    assert bench.catch_up() <= 100
     assert len(bench.merged) == brackets
     assert set(bench.merged.values()) == {1}
     shown = bench.camera.snapshot()
@@ -87,9 +88,8 @@ def waits(bench: WaitingBench, brackets: int) -> None:
 
 
 def test_a_full_disk_makes_brackets_wait_in_the_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
     waits(WaitingBench(tmp_path), 400)
     told = [r.levelname for r in caplog.records if "wait in the ledger" in r.getMessage()]
     assert told == ["WARNING"]
@@ -114,10 +114,7 @@ def test_fifty_thousand_brackets_wait_in_bounded_memory(tmp_path: Path) -> None:
     assert totals(bench.ledger) == {"published": 50_000}
 
 
-def test_a_restart_while_brackets_wait_loses_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
+def test_a_restart_while_brackets_wait_loses_none(tmp_path: Path) -> None:
     bench = WaitingBench(tmp_path)
     bench.disk.paused = "full"
     bench.night(range(300))
@@ -127,7 +124,7 @@ def test_a_restart_while_brackets_wait_loses_none(
     for second in range(60):
         again.camera.tick(float(second))
         again.work(float(second))
-    assert open_brackets(again) <= scheduler.MOST_HELD + 1
+    assert open_brackets(again) == 0
     again.now = 60.0
     again.scan(*range(300))
     again.disk.paused = None
@@ -136,15 +133,11 @@ def test_a_restart_while_brackets_wait_loses_none(
     assert set(again.merged.values()) == {1}
 
 
-def test_an_output_folder_that_is_away_makes_brackets_wait_in_the_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
+def test_an_output_folder_that_is_away_makes_brackets_wait_in_the_ledger(tmp_path: Path) -> None:
     bench = WaitingBench(tmp_path)
     bench.full = True
     bench.night(range(400))
-    # Those that were tried wait for their turn in memory, up to five minutes each.
-    assert open_brackets(bench) <= scheduler.MOST_HELD + 60
+    assert open_brackets(bench) <= 1
     bench.full = False
     for _ in range(100):
         bench.now += 10.0
@@ -155,30 +148,23 @@ def test_an_output_folder_that_is_away_makes_brackets_wait_in_the_ledger(
     assert set(bench.merged.values()) == {1}
 
 
-def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler, "MOST_HELD", 20)
+def test_nothing_more_is_taken_in_when_rows_cannot_be_written_either(tmp_path: Path) -> None:
     bench = WaitingBench(tmp_path)
     bench.ledger.blocked = "no space"
     bench.night(range(20))
     bench.camera.tick(bench.now)
     assert bench.camera._intake.paused
-    assert open_brackets(bench) == 20
     assert not bench.merged
-    # What was in the inbox already is kept in memory.
+    # What was in the inbox already waits as well.
     bench.night(range(20, 25))
-    assert open_brackets(bench) == 25
+    assert not bench.merged
     bench.ledger.blocked = None
     bench.catch_up()
     assert not bench.camera._intake.paused
     assert len(bench.merged) == 25
 
 
-def test_a_revision_that_waits_is_made_from_the_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler, "MOST_HELD", 1)
+def test_a_revision_that_waits_is_made_from_the_ledger(tmp_path: Path) -> None:
     bench = WaitingBench(tmp_path)
     bench.scan(0, which=EXPOSURES[:2])
     bench.work()
@@ -190,7 +176,7 @@ def test_a_revision_that_waits_is_made_from_the_ledger(
     bench.scan(0, at=200.0)
     bench.scan(1, at=200.0)
     bench.work(200.0)
-    (row,) = bench.rows()
+    row, _ = bench.rows()
     assert (row.state, row.revision, len(row.inputs)) == ("failed", 2, 3)
     bench.disk.paused = None
     bench.now = 300.0
@@ -227,7 +213,7 @@ def test_brackets_that_no_curve_fits_wait_and_are_never_given_up(tmp_path: Path)
     bench = WithoutCurve(tmp_path)
     bench.use_curve(channels=1)
     merge = bench.worker.merge
-    bench.worker.merge = lambda *_: NoCurve("the images have 3 channels")  # type: ignore[method-assign]
+    bench.worker.merge = lambda *_: Failed("curve", "the images have 3 channels")  # type: ignore[method-assign]
     bench.night(range(5))
     for _ in range(20):
         bench.now += 400.0

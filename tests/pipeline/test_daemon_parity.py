@@ -11,8 +11,9 @@ from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
 from asi_watch.config import load_config
-from asi_watch.live.messages import MergeBracket, Published, ReadFile
+from asi_watch.live.messages import MergeBracket, ReadFile
 from asi_watch.live.workers.merger import MemoryBudget, Merger
+from asi_watch.merge_bracket import Published
 from asi_watch.pipeline.find_brackets import parse_name
 from asi_watch.response_files import load_curve
 from tests.pipeline.making import products, slot, write_bracket, write_curve
@@ -64,5 +65,5 @@ def merge_live(root: Path, config: Path, paths: list[Path]) -> None:
         exposures.append(Exposure(relative, *parsed, status.st_size, status.st_mtime_ns))
     for e in reversed(exposures):
         merger.read(ReadFile(slot(1), e.path, e.timestamp, e.exposure_us, None, True))
-    outcome = merger.merge(MergeBracket(slot(1), tuple(exposures), (), 5, True, 1, (), 0.0), 0.0)
+    outcome = merger.merge(MergeBracket(slot(1), tuple(exposures), expected=5, complete=True), 0.0)
     assert isinstance(outcome, Published), outcome

@@ -6,11 +6,11 @@ order of this file: files arrive, a bracket is over, a merge has ended, late fil
 that was over already.
 """
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Literal, Protocol
+from typing import Protocol
 
 from asi_watch.brackets import ExpectedExposures, Exposure, is_listed, slot_of, why_too_many
 from asi_watch.config.model import CameraConfig
@@ -20,21 +20,30 @@ from asi_watch.live.collecting.open_bracket import Arrival, OpenBracket
 from asi_watch.live.ledger.records import (
     MAX_ATTEMPTS,
     MOST_REJECTED,
+    WAITS,
+    WAITS_FOR_CURVE,
     WITHOUT_CURVE,
     BracketRecord,
     RecordState,
     RejectedFile,
+    for_channels,
     tries,
 )
+from asi_watch.merge_bracket import Failed, Published
+from asi_watch.products import Unusable
 
+_MOST_OPEN = 1000
 _FIRST_BACKOFF = 2.0
 _LONGEST_BACKOFF = 300.0
 _MOST_EXTRA_GRACE = 60.0
 _IGNORED = "late: ignored"
-# Names and slots that are counted once: a few hundred KB at most, older ones rarely come again.
+# Ignored names that are remembered, since events report a file more than once: a few hundred KB.
 _REMEMBERED = 5_000
-
-Once = Literal["names_ignored", "skipped", "parked"]
+_COUNTED = (
+    *("files_found", "names_ignored", "exposures_read", "times_not_listed", "files_unusable"),
+    *("files_vanished", "duplicates", "late", "late_ignored", "published", "incomplete"),
+    *("revisions", "adopted", "skipped", "merge_failures", "parked"),
+)
 
 
 class _Rows(Protocol):
@@ -42,52 +51,6 @@ class _Rows(Protocol):
 
     def get(self, camera: str, slot: datetime) -> BracketRecord | None:
         """Return the row of a bracket, None if it has none."""
-
-
-@dataclass(slots=True)
-class _Counters:
-    """What has happened since the daemon started; every file ends in one of these."""
-
-    files_found: int = 0
-    names_ignored: int = 0
-    exposures_read: int = 0
-    times_not_listed: int = 0
-    """Exposures whose time is not in `bracket.exposures`."""
-    files_unusable: int = 0
-    files_vanished: int = 0
-    duplicates: int = 0
-    late: int = 0
-    late_ignored: int = 0
-    published: int = 0
-    incomplete: int = 0
-    revisions: int = 0
-    adopted: int = 0
-    skipped: int = 0
-    merge_failures: int = 0
-    parked: int = 0
-    """Brackets whose attempts are used up."""
-    _counted: dict[Once, dict[Hashable, None]] = field(default_factory=dict)
-
-    def count_once(self, name: Once, what: Hashable) -> None:
-        """Count a file or bracket that may come again, as a bracket does that is retried."""
-        known = self._counted.setdefault(name, {})
-        if what in known:
-            return
-        if len(known) >= _REMEMBERED:
-            del known[next(iter(known))]
-        known[what] = None
-        setattr(self, name, getattr(self, name) + 1)
-
-    def take_back(self, name: Once, what: Hashable) -> None:
-        """Uncount a bracket that was published after all."""
-        known = self._counted.get(name, {})
-        if what in known:
-            del known[what]
-            setattr(self, name, getattr(self, name) - 1)
-
-    def as_dict(self) -> dict[str, int]:
-        """Give the counters by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name[0] != "_"}
 
 
 class Collector:
@@ -101,21 +64,22 @@ class Collector:
     """
 
     def __init__(self, config: CameraConfig, rows: _Rows) -> None:
-        self.counters = _Counters()
+        self.counters = dict.fromkeys(_COUNTED, 0)
+        """What has happened since the start; every file ends in one of these."""
+        self._ignored: dict[str, None] = {}
         self.expected = ExpectedExposures(config.expected_exposures_us)
         self._camera = config.name
         self._rules = config.bracket
         self._grace = config.bracket.grace.total_seconds()
-        self._pattern = config.pattern
+        self._pattern, self._place_of = config.pattern, config.place_of
         self._stable_for = config.stable_for.total_seconds()
         self._rows = rows
         self._open: dict[datetime, OpenBracket] = {}
 
-    # -- what can be asked ------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        """How many brackets are not over, or are being looked at again."""
-        return len(self._open)
+    @property
+    def is_full(self) -> bool:
+        """True with so many brackets open that none need be taken up from the ledger."""
+        return len(self._open) >= _MOST_OPEN
 
     def open_slots(self) -> list[datetime]:
         """Slots of the brackets that are not over, in order."""
@@ -124,6 +88,12 @@ class Collector:
     def unrecorded_folders(self) -> set[str]:
         """Folders, relative to the watch folder, that hold files which are in no row yet."""
         return {folder for b in self._open.values() for folder in b.unrecorded_folders()}
+
+    def _ignore_name(self, path: str) -> None:
+        if path not in self._ignored:
+            self.counters["names_ignored"] += 1
+            if len(self._ignored) < _REMEMBERED:
+                self._ignored[path] = None
 
     def is_open(self, slot: datetime) -> bool:
         """Tell whether a bracket has begun and is not over."""
@@ -139,8 +109,6 @@ class Collector:
         """
         arrival = self._arrival(path)
         return None if arrival is None else self._slot(arrival.timestamp)
-
-    # -- files arrive -----------------------------------------------------------------------
 
     def found(
         self, path: str, signature: msg.Signature | None, settled: bool, now: float
@@ -160,12 +128,12 @@ class Collector:
         """
         arrival = self._arrival(path)
         if arrival is None:
-            self.counters.count_once("names_ignored", path)
+            self._ignore_name(path)
             return []
         bracket = self._bracket_for(arrival, signature, now)
         if bracket is None or (signature is not None and bracket.known(path) == signature):
             return []
-        self.counters.files_found += 1
+        self.counters["files_found"] += 1
         bracket.recorded = False
         if now > bracket.last_arrival:
             bracket.last_arrival, bracket.extra_grace = now, 0.0
@@ -287,15 +255,15 @@ class Collector:
         """Take a file that was read into a bracket that is not being merged."""
         match outcome:
             case msg.ReadOk(exposure):
-                self.counters.exposures_read += 1
+                self.counters["exposures_read"] += 1
                 listed = is_listed(exposure.exposure_us, self.expected.rule)
-                self.counters.times_not_listed += not listed
+                self.counters["times_not_listed"] += not listed
                 if bracket.probing:
                     yield from self._late_exposure(bracket, exposure)
                 else:
-                    self.counters.duplicates += bracket.admit(exposure)
+                    self.counters["duplicates"] += bracket.admit(exposure)
             case msg.Unusable():
-                self.counters.files_unusable += 1
+                self.counters["files_unusable"] += 1
                 if bracket.probing:
                     # Noted in the row, so that it is not read again at every scan.
                     reason = f"late and unusable: {outcome.reason}"
@@ -305,13 +273,11 @@ class Collector:
                     bracket.reject(arrival, outcome)
                     yield from self._input_lost(bracket, arrival.path, "cannot be used any more")
             case msg.Vanished():
-                self.counters.files_vanished += 1
+                self.counters["files_vanished"] += 1
                 bracket.forget(arrival.path)
                 yield from self._input_lost(bracket, arrival.path, "has vanished")
             case msg.Unchanged():
                 pass
-
-    # -- a bracket is over ------------------------------------------------------------------
 
     def _advance(self, bracket: OpenBracket) -> msg.Commands:
         """After a read: see whether a bracket is complete, overtaken or done with."""
@@ -390,33 +356,33 @@ class Collector:
             return self._nothing_new(bracket, previous)
         bracket.merging = True
         bracket.retry_at = None
+        stands = previous.products if previous else ()
         return [
             msg.MergeBracket(
                 slot=bracket.slot,
                 exposures=inputs,
-                rejected=bracket.left_out,
                 expected=self.expected.count(),
                 complete=self.expected.is_complete(bracket.times),
+                left_out=tuple(Unusable(r.path, r.reason) for r in bracket.left_out),
                 revision=bracket.revision,
-                products=previous.products if previous else (),
+                folder=str(self._place_of(stands[0])[1].parent) if stands else None,
+                earlier=previous.inputs if previous else (),
+                min_exposures=self._rules.min_exposures,
                 arrived=bracket.last_arrival,
                 seen_by_event=bracket.seen_by_event,
-                fewest=self._rules.min_exposures,
-                earlier=previous.inputs if previous else (),
             )
         ]
 
     def _nothing_new(self, bracket: OpenBracket, previous: BracketRecord) -> msg.Commands:
         """The late file lost to a newer one that is merged already: the row lists it."""
-        del self._open[bracket.slot]
         excluded = tuple(r for r in previous.rejected if r.is_contradicting)
-        amended = replace(
+        row = replace(
             previous,
             rejected=(excluded + bracket.left_out)[:MOST_REJECTED],
             duplicates=bracket.duplicates,
             late=bracket.late,
         )
-        return [msg.WriteRecord(amended, amended=True), msg.DropWork(bracket.slot)]
+        return self._over(bracket, row, amended=True)
 
     def _refuse(self, bracket: OpenBracket, reason: str) -> msg.Commands:
         """Merge nothing of what is no bracket; a product that is published stands."""
@@ -426,8 +392,7 @@ class Collector:
         return [*self._abandon_revision(bracket, previous, reason), *self._advance(bracket)]
 
     def _skip(self, bracket: OpenBracket, refused: str | None = None) -> msg.Commands:
-        self.counters.count_once("skipped", bracket.slot)
-        self.counters.take_back("parked", bracket.slot)
+        self.counters["skipped"] += 1
         if refused is None:
             self.expected.observe(bracket.times)
         present, expected = len(bracket.times), self.expected.count()
@@ -438,10 +403,8 @@ class Collector:
             reason += f": {len(bracket.usable)} files have the same exposure time of {time:.12g} µs"
         if bracket.rejected:
             reason += f"; {len(bracket.rejected)} unusable"
-        del self._open[bracket.slot]
         record = self._record(bracket, "skipped", reason)
-        record = replace(record, revision=bracket.revision - 1)
-        return [msg.WriteRecord(record), msg.DropWork(bracket.slot)]
+        return self._over(bracket, replace(record, revision=bracket.revision - 1))
 
     def _record(
         self, bracket: OpenBracket, state: RecordState, reason: str | None
@@ -449,8 +412,6 @@ class Collector:
         bracket.recorded = not (bracket.busy or bracket.read_while_merging)
         complete = self.expected.is_complete(bracket.times)
         return bracket.record(self._camera, state, reason, self.expected.count(), complete)
-
-    # -- a merge has ended ------------------------------------------------------------------
 
     def merge_done(self, slot: datetime, outcome: msg.MergeOutcome, now: float) -> msg.Commands:
         """A merge that was asked for has ended.
@@ -462,20 +423,23 @@ class Collector:
         now : float
             Monotonic time.
         """
-        if (bracket := self._end_merge(slot)) is None:
+        bracket = self._open.get(slot)
+        if bracket is None or not bracket.merging:
             return []
         match outcome:
-            case msg.Published():
+            case Published():
                 return self._published(bracket, outcome)
-            case msg.MergeFailed():
-                return self._failed(bracket, outcome, now)
             case msg.ProductKept():
                 return self._kept(bracket, outcome)
-            case msg.TooFew():
-                return self._nothing_stands(bracket)
+            case Failed(kind="output"):
+                return self.defer(slot, f"{WAITS}{outcome.reason}")
+            case Failed(kind="curve"):
+                channels = for_channels(outcome.channels)
+                return self.defer(slot, f"{WAITS_FOR_CURVE}{channels}: {outcome.reason}")
+        return self._failed(bracket, outcome, now)
 
     def defer(self, slot: datetime, reason: str) -> msg.Commands:
-        """A merge that was asked for cannot begin for long: its bracket waits in the ledger.
+        """A merge that was asked for cannot be made yet: its bracket waits in the ledger.
 
         Parameters
         ----------
@@ -483,31 +447,21 @@ class Collector:
         reason : str
             For its row.
         """
-        bracket = self._end_merge(slot)
-        return self._over(bracket, self._record(bracket, "failed", reason)) if bracket else []
+        bracket = self._open[slot]
+        return self._over(bracket, self._record(bracket, "failed", reason))
 
-    def _end_merge(self, slot: datetime) -> OpenBracket | None:
-        """The bracket that was being merged, and is so no more."""
-        bracket = self._open.get(slot)
-        if bracket is None or not bracket.merging:
-            return None
-        bracket.merging = False
-        return bracket
-
-    def _published(self, bracket: OpenBracket, outcome: msg.Published) -> msg.Commands:
+    def _published(self, bracket: OpenBracket, outcome: Published) -> msg.Commands:
         """Record a bracket whose products are in place."""
-        counters = self.counters
         # What it teaches counts for itself: 5 of 5 are complete.
         self.expected.observe(bracket.times)
         first = bracket.revision == 1
-        counters.published += first
-        counters.revisions += not first
-        counters.adopted += outcome.adopted
-        counters.take_back("skipped", bracket.slot)
-        counters.take_back("parked", bracket.slot)
-        record = self._record(bracket, "published", outcome.remark or bracket.other_brackets())
-        record = record.without(outcome.excluded)
-        counters.incomplete += not record.complete
+        record = self._record(bracket, "published", _remark(outcome) or bracket.other_brackets())
+        record = record.without({one.path: one.reason for one in outcome.left_out})
+        self.counters["published" if first else "revisions"] += 1
+        self.counters["adopted"] += outcome.adopted
+        self.counters["incomplete"] += not record.complete
+        timings = dict(outcome.timings)
+        latency = timings.pop("latency", None)
         record = replace(
             record,
             revision=max(record.revision, outcome.revision or 0),
@@ -516,47 +470,44 @@ class Collector:
             products=outcome.products,
             curve_id=outcome.curve_id,
             algorithm=outcome.algorithm,
-            latency=outcome.latency if first else record.latency,
-            timings=outcome.timings,
+            latency=latency if first else record.latency,
+            timings=timings,
         )
         return self._over(bracket, record)
 
-    def _failed(self, bracket: OpenBracket, outcome: msg.MergeFailed, now: float) -> msg.Commands:
+    def _failed(self, bracket: OpenBracket, outcome: Failed, now: float) -> msg.Commands:
         """Take in what was read meanwhile, then read again, retry later, or stop retrying."""
-        self.counters.merge_failures += 1
+        self.counters["merge_failures"] += outcome.kind != "few"
+        bracket.merging = False
         commands: msg.Commands = [msg.DropWork(bracket.slot)]
+        if outcome.kind == "few" and bracket.previous is not None:
+            # The product that its row names is gone.
+            bracket.previous = replace(bracket.previous, products=())
         commands += self._take_read_while_merging(bracket, bracket)
-        if bracket.probing:
-            # An input of the product that it was to revise is gone: the product stands.
+        if bracket.probing or outcome.kind == "few":
+            # Probing: an input of the product that it was to revise is gone, the product stands.
             return commands + self._advance(bracket)
-        if outcome.stale:
-            return commands + _read_stale(bracket, outcome.stale)
+        if outcome.files:
+            return commands + _read_again(bracket, outcome.files)
         return commands + self._retry_later(bracket, outcome, now)
 
-    def _retry_later(
-        self, bracket: OpenBracket, outcome: msg.MergeFailed, now: float
-    ) -> msg.Commands:
-        if outcome.permanent:
+    def _retry_later(self, bracket: OpenBracket, outcome: Failed, now: float) -> msg.Commands:
+        if outcome.kind in ("permanent", "taken"):
             # Not retried though not tried so often: see `tries`.
             bracket.attempts = MAX_ATTEMPTS + tries(bracket.attempts) + 1
-        elif outcome.blocked:
-            # Retried for ever, more and more rarely.
-            bracket.blocked += 1
         else:
             bracket.attempts += 1
         record = self._record(bracket, "failed", outcome.reason)
         if bracket.attempts >= MAX_ATTEMPTS:
-            self.counters.count_once("parked", bracket.slot)
-            self.counters.take_back("skipped", bracket.slot)
+            self.counters["parked"] += 1
             return self._over(bracket, record)
-        failures = min(bracket.attempts + bracket.blocked, MAX_ATTEMPTS)
-        pause = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
+        pause = min(_FIRST_BACKOFF * 2**bracket.attempts, _LONGEST_BACKOFF)
         bracket.retry_at = now + pause
         return [msg.WriteRecord(record, pause)]
 
     def _kept(self, bracket: OpenBracket, outcome: msg.ProductKept) -> msg.Commands:
         """Keep a product that is better than what could be merged now; its row says so."""
-        self.counters.late_ignored += 1
+        self.counters["late_ignored"] += 1
         previous, record = bracket.previous, outcome.record
         reason = f"late: not merged, since {outcome.why}"
         usable = [RejectedFile(e.path, *e.signature, reason) for e in bracket.usable.values()]
@@ -576,14 +527,6 @@ class Collector:
         )
         no_news = previous is not None and previous.state == "published"
         return self._over(bracket, row, amended=no_news)
-
-    def _nothing_stands(self, bracket: OpenBracket) -> msg.Commands:
-        """Go on with a bracket of too few exposures: the product that its row names is gone."""
-        assert bracket.previous is not None
-        bracket.previous = replace(bracket.previous, products=())
-        commands: msg.Commands = [msg.DropWork(bracket.slot)]
-        commands += self._take_read_while_merging(bracket, bracket)
-        return commands + self._advance(bracket)
 
     def _over(
         self, bracket: OpenBracket, record: BracketRecord, *, amended: bool = False
@@ -608,8 +551,6 @@ class Collector:
         waiting, merged.read_while_merging = merged.read_while_merging, []
         return [c for arrival, outcome in waiting for c in self._take(bracket, arrival, outcome)]
 
-    # -- late files of a bracket that has a row ---------------------------------------------
-
     def _late_exposure(self, bracket: OpenBracket, exposure: Exposure) -> Iterator[msg.Command]:
         """Begin a revision, or note in the row that the file is ignored."""
         record = bracket.previous
@@ -617,7 +558,7 @@ class Collector:
         if record.knows(exposure.path, exposure.signature):
             return
         if record.state == "published":
-            self.counters.late += 1
+            self.counters["late"] += 1
             if self._rules.late == "ignore":
                 yield from self._ignore(bracket, record, exposure)
                 return
@@ -628,7 +569,7 @@ class Collector:
     def _ignore(
         self, bracket: OpenBracket, record: BracketRecord, exposure: Exposure
     ) -> Iterator[msg.Command]:
-        self.counters.late_ignored += 1
+        self.counters["late_ignored"] += 1
         present = {e.exposure_us for e in record.inputs}
         if exposure.exposure_us not in present:
             # A camera whose brackets have grown: without this they would be cut short for ever.
@@ -669,19 +610,26 @@ class Collector:
         self, bracket: OpenBracket, record: BracketRecord, why: str
     ) -> Iterator[msg.Command]:
         """Let the published product stand; its row lists what came late."""
-        self.counters.late_ignored += 1
+        self.counters["late_ignored"] += 1
         arrived = bracket.late - record.late
         left_out = bracket.abandon_revision(f"late: not merged, {why}")
         yield from _amend(bracket, *left_out, late=arrived)
 
 
-def _read_stale(bracket: OpenBracket, stale: tuple[str, ...]) -> msg.Commands:
+def _read_again(bracket: OpenBracket, paths: tuple[str, ...]) -> msg.Commands:
     """Inputs changed between being read and being merged: read them again first."""
     commands: msg.Commands = []
-    for exposure in (one for one in bracket.inputs if one.path in stale):
+    for exposure in (one for one in bracket.inputs if one.path in paths):
         bracket.forget(exposure.path)
         commands += bracket.look_at(Arrival.of(exposure))
     return commands
+
+
+def _remark(made: Published) -> str | None:
+    """Say in the row what makes a product doubtful."""
+    without = (f"{WITHOUT_CURVE}{for_channels(made.channels)}",) if made.fallback else ()
+    missing = (f"not written: {one}" for one in made.missing)
+    return "; ".join((*without, *missing, *made.notes)) or None
 
 
 def _amend(bracket: OpenBracket, *rejected: RejectedFile, late: int = 0) -> Iterator[msg.Command]:

@@ -77,7 +77,6 @@ class OpenBracket:
     """The ledger's row says all that is known of the bracket's files."""
     retry_at: float | None = None
     attempts: int = 0
-    blocked: int = 0
     revision: int = 1
     duplicates: int = 0
     late: int = 0
@@ -90,8 +89,6 @@ class OpenBracket:
 
     def __post_init__(self) -> None:
         self.last_arrival = self.first_arrival
-
-    # -- what is there ----------------------------------------------------------------------
 
     @property
     def probing(self) -> bool:
@@ -157,8 +154,6 @@ class OpenBracket:
             " is too long, or a clock was set back"
         )
 
-    # -- reading files ----------------------------------------------------------------------
-
     def read(self, arrival: Arrival, *, early: bool = False) -> ReadFile:
         """Have a file read that is not being read; `early`: its writer may not be done with it."""
         self.settling.pop(arrival.path, None)
@@ -185,8 +180,6 @@ class OpenBracket:
         """Tell whether a file may be tried that may still be being written."""
         # What was tried once and is not whole yet is given its time.
         return not self.merging and path not in self.rejected
-
-    # -- files that were read ---------------------------------------------------------------
 
     def admit(self, exposure: Exposure) -> bool:
         """Add a usable exposure; True if there was one of its time already.
@@ -226,8 +219,6 @@ class OpenBracket:
         if exposure is not None:
             self._times[exposure.exposure_us] -= 1
             self._times = +self._times
-
-    # -- brackets that have a row -----------------------------------------------------------
 
     def reopen(self, newly: str | None) -> list[Arrival]:
         """Begin the next revision; returns the earlier inputs, which must be read again.

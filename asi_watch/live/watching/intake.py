@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 
 from asi_watch.config.model import CameraConfig
 from asi_watch.live.messages import FolderRead, Found, Inbox, ScanDone
@@ -38,97 +37,6 @@ _OVERFLOW_HINT = "nothing is lost; if this comes often, raise fs.inotify.max_que
 _ROOT_HINT = "create, mount or open it, or correct cameras.<name>.watch; looking again every 2 s"
 
 
-class ScanThreads:
-    """The few threads in which the folders of all cameras are scanned.
-
-    One waits for what is due while another scans. A thread is added only while all others are
-    inside a scan, so that a folder that does not answer holds up its own camera alone.
-    """
-
-    def __init__(self) -> None:
-        self._change = threading.Condition()
-        self._due: dict[Intake, float] = {}
-        self._running: set[Intake] = set()
-        self._woken: set[Intake] = set()
-        self._idle = 0
-
-    def add(self, intake: Intake) -> None:
-        """Scan for a camera from now on: at once, and again when its `step` says so."""
-        with self._change:
-            self._due[intake] = time.monotonic()
-            self._change.notify_all()
-            self._keep_one_waiting()
-
-    def wake(self, intake: Intake) -> None:
-        """Scan soon; folders come in bursts, and one look finds them all."""
-        with self._change:
-            if intake in self._running:
-                self._woken.add(intake)
-            elif intake in self._due:
-                soon = time.monotonic() + _AFTER_WAKING
-                self._due[intake] = min(self._due[intake], soon)
-                self._change.notify_all()
-
-    def remove(self, intake: Intake, timeout: float) -> None:
-        """Scan no more for a camera.
-
-        Parameters
-        ----------
-        intake : Intake
-        timeout : float
-            Seconds to wait for a scan in progress to end.
-        """
-        with self._change:
-            self._due.pop(intake, None)
-            self._change.wait_for(lambda: intake not in self._running, timeout)
-            self._due.pop(intake, None)
-            self._change.notify_all()
-
-    def _keep_one_waiting(self) -> None:
-        # Where no further thread can be started, the others go on.
-        with suppress(RuntimeError):
-            if self._idle == 0:
-                threading.Thread(target=self._work, name="scan", daemon=True).start()
-
-    def _work(self) -> None:
-        while (intake := self._next()) is not None:
-            pause = intake.run_step()
-            with self._change:
-                self._running.discard(intake)
-                now = time.monotonic()
-                self._due[intake] = now + (_AFTER_WAKING if intake in self._woken else pause)
-                self._woken.discard(intake)
-                if intake.stopped:
-                    del self._due[intake]
-                self._change.notify_all()
-
-    def _next(self) -> Intake | None:
-        """Wait for the camera that is due next; None when this thread is not needed."""
-        with self._change:
-            if self._idle >= 2:
-                return None
-            self._idle += 1
-            while True:
-                now = time.monotonic()
-                intake = min(self._due, key=self._due.__getitem__, default=None)
-                if intake is not None and self._due[intake] <= now:
-                    break
-                if intake is None and not self._running:
-                    self._idle -= 1
-                    return None
-                for other in self._running:
-                    other.log_silence()
-                self._change.wait(1.0 if intake is None else min(self._due[intake] - now, 5.0))
-            self._idle -= 1
-            del self._due[intake]
-            self._running.add(intake)
-            self._keep_one_waiting()
-            return intake
-
-
-_THREADS = ScanThreads()
-
-
 class Intake:
     """Keeps one camera's folder under watch and hands over what comes into it.
 
@@ -142,8 +50,6 @@ class Intake:
         Gets `Found`, `FolderRead` after a folder's files, and `ScanDone`.
     monotonic : callable
         The clock, in seconds.
-    threads : ScanThreads
-        Where scans run.
     """
 
     def __init__(
@@ -153,10 +59,10 @@ class Intake:
         inbox: Inbox,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        threads: ScanThreads = _THREADS,
     ) -> None:
         self._camera, self._config, self._inbox = camera.name, camera, inbox
-        self._monotonic, self._threads = monotonic, threads
+        self._monotonic = monotonic
+        self._due, self._thread = float("inf"), threading.Thread()
         self._every = camera.scan.every.total_seconds()
         self._scanner = FolderScanner(camera, watermarks)
         self._observer: Observer | None = None
@@ -184,17 +90,35 @@ class Intake:
     def _event(self, level: int, message: str, **facts: object) -> None:
         event(log, level, message, camera=self._camera, **facts)
 
-    # -- called by the owner ----------------------------------------------------------------
-
     def start(self) -> None:
-        """Begin watching and scanning."""
-        self._threads.add(self)
+        """Begin watching and scanning with the next `tick`."""
+        self._due = float("-inf")
+
+    def tick(self, now: float) -> None:
+        """Scan if that is due, in a thread: a folder that does not answer holds up nobody else.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic time.
+        """
+        if self._thread.is_alive():
+            self._log_silence()
+        elif now >= self._due and not self.stopped:
+            self._due = float("inf")
+            self._thread = threading.Thread(target=self._run_step, name="scan", daemon=True)
+            # Where no further thread can be started now, one will be later.
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._due = now
 
     def stop(self) -> None:
         """End watching and scanning; no message is sent after this returns."""
         self._halt.set()
         # A folder that does not answer is not waited for: nothing is sent after its answer.
-        self._threads.remove(self, 0.0 if self._silence() else _STEP_ENDS)
+        if self._thread.is_alive() and not self._silence():
+            self._thread.join(_STEP_ENDS)
         self._stop_observer()
 
     def pause(self) -> None:
@@ -215,7 +139,7 @@ class Intake:
     def request_scan(self) -> None:
         """Look at every folder soon: something may have been missed."""
         self._scan_asked = self._pass_asked = True
-        self._threads.wake(self)
+        self._due = float("-inf")
 
     @property
     def stopped(self) -> bool:
@@ -238,24 +162,23 @@ class Intake:
             "looked_seconds_ago": round(self._monotonic() - self._stepped_at, 1),
         }
 
-    # -- called in a scan thread ------------------------------------------------------------
-
-    def run_step(self) -> float:
-        """Do what is due, whatever happens; return the seconds until something is due again."""
+    def _run_step(self) -> None:
+        pause = _ROOT_EVERY
         try:
-            return self.step()
-        # The boundary of a scan thread, which serves other cameras too.
+            pause = self.step()
+        # The boundary of this thread; the next step begins another.
         except Exception as error:  # noqa: BLE001
             self._counts["crashes"] += 1
             failure(log, "scan crashed", error, camera=self._camera)
             # What was listed may not have been handed over.
             self._scanner.forget_tree()
-            return _ROOT_EVERY
         finally:
             self._asked_at = None
+            # Something may have asked for another scan meanwhile.
+            self._due = min(self._due, self._monotonic() + pause)
 
     def step(self) -> float:
-        """Look after root and events, scan, go on with a pass; return as `run_step`."""
+        """Look after root and events, scan, go on with a pass; return the seconds to the next."""
         now = self._stepped_at = self._asked_at = self._monotonic()
         if not self._root_is_there():
             return _ROOT_EVERY
@@ -269,8 +192,7 @@ class Intake:
             return _PASS_PAUSE
         return max(0.0, self._next_scan - self._monotonic())
 
-    def log_silence(self) -> None:
-        """Log once that the folder gives no answer; called by a thread that waits meanwhile."""
+    def _log_silence(self) -> None:
         silence = self._silence()
         if silence is not None and not self._silence_logged:
             self._event(logging.ERROR, "watch folder does not answer")
@@ -280,8 +202,6 @@ class Intake:
         asked_at = self._asked_at
         waited = 0.0 if asked_at is None else self._monotonic() - asked_at
         return f"watch folder has not answered for {waited:.0f} s" if waited > _SILENCE else None
-
-    # -- the root ---------------------------------------------------------------------------
 
     def _root_is_there(self) -> bool:
         """Look whether the watch folder is there, and still the same."""
@@ -323,8 +243,6 @@ class Intake:
         if identity not in self._roots_seen:
             # Its watermarks may be those of another folder.
             self._scanner.keeps_change_times = False
-
-    # -- events -----------------------------------------------------------------------------
 
     def _look_after_events(self, now: float) -> None:
         observer = self._observer
@@ -396,9 +314,7 @@ class Intake:
 
     def _appeared(self) -> None:
         self._scan_asked = True
-        self._threads.wake(self)
-
-    # -- scans ------------------------------------------------------------------------------
+        self._due = float("-inf")
 
     def _scan(self, now: float) -> None:
         scanner, moment = self._scanner, Moment(time.time_ns(), now)

@@ -192,8 +192,6 @@ class Observer:
             if not self._shared:
                 reader.stop()
 
-    # -- called by watchdog's thread --------------------------------------------------------
-
     def on_event(self, event: InotifyEvent) -> None:
         """Report a file or a folder; what nobody foresaw must not end watchdog's thread."""
         try:
@@ -223,8 +221,6 @@ class Observer:
         """Note that the kernel has lost events."""
         self._overflowed = True
         self._appeared()
-
-    # -- inside -----------------------------------------------------------------------------
 
     def _add(self, folder: str, status: os.stat_result) -> None:
         if self._reader is None:

@@ -126,8 +126,6 @@ class FolderScanner:
         self.keeps_change_times = True
         """False where a new name may have old times throughout: see `_since`."""
 
-    # -- the two ways -----------------------------------------------------------------------
-
     def scan(self, now: Moment, skip_before_ns: int | None = None) -> Iterator[Portion]:
         """Look where something changed lately; at a start, at everything, newest names first.
 
@@ -190,8 +188,6 @@ class FolderScanner:
         for known in (self._folders, self._hot, self._unsettled, self._queue):
             known.clear()
 
-    # -- what can be asked ------------------------------------------------------------------
-
     @property
     def rooted(self) -> bool:
         """True when the root itself has been read."""
@@ -219,8 +215,6 @@ class FolderScanner:
             parts = folder.split("/") if folder else []
             ordered.update(dict.fromkeys("/".join(parts[: n + 1]) for n in range(len(parts))))
         return list(ordered)
-
-    # -- walking ----------------------------------------------------------------------------
 
     def _walk(self, start: str, now: Moment, list_all: bool = False) -> Iterator[Portion]:
         pending = [start]
@@ -307,8 +301,6 @@ class FolderScanner:
         # The newest folders last, so that a stack takes them first.
         return keys, tuple(sorted(subfolders))
 
-    # -- what is done, and what is not ------------------------------------------------------
-
     def _since(self, folder: str, status: os.stat_result, now: Moment) -> int | None:
         """Tell from when on files of an unknown folder are to be reported; None: all.
 
@@ -347,8 +339,6 @@ class FolderScanner:
         """Tell whether names may have come without a new modification time."""
         may_hide = self.remote and now.monotonic - known.seen_at < _FOLLOWED_FOR
         return may_hide or known.listed_at - known.seen_at <= _SAME_TICK
-
-    # -- files ------------------------------------------------------------------------------
 
     def _new(
         self, folder: str, known: _Folder, keys: dict[str, int], now: Moment, since_ns: int | None
@@ -395,8 +385,6 @@ class FolderScanner:
     def _portions(folder: str, files: list[FoundFile]) -> list[Portion]:
         starts = range(0, len(files), _CHUNK)
         return [Portion(folder, tuple(files[start : start + _CHUNK])) for start in starts]
-
-    # -- folders ----------------------------------------------------------------------------
 
     def _watch(self, folder: str, status: os.stat_result, begin: bool) -> None:
         if (observer := self.observer) is None:

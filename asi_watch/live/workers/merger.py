@@ -7,15 +7,14 @@ the result is the same to the byte.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 
-from asi_watch import merge_bracket as bracket_merge
 from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.config.model import CameraConfig
@@ -27,19 +26,15 @@ from asi_watch.hdr.response import ResponseCurve
 from asi_watch.images import Frame
 from asi_watch.live import messages as msg
 from asi_watch.live.ledger.rebuild import row_of_products
-from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE, for_channels
-from asi_watch.logs import event
-from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, merge_bracket
+from asi_watch.live.ledger.records import TAKEN
+from asi_watch.merge_bracket import Failed, Kept, MergePlan, merge_bracket
 from asi_watch.processes import merge_threads
-from asi_watch.products import OutputFolder, Unusable
+from asi_watch.products import OutputFolder
 from asi_watch.products.publish import STAGING_NAME
-
-log = logging.getLogger(__name__)
 
 # Seconds that the output folder's file system may take to answer at the start.
 _PATIENCE = 5.0
 _FRAMES_AT_FIRST = 5
-_MOST_LOGGED = 1000
 # A file's time may be so much before the time in its name: names may follow another clock.
 _OLDER_THAN_ITS_SLOT = 3 * 3600.0
 
@@ -78,7 +73,6 @@ class Merger:
         self._held = _HeldFrames(self._root, budget, buffers)
         self._shape: tuple[int, ...] | None = None
         self._curves: tuple[ResponseCurve, ...] = ()
-        self._logged: set[str] = set()
 
     def clean_up(self) -> int:
         """Remove what a killed process left half-written; returns how many files were removed."""
@@ -93,8 +87,6 @@ class Merger:
     def drop(self, slot: datetime) -> None:
         """Forget what is kept for a slot, and take its memory back."""
         self._held.drop(slot)
-
-    # -- reading ----------------------------------------------------------------------------
 
     def read(self, command: msg.ReadFile) -> msg.ReadOutcome:
         """Check one exposure by decoding it, and hold its frame if asked to."""
@@ -135,10 +127,8 @@ class Merger:
     def _path(self, relative: str) -> str:
         return f"{self._root}/{relative}"
 
-    # -- merging ----------------------------------------------------------------------------
-
-    def merge(self, command: msg.MergeBracket, now: float) -> msg.MergeOutcome | msg.NoCurve:
-        """Merge a bracket and publish its products; `now` is read again when they are in place.
+    def merge(self, command: msg.MergeBracket, now: float) -> msg.MergeOutcome:
+        """Merge a bracket and publish its products; how long they took is in their `timings`.
 
         Parameters
         ----------
@@ -149,29 +139,20 @@ class Merger:
         frames = self._held.of(command.slot)
         try:
             with self._budget.merging(self._memory(len(command.exposures))):
-                outcome = merge_bracket(
-                    self._plan, _bracket(command, self._settings), frames, self._curves
-                )
+                outcome = merge_bracket(self._plan, command, frames, self._curves)
         finally:
             self._held.drop(command.slot)
         self._held.usual_frames = max(1, len(command.exposures))
         if isinstance(outcome, Kept):
             return self._kept(outcome)
         if isinstance(outcome, Failed):
-            return _failure(outcome)
-        self._log_notes(outcome, command.slot)
+            return _named(outcome)
+        if outcome.adopted:
+            return outcome
         waited = round(now - command.arrived, 4)
-        return msg.Published(
-            products=outcome.products,
-            curve_id=outcome.curve_id,
-            algorithm=outcome.algorithm,
-            latency=None if outcome.adopted else round(self._latency(command), 4),
-            timings={} if outcome.adopted else {"waited": waited, **outcome.timings},
-            adopted=outcome.adopted,
-            remark=_remark(outcome),
-            revision=outcome.revision,
-            excluded={u.path: u.reason for u in outcome.left_out},
-        )
+        latency = round(self._latency(command), 4)
+        timings = {"waited": waited, **outcome.timings, "latency": latency}
+        return replace(outcome, timings=timings)
 
     def _memory(self, count: int) -> int:
         """Bytes that a merge of so many exposures takes, of the size that was read last."""
@@ -180,18 +161,10 @@ class Merger:
         algorithms = {self._plan.settings.algorithm, *(() if self._curves else ("mertens",))}
         return max(merge_memory(algorithm, self._shape, count) for algorithm in algorithms)
 
-    def _log_notes(self, made: bracket_merge.Published, slot: datetime) -> None:
-        """Log what makes products doubtful: each text once as a warning, then as information."""
-        for note in (*made.notes, *(f"not written: {one}" for one in made.missing)):
-            level = logging.INFO if note in self._logged else logging.WARNING
-            if len(self._logged) < _MOST_LOGGED:
-                self._logged.add(note)
-            event(log, level, note, camera=self._settings.name, slot=slot.isoformat())
-
     def _kept(self, outcome: Kept) -> msg.MergeOutcome:
         record = row_of_products(self._settings, outcome.found)
         if record is None:
-            return msg.MergeFailed(f"{outcome.reason}, but it gives no row", permanent=True)
+            return Failed("permanent", f"{outcome.reason}, but it gives no row")
         return msg.ProductKept(record, outcome.reason)
 
     def _latency(self, command: msg.MergeBracket) -> float:
@@ -206,45 +179,12 @@ class Merger:
         return age if age > 0 and written > slot - _OLDER_THAN_ITS_SLOT else since_seen
 
 
-def _bracket(command: msg.MergeBracket, settings: CameraConfig) -> Bracket:
-    folder = None
-    if command.products:
-        folder = str(settings.place_of(command.products[0])[1].parent)
-    return Bracket(
-        slot=command.slot,
-        exposures=command.exposures,
-        expected=command.expected,
-        complete=command.complete,
-        left_out=tuple(Unusable(r.path, r.reason) for r in command.rejected),
-        revision=command.revision,
-        folder=folder,
-        earlier=command.earlier,
-        min_exposures=command.fewest,
-    )
-
-
-def _failure(failed: Failed) -> msg.MergeOutcome | msg.NoCurve:
-    if failed.kind == "few":
-        return msg.TooFew()
-    if failed.kind == "curve":
-        return msg.NoCurve(failed.reason, failed.channels)
+def _named(failed: Failed) -> Failed:
+    """Say in the reason which files are at fault, or how to ask for the bracket again."""
     reason = "; ".join((*map(shown, failed.files), failed.reason))
     if failed.kind == "taken":
         reason = f"{TAKEN}{failed.reason}, and ask for it with: asi-watch retry"
-    return msg.MergeFailed(
-        reason,
-        stale=failed.files,
-        permanent=failed.kind in ("permanent", "taken"),
-        blocked=failed.kind == "output",
-    )
-
-
-def _remark(made: bracket_merge.Published) -> str | None:
-    """Say in the row what makes a product doubtful."""
-    missing = (f"not written: {one}" for one in made.missing)
-    without = f"{WITHOUT_CURVE}{for_channels(made.channels)}"
-    remarks = (*((without,) if made.fallback else ()), *missing, *made.notes)
-    return "; ".join(remarks) or None
+    return replace(failed, reason=reason)
 
 
 class MemoryBudget:

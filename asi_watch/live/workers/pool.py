@@ -250,8 +250,6 @@ class JobPool:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    # -- the threads ------------------------------------------------------------------------
-
     def _start_thread(self, queue: _Queue) -> None:
         kind = "live" if queue is self._live else "backlog"
         name = f"worker-{kind}-{len(self._threads)}"

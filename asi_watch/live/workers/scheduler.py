@@ -19,12 +19,11 @@ from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.workers.merger import Merger
 from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
 from asi_watch.live.workers.quarantine import Quarantine, task_of
+from asi_watch.merge_bracket import Failed
 
 MOST_READS = 400
 """Files of a backlog being read at a time; of live brackets twice as many, since a whole archive
 copied into the watch folder in the order of time looks live."""
-MOST_HELD = 200
-"""So many merges wait in memory, about 3 KB each; the others wait in the ledger."""
 
 _EPOCH = datetime(1970, 1, 1)
 # Brackets handed on in one go: most of a backlog may be known already, and cost a look each.
@@ -34,10 +33,6 @@ _LIVE_SLOTS = 2
 # A newest slot that nothing has been near for so many slots (and seconds) was a clock's mistake.
 _FORGET_SLOTS = 4
 _FORGET_SECONDS = 120.0
-# After so many merges in a row whose products found no place only one is tried at a time: after a
-# day without the output folder, thousands would be made every few minutes in vain.
-_BLOCKED_IN_A_ROW = 20
-_TRY_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +129,7 @@ class _Backlog:
 
 
 class Scheduler:
-    """Decides which files of one camera go to the collector now, and which merges may begin.
+    """Decides which files of one camera go to the collector now; has them read and merged.
 
     Parameters
     ----------
@@ -163,13 +158,6 @@ class Scheduler:
         self._edge = _LiveEdge(config.bracket.round_to)
         self._backlog = _Backlog(order)
         self._reading = 0
-        self._held: dict[datetime, msg.MergeBracket] = {}
-        self._blocked = 0
-        self.no_place: str | None = None
-        """Why the product of the last merge found no place; None if it did."""
-        self._try_at = float("-inf")
-
-    # -- files ------------------------------------------------------------------------------
 
     @property
     def backlog(self) -> int:
@@ -236,64 +224,9 @@ class Scheduler:
         """Take note that a read has ended."""
         self._reading -= 1
 
-    # -- merges -----------------------------------------------------------------------------
-
-    @property
-    def held(self) -> int:
-        """How many merges wait in memory until something may be published again."""
-        return len(self._held)
-
-    @property
-    def may_hold(self) -> bool:
-        """True while more merges may come to wait in memory."""
-        return len(self._held) < MOST_HELD
-
-    @property
-    def is_blocked(self) -> bool:
-        """True while products find no place."""
-        return self._blocked >= _BLOCKED_IN_A_ROW
-
     def merge(self, command: msg.MergeBracket) -> None:
         """Have a bracket merged."""
         self._submit(command, MERGE)
-
-    def hold(self, command: msg.MergeBracket) -> None:
-        """Keep a merge for later."""
-        self._held[command.slot] = command
-
-    def take_surplus(self) -> msg.MergeBracket | None:
-        """Return the oldest of the merges that wait if they are too many."""
-        return self._held.pop(min(self._held)) if len(self._held) > MOST_HELD else None
-
-    def merge_ended(self, outcome: msg.MergeOutcome | msg.NoCurve) -> None:
-        """Take note of whether products find a place.
-
-        Parameters
-        ----------
-        outcome : MergeOutcome or NoCurve
-        """
-        if isinstance(outcome, msg.MergeFailed) and outcome.blocked:
-            self._blocked, self.no_place = self._blocked + 1, outcome.reason
-        else:
-            self._blocked, self.no_place = 0, None
-
-    def release(self, now: float) -> list[msg.MergeBracket]:
-        """Give the held merges that may go on; the newest alone while that may be in vain.
-
-        Parameters
-        ----------
-        now : float
-            Monotonic time.
-        """
-        if not self.is_blocked:
-            held, self._held = self._held, {}
-            return [held[slot] for slot in sorted(held)]
-        if not self._held or now < self._try_at:
-            return []
-        self._try_at = now + _TRY_EVERY
-        return [self._held.pop(max(self._held))]
-
-    # -- within -----------------------------------------------------------------------------
 
     def _submit(self, command: msg.ReadFile | msg.MergeBracket, step: int) -> None:
         # Live: the newest first, should a whole backlog arrive file by file as if it were live.
@@ -325,7 +258,7 @@ class Scheduler:
         if isinstance(command, msg.ReadFile):
             self._report(command, msg.Unusable(f"reading it crashed: {error!r}", True, None))
         else:
-            failed = msg.MergeFailed(f"merging crashed: {error!r}")
+            failed = Failed("retry", f"merging crashed: {error!r}")
             self._inbox.put(msg.MergeDone(self._camera, command.slot, failed))
 
     def _read(self, command: msg.ReadFile) -> msg.ReadOutcome:
@@ -340,11 +273,11 @@ class Scheduler:
         with self._quarantine.running(task):
             return self._worker.read(command)
 
-    def _merge(self, command: msg.MergeBracket) -> msg.MergeOutcome | msg.NoCurve:
+    def _merge(self, command: msg.MergeBracket) -> msg.MergeOutcome:
         inputs = [(e.path, e.signature) for e in command.exposures]
         task = task_of(self._camera, command.slot, "merging", inputs)
         if reason := self._quarantine.refusal(task):
-            return msg.MergeFailed(reason, permanent=True)
+            return Failed("permanent", reason)
         with self._quarantine.running(task):
             return self._worker.merge(command, time.monotonic())
 

@@ -36,7 +36,7 @@ def test_good_exposures_among_junk_are_merged_and_the_row_stays_short() -> None:
     assert len(row.rejected) == MOST_REJECTED
     assert row.unlisted == JUNK // 2 - MOST_REJECTED
     assert bench.written <= 1 + MOST_REJECTED
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_late_junk_is_read_once_and_writes_no_row_when_the_row_is_full() -> None:

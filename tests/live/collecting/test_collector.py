@@ -14,8 +14,6 @@ from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.ledger.records import MAX_ATTEMPTS, BracketRecord
 from asi_watch.live.messages import (
     MergeBracket,
-    MergeFailed,
-    Published,
     ReadFile,
     ReadOk,
     Unchanged,
@@ -23,6 +21,7 @@ from asi_watch.live.messages import (
     Vanished,
     WriteRecord,
 )
+from asi_watch.merge_bracket import Failed, Published
 from tests.faults.collector_world import camera_config, next_due
 
 EXPOSURES = (80.0, 160.0, 320.0)
@@ -51,7 +50,7 @@ class Bench:
     reads: list[str] = field(default_factory=list)
     now: float = 100.0
     auto_merge: bool = True
-    fail: MergeFailed | None = None
+    fail: Failed | None = None
 
     def __post_init__(self) -> None:
         self.restart()
@@ -109,7 +108,7 @@ class Bench:
         self.carry_out(self.collector.read_done(command.slot, command.path, outcome, self.now))
 
     def finish(self, command: MergeBracket) -> None:
-        outcome = self.fail or Published((f"{command.slot:%H%M%S}_hdr.jpg",), "c0ffee", "x", 0.1)
+        outcome = self.fail or Published((f"{command.slot:%H%M%S}_hdr.jpg",), "x", "c0ffee")
         self.carry_out(self.collector.merge_done(command.slot, outcome, self.now))
 
     def used(self, number: int = 0) -> list[float]:
@@ -133,12 +132,12 @@ def test_a_bracket_is_merged_as_soon_as_it_is_complete(bench: Bench) -> None:
     assert bench.merges[0].complete
     assert bench.rows[slot(0)].state == "published"
     assert bench.rows[slot(0)].revision == 1
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_names_that_are_no_exposures_are_counted(bench: Bench) -> None:
     bench.arrive("thumbs.jpg", "20260621120000_hdr.jpg", "20260621120000.jpg")
-    assert bench.collector.counters.names_ignored == 3
+    assert bench.collector.counters["names_ignored"] == 3
     assert bench.reads == []
 
 
@@ -306,7 +305,7 @@ def test_a_late_exposure_makes_a_new_revision(bench: Bench) -> None:
     assert row.late == 1
     assert row.complete
     assert bench.used() == list(EXPOSURES)
-    assert bench.merges[1].products == bench.rows[slot(0)].products
+    assert bench.merges[1].folder == "."
 
 
 def test_a_late_exposure_is_ignored_where_the_rules_say_so() -> None:
@@ -343,7 +342,7 @@ def test_no_revision_is_made_when_an_earlier_input_is_gone(bench: Bench) -> None
     assert row.revision == 1
     assert row.late == 1
     assert "earlier input" in row.rejected[-1].reason
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_a_skipped_bracket_is_merged_when_enough_has_come(bench: Bench) -> None:
@@ -362,7 +361,7 @@ def test_after_a_restart_what_is_published_is_not_merged_again(bench: Bench) -> 
     bench.arrive(*whole())  # an event gives no signature: the file is looked at, not merged
     bench.wait(GRACE * 3)
     assert len(bench.merges) == 1
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_after_a_restart_what_was_not_published_is_merged(bench: Bench) -> None:
@@ -377,7 +376,7 @@ def test_a_file_that_vanishes_is_counted(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     bench.carry_out(bench.collector.found(whole()[2], None, True, bench.now))
     bench.wait(GRACE)
-    assert bench.collector.counters.files_vanished == 1
+    assert bench.collector.counters["files_vanished"] == 1
     assert bench.used() == [80.0, 160.0]
 
 
@@ -394,18 +393,18 @@ def test_an_exposure_that_comes_during_the_merge_makes_a_revision(bench: Bench) 
 
 
 def test_a_failed_merge_is_tried_again_and_then_parked(bench: Bench) -> None:
-    bench.fail = MergeFailed("the disk is full")
+    bench.fail = Failed("retry", "the disk is full")
     bench.arrive(*whole())
     assert bench.rows[slot(0)].state == "failed"
     for _ in range(2 * MAX_ATTEMPTS):
         bench.wait(1000)
     assert len(bench.merges) == MAX_ATTEMPTS
-    assert bench.collector.counters.parked == 1
+    assert bench.collector.counters["parked"] == 1
     assert bench.rows[slot(0)].reason == "the disk is full"
 
 
 def test_a_failed_merge_succeeds_later(bench: Bench) -> None:
-    bench.fail = MergeFailed("the disk is full")
+    bench.fail = Failed("retry", "the disk is full")
     bench.arrive(*whole())
     bench.fail = None
     bench.wait(1000)
@@ -413,15 +412,15 @@ def test_a_failed_merge_succeeds_later(bench: Bench) -> None:
 
 
 def test_a_merge_that_can_never_succeed_is_parked_at_once(bench: Bench) -> None:
-    bench.fail = MergeFailed("sizes differ", permanent=True)
+    bench.fail = Failed("permanent", "sizes differ")
     bench.arrive(*whole())
     bench.wait(1000)
     assert len(bench.merges) == 1
-    assert bench.collector.counters.parked == 1
+    assert bench.collector.counters["parked"] == 1
 
 
 def test_a_failed_bracket_is_taken_up_after_a_restart(bench: Bench) -> None:
-    bench.fail = MergeFailed("the disk is full")
+    bench.fail = Failed("retry", "the disk is full")
     bench.arrive(*whole())
     bench.restart()
     bench.fail = None
@@ -434,7 +433,7 @@ def test_inputs_that_changed_before_the_merge_are_read_again(bench: Bench) -> No
     bench.arrive(*whole())
     bench.write(whole()[1], stamp=2)
     bench.auto_merge = True
-    stale = MergeFailed("has changed", stale=(whole()[1],))
+    stale = Failed("inputs", "has changed", files=(whole()[1],))
     bench.carry_out(bench.collector.merge_done(slot(0), stale, bench.now))
     assert bench.rows[slot(0)].state == "published"
     assert bench.rows[slot(0)].inputs[1].mtime_ns == 2
@@ -462,20 +461,22 @@ def test_unusable_late_files_are_noted_once(bench: Bench) -> None:
 
 
 def test_what_the_place_of_the_products_is_at_fault_for_is_never_parked(bench: Bench) -> None:
-    bench.fail = MergeFailed("the disk is full", blocked=True)
+    bench.fail = Failed("output", "the disk is full")
     bench.arrive(*whole())
-    for _ in range(3 * MAX_ATTEMPTS):
-        bench.wait(1000)
-    assert len(bench.merges) > 2 * MAX_ATTEMPTS
-    assert bench.collector.counters.parked == 0
-    assert bench.rows[slot(0)].attempts == 0
+    for number in range(2 * MAX_ATTEMPTS):
+        # It waits in the ledger until the camera takes it up.
+        row = bench.rows[slot(0)]
+        assert (row.state, row.attempts, row.reason) == ("failed", 0, "waits: the disk is full")
+        assert len(bench.merges) == number + 1
+        bench.carry_out(bench.collector.resume(row, bench.now))
+    assert bench.collector.counters["parked"] == 0
     bench.fail = None
-    bench.wait(1000)
+    bench.carry_out(bench.collector.resume(row, bench.now))
     assert bench.rows[slot(0)].state == "published"
 
 
 def test_a_parked_bracket_is_tried_again_when_asked(bench: Bench) -> None:
-    bench.fail = MergeFailed("sizes differ", permanent=True)
+    bench.fail = Failed("permanent", "sizes differ")
     bench.arrive(*whole())
     bench.fail = None
     bench.carry_out(bench.collector.resume(replace(bench.rows[slot(0)], attempts=0), bench.now))
@@ -484,7 +485,7 @@ def test_a_parked_bracket_is_tried_again_when_asked(bench: Bench) -> None:
 
 
 def test_a_bracket_that_waits_for_its_next_attempt_has_it_when_asked(bench: Bench) -> None:
-    bench.fail = MergeFailed("oh")
+    bench.fail = Failed("retry", "oh")
     bench.arrive(*whole())
     bench.fail = None
     bench.carry_out(bench.collector.resume(replace(bench.rows[slot(0)], attempts=0), bench.now))
@@ -510,13 +511,13 @@ def test_a_skipped_bracket_asked_for_looks_at_its_unusable_files_again(bench: Be
 
 
 def test_a_retried_bracket_whose_files_are_gone_is_skipped_with_its_reason(bench: Bench) -> None:
-    bench.fail = MergeFailed("sizes differ", permanent=True)
+    bench.fail = Failed("permanent", "sizes differ")
     bench.arrive(*whole())
     bench.disk.clear()
     bench.carry_out(bench.collector.resume(bench.rows[slot(0)], bench.now))
     bench.wait(GRACE)
     assert bench.rows[slot(0)].state == "skipped"
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 # -- time ---------------------------------------------------------------------------------------
@@ -562,7 +563,7 @@ def test_a_timestamp_from_the_future_does_not_hold_up_or_cut_short_the_present(
     assert bench.rows[slot(0)].complete
     bench.wait(GRACE)
     assert bench.rows[datetime(2099, 1, 1)].state == "skipped"
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_a_complete_bracket_of_the_future_ends_what_is_open_without_loss(bench: Bench) -> None:
@@ -585,7 +586,7 @@ def test_a_clock_set_back_into_a_bracket_that_is_over_makes_a_revision(bench: Be
     row = bench.rows[slot(0)]
     assert row.revision == 2
     assert {e.mtime_ns for e in row.inputs} == {99}
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_waiting_is_not_measured_by_names(bench: Bench) -> None:
@@ -596,7 +597,7 @@ def test_waiting_is_not_measured_by_names(bench: Bench) -> None:
         bench.wait(GRACE / 2)
     bench.wait(GRACE)
     assert [m.slot for m in bench.merges] == moments
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_midnight_belongs_to_the_new_day_and_the_bracket_before_it_to_the_old(bench: Bench) -> None:
@@ -631,7 +632,7 @@ def test_a_published_product_stands_though_junk_comes_late() -> None:
         published.inputs,
         published.products,
     )
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_with_an_offset_a_bracket_over_midnight_stays_whole() -> None:
@@ -651,7 +652,7 @@ def test_the_row_names_what_was_merged_though_a_file_vanished_meanwhile(bench: B
     bench.carry_out(bench.collector.found(whole()[0], None, True, bench.now))
     bench.finish(bench.merges[0])
     assert bench.rows[slot(0)].inputs == bench.merges[0].exposures
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_the_row_names_what_was_merged_though_a_file_was_damaged_meanwhile(bench: Bench) -> None:
@@ -664,7 +665,7 @@ def test_the_row_names_what_was_merged_though_a_file_was_damaged_meanwhile(bench
     row = bench.rows[slot(0)]
     assert row.inputs == bench.merges[0].exposures
     assert row.knows(whole()[0], (10, 5))
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0
 
 
 def test_what_vanished_during_a_merge_that_failed_is_not_asked_for_again(bench: Bench) -> None:
@@ -672,7 +673,7 @@ def test_what_vanished_during_a_merge_that_failed_is_not_asked_for_again(bench: 
     bench.arrive(*whole())
     del bench.disk[whole()[0]]
     bench.carry_out(bench.collector.found(whole()[0], None, True, bench.now))
-    bench.fail, bench.auto_merge = MergeFailed("oh"), True
+    bench.fail, bench.auto_merge = Failed("retry", "oh"), True
     bench.finish(bench.merges[0])
     bench.fail = None
     bench.wait(1000)
@@ -759,7 +760,7 @@ def test_a_file_that_a_scan_finds_growing_is_looked_at_again_when_it_lay_still(
     bench.bad[path] = Unusable("ends too soon", True, None)
     bench.arrive(*whole(), settled=False, scan=True)
     assert bench.merges == []
-    assert bench.collector.counters.files_unusable == 0
+    assert bench.collector.counters["files_unusable"] == 0
     del bench.bad[path]
     bench.wait(STABLE)
     assert bench.used() == list(EXPOSURES)
@@ -785,13 +786,13 @@ def test_an_empty_file_is_not_looked_at_before_it_lay_still(bench: Bench) -> Non
 def test_no_revision_is_made_when_an_earlier_input_goes_between_two_attempts(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     bench.wait(GRACE)
-    bench.fail = MergeFailed("oh")
+    bench.fail = Failed("retry", "oh")
     bench.arrive(whole()[2])
     assert bench.rows[slot(0)].state == "failed"
-    bench.fail = MergeFailed("has changed", stale=(whole()[0],))
+    bench.fail = Failed("inputs", "has changed", files=(whole()[0],))
     del bench.disk[whole()[0]]
     bench.wait(1000)
     row = bench.rows[slot(0)]
     assert (row.state, row.revision) == ("published", 1)
     assert "earlier input" in row.rejected[-1].reason
-    assert len(bench.collector) == 0
+    assert len(bench.collector._open) == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from asi_watch.live.messages import ProductKept, Published
+from asi_watch.live.messages import ProductKept
+from asi_watch.merge_bracket import Published
 from tests.live.collecting.test_collector import NOON, Bench, name, whole
 
 
@@ -32,11 +33,15 @@ def test_a_revision_keeps_the_latency_of_the_first_publication() -> None:
     bench = Bench(auto_merge=False)
     bench.arrive(*whole()[:2])
     bench.wait(100.0)
-    bench.carry_out(bench.collector.merge_done(NOON, Published(("a",), "c", "x", 2.5), bench.now))
+    bench.carry_out(
+        bench.collector.merge_done(
+            NOON, Published(("a",), "x", "c", timings={"latency": 2.5}), bench.now
+        )
+    )
     assert bench.rows[NOON].latency == 2.5
     bench.arrive(whole()[2])
     bench.wait(100.0)
-    later = Published(("a",), "c", "x", 0.25)
+    later = Published(("a",), "x", "c", timings={"latency": 0.25})
     bench.carry_out(bench.collector.merge_done(NOON, later, bench.now))
     assert (bench.rows[NOON].revision, bench.rows[NOON].latency) == (2, 2.5)
     bench.arrive(name(0, 80, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from asi_watch.live.ledger.records import WITHOUT_CURVE
-from asi_watch.live.messages import Published
+from asi_watch.merge_bracket import Published
 from tests.live.collecting.test_collector import NOON, Bench, name, whole
 
 SECOND = [name(0, int(exposure), 15 + index) for index, exposure in enumerate((80, 160, 320))]
@@ -39,6 +39,6 @@ def test_a_fallback_product_stays_known_as_one() -> None:
     bench = Bench(auto_merge=False)
     bench.arrive(*whole(), *SECOND)
     (merge,) = bench.merges
-    made = Published(("a",), None, "mertens", 1.0, remark=WITHOUT_CURVE)
+    made = Published(("a",), "mertens", None, fallback=True)
     bench.carry_out(bench.collector.merge_done(merge.slot, made, bench.now))
     assert replace(bench.rows[NOON], rejected=()).reason == WITHOUT_CURVE

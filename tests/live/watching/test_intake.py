@@ -13,7 +13,7 @@ import pytest
 
 from asi_watch.live.messages import FolderRead, Found, Inbox, Message, ScanDone
 from asi_watch.live.watching import intake
-from asi_watch.live.watching.intake import Intake, ScanThreads
+from asi_watch.live.watching.intake import Intake
 from asi_watch.live.watching.observer import Observer, WatchError
 from tests.live.intake_settings import watching
 
@@ -434,25 +434,26 @@ def test_on_a_network_share(
 # -- the threads ----------------------------------------------------------------------------
 
 
-def until(reached: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 class Running:
     """Cameras that run by themselves, in threads of their own."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        self.threads = ScanThreads()
         self.inbox = Inbox()
         self.found: set[str] = set()
         self.intakes = []
         for n in range(count):
             (folder / f"{n}").mkdir()
             camera = watching(folder / f"{n}", "polling").model_copy(update={"name": f"{n}"})
-            self.intakes.append(Intake(camera, {}, self.inbox, threads=self.threads))
+            self.intakes.append(Intake(camera, {}, self.inbox))
+
+    def until(self, reached: Any) -> None:
+        """Tick, as the owner does."""
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            assert time.monotonic() < deadline
+            for camera in self.intakes:
+                camera.tick(time.monotonic())
+            time.sleep(0.01)
 
     def has_found(self, name: str) -> bool:
         while (message := self.inbox.get(0)) is not None:
@@ -465,16 +466,15 @@ def scan_threads() -> int:
     return sum(thread.name == "scan" for thread in threading.enumerate())
 
 
-def test_many_cameras_share_few_threads(tmp_path: Path) -> None:
+def test_no_thread_stays_between_scans(tmp_path: Path) -> None:
     before = scan_threads()
     running = Running(tmp_path, 40)
     for camera in running.intakes:
         camera.start()
-    until(lambda: all(camera.facts()["scans"] for camera in running.intakes))
-    until(lambda: scan_threads() <= before + 3)
+    running.until(lambda: all(camera.facts()["scans"] for camera in running.intakes))
     for camera in running.intakes:
         camera.stop()
-    until(lambda: scan_threads() <= before)
+    assert scan_threads() == before
 
 
 def test_a_folder_that_does_not_answer_holds_up_its_own_camera_alone(
@@ -489,16 +489,16 @@ def test_a_folder_that_does_not_answer_holds_up_its_own_camera_alone(
         camera.start()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "3" / name).write_bytes(b"x")
-        until(lambda name=name: running.has_found(f"3/{name}"))
-    until(lambda: "has not answered" in running.intakes[0].state)
-    until(lambda: logged(caplog, "watch folder does not answer") == 3)
+        running.until(lambda name=name: running.has_found(f"3/{name}"))
+    running.until(lambda: "has not answered" in running.intakes[0].state)
+    running.until(lambda: logged(caplog, "watch folder does not answer") == 3)
     (tmp_path / "0" / "a.jpg").write_bytes(b"x")
     back.set()
-    until(lambda: running.has_found("0/a.jpg"))
+    running.until(lambda: running.has_found("0/a.jpg"))
     assert "answered" not in running.intakes[0].state
     # It stops answering again, and holds up no stop.
     back.clear()
-    until(lambda: "has not answered" in running.intakes[0].state)
+    running.until(lambda: "has not answered" in running.intakes[0].state)
     began = time.monotonic()
     running.intakes[0].stop()
     assert time.monotonic() - began < 2.0
@@ -513,7 +513,7 @@ def test_a_crash_is_counted_and_what_it_interrupted_is_found_again(
     bench.put("a.jpg")
     with monkeypatch.context() as patch:
         patch.setattr(bench.inbox, "put", lambda _: 1 / 0)
-        bench.intake.run_step()
+        bench.intake._run_step()
     assert bench.facts["crashes"] == 1
     assert logged(caplog, "scan crashed") == 1
     assert bench.step() == ["a.jpg"]

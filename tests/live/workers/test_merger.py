@@ -19,16 +19,9 @@ from asi_watch.config import parse_config
 from asi_watch.config.model import MergeConfig
 from asi_watch.hdr.merging import merge_memory
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.messages import (
-    MergeBracket,
-    MergeFailed,
-    ProductKept,
-    Published,
-    ReadFile,
-    ReadOk,
-    TooFew,
-)
+from asi_watch.live.messages import MergeBracket, ProductKept, ReadFile, ReadOk
 from asi_watch.live.workers.merger import MemoryBudget, Merger
+from asi_watch.merge_bracket import Failed, Published
 from asi_watch.products import read_provenance
 from tests.skies import EXPOSURES_US, jpeg_bracket
 
@@ -59,9 +52,7 @@ class Bench:
 
     def merge(self, number: int, read: list[ReadOk], **more: Any) -> Any:
         slot = NOON + number * timedelta(seconds=30)
-        command = MergeBracket(
-            slot, tuple(r.exposure for r in read), (), 5, True, 1, (), arrived=0.0
-        )
+        command = MergeBracket(slot, tuple(r.exposure for r in read), expected=5, complete=True)
         return self.merger.merge(replace(command, **more), 0.0)
 
 
@@ -101,8 +92,8 @@ def test_a_full_disk_is_no_fault_of_the_bracket_and_leaves_nothing_behind(
     monkeypatch.setattr(os, "write", full)
     failed = bench.merge(0, read)
     monkeypatch.undo()
-    assert isinstance(failed, MergeFailed)
-    assert failed.blocked is blocked
+    assert isinstance(failed, Failed)
+    assert (failed.kind == "output") is blocked
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
     assert bench.budget.held == 0
     assert isinstance(bench.merge(0, read), Published)
@@ -116,16 +107,16 @@ def test_a_product_stands_that_has_more_exposures(tmp_path: Path) -> None:
     product = tmp_path / "out" / first.products[0]
     before = product.read_bytes()
     # Whatever the row says: that of a revision which failed, or none at all.
-    for more in ({"revision": 2, "products": first.products}, {"revision": 1}):
+    for more in ({"revision": 2, "folder": "."}, {"revision": 1}):
         outcome = bench.merge(0, read[1:], **more)
         assert isinstance(outcome, ProductKept)
         assert outcome.record.inputs == tuple(replace(r.exposure, inode=0) for r in read)
         assert (outcome.record.state, outcome.record.revision) == ("published", 1)
         assert outcome.record.products == first.products
         assert product.read_bytes() == before
-    assert isinstance(bench.merge(0, [], products=first.products), ProductKept)
+    assert isinstance(bench.merge(0, [], folder="."), ProductKept)
     product.unlink()
-    assert isinstance(bench.merge(0, read[3:], products=first.products, fewest=3), TooFew)
+    assert bench.merge(0, read[3:], folder=".", min_exposures=3).kind == "few"
     assert isinstance(bench.merge(0, read[1:], revision=2), Published)
 
 
@@ -164,8 +155,8 @@ def test_the_product_of_another_camera_is_never_overwritten(tmp_path: Path) -> N
     others = [bench.read(0, exposure) for exposure in EXPOSURES_US]
     for merged in (others, others[1:]):
         refused = bench.merge(0, merged)
-        assert isinstance(refused, MergeFailed)
-        assert refused.permanent
+        assert isinstance(refused, Failed)
+        assert refused.kind == "taken"
         assert product.name in refused.reason
         assert "'roof'" in refused.reason
         assert "asi-watch retry" in refused.reason
@@ -188,7 +179,7 @@ def test_no_fallback_replaces_what_was_made_with_a_curve(tmp_path: Path, name: s
     rename(bench, name)
     late = [*read, bench.read(0, EXPOSURES_US[4])]
     for merged, revision in ((read, 2), (late, 1), (late, 2)):
-        kept = bench.merge(0, merged, revision=revision, products=first.products)
+        kept = bench.merge(0, merged, revision=revision, folder=".")
         assert isinstance(kept, ProductKept)
         assert kept.record.curve_id == first.curve_id
         assert "response curve" in kept.why
@@ -236,8 +227,9 @@ def test_a_latency_counts_from_when_the_last_exposure_was_there(
     monkeypatch.setattr(time, "time", lambda: now)
     made = bench.merge(0, read, seen_by_event=told, arrived=time.monotonic() - 20.0)
     assert isinstance(made, Published)
-    assert made.latency == pytest.approx(expected, abs=15.0)
-    assert (made.latency < 20.0) == (expected < 20.0)
+    latency = made.timings["latency"]
+    assert latency == pytest.approx(expected, abs=15.0)
+    assert (latency < 20.0) == (expected < 20.0)
 
 
 def test_merges_that_run_together_stay_within_the_budget(tmp_path: Path) -> None:

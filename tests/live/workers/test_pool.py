@@ -13,7 +13,6 @@ import pytest
 
 from asi_watch.live.workers import pool as pool_module
 from asi_watch.live.workers.pool import BACKLOG, LIVE, MERGE, READ, JobPool, Urgency
-from asi_watch.live.workers.quarantine import Turns
 
 NOW: Urgency = (LIVE, READ, 0.0)
 LATER: Urgency = (BACKLOG, READ, 0.0)
@@ -239,17 +238,3 @@ def test_a_crash_costs_one_job(caplog: pytest.LogCaptureFixture) -> None:
     assert pool.join(10)
     assert pool.crashes == 1
     assert isinstance(failing.error, ZeroDivisionError)
-
-
-def test_nobody_waits_for_whoever_has_been_at_it_for_too_long() -> None:
-    turns = Turns(patience=0.3)
-    with turns.beside_others():
-        time.sleep(0.35)
-        began = time.monotonic()
-        with turns.alone():
-            time.sleep(0.35)
-            for _ in range(20):
-                with turns.beside_others():
-                    pass
-    # Not 0.3 s for each of them.
-    assert time.monotonic() - began < 3

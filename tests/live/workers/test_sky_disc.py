@@ -14,8 +14,9 @@ from asi_watch.buffers import BufferPool
 from asi_watch.cli import main
 from asi_watch.config.loading import parse_config
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.live.messages import MergeBracket, MergeFailed, Published, ReadFile, ReadOk
+from asi_watch.live.messages import MergeBracket, ReadFile, ReadOk
 from asi_watch.live.workers.merger import MemoryBudget, Merger
+from asi_watch.merge_bracket import Failed, Published
 from asi_watch.products import read_provenance
 from tests.pipeline.making import write_curve
 from tests.skies import jpeg_bracket
@@ -35,7 +36,7 @@ cameras:
 """
 
 
-def merged_live(root: Path, text: str, curve: ResponseCurve | None) -> Published | MergeFailed:
+def merged_live(root: Path, text: str, curve: ResponseCurve | None) -> Published | Failed:
     (root / "in").mkdir(exist_ok=True)
     settings = parse_config(text.encode(), "x", root).config.cameras["roof"]
     buffers = BufferPool(1 << 30)
@@ -50,8 +51,8 @@ def merged_live(root: Path, text: str, curve: ResponseCurve | None) -> Published
         assert isinstance(outcome, ReadOk)
         read.append(outcome.exposure)
     inputs = tuple(sorted(read, key=lambda e: e.exposure_us))
-    result = shop.merge(MergeBracket(SLOT, inputs, (), 5, True, 1, (), arrived=0.0), 0.0)
-    assert isinstance(result, Published | MergeFailed)
+    result = shop.merge(MergeBracket(SLOT, inputs, expected=5, complete=True), 0.0)
+    assert isinstance(result, Published | Failed)
     return result
 
 
@@ -99,7 +100,7 @@ def test_a_disc_outside_the_pictures_is_told_with_the_remedy(tmp_path: Path) -> 
     curve = write_curve(tmp_path / "r.npz")
     text = CONFIG.format(root=tmp_path, disc="[600, 40, 12.5]", algorithm="debevec_custom")
     failed = merged_live(tmp_path, text, curve)
-    assert isinstance(failed, MergeFailed) and failed.permanent
+    assert isinstance(failed, Failed) and failed.kind == "permanent"
     assert failed.reason == (
         "sky_disc 600, 40, 12.5 lies outside of pictures of 64×64; give column and row of its"
         " centre and its radius in their pixels"
