@@ -32,8 +32,9 @@ _ROWS_AT_ONCE = 50
 _STOOD_STILL = 0.5
 _WATERMARKS_EVERY = 2.0
 _LEARN_FROM = 5
-# While products find no place one merge is tried every so many seconds.
-_TRY_EVERY = 10.0
+# After so many merges in a row whose products found no place, one is tried every so many seconds.
+_MOST_IN_VAIN = 5
+_TRY_EVERY = 5.0
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class Camera:
         # Rows to be retried are taken up from the first one on.
         self._rows_left = True
         self._last_row: datetime | None = None
-        # The merge whose product found no place, why, and when it is tried again; whether others
-        # wait in the ledger until it does, or until something may be published at all.
+        # The last merge if its product found no place, and why; how many in a row, and when one
+        # is tried again; whether brackets wait in the ledger for that, or for a pause to end.
         self._no_place: tuple[datetime, str] | None = None
+        self._in_vain = 0
         self._try_at = float("-inf")
         self._deferred = False
 
@@ -155,10 +157,12 @@ class Camera:
 
     def _merge_done(self, message: msg.MergeDone, now: float) -> None:
         outcome = message.outcome
-        self._no_place = None
         if isinstance(outcome, Failed) and outcome.kind == "output":
             self._no_place = message.slot, outcome.reason
+            self._in_vain += 1
             self._try_at, self._deferred = now + _TRY_EVERY, True
+        else:
+            self._no_place, self._in_vain = None, 0
         self._reporting.merge_done(message.slot, outcome)
         self._execute(self._collector.merge_done(message.slot, outcome, now))
 
@@ -182,11 +186,10 @@ class Camera:
             Monotonic time.
         """
         away, self._ticked_at = now - self._ticked_at, now
-        if away > _STOOD_STILL:
-            # The host took the cores away, or a disk hung: what the camera wrote meanwhile lies in
-            # queues, and its brackets have not waited in vain.
-            self._collector.extend_grace(away)
-        self._execute(self._collector.due(now))
+        # The host took the cores away, or a disk hung: what the camera wrote meanwhile lies in
+        # queues, and its brackets have not waited in vain.
+        stood_still = away if away > _STOOD_STILL else 0.0
+        self._execute(self._collector.due(now, stood_still))
         self._admit(self._scheduler.next_files())
         self._intake.tick(now)
         paused = self._paused() is not None
@@ -272,8 +275,9 @@ class Camera:
     def _merge(self, command: msg.MergeBracket) -> None:
         """Have a bracket merged; it waits in the ledger while that may not be."""
         why = self._paused()
-        if why is None and self._no_place is not None and command.slot != self._no_place[0]:
-            why = self._no_place[1]
+        if why is None and self._no_place is not None and self._in_vain >= _MOST_IN_VAIN:
+            slot, reason = self._no_place
+            why = None if command.slot == slot else reason
         if why is not None:
             self._deferred = True
             self._execute(self._collector.defer(command.slot, f"{WAITS}{why}"))

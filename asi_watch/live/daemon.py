@@ -23,7 +23,7 @@ from asi_watch.config.document import ConfigError
 from asi_watch.config.loading import read_config
 from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
-from asi_watch.files import folder_fault
+from asi_watch.files import counted, folder_fault
 from asi_watch.live.camera import Camera, Shared
 from asi_watch.live.curves.in_use import response_fault
 from asi_watch.live.disk import DiskGuard, wait_for_room
@@ -282,29 +282,26 @@ class Daemon:
     def _answer(self, request: Request) -> None:
         """Carry out what a command has left in the ledger."""
         try:
-            if request.kind != "retry":
-                raise AsiWatchError(f"this daemon cannot {request.kind[:40]!r}")
-            text = self._retry(request)
+            text, ok = self._retry(request), True
         except AsiWatchError as error:
-            self._ledger.answer_request(request.id, str(error), ok=False)
-        else:
-            self._ledger.answer_request(request.id, text, ok=True)
+            text, ok = str(error), False
+        self._ledger.answer_request(request.id, text, ok=ok)
 
     def _retry(self, request: Request) -> str:
         names = list(self._cameras) if request.camera is None else [request.camera]
+        if request.kind != "retry":
+            raise AsiWatchError(f"this daemon cannot {request.kind[:40]!r}")
         if not set(names) <= set(self._cameras):
             raise AsiWatchError(f"the daemon has no camera {request.camera!r}")
         try:
             which = Retry(**request.arguments)
         except (ValueError, TypeError) as error:
             raise AsiWatchError(f"the request makes no sense: {error}") from error
-        asked = 0
-        for name in names:
-            for slot in self._cameras[name].retry(which):
-                self._quarantine.forgive(name, slot)
-                asked += 1
-        event(log, logging.INFO, "asked to try again", brackets=asked)
-        text = f"{asked} bracket{' is' if asked == 1 else 's are'} tried again"
+        asked = [(name, slot) for name in names for slot in self._cameras[name].retry(which)]
+        for name, slot in asked:
+            self._quarantine.forgive(name, slot)
+        event(log, logging.INFO, "asked to try again", brackets=len(asked))
+        text = f"{counted(len(asked), 'bracket')} {'is' if len(asked) == 1 else 'are'} tried again"
         stays = "; a product stays as it is where an exposure of it is gone (`asi-watch history`)"
         return f"{text}{stays if which.published and asked else ''}"
 

@@ -74,8 +74,7 @@ class ReadFile:
 class MergeBracket(Bracket):
     """Merge this bracket and publish the products."""
 
-    arrived: float = 0.0
-    """Monotonic time at which the last input was seen."""
+    arrived: float = 0.0  # monotonic time at which the last input was seen
     seen_by_event: bool = False
     """An event reported the last input as it came; otherwise it may have come long before."""
 
@@ -126,12 +125,9 @@ class FolderRead:
     """A folder has been read whole; its files went ahead in `Found` messages."""
 
     camera: str
-    folder: str
-    """Relative to the watch folder."""
-    mtime_ns: int
-    """As it was before the folder was read."""
-    skipped: bool = False
-    """It is older than the look-back of a first start, and was not read."""
+    folder: str  # relative to the watch folder
+    mtime_ns: int  # as it was before the folder was read
+    skipped: bool = False  # it is older than the look-back of a first start, and was not read
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,7 @@ def test_when_products_find_no_place_one_bracket_is_tried_at_a_time(tmp_path: Pa
         bench.camera.tick(float(second))
         bench.work(float(second))
     # Not 100 brackets every five minutes.
-    assert len(merged) < 3000 / 10 + 40
+    assert len(merged) < 3000 / 5 + 40
     assert bench.camera.snapshot()["waiting_in_ledger"] > 50
     full = False
     merged.clear()

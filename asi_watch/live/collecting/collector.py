@@ -178,33 +178,25 @@ class Collector:
             commands.append(bracket.read(bracket.read_again.pop(path)))
         return commands + self._advance(bracket)
 
-    def due(self, now: float) -> msg.Commands:
+    def due(self, now: float, stood_still: float = 0.0) -> msg.Commands:
         """Time has passed: files that lay still, brackets whose grace is over, retries.
 
         Parameters
         ----------
         now : float
             Monotonic time.
+        stood_still : float
+            Seconds in which nothing could be received: open brackets wait for so much longer, up
+            to a limit, since they must end also where the owner is always late.
         """
         commands: msg.Commands = []
         for bracket in list(self._open.values()):
+            bracket.extra_grace = min(bracket.extra_grace + stood_still, _MOST_EXTRA_GRACE)
             settled = [arrival for when, arrival in bracket.settling.values() if when <= now]
             commands += map(bracket.read, settled)
             if self._over_at(bracket) <= now:
                 commands += self._close(bracket)
         return commands
-
-    def extend_grace(self, seconds: float) -> None:
-        """Nothing could be received for so long: open brackets wait for so much longer.
-
-        Up to a limit: where the owner is always late, they must end nevertheless.
-
-        Parameters
-        ----------
-        seconds : float
-        """
-        for bracket in self._open.values():
-            bracket.extra_grace = min(bracket.extra_grace + seconds, _MOST_EXTRA_GRACE)
 
     def resume(self, record: BracketRecord, now: float) -> msg.Commands:
         """Take up a bracket of the ledger that failed, or that is to be merged again.
@@ -432,6 +424,7 @@ class Collector:
             case msg.ProductKept():
                 return self._kept(bracket, outcome)
             case Failed(kind="output"):
+                self.counters["merge_failures"] += 1
                 return self.defer(slot, f"{WAITS}{outcome.reason}")
             case Failed(kind="curve"):
                 channels = for_channels(outcome.channels)

@@ -5,7 +5,6 @@ Plain data with the operations that keep it consistent; the decisions are the co
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,14 +66,11 @@ class OpenBracket:
     settling: dict[str, tuple[float, Arrival]] = field(default_factory=dict)
     """Files that must lie still until a given time before they are read."""
     read_while_merging: list[tuple[Arrival, ReadOutcome]] = field(default_factory=list)
-    not_kept: int = 0
-    """Files beyond `MOST_USABLE` and `MOST_UNUSABLE`."""
+    not_kept: int = 0  # files beyond `MOST_USABLE` and `MOST_UNUSABLE`
     merging: bool = False
-    overtaken: bool = False
-    """A later bracket is complete: nothing more of this one is expected."""
+    overtaken: bool = False  # a later bracket is complete: nothing more of this one is expected
     final_look_done: bool = False
-    recorded: bool = False
-    """The ledger's row says all that is known of the bracket's files."""
+    recorded: bool = False  # the ledger's row says all that is known of the bracket's files
     retry_at: float | None = None
     attempts: int = 0
     revision: int = 1
@@ -85,7 +81,6 @@ class OpenBracket:
     """Seconds since the last arrival in which nothing could have been received."""
     seen_by_event: bool = False
     """An event reported the last arrival as it happened; a scan finds what may be old."""
-    _times: Counter[float] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.last_arrival = self.first_arrival
@@ -103,7 +98,7 @@ class OpenBracket:
     @property
     def times(self) -> set[float]:
         """Exposure times of the usable files, in microseconds."""
-        return set(self._times)
+        return {exposure.exposure_us for exposure in self.usable.values()}
 
     @property
     def inputs(self) -> tuple[Exposure, ...]:
@@ -143,7 +138,7 @@ class OpenBracket:
 
     def other_brackets(self) -> str | None:
         """Say that the slot holds more than the one bracket that is merged."""
-        if len(self.usable) < len(self._times) + _MORE_THAN_A_REPETITION:
+        if len(self.usable) < len(self.times) + _MORE_THAN_A_REPETITION:
             return None
         starts = [files[0].timestamp for files in brackets_among(self.usable.values())]
         if len(starts) < 2:
@@ -190,10 +185,9 @@ class OpenBracket:
         if len(self.usable) >= MOST_USABLE:
             self.not_kept += 1
             return True
-        again = exposure.exposure_us in self._times
+        again = exposure.exposure_us in self.times
         self.duplicates += again
         self.usable[exposure.path] = exposure
-        self._times[exposure.exposure_us] += 1
         return again
 
     def reject(self, arrival: Arrival, outcome: Unusable) -> None:
@@ -215,10 +209,7 @@ class OpenBracket:
         """Drop what is known of a file that is gone, or that has a new content."""
         self.recoverable.pop(path, None)
         self.rejected.pop(path, None)
-        exposure = self.usable.pop(path, None)
-        if exposure is not None:
-            self._times[exposure.exposure_us] -= 1
-            self._times = +self._times
+        self.usable.pop(path, None)
 
     def reopen(self, newly: str | None) -> list[Arrival]:
         """Begin the next revision; returns the earlier inputs, which must be read again.
@@ -247,7 +238,6 @@ class OpenBracket:
         self.reopened = False
         self.retry_at = None
         self.usable.clear()
-        self._times.clear()
         self.rejected.clear()
         self.recoverable.clear()
         self.late = 0

@@ -18,6 +18,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,61 +78,34 @@ class _Queue:
 
     def __init__(self, lock: threading.Lock, most_of_one: int) -> None:
         self.changed = threading.Condition(lock)
+        self.running: list[_Queued] = []
+        self.waiting: dict[str, list[_Queued]] = {}
         self._most_of_one = most_of_one
-        self._waiting: dict[str, list[_Queued]] = {}
-        self._running: dict[str, list[_Queued]] = {}
         self._served: dict[str, int] = {}
         self._turn = itertools.count(1)
-
-    def add(self, queued: _Queued) -> None:
-        """Let a job wait for a thread."""
-        heapq.heappush(self._waiting.setdefault(queued.job.camera, []), queued)
-        self.changed.notify()
 
     def begin(self) -> _Queued | None:
         """Take the most urgent job that may begin; None if there is none."""
         if not (ready := self.ready()):
             return None
         # Of one kind and step, the camera that was served longest ago.
-        camera = min(ready, key=lambda c: (self._waiting[c][0].urgency[:2], self._served.get(c, 0)))
+        camera = min(ready, key=lambda c: (self.waiting[c][0].urgency[:2], self._served.get(c, 0)))
         self._served[camera] = next(self._turn)
-        queued = heapq.heappop(self._waiting[camera])
+        queued = heapq.heappop(self.waiting[camera])
         queued.since = time.monotonic()
-        self._running.setdefault(camera, []).append(queued)
+        self.running.append(queued)
         return queued
 
     def ready(self) -> list[str]:
         """Cameras with waiting jobs that may have one more running."""
-        return [
-            camera
-            for camera, jobs in self._waiting.items()
-            if jobs and len(self._running.get(camera, ())) < self._most_of_one
-        ]
-
-    def end(self, queued: _Queued) -> None:
-        """Take note that a job is over."""
-        self._running[queued.job.camera].remove(queued)
-
-    def keep_merges(self) -> None:
-        """Drop all waiting jobs but merges."""
-        for camera, jobs in self._waiting.items():
-            self._waiting[camera] = sorted(one for one in jobs if one.urgency[1] == MERGE)
-
-    def running(self, camera: str | None = None) -> list[_Queued]:
-        """Jobs that run, of one camera or of all."""
-        return [
-            one for name, jobs in self._running.items() if camera in (None, name) for one in jobs
-        ]
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs wait."""
-        return sum(map(len, self._waiting.values()))
+        running = Counter(one.job.camera for one in self.running)
+        waiting = (camera for camera, jobs in self.waiting.items() if jobs)
+        return [camera for camera in waiting if running[camera] < self._most_of_one]
 
     @property
     def busy(self) -> int:
         """How many jobs run and do not hang."""
-        return sum(not one.hanging for one in self.running())
+        return sum(not one.hanging for one in self.running)
 
 
 class JobPool:
@@ -156,6 +130,7 @@ class JobPool:
         self._lock = threading.Lock()
         self._live = _Queue(self._lock, self.most_of_one)
         self._backlog = _Queue(self._lock, self.most_of_one)
+        self._queues = (self._live, self._backlog)
         self._closed = False
         self._limit_logged = False
         self._threads: list[threading.Thread] = []
@@ -175,13 +150,15 @@ class JobPool:
         """
         queued = _Queued(job.urgency, next(self._numbers), job)
         with self._lock:
-            (self._backlog if job.urgency[0] >= BACKLOG else self._live).add(queued)
+            queue = self._backlog if job.urgency[0] >= BACKLOG else self._live
+            heapq.heappush(queue.waiting.setdefault(job.camera, []), queued)
+            queue.changed.notify()
 
     def busy(self) -> tuple[int, int]:
         """Return how many jobs run and how many wait."""
         with self._lock:
-            queues = (self._live, self._backlog)
-            return sum(len(q.running()) for q in queues), sum(q.waiting for q in queues)
+            queued = [jobs for q in self._queues for jobs in q.waiting.values()]
+            return sum(len(q.running) for q in self._queues), sum(map(len, queued))
 
     def replace_hanging(self, now: float) -> None:
         """Start a thread more for every job that hangs; called every now and then.
@@ -193,8 +170,8 @@ class JobPool:
         """
         with self._lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            for queue in (self._live, self._backlog):
-                for one in queue.running():
+            for queue in self._queues:
+                for one in queue.running:
                     if one.hanging or now - one.since <= self._patience:
                         continue
                     if not self._replace(queue):
@@ -225,16 +202,17 @@ class JobPool:
             Monotonic time.
         """
         with self._lock:
-            running = self._live.running(camera) + self._backlog.running(camera)
-            since = [one.since for one in running if one.hanging]
+            running = (one for queue in self._queues for one in queue.running)
+            since = [one.since for one in running if one.hanging and one.job.camera == camera]
         return Hanging(len(since), now - min(since)) if since else None
 
     def close(self) -> None:
         """Drop waiting jobs that are no merges; the threads end after the rest."""
         with self._lock:
             self._closed = True
-            for queue in (self._live, self._backlog):
-                queue.keep_merges()
+            for queue in self._queues:
+                for jobs in queue.waiting.values():
+                    jobs[:] = sorted(one for one in jobs if one.urgency[1] == MERGE)
                 queue.changed.notify_all()
 
     def join(self, timeout: float) -> bool:
@@ -270,7 +248,7 @@ class JobPool:
                 queued.job.crashed(error)
             finally:
                 with self._lock:
-                    queue.end(queued)
+                    queue.running.remove(queued)
                     self._live.changed.notify_all()
                     self._backlog.changed.notify_all()
             if queued.hanging:
@@ -284,7 +262,7 @@ class JobPool:
                 if self._may_begin(queue) and (queued := queue.begin()) is not None:
                     self._backlog.changed.notify()
                     return queued
-                if self._closed and not queue.waiting:
+                if self._closed and not any(queue.waiting.values()):
                     queue.changed.notify_all()
                     return None
                 queue.changed.wait()

@@ -235,26 +235,13 @@ class Scheduler:
         urgency = (LIVE if live else BACKLOG, step, place)
         self._pool.submit(_Job(self, self._camera, urgency, command))
 
-    def run(self, command: msg.ReadFile | msg.MergeBracket) -> None:
-        """Read a file or merge a bracket; called in a worker thread.
-
-        Parameters
-        ----------
-        command : ReadFile or MergeBracket
-        """
+    def _run(self, command: msg.ReadFile | msg.MergeBracket) -> None:
         if isinstance(command, msg.ReadFile):
             self._report(command, self._read(command))
         else:
             self._inbox.put(msg.MergeDone(self._camera, command.slot, self._merge(command)))
 
-    def crashed(self, command: msg.ReadFile | msg.MergeBracket, error: Exception) -> None:
-        """Report an unforeseen error; called in a worker thread.
-
-        Parameters
-        ----------
-        command : ReadFile or MergeBracket
-        error : Exception
-        """
+    def _crashed(self, command: msg.ReadFile | msg.MergeBracket, error: Exception) -> None:
         if isinstance(command, msg.ReadFile):
             self._report(command, msg.Unusable(f"reading it crashed: {error!r}", True, None))
         else:
@@ -287,7 +274,7 @@ class Scheduler:
 
 @dataclass(slots=True)
 class _Job:
-    """A command on its way through the pool."""
+    """A command on its way through the pool; run in a worker thread."""
 
     scheduler: Scheduler
     camera: str
@@ -295,10 +282,10 @@ class _Job:
     command: msg.ReadFile | msg.MergeBracket
 
     def run(self) -> None:
-        self.scheduler.run(self.command)
+        self.scheduler._run(self.command)
 
     def crashed(self, error: Exception) -> None:
-        self.scheduler.crashed(self.command, error)
+        self.scheduler._crashed(self.command, error)
 
 
 def _place(slot: datetime, order: Order) -> float:

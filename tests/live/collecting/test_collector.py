@@ -160,16 +160,20 @@ def test_grace_counts_from_the_last_arrival(bench: Bench) -> None:
     assert len(bench.merges) == 1
 
 
+def stand_still(bench: Bench, seconds: float) -> None:
+    bench.carry_out(bench.collector.due(bench.now, seconds))
+
+
 def test_time_in_which_nothing_could_be_heard_is_no_waiting(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     bench.now += 3 * GRACE
-    bench.collector.extend_grace(3 * GRACE)
+    stand_still(bench, 3 * GRACE)
     bench.wait(GRACE - 1)
     assert bench.merges == []
     bench.arrive(whole()[2])
     assert bench.merges[0].complete
     bench.arrive(*whole(1)[:2])
-    bench.collector.extend_grace(3 * GRACE)
+    stand_still(bench, 3 * GRACE)
     bench.wait(1)
     bench.arrive(name(1, 80, 5))
     # A new arrival begins the waiting anew.
@@ -180,7 +184,7 @@ def test_time_in_which_nothing_could_be_heard_is_no_waiting(bench: Bench) -> Non
 def test_an_owner_that_is_always_late_ends_brackets_nevertheless(bench: Bench) -> None:
     bench.arrive(*whole()[:2])
     for _ in range(100):
-        bench.collector.extend_grace(1)
+        stand_still(bench, 1)
         bench.wait(1)
     assert len(bench.merges) == 1
 
