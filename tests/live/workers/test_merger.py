@@ -75,7 +75,7 @@ def test_many_brackets_that_grow_together_stay_within_the_budget(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("number", "blocked"),
-    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, True), (errno.ELOOP, False)],
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, True), (errno.EMFILE, False)],
 )
 def test_a_full_disk_is_no_fault_of_the_bracket_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, blocked: bool
