@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr.disc import SkyDisc
 
-Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens"]
+Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens", "linear"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 WEIGHT_TYPES = ("triangle", "sine", "noise")
 _CONTRADICTION = ("exclude", "warn")
@@ -19,6 +19,33 @@ Shape = tuple[int, int, int]
 
 VALID, UNDER, OVER = 0, 1, 2
 MAX_EXPOSURES = 64
+FULL_WELL = 15_000.0
+"""Electrons that saturate a sensor of which nothing else is known: pixels of 2 to 3 µm."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """What the codes of a linear sensor mean; a value out of range raises ValueError."""
+
+    black: float | None = None  # code without light; None: as the file says, else 0
+    white: float | None = None  # lowest saturated code; None: as the file says, else the largest
+    gain: float | None = None  # electrons per code; None: `FULL_WELL` from black to white
+    read_noise: float = 5.0  # electrons
+
+    def __post_init__(self) -> None:
+        numbers = [n for n in (self.black, self.white, self.gain, self.read_noise) if n is not None]
+        possible = (self.gain is None or self.gain > 0) and self.read_noise >= 0
+        if not (possible and np.isfinite(numbers).all()):
+            raise ValueError(f"a sensor has finite levels, gain > 0 and read_noise ≥ 0; got {self}")
+
+    def gain_between(self, black: float, white: float) -> float:
+        """Electrons per code.
+
+        Parameters
+        ----------
+        black, white : float
+        """
+        return FULL_WELL / (white - black) if self.gain is None else self.gain
 
 
 @dataclass(frozen=True)
@@ -29,7 +56,8 @@ class MergeSettings:
     weighted mean of g(z) − ln t. `debevec_exact`: the same mean over the codes as they are, so
     that radiance is not bent by the stretch. `debevec`: the picture of OpenCV's MergeDebevec on
     stretched codes, which weighs saturated codes too; its radiance is that of `debevec_custom`.
-    `mertens`: exposure fusion (Mertens et al. 2007) on stretched codes; no radiance.
+    `mertens`: exposure fusion (Mertens et al. 2007) on stretched codes; no radiance. `linear`: the
+    mean of least variance over codes that rise linearly with the light (`linear_merge`).
     """
 
     algorithm: str
@@ -46,6 +74,7 @@ class MergeSettings:
     # Whether a frame that contradicts its time, while the others agree, is left out.
     contradiction: str = "exclude"
     deghost: str = "off"  # of the weighted means, see `deghost` and `alignment`
+    sensor: Sensor | None = None  # of `linear`: what the codes mean
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -90,14 +119,19 @@ class MergeSettings:
         low, high = self.lnE_range or (None, None)
         disc = {} if self.sky_disc is None else asdict(self.sky_disc)
         deghost = {} if self.deghost == "off" else {"deghost": self.deghost}
-        return {
+        codes: dict[str, str | int | float | bool | None] = {
             "weight_type": self.weight_type,
             "low_clip": self.low_clip,
             "high_clip": self.high_clip,
+            "saturation": self.saturation,
+        }
+        if self.sensor is not None:
+            codes = {f"sensor_{key}": value for key, value in asdict(self.sensor).items()}
+        return {
+            **codes,
             "gamma": self.gamma,
             "lnE_min": low,
             "lnE_max": high,
-            "saturation": self.saturation,
             "tonemapping": self.apply_tonemapping,
             **deghost,
             **{f"sky_{key}": value for key, value in disc.items()},

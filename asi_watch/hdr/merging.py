@@ -129,6 +129,7 @@ class Merge(ABC):
     fit, or if the algorithm has no such result. Parameters as for `open_merge`.
     """
 
+    _threads = 1
     works_by_rows = False
     """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
 
@@ -164,7 +165,7 @@ class Merge(ABC):
             raise ValueError(f"a bracket has at most {MAX_EXPOSURES} exposures")
         self._frames.append(array)
         self._times.append(time)
-        self._samples.append(sample_frame(array))
+        self._samples.append(self._sample(array))
         self._findings = None
 
     def findings(self) -> Findings:
@@ -174,7 +175,7 @@ class Merge(ABC):
                 self._samples,
                 self._times,
                 self._log_response,
-                high_clip=self._settings.high_clip,
+                high_clip=self._high_clip(),
                 exclude=self._settings.contradiction == "exclude",
             )
         return self._findings
@@ -258,6 +259,14 @@ class Merge(ABC):
         order = sorted(range(len(times)), key=keys.__getitem__)
         return [frames[i] for i in order], [times[i] for i in order]
 
+    def _sample(self, array: Pixels) -> Sample:
+        """What frames are compared by."""
+        return sample_frame(array)
+
+    def _high_clip(self) -> int:
+        """Codes above are known to be saturated."""
+        return self._settings.high_clip
+
     def _checked(self, pixels: Pixels) -> Pixels:
         """Bring an exposure into its plain form: (H, W, C), uint8, C-contiguous."""
         array = np.asarray(pixels)
@@ -273,6 +282,18 @@ class Merge(ABC):
                 f"the exposures of a bracket have one size: {self.shape}, got {array.shape}"
             )
         return np.ascontiguousarray(array)
+
+    def _in_bands(self, work: Callable[[int, int], None]) -> None:
+        """Call `work(first, last)` for bands of rows, on the threads allowed."""
+        rows, threads = self.shape[0], self._threads
+        if threads <= 1 or rows < 2 * threads:
+            work(0, rows)
+            return
+        count = min(rows, _BANDS_PER_THREAD * threads)
+        edges = [rows * i // count for i in range(count + 1)]
+        with ThreadPoolExecutor(threads) as pool:
+            for future in [pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]:
+                future.result()
 
     def _clear(self, rows: NDArray[Any], first: int, value: ArrayLike) -> None:
         """Set what lies outside the disc in rows that begin at `first`."""
@@ -464,18 +485,6 @@ class WeightedMerge(Merge):
         return picture_table(
             job.tables, settings.lnE_range, settings.display_gamma, np.dtype(dtype)
         )
-
-    def _in_bands(self, work: Callable[[int, int], None]) -> None:
-        """Call `work(first, last)` for bands of rows, on the threads allowed."""
-        rows, threads = self.shape[0], self._threads
-        if threads <= 1 or rows < 2 * threads:
-            work(0, rows)
-            return
-        count = min(rows, _BANDS_PER_THREAD * threads)
-        edges = [rows * i // count for i in range(count + 1)]
-        with ThreadPoolExecutor(threads) as pool:
-            for future in [pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]:
-                future.result()
 
 
 class OpencvMerge(Merge):
