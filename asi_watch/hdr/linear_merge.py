@@ -145,7 +145,7 @@ class LinearMerge(Merge):
 
     def _sample(self, array: NDArray[Any]) -> NDArray[np.uint8]:
         codes = (sample_frame(array).astype(np.float32) - self._black) * 255.0
-        return np.clip(codes / (self._white - self._black), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(codes / (self._white - self._black), 0, 255), np.uint8)
 
     def _high_clip(self) -> int:
         return _HIGH_CLIP
