@@ -8,7 +8,7 @@ product, nor when another camera made it. Whatever makes a product doubtful is n
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
@@ -33,6 +33,7 @@ from asi_watch.products.encode import Encoded, Product, encode_merge
 from asi_watch.products.provenance import (
     Provenance,
     ProvenanceError,
+    Scalar,
     Source,
     Unusable,
     files_of,
@@ -82,6 +83,7 @@ class MergePlan:
     memory_limit: int | None = None  # bytes that the frames of one bracket and its merge may take
     threads: int = 2  # of one merge; see `open_merge`
     dry_run: bool = False  # look at what stands, and say what would be written
+    geometry: Mapping[str, Scalar] = field(default_factory=dict)  # noted in the products
     other_outputs: tuple[OutputFolder, ...] = ()  # of products that have a folder of their own
 
     def in_utc(self, slot: datetime) -> datetime:
@@ -394,6 +396,7 @@ def _provenance(
         unusable=unusable,
         unusable_more=more,
         notes=notes,
+        geometry=dict(plan.geometry),
     )
 
 

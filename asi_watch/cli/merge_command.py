@@ -170,6 +170,7 @@ def command(
                 curves=_curves(found, response),
                 products=products,
                 camera=configured.name if configured else None,
+                geometry=configured.geometry.values if configured else None,
                 workers=workers,
                 leave_out_unreadable=not strict,
                 without_response="mertens" if mertens else "refuse",

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from asi_watch import naming
+from asi_watch.config import camera_data
 from asi_watch.config import values as v
 from asi_watch.naming import ExposureUnit, NamePattern
 
@@ -197,6 +198,31 @@ class ProductConfig(Section):
         return self
 
 
+class GeometryConfig(Section):
+    """Where a camera stands and how it looks: noted in its products, and not used otherwise."""
+
+    latitude: float | None = Field(default=None, ge=-90, le=90)
+    longitude: float | None = Field(default=None, ge=-180, le=180)
+    altitude: float | None = Field(default=None, ge=-500, le=9000)
+    """Metres above sea level."""
+    lens: str | None = Field(default=None, max_length=100)
+    direction: float | None = Field(default=None, ge=0, lt=360)
+    """Azimuth of the picture's upper edge, in degrees east of north."""
+    external_orientation: Annotated[tuple[float, float, float], Field(strict=False)] | None = None
+    """Rotation about three axes in radians, as asi_core has it."""
+    mask: str | None = None
+    """File of the obstacle mask."""
+
+    @property
+    def values(self) -> dict[str, float | str]:
+        """What is known, as products carry it."""
+        found = {key: getattr(self, key) for key in type(self).model_fields}
+        turned = self.external_orientation
+        if turned is not None:
+            found["external_orientation"] = " ".join(f"{angle:.10g}" for angle in turned)
+        return {key: value for key, value in found.items() if value is not None}
+
+
 class RecalibrateConfig(Section):
     """When a new response curve is derived from recent brackets."""
 
@@ -289,6 +315,9 @@ class CameraConfig(Section):
     exposure_labels_only: bool = True
     """With labels: a number that is no label is not taken for an exposure time."""
     timezone: v.TimeZone = "UTC"
+    camera_data: v.PathField | None = None
+    """asi_core's description of the camera: what it gives stands where nothing is given here."""
+    geometry: GeometryConfig = GeometryConfig()
     watch_mode: Literal["auto", "events", "polling"] = "auto"
     scan: ScanConfig = ScanConfig()
     stable_for: Annotated[v.Duration, v.within("0s", "1h")] = timedelta(seconds=1)
@@ -299,6 +328,19 @@ class CameraConfig(Section):
     )
     recalibrate: RecalibrateConfig = RecalibrateConfig()
     retention: RetentionConfig = RetentionConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_camera_data(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("camera_data"), str):
+            return data
+        try:
+            path = v.read_path(data["camera_data"], info)
+            return camera_data.filled(data, camera_data.section_of(path))
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            v.refuse_keys([("camera_data", f"{data['camera_data']!r}: {reason}")])
+            raise
 
     @property
     def pattern(self) -> NamePattern:

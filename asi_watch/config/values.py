@@ -258,8 +258,15 @@ Size: TypeAlias = Annotated[
 # -- paths and names -------------------------------------------------------------------------
 
 
-def _read_path(value: Any, info: ValidationInfo) -> Path:
-    """Read a path; a relative one counts from the folder of the configuration file."""
+def read_path(value: Any, info: ValidationInfo) -> Path:
+    """Read a path; a relative one counts from the folder of the configuration file.
+
+    Parameters
+    ----------
+    value : object
+    info : ValidationInfo
+        Its context says where that is.
+    """
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -305,7 +312,7 @@ def _read_extensions(value: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-PathField: TypeAlias = Annotated[Path, BeforeValidator(_read_path), PlainSerializer(str)]
+PathField: TypeAlias = Annotated[Path, BeforeValidator(read_path), PlainSerializer(str)]
 CameraName: TypeAlias = Annotated[
     str,
     Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -162,6 +162,7 @@ def merge_archive(
     curves: Sequence[ResponseCurve] = (),
     products: Sequence[ProductSpec],
     camera: str | None = None,
+    geometry: Mapping[str, str | float] | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     leave_out_unreadable: bool = False,
@@ -186,6 +187,8 @@ def merge_archive(
     products : sequence of ProductSpec
     camera : str, optional
         Noted in the products; the folder's name by default.
+    geometry : mapping, optional
+        Noted in the products.
     workers : int, optional
         Threads; 0 merges in the calling thread, None takes one per core.
     executor : concurrent.futures.Executor, optional
@@ -220,6 +223,7 @@ def merge_archive(
         # All of them go below one folder here.
         products=tuple(replace(spec, output=None) for spec in products),
         timezone=rules.timezone,
+        geometry=geometry or {},
         without_response=without_response,
         replace=force,
         memory_limit=_memory_of_one(count),

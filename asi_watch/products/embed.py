@@ -10,14 +10,16 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from PIL import Image
 
 from asi_watch.files import open_regular, shown
 from asi_watch.images.headers import JP2_MAGIC, JPEG_MAGIC, PNG_MAGIC, jp2_boxes, jpeg_segments
-from asi_watch.products.provenance import MARKER, Provenance, ProvenanceError
+from asi_watch.products.provenance import MARKER, Provenance, ProvenanceError, Scalar
 
 EXR_ATTRIBUTE = "asiWatchProvenance"
 _HDR_MAGIC = b"#?"
@@ -65,7 +67,27 @@ def _exif(provenance: Provenance) -> bytes:
     shot[0x9003] = provenance.slot.strftime("%Y:%m:%d %H:%M:%S")  # DateTimeOriginal
     shot[0x9011] = _offset(provenance)  # OffsetTimeOriginal
     shot[0x9286] = b"ASCII\0\0\0" + _ascii(f"exposures used: {used}").encode()  # UserComment
+    geometry = provenance.geometry
+    if isinstance(lens := geometry.get("lens"), str):
+        shot[0xA434] = _ascii(lens)  # LensModel
+    exif.get_ifd(0x8825).update(_gps(geometry))
     return exif.tobytes()
+
+
+def _gps(geometry: Mapping[str, Scalar]) -> dict[int, Any]:
+    """Return the tags of position and direction."""
+    found: dict[int, Any] = {}
+    for tag, key, (positive, negative) in ((1, "latitude", "NS"), (3, "longitude", "EW")):
+        if isinstance(degrees := geometry.get(key), (int, float)):
+            minutes, seconds = divmod(abs(degrees) * 3600, 60)
+            whole, minutes = divmod(minutes, 60)
+            found[tag] = negative if degrees < 0 else positive
+            found[tag + 1] = (whole, minutes, round(seconds, 4))
+    if isinstance(altitude := geometry.get("altitude"), (int, float)):
+        found |= {5: b"\1" if altitude < 0 else b"\0", 6: abs(float(altitude))}
+    if isinstance(direction := geometry.get("direction"), (int, float)):
+        found |= {16: "T", 17: float(direction)}  # of true north
+    return found
 
 
 def _offset(provenance: Provenance) -> str:

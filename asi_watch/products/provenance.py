@@ -115,6 +115,8 @@ class Provenance:
     notes: tuple[StrictStr, ...] = ()  # what makes the product doubtful, one sentence each
     # What the numbers of the file mean; filled in by the encoder.
     pixels: Mapping[StrictStr, Scalar] = field(default_factory=dict)
+    # Where the camera stands and how it looks, as far as the configuration says.
+    geometry: Mapping[StrictStr, Scalar] = field(default_factory=dict)
 
     @property
     def used(self) -> int:
@@ -141,6 +143,8 @@ class Provenance:
     def to_json(self) -> str:
         """One line of ASCII JSON; ValueError if it exceeds `MAX_PROVENANCE_BYTES`."""
         document = {MARKER: _SCHEMA_VERSION, "used": self.used, **asdict(self)}
+        if not self.geometry:
+            del document["geometry"]
         for unusable in document["unusable"]:
             if unusable["size"] is None:
                 del unusable["size"], unusable["mtime_ns"]

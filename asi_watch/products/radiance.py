@@ -157,6 +157,10 @@ def encode_exr_planes(
         # OpenEXR: UTC = local time + utcOffset.
         "utcOffset": -(noted.slot - noted.slot_utc.replace(tzinfo=None)).total_seconds(),
     }
+    known = {key: noted.geometry.get(key) for key in ("latitude", "longitude", "altitude")}
+    header |= {key: float(value) for key, value in known.items() if isinstance(value, (int, float))}
+    if isinstance(lens := noted.geometry.get("lens"), str):
+        header["lensModel"] = lens
     if "validity" in kept:
         header["validityCode"] = _VALIDITY_CODE
     # The writer reads memory as if every plane were contiguous, without a word if it is not.

@@ -64,6 +64,7 @@ class Merger:
             settings=settings.merge.settings,
             products=tuple(product.spec for product in settings.products),
             timezone=settings.pattern.timezone,
+            geometry=settings.geometry.values,
             without_response=settings.without_response,
             memory_limit=budget.limit,
             threads=merge_threads(),
