@@ -7,6 +7,7 @@ that importing this module costs nothing and no global state is shared between t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
@@ -135,6 +136,44 @@ def save_calibration_report_plot(
         residual_axes.plot(np.array(values_at), color=_COLOURS[key], lw=1.0)
     residual_axes.set_ylim(bottom=0.0)
     _dress(residual_axes, "residual (stops)", "Residual at each code")
+    return _save(figure, out_path, dpi)
+
+
+def save_drift_plot(
+    decisions: Sequence[tuple[str, str, float | None, float | None]],
+    camera: str,
+    out_path: str | Path,
+    dpi: int = 150,
+) -> Path:
+    """Draw how a camera's candidate curves drifted, and what they left unexplained.
+
+    Parameters
+    ----------
+    decisions : sequence of (str, str, float or None, float or None)
+        UTC time in ISO format, verdict, residual and drift in stops.
+    camera : str
+        For the title.
+    out_path : str or Path
+    dpi : int
+    """
+    figure = _figure(9.0, 6.0)
+    above, below = figure.subplots(2, 1, sharex=True)
+    kinds = {"adopted": ("tab:green", "o"), "rejected": ("tab:red", "x")}
+    for verdict in dict.fromkeys(verdict for _, verdict, _, _ in decisions):
+        colour, marker = kinds.get(verdict, ("tab:gray", "."))
+        rows = [row for row in decisions if row[1] == verdict]
+        times = [datetime.fromisoformat(row[0]) for row in rows]
+        style = {"color": colour, "marker": marker, "ls": "none", "label": verdict}
+        for axes, column in ((above, 3), (below, 2)):
+            values = [np.nan if row[column] is None else row[column] for row in rows]
+            axes.plot(times, np.array(values, np.float64), **style)
+    _dress(above, "drift (stops)", f"Curves of {shown(camera)}: from the curve in use")
+    _dress(below, "residual (stops)", "Left unexplained")
+    for axes in (above, below):
+        axes.set_ylim(bottom=0.0)
+    if decisions:
+        above.legend(frameon=False, ncols=4)
+    figure.autofmt_xdate()
     return _save(figure, out_path, dpi)
 
 

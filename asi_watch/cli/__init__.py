@@ -30,6 +30,7 @@ _COMMANDS = {
     "merge": "Merge the brackets of a folder or an archive, once.",
     "preview": "Merge one bracket in several ways, on one sheet to look at.",
     "calibrate": "Derive a camera's response curve from its brackets.",
+    "curve": "List, pin, roll back or calibrate the curves of a running camera.",
     "response": "Show or compare response curves.",
     "simulate": "Play a camera that is not there: a sky of known radiance.",
 }

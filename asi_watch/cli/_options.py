@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,7 +25,7 @@ from asi_watch.config.document import MAX_BYTES, ConfigError
 from asi_watch.config.loading import load_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.config.values import parse_duration
-from asi_watch.files import answered
+from asi_watch.files import answered, shown
 from asi_watch.logs import facts_of
 from asi_watch.naming import MICROSECONDS_PER_UNIT, ParsedName
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from asi_watch.pipeline import ArchiveRules
 
 _ANSWER_WITHIN = 5.0
+_LOOK_EVERY = 0.1
+# A calibration is ended by the daemon after a quarter of an hour.
+_LONGEST_REQUEST = 1000.0
 
 _T = TypeVar("_T")
 # A slot is a time of the camera's clock, without a zone.
@@ -49,6 +53,16 @@ def reads(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | No
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+def read_plot_name(text: str) -> str:
+    """Refuse a name without a format, or in no folder, before anything is done."""
+    from asi_watch.plots import check_plot_name
+
+    check_plot_name(text)
+    if not Path(text).absolute().parent.is_dir():
+        raise ValueError(f"{shown(Path(text).parent)} is no folder; make it, or write elsewhere")
+    return text
 
 
 def read_span(text: str) -> timedelta:
@@ -116,11 +130,16 @@ def camera_of(config_path: str | None, camera: str | None) -> tuple[CameraConfig
         if camera is not None:
             raise click.UsageError("--camera needs -c FILE, which says what the camera is")
         return None
+    return camera_of_config(config_path, camera)
+
+
+def camera_of_config(config_path: str, camera: str | None) -> tuple[CameraConfig, Config]:
+    """Find the camera that a name means; without a name, the only one there is."""
     config = load_config(config_path)
     check_camera(config, camera)
     if camera is None and len(config.cameras) > 1:
         known = ", ".join(config.cameras)
-        raise click.UsageError(f"{config_path} has several cameras, say --camera: {known}")
+        raise click.UsageError(f"{config_path} has several cameras, say which: {known}")
     return config.cameras[camera or next(iter(config.cameras))], config
 
 
@@ -136,6 +155,43 @@ def curves_in_use(camera: CameraConfig, config: Config | None) -> Choice:
         return choose_curves(camera, None)
     with Ledger(config.state_dir, read_only=True) as ledger:
         return choose_curves(camera, ledger)
+
+
+def ask_daemon(
+    state_dir: Path,
+    kind: str,
+    camera: str | None,
+    arguments: dict[str, Any],
+    later: str,
+    patience: float = 5.0,
+) -> bool:
+    """Leave a request in the ledger, wait for the running daemon's answer, and show it.
+
+    False if the daemon refuses. `later` says what happens where none runs; the `patience` in
+    seconds begins again with whatever the daemon says meanwhile.
+    """
+    from asi_watch.live.ledger.ledger import Ledger
+    from asi_watch.live.status import NotRunningError, read_status
+
+    with Ledger(state_dir, beside_daemon=True) as ledger:
+        number = ledger.add_request(kind, camera, arguments)
+        try:
+            read_status(state_dir)
+        except NotRunningError:
+            click.echo(f"no daemon runs: {later}")
+            return True
+        said, deadline = "", time.monotonic() + patience
+        while time.monotonic() < deadline:
+            text, ok = ledger.answer_to(number)
+            if ok is not None:
+                click.echo(shown(text), err=not ok)
+                return ok
+            if text != said:
+                said, deadline = text, time.monotonic() + _LONGEST_REQUEST
+                click.echo(f"{shown(text)} …", err=True)
+            time.sleep(_LOOK_EVERY)
+    click.echo("the daemon is busy: it takes the request up as soon as it can")
+    return True
 
 
 def archive_rules(

@@ -124,7 +124,8 @@ def _curve_lines(camera: CameraConfig, choice: Choice) -> Iterator[str]:
     from asi_watch.cli.curve_lines import radiance_hint
 
     for file in choice.files.values():
-        yield f"curve {file.curve.curve_id} {shown(file.path)}"
+        provisional = ", provisional" if file.curve.metadata.get("provisional") else ""
+        yield f"curve {file.curve.curve_id}{provisional} {shown(file.path)} ({file.why})"
     formats = [product.format for product in camera.products]
     if (hint := radiance_hint(camera.merge.algorithm, formats)) is not None:
         yield hint

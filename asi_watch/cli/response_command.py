@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from asi_watch.cli._options import reads
+from asi_watch.cli._options import read_plot_name, reads
 from asi_watch.errors import ResponseFileError
 from asi_watch.files import shown
 
@@ -38,16 +37,6 @@ Examples:
 """
 
 
-def _read_plot_name(text: str) -> str:
-    """Refuse a name without a format, or in no folder, before anything is shown."""
-    from asi_watch.plots import check_plot_name
-
-    check_plot_name(text)
-    if not Path(text).absolute().parent.is_dir():
-        raise ValueError(f"{shown(Path(text).parent)} is no folder; make it, or write elsewhere")
-    return text
-
-
 @click.group()
 def command() -> None:
     """Show response curves."""
@@ -58,7 +47,7 @@ def command() -> None:
 @click.option(
     "--plot",
     metavar="PLOT",
-    callback=reads(_read_plot_name),
+    callback=reads(read_plot_name),
     help="Draw it; the suffix chooses the format (png, jpg, svg, pdf).",
 )
 def show(file: str, plot: str | None) -> None:

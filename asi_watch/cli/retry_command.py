@@ -1,21 +1,16 @@
 """``asi-watch retry``: try brackets again that failed or were skipped."""
 
-import time
 from datetime import datetime
-from pathlib import Path
 
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.cli._options import SLOT, check_camera
+from asi_watch.cli._options import SLOT, ask_daemon, check_camera
 from asi_watch.config.loading import load_config
-from asi_watch.files import shown
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import Retry
-from asi_watch.live.status import NotRunningError, read_status
 
 _MOST_SLOTS = 1000
-_WAIT_FOR_ANSWER, _LOOK_EVERY = 5.0, 0.1
 _EPILOG = """\b
 Examples:
   asi-watch retry -c asi-watch.yaml --all-failed
@@ -72,7 +67,8 @@ def command(
     with Ledger(config.state_dir, read_only=True) as ledger:
         refused = _refused(ledger, names, slots, published=states["published"])
     which = Retry(slots=slots, since=since, until=until, **states)
-    granted = _ask(config.state_dir, camera, which)
+    later = "they are tried again when it starts"
+    granted = ask_daemon(config.state_dir, "retry", camera, which.model_dump(mode="json"), later)
     for slot, why in sorted(refused.items()):
         click.echo(f"{slot}: {why}", err=True)
     if refused or not granted:
@@ -92,24 +88,3 @@ def _refused(
             by = ", ".join(row.camera for row in rows)
             found[slot] = f"published by {by}, and left alone; --published merges it again"
     return found
-
-
-def _ask(state_dir: Path, camera: str | None, which: Retry) -> bool:
-    """Leave the request in the ledger and wait for a running daemon's answer."""
-    with Ledger(state_dir, beside_daemon=True) as ledger:
-        number = ledger.add_request("retry", camera, which.model_dump(mode="json"))
-        try:
-            read_status(state_dir)
-        except NotRunningError:
-            click.echo("no daemon runs: they are tried again when it starts")
-            return True
-        deadline = time.monotonic() + _WAIT_FOR_ANSWER
-        while time.monotonic() < deadline:
-            answer = ledger.answer_to(number)
-            if answer is not None:
-                text, ok = answer
-                click.echo(shown(text), err=not ok)
-                return ok
-            time.sleep(_LOOK_EVERY)
-    click.echo("the daemon is busy: it takes the request up as soon as it can")
-    return True

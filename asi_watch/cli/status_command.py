@@ -135,7 +135,11 @@ def _state(camera: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Say what is open, in use, deleted and at fault."""
     waiting = [f"{camera[key]} {what}" for key, what in _WAITING.items() if camera[key]]
     yield "open", ", ".join([f"{camera['open_count']} brackets", *waiting])
-    curves = [f"{c['id']} ({c['channels']} channels) {c['file']}" for c in camera["curves"]]
+    curves = [
+        f"{c['id']}{', provisional' if c['provisional'] else ''} ({c['channels']} channels;"
+        f" {c['why']}) {c['file']}"
+        for c in camera["curves"]
+    ]
     text = ", ".join(curves) or "none yet"
     text += " (calibrating)" if camera["calibrating"] else ""
     yield "curve", f"{text}; not used: {camera['curve_fault']}" if camera["curve_fault"] else text

@@ -18,6 +18,7 @@ _CHANNEL_NAMES = {1: ("grey",), 3: ("blue", "green", "red")}
 
 # Codes judged for their course: beyond them noise and saturation leave a curve little to stand on.
 _FIRST, _LAST = 15, 240
+_MIDDLE = slice(64, 193)
 _DEEPEST_FALL = 1.0  # stops; published solvers leave dents of a few tenths
 _SMALLEST_FALL = 0.005  # stops; less is rounding
 # Known cameras cover 1.9 to 9.9 stops from code 15 to 240.
@@ -90,6 +91,41 @@ def as_log_response(response: ArrayLike) -> NDArray[np.float32]:
     if not np.isfinite(curve).all():
         raise ValueError("the response curve holds values that are not finite")
     return curve
+
+
+def on_scale_of(curve: ResponseCurve, present: ResponseCurve) -> ResponseCurve:
+    """Give a curve the free constant per channel of the one it is to replace.
+
+    No calibration can know these constants; products stay comparable over a swap when both curves
+    agree in the median over the middle codes. A first curve has g(128) = 0.
+
+    Parameters
+    ----------
+    curve, present : ResponseCurve
+        Of the same number of channels.
+    """
+    difference = present.log_response.astype(np.float64) - curve.log_response
+    moved = curve.log_response + np.median(difference[_MIDDLE], axis=0)
+    metadata = dict(curve.metadata)
+    if "lnE_range" in metadata:
+        low, high = metadata["lnE_range"]
+        ends = [moved.min() - curve.log_response.min(), moved.max() - curve.log_response.max()]
+        metadata["lnE_range"] = [low + float(ends[0]), high + float(ends[1])]
+    return ResponseCurve(moved.astype(np.float32), metadata)
+
+
+def curve_drift(curve: ResponseCurve, earlier: ResponseCurve) -> float:
+    """Return how far a curve is from another, in stops.
+
+    Root mean square over the codes 15 … 240, in the worst channel; the free constant is left out.
+
+    Parameters
+    ----------
+    curve, earlier : ResponseCurve
+        Of the same number of channels.
+    """
+    difference = (curve.log_response - earlier.log_response)[_FIRST : _LAST + 1].astype(np.float64)
+    return float(np.max(np.std(difference, axis=0)) / np.log(2))
 
 
 @dataclass(frozen=True, slots=True)

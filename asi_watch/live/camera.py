@@ -14,7 +14,7 @@ from asi_watch.live.collecting.collector import Collector
 from asi_watch.live.curves.in_use import CurvesInUse
 from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, Retry
+from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, Request, Retry
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.merger import MemoryBudget, Merger
@@ -170,6 +170,18 @@ class Camera:
         """Events were dropped because the inbox was full: read the folder itself."""
         self._reporting.events_dropped(count)
         self._intake.request_scan()
+
+    def decide_curve(self, request: Request) -> str | None:
+        """Carry out what an operator wants of this camera's curves, see `CurvesInUse.carry_out`.
+
+        Parameters
+        ----------
+        request : Request
+        """
+        before = self._curves.curves
+        answer = self._curves.carry_out(request)
+        self._use_curves(self._curves.curves is not before)
+        return answer
 
     def retry(self, which: Retry) -> list[datetime]:
         """Merge brackets again; return their slots. LedgerError if that cannot be written."""

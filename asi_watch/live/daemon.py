@@ -282,10 +282,18 @@ class Daemon:
     def _answer(self, request: Request) -> None:
         """Carry out what a command has left in the ledger."""
         try:
-            text, ok = self._retry(request), True
+            text, ok = self._carry_out(request), True
         except AsiWatchError as error:
             text, ok = str(error), False
-        self._ledger.answer_request(request.id, text, ok=ok)
+        if text is not None:  # else it is answered when it is done
+            self._ledger.answer_request(request.id, text, ok=ok)
+
+    def _carry_out(self, request: Request) -> str | None:
+        if request.kind == "retry":
+            return self._retry(request)
+        if request.camera not in self._cameras:
+            raise AsiWatchError(f"the daemon has no camera {request.camera!r}")
+        return self._cameras[request.camera].decide_curve(request)
 
     def _retry(self, request: Request) -> str:
         names = list(self._cameras) if request.camera is None else [request.camera]

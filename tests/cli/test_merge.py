@@ -139,7 +139,7 @@ def test_a_configuration_says_the_rest(tmp_path: Path) -> None:
     assert (noted.camera, noted.curve_id, noted.expected) == ("roof", true_curve().curve_id, 5)
     assert (noted.sources[0].exposure_us, noted.parameters["gamma"]) == (80_000, 1.7)
     for options, reason in (
-        ((), "several cameras, say --camera: roof, yard"),
+        ((), "several cameras, say which: roof, yard"),
         (("--camera", "attic"), "no camera 'attic'"),
         (("--camera", "roof", "--exposure-unit", "s"), "says that already"),
     ):

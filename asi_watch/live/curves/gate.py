@@ -11,14 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from asi_watch.calibrate_brackets import (
-    BracketFiles,
-    CalibratedCurve,
-    CalibrationChoices,
-    calibrate_brackets,
-)
+from asi_watch.calibrate_brackets import BracketFiles, CalibrationChoices, calibrate_brackets
 from asi_watch.files import shown
 from asi_watch.hdr.calibration import CalibrationReport, response_residual
+from asi_watch.hdr.response import ResponseCurve, curve_drift, on_scale_of
 from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import OutputFolder
 from asi_watch.response_files import load_curve, response_bytes
@@ -47,6 +43,7 @@ class CalibrationRequest:
     low_clip: int = 5
     high_clip: int = 250
     sky_disc: Literal["auto"] | tuple[float, float, float] | None = "auto"
+    manual: bool = False  # asked for by an operator: the report is drawn whatever the verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,11 @@ class CalibrationVerdict:
     present_residual: float | None
     brackets: int  # how many were used
     passed_over: tuple[str, ...] = ()  # brackets and exposures that could not be used, and why
+    coverage: int | None = None  # codes that samples told of, in the worst channel
+    drift: float | None = None  # stops from the present curve
+    provisional: bool = False  # better than none, to be replaced as soon as may be
+    unchanged: bool = False  # not accepted, since it is the present curve within the noise
+    plot: str | None = None  # file of the report's drawing
 
 
 def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
@@ -91,16 +93,24 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     )
     curve = done.curve(shown(str(Path(done.used[0].paths[0]).parent)))
     residual = response_residual(curve.log_response, done.samples)
-    present = _present_residual(request.present, done)
-    accepted, reason = _judged(residual, present, _covered_codes(done.calibration.report))
+    present_curve, present = _present(request.present, curve.channels), None
+    if present_curve is not None:
+        present = response_residual(present_curve.log_response, done.samples)
+        curve = on_scale_of(curve, present_curve)
+    coverage = _covered_codes(done.calibration.report)
+    accepted, reason = _judged(residual, present, coverage)
     if accepted and done.calibration.report.time_doubts:  # such a curve may be stops off
         accepted, reason = False, done.calibration.report.warnings[0]
     path = Path(request.folder) / f"{curve.curve_id}.npz"
     if accepted:
         data = response_bytes(curve.log_response, curve.metadata)
         OutputFolder(path.parent).publish(data, path.name)
+    plot = None
+    if accepted or request.manual:
+        plot = path.with_suffix(".png")
+        plot.parent.mkdir(parents=True, exist_ok=True)
         title = f"{shown(request.camera)} · {datetime.now(UTC):%Y-%m-%d}"
-        save_calibration_report_plot(done.calibration, path.with_suffix(".png"), title=title)
+        save_calibration_report_plot(done.calibration, plot, title=title)
     return CalibrationVerdict(
         accepted=accepted,
         reason=reason,
@@ -111,16 +121,16 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
         present_residual=None if present is None else round(present, 5),
         brackets=len(done.used),
         passed_over=done.rejected + done.left_out,
+        coverage=coverage,
+        drift=None if present_curve is None else round(curve_drift(curve, present_curve), 5),
+        plot=None if plot is None else str(plot),
     )
 
 
-def _present_residual(paths: tuple[str, ...], done: CalibratedCurve) -> float | None:
-    """Residual of the present curve; None without one of these channels."""
-    for path in paths:
-        present = load_curve(path)
-        if present.channels == done.samples[0].channels:
-            return response_residual(present.log_response, done.samples)
-    return None
+def _present(paths: tuple[str, ...], channels: int) -> ResponseCurve | None:
+    """Return the present curve; None without one of these channels."""
+    curves = (load_curve(path) for path in paths)
+    return next((curve for curve in curves if curve.channels == channels), None)
 
 
 def _covered_codes(report: CalibrationReport) -> int:

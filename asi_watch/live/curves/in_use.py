@@ -7,24 +7,27 @@ them; nothing fails for good for want of a curve.
 
 import errno
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asi_watch.config.model import CameraConfig
-from asi_watch.errors import ResponseFileError
-from asi_watch.files import answered
+from asi_watch.errors import AsiWatchError, ResponseFileError
+from asi_watch.files import answered, counted
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.live.curves.gate import CalibrationVerdict
 from asi_watch.live.curves.recalibration import Recalibration
 from asi_watch.live.ledger.ledger import Ledger, LedgerFullError
-from asi_watch.live.ledger.records import CurveDecision
+from asi_watch.live.ledger.records import CurveDecision, Request
 from asi_watch.live.messages import CalibrationDone, Inbox
 from asi_watch.logs import event
-from asi_watch.response_files import load_curve
+from asi_watch.products import OutputFolder
+from asi_watch.response_files import load_curve, response_bytes
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +35,21 @@ log = logging.getLogger(__name__)
 _MERGED_AGAIN = timedelta(days=2)
 _PATIENCE = 3.0
 _LOOK_EVERY = 2.0
+_LOOK_AT_SOUND_EVERY = 20.0
 _LOOK_AT_DEAD_EVERY = 600.0
+_OF_VERDICT = (
+    *("curve_id", "path", "channels", "reason", "residual", "present_residual", "brackets"),
+    *("coverage", "drift", "provisional"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CurveFile:
-    """A curve and its file."""
+    """A curve in use, its file, and why it is the one in use."""
 
     curve: ResponseCurve
     path: Path
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,46 +68,88 @@ class Choice:
 def choose_curves(camera: CameraConfig, ledger: Ledger | None) -> Choice:
     """Choose the curves of a camera, whatever their files are like.
 
-    Of each number of channels the curve adopted last is used, until the operator puts another
-    file in the place of the one it was derived beside; with ``recalibrate.every: never`` the
-    operator's file is used whatever was adopted. While that file cannot be used, the curve
-    adopted last takes its place.
+    Of each number of channels the first there is of: a pinned curve; the operator's file, if it is
+    newer than what was adopted, or ``recalibrate.every`` is ``never``; the curve adopted last and
+    not withdrawn; the operator's file.
 
     Parameters
     ----------
     camera : CameraConfig
     ledger : Ledger or None
-        Only read; None: no curve was adopted.
+        Only read; None: nothing is adopted.
     """
-    operators, missing, fault = _operators_curve(camera)
-    base_id = None if operators is None else operators.curve_id
-    files: dict[int, CurveFile] = {}
+    operators, written, missing, fault = _operators_file(camera)
+    pinned, adopted = _decided(camera.name, ledger.curves(camera.name) if ledger else [])
+    files = {
+        channels: CurveFile(curve, Path(decision.path), f"adopted {decision.decided_utc:.10}")
+        for channels, (decision, curve) in adopted.items()
+    }
     if operators is not None and camera.response is not None:
-        files[operators.channels] = CurveFile(operators, camera.response)
-    seen: set[int | None] = set()
-    for decision in reversed(ledger.curves(camera.name) if ledger else ()):
+        decision, _ = adopted.get(operators.channels, (None, None))
+        if why := _why_operators(camera, operators, written, decision):
+            files[operators.channels] = CurveFile(operators, camera.response, why)
+    for channels, (decision, curve) in pinned.items():
+        files[channels] = CurveFile(curve, Path(decision.path), "pinned")
+    return Choice(files, operators.curve_id if operators else None, missing, fault)
+
+
+def _why_operators(
+    camera: CameraConfig, curve: ResponseCurve, written: float, rival: CurveDecision | None
+) -> str | None:
+    """Say why the operator's file is used rather than the adopted curve; None if it is not."""
+    if rival is None:
+        return "the response file: no other was adopted"
+    if camera.recalibrate.every is None:
+        return "the response file: recalibrate.every is never"
+    adopted_at = datetime.fromisoformat(rival.decided_utc).timestamp()
+    # A time in the future says nothing: no adoption would ever be newer.
+    if rival.base_id != curve.curve_id or adopted_at < written <= time.time():
+        return "the response file: it is newer than the curve adopted last"
+    return None
+
+
+_Decided = dict[int, tuple[CurveDecision, ResponseCurve]]
+
+
+def _decided(camera: str, decisions: list[CurveDecision]) -> tuple[_Decided, _Decided]:
+    """Return the pinned and the adopted curves that hold, by number of channels."""
+    pinned: _Decided = {}
+    adopted: _Decided = {}
+    unpinned, withdrawn = False, set()
+    seen: set[tuple[str, int | None]] = set()
+    for decision in reversed(decisions):
+        verdict, known = decision.verdict, (decision.verdict, decision.channels)
+        unpinned |= verdict == "unpinned"
+        if verdict == "withdrawn":
+            withdrawn.add(decision.curve_id)
+        is_pin = verdict == "pinned" and not unpinned
         # Rows of 0.1 do not name the channels: their newest is read to know.
-        if decision.verdict != "adopted" or decision.channels in seen:
+        if known in seen or not (
+            is_pin or (verdict == "adopted" and decision.curve_id not in withdrawn)
+        ):
             continue
-        seen.add(decision.channels)
+        seen.add(known)
         try:
-            adopted = load_curve(Path(decision.path))
+            curve = load_curve(Path(decision.path))
         except ResponseFileError as error:
-            text = "adopted curve not used"
-            event(log, logging.ERROR, text, camera=camera.name, reason=str(error))
+            event(log, logging.ERROR, f"{verdict} curve not used", camera=camera, reason=str(error))
             continue
-        if decision.channels is None and adopted.channels in seen:
-            continue
-        seen.add(adopted.channels)
-        derived = decision.base_id == base_id and camera.recalibrate.every is not None
-        if derived or adopted.channels not in files:
-            files[adopted.channels] = CurveFile(adopted, Path(decision.path))
-    return Choice(files, base_id, missing, fault)
+        seen.add((verdict, curve.channels))
+        (pinned if is_pin else adopted).setdefault(curve.channels, (decision, curve))
+    return pinned, adopted
 
 
 def response_fault(camera: CameraConfig) -> str | None:
     """Say why the operator's file cannot be used, None if it can, is missing, or is not needed."""
-    return None if camera.merge.algorithm == "mertens" else _operators_curve(camera)[2]
+    return None if camera.merge.algorithm == "mertens" else _operators_file(camera)[3]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The calibration that an operator has asked for: the request's number, and what it changes."""
+
+    number: int
+    dry_run: bool
 
 
 class CurvesInUse:
@@ -121,7 +172,8 @@ class CurvesInUse:
     def __init__(
         self, camera: CameraConfig, ledger: Ledger, folder: Path, inbox: Inbox, now: float
     ) -> None:
-        self._camera, self._ledger = camera, ledger
+        self._camera, self._ledger, self._folder = camera, ledger, folder
+        self._asked: _Asked | None = None
         self._needs_curve = camera.merge.algorithm != "mertens"
         self._files: Mapping[int, CurveFile] = {}
         self.curves: tuple[ResponseCurve, ...] = ()
@@ -174,45 +226,155 @@ class CurvesInUse:
         message : CalibrationDone
         """
         self._recalibration.finished()
-        verdict = message.verdict
+        asked, self._asked = self._asked, None
+        verdict, before = message.verdict, self.curves
         if verdict is None:
-            return self._calibration_failed(message.reason)
-        path = Path(verdict.path)
+            self._calibration_failed(message.reason)
+        elif asked is None or not asked.dry_run:
+            self._take_verdict(verdict)
+        if asked is not None:
+            text = f"calibration failed: {message.reason}"
+            self._ledger.answer_request(
+                asked.number,
+                self._said(verdict, asked) if verdict else text,
+                ok=verdict is not None,
+            )
+        return self.curves is not before
+
+    def _take_verdict(self, verdict: CalibrationVerdict) -> None:
+        decided: Literal["adopted", "rejected", "unchanged"] = "rejected"
+        if verdict.accepted or verdict.unchanged:
+            decided = "adopted" if verdict.accepted else "unchanged"
         decision = CurveDecision(
             camera=self._camera.name,
-            curve_id=verdict.curve_id,
-            path=verdict.path,
             base_id=self._choice.base_id,
-            verdict="adopted" if verdict.accepted else "rejected",
-            reason=verdict.reason,
-            residual=verdict.residual,
-            present_residual=verdict.present_residual,
-            brackets=verdict.brackets,
-            channels=verdict.channels,
+            verdict=decided,
+            **{name: getattr(verdict, name) for name in _OF_VERDICT},
         )
         try:
             self._ledger.record_curve(decision)
         except LedgerFullError as error:
-            return self._calibration_failed(str(error))
+            self._calibration_failed(str(error))
+            return
         self._last_failure = None
         self._log(
-            logging.INFO if verdict.accepted else logging.WARNING,
-            f"curve {decision.verdict}",
+            logging.WARNING if decided == "rejected" else logging.INFO,
+            f"curve {decided}",
             curve=decision.curve_id,
             channels=decision.channels,
             reason=decision.reason,
             brackets=decision.brackets,
         )
         if verdict.accepted:
-            self._use({**self._files, verdict.channels: CurveFile(load_curve(path), path)})
-        return verdict.accepted
+            self._choose()
 
-    def _calibration_failed(self, reason: str) -> bool:
+    def _said(self, verdict: CalibrationVerdict, asked: "_Asked") -> str:
+        """Say to whoever asked for it what became of a calibration."""
+        used = self._files.get(verdict.channels)
+        if not verdict.accepted:
+            text = "the present curve stays: " if used else "no curve: "
+        elif asked.dry_run:
+            text = f"would be adopted ({verdict.curve_id}); nothing is changed: "
+        elif used and used.curve.curve_id == verdict.curve_id:
+            text = f"adopted, in use from now on ({verdict.curve_id}): "
+        else:
+            why = used.why if used else "see the log"
+            text = f"adopted ({verdict.curve_id}), but another is used ({why}): "
+        coverage = f", {verdict.coverage} codes" if verdict.coverage is not None else ""
+        figures = f" [{counted(verdict.brackets, 'bracket')}{coverage}]"
+        return f"{text}{verdict.reason}{figures}" + (f"; plot: {verdict.plot}" * bool(verdict.plot))
+
+    def _calibration_failed(self, reason: str) -> None:
         # In the dark it fails every minute, all night, for the one reason.
         again, self._last_failure = reason == self._last_failure, reason
         self._log(logging.DEBUG if again else logging.ERROR, "calibration failed", reason=reason)
         self._unreported = f"calibration failed: {reason}"
-        return False
+
+    # -- what an operator asks for, see `asi-watch curve` --
+
+    def carry_out(self, request: Request) -> str | None:
+        """Carry out a request; return the answer, None where it is given later.
+
+        Parameters
+        ----------
+        request : Request
+            Of the kinds pin, unpin, rollback and calibrate; AsiWatchError where it is refused.
+        """
+        match request.kind:
+            case "pin":
+                return self._pin(str(request.arguments.get("curve", "")))
+            case "unpin":
+                return self._unpin()
+            case "rollback":
+                return self._rollback()
+            case "calibrate":
+                self._calibrate(request)
+                return None
+        raise AsiWatchError(f"this daemon cannot {request.kind[:40]!r}")
+
+    def _pin(self, which: str) -> str:
+        path = Path(which)
+        if not path.is_absolute():
+            rows = self._ledger.curves(self._camera.name)
+            known = {row.curve_id: row.path for row in rows if row.curve_id.startswith(which)}
+            if len(known) != 1 or not which:
+                raise AsiWatchError(f"{which!r} names {len(known)} curves of {self._camera.name}")
+            path = Path(*known.values())
+        (found,) = answered(_PATIENCE, partial(_read, path))
+        if not isinstance(found, tuple):
+            raise AsiWatchError(found or f"{path}: not there, or its file system does not answer")
+        curve, _ = found
+        # A copy: the file that was named may be changed or deleted.
+        data = response_bytes(curve.log_response, {**curve.metadata, "channel_order": "BGR"})
+        OutputFolder(self._folder).publish(data, f"{curve.curve_id}.npz")
+        copy = self._folder / f"{curve.curve_id}.npz"
+        self._decide("pinned", curve.curve_id, str(copy), curve.channels, f"pinned: {path}")
+        return f"curve {curve.curve_id} is pinned; `asi-watch curve unpin` lets it go"
+
+    def _unpin(self) -> str:
+        pinned = [file for file in self._files.values() if file.why == "pinned"]
+        if not pinned:
+            raise AsiWatchError(f"no curve of {self._camera.name} is pinned")
+        self._decide("unpinned", "", "", None, "by the operator")
+        return f"unpinned; {self._in_use_now()}"
+
+    def _rollback(self) -> str:
+        rows = {row.curve_id: row for row in self._ledger.curves(self._camera.name)}
+        used = [f for f in self._files.values() if f.why.startswith("adopted")]
+        if not used:
+            raise AsiWatchError(f"no adopted curve is in use: {self._in_use_now()}")
+        last = max(used, key=lambda file: rows[file.curve.curve_id].decided_utc)
+        curve = last.curve
+        self._decide("withdrawn", curve.curve_id, str(last.path), curve.channels, "rolled back")
+        return f"curve {curve.curve_id} is withdrawn; {self._in_use_now()}"
+
+    def _decide(
+        self,
+        verdict: Literal["pinned", "unpinned", "withdrawn"],
+        curve_id: str,
+        path: str,
+        channels: int | None,
+        reason: str,
+    ) -> None:
+        name, base_id = self._camera.name, self._choice.base_id
+        decision = CurveDecision(name, curve_id, path, base_id, verdict, reason, channels=channels)
+        self._ledger.record_curve(decision)
+        self._log(logging.INFO, f"curve {verdict}", curve=curve_id or None, reason=reason)
+        self._choose()
+
+    def _calibrate(self, request: Request) -> None:
+        if self._asked is not None:
+            if self._asked.number != request.id:
+                raise AsiWatchError("a calibration that was asked for is under way")
+            return
+        brackets = self._recalibration.ask()
+        self._asked = _Asked(request.id, request.arguments.get("dry_run") is True)
+        text = f"calibrating from {counted(brackets, 'bracket')}"
+        self._ledger.note_progress(request.id, text)
+
+    def _in_use_now(self) -> str:
+        files = [f"{f.curve.curve_id} ({f.why})" for f in self._files.values()]
+        return f"in use now: {', '.join(files) or 'no curve'}"
 
     def take_fault(self) -> str | None:
         """Return what went wrong with a curve, once; None if nothing new did."""
@@ -226,17 +388,22 @@ class CurvesInUse:
         choice = self._choice = choose_curves(self._camera, self._ledger)
         if choice.fault:
             self._unreported = f"response file not used: {choice.fault}"
-        if self._needs_curve and _ids(choice.files) != _ids(self._files):
-            self._use(choice.files)
+        files = choice.files
+        if choice.fault or choice.missing:
+            # What is used goes on being used while the operator mends the file.
+            files = {**self._files, **files}
+        if self._needs_curve and files != self._files:
+            self._use(files)
 
     def _look_at_operators_file(self, now: float) -> bool:
-        """Try a file again that was missing or at fault, once it looks different."""
+        """Read the file again once it looks different."""
         response, unusable = self._camera.response, self._choice.fault or self._choice.missing
-        if now < self._next_look or response is None or not unusable:
+        if now < self._next_look or response is None:
             return False
         seen = _look_of(response)
-        # Each look at a dead share costs a thread.
-        self._next_look = now + (_LOOK_AT_DEAD_EVERY if seen is None else _LOOK_EVERY)
+        # Each look costs a thread, for the time that a dead share does not answer.
+        pause = _LOOK_EVERY if unusable else _LOOK_AT_SOUND_EVERY
+        self._next_look = now + (_LOOK_AT_DEAD_EVERY if seen is None else pause)
         if seen is None or seen == self._seen:
             return False
         before = self.curves
@@ -246,12 +413,13 @@ class CurvesInUse:
     def _use(self, files: Mapping[int, CurveFile]) -> None:
         before, self._files = self._files, files
         # The reference is swapped whole: brackets already begun keep the curve they began with.
-        self.curves = tuple(files[channels].curve for channels in sorted(files, reverse=True))
+        if _ids(before) != _ids(files):
+            self.curves = tuple(files[channels].curve for channels in sorted(files, reverse=True))
         self._logged_none = False
         for channels, file in files.items():
             if _ids(before).get(channels) != file.curve.curve_id:
                 facts = {"curve": file.curve.curve_id, "channels": channels, "file": file.path}
-                self._log(logging.INFO, "curve in use", **facts)
+                self._log(logging.INFO, "curve in use", **facts, why=file.why)
         if new := set(files) - set(before):
             self._merge_what_waited(new)
 
@@ -276,7 +444,13 @@ class CurvesInUse:
         files = [self._files[channels] for channels in sorted(self._files, reverse=True)]
         return {
             "curves": [
-                {"id": f.curve.curve_id, "file": str(f.path), "channels": f.curve.channels}
+                {
+                    "id": f.curve.curve_id,
+                    "file": str(f.path),
+                    "channels": f.curve.channels,
+                    "why": f.why,
+                    "provisional": bool(f.curve.metadata.get("provisional")),
+                }
                 for f in files
             ],
             "curve_fault": self._choice.fault,
@@ -301,29 +475,29 @@ def _look(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _operators_curve(camera: CameraConfig) -> tuple[ResponseCurve | None, bool, str | None]:
-    """Return the operator's curve, whether its file is missing, and what is wrong with it."""
+def _operators_file(camera: CameraConfig) -> tuple[ResponseCurve | None, float, bool, str | None]:
+    """Return the operator's curve, when it was written, whether it is missing, what is wrong."""
     path = camera.response
     if path is None:
-        return None, False, None
+        return None, 0.0, False, None
     # On a share that is dead this camera does without, and holds up no other.
     (found,) = answered(_PATIENCE, partial(_read, path))
-    if isinstance(found, ResponseCurve):
-        return found, False, None
+    if isinstance(found, tuple):
+        return *found, False, None
     if found == "":
         text = "response file not there yet, merged is without it; is its name right?"
         event(log, logging.WARNING, text, camera=camera.name, file=path)
-        return None, True, None
+        return None, 0.0, True, None
     fault = found or f"{path}: its file system does not answer"
     event(log, logging.ERROR, "response file not used", camera=camera.name, reason=fault)
-    return None, False, fault
+    return None, 0.0, False, fault
 
 
-def _read(path: Path) -> ResponseCurve | str:
-    """Return the curve, or what is wrong with the file: nothing where it is simply missing."""
+def _read(path: Path) -> tuple[ResponseCurve, float] | str:
+    """Return the curve and its file's time, or what is wrong: nothing where it is missing."""
     try:
-        return load_curve(path)
-    except ResponseFileError as error:
+        return load_curve(path), path.stat().st_mtime
+    except (ResponseFileError, OSError) as error:
         # A folder that may not be entered, a share that does not answer: not simply missing.
         missing = _look(path) in ((errno.ENOENT,), (errno.ENOTDIR,))
         return "" if missing else str(error)

@@ -54,6 +54,7 @@ class Recalibration:
         only_operators = every is None and camera.response is not None
         self._first_due = float("inf") if only_operators else now
         self._may_be_first = True
+        self._asked = False
 
     @property
     def running(self) -> bool:
@@ -63,6 +64,25 @@ class Recalibration:
     def bracket_over(self, record: BracketRecord) -> None:
         """Take note of a bracket's row: whether there may be a first curve to calibrate."""
         self._may_be_first |= record.complete and record.lacks_curve
+
+    def ask(self) -> int:
+        """Have the next tick calibrate whatever is due; return from how many brackets.
+
+        AsiWatchError if there are none, or a calibration is under way.
+        """
+        if self.running:
+            raise AsiWatchError("a calibration is under way; ask again when it is done")
+        brackets = self._recent()
+        if not brackets:
+            raise AsiWatchError("there are no complete brackets yet to calibrate from")
+        self._asked = True
+        return len(brackets)
+
+    def _recent(self) -> list[BracketRecord]:
+        """Return the brackets to calibrate from when an operator asks: published, or without."""
+        name, wanted = self._camera.name, self._camera.recalibrate.brackets
+        published = self._ledger.recent_complete(name, wanted)
+        return published or self._ledger.recent_complete(name, wanted, without_curve=True)
 
     def tick(self, present: tuple[str, ...], now: float, *, may_start: bool) -> None:
         """Start a calibration that is due; end one that takes too long.
@@ -85,13 +105,16 @@ class Recalibration:
             self._due = now + self._every
             self._first_due = now + _RETRY_AFTER
             self._deadline = now + _TIME_LIMIT
-            self._start(brackets, present)
+            manual, self._asked = self._asked, False
+            self._start(brackets, present, manual)
 
     def _brackets_due(self, now: float) -> list[BracketRecord]:
         """Return the brackets to calibrate from now; none while no calibration is due.
 
         Those that no curve fits come first.
         """
+        if self._asked:
+            return self._recent()
         name, wanted = self._camera.name, self._camera.recalibrate.brackets
         if self._may_be_first and now >= self._first_due:
             brackets = self._ledger.recent_complete(name, wanted, without_curve=True)
@@ -103,7 +126,7 @@ class Recalibration:
         self._due = now + _RETRY_AFTER
         return self._ledger.recent_complete(name, wanted)
 
-    def _start(self, brackets: list[BracketRecord], present: tuple[str, ...]) -> None:
+    def _start(self, brackets: list[BracketRecord], present: tuple[str, ...], manual: bool) -> None:
         camera, root = self._camera, self._camera.watch
         request = CalibrationRequest(
             camera=camera.name,
@@ -120,6 +143,7 @@ class Recalibration:
             low_clip=camera.merge.low_clip,
             high_clip=camera.merge.high_clip,
             sky_disc=camera.calibration_disc,
+            manual=manual,
         )
         event(log, logging.INFO, "calibration started", camera=camera.name, brackets=len(brackets))
         self._pool = spawn_pool()

@@ -411,10 +411,22 @@ class Ledger:
         with suppress(LedgerFullError), self._transaction():
             self._db.execute(update, (shown(text), int(ok), number))
 
-    def answer_to(self, number: int) -> tuple[str, bool] | None:
-        """Return the answer to a request and whether it was granted; None while there is none."""
-        rows = self._all("SELECT answer, ok FROM requests WHERE id = ? AND ok NOTNULL", (number,))
-        return next(((str(answer), bool(ok)) for answer, ok in rows), None)
+    def note_progress(self, number: int, text: str) -> None:
+        """Say how far a request has come that takes a while; it stays open.
+
+        Parameters
+        ----------
+        number : int
+        text : str
+        """
+        with suppress(LedgerFullError), self._transaction():
+            self._db.execute("UPDATE requests SET answer = ? WHERE id = ?", (shown(text), number))
+
+    def answer_to(self, number: int) -> tuple[str, bool | None]:
+        """Return what was said to a request, and whether it was granted: None while it is open."""
+        rows = self._all("SELECT answer, ok FROM requests WHERE id = ?", (number,))
+        answer, ok = rows[0] if rows else ("the request is gone", False)
+        return answer or "", None if ok is None else bool(ok)
 
     @property
     def pending(self) -> int:

@@ -130,19 +130,22 @@ class BracketRecord:
 
 @dataclass(frozen=True, slots=True)
 class CurveDecision:
-    """What became of a candidate curve."""
+    """What was decided on a curve: by the gate, or by an operator (the last three verdicts)."""
 
     camera: str
     curve_id: str
     path: str
-    base_id: str | None
-    verdict: Literal["adopted", "rejected"]
+    base_id: str | None  # of the operator's file at that time
+    verdict: Literal["adopted", "rejected", "unchanged", "pinned", "unpinned", "withdrawn"]
     reason: str
-    residual: float | None
-    present_residual: float | None
-    brackets: int
+    residual: float | None = None  # stops left unexplained: by this curve, by the one in use
+    present_residual: float | None = None
+    brackets: int = 0
     decided_utc: str = ""
     channels: int | None = None
+    coverage: int | None = None  # codes that samples told of, in the worst channel
+    drift: float | None = None  # stops from the curve that was in use
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

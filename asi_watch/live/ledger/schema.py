@@ -70,6 +70,21 @@ MIGRATIONS = (
     );
     CREATE INDEX requests_open ON requests (id) WHERE ok IS NULL;
     """,
+    # Any verdict. coverage: codes, in the worst channel. drift: stops from the curve in use.
+    """
+    ALTER TABLE curves RENAME TO older_curves;
+    CREATE TABLE curves (
+        id INTEGER PRIMARY KEY, camera TEXT NOT NULL,
+        curve_id TEXT NOT NULL, path TEXT NOT NULL, base_id TEXT,
+        verdict TEXT NOT NULL,
+        reason TEXT NOT NULL, residual REAL, present_residual REAL,
+        brackets INTEGER NOT NULL, decided_utc TEXT NOT NULL, channels INTEGER,
+        coverage INTEGER, drift REAL, provisional INTEGER NOT NULL DEFAULT 0
+    );
+    INSERT INTO curves SELECT *, NULL, NULL, 0 FROM older_curves;
+    DROP TABLE older_curves;
+    CREATE INDEX curves_by_camera ON curves (camera, id);
+    """,
 )
 
 

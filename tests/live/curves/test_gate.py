@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from asi_watch.calibrate_brackets import BracketFiles
 from asi_watch.live.curves import gate
 from asi_watch.live.curves.gate import CalibrationRequest, _judged, calibrate_candidate
 from asi_watch.response_files import load_curve, response_bytes
+from tests.hdr.brackets import opened, settings
 from tests.pipeline.making import true_curve, write_archive
 
 
@@ -74,6 +76,28 @@ def test_a_present_curve_of_other_channels_is_no_rival(
     present.write_bytes(response_bytes(true_curve().log_response[:, :1]))
     verdict = calibrate_candidate(replace(request_, present=(str(present),)))
     assert (verdict.accepted, verdict.present_residual) == (True, None)
+
+
+def test_a_swap_keeps_the_scale_of_the_products(
+    request_: CalibrationRequest, tmp_path: Path
+) -> None:
+    """One bracket merged with the present curve and with the candidate."""
+    scale = np.array([2.0, -1.0, 0.5])
+    bend = np.linspace(0, 1, 256)[:, None] * np.linspace(-1, 1, 256)[:, None] * 0.3
+    present = tmp_path / "present.npz"
+    present.write_bytes(response_bytes(true_curve().log_response + scale + bend))
+    verdict = calibrate_candidate(replace(request_, present=(str(present),)))
+    assert verdict.accepted
+    assert 0.01 < (verdict.drift or 0) < 0.3
+    files = request_.brackets[0]
+    frames = [simplejpeg.decode_jpeg(Path(p).read_bytes(), "BGR") for p in files.paths]
+    both = []
+    for path in (present, verdict.path):
+        g = load_curve(path).log_response
+        how = settings(algorithm="debevec_exact")
+        both.append(opened(how, frames, files.exposure_us, g).radiance().ln_radiance)
+    stops = (both[1] - both[0]) / np.log(2)
+    assert np.abs(np.median(stops, axis=(0, 1))).max() < 0.1
 
 
 def test_a_candidate_must_fit_be_no_worse_and_know_enough_codes() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from asi_watch.brackets import Exposure
 from asi_watch.config import parse_config
 from asi_watch.config.model import CameraConfig
+from asi_watch.errors import AsiWatchError
 from asi_watch.live.curves import in_use
 from asi_watch.live.curves.gate import CalibrationVerdict
 from asi_watch.live.curves.in_use import CurvesInUse, choose_curves
@@ -48,8 +51,9 @@ class Place:
         self.ledger = Ledger(folder)
         self.started: list[tuple[list[datetime], tuple[str, ...]]] = []
 
-        def start(_: Recalibration, brackets: Any, present: tuple[str, ...]) -> None:
+        def start(_: Recalibration, brackets: Any, present: tuple[str, ...], manual: bool) -> None:
             self.started.append(([b.slot for b in brackets], present))
+            self.manual = manual
 
         monkeypatch.setattr(Recalibration, "_start", start)
 
@@ -83,6 +87,15 @@ class Place:
         record = replace(record, **more)
         self.ledger.record(record)
         return record
+
+    def ask(self, curves: CurvesInUse, kind: str, **arguments: Any) -> str | None:
+        """Ask as a command does; the answer, an error's text where it is refused."""
+        number = self.ledger.add_request(kind, "roof", arguments)
+        request = next(r for r in self.ledger.take_requests() if r.id == number)
+        try:
+            return curves.carry_out(request)
+        except AsiWatchError as error:
+            return f"refused: {error}"
 
     def to_retry(self) -> list[int]:
         return [(r.slot - NOON) // STEP for r in self.ledger.to_retry("roof", 8)]
@@ -220,6 +233,123 @@ def test_a_share_that_does_not_answer_holds_up_nobody_for_long(
     choice = choose_curves(place.camera(response=True), place.ledger)
     back.set()
     assert "does not answer" in str(choice.fault)
+
+
+# -- what an operator decides --------------------------------------------------------------------
+
+
+def written(path: Path, seconds: float) -> None:
+    """Set a file's time, so many seconds from now."""
+    os.utime(path, (time.time() + seconds, time.time() + seconds))
+
+
+@pytest.mark.parametrize(
+    ("pin", "adopt", "every", "operators", "used"),
+    [
+        # pinned > the operator's file when newer or never > adopted > the operator's file
+        (True, True, "24h", "newer", "pinned"),
+        (True, True, "never", "older", "pinned"),
+        (True, False, "24h", "none", "pinned"),
+        (False, True, "24h", "newer", "operators"),
+        (False, True, "24h", "another", "operators"),
+        (False, True, "never", "older", "operators"),
+        (False, True, "24h", "of the future", "adopted"),
+        (False, True, "24h", "older", "adopted"),
+        (False, True, "never", "none", "adopted"),
+        (False, False, "24h", "older", "operators"),
+    ],
+)
+def test_the_first_of_pinned_newer_adopted_and_operators_is_used(
+    place: Place, pin: bool, adopt: bool, every: str, operators: str, used: str
+) -> None:
+    ids_of = {}
+    if operators != "none":
+        place.file.write_bytes(curve_bytes())
+        ids_of["operators"] = load_curve(place.file).curve_id
+        seconds = {"newer": -60.0, "of the future": 3600.0}.get(operators, -7200.0)
+        written(place.file, seconds)
+    if adopt:
+        base_id = None if operators == "another" else ids_of.get("operators")
+        an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+        ids_of["adopted"] = place.adopt(curve_bytes(1.1), base_id, decided_utc=an_hour_ago)
+    more = {"response": operators != "none", "recalibrate": f"{{every: {every}}}"}
+    if pin:
+        path = place.folder / "mine.npz"
+        path.write_bytes(curve_bytes(1.3))
+        ids_of["pinned"] = load_curve(path).curve_id
+        assert "is pinned" in (place.ask(place.curves(**more), "pin", curve=str(path)) or "")
+        path.unlink()
+    curves = place.curves(**more)
+    assert ids(curves) == [ids_of[used]]
+    (shown,) = curves.snapshot()["curves"]
+    assert shown["why"].startswith({"operators": "the response file"}.get(used, used))
+
+
+def test_a_pin_holds_over_what_is_adopted_until_it_is_let_go(place: Place) -> None:
+    first = place.adopt(curve_bytes(1.1))
+    curves = place.curves()
+    assert "pinned" in (place.ask(curves, "pin", curve=first[:6]) or "")
+    assert not curves.calibration_done(done(curve_bytes(1.2), place.folder / "c.npz"))
+    assert ids(curves) == ids(place.curves()) == [first]
+    assert "no adopted curve is in use" in (place.ask(curves, "rollback") or "")
+    second = load_curve(place.folder / "c.npz").curve_id
+    assert second in (place.ask(curves, "unpin") or "")
+    assert ids(curves) == ids(place.curves()) == [second]
+    assert (place.ask(curves, "unpin") or "").startswith("refused: no curve")
+    for wrong in ("", "zz", str(place.folder / "gone.npz")):
+        assert (place.ask(curves, "pin", curve=wrong) or "").startswith("refused: ")
+
+
+def test_a_rollback_goes_back_curve_by_curve_to_the_operators_file(place: Place) -> None:
+    place.file.write_bytes(curve_bytes())
+    written(place.file, -7200)
+    operators = load_curve(place.file).curve_id
+    first, second = (place.adopt(curve_bytes(slope), operators) for slope in (1.1, 1.2))
+    curves = place.curves(response=True)
+    assert ids(curves) == [second]
+    for expected in (first, operators):
+        assert expected in (place.ask(curves, "rollback") or "")
+        assert ids(curves) == ids(place.curves(response=True)) == [expected]
+    assert "no adopted curve" in (place.ask(curves, "rollback") or "")
+    # What was withdrawn may be adopted again.
+    place.adopt(curve_bytes(1.1), operators)
+    assert ids(place.curves(response=True)) == [first]
+
+
+def test_a_file_that_is_replaced_is_used_at_once_and_a_broken_one_changes_nothing(
+    place: Place,
+) -> None:
+    place.file.write_bytes(curve_bytes())
+    written(place.file, -7200)
+    curves = place.curves(response=True)
+    operators = ids(curves)
+    place.file.write_bytes(b"half")
+    assert not curves.tick(100.0, may_calibrate=False)
+    assert (ids(curves), curves.take_fault() is None) == (operators, False)
+    place.file.write_bytes(curve_bytes(1.4))
+    assert curves.tick(200.0, may_calibrate=False)
+    assert ids(curves) == [load_curve(place.file).curve_id] != operators
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_calibration_that_is_asked_for_is_answered_when_it_is_done(
+    place: Place, dry_run: bool
+) -> None:
+    curves = place.curves(recalibrate="{every: never}")
+    assert "no complete brackets" in (place.ask(curves, "calibrate") or "")
+    place.row(0)
+    assert place.ask(curves, "calibrate", dry_run=dry_run) is None
+    number = place.ledger.take_requests()[-1].id
+    assert place.ledger.answer_to(number) == ("calibrating from 1 bracket", None)
+    assert "under way" in (place.ask(curves, "calibrate") or "")
+    curves.tick(1.0, may_calibrate=True)
+    assert place.started
+    assert place.manual
+    changed = curves.calibration_done(done(curve_bytes(1.1), place.folder / "c.npz"))
+    text, ok = place.ledger.answer_to(number)
+    assert (changed, ok) == (not dry_run, True)
+    assert ("would be adopted" if dry_run else "in use from now on") in text
+    assert len(place.ledger.curves("roof")) == (not dry_run)
 
 
 # -- brackets that no curve fits --------------------------------------------------------------

@@ -194,7 +194,7 @@ def test_a_full_disk_is_told_from_other_errors_and_leaves_no_transaction(tmp_pat
 
 
 def test_rows_that_cannot_be_written_wait_in_memory_until_they_can(tmp_path: Path) -> None:
-    curve = CurveDecision("roof", "a" * 9000, "/c/aa.npz", None, "adopted", "x", 0.1, None, 3)
+    curve = CurveDecision("roof", "a" * 90_000, "/c/aa.npz", None, "adopted", "x", 0.1, None, 3)
     with Ledger(tmp_path) as ledger:
         _make_full(ledger)
         for n in range(100):
@@ -367,7 +367,7 @@ def test_a_first_start_looks_as_far_back_as_the_older_version_had_rows(tmp_path:
 def test_a_command_leaves_a_request_and_reads_the_answer(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger, Ledger(tmp_path, beside_daemon=True) as command:
         number = command.add_request("retry", None, {"slots": ["2026-06-21T12:00:00"]})
-        assert command.answer_to(number) is None
+        assert command.answer_to(number) == ("", None)
         (request,) = ledger.take_requests()
         assert (request.id, request.kind, request.camera) == (number, "retry", None)
         assert request.arguments == {"slots": ["2026-06-21T12:00:00"]}

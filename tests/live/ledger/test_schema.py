@@ -46,6 +46,12 @@ def make_old(path: Path, version: int, rows: int = 3) -> None:
         db.execute(f"PRAGMA user_version = {version}")
         marks = ", ".join("?" * columns)
         db.executemany(f"INSERT INTO brackets VALUES ({marks})", values)
+        decision = ("roof", "aa", "/aa.npz", None, "adopted", "first", 0.1, None, 3, "2026-06-21")
+        db.execute(
+            "INSERT INTO curves (camera, curve_id, path, base_id, verdict, reason, residual,"
+            " present_residual, brackets, decided_utc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            decision,
+        )
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])
@@ -54,6 +60,8 @@ def test_every_earlier_schema_is_migrated_and_keeps_its_rows(tmp_path: Path, ver
     with open_ledger(tmp_path, ()) as ledger:
         assert not ledger.rebuilt
         assert ledger.history() == [bracket(n) for n in range(3)]
+        (decision,) = ledger.curves("roof")
+        assert (decision.verdict, decision.residual, decision.coverage) == ("adopted", 0.1, None)
         ledger.record(replace(bracket(0), state="published"))
     with Ledger(tmp_path, read_only=True) as ledger:
         assert totals(ledger) == {"failed": 2, "published": 1}
