@@ -97,6 +97,8 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     if present_curve is not None:
         present = response_residual(present_curve.log_response, done.samples)
         curve = on_scale_of(curve, present_curve)
+        if (scale := done.tone_scale(curve.log_response)) is not None:
+            curve = ResponseCurve(curve.log_response, {**curve.metadata, "tone_scale": [*scale]})
     coverage = _covered_codes(done.calibration.report)
     accepted, reason = _judged(residual, present, coverage)
     if accepted and done.calibration.report.time_doubts:  # such a curve may be stops off
