@@ -297,8 +297,6 @@ class Daemon:
 
     def _retry(self, request: Request) -> str:
         names = list(self._cameras) if request.camera is None else [request.camera]
-        if request.kind != "retry":
-            raise AsiWatchError(f"this daemon cannot {request.kind[:40]!r}")
         if not set(names) <= set(self._cameras):
             raise AsiWatchError(f"the daemon has no camera {request.camera!r}")
         try:
