@@ -207,7 +207,9 @@ class BandedMerge(Merge):
         super().__init__(settings, log_response, shape)
         self._source, self._memory, self._threads = frames, memory, threads
         self._times = [exposure.exposure_us for exposure in exposures]
-        self._samples = [sample_frame(pixels) for pixels in self._read(exposures)]
+        self._samples = [
+            sample_frame(pixels, settings.sky_disc) for pixels in self._read(exposures)
+        ]
         excluded = {found.index for found in self.findings().excluded}
         self._exposures = [one for i, one in enumerate(exposures) if i not in excluded]
 
@@ -256,7 +258,7 @@ class BandedMerge(Merge):
         disc = self._settings.sky_disc
         spans = None if disc is None else disc.spans(self.shape)
         # What the whole frames have shown counts, not what this band alone would.
-        found = replace(self.findings(), contradictions=())
+        found, scale = replace(self.findings(), contradictions=()), self.scale()
         for first in range(0, height, count):
             rows = slice(first, min(first + count, height))
             merge = WeightedMerge(
@@ -269,6 +271,7 @@ class BandedMerge(Merge):
             for exposure, pixels in zip(self._exposures, self._read(self._exposures), strict=True):
                 merge.add(pixels[rows].copy(), exposure.exposure_us)
             merge.use_findings(found)
+            merge.use_scale(scale)
             yield rows, merge
             del merge  # the caller does so too: two bands at once would be twice the memory
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import (
     OVER,
     UNDER,
@@ -30,7 +29,7 @@ from asi_watch.hdr.merge_settings import (
     Shape,
 )
 from asi_watch.hdr.merging import Merge
-from asi_watch.hdr.tone import ToneCurve, code_maximum
+from asi_watch.hdr.tone import ToneScale, code_maximum
 
 Floats = NDArray[np.float32]
 
@@ -119,7 +118,7 @@ class LinearMerge(Merge):
         Threads that one call may start.
     """
 
-    works_by_rows = True
+    _by_rows = True
 
     def __init__(self, settings: MergeSettings, shape: Shape, threads: int) -> None:
         super().__init__(settings, None, shape)
@@ -144,8 +143,13 @@ class LinearMerge(Merge):
         return np.ascontiguousarray(array)
 
     def _sample(self, array: NDArray[Any]) -> NDArray[np.uint8]:
-        codes = (sample_frame(array).astype(np.float32) - self._black) * 255.0
+        codes = (super()._sample(array).astype(np.float32) - self._black) * 255.0
         return np.asarray(np.clip(codes / (self._white - self._black), 0, 255), np.uint8)
+
+    def _bracket_scale(self, log_response: NDArray[np.float32]) -> ToneScale:
+        found = super()._bracket_scale(log_response)
+        shift = float(np.log(self._white - self._black))  # 8-bit codes are parts of white
+        return ToneScale(found.middle + shift, found.white + shift)
 
     def _high_clip(self) -> int:
         return _HIGH_CLIP
@@ -204,9 +208,8 @@ class LinearMerge(Merge):
             As for `Merge.picture_rows`.
         """
         bracket, maximum = self.bracket(), code_maximum(out.dtype)
-        ends = np.log(bracket.darkest), np.log(bracket.brightest)
-        black, white = self._settings.lnE_range or (float(ends[0]), float(ends[1]))
-        curve = ToneCurve(black, white, self._settings.display_gamma)
+        ends = float(np.log(bracket.darkest)), float(np.log(bracket.brightest))
+        curve = self._tone_curve(*ends)
         for rows in self._blocks(first, last):
             ln_radiance, _ = self._ln_radiance(bracket, rows)
             out[rows.start - first : rows.stop - first] = curve.codes(ln_radiance, maximum)

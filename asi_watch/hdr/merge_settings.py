@@ -11,6 +11,7 @@ from asi_watch.hdr.disc import SkyDisc
 Algorithm = Literal["debevec_custom", "debevec_exact", "debevec", "mertens", "linear"]
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
 WEIGHT_TYPES = ("triangle", "sine", "noise")
+OPERATORS = ("photographic", "gamma", "reinhard", "drago", "mantiuk", "local")
 _CONTRADICTION = ("exclude", "warn")
 _DEGHOST = ("off", "weights", "align")
 
@@ -49,6 +50,41 @@ class Sensor:
 
 
 @dataclass(frozen=True)
+class Tone:
+    """From radiance to a picture; a value out of range raises ValueError.
+
+    `photographic`: Reinhard et al. 2002, global, on each channel, with the sRGB transfer. `gamma`:
+    linear between black and white, then 1/γ. `reinhard` (2005), `drago`, `mantiuk`: OpenCV's.
+    `local`: photographic on what is left without details, which are added again.
+    """
+
+    operator: str = "gamma"
+    # Where the numbers of `photographic` and `local` come from, if `lnE_range` does not give them:
+    # "curve": as stored with the curve, else the bracket; "bracket": always the bracket.
+    scale: str = "curve"
+    key: float = 0.18  # of the white: how bright `photographic` and `local` show the middle
+    adaptation: float = 1.0  # of `reinhard`, 0 … 1: from the whole picture's light to the pixel's
+    bias: float = 0.85  # of `drago`, 0.5 … 1: less shows more in the dark
+    contrast: float = 0.7  # of `mantiuk`, 0.1 … 2
+    detail: float = 1.3  # of `local`: contrast of details, 1 as they are
+
+    def __post_init__(self) -> None:
+        if self.operator not in OPERATORS or self.scale not in ("curve", "bracket"):
+            found = f"got {self.operator!r} and {self.scale!r}"
+            known = f"operator is one of {', '.join(OPERATORS)}, scale curve or bracket"
+            raise ValueError(f"{known}; {found}")
+        for name, low, high in (
+            ("key", 0.01, 1.0),
+            ("adaptation", 0.0, 1.0),
+            ("bias", 0.5, 1.0),
+            ("contrast", 0.1, 2.0),
+            ("detail", 0.0, 5.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {low:g} … {high:g}; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class MergeSettings:
     """How a bracket becomes one picture; a value out of range raises ValueError.
 
@@ -65,7 +101,8 @@ class MergeSettings:
     low_clip: int = 5  # 0 ≤ low < high ≤ 255
     high_clip: int = 250
     gamma: float = 2.2  # of the display picture
-    # ln E shown as black and as white. None: the range the exposures can tell apart, per channel.
+    # ln E of black and of white; of `photographic` and `local`: of the middle and of white. None:
+    # as `tone.scale` says; of `gamma`: the range the exposures can tell apart, per channel.
     lnE_range: tuple[float, float] | None = None  # noqa: N815 - the field's own name
     saturation: int = 255  # for `debevec`: the camera's own white code
     apply_tonemapping: bool = True  # False leaves the picture linear
@@ -75,6 +112,7 @@ class MergeSettings:
     contradiction: str = "exclude"
     deghost: str = "off"  # of the weighted means, see `deghost` and `alignment`
     sensor: Sensor | None = None  # of `linear`: what the codes mean
+    tone: Tone = Tone()
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -110,6 +148,12 @@ class MergeSettings:
         return self.is_weighted and self.deghost != "align"
 
     @property
+    def maps_whole(self) -> bool:
+        """True if the picture needs the whole radiance map, not one pixel after the other."""
+        pixelwise = not self.apply_tonemapping or self.tone.operator in ("gamma", "photographic")
+        return not pixelwise and self.algorithm != "mertens"
+
+    @property
     def display_gamma(self) -> float:
         """γ to apply: 1 when the picture is to stay linear."""
         return self.gamma if self.apply_tonemapping else 1.0
@@ -119,6 +163,8 @@ class MergeSettings:
         low, high = self.lnE_range or (None, None)
         disc = {} if self.sky_disc is None else asdict(self.sky_disc)
         deghost = {} if self.deghost == "off" else {"deghost": self.deghost}
+        # Version 0.1 knew `gamma` alone: its products are still recognised.
+        tone = {} if self.tone.operator == "gamma" else asdict(self.tone)
         codes: dict[str, str | int | float | bool | None] = {
             "weight_type": self.weight_type,
             "low_clip": self.low_clip,
@@ -135,6 +181,7 @@ class MergeSettings:
             "tonemapping": self.apply_tonemapping,
             **deghost,
             **{f"sky_{key}": value for key, value in disc.items()},
+            **{f"tone_{key}": value for key, value in tone.items()},
         }
 
 

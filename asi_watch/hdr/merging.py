@@ -6,6 +6,7 @@ moving it through memory for every exposure costs more than the look-ups.
 """
 
 import itertools
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +33,20 @@ from asi_watch.hdr.merge_settings import (
     Radiance,
     Shape,
 )
+from asi_watch.hdr.operators import whole_levels
 from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.tone import CodeTable, ToneScale, half_code, half_codes, picture_table, scale_of
+from asi_watch.hdr.tone import (
+    CodeTable,
+    GammaCurve,
+    PhotographicCurve,
+    ToneCurve,
+    ToneScale,
+    code_maximum,
+    half_code,
+    half_codes,
+    picture_table,
+    scale_of,
+)
 
 # The bands of one call: a few per thread even out a core that is busy with something else.
 _BANDS_PER_THREAD = 8
@@ -45,6 +58,7 @@ def open_merge(
     shape: tuple[int, ...],
     *,
     threads: int = 2,
+    scale: tuple[float, float] | None = None,
 ) -> "Merge":
     """Open a merge to which exposures are added as they arrive, in any order.
 
@@ -58,9 +72,13 @@ def open_merge(
         (H, W) or (H, W, C), C 1 or 3; ValueError where curve or disc do not fit it.
     threads : int, optional
         Threads that one call may start; OpenCV's merges use OpenCV's own.
+    scale : (float, float), optional
+        The tone scale that is stored with the curve.
     """
-    merge = WeightedMerge if settings.is_weighted else OpencvMerge
-    return merge(settings, log_response, _checked_shape(shape), threads)
+    kind = WeightedMerge if settings.is_weighted else OpencvMerge
+    merge = kind(settings, log_response, _checked_shape(shape), threads)
+    merge.use_scale(scale)
+    return merge
 
 
 def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
@@ -130,8 +148,7 @@ class Merge(ABC):
     """
 
     _threads = 1
-    works_by_rows = False
-    """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
+    _by_rows = False
 
     def __init__(
         self, settings: MergeSettings, log_response: ArrayLike | None, shape: Shape
@@ -147,6 +164,18 @@ class Merge(ABC):
         self._times: list[float] = []
         self._samples: list[Sample] = []
         self._findings: Findings | None = None
+        self._scale: tuple[float, float] | None = None
+        self._own_scale: tuple[Findings, ToneScale] | None = None
+
+    def use_scale(self, scale: tuple[float, float] | None) -> None:
+        """Take the tone scale that is stored with the curve, if there is one.
+
+        Parameters
+        ----------
+        scale : (float, float) or None
+            As `ToneScale`.
+        """
+        self._scale = scale
 
     def add(self, pixels: Pixels, exposure_time: float) -> None:
         """Add one exposure; after an error (ValueError) the merge is as it was before.
@@ -191,8 +220,43 @@ class Merge(ABC):
             Written instead of a new picture; C-contiguous.
         """
         whole = np.empty(self.shape, dtype) if out is None else out
-        self._write_picture(whole)
+        if self._settings.maps_whole:
+            levels = whole_levels(self.radiance(), self._settings, self.scale())
+            levels *= np.float32(code_maximum(whole.dtype))
+            np.copyto(whole, levels, casting="unsafe")
+            self._clear(whole, 0, 0)
+        else:
+            self._write_picture(whole)
         return whole
+
+    def scale(self) -> ToneScale:
+        """Middle and white of the picture, as the settings, the curve or the bracket has them."""
+        settings = self._settings
+        if settings.lnE_range is not None:
+            return ToneScale(*settings.lnE_range)
+        if settings.tone.scale == "curve" and self._scale is not None:
+            return ToneScale(*self._scale)
+        if self._log_response is None:
+            raise ValueError("a tone scale needs a response curve")
+        findings = self.findings()
+        if self._own_scale is None or self._own_scale[0] is not findings:
+            self._own_scale = findings, self._bracket_scale(self._log_response)
+        return self._own_scale[1]
+
+    def _bracket_scale(self, log_response: NDArray[np.float32]) -> ToneScale:
+        excluded = {found.index for found in self.findings().excluded}
+        used = [i for i in range(len(self._times)) if i not in excluded]
+        samples, times = [self._samples[i] for i in used], [self._times[i] for i in used]
+        found = bracket_scale(samples, times, log_response)
+        if found is None:  # all is dark, and stays so: code 128 of the longest exposure is middle
+            middle = float(log_response[128].mean()) - math.log(max(times))
+            found = ToneScale(middle, middle + 3.0)
+        return found
+
+    @property
+    def works_by_rows(self) -> bool:
+        """Whether `picture_rows` costs only its rows; if not, it makes the whole picture."""
+        return self._by_rows and not self._settings.maps_whole
 
     @abstractmethod
     def _write_picture(self, out: NDArray[Any]) -> None:
@@ -226,6 +290,16 @@ class Merge(ABC):
     @abstractmethod
     def uncertainty(self) -> NDArray[np.float32]:
         """Standard error of ln E (= relative error of E), shape (H, W, C); inf where invalid."""
+
+    def _tone_curve(
+        self, lowest: float | tuple[float, ...], highest: float | tuple[float, ...]
+    ) -> ToneCurve:
+        """Make the curve of an operator that maps pixel by pixel, from what exposures can tell."""
+        settings = self._settings
+        if settings.tone.operator == "gamma" or not settings.apply_tonemapping:
+            black, white = settings.lnE_range or (lowest, highest)
+            return GammaCurve(black, white, settings.display_gamma)
+        return PhotographicCurve(*self.scale(), settings.tone.key)
 
     def _used(self) -> tuple[list[Pixels], list[float]]:
         """Frames to be merged, without the excluded ones, and their times."""
@@ -261,7 +335,7 @@ class Merge(ABC):
 
     def _sample(self, array: Pixels) -> Sample:
         """What frames are compared by."""
-        return sample_frame(array)
+        return sample_frame(array, self._settings.sky_disc)
 
     def _high_clip(self) -> int:
         """Codes above are known to be saturated."""
@@ -312,7 +386,7 @@ class WeightedMerge(Merge):
         First and last column (half-open) of each row that are merged, in place of the sky disc.
     """
 
-    works_by_rows = True
+    _by_rows = True
 
     def __init__(
         self,
@@ -481,10 +555,10 @@ class WeightedMerge(Merge):
         return rows, columns, channels
 
     def _codes(self, dtype: np.dtype[Any]) -> CodeTable:
-        settings, (_, job) = self._settings, self._prepare()
-        return picture_table(
-            job.tables, settings.lnE_range, settings.display_gamma, np.dtype(dtype)
-        )
+        _, job = self._prepare()
+        tables = job.tables
+        ends = (tuple(tables.minimum.tolist()), tuple(tables.maximum.tolist()))
+        return picture_table(tables, self._tone_curve(*ends), np.dtype(dtype))
 
 
 class OpencvMerge(Merge):
@@ -504,6 +578,19 @@ class OpencvMerge(Merge):
     ) -> None:
         super().__init__(settings, log_response, shape)
         self._threads = threads
+
+    def picture(self, dtype: type[Any] = np.uint8, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Display picture; of `debevec` by OpenCV's mean with `gamma`, else of its radiance.
+
+        Parameters
+        ----------
+        dtype, out
+            As for `Merge.picture`.
+        """
+        settings = self._settings
+        if settings.algorithm == "mertens" or settings.tone.operator == "gamma":
+            return super().picture(dtype, out)
+        return self._weighted().picture(dtype, out)
 
     def _write_picture(self, out: NDArray[Any]) -> None:
         found = self.findings().saturated_from
@@ -539,6 +626,7 @@ class OpencvMerge(Merge):
             response = opencv_merge.calibrated_response(frames, times, settings, found)
         settings = replace(settings, algorithm="debevec_custom", contradiction="warn")
         merge = WeightedMerge(settings, response, self.shape, self._threads)
+        merge.use_scale(self._scale)
         for pixels, time in zip(frames, times, strict=True):
             merge.add(pixels, time)
         return merge

@@ -6,6 +6,7 @@ runs per pixel.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ _CELLS_PER_KNOT = _FIRST_CELLS // _KNOTS
 _LINE_TOLERANCE = 0.5
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
+_FOOT = 0.0031308  # of sRGB's transfer function, linear below
 _WHITE_QUANTILE = 0.999
 _LEAST_SEEN = 300  # samples
 HALF_MARK = 0x8000  # the sign bit of a half float: here, that the weight is zero
@@ -66,17 +68,10 @@ def scale_of(ln_radiance: NDArray[np.float32], validity: NDArray[np.uint8]) -> T
     return ToneScale(float(seen.mean(dtype=np.float64)), float(np.quantile(seen, _WHITE_QUANTILE)))
 
 
-@dataclass(frozen=True)
-class ToneCurve:
-    """The global tone curve ((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1.
+class ToneCurve(ABC):
+    """A display level for every ln E, rising, the same for all pixels."""
 
-    Everything is measured from b, so that no unit of time overflows exp().
-    """
-
-    black: Floats | float  # a and b: the ln E shown as black and as white; they broadcast
-    white: Floats | float
-    gamma: float  # γ of the display; 1 leaves the picture linear
-
+    @abstractmethod
     def levels(self, ln_e: ArrayLike) -> Floats:
         """Display level of each ln E, 0 … 1.
 
@@ -84,10 +79,15 @@ class ToneCurve:
         ----------
         ln_e : array_like
         """
-        ln = np.asarray(ln_e, dtype=np.float64)
-        floor = np.exp(self.black - self.white)
-        linear = (np.exp(np.minimum(ln - self.white, 0.0)) - floor) / (1.0 - floor)
-        return np.asarray(np.clip(linear, 0.0, 1.0) ** (1.0 / self.gamma))
+
+    @abstractmethod
+    def begins(self, level: Floats) -> Floats:
+        """Smallest ln E of levels above 0: the inverse of `levels`.
+
+        Parameters
+        ----------
+        level : ndarray, float64
+        """
 
     def codes(self, ln_e: ArrayLike, maximum: int) -> NDArray[np.uint16]:
         """Display codes 0 … `maximum`, truncated.
@@ -100,15 +100,88 @@ class ToneCurve:
         """
         return (self.levels(ln_e) * maximum).astype(np.uint16)
 
+
+@dataclass(frozen=True)
+class GammaCurve(ToneCurve):
+    """((exp lnE − exp a) / (exp b − exp a)) ^ (1/γ), clipped to 0 … 1.
+
+    Everything is measured from b, so that no unit of time overflows exp().
+    """
+
+    # a and b: the ln E shown as black and as white; a tuple has one for each row of what is mapped.
+    black: float | tuple[float, ...]
+    white: float | tuple[float, ...]
+    gamma: float  # γ of the display; 1 leaves the picture linear
+
+    def levels(self, ln_e: ArrayLike) -> Floats:
+        """Display levels; see `ToneCurve.levels`."""
+        white, floor = self._ends()
+        ln = np.asarray(ln_e, dtype=np.float64)
+        linear = (np.exp(np.minimum(ln - white, 0.0)) - floor) / (1.0 - floor)
+        return np.asarray(np.clip(linear, 0.0, 1.0) ** (1.0 / self.gamma))
+
     def begins(self, level: Floats) -> Floats:
-        """Smallest ln E of levels above 0: the inverse of `levels`.
+        """Inverse; see `ToneCurve.begins`."""
+        white, floor = self._ends()
+        return np.asarray(white + np.log(level**self.gamma * (1.0 - floor) + floor))
+
+    def _ends(self) -> tuple[Floats, Floats]:
+        black, white = (
+            np.reshape(end, (-1, 1)) if isinstance(end, tuple) else np.asarray(end)
+            for end in (self.black, self.white)
+        )
+        return white, np.exp(black - white)
+
+
+@dataclass(frozen=True)
+class PhotographicCurve(ToneCurve):
+    """L (1 + L / W²) / (1 + L), L = key · E / middle, with the transfer function of sRGB.
+
+    Reinhard, Stark, Shirley, Ferwerda, "Photographic tone reproduction for digital images"
+    (SIGGRAPH 2002), equation 4. W is 1 at least: scenes of little contrast are not stretched.
+    """
+
+    middle: float
+    white: float
+    key: float
+
+    def levels(self, ln_e: ArrayLike) -> Floats:
+        """Display levels; see `ToneCurve.levels`."""
+        return to_srgb(self.linear(np.asarray(ln_e, dtype=np.float64)))
+
+    def linear(self, ln_e: NDArray[Any]) -> NDArray[Any]:
+        """Levels before the transfer function, in the dtype of `ln_e`.
 
         Parameters
         ----------
-        level : ndarray, float64
+        ln_e : ndarray, float
         """
-        floor = np.exp(self.black - self.white)
-        return np.asarray(self.white + np.log(level**self.gamma * (1.0 - floor) + floor))
+        white = self._white()
+        above = ln_e - (self.middle - np.log(self.key))
+        light = np.exp(np.minimum(above, np.log(white), dtype=ln_e.dtype))
+        return np.asarray(np.minimum(light * (1 + light * white**-2) / (1 + light), 1))
+
+    def begins(self, level: Floats) -> Floats:
+        """Inverse; see `ToneCurve.begins`."""
+        linear = np.where(level <= _FOOT * 12.92, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+        rest = 1.0 - linear
+        light = 2 * linear / (rest + np.sqrt(rest**2 + 4 * linear * self._white() ** -2))
+        return np.asarray(self.middle + np.log(light / self.key))
+
+    def _white(self) -> float:
+        return max(1.0, self.key * float(np.exp(min(self.white - self.middle, 300.0))))
+
+
+def to_srgb(linear: NDArray[Any]) -> NDArray[Any]:
+    """Transfer function of sRGB (IEC 61966-2-1).
+
+    Parameters
+    ----------
+    linear : ndarray, float
+        0 … 1.
+    """
+    steep = 1.055 * np.maximum(linear, _FOOT) ** (1 / 2.4) - 0.055
+    return np.asarray(np.where(linear <= _FOOT, 12.92 * linear, steep), dtype=linear.dtype)
 
 
 def code_maximum(dtype: np.dtype[np.uint8] | np.dtype[np.uint16] | type) -> int:
@@ -165,22 +238,17 @@ def _middles(tables: BracketTables, count: int) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def picture_table(
-    tables: BracketTables, lnE_range: tuple[float, float] | None, gamma: float, dtype: Any
-) -> CodeTable:
+def picture_table(tables: BracketTables, curve: ToneCurve, dtype: np.dtype[Any]) -> CodeTable:
     """Display codes of a bracket; asked again for the same tables it comes from a small cache.
 
     Parameters
     ----------
     tables : BracketTables
-    lnE_range, gamma
-        As in `MergeSettings`.
+    curve : ToneCurve
     dtype
         uint8 or uint16; others raise ValueError.
     """
     maximum = code_maximum(dtype)
-    black, white = lnE_range or (tables.minimum, tables.maximum)
-    curve = ToneCurve(np.reshape(black, (-1, 1)), np.reshape(white, (-1, 1)), gamma)
     count = _smooth_count(curve, tables) if maximum == 255 else 0
     if count == 0:
         return _exact_table(curve, tables, maximum)

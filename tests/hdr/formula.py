@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.lookup_tables import remap_codes, weight_table
 from asi_watch.hdr.response import as_log_response
-from asi_watch.hdr.tone import ToneCurve, code_maximum
+from asi_watch.hdr.tone import GammaCurve, code_maximum
 
 NO_WEIGHT = 1e-12
 
@@ -120,6 +120,6 @@ def reference_picture(
     maximum = code_maximum(dtype)
     for c in range(out.shape[2]):
         black, white = lnE_range or (float(radiance.minimum[c]), float(radiance.maximum[c]))
-        curve = ToneCurve(black, white, gamma)
+        curve = GammaCurve(black, white, gamma)
         out[..., c] = curve.codes(radiance.ln_radiance[..., c], maximum)
     return out

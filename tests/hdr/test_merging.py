@@ -21,7 +21,7 @@ from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.lookup_tables import bracket_tables, weighted_mean
 from asi_watch.hdr.merge_settings import OVER, UNDER, VALID
 from asi_watch.hdr.merging import merge_memory, open_merge
-from asi_watch.hdr.tone import ToneCurve, picture_table
+from asi_watch.hdr.tone import GammaCurve, picture_table
 from tests.hdr.brackets import TIMES, by_formula, curve, merge_frames, opened, settings, shoot
 from tests.hdr.formula import reference_picture
 
@@ -468,14 +468,16 @@ def test_without_the_extension():
 def test_8_bit_codes_on_lines_are_the_tone_curve():
     """The usual curve is drawn by lines; one that is too steep somewhere is not."""
     tables = bracket_tables(weighted_mean(settings(), curve()), TIMES)
-    table = picture_table(tables, None, 2.2, np.uint8)
+    ends = (tuple(tables.minimum.tolist()), tuple(tables.maximum.tolist()))
+    table = picture_table(tables, GammaCurve(*ends, 2.2), np.dtype(np.uint8))
     assert table.knots is not None
-    tone = ToneCurve(float(tables.minimum[1]), float(tables.maximum[1]), 2.2)
+    tone = GammaCurve(float(tables.minimum[1]), float(tables.maximum[1]), 2.2)
     x = (np.arange(table.count) + 0.5) / table.scale[1]
     exact = tone.levels(tables.offset[1] + x * tables.unit[1]) * 255
     off = table.cells[1, : table.count] - exact
     assert -1.1 < off.min() < off.max() < 0.1
-    assert picture_table(tables, (-6.0, -5.9), 2.2, np.uint8).knots is None
+    steep = GammaCurve(-6.0, -5.9, 2.2)
+    assert picture_table(tables, steep, np.dtype(np.uint8)).knots is None
 
 
 @needs_kernel
