@@ -53,6 +53,8 @@ MADE_WITH_CURVE = (
 
 # What the largest result of a weighted merge takes, in sizes of a frame.
 _WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}
+# ... and what a tone operator takes that needs the whole radiance map.
+_MAPPED = 24
 # Faults of the place that products are written to, which no bracket can help.
 _BLOCKED = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT),
@@ -246,8 +248,11 @@ def compose(
     """
     settings, curve = _how(plan, images[0].shape, curves)
     try:
-        log_response = None if curve is None else curve.log_response
-        merge = open_merge(settings, log_response, images[0].shape, threads=plan.threads)
+        log_response, scale = (
+            (None, None) if curve is None else (curve.log_response, curve.tone_scale)
+        )
+        shape, threads = images[0].shape, plan.threads
+        merge = open_merge(settings, log_response, shape, threads=threads, scale=scale)
         for exposure, pixels in zip(bracket.exposures, images, strict=True):
             # Handed over, not copied: nobody else writes to it.
             merge.add(pixels, exposure.exposure_us)
@@ -302,6 +307,7 @@ def _compose_files(
         shape = (first.shape[0], first.shape[1], first.shape[2])
         how = settings, curve.log_response
         merge = BandedMerge(*how, frames, exposures, shape, room, plan.threads)
+        merge.use_scale(curve.tone_scale)
         notes = frames.odd_orientations(exposures)
         return _composed(plan, bracket, merge, settings, curve, notes)
     except ImageError as error:
@@ -322,6 +328,8 @@ def _room_for_bands(
     """Bytes for the frames of one band; None where the whole frames fit into memory."""
     limit, frame = plan.memory_limit, first.nbytes
     beside = max(_WHOLE[spec.kind] for spec in plan.products)
+    if settings.maps_whole:
+        beside += _MAPPED
     needed = merge_memory(settings.algorithm, first.shape, count)
     if settings.is_weighted:
         copies = 2 if settings.deghost == "align" else 1

@@ -11,7 +11,7 @@ import click
 
 from asi_watch.cli import _options as options
 from asi_watch.cli._options import SLOT, stopped_by_signal
-from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig
+from asi_watch.config.model import CameraConfig, Config, MergeConfig, ProductConfig, ToneConfig
 from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from asi_watch.products import ProductSpec
 
 _INTERRUPTED = 130
-_ALGORITHMS = ("debevec_custom", "debevec_exact", "debevec", "mertens")
+_ALGORITHMS = ("debevec_exact", "debevec_custom", "debevec", "mertens")
+_OPERATORS = ("photographic", "gamma", "reinhard", "drago", "mantiuk", "local")
 _FORMATS = ("jpg", "png", "jp2", "exr", "tiff", "hdr")
 _EPILOG = """\b
 Examples:
@@ -44,7 +45,7 @@ several machines with the same folders, share the work.
     metavar="FILE",
     help="The camera's response curve. Without any, one is calibrated from DIR for this run.",
 )
-@click.option("--algorithm", type=click.Choice(_ALGORITHMS), help="[default: debevec_custom]")
+@click.option("--algorithm", type=click.Choice(_ALGORITHMS), help="[default: debevec_exact]")
 @click.option(
     "--format",
     "formats",
@@ -64,13 +65,20 @@ several machines with the same folders, share the work.
 )
 @click.option("--low-clip", type=click.IntRange(0, 254), help="[default: 5]")
 @click.option("--high-clip", type=click.IntRange(1, 255), help="[default: 250]")
-@click.option("--gamma", type=float, help="[default: 2.2]")
+@click.option(
+    "--tone",
+    "operator",
+    type=click.Choice(_OPERATORS),
+    help="How radiance is shown in pictures  [default: photographic].",
+)
+@click.option("--gamma", type=float, help="Of all operators but photographic  [default: 2.2].")
 @click.option(
     "--lne-range",
     "lnE_range",
     type=(float, float),
     metavar="LOW HIGH",
-    help="ln E shown as black and white, for one scale over all brackets.",
+    help="ln E shown as black (photographic: as the middle) and as white, for one scale over all"
+    " brackets. With --gamma or --lne-range alone, pictures are shown by gamma.",
 )
 @click.option(
     "--sky-disc",
@@ -160,7 +168,13 @@ def command(
     # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
     mertens = configured is not None and configured.without_response == "mertens"
     try:
-        settings = replace((configured.merge if configured else MergeConfig()).settings, **given)
+        settings = configured.merge_settings if configured else MergeConfig().settings(ToneConfig())
+        operator = given.pop("operator", None)
+        if operator is None and {"gamma", "lnE_range"} & given.keys():
+            operator = "gamma"
+        if operator is not None:
+            given["tone"] = replace(settings.tone, operator=operator)
+        settings = replace(settings, **given)
         with stopped_by_signal() as stop:
             summary = merge_archive(
                 directory,

@@ -108,12 +108,10 @@ class BracketConfig(Section):
 class MergeConfig(Section):
     """How the exposures of a bracket become one picture."""
 
-    algorithm: Literal["debevec_custom", "debevec_exact", "debevec", "mertens"] = "debevec_custom"
+    algorithm: Literal["debevec_exact", "debevec_custom", "debevec", "mertens"] = "debevec_exact"
     weight_type: Literal["triangle", "sine", "noise"] = "triangle"
     low_clip: int = Field(default=5, ge=0, le=254)
     high_clip: int = Field(default=250, ge=1, le=255)
-    gamma: float = Field(default=2.2, ge=0.1, le=10)
-    lnE_range: v.ToneRange = None  # noqa: N815 - the field's own name, and the response file's
     saturation: int = Field(default=255, ge=1, le=255)
     sky_disc: v.Disc = None
     """What is merged: column, row and radius in pixels; None: all of the picture."""
@@ -122,16 +120,25 @@ class MergeConfig(Section):
     deghost: Literal["off", "weights", "align"] = "weights"
     """Clouds that moved: `weights`: the middle exposure counts; `align`: they are moved back."""
 
-    @property
-    def settings(self) -> MergeSettings:
-        """The same values for `asi_watch.hdr`."""
+    def settings(self, tone: ToneConfig) -> MergeSettings:
+        """Give the same values for `asi_watch.hdr`.
+
+        Parameters
+        ----------
+        tone : ToneConfig
+            Beside this section.
+        """
         # Imported here: reading a configuration must not wait for NumPy.
         from asi_watch.hdr.disc import as_sky_disc
-        from asi_watch.hdr.merge_settings import MergeSettings
+        from asi_watch.hdr.merge_settings import MergeSettings, Tone
 
         values = {name: getattr(self, name) for name in type(self).model_fields}
         values["sky_disc"] = as_sky_disc(self.sky_disc)
-        return MergeSettings(**values, apply_tonemapping=True)
+        shown = tone.model_dump()
+        values["gamma"], scale = shown.pop("gamma"), shown.pop("scale")
+        if isinstance(scale, tuple):
+            values["lnE_range"], scale = scale, "curve"
+        return MergeSettings(**values, tone=Tone(**shown, scale=scale))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -139,6 +146,22 @@ class MergeConfig(Section):
             text = f"{self.low_clip} must be smaller than high_clip, which is {self.high_clip}"
             v.refuse_keys([("low_clip", text)])
         return self
+
+
+class ToneConfig(Section):
+    """How radiance is shown in pictures; a parameter belongs to the operator that it names."""
+
+    operator: Literal["photographic", "gamma", "reinhard", "drago", "mantiuk", "local"] = (
+        "photographic"
+    )
+    scale: v.ToneScale = "curve"
+    """Where the ln E of the middle and of white (`gamma`: of black and of white) come from."""
+    key: float = Field(default=0.18, ge=0.01, le=1)
+    gamma: float = Field(default=2.2, ge=0.1, le=10)
+    adaptation: float = Field(default=1.0, ge=0, le=1)
+    bias: float = Field(default=0.85, ge=0.5, le=1)
+    contrast: float = Field(default=0.7, ge=0.1, le=2)
+    detail: float = Field(default=1.3, ge=0, le=5)
 
 
 class ProductConfig(Section):
@@ -323,6 +346,7 @@ class CameraConfig(Section):
     stable_for: Annotated[v.Duration, v.within("0s", "1h")] = timedelta(seconds=1)
     bracket: BracketConfig = BracketConfig()
     merge: MergeConfig = MergeConfig()
+    tone: ToneConfig = ToneConfig()
     products: Annotated[tuple[ProductConfig, ...], Field(strict=False, min_length=1)] = (
         ProductConfig(format="jpg"),
     )
@@ -404,6 +428,11 @@ class CameraConfig(Section):
         return root, where.relative_to(root)
 
     @property
+    def merge_settings(self) -> MergeSettings:
+        """How brackets are merged and shown, for `asi_watch.hdr`."""
+        return self.merge.settings(self.tone)
+
+    @property
     def calibration_disc(self) -> v.Circle | Literal["auto"] | None:
         """Where the curve is calibrated: where brackets are merged, if nothing else is asked."""
         asked = self.recalibrate.sky_disc
@@ -416,6 +445,23 @@ class CameraConfig(Section):
         if not isinstance(exposures, tuple):
             return exposures
         return tuple(float(e * naming.MICROSECONDS_PER_UNIT[self.exposure_unit]) for e in exposures)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tone_of_old(cls, data: Any) -> Any:
+        """Version 0.1 had two keys under `merge` for what pictures look like: they still do."""
+        merge = data.get("merge") if isinstance(data, dict) else None
+        if not isinstance(merge, dict):
+            return data
+        old = {key: merge[key] for key in ("gamma", "lnE_range") if key in merge}
+        if not old:
+            return data
+        if "tone" in data:
+            text = "is of version 0.1; write tone.gamma, and tone.scale: [low, high] for lnE_range"
+            v.refuse_keys([(f"merge.{name}", text) for name in old])
+        tone = {"operator": "gamma", "scale": old.pop("lnE_range", None) or "curve", **old}
+        rest = {key: value for key, value in merge.items() if key not in ("gamma", "lnE_range")}
+        return {**data, "merge": rest, "tone": tone}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

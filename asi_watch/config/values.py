@@ -395,9 +395,10 @@ ExposuresField: TypeAlias = Annotated[
         " their count, or auto"
     ),
 ]
-ToneRange: TypeAlias = Annotated[
-    Annotated[tuple[float, float], Field(strict=False), AfterValidator(_rising)] | None,
-    _or_refuse(": write two numbers, the smaller first, such as [-6.5, 4.0]"),
+ToneScale: TypeAlias = Annotated[
+    Literal["curve", "bracket"]
+    | Annotated[tuple[float, float], Field(strict=False), AfterValidator(_rising)],
+    _or_refuse(": write curve, bracket, or two numbers, the smaller first, such as [-6.5, 4.0]"),
 ]
 Disc: TypeAlias = Annotated[
     _Circle | None,

@@ -118,20 +118,20 @@ def of_camera(settings: str) -> list[str]:
         ),
         ('merge: {low_clip: "5"}', "merge.low_clip: '5' is wrong; it must be a whole number"),
         ("merge: {low_clip: 5.0}", "merge.low_clip: '5.0' is wrong; it must be a whole number"),
-        ('merge: {gamma: "2.2"}', "merge.gamma: '2.2' is wrong; it must be a number"),
+        ('tone: {gamma: "2.2"}', "tone.gamma: '2.2' is wrong; it must be a number"),
         (
             "products: [{format: jp2, lossless: 1}]",
             "products[0].lossless: '1' is wrong; it must be true or false",
         ),
-        ("merge: {gamma: .inf}", "merge.gamma: '.inf' is wrong; it must be a finite number"),
-        ("merge: {gamma: 0}", "merge.gamma: '0' is out of range; it must be 0.1 or more"),
+        ("tone: {gamma: .inf}", "tone.gamma: '.inf' is wrong; it must be a finite number"),
+        ("tone: {gamma: 0}", "tone.gamma: '0' is out of range; it must be 0.1 or more"),
         (
             "merge: {low_clip: 250, high_clip: 5}",
             "merge.low_clip: 250 must be smaller than high_clip, which is 5",
         ),
         (
-            "merge: {lnE_range: [3, 1]}",
-            "merge.lnE_range: [3, 1]: write two numbers, the smaller first, such as [-6.5, 4.0]",
+            "tone: {scale: [3, 1]}",
+            "tone.scale: [3, 1]: write curve, bracket, or two numbers, the smaller first, such as [-6.5, 4.0]",
         ),
         *(
             (

@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from asi_watch.config import CameraConfig, Config, dump_config, load_config, parse_config
+from asi_watch.config import (
+    CameraConfig,
+    Config,
+    ConfigError,
+    dump_config,
+    load_config,
+    parse_config,
+)
 from asi_watch.config.model import PRODUCT_OPTIONS, ProductConfig
 from asi_watch.naming import ParsedName
 
@@ -104,6 +111,17 @@ def test_exposures_by_count_or_learned(written: str, count: int | None) -> None:
     camera = camera_of(f"bracket: {{exposures: {written}}}")
     assert camera.bracket.expected_count == count
     assert str(camera.expected_exposures_us) == written
+
+
+def test_pictures_of_an_earlier_version_keep_their_look() -> None:
+    old = camera_of("merge: {gamma: 1.8, lnE_range: [-9, 2], low_clip: 7}").merge_settings
+    assert (old.tone.operator, old.gamma, old.lnE_range, old.low_clip) == ("gamma", 1.8, (-9, 2), 7)
+    complete = camera_of("merge: {gamma: 2.2, lnE_range: null}").merge_settings
+    assert (complete.tone.operator, complete.gamma, complete.lnE_range) == ("gamma", 2.2, None)
+    new = camera_of("tone: {scale: [-9, 2]}").merge_settings
+    assert (new.tone.operator, new.tone.scale, new.lnE_range) == ("photographic", "curve", (-9, 2))
+    with pytest.raises(ConfigError, match=r"merge\.gamma: .*write tone\.gamma"):
+        camera_of("merge: {gamma: 2.2}, tone: {operator: drago}")
 
 
 def test_an_empty_size_limit_of_an_earlier_version_is_passed_over() -> None:
@@ -217,7 +235,8 @@ cameras: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
                 "low_clip": st.integers(0, 100),
                 "lnE_range": st.sampled_from([None, [-6.5, 4]]),
             },
-        ),
+        )
+        | st.fixed_dictionaries({"sky_disc": st.none()}),
         "recalibrate": st.fixed_dictionaries(
             {}, optional={"sky_disc": st.sampled_from(["auto", None, [1024, 1010.5, 980]])}
         ),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from asi_watch.hdr import engine as merge_engine
 from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.lookup_tables import bracket_tables, weighted_mean
-from asi_watch.hdr.merge_settings import OVER, UNDER, VALID
+from asi_watch.hdr.merge_settings import OVER, UNDER, VALID, Tone
 from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.tone import GammaCurve, picture_table
 from tests.hdr.brackets import TIMES, by_formula, curve, merge_frames, opened, settings, shoot
@@ -139,6 +139,8 @@ def test_kernel_and_numpy_give_the_same_bytes(
     engine, monkeypatch, algorithm, weight_type, lnE_range
 ):
     how = settings(algorithm=algorithm, weight_type=weight_type, lnE_range=lnE_range)
+    if algorithm == "debevec_exact":
+        how = replace(how, tone=Tone("photographic"))
     for shape, count in (((23, 41, 3), 5), ((8, 1030, 1), 3), ((6, 25, 3), 14), ((5, 704, 3), 4)):
         times = tuple(60.0 * 1.6**k for k in range(count))
         here = _digest(how, shape, times)

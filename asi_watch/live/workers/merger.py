@@ -61,7 +61,7 @@ class Merger:
             root=self._root,
             output=self._outputs[0],
             other_outputs=tuple(self._outputs[1:]),
-            settings=settings.merge.settings,
+            settings=settings.merge_settings,
             products=tuple(product.spec for product in settings.products),
             timezone=settings.pattern.timezone,
             geometry=settings.geometry.values,
