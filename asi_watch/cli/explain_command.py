@@ -116,7 +116,7 @@ def _compare(
     known = {curve.curve_id for curve in curves}
     if found.curve_id is not None and found.curve_id not in known:
         yield f"the curve {found.curve_id} is not there any more"
-    settings = camera.merge.settings
+    settings = camera.merge_settings
     if found.algorithm != settings.algorithm:
         yield f"algorithm: {found.algorithm}, now {settings.algorithm}"
     now = settings.parameters()
@@ -168,7 +168,7 @@ def _merge(
         camera=found.camera,
         root=os.fspath(camera.watch),
         output=OutputFolder(folder),
-        settings=replace(camera.merge.settings, algorithm=found.algorithm),
+        settings=replace(camera.merge_settings, algorithm=found.algorithm),
         products=products,
         timezone=camera.pattern.timezone,
         without_response="mertens",

@@ -16,6 +16,7 @@ from asi_watch.errors import AsiWatchError, ResponseFileError
 from asi_watch.files import shown
 
 if TYPE_CHECKING:
+    from asi_watch.hdr.merge_settings import MergeSettings
     from asi_watch.hdr.response import ResponseCurve
     from asi_watch.products import ProductSpec
 
@@ -168,13 +169,7 @@ def command(
     # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
     mertens = configured is not None and configured.without_response == "mertens"
     try:
-        settings = configured.merge_settings if configured else MergeConfig().settings(ToneConfig())
-        operator = given.pop("operator", None)
-        if operator is None and {"gamma", "lnE_range"} & given.keys():
-            operator = "gamma"
-        if operator is not None:
-            given["tone"] = replace(settings.tone, operator=operator)
-        settings = replace(settings, **given)
+        settings = _settings(configured, given)
         with stopped_by_signal() as stop:
             summary = merge_archive(
                 directory,
@@ -205,6 +200,16 @@ def command(
             click.echo(hint, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)
+
+
+def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettings:
+    """Change a camera's settings, or the defaults, by what the command line gives."""
+    settings = camera.merge_settings if camera else MergeConfig().settings(ToneConfig())
+    operator = given.pop("operator", None)
+    if operator is None and {"gamma", "lnE_range"} & given.keys():
+        operator = "gamma"  # the only one of version 0.1
+    tone = settings.tone if operator is None else replace(settings.tone, operator=operator)
+    return replace(settings, tone=tone, **given)
 
 
 def _products(

@@ -26,7 +26,7 @@ _EPILOG = """\b
 Examples:
   asi-watch preview /srv/asi/roof/2026/06/21 -c asi-watch.yaml -o sheet.png
   asi-watch preview roof/20260621120000_80.jpg -c asi-watch.yaml \\
-      --vary merge.gamma=1.8,2.2,2.6 --vary merge.algorithm=debevec_custom,mertens --html sheet.html
+      --vary tone.key=0.12,0.18,0.25 --vary merge.algorithm=debevec_exact,mertens --html sheet.html
 """
 _Change = tuple[str, Any]
 
@@ -40,7 +40,7 @@ _Change = tuple[str, Any]
     "varied",
     multiple=True,
     metavar="KEY=A,B",
-    help="Values for a key of the camera, such as merge.gamma=1.8,2.2; several keys are combined.",
+    help="Values for a key of the camera, such as tone.key=0.12,0.18; several keys are combined.",
 )
 @click.option("-o", "--output", metavar="FILE.png", help="The sheet  [default: preview.png].")
 @click.option("--html", metavar="FILE.html", help="The same as a page that needs no other file.")
@@ -86,7 +86,7 @@ def command(
 
 
 def _read_choice(text: str) -> list[_Change]:
-    """Read ``merge.gamma=1.8,2.2``, or a YAML list for values that hold commas themselves."""
+    """Read ``tone.key=0.12,0.18``, or a YAML list for values that hold commas themselves."""
     key, equals, values = text.partition("=")
     try:
         parsed = yaml.safe_load(f"[{values}]")
@@ -146,7 +146,7 @@ def _tile(
         camera=camera.name,
         root=str(root),
         output=OutputFolder(root),
-        settings=camera.merge.settings,
+        settings=camera.merge_settings,
         products=tuple(p.spec for p in camera.products),
         without_response="mertens",
     )

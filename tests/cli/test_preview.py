@@ -42,7 +42,7 @@ def preview(folder: Path, *arguments: object, path: str = "in") -> Result:
 def test_a_sheet_has_the_present_settings_and_every_variation(folder: Path) -> None:
     sheet, page = folder / "sheet.png", folder / "sheet.html"
     result = preview(
-        folder, "--vary", "merge.gamma=1.8,2.6", "--vary", "merge.algorithm=debevec_exact,mertens",
+        folder, "--vary", "tone.key=0.1,0.3", "--vary", "merge.algorithm=debevec_exact,mertens",
         "-o", sheet, "--html", page,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -51,11 +51,11 @@ def test_a_sheet_has_the_present_settings_and_every_variation(folder: Path) -> N
     assert text.count("<img") == text.count("<pre>") == text.count("<svg") == 5
     assert "roof, 2026-06-21 12:00:00, 4 exposures" in text
     assert 'src="http' not in text
-    assert "<h2>gamma 1.8, algorithm mertens</h2>" in text
+    assert "<h2>key 0.1, algorithm mertens</h2>" in text
     lines = text.split("<pre>")[2].split("</pre>")[0]
-    assert yaml.safe_load(lines) == {"merge": {"gamma": 1.8, "algorithm": "debevec_exact"}}
+    assert yaml.safe_load(lines) == {"tone": {"key": 0.1}, "merge": {"algorithm": "debevec_exact"}}
     pictures = {part.split('"')[0] for part in text.split("base64,")[1:]}
-    assert len(pictures) >= 4  # mertens knows no gamma
+    assert len(pictures) >= 4  # mertens knows no tone
 
 
 def test_an_exposure_names_its_bracket(folder: Path) -> None:
@@ -68,20 +68,20 @@ def test_an_exposure_names_its_bracket(folder: Path) -> None:
 
 def test_the_lines_to_copy_are_those_of_the_configuration(folder: Path) -> None:
     page = folder / "s.html"
-    assert preview(folder, "--vary", "merge.lnE_range=[-6, 2]", "--html", page).exit_code == 0
+    assert preview(folder, "--vary", "tone.scale=[-6, 2]", "--html", page).exit_code == 0
     lines = page.read_text().split("<pre>")[2].split("</pre>")[0]
     config = folder / "copied.yaml"
     camera = {"watch": "in", "output": "out", **yaml.safe_load(lines)}
     config.write_text(yaml.safe_dump({"cameras": {"roof": camera}}))
-    assert load_config(config).cameras["roof"].merge.lnE_range == (-6, 2)
+    assert load_config(config).cameras["roof"].tone.scale == (-6, 2)
 
 
 @pytest.mark.parametrize(
     ("vary", "says"),
     [
-        ("merge.gama=2", "did you mean gamma?"),
-        ("merge.gamma=0", "it must be 0.1 or more"),
-        ("merge.gamma", "is not KEY=A,B"),
+        ("tone.gama=2", "did you mean gamma?"),
+        ("tone.gamma=0", "it must be 0.1 or more"),
+        ("tone.gamma", "is not KEY=A,B"),
         ("merge.high_clip=" + ",".join(map(str, range(200, 240))), "pictures are more than"),
     ],
 )
