@@ -18,6 +18,8 @@ DIFFERENCE = 0.08
 """In ln E, beside the noise: of the curve, and of light that flickers."""
 JPEG_ERROR = 2.0
 """Standard deviation at edges, in codes."""
+# Codes below white of which JPEG makes too little beside a saturated sun: they state nothing.
+_BESIDE_WHITE = 32
 NOTHING_STATED = np.uint16(0xFFFF)
 
 
@@ -78,6 +80,6 @@ def _ranges(mean: WeightedMean, ln_ratio: float) -> NDArray[np.uint8]:
         nearest = np.abs(difference).argmin(axis=1)
         agrees[z, nearest] = True
         low, high = agrees.argmax(axis=1), 255 - agrees[:, ::-1].argmax(axis=1)
-        states = weights > 0
+        states = (weights > 0) & (z <= mean.brightest - _BESIDE_WHITE)
         result[lane] = np.where(states, low, 255), np.where(states, high, 0)
     return result
