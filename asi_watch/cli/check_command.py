@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from asi_watch.cli import _options as options
 from asi_watch.cli import config_option
 from asi_watch.config.checks import find_warnings
 from asi_watch.config.document import ConfigError, Way
-from asi_watch.config.loading import dump_config, read_config
+from asi_watch.config.loading import config_schema, dump_config, read_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.files import answered, folder_fault, shown
@@ -27,8 +28,22 @@ if TYPE_CHECKING:
 _ANSWER_WITHIN = 5.0
 
 
+def _print_schema(context: click.Context, _option: object, wanted: bool) -> None:
+    if wanted:
+        click.echo(json.dumps(config_schema(), indent=2, ensure_ascii=False))
+        context.exit()
+
+
 @click.command()
 @config_option
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of the configuration, for editors, and check nothing.",
+)
 def command(config_path: str) -> None:
     """Check a configuration file and print it with every default.
 

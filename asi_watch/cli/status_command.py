@@ -61,7 +61,13 @@ def command(config_path: str, as_json: bool) -> None:
 
 
 def troubles_of(snapshot: dict[str, Any]) -> list[str]:
-    """List what keeps cameras from publishing."""
+    """List what keeps cameras from publishing.
+
+    Parameters
+    ----------
+    snapshot : dict
+        As `read_status` returns it.
+    """
     found = []
     if blocked := snapshot.get("blocked"):
         found.append(f"nothing is published, the ledger cannot be written: {blocked}")
@@ -78,7 +84,13 @@ def troubles_of(snapshot: dict[str, Any]) -> list[str]:
 
 
 def notes_of(snapshot: dict[str, Any]) -> list[str]:
-    """List what needs a look, but keeps no camera from publishing."""
+    """List what needs a look, but keeps no camera from publishing.
+
+    Parameters
+    ----------
+    snapshot : dict
+        As `read_status` returns it.
+    """
     error = snapshot.get("reload_error")
     found = [f"the configuration was not reloaded: {error}"] if error else []
     for name, camera in snapshot.get("cameras", {}).items():

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from asi_watch.cli._guess_names import guess_names
+from asi_watch.cli._newest_files import guess_names
 
 START = datetime(2026, 6, 21, 12)
 

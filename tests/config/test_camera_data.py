@@ -59,11 +59,11 @@ def test_what_is_given_stands(tmp_path: Path) -> None:
         DESCRIBED,
         timezone="UTC",
         bracket={"exposures": 5, "grace": "3s"},
-        merge={"gamma": 2.0},
+        merge={"low_clip": 7},
         geometry={"altitude": 7.0, "direction": 90.0},
     )
     assert (camera.timezone, camera.bracket.exposures) == ("UTC", 5)
-    assert (camera.merge.gamma, camera.merge.sky_disc) == (2.0, (1008, 1007, 950))
+    assert (camera.merge.low_clip, camera.merge.sky_disc) == (7, (1008, 1007, 950))
     assert camera.geometry.altitude == 7.0
     assert camera.geometry.latitude == 37.1
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from asi_watch.config.json_schema import config_schema
+from asi_watch.cli import main
+from asi_watch.config.loading import config_schema
 
 CONFIG = Path(__file__).parent.parent.parent / "config"
 FILES = [CONFIG / "asi-watch.yaml", *sorted((CONFIG / "examples").glob("*.yaml"))]
@@ -52,8 +54,10 @@ def faults(value: Any, schema: dict[str, Any], root: dict[str, Any], way: str = 
 
 
 def test_the_schema_we_ship_is_that_of_the_model() -> None:
-    """Else: ``python -m asi_watch.config.json_schema > config/asi-watch.schema.json``."""
-    assert json.loads((CONFIG / "asi-watch.schema.json").read_text()) == config_schema()
+    """Else: ``asi-watch check --schema > config/asi-watch.schema.json``."""
+    shipped = (CONFIG / "asi-watch.schema.json").read_text()
+    assert json.loads(shipped) == config_schema()
+    assert CliRunner().invoke(main, ["check", "--schema"]).stdout == shipped
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
