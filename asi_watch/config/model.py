@@ -158,7 +158,7 @@ class ToneConfig(Section):
     """Where the ln E of the middle and of white (`gamma`: of black and of white) come from."""
     key: float = Field(default=0.18, ge=0.01, le=1)
     gamma: float = Field(default=2.2, ge=0.1, le=10)
-    adaptation: float = Field(default=1.0, ge=0, le=1)
+    adaptation: float = Field(default=0.0, ge=0, le=1)
     bias: float = Field(default=0.85, ge=0.5, le=1)
     contrast: float = Field(default=0.7, ge=0.1, le=2)
     detail: float = Field(default=1.3, ge=0, le=5)

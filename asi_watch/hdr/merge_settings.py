@@ -63,7 +63,7 @@ class Tone:
     # "curve": as stored with the curve, else the bracket; "bracket": always the bracket.
     scale: str = "curve"
     key: float = 0.18  # of the white: how bright `photographic` and `local` show the middle
-    adaptation: float = 1.0  # of `reinhard`, 0 … 1: from the whole picture's light to the pixel's
+    adaptation: float = 0.0  # of `reinhard`, 0 … 1: from the whole picture's light to the pixel's
     bias: float = 0.85  # of `drago`, 0.5 … 1: less shows more in the dark
     contrast: float = 0.7  # of `mantiuk`, 0.1 … 2
     detail: float = 1.3  # of `local`: contrast of details, 1 as they are

@@ -11,10 +11,16 @@ from typing import Literal
 
 import numpy as np
 
-from asi_watch.calibrate_brackets import BracketFiles, CalibrationChoices, calibrate_brackets
+from asi_watch.calibrate_brackets import (
+    BracketFiles,
+    CalibratedCurve,
+    CalibrationChoices,
+    calibrate_brackets,
+)
 from asi_watch.files import shown
 from asi_watch.hdr.calibration import CalibrationReport, response_residual
 from asi_watch.hdr.response import ResponseCurve, curve_drift, on_scale_of
+from asi_watch.hdr.tone import ToneScale
 from asi_watch.plots import save_calibration_report_plot
 from asi_watch.products import OutputFolder
 from asi_watch.response_files import load_curve, response_bytes
@@ -67,6 +73,17 @@ class CalibrationVerdict:
     plot: str | None = None  # file of the report's drawing
 
 
+def _tone_scale(
+    done: CalibratedCurve, curve: ResponseCurve, present: ResponseCurve
+) -> tuple[float, float] | None:
+    """Keep the brightness of pictures over a swap, unless the present curve is provisional."""
+    now = done.tone_scale(curve.log_response)
+    before = done.tone_scale(present.log_response)
+    if now is None or before is None or present.tone_scale is None or present.provisional:
+        return now
+    return ToneScale(*present.tone_scale).carried(ToneScale(*before), ToneScale(*now))
+
+
 def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     """Calibrate from the request's brackets and judge the candidate against the present curve.
 
@@ -97,7 +114,7 @@ def calibrate_candidate(request: CalibrationRequest) -> CalibrationVerdict:
     if present_curve is not None:
         present = response_residual(present_curve.log_response, done.samples)
         curve = on_scale_of(curve, present_curve)
-        if (scale := done.tone_scale(curve.log_response)) is not None:
+        if (scale := _tone_scale(done, curve, present_curve)) is not None:
             curve = ResponseCurve(curve.log_response, {**curve.metadata, "tone_scale": [*scale]})
     coverage = _covered_codes(done.calibration.report)
     accepted, reason = _judged(residual, present, coverage)

@@ -4,11 +4,15 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 
 from asi_watch.calibrate_brackets import BracketFiles
+from asi_watch.hdr.merge_settings import Tone
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.response import ResponseCurve
 from asi_watch.live.curves import gate
 from asi_watch.live.curves.gate import CalibrationRequest, _judged, calibrate_candidate
 from asi_watch.response_files import load_curve, response_bytes
@@ -119,3 +123,35 @@ def test_codes_without_samples_do_not_count(request_: CalibrationRequest) -> Non
     assert not verdict.accepted
     assert "too few to replace a curve" in verdict.reason
     assert calibrate_candidate(replace(request_, present=present)).accepted
+
+
+def test_pictures_keep_their_brightness_over_a_swap(
+    request_: CalibrationRequest, tmp_path: Path
+) -> None:
+    """Whatever the light was when the new curve was made; a provisional curve's is not kept."""
+    first = load_curve(calibrate_candidate(request_).path)
+    darker = (first.tone_scale[0] + 0.7, first.tone_scale[1] + 0.7)
+
+    def brightness(**metadata: object) -> tuple[float, float]:
+        """Before and after."""
+        g = first.log_response * np.float32(1.01) + np.float32(0.4)
+        shift = tuple(number + 0.4 for number in darker)
+        present = tmp_path / "present.npz"
+        present.write_bytes(response_bytes(g, {**first.metadata, "tone_scale": shift, **metadata}))
+        verdict = calibrate_candidate(replace(request_, present=(str(present),)))
+        return _mean(request_, load_curve(present)), _mean(request_, load_curve(verdict.path))
+
+    before, after = brightness()
+    assert after == pytest.approx(before, rel=0.01)
+    before, after = brightness(provisional=True)
+    assert after > 1.15 * before
+
+
+def _mean(request: CalibrationRequest, curve: ResponseCurve) -> float:
+    bracket = request.brackets[0]
+    frames = [cv2.imread(path) for path in bracket.paths]
+    how = settings(algorithm="debevec_exact", tone=Tone("photographic"))
+    merge = open_merge(how, curve.log_response, frames[0].shape, scale=curve.tone_scale)
+    for frame, time in zip(frames, bracket.exposure_us, strict=True):
+        merge.add(frame, time)
+    return float(merge.picture().mean())
