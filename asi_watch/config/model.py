@@ -32,7 +32,7 @@ RADIANCE_FORMATS = ("exr", "tiff", "hdr")
 """Products that hold the radiance map, which needs a response curve."""
 
 PRODUCT_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "jpg": {"quality": 95, "subsampling": "420", "keep_camera_header": False},
+    "jpg": {"quality": 95, "subsampling": "420", "keep_camera_header": False, "gain_map": False},
     "jp2": {"lossless": False},
     "exr": {"compression": "piz", "pixel_type": "auto", "uncertainty": False},
 }
@@ -178,6 +178,7 @@ class ProductConfig(Section):
     quality: int | None = Field(default=None, ge=1, le=100)
     subsampling: v.Subsampling = None
     keep_camera_header: bool | None = None
+    gain_map: bool | None = None
     lossless: bool | None = None
     compression: Literal["none", "zip", "piz", "htj2k"] | None = None
     pixel_type: Literal["auto", "half", "float"] | None = None
@@ -476,8 +477,9 @@ class CameraConfig(Section):
         if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
             text = "OpenCV's debevec gives no uncertainty; choose debevec_custom or debevec_exact"
             found.append(("merge.algorithm", text))
-        if self.merge.algorithm == "mertens" and radiance:
-            text = f"mertens gives no radiance for {' and '.join(radiance)}; choose debevec_custom"
+        wanted = [*radiance, *("a gain map" for product in self.products if product.gain_map)]
+        if self.merge.algorithm == "mertens" and wanted:
+            text = f"mertens gives no radiance for {' and '.join(wanted)}; choose debevec_custom"
             found.append(("merge.algorithm", text))
         v.refuse_keys(found)
         return self

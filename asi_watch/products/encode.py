@@ -26,6 +26,7 @@ from asi_watch.images.headers import jpeg_segments
 from asi_watch.processes import merge_threads
 from asi_watch.products import radiance as radiance_files
 from asi_watch.products.embed import with_provenance
+from asi_watch.products.gain_map import GAIN_MAP_WHITE, make_gain_map, with_gain_map
 from asi_watch.products.provenance import Provenance
 from asi_watch.products.radiance import RADIANCE_SCALE, RadianceLayers
 from asi_watch.products.spec import ProductSpec
@@ -82,8 +83,25 @@ def encode_merge(
         size = math.prod(merge.shape)
         picture = allocate(size)[:size].reshape(merge.shape)
         data = encode_jpeg(spec, picture, merge.picture_rows)
+        if spec.gain_map:
+            return Product(_with_radiance(data, merge, provenance, header), ())
         return Product(with_provenance(data, _noted(provenance, "uint8"), header), ())
+    if spec.gain_map and spec.format == "jpg" and provenance.algorithm != "mertens":
+        data = encode_jpeg(spec, _checked(spec, merge.picture(np.uint8)))
+        return Product(_with_radiance(data, merge, provenance, header), ())
     return Product(encode(spec, merge.picture(_DTYPES[spec.kind]), provenance, header), ())
+
+
+def _with_radiance(
+    picture: bytes, merge: Merge, provenance: Provenance, header: bytes | None
+) -> bytes:
+    """Give a JPEG its provenance and a gain map."""
+    radiance = merge.radiance()
+    made = make_gain_map(picture, RadianceLayers(radiance.ln_radiance, radiance.validity))
+    noted = _noted(provenance, "uint8")
+    pixels = {**noted.pixels, GAIN_MAP_WHITE: made.log2_white}
+    whole = with_provenance(picture, replace(noted, pixels=pixels), header)
+    return with_gain_map(whole, made.jpeg)
 
 
 def _with_motion(merge: Merge, provenance: Provenance) -> Provenance:

@@ -29,7 +29,7 @@ _HALF_RANGE = (2.0**-14, 65504.0)
 _HAIR = 1.001  # within that range, as exp in float32 may round outwards
 _BLOCK_VALUES = 48 << 10
 _COMPRESSIONS = {"none": "NO", "zip": "ZIP", "piz": "PIZ", "htj2k": "HTJ2K256"}
-_CHANNEL_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
+CHANNEL_NAMES: dict[int, tuple[str, ...]] = {1: ("Y",), 3: ("B", "G", "R")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +46,7 @@ class RadianceLayers:
         if (
             ln.dtype != np.float32
             or ln.ndim != 3
-            or ln.shape[2] not in _CHANNEL_NAMES
+            or ln.shape[2] not in CHANNEL_NAMES
             or ln.size == 0
         ):
             raise ValueError(f"ln_radiance is float32 (H, W, 1 or 3); got {ln.dtype} {ln.shape}")
@@ -136,7 +136,7 @@ def encode_exr_planes(
     half = radiance.dtype == np.float16
     # PIZ is made for half floats; on full floats it takes twice the time of ZIP.
     method = "zip" if spec.compression == "piz" and not half else spec.compression
-    names = _CHANNEL_NAMES[len(radiance)]
+    names = CHANNEL_NAMES[len(radiance)]
     planes: dict[str, NDArray[Any]] = dict(zip(names, radiance, strict=True))
     kept = []
     if spec.validity and validity is not None:

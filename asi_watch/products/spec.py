@@ -47,6 +47,7 @@ class ProductSpec:
     latest: bool = False  # the newest one is also put at `latest.FORMAT`
     # jpg: carry over the text that the camera wrote into the middle exposure, its EXP set to 0.
     keep_camera_header: bool = False
+    gain_map: bool = False  # jpg: radiance beside the picture, where there is any
 
     @property
     def suffix(self) -> str:

@@ -154,7 +154,7 @@ def test_never_is_none() -> None:
 def test_options_belong_to_their_format() -> None:
     camera = camera_of("products: [{format: jpg, subsampling: 444}, {format: exr}, {format: png}]")
     assert [product.options for product in camera.products] == [
-        {"quality": 95, "subsampling": "444", "keep_camera_header": False},
+        {"quality": 95, "subsampling": "444", "keep_camera_header": False, "gain_map": False},
         {"compression": "piz", "pixel_type": "auto", "uncertainty": False},
         {},
     ]
