@@ -28,23 +28,36 @@ class Folders(NamedTuple):
     """The folders of a configuration, each once, sorted."""
 
     writable: list[str]
-    """Products and state."""
+    """Products, what they are staged in, and state."""
     watched: list[str]
     readable: list[str]
-    """Where response files of the operator lie."""
+    """Where response files and descriptions of cameras lie."""
+    joined: tuple[str, ...] = ()
+    """Folders that hold a camera's products and their staging: each must be one mount."""
 
 
 def folders_of(config: dict[str, Any]) -> Folders:
     """Return the folders of an effective configuration (absolute paths)."""
     cameras = list((config.get("cameras") or {}).values())
     state = str(config.get("state_dir") or OWN_STATE)
-    writable = {str(camera["output"]) for camera in cameras}
+    writable, joined = set[str](), set[str]()
+    for camera in cameras:
+        own = [
+            camera["output"],
+            *(product.get("output") for product in camera.get("products") or ()),
+        ]
+        outputs = {str(path) for path in own if path}
+        if camera.get("staging"):
+            outputs.add(str(camera["staging"]))
+            joined.add(os.path.commonpath(outputs))
+        writable |= outputs
     # StateDirectory= opens the usual place already.
     if not _below(state, (OWN_STATE,)):
         writable.add(state)
     watched = {str(camera["watch"]) for camera in cameras}
-    readable = {str(Path(c["response"]).parent) for c in cameras if c.get("response")}
-    return Folders(sorted(writable), sorted(watched), sorted(readable))
+    files = (c.get(key) for c in cameras for key in ("response", "camera_data"))
+    readable = {str(Path(file).parent) for file in files if file}
+    return Folders(sorted(writable), sorted(watched), sorted(readable), tuple(sorted(joined)))
 
 
 def drop_in(folders: Folders) -> str:
@@ -58,7 +71,10 @@ def drop_in(folders: Folders) -> str:
         "# path there, run: sudo /opt/asi-watch/share/asi-watch/install.sh --folders",
         "[Service]",
     ]
-    opened = [*folders.writable, *folders.watched]
+    # A rename from one mount to another fails, so no other path below these is opened by itself.
+    opened = [*folders.joined]
+    rest = (*folders.writable, *folders.watched)
+    opened += [path for path in rest if not _below(path, folders.joined)]
     if any(_below(path, HOMES) for path in (*opened, *folders.readable)):
         # Homes stay empty to the service but for what is mounted in below.
         lines.append("ProtectHome=tmpfs")

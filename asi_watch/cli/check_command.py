@@ -157,6 +157,9 @@ def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
         for number, product in enumerate(camera.products):
             if product.output is not None:
                 folders["cameras", name, "products", number, "output"] = product.output
+        if camera.staging is not None:
+            folders["cameras", name, "staging"] = camera.staging
+            yield from _staging_faults(camera)
     found = answered(_ANSWER_WITHIN, *(partial(_looked_at, path) for path in folders.values()))
     state = Path(found[0][0] if found[0] else config.state_dir)
     for (way, folder), looked in zip(folders.items(), found, strict=True):
@@ -166,6 +169,21 @@ def _place_faults(config: Config) -> Iterator[tuple[Way, str]]:
         if way != ("state_dir",) and Path(real).is_relative_to(state):
             text = f"{str(folder)!r} lies in state_dir, which holds the daemon's own files and is"
             yield way, f"{text} deleted with it; give pictures a folder elsewhere"
+
+
+def _staging_faults(camera: CameraConfig) -> Iterator[tuple[Way, str]]:
+    """Find out whether products can be renamed from the staging folder into their own."""
+    folders = [path for path in (camera.staging, *camera.outputs) if path is not None]
+    devices = answered(_ANSWER_WITHIN, *(partial(_device_of, path) for path in folders))
+    for folder, device in zip(folders[1:], devices[1:], strict=True):
+        if None not in (device, devices[0]) and device != devices[0]:
+            text = f"{str(folders[0])!r} is on another file system than {str(folder)!r}"
+            yield ("cameras", camera.name, "staging"), f"{text}; give it a folder beside that"
+
+
+def _device_of(folder: Path) -> int:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return there.stat().st_dev
 
 
 def _room_warnings(config: Config) -> Iterator[tuple[Way, str]]:

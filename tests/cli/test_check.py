@@ -409,3 +409,15 @@ def test_one_grey_frame_in_every_bracket_is_a_warning(tmp_path: Path) -> None:
             (tmp_path / "in" / name).write_bytes(colour)
     (line,) = warnings_on("bracket.exposures", config)
     assert line.startswith("in each of the newest 3 brackets the images differ in size or channels")
+
+
+def test_a_staging_folder_on_another_file_system_is_refused(tmp_path: Path) -> None:
+    elsewhere = Path("/dev/shm/asi-watch-staging")
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one file system alone")
+    config = place(tmp_path, [], staging=str(elsewhere))
+    result = check(config)
+    assert result.exit_code == 2
+    assert "cameras.roof.staging" in result.stderr
+    assert "is on another file system than" in result.stderr
+    assert check(place(tmp_path, [], staging="staging")).exit_code == 0

@@ -16,6 +16,7 @@ import pytest
 
 from asi_watch.errors import PublishError
 from asi_watch.products import OutputFolder, is_temporary
+from asi_watch.products.publish import STAGING_NAME
 
 STEPS = ("open", "write", "fsync", "replace", "last fsync")
 LEFTOVER = ".asi-watch-0123456789abcdef.tmp"
@@ -319,3 +320,48 @@ def test_a_full_disk_leaves_the_old_product_and_nothing_else(small_disk: Path) -
     (small_disk / "0").unlink()
     publish(b"new", small_disk / "a")
     assert (small_disk / "a").read_bytes() == b"new"
+
+
+# --- staging ----------------------------------------------------------------------------------
+
+
+def test_temporary_files_lie_in_the_hidden_folder_and_are_swept_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], os.fsync
+    output = OutputFolder(tmp_path, staging=STAGING_NAME)
+
+    def sync(descriptor: int) -> None:
+        seen.extend(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.tmp"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    output.publish(b"sky", "2026/a")
+    assert len(set(seen)) == 1
+    assert seen[0].startswith(f"{STAGING_NAME}/.asi-watch-")
+    assert tree(tmp_path) == {"2026/a": b"sky"}
+    (tmp_path / STAGING_NAME / LEFTOVER).touch()
+    assert OutputFolder(tmp_path, staging=STAGING_NAME).sweep() == 1
+
+
+def test_a_staging_folder_elsewhere_is_used_swept_and_never_a_link(tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    output = OutputFolder(tmp_path / "out", staging=staging)
+    output.publish(b"sky", "a")
+    (staging / LEFTOVER).touch()
+    assert output.sweep() == 1
+    (tmp_path / "out" / STAGING_NAME).symlink_to(staging)
+    with pytest.raises(PublishError, match="symbolic link"):
+        OutputFolder(tmp_path / "out", staging=STAGING_NAME).publish(b"x", "b")
+    assert tree(tmp_path) == {"out/a": b"sky"}
+
+
+def test_staging_on_another_file_system_is_refused_or_passed_over(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    with pytest.raises(PublishError, match="on another file system") as caught:
+        OutputFolder(tmp_path / "out", staging=small_disk).publish(b"x", "a")
+    assert caught.value.errno == errno.EXDEV
+    # A folder below the output may be mounted from elsewhere.
+    OutputFolder(tmp_path, staging=STAGING_NAME).publish(b"x", "disk/2026/a")
+    assert tree(small_disk) == {"2026/a": b"x"}

@@ -289,3 +289,19 @@ def test_install_shows_and_changes_nothing(
     assert seen.returncode == code, said
     assert any(text in said for text in ((says,) if isinstance(says, str) else says))
     assert not Path("/opt/asi-watch").exists()
+
+
+def test_products_and_their_staging_are_one_mount() -> None:
+    """A rename between two paths that are opened by themselves fails."""
+    camera = {
+        "watch": "/srv/asi/in",
+        "output": "/srv/asi/out",
+        "staging": "/srv/asi/staging",
+        "products": [{"format": "exr", "output": "/srv/asi/exr"}],
+        "camera_data": "/etc/cameras/roof.yaml",
+    }
+    folders = camera_folders.folders_of({"cameras": {"roof": camera}})
+    assert folders.writable == ["/srv/asi/exr", "/srv/asi/out", "/srv/asi/staging"]
+    assert folders.readable == ["/etc/cameras"]
+    lines = camera_folders.drop_in(folders).splitlines()
+    assert [line for line in lines if "ReadWrite" in line] == ['ReadWritePaths="-/srv/asi"']
