@@ -7,6 +7,7 @@ bracket is preferred, and another only supplies exposure times that it lacks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ MAX_EXPOSURES: Final = 64  # more are no bracket, and cost memory
 # How the reason of a file begins that gives way to another, and of one that the merge left out.
 SUPERSEDED: Final = "superseded by "
 CONTRADICTS: Final = "contradicts "
-# Names round exposure times: so far may one lie from the time that is listed for it.
-_LISTED_WITHIN = 0.1
-
+TOLERANCE: Final = 0.1  # names round exposure times
+# Exposure times in µs that a camera may state.
+_SHORTEST, _LONGEST = 0.1, 3.6e9
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -42,6 +43,13 @@ class Exposure:
     size: int = 0  # the state of the file when it was read
     mtime_ns: int = 0
     inode: int = 0
+    # What it counts as among the exposures of its bracket: `exposure_us`, unless that comes from
+    # the file's metadata, which differ a little from bracket to bracket.
+    nominal_us: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.nominal_us:
+            object.__setattr__(self, "nominal_us", self.exposure_us)
 
     @property
     def signature(self) -> tuple[int, int]:
@@ -75,18 +83,69 @@ ExposureRule = tuple[float, ...] | int | Literal["auto"]
 """`bracket.exposures`: the times of a complete bracket in µs, their number, or to be learned."""
 
 
-def is_listed(exposure_us: float, rule: ExposureRule) -> bool:
-    """Tell whether a time is one of those that a rule lists, within 10 %; True if it lists none.
+def is_listed(exposure_us: float, rule: ExposureRule, tolerance: float = TOLERANCE) -> bool:
+    """Tell whether a time is one of those that a rule lists; True if it lists none.
 
     Parameters
     ----------
     exposure_us : float
-        In µs.
     rule : ExposureRule
+    tolerance : float
+        How far it may lie from a listed time, as a share of that.
     """
-    if not isinstance(rule, tuple):
-        return True
-    return any(abs(exposure_us - time) <= _LISTED_WITHIN * time for time in rule)
+    return not isinstance(rule, tuple) or any(_alike(exposure_us, t, tolerance) for t in rule)
+
+
+def _alike(exposure_us: float, nominal_us: float, tolerance: float) -> bool:
+    return abs(exposure_us - nominal_us) <= tolerance * nominal_us
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureTimes:
+    """Where a camera's exposure times come from, and how far they may lie from nominal ones."""
+
+    source: Literal["name", "metadata", "auto"] = "name"
+    tolerance: float = TOLERANCE
+    rule: ExposureRule = "auto"
+
+    def of(self, named_us: float, stated_us: float | None) -> tuple[float, float]:
+        """Return a file's exposure time and what it counts as; ValueError says why it has none.
+
+        Parameters
+        ----------
+        named_us : float
+            What its name says, 0 if nothing.
+        stated_us : float or None
+            What its metadata state, in µs.
+        """
+        if self.source == "name" or (self.source == "auto" and stated_us is None and named_us):
+            return named_us, named_us
+        if stated_us is None:
+            raise ValueError("its metadata do not state its exposure time")
+        if not _SHORTEST <= stated_us <= _LONGEST:
+            raise ValueError(f"its metadata state an exposure time of {stated_us:.12g} µs")
+        if not named_us:
+            return stated_us, self._nominal(stated_us)
+        if not _alike(stated_us, named_us, self.tolerance):
+            raise ValueError(
+                f"its metadata state an exposure time of {stated_us:.12g} µs, its name"
+                f" {named_us:.12g} µs: more apart than exposure_tolerance, {self.tolerance:g}"
+            )
+        return stated_us, named_us
+
+    def _nominal(self, stated_us: float) -> float:
+        """Give the listed time that a time of the metadata stands for, or else a round one."""
+        times = self.rule if isinstance(self.rule, tuple) else ()
+        near = [time for time in times if _alike(stated_us, time, self.tolerance)]
+        if near:
+            return min(near, key=lambda time: abs(stated_us - time))
+        step = math.log1p(2 * self.tolerance)
+        if not step:
+            return stated_us
+        return float(f"{math.exp(step * round(math.log(stated_us) / step)):.3g}")
+
+
+BY_NAME: Final = ExposureTimes()
 
 
 @dataclass(slots=True)
@@ -94,6 +153,7 @@ class ExpectedExposures:
     """What a complete bracket of one camera holds; learns it where the rules say ``auto``."""
 
     rule: ExposureRule
+    tolerance: float = TOLERANCE
     _recent: deque[frozenset[float]] = field(
         default_factory=lambda: deque(maxlen=_RECENT_BRACKETS), init=False
     )
@@ -134,7 +194,28 @@ class ExpectedExposures:
         if isinstance(self.rule, int):
             return len(present) >= self.rule
         expected = self.expected()
-        return expected is not None and expected <= present
+        return expected is not None and not self.lacking(present)
+
+    def lacking(self, exposures: Iterable[float]) -> tuple[float, ...]:
+        """Return the expected times that are not there; of a list, with tolerance.
+
+        Parameters
+        ----------
+        exposures : Iterable[float]
+            In µs.
+        """
+        if not isinstance(self.rule, tuple):
+            return tuple(sorted((self.expected() or frozenset()).difference(exposures)))
+        present, lacking = deque(sorted(exposures)), []
+        for time in sorted(self.rule):
+            # Each exposure stands for one listed time, the shortest that it can.
+            while present and present[0] < (1 - self.tolerance) * time:
+                present.popleft()
+            if present and _alike(present[0], time, self.tolerance):
+                present.popleft()
+            else:
+                lacking.append(time)
+        return tuple(lacking)
 
     def _learned(self) -> frozenset[float] | None:
         # The commonest set wins, among equals the newest: a camera that changes its exposures at
@@ -161,11 +242,11 @@ def chosen_files(files: Iterable[Exposure]) -> dict[float, Exposure]:
         The usable ones of one slot.
     """
     given = sorted(files, key=lambda e: e.written)
-    newest = {e.exposure_us: e for e in given}  # the last one of each time
+    newest = {e.nominal_us: e for e in given}  # the last one of each time
     if len(newest) == len(given):
         return newest
     preferred = max(brackets_among(given), key=lambda b: (len(_times(b)), b[0].timestamp))
-    return newest | {e.exposure_us: e for e in sorted(preferred, key=lambda e: e.written)}
+    return newest | {e.nominal_us: e for e in sorted(preferred, key=lambda e: e.written)}
 
 
 def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
@@ -180,7 +261,7 @@ def brackets_among(files: Iterable[Exposure]) -> list[list[Exposure]]:
     ----------
     files : iterable of Exposure
     """
-    rising = sorted(files, key=lambda e: (e.timestamp, e.exposure_us, e.path))
+    rising = sorted(files, key=lambda e: (e.timestamp, e.nominal_us, e.path))
     if not _repeats(rising):
         return [rising]
     moments = [list(group) for _, group in groupby(rising, key=lambda e: e.timestamp)]
@@ -231,7 +312,7 @@ def _apart_by_pauses(moments: Sequence[list[Exposure]]) -> list[list[Exposure]] 
             if gap >= shortest:
                 parts.append([])
             parts[-1] += moment
-        orders = {tuple(e.exposure_us for e in part) for part in parts}
+        orders = {tuple(e.nominal_us for e in part) for part in parts}
         if not all(_times(a) & _times(b) for a, b in pairwise(parts)) or max(map(len, parts)) == 1:
             continue  # pieces of one bracket
         if not any(map(_repeats, parts)) or (len(orders) == 1 and len(parts) > 1):
@@ -252,18 +333,18 @@ def _apart_by_repetition(moments: Sequence[list[Exposure]]) -> list[list[Exposur
 def _same_order(first: Sequence[Exposure], second: Sequence[Exposure]) -> bool:
     """Tell whether two parts share exposure times, and have these in the same order."""
     common = _times(first) & _times(second)
-    a, b = ([e for e in part if e.exposure_us in common] for part in (first, second))
+    a, b = ([e for e in part if e.nominal_us in common] for part in (first, second))
     # With one timestamp for all of them, as names count whole seconds, their order is not known.
     known = all(len({e.timestamp for e in part}) > 1 for part in (a, b))
-    same = [e.exposure_us for e in a] == [e.exposure_us for e in b]
+    same = [e.nominal_us for e in a] == [e.nominal_us for e in b]
     return len(common) >= _ALIKE and known and same
 
 
 def _repeats(files: Iterable[Exposure]) -> bool:
     """Tell whether an exposure time comes with different timestamps."""
-    seen = {(e.exposure_us, e.timestamp) for e in files}
+    seen = {(e.nominal_us, e.timestamp) for e in files}
     return len(seen) > len({time for time, _ in seen})
 
 
 def _times(files: Iterable[Exposure]) -> set[float]:
-    return {e.exposure_us for e in files}
+    return {e.nominal_us for e in files}

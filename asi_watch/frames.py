@@ -73,7 +73,7 @@ class Frames:
                 return False
             _, before = self._held.get(exposure.path, (None, None))
             self._held[exposure.path] = exposure.signature, frame.pixels
-            self._orientations[exposure.path] = frame.orientation
+            self._orientations[exposure.path] = frame.metadata.orientation
         if before is not None:
             self.buffers.give(before)
         return True

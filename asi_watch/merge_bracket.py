@@ -378,6 +378,18 @@ def _how(
     raise MergeRefusedError(Failed("curve", reason, channels=shape[2]))
 
 
+def _source(exposure: Exposure) -> Source:
+    same = exposure.nominal_us == exposure.exposure_us
+    return Source(
+        exposure.path,
+        exposure.exposure_us,
+        exposure.timestamp,
+        exposure.size,
+        exposure.mtime_ns,
+        None if same else exposure.nominal_us,
+    )
+
+
 def _provenance(
     plan: MergePlan,
     bracket: Bracket,
@@ -391,8 +403,7 @@ def _provenance(
         slot=bracket.slot,
         slot_utc=plan.in_utc(bracket.slot),
         sources=tuple(
-            Source(e.path, e.exposure_us, e.timestamp, e.size, e.mtime_ns)
-            for e in sorted(bracket.exposures, key=lambda e: (e.exposure_us, e.path))
+            _source(e) for e in sorted(bracket.exposures, key=lambda e: (e.exposure_us, e.path))
         ),
         algorithm=settings.algorithm,
         parameters=settings.parameters(),

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from fractions import Fraction
 from itertools import pairwise
 from string import Formatter
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -25,6 +26,14 @@ _EARLIEST_YEAR, _LATEST_YEAR = 1970, 2261  # pandas counts nanoseconds in 64 bit
 _DIRECTIVES: Final[Mapping[str, str]] = {
     letter: f"(?P<{letter}>[0-9]{{{count}}})"
     for letter, count in zip("YymdjHMSf", (4, 2, 2, 2, 3, 2, 2, 2, "1,6"), strict=True)
+} | {"z": "(?P<z>Z|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])"}
+# What an exposure may be written as, by the unit of bare numbers: of µs, there are no parts.
+_WHOLE = "[0-9]{1,10}"
+_WITH_UNIT = rf"{_WHOLE}(?:\.[0-9]{{1,9}})?(?:[mu]?s|µs)"
+_NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "us": (_WHOLE, _WITH_UNIT),
+    "ms": (rf"{_WHOLE}(?:\.[0-9]{{1,9}})?", _WITH_UNIT),
+    "s": (rf"{_WHOLE}(?:\.[0-9]{{1,9}})?", rf"{_WHOLE}[-_d]{_WHOLE}", _WITH_UNIT),
 }
 _COMPLETE: Final = "a complete template is '{timestamp:%Y%m%d%H%M%S}_{exposure}'"
 _NUMBER_AT_END = re.compile(r"_([0-9]{1,10})$")
@@ -34,7 +43,7 @@ class ParsedName(NamedTuple):
     """What a file name says about its exposure."""
 
     timestamp: datetime  # on the camera's own clock, without a time zone
-    exposure_us: float  # greater than zero
+    exposure_us: float  # 0 where the camera's names do not say it
 
 
 class _Part(NamedTuple):
@@ -51,35 +60,46 @@ class NamePattern:
     ----------
     template : str
         Literal text around exactly one ``{timestamp:...}``, holding the directives
-        ``%Y %y %m %d %j %H %M %S %f`` (``%%`` for a percent sign), and exactly one
-        ``{exposure}``.
+        ``%Y %y %m %d %j %H %M %S %f %z`` (``%%`` for a percent sign), and one ``{exposure}``.
     unit : {"us", "ms", "s"}
-        What the number in the name counts; the values of `labels` count the same.
-    labels : mapping of str to float
-        Exposure time for each label. The text in the name is looked up here first.
+        What the number in the name counts, unless a unit stands behind it; the values of `labels`
+        count the same. Of ms and s there may be decimals, of s fractions such as ``1-500``.
+    labels : mapping of str to float or None
+        Exposure time for each label; None: files with it are left out. The text in the name is
+        looked up here first.
     timezone : str or datetime.tzinfo
-        Of the timestamps in the names.
+        Of the timestamps in the names; those with ``%z`` are converted to it.
     labels_only : bool
         With labels: a number that is no label does not fit.
+    exposure_needed : bool
+        False: the template may do without ``{exposure}``.
     """
 
     def __init__(
         self,
         template: str,
         unit: ExposureUnit = "us",
-        labels: Mapping[str, float] | None = None,
+        labels: Mapping[str, float | None] | None = None,
         timezone: str | tzinfo = "UTC",
         *,
         labels_only: bool = False,
+        exposure_needed: bool = True,
     ) -> None:
         if unit not in MICROSECONDS_PER_UNIT:
             raise ValueError(f"exposure unit {unit!r}: it must be one of us, ms, s")
         self.template, self.unit, self.labels = template, unit, dict(labels or {})
         self.timezone = parse_timezone(timezone) if isinstance(timezone, str) else timezone
         self._unit_us = MICROSECONDS_PER_UNIT[unit]
-        self._label_us = {text: self._checked_label(text) for text in self.labels}
+        self._label_us = {
+            text: self._checked_label(text, value)
+            for text, value in self.labels.items()
+            if value is not None
+        }
         try:
             self._parts = _parse_template(template)
+            if exposure_needed and not any(kind == "exposure" for kind, _ in self._parts):
+                text = "write exposure_from: metadata if the files themselves state it"
+                raise ValueError(f"there is no {{exposure}}; {_COMPLETE}, or {text}")
             kind, text = self._parts[-1]
             tails = self.labels if kind == "exposure" else [text]
             if any(tail.endswith(_PRODUCT_SUFFIX) for tail in tails):
@@ -87,7 +107,7 @@ class NamePattern:
         except ValueError as error:
             raise ValueError(f"{template!r}: {error}") from None
         # A full match tries labels and numbers alike: their order does not matter.
-        numbers = [] if labels_only and self.labels else ["[0-9]{1,10}"]
+        numbers = [] if labels_only and self.labels else _NUMBERS[unit]
         exposure = f"(?P<exposure>{'|'.join([*map(re.escape, self.labels), *numbers])})"
         pieces = (
             _DIRECTIVES[text] if kind == "directive" else re.escape(text) or exposure
@@ -99,7 +119,7 @@ class NamePattern:
         """Read a file name; never raises.
 
         None for a hidden file and for any name that does not follow the template, is no date,
-        lies outside the years 1970 to 2261, or has an exposure of zero.
+        lies outside the years 1970 to 2261, has an exposure of zero, or a label to be left out.
 
         Parameters
         ----------
@@ -109,11 +129,22 @@ class NamePattern:
         match = None if is_hidden(name) else self._regex.fullmatch(_stem(name))
         if match is None:
             return None
-        fields, text = match.groupdict(), match["exposure"]
-        number = 0 if text in self._label_us else int(text)
-        exposure_us = self._label_us.get(text, float(number * self._unit_us))
-        timestamp = _read_timestamp(fields)
-        return ParsedName(timestamp, exposure_us) if timestamp and exposure_us > 0 else None
+        fields = match.groupdict()
+        exposure_us = self._exposure_us(fields["exposure"]) if "exposure" in fields else None
+        timestamp = self._timestamp(fields)
+        if timestamp is None or exposure_us == 0:
+            return None
+        return ParsedName(timestamp, exposure_us or 0.0)
+
+    def leaves_out(self, name: str) -> bool:
+        """Tell whether a name has a label whose files are to be left out.
+
+        Parameters
+        ----------
+        name : str
+        """
+        match = self._regex.fullmatch(_stem(name)) if None in self.labels.values() else None
+        return match is not None and self.labels.get(match["exposure"], 0) is None
 
     def format(self, timestamp: datetime, exposure_us: float) -> str:
         """Write a file name without its extension: the inverse of `parse`.
@@ -126,15 +157,14 @@ class NamePattern:
             On the camera's clock, naive. Fractions of a second are dropped without ``%f``.
         exposure_us : float
         """
-        number = exposure_us / self._unit_us
         texts = [label for label, value in self._label_us.items() if value == exposure_us]
-        texts += [str(round(number))] if math.isfinite(number) else []
-        name = self._stem_of(timestamp, texts[0]) if texts else ""
+        texts += [f"{exposure_us / self._unit_us:.9f}".rstrip("0").rstrip(".")]
+        name = self._stem_of(timestamp, texts[0])
         whole = timestamp if ("directive", "f") in self._parts else timestamp.replace(microsecond=0)
         if self.parse(f"{name}.jpg") != (whole, exposure_us):
             raise ValueError(
                 f"{exposure_us} µs at {timestamp} cannot be written as {self.template!r}"
-                f" in whole {self.unit}"
+                f" in {self.unit}"
             )
         return name
 
@@ -164,14 +194,56 @@ class NamePattern:
         """
         return timestamp.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
 
+    def _exposure_us(self, text: str) -> float:
+        """Read an exposure time; 0 for one that is none, and for a label to be left out."""
+        if text in self.labels:
+            return self._label_us.get(text, 0.0)
+        if text.isdecimal():
+            return float(int(text) * self._unit_us)
+        number = text.rstrip("umµs")
+        unit = text[len(number) :].replace("µ", "u")
+        parts = [Fraction(part) for part in re.split("[-_d]", number)]
+        if parts[-1] == 0:
+            return 0.0
+        value = parts[0] if len(parts) == 1 else parts[0] / parts[1]
+        return float(value * MICROSECONDS_PER_UNIT.get(unit, self._unit_us))
+
+    def _timestamp(self, fields: Mapping[str, str]) -> datetime | None:
+        """Put a date together; None when there is no such date or it is out of range."""
+        # Years of two digits get their century as POSIX strptime gives it.
+        short = int(fields.get("y", 0))
+        year = int(fields["Y"]) if "Y" in fields else short + (1900 if short >= 69 else 2000)
+        clock = int(fields["H"]), int(fields["M"]), int(fields["S"])
+        microsecond = int(fields["f"].ljust(6, "0")) if "f" in fields else 0
+        month, day = int(fields.get("m", 1)), int(fields.get("d", 1))
+        try:
+            moment = datetime(year, month, day, *clock, microsecond)
+            if "j" in fields:
+                moment += timedelta(days=int(fields["j"]) - 1)
+            if moment.year != year:
+                return None
+            if "z" in fields:
+                moment = self._on_our_clock(moment, fields["z"])
+        except (ValueError, OverflowError):
+            return None
+        return moment if _EARLIEST_YEAR <= moment.year <= _LATEST_YEAR else None
+
+    def _on_our_clock(self, moment: datetime, offset: str) -> datetime:
+        """Convert what a name says with its offset from UTC to the camera's clock."""
+        digits = offset.lstrip("+-Z").replace(":", "") or "0000"
+        east = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+        utc = (moment + east if offset[0] == "-" else moment - east).replace(tzinfo=UTC)
+        return utc.astimezone(self.timezone).replace(tzinfo=None, fold=0)
+
     def _stem_of(self, timestamp: datetime, exposure: str) -> str:
+        if ("directive", "z") in self._parts and timestamp.tzinfo is None:
+            timestamp = timestamp.replace(tzinfo=self.timezone)
         return "".join(
             _written(timestamp, text) if kind == "directive" else text or exposure
             for kind, text in self._parts
         )
 
-    def _checked_label(self, text: str) -> float:
-        value = self.labels[text]
+    def _checked_label(self, text: str, value: float) -> float:
         if not text or "/" in text or "\0" in text:
             raise ValueError(f"exposure label {text!r}: it must be text that a file name can hold")
         if not (math.isfinite(value) and value > 0):
@@ -198,6 +270,8 @@ class ProductName:
         text = template.replace("{camera}", camera.replace("{", "{{").replace("}", "}}"))
         try:
             self._parts = _parse_template(text, ("timestamp",))
+            if ("directive", "z") in self._parts:
+                raise ValueError("'%z' is for the names of exposures; write timezone")
         except ValueError as error:
             raise ValueError(f"{template!r}: {error}") from None
         pieces = (_DIRECTIVES[t] if k == "directive" else re.escape(t) for k, t in self._parts)
@@ -237,7 +311,7 @@ def _written(moment: datetime, directive: str) -> str:
 
 
 def _parse_template(
-    template: str, wanted: tuple[str, ...] = ("timestamp", "exposure")
+    template: str, known: tuple[str, ...] = ("timestamp", "exposure")
 ) -> list[_Part]:
     """Take a template apart, in its order; ValueError for its first fault."""
     parts: list[_Part] = []
@@ -251,15 +325,14 @@ def _parse_template(
         fields.append(field)
         if field == "timestamp" and not conversion:
             parts += _parse_directives(spec or "")
-        elif field == "exposure" and field in wanted and not spec and not conversion:
+        elif field == "exposure" and field in known and not spec and not conversion:
             parts.append(_Part("exposure", ""))
         else:
             what = f"{{{field}:{spec}}}" if spec else f"{{{field}}}"
-            other = "{exposure}" if "exposure" in wanted else "{camera}"
+            other = "{exposure}" if "exposure" in known else "{camera}"
             raise ValueError(f"{what} is unknown; known are {{timestamp:...}}, {other}")
-    for field in wanted:
-        if field not in fields:
-            raise ValueError(f"there is no {{{field}}}; {_COMPLETE}")
+    if "timestamp" not in fields:
+        raise ValueError(f"there is no {{timestamp}}; {_COMPLETE}")
     _check_text(parts)
     return parts
 
@@ -297,30 +370,13 @@ def _check_text(parts: list[_Part]) -> None:
         raise ValueError("a file name holds no '/'; sub-folders need no name here")
     for (kind, text), (next_kind, next_text) in pairwise(parts):
         digit = next_kind == "text" and next_text[0].isdecimal()
-        # 1 to 6 digits: where they end must be plain to see.
+        # 1 to 6 digits, or a sign: where one ends must be plain to see.
         if (kind, text) == ("directive", "f") and (digit or next_kind != "text"):
             raise ValueError("after %f there must be text that is no digit")
         if kind == "exposure" and digit:
             raise ValueError("after {exposure} there must be no digit")
         if kind == "exposure" and (next_kind, next_text) == ("directive", "f"):
             raise ValueError("between {exposure} and %f there must be text")
-
-
-def _read_timestamp(fields: Mapping[str, str]) -> datetime | None:
-    """Put a date together; None when there is no such date or it is out of range."""
-    # Years of two digits get their century as POSIX strptime gives it.
-    short = int(fields.get("y", 0))
-    year = int(fields["Y"]) if "Y" in fields else short + (1900 if short >= 69 else 2000)
-    clock = int(fields["H"]), int(fields["M"]), int(fields["S"])
-    microsecond = int(fields["f"].ljust(6, "0")) if "f" in fields else 0
-    month, day = int(fields.get("m", 1)), int(fields.get("d", 1))
-    try:
-        moment = datetime(year, month, day, *clock, microsecond)
-        if "j" in fields:
-            moment += timedelta(days=int(fields["j"]) - 1)
-    except (ValueError, OverflowError):
-        return None
-    return moment if moment.year == year and _EARLIEST_YEAR <= year <= _LATEST_YEAR else None
 
 
 def parse_timezone(name: str) -> tzinfo:

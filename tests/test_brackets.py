@@ -13,6 +13,7 @@ from asi_watch.brackets import (
     MAX_EXPOSURES,
     ExpectedExposures,
     Exposure,
+    ExposureTimes,
     brackets_among,
     chosen_files,
     slot_of,
@@ -240,3 +241,70 @@ def test_the_order_of_the_files_never_matters() -> None:
         (result,) = results
         # Nothing that is there is given up: a bracket never gets smaller by what comes.
         assert [t for t, _ in result] == sorted({e.exposure_us for e in files})
+
+
+# -- where exposure times come from -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "named", "stated", "given"),
+    [
+        ("name", 80, 999, (80, 80)),
+        ("auto", 80, None, (80, 80)),
+        ("auto", 80, 82, (82, 80)),
+        ("auto", 0, 82, (82, 80)),
+        ("metadata", 80, 88, (88, 80)),
+        ("metadata", 0, 170, (170, 160)),
+    ],
+)
+def test_an_exposure_time_and_what_it_counts_as(
+    source: str, named: float, stated: float | None, given: tuple[float, float]
+) -> None:
+    times = ExposureTimes(source, rule=(80.0, 160.0))  # type: ignore[arg-type]
+    assert times.of(named, stated) == given
+
+
+@pytest.mark.parametrize(
+    ("source", "named", "stated", "reason"),
+    [
+        ("metadata", 80, None, "do not state"),
+        ("auto", 0, None, "do not state"),
+        ("auto", 80, 0, "of 0 µs"),
+        ("metadata", 80, float("nan"), "of nan µs"),
+        ("metadata", 0, 1e10, "of 10000000000 µs"),
+        ("auto", 80, 88.1, "its name 80 µs: more apart than exposure_tolerance, 0.1"),
+    ],
+)
+def test_a_stated_time_that_cannot_be_is_refused(
+    source: str, named: float, stated: float | None, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ExposureTimes(source).of(named, stated)  # type: ignore[arg-type]
+
+
+@given(st.floats(0.1, 3.6e9), st.sampled_from([0.0, 0.01, 0.1, 0.5]))
+def test_without_names_and_lists_a_time_counts_as_a_near_one(
+    stated: float, tolerance: float
+) -> None:
+    time, nominal = ExposureTimes("metadata", tolerance).of(0.0, stated)
+    assert time == stated
+    assert nominal == pytest.approx(stated, rel=1.05 * tolerance or 1e-9)
+
+
+def test_times_near_to_listed_ones_make_a_complete_bracket() -> None:
+    expected = ExpectedExposures((80.0, 160.0, 320.0))
+    assert expected.is_complete([81.0, 150.0, 352.0])
+    assert expected.lacking([81.0, 352.1]) == (160.0, 320.0)
+    # One exposure does not stand for two.
+    close = ExpectedExposures((80.0, 85.0))
+    assert close.lacking([83.0]) == (85.0,)
+    assert close.is_complete([84.0, 86.0])
+    assert not ExpectedExposures((80.0, 160.0), 0.0).is_complete([80.0, 161.0])
+
+
+def test_files_are_compared_by_what_they_count_as() -> None:
+    files = [
+        Exposure(f"{n}.jpg", NOON, time, mtime_ns=n, nominal_us=80.0)
+        for n, time in enumerate((81.0, 79.0))
+    ]
+    assert chosen_files(files) == {80.0: files[1]}

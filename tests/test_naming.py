@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -79,6 +80,107 @@ def test_with_labels_alone_numbers_do_not_fit() -> None:
     fitting = [t for t in ("0", "02", "2", "11", "80") if pattern.parse(f"20240621103001_{t}.jpg")]
     assert fitting == ["0", "02"]
     assert NamePattern(DEFAULT, labels_only=True).parse("20240621103001_80.jpg") is not None
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "exposure_us"),
+    [
+        ("us", "080", 80),
+        ("us", "250us", 250),
+        ("us", "250µs", 250),
+        ("us", "1.25ms", 1250),
+        ("us", "2s", 2e6),
+        ("s", "250us", 250),
+        ("s", "0.00125", 1250),
+        ("ms", "0.5", 500),
+        ("s", "1-500", 2000),
+        ("s", "1_500", 2000),
+        ("s", "1d500", 2000),
+        ("s", "3", 3e6),
+        # Of microseconds there are no parts: these are copies, counters, or other numbers.
+        ("us", "640.1", None),
+        ("us", "640_1", None),
+        ("us", "1_500", None),
+        ("ms", "1-500", None),
+        ("s", "1-0", None),
+        ("s", "0-500", None),
+        ("s", "0.0", None),
+        ("s", ".5", None),
+        ("s", "1.", None),
+        ("us", "80ns", None),
+        ("us", "us", None),
+    ],
+)
+def test_ways_of_writing_an_exposure_time(unit: str, text: str, exposure_us: float | None) -> None:
+    parsed = NamePattern(DEFAULT, unit).parse(f"20240621103001_{text}.jpg")  # type: ignore[arg-type]
+    assert (None if parsed is None else parsed.exposure_us) == exposure_us
+
+
+def test_text_behind_the_exposure_may_be_a_unit() -> None:
+    for text, exposure_us in (("80", 80), ("1.5ms_", 1500)):
+        template = "{timestamp:%Y%m%d%H%M%S}_{exposure}" + ("s" if text == "80" else "_")
+        name = f"20240621103001_{text}" + ("s" if text == "80" else "")
+        assert NamePattern(template).parse(f"{name}.jpg") == (
+            datetime(2024, 6, 21, 10, 30, 1),
+            exposure_us,
+        )
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["ms", "s"]), st.integers(1, 10**9), st.integers(0, 6))
+def test_decimals_are_read_as_written(unit: str, digits: int, places: int) -> None:
+    number = Decimal(digits).scaleb(-places)
+    exposure_us = float(number * {"ms": 1000, "s": 1_000_000}[unit])
+    pattern = NamePattern(DEFAULT, unit)  # type: ignore[arg-type]
+    parsed = pattern.parse(f"20240621103001_{number:f}.jpg")
+    assert parsed is not None
+    assert parsed.exposure_us == exposure_us
+    if places <= 3:
+        stem = pattern.format(datetime(2024, 6, 21), exposure_us)
+        assert pattern.parse(f"{stem}.jpg") == (datetime(2024, 6, 21), exposure_us)
+
+
+def test_a_label_without_a_time_is_left_out() -> None:
+    pattern = NamePattern(DEFAULT, "us", {"0": 2000.0, "11": None}, labels_only=True)
+    names = {text: f"2024/20240621103001_{text}.jpg" for text in ("0", "11", "12")}
+    assert [text for text, name in names.items() if pattern.parse(name)] == ["0"]
+    assert [text for text, name in names.items() if pattern.leaves_out(name)] == ["11"]
+    assert not NamePattern(DEFAULT).leaves_out(names["11"])
+
+
+def test_names_may_do_without_an_exposure() -> None:
+    template = "roof_{timestamp:%Y%m%d%H%M%S}"
+    pattern = NamePattern(template, exposure_needed=False)
+    assert pattern.parse("roof_20240621103001.jpg") == (datetime(2024, 6, 21, 10, 30, 1), 0)
+    with pytest.raises(ValueError, match="exposure_from: metadata"):
+        NamePattern(template)
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset", "moment"),
+    [
+        ("UTC", "+0200", datetime(2025, 7, 1, 3, 14, 30)),
+        ("UTC", "-03:30", datetime(2025, 7, 1, 8, 44, 30)),
+        ("UTC", "Z", datetime(2025, 7, 1, 5, 14, 30)),
+        ("Etc/GMT-1", "+0200", datetime(2025, 7, 1, 4, 14, 30)),
+        ("Europe/Berlin", "+0200", datetime(2025, 7, 1, 5, 14, 30)),
+        ("UTC", "+02", None),
+        ("UTC", "+2500", None),
+        ("UTC", "", None),
+    ],
+)
+def test_an_offset_from_utc_in_the_name(zone: str, offset: str, moment: datetime | None) -> None:
+    pattern = NamePattern("{timestamp:%Y%m%d_%H%M%S%z}_{exposure}", timezone=zone)
+    parsed = pattern.parse(f"20250701_051430{offset}_80.jpg")
+    assert (None if parsed is None else parsed.timestamp) == moment
+    if moment is not None:
+        assert pattern.parse(f"{pattern.format(moment, 80)}.jpg") == (moment, 80)
+
+
+def test_offsets_at_the_end_of_the_calendar_do_not_raise() -> None:
+    pattern = NamePattern("{timestamp:%Y%m%d%H%M%S%z}_{exposure}")
+    assert pattern.parse("19700101000000+0100_80.jpg") is None
+    assert pattern.parse("99991231235959-2359_80.jpg") is None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +314,7 @@ def test_parse_is_the_inverse_of_format(
         assert pattern.parse(f"{pattern.format(moment, labelled)}.jpg") == (whole, labelled)
 
 
-@pytest.mark.parametrize("exposure_us", [0, float("nan"), float("inf"), 1500, 11000, 1e14])
+@pytest.mark.parametrize("exposure_us", [0, float("nan"), float("inf"), 1e-8, 11000, 1e14])
 def test_format_refuses_times_that_could_not_be_read_back(exposure_us: float) -> None:
     pattern = NamePattern(DEFAULT, "ms", {"11": 2})
     with pytest.raises(ValueError, match="cannot be written"):

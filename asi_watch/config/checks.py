@@ -106,6 +106,7 @@ def _share_names(*sections: Mapping[str, Any]) -> bool:
                 section.get("exposure_unit", "us"),
                 section.get("exposure_labels"),
                 labels_only=section.get("exposure_labels_only", True),
+                exposure_needed=False,
             )
             for section in sections
         )

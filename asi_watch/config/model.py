@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from asi_watch import naming
+from asi_watch.brackets import TOLERANCE, ExposureTimes
 from asi_watch.config import camera_data
 from asi_watch.config import values as v
 from asi_watch.naming import ExposureUnit, NamePattern
@@ -311,11 +312,13 @@ def _refuse_in_file(name: str, info: ValidationInfo) -> str:
 def _compiled(
     template: str,
     unit: ExposureUnit,
-    labels: tuple[tuple[str, float], ...],
+    labels: tuple[tuple[str, float | None], ...],
     timezone: str,
     labels_only: bool,
+    exposure_needed: bool,
 ) -> NamePattern:
-    return NamePattern(template, unit, dict(labels), timezone, labels_only=labels_only)
+    options = {"labels_only": labels_only, "exposure_needed": exposure_needed}
+    return NamePattern(template, unit, dict(labels), timezone, **options)
 
 
 _product_name = lru_cache(maxsize=64)(naming.ProductName)
@@ -334,6 +337,10 @@ class CameraConfig(Section):
     without_response: Literal["mertens", "wait"] = "mertens"
     filename: v.Template = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
     extensions: v.Extensions = ("jpg", "jpeg", "png", "jp2")
+    exposure_from: Literal["name", "metadata", "auto"] = "name"
+    """`auto`: the metadata where they state it, else the name."""
+    exposure_tolerance: float = Field(default=TOLERANCE, ge=0, le=0.5)
+    """How far an exposure time may lie from the name's, or one that is listed: a share."""
     exposure_unit: ExposureUnit = "us"
     exposure_labels: v.Labels = Field(default_factory=dict)
     exposure_labels_only: bool = True
@@ -370,17 +377,19 @@ class CameraConfig(Section):
     @property
     def pattern(self) -> NamePattern:
         """The compiled pattern of this camera's file names."""
-        labels, listed = dict(self.exposure_labels), self.bracket.exposures
+        labels: dict[str, float | None] = dict(self.exposure_labels)
+        listed = self.bracket.exposures
         if labels and isinstance(listed, tuple):
             # An exposure that is expected and has no label is written as a number.
             numbers = {f"{time:.15g}": time for time in listed if time not in labels.values()}
-            labels = numbers | labels
+            labels = {**numbers, **labels}
         return _compiled(
             self.filename,
             self.exposure_unit,
             tuple(labels.items()),
             self.timezone,
             self.exposure_labels_only,
+            self.exposure_from == "name",
         )
 
     def wants(self, filename: str) -> bool:
@@ -393,7 +402,9 @@ class CameraConfig(Section):
         """
         suffix = filename.rpartition(".")[2].lower()
         return suffix in self.extensions and not (
-            naming.is_hidden(filename) or self.is_product(filename)
+            naming.is_hidden(filename)
+            or self.is_product(filename)
+            or self.pattern.leaves_out(filename)
         )
 
     def is_product(self, filename: str) -> bool:
@@ -446,6 +457,13 @@ class CameraConfig(Section):
         if not isinstance(exposures, tuple):
             return exposures
         return tuple(float(e * naming.MICROSECONDS_PER_UNIT[self.exposure_unit]) for e in exposures)
+
+    @property
+    def exposure_times(self) -> ExposureTimes:
+        """Where the exposure times come from, and what they are compared with."""
+        return ExposureTimes(
+            self.exposure_from, self.exposure_tolerance, self.expected_exposures_us
+        )
 
     @model_validator(mode="before")
     @classmethod

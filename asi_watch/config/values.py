@@ -279,7 +279,7 @@ def read_path(value: Any, info: ValidationInfo) -> Path:
 
 
 def _read_template(value: Any) -> str:
-    return _read(NamePattern, value).template
+    return _read(partial(NamePattern, exposure_needed=False), value).template
 
 
 def _read_product_template(value: Any) -> str:
@@ -379,8 +379,10 @@ _Circle: TypeAlias = Annotated[
 ]
 _IN_PIXELS = "column, row and radius of the sky disc in pixels, such as [1024, 1010, 980]"
 Labels: TypeAlias = Annotated[
-    dict[Annotated[str, Field(pattern=r"^[^/\x00]+$")], _Positive],
-    _or_refuse(': write labels and exposure times above 0, such as {"0": 2000, "02": 500}'),
+    dict[Annotated[str, Field(pattern=r"^[^/\x00]+$")], _Positive | None],
+    _or_refuse(
+        ': write labels and exposure times above 0, such as {"0": 2000, "02": 500}; null: leave out'
+    ),
 ]
 ExposuresField: TypeAlias = Annotated[
     Literal["auto"]

@@ -5,7 +5,6 @@ of cost: kind of file, size, header, end mark, and at last a decode that takes w
 """
 
 import os
-import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +16,12 @@ from asi_watch.errors import ImageError
 from asi_watch.files import FileSignature, open_regular
 from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, read_header
 from asi_watch.images.jpeg import JpegPicture
+from asi_watch.images.metadata import Metadata, read_metadata
 from asi_watch.images.other_formats import decode_jp2, decode_png
 
 # How much a file may ask for before it is refused, undecoded.
 _MAX_BYTES, _MAX_PIXELS = 64 << 20, 64_000_000
-_TAIL_BYTES = 65536
-_EXIF_WITHIN = 4096
+_TAIL_BYTES = _HEAD_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +30,7 @@ class Frame:
 
     pixels: NDArray[np.uint8]  # BGR, or one channel for a grey image; as stored, never rotated
     signature: FileSignature  # which content of the file this is
-    orientation: int = 1  # of the EXIF tag, which is not applied; 1 where there is none
+    metadata: Metadata  # its orientation is not applied
 
 
 def read_image(path: str | os.PathLike[str], *, allocate: Allocate = fresh) -> Frame:
@@ -63,7 +62,7 @@ def read_image(path: str | os.PathLike[str], *, allocate: Allocate = fresh) -> F
     except OSError as error:
         reason = f"cannot be decoded ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
-    return Frame(pixels, sign, _orientation(data))
+    return Frame(pixels, sign, read_metadata(data))
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
@@ -113,19 +112,18 @@ def _decode(data: bytes, allocate: Allocate) -> NDArray[np.uint8]:
     return decode_png(data, header) if header.container == "png" else decode_jp2(data, header)
 
 
-def _orientation(data: bytes) -> int:
-    """Read the EXIF orientation, 1 … 8; 1 where there is none, or none that makes sense."""
-    start = data.find(b"Exif\0\0", 0, _EXIF_WITHIN) + 6
-    if start < 6:
-        return 1
-    order = "<" if data[start : start + 2] == b"II" else ">"
-    try:
-        (folder,) = struct.unpack_from(f"{order}I", data, start + 4)
-        (count,) = struct.unpack_from(f"{order}H", data, start + folder)
-        for i in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, start + folder + 2 + 12 * i)
-            if tag == 0x0112:
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+def read_stated(path: str | os.PathLike[str]) -> Metadata:
+    """Read the metadata of a file that may be damaged; OSError if it cannot be read at all.
+
+    Parameters
+    ----------
+    path : path-like
+    """
+    descriptor, status = open_regular(path)
+    with os.fdopen(descriptor, "rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+        found = read_metadata(head)
+        # Large blocks may push the exposure time out of the head.
+        if found.exposure_us is None and _HEAD_BYTES < status.st_size <= _MAX_BYTES:
+            found = read_metadata(head + stream.read(status.st_size))
+    return found

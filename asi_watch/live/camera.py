@@ -67,9 +67,7 @@ class Camera:
         self.name = config.name
         self._config, self._shared = config, shared
         self._ledger = ledger = shared.ledger
-        self._reporting = Reporting(
-            self.name, config.pattern.template, config.expected_exposures_us
-        )
+        self._reporting = Reporting(self.name, config.pattern.template, config.exposure_times)
         self._merger = Merger(config, shared.budget, shared.buffers)
         self._collector = Collector(config, ledger)
         self._scheduler = Scheduler(
@@ -104,7 +102,7 @@ class Camera:
         if swept := self._merger.clean_up():
             event(log, logging.INFO, "temporary files removed", camera=self.name, files=swept)
         for record in reversed(self._ledger.recent_complete(self.name, _LEARN_FROM)):
-            self._collector.expected.observe(e.exposure_us for e in record.inputs)
+            self._collector.expected.observe(e.nominal_us for e in record.inputs)
         self._intake.start()
 
     def stop_intake(self) -> None:

@@ -65,7 +65,7 @@ class ReadFile:
     slot: datetime
     path: str
     timestamp: datetime
-    exposure_us: float
+    exposure_us: float  # what the name says, 0 if nothing
     known: Signature | None
     absorb: bool
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asi_watch.brackets import ExposureRule, is_listed
+from asi_watch.brackets import BY_NAME, ExposureTimes, is_listed
 from asi_watch.live import messages as msg
 from asi_watch.live.ledger.records import TAKEN, WAITS, WITHOUT_CURVE, BracketRecord
 from asi_watch.live.workers.pool import Hanging
@@ -39,12 +39,12 @@ class Reporting:
     camera : str
     template : str
         The pattern of the camera's names.
-    rule : ExposureRule
+    times : ExposureTimes
         Its `bracket.exposures`.
     """
 
-    def __init__(self, camera: str, template: str, rule: ExposureRule = "auto") -> None:
-        self._camera, self._template, self._rule = camera, template, rule
+    def __init__(self, camera: str, template: str, times: ExposureTimes = BY_NAME) -> None:
+        self._camera, self._template, self._times = camera, template, times
         self.waiting = 0
         """How many brackets wait in the ledger for space or a curve."""
         self._started = time.monotonic()
@@ -90,10 +90,10 @@ class Reporting:
         outcome = message.outcome
         if isinstance(outcome, msg.ReadOk):
             self._exposure(outcome.exposure.timestamp, time.monotonic())
-            time_us = outcome.exposure.exposure_us
+            time_us, times = outcome.exposure.nominal_us, self._times
             text = "exposure times are not in bracket.exposures; are these and exposure_unit right?"
             # Said once: the camera may use other times by night, on purpose.
-            if text not in self._counts and not is_listed(time_us, self._rule):
+            if text not in self._counts and not is_listed(time_us, times.rule, times.tolerance):
                 self._counts[text] = float("inf"), 0
                 facts = {"file": message.path, "exposure_us": f"{time_us:.12g}"}
                 self._event(logging.WARNING, text, **facts)

@@ -307,14 +307,15 @@ class BracketMerger:
         self, bracket: ArchiveBracket, files: list[Exposure], frames: Frames
     ) -> tuple[Published | Kept | Failed, list[Unusable]]:
         """Merge what is readable: each file that turns out not to be is left out."""
-        unreadable: list[Unusable] = []
+        unreadable = [
+            Unusable(path, (not self.plan.dry_run and self._damage(path, frames)) or reason)
+            for path, reason in bracket.unusable
+        ]
         # As the daemon does: whether a file is superseded or damaged is known once it is read.
         chosen = {e.path for e in self._bracket(bracket, files, unreadable).exposures}
-        for spare in (e for e in files if not (e.path in chosen or self.plan.dry_run)):
-            try:
-                frames.buffers.give(frames.read(spare.path).pixels)
-            except ImageError as error:
-                unreadable.append(Unusable(spare.path, error.reason))
+        spare = [e.path for e in files if not (e.path in chosen or self.plan.dry_run)]
+        reasons = ((path, self._damage(path, frames)) for path in spare)
+        unreadable += [Unusable(path, reason) for path, reason in reasons if reason]
         while True:
             asked = self._bracket(bracket, files, unreadable)
             result = merge_bracket(self.plan, asked, frames, self.curves)
@@ -325,6 +326,15 @@ class BracketMerger:
             if self.strict and len(after.exposures) < len(asked.exposures):
                 return result, unreadable
 
+    @staticmethod
+    def _damage(path: str, frames: Frames) -> str | None:
+        """Say why a file cannot be read; None if it can."""
+        try:
+            frames.buffers.give(frames.read(path).pixels)
+        except ImageError as error:
+            return error.reason
+        return None
+
     def _bracket(
         self, bracket: ArchiveBracket, files: Sequence[Exposure], unreadable: Sequence[Unusable]
     ) -> Bracket:
@@ -332,9 +342,9 @@ class BracketMerger:
         usable = [e for e in files if e.path not in gone]
         chosen = chosen_files(usable)
         superseded = (
-            Unusable(e.path, why_superseded(e, chosen[e.exposure_us]))
+            Unusable(e.path, why_superseded(e, chosen[e.nominal_us]))
             for e in usable
-            if chosen[e.exposure_us].path != e.path
+            if chosen[e.nominal_us].path != e.path
         )
         return Bracket(
             slot=bracket.slot,

@@ -18,7 +18,7 @@ from typing import Any
 from asi_watch import brackets as rules_of
 from asi_watch.brackets import Exposure
 from asi_watch.config.values import format_duration
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
 from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_labels
 
 log = logging.getLogger(__name__)
@@ -135,12 +135,13 @@ class ArchiveRules:
     # File name to timestamp and exposure; None for a name that is not an exposure's.
     parse: Callable[[str], ParsedName | None] = parse_name
     extensions: frozenset[str] = IMAGE_EXTENSIONS  # lower case, without dot
+    wants: Callable[[str], bool] = bool  # whether a file of this name may be an exposure
+    times: rules_of.ExposureTimes = rules_of.BY_NAME
     # What a complete bracket holds; see `asi_watch.brackets.ExpectedExposures`.
     expected: rules_of.ExposureRule = "auto"
     min_exposures: int = 2  # a bracket with fewer is not merged
     timezone: tzinfo = UTC  # of the timestamps in the names
     # Tells by its name whether a file is a product, and so no exposure.
-    is_product: Callable[[str], bool] = is_product_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ class ArchiveBracket:
     missing: tuple[float, ...] = ()  # exposure times that a complete bracket has and this one lacks
     # Between the beginnings of the brackets in this slot, where it holds several.
     intervals: tuple[timedelta, ...] = ()
+    # Files without a usable exposure time: paths and reasons.
+    unusable: tuple[tuple[str, str], ...] = ()
 
     @property
     def first(self) -> Exposure:
@@ -164,8 +167,8 @@ class ArchiveBracket:
     @property
     def superseded(self) -> tuple[tuple[Exposure, Exposure], ...]:
         """Files that are not used, and for each the one of the same exposure time that is."""
-        chosen = {e.exposure_us: e for e in self.exposures}
-        pairs = ((e, chosen[e.exposure_us]) for e in self.files)
+        chosen = {e.nominal_us: e for e in self.exposures}
+        pairs = ((e, chosen[e.nominal_us]) for e in self.files)
         return tuple((e, winner) for e, winner in pairs if winner.path != e.path)
 
     def why_unusable(self, min_exposures: int) -> str | None:
@@ -176,7 +179,7 @@ class ArchiveBracket:
         min_exposures : int
         """
         name, count = shown(self.first.path), len(self.exposures)
-        if (too_many := rules_of.why_too_many(e.exposure_us for e in self.exposures)) is not None:
+        if (too_many := rules_of.why_too_many(e.nominal_us for e in self.exposures)) is not None:
             return f"{name}: {too_many}"
         if count == 1 and len(self.files) > 1:
             return (
@@ -235,29 +238,54 @@ def find_brackets(
     """
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}
+    unusable: dict[datetime, list[tuple[str, str]]] = {}
     named = {
-        path: rules.parse(path.rpartition("/")[2])
+        path: rules.parse(name)
         for path in walk_images(root, rules.extensions)
-        if not rules.is_product(path)
+        if rules.wants(name := path.rpartition("/")[2])
     }
     for path, parsed in named.items():
-        if parsed is not None:
-            slot = rules_of.slot_of(parsed.timestamp, rules.round_to, rules.offset)
-            exposure = Exposure(path, parsed.timestamp, parsed.exposure_us)
-            slots.setdefault(slot, []).append(exposure)
+        if parsed is None:
+            continue
+        slot = rules_of.slot_of(parsed.timestamp, rules.round_to, rules.offset)
+        try:
+            time, nominal = rules.times.of(parsed.exposure_us, _stated_us(root, path, rules))
+        except ValueError as error:
+            unusable.setdefault(slot, []).append((path, str(error)))
+            continue
+        exposure = Exposure(path, parsed.timestamp, time, nominal_us=nominal)
+        slots.setdefault(slot, []).append(exposure)
     _log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
     brackets = [_bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
+    brackets = [replace(b, unusable=tuple(unusable.get(b.slot, ()))) for b in brackets]
     _log_superseded(brackets)
     doubts = [*_doubts_of_slots(brackets, rules), *_labels_taken_for_times(named)]
+    if unusable:
+        path, reason = next(iter(unusable.values()))[0]
+        count = counted(sum(map(len, unusable.values())), "file")
+        doubts.append(f"{count} cannot be used, such as {shown(path)}: {reason}")
     for doubt in doubts:
         log.warning("%s", doubt)
-    return _with_expectation(brackets, rules_of.ExpectedExposures(rules.expected)), doubts
+    expected = rules_of.ExpectedExposures(rules.expected, rules.times.tolerance)
+    return _with_expectation(brackets, expected), doubts
+
+
+def _stated_us(root: str, path: str, rules: ArchiveRules) -> float | None:
+    """Read the exposure time in a file's metadata, where that counts."""
+    if rules.times.source == "name":
+        return None
+    from asi_watch.images import read_stated
+
+    try:
+        return read_stated(f"{root}/{path}").exposure_us
+    except OSError:
+        return None
 
 
 def _bracket_of(slot: datetime, exposures: Sequence[Exposure], root: str) -> ArchiveBracket:
     """Build one bracket, deciding between files of the same exposure time."""
-    if len({e.exposure_us for e in exposures}) == len(exposures):
-        rising = tuple(sorted(exposures, key=lambda e: e.exposure_us))
+    if len({e.nominal_us for e in exposures}) == len(exposures):
+        rising = tuple(sorted(exposures, key=lambda e: e.nominal_us))
         return ArchiveBracket(slot, rising, rising)
     files = tuple(_with_signature(exposure, root) for exposure in exposures)
     chosen = rules_of.chosen_files(files)
@@ -284,16 +312,17 @@ def _with_expectation(
     judged: list[ArchiveBracket] = []
     unknown: list[ArchiveBracket] = []
     for bracket in brackets:
-        expected.observe(e.exposure_us for e in bracket.exposures)
+        expected.observe(e.nominal_us for e in bracket.exposures)
         unknown.append(bracket)
-        count, wanted = expected.count(), expected.expected() or frozenset()
+        count = expected.count()
         if count is None:
             continue
         # In hindsight the brackets before the rule was learned are judged by it too.
         for one in unknown:
-            present = {e.exposure_us for e in one.exposures}
+            present = {e.nominal_us for e in one.exposures}
             # A bracket with other times besides belongs to another set of exposures.
-            missing = tuple(sorted(wanted - present)) if present < wanted else ()
+            lacking = expected.lacking(present)
+            missing = lacking if len(lacking) + len(present) == count else ()
             complete = expected.is_complete(present)
             judged.append(replace(one, expected=count, complete=complete, missing=missing))
         unknown.clear()
@@ -306,7 +335,7 @@ def _with_expectation(
 def _doubts_of_slots(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> list[str]:
     doubts = (
         *(_clash(brackets), _slots_too_long(brackets), _slots_cut(brackets)),
-        *(_times_too_long(brackets, rules.round_to), _times_not_listed(brackets, rules.expected)),
+        *(_times_too_long(brackets, rules.round_to), _times_not_listed(brackets, rules)),
     )
     return [text for text in doubts if text is not None]
 
@@ -340,11 +369,10 @@ def _times_too_long(brackets: Sequence[ArchiveBracket], round_to: timedelta) -> 
     return None
 
 
-def _times_not_listed(
-    brackets: Sequence[ArchiveBracket], rule: rules_of.ExposureRule
-) -> str | None:
+def _times_not_listed(brackets: Sequence[ArchiveBracket], rules: ArchiveRules) -> str | None:
     files = [e for bracket in brackets for e in bracket.exposures]
-    others = [e for e in files if not rules_of.is_listed(e.exposure_us, rule)]
+    rule = rules.expected, rules.times.tolerance
+    others = [e for e in files if not rules_of.is_listed(e.nominal_us, *rule)]
     if not others:
         return None
     return (

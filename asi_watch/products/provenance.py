@@ -70,6 +70,9 @@ class Source:
     timestamp: NaiveDatetime  # time in the file's name, in the camera's name clock
     size: _Size
     mtime_ns: _Nanoseconds
+    # What the file's name, or else `bracket.exposures`, gives, where `exposure_us` is of its
+    # metadata.
+    nominal_us: Annotated[float, Field(strict=True, gt=0)] | None = None
 
 
 @dataclass(frozen=True, config=_PLAIN)
@@ -145,9 +148,10 @@ class Provenance:
         document = {MARKER: _SCHEMA_VERSION, "used": self.used, **asdict(self)}
         if not self.geometry:
             del document["geometry"]
-        for unusable in document["unusable"]:
-            if unusable["size"] is None:
-                del unusable["size"], unusable["mtime_ns"]
+        for file in (*document["sources"], *document["unusable"]):
+            for optional in ("size", "mtime_ns", "nominal_us"):
+                if file.get(optional, 0) is None:
+                    del file[optional]
         text = json.dumps(document, ensure_ascii=True, allow_nan=False, default=datetime.isoformat)
         if len(text) > MAX_PROVENANCE_BYTES:
             limit = f"the limit is {MAX_PROVENANCE_BYTES}"

@@ -188,16 +188,16 @@ def of_camera(settings: str) -> list[str]:
         (
             'exposure_labels: {"0": 0}',
             "exposure_labels: {'0': 0}: write labels and exposure times above 0, such as "
-            '{"0": 2000, "02": 500}',
+            '{"0": 2000, "02": 500}; null: leave out',
         ),
         (
             "exposure_labels: [0, 2]",
-            'exposure_labels: [0, 2]: write labels and exposure times above 0, such as {"0": 2000, "02": 500}',
+            'exposure_labels: [0, 2]: write labels and exposure times above 0, such as {"0": 2000, "02": 500}; null: leave out',
         ),
         (
             'filename: "{timestamp:%Y%m%d%H%M%Q}_{exposure}"',
             "filename: '{timestamp:%Y%m%d%H%M%Q}_{exposure}': '%Q' is unknown; "
-            "known are %Y %y %m %d %j %H %M %S %f",
+            "known are %Y %y %m %d %j %H %M %S %f %z",
         ),
         (
             "exposure_labels: {x_hdr: 5}",

@@ -190,3 +190,31 @@ ZOO: dict[str, Case] = {
         "16 bits per sample",
     ),
 }
+
+
+# --- what cameras state of an exposure ---------------------------------------------------------
+
+
+def with_segment(data: bytes, marker: int, payload: bytes) -> bytes:
+    """A JPEG with one more segment at its beginning."""
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload + data[2:]
+
+
+def exif(numerator: int, denominator: int, order: str = "<") -> bytes:
+    """EXIF with an orientation, and with an exposure time in seconds in the folder for that."""
+    first = struct.pack(f"{order}HHHIHHHHIII", 2, 0x0112, 3, 1, 6, 0, 0x8769, 4, 1, 38, 0)
+    second = struct.pack(f"{order}HHHIII", 1, 0x829A, 5, 1, 56, 0)
+    ratio = struct.pack(f"{order}II", numerator, denominator)
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HI", 42, 8)
+    return b"Exif\0\0" + head + first + second + ratio
+
+
+def stating(data: bytes, exposure_us: int) -> bytes:
+    """A JPEG whose EXIF states an exposure time."""
+    return with_segment(data, 0xE1, exif(exposure_us, 1_000_000))
+
+
+def mobotix(data: bytes, exposure: str) -> bytes:
+    """A JPEG with the text of a Mobotix camera in a comment."""
+    text = "#:M1IMG\r\nVER=1.0\nPRD=MOBOTIX\nDAT=2026-06-21\nTIM=12:00:00.250\nTZN=GMT+1\n"
+    return with_segment(data, 0xFE, f"{text}AEXP=7\nEXP={exposure}\nLXR=120\n\0\0".encode())

@@ -65,7 +65,7 @@ def test_orientation_is_not_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6
     frame = read_image(put(tmp_path, pillow("RGB", exif=exif)))
     assert frame.pixels.shape == (96, 128, 3)
-    assert frame.orientation == 6
+    assert frame.metadata.orientation == 6
 
 
 def test_a_name_that_is_no_utf8_is_read_and_shown(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from asi_watch.brackets import Exposure
+from asi_watch.brackets import Exposure, ExposureTimes
 from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE, BracketRecord, RejectedFile
 from asi_watch.live.messages import ReadDone, ReadOk
 from asi_watch.live.reporting import Reporting
@@ -107,12 +107,12 @@ def test_a_doubtful_product_is_a_warning_once_an_hour(
 def test_times_that_are_not_configured_are_reported_once(told: pytest.LogCaptureFixture) -> None:
     for rule, warned in (((80.0, 160.0), 1), ("auto", 0), (5, 0)):
         told.clear()
-        reporting = Reporting("roof", "x", rule)
+        reporting = Reporting("roof", "x", ExposureTimes(rule=rule))
         for exposure_us in (80.0, 87.0, 8.0, 16.0):
             outcome = ReadOk(Exposure("a.jpg", SLOT, exposure_us))
             reporting.read_done(ReadDone("roof", SLOT, "a.jpg", outcome))
         assert len(lines(told)) == warned
-    reporting = Reporting("roof", "x", (80.0,))
+    reporting = Reporting("roof", "x", ExposureTimes(rule=(80.0,)))
     reporting.read_done(ReadDone("roof", SLOT, "a.jpg", ReadOk(Exposure("a.jpg", SLOT, 8.0))))
     assert "bracket.exposures" in lines(told)[0][1]
     assert "file=a.jpg exposure_us=8" in lines(told)[0][1]

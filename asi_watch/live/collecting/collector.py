@@ -67,7 +67,7 @@ class Collector:
         self.counters = dict.fromkeys(_COUNTED, 0)
         """What has happened since the start; every file ends in one of these."""
         self._ignored: dict[str, None] = {}
-        self.expected = ExpectedExposures(config.expected_exposures_us)
+        self.expected = ExpectedExposures(config.expected_exposures_us, config.exposure_tolerance)
         self._camera = config.name
         self._rules = config.bracket
         self._grace = config.bracket.grace.total_seconds()
@@ -248,7 +248,7 @@ class Collector:
         match outcome:
             case msg.ReadOk(exposure):
                 self.counters["exposures_read"] += 1
-                listed = is_listed(exposure.exposure_us, self.expected.rule)
+                listed = is_listed(exposure.nominal_us, self.expected.rule, self.expected.tolerance)
                 self.counters["times_not_listed"] += not listed
                 if bracket.probing:
                     yield from self._late_exposure(bracket, exposure)
@@ -481,8 +481,16 @@ class Collector:
             # Probing: an input of the product that it was to revise is gone, the product stands.
             return commands + self._advance(bracket)
         if outcome.files:
-            return commands + _read_again(bracket, outcome.files)
+            return commands + self._read_again(bracket, outcome.files)
         return commands + self._retry_later(bracket, outcome, now)
+
+    def _read_again(self, bracket: OpenBracket, paths: tuple[str, ...]) -> msg.Commands:
+        """Inputs changed between being read and being merged: read them again first."""
+        commands: msg.Commands = []
+        for exposure in (one for one in bracket.inputs if one.path in paths):
+            bracket.forget(exposure.path)
+            commands += bracket.look_at(self._arrival(exposure.path) or Arrival.of(exposure))
+        return commands
 
     def _retry_later(self, bracket: OpenBracket, outcome: Failed, now: float) -> msg.Commands:
         if outcome.kind in ("permanent", "taken"):
@@ -563,18 +571,18 @@ class Collector:
         self, bracket: OpenBracket, record: BracketRecord, exposure: Exposure
     ) -> Iterator[msg.Command]:
         self.counters["late_ignored"] += 1
-        present = {e.exposure_us for e in record.inputs}
-        if exposure.exposure_us not in present:
+        present = {e.nominal_us for e in record.inputs}
+        if exposure.nominal_us not in present:
             # A camera whose brackets have grown: without this they would be cut short for ever.
             ignored = (self._arrival(r.path) for r in record.rejected if r.reason == _IGNORED)
-            present.update(arrival.exposure_us for arrival in ignored if arrival is not None)
-            self.expected.observe({*present, exposure.exposure_us})
+            present.update(a.exposure_us for a in ignored if a is not None and a.exposure_us)
+            self.expected.observe({*present, exposure.nominal_us})
         rejected = RejectedFile(exposure.path, *exposure.signature, _IGNORED)
         yield from _amend(bracket, rejected, late=1)
 
     def _reopen(self, bracket: OpenBracket, newly: str | None = None) -> Iterator[msg.Command]:
         """Read all files of the row again, for the next revision; `newly` is its reason."""
-        again = {arrival.path: arrival for arrival in bracket.reopen(newly)}
+        again = {a.path: self._arrival(a.path) or a for a in bracket.reopen(newly)}
         # The left-out ones as well: an older file may have to take the place of an input.
         for rejected in bracket.previous.rejected if bracket.previous else ():
             arrival = self._arrival(rejected.path)
@@ -607,15 +615,6 @@ class Collector:
         arrived = bracket.late - record.late
         left_out = bracket.abandon_revision(f"late: not merged, {why}")
         yield from _amend(bracket, *left_out, late=arrived)
-
-
-def _read_again(bracket: OpenBracket, paths: tuple[str, ...]) -> msg.Commands:
-    """Inputs changed between being read and being merged: read them again first."""
-    commands: msg.Commands = []
-    for exposure in (one for one in bracket.inputs if one.path in paths):
-        bracket.forget(exposure.path)
-        commands += bracket.look_at(Arrival.of(exposure))
-    return commands
 
 
 def _remark(made: Published) -> str | None:

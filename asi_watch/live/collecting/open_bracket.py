@@ -27,12 +27,12 @@ class Arrival:
 
     path: str
     timestamp: datetime
-    exposure_us: float
+    exposure_us: float  # what the name says, 0 if nothing
 
     @classmethod
     def of(cls, exposure: Exposure) -> Arrival:
         """The file of an exposure that must be read again."""
-        return cls(exposure.path, exposure.timestamp, exposure.exposure_us)
+        return cls(exposure.path, exposure.timestamp, exposure.nominal_us)
 
 
 @dataclass(slots=True)
@@ -97,8 +97,8 @@ class OpenBracket:
 
     @property
     def times(self) -> set[float]:
-        """Exposure times of the usable files, in microseconds."""
-        return {exposure.exposure_us for exposure in self.usable.values()}
+        """Nominal exposure times of the usable files, in microseconds."""
+        return {exposure.nominal_us for exposure in self.usable.values()}
 
     @property
     def inputs(self) -> tuple[Exposure, ...]:
@@ -109,11 +109,11 @@ class OpenBracket:
     @property
     def left_out(self) -> tuple[RejectedFile, ...]:
         """The bracket's other files: unusable ones, and those superseded by an input."""
-        winners = {e.exposure_us: e for e in self.inputs}
+        winners = {e.nominal_us: e for e in self.inputs}
         superseded = (
             RejectedFile(e.path, *e.signature, why_superseded(e, winner))
             for e in self.usable.values()
-            if (winner := winners[e.exposure_us]).path != e.path
+            if (winner := winners[e.nominal_us]).path != e.path
         )
         # By name, not by arrival: products list them, live and batch the same.
         return tuple(sorted((*self.rejected.values(), *superseded), key=lambda r: r.path))
@@ -185,7 +185,7 @@ class OpenBracket:
         if len(self.usable) >= MOST_USABLE:
             self.not_kept += 1
             return True
-        again = exposure.exposure_us in self.times
+        again = exposure.nominal_us in self.times
         self.duplicates += again
         self.usable[exposure.path] = exposure
         return again

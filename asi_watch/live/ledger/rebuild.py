@@ -413,7 +413,8 @@ def row_of_products(camera: CameraConfig, found: dict[str, Provenance]) -> Brack
         expected=newest.expected,
         complete=newest.complete,
         inputs=tuple(
-            Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns) for s in newest.sources
+            Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns, 0, s.nominal_us or 0.0)
+            for s in newest.sources
         ),
         # Without their signatures files are looked at again when they are found; what the merge
         # left out has one, else the same exposures would be merged again.

@@ -111,8 +111,22 @@ class Merger:
             return msg.Unusable(error.reason, error.may_recover, judged)
         self._shape = frame.pixels.shape
         sign = frame.signature
-        time_and_place = (command.path, command.timestamp, command.exposure_us)
-        exposure = Exposure(*time_and_place, sign.size, sign.mtime_ns, sign.inode)
+        try:
+            times = self._settings.exposure_times.of(
+                command.exposure_us, frame.metadata.exposure_us
+            )
+        except ValueError as error:
+            frames.buffers.give(frame.pixels)
+            return msg.Unusable(str(error), False, (sign.size, sign.mtime_ns))
+        exposure = Exposure(
+            command.path,
+            command.timestamp,
+            times[0],
+            sign.size,
+            sign.mtime_ns,
+            sign.inode,
+            times[1],
+        )
         if not (command.absorb and self._held.hold(command.slot, exposure, frame)):
             frames.buffers.give(frame.pixels)
         return msg.ReadOk(exposure)

@@ -1,0 +1,84 @@
+"""What a camera says of an exposure inside the file: EXIF, or the comment that Mobotix writes."""
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+
+from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, jpeg_segments, png_chunks
+
+_APP1, _COMMENT = 0xE1, 0xFE
+_ORIENTATION, _EXIF_FOLDER, _EXPOSURE_TIME = 0x0112, 0x8769, 0x829A
+_RATIONAL = 5
+_NUMBERS = {3: "H", 4: "I", _RATIONAL: "I"}  # kinds of tags
+_MOST_TAGS = 512
+# In microseconds, as a whole number; the same comment holds the settings of the camera.
+_MOBOTIX = re.compile(rb"(?:^|[\s\0])EXP=([0-9]{1,9})(?![0-9.])")
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a file states; nothing in it is believed."""
+
+    exposure_us: float | None = None  # None where it is not stated; may be 0, or absurd
+    orientation: int = 1  # of the EXIF tag, 1 … 8; 1 where there is none
+
+
+def read_metadata(data: bytes) -> Metadata:
+    """Read what EXIF (JPEG, PNG) or a Mobotix comment states; never raises.
+
+    Parameters
+    ----------
+    data : bytes
+        The file, or its beginning.
+    """
+    exposure_us, orientation = None, 1
+    for block in _blocks(data):
+        if block.startswith(b"Exif\0\0"):
+            tags = _tags(block[6:])
+            orientation = tags.get(_ORIENTATION, (1, 1))[0]
+            seconds, parts = tags.get(_EXPOSURE_TIME, (None, 1))
+            if seconds is not None:
+                exposure_us = seconds * 1_000_000 / parts if parts else 0.0
+        elif b"PRD=MOBOTIX" in block and exposure_us is None:
+            match = _MOBOTIX.search(block)
+            exposure_us = float(match[1]) if match else None
+    return Metadata(exposure_us, orientation if 1 <= orientation <= 8 else 1)
+
+
+def _blocks(data: bytes) -> Iterator[bytes]:
+    """Walk the parts of a header that may hold metadata, as far as they are whole."""
+    with contextlib.suppress(HeaderError):
+        if data.startswith(JPEG_MAGIC):
+            for marker, offset, length in jpeg_segments(data):
+                if marker in (_APP1, _COMMENT):
+                    yield data[offset : offset + length]
+        elif data.startswith(PNG_MAGIC):
+            for kind, payload in takewhile(lambda chunk: chunk[0] != b"IDAT", png_chunks(data)):
+                if kind == b"eXIf":
+                    yield b"Exif\0\0" + payload
+
+
+def _tags(tiff: bytes) -> dict[int, tuple[int, int]]:
+    """Read the numbers in the first folder of EXIF and in the one for the exposure, as ratios."""
+    order = ">" if tiff.startswith(b"MM") else "<"
+    found: dict[int, tuple[int, int]] = {}
+    with contextlib.suppress(struct.error):
+        found |= _folder(tiff, order, *struct.unpack_from(f"{order}I", tiff, 4))
+        found |= _folder(tiff, order, found.get(_EXIF_FOLDER, (len(tiff), 1))[0])
+    return found
+
+
+def _folder(tiff: bytes, order: str, at: int) -> dict[int, tuple[int, int]]:
+    found: dict[int, tuple[int, int]] = {}
+    with contextlib.suppress(struct.error):
+        (count,) = struct.unpack_from(f"{order}H", tiff, at)
+        for entry in range(at + 2, at + 2 + 12 * min(count, _MOST_TAGS), 12):
+            tag, kind, number = struct.unpack_from(f"{order}HHI", tiff, entry)
+            if number == 1 and kind in _NUMBERS:
+                (value,) = struct.unpack_from(order + _NUMBERS[kind], tiff, entry + 8)
+                ratio = struct.unpack_from(f"{order}II", tiff, value) if kind == _RATIONAL else ()
+                found[tag] = ratio or (value, 1)
+    return found
