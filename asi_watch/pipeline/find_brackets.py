@@ -141,7 +141,6 @@ class ArchiveRules:
     expected: rules_of.ExposureRule = "auto"
     min_exposures: int = 2  # a bracket with fewer is not merged
     timezone: tzinfo = UTC  # of the timestamps in the names
-    # Tells by its name whether a file is a product, and so no exposure.
 
 
 @dataclass(frozen=True, slots=True)
