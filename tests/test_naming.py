@@ -431,3 +431,15 @@ def test_names_sort_as_their_times_do() -> None:
     start = datetime(2024, 12, 31, 23, 59)
     stems = [ProductName().stem(start + timedelta(seconds=30 * i)) for i in range(5)]
     assert all(a < b for a, b in pairwise(stems))
+
+
+def test_products_are_named_by_slot_camera_and_zone() -> None:
+    slot = datetime(2026, 6, 21, 23, 30)
+    named = ProductName("{camera}-{timestamp:%y%j_%H%M%S}", "roof-2", "Etc/GMT-1")
+    assert named.stem(slot, slot.replace(tzinfo=UTC)) == "roof-2-26173_003000"
+    assert named.fits("2026/06/roof-2-26173_003000.exr")
+    assert not named.fits("roof-3-26173_003000.exr")
+    with pytest.raises(ValueError, match="needs the slot in UTC"):
+        named.stem(slot)
+    with pytest.raises(ValueError, match=r"known are \{timestamp:\.\.\.\}, \{camera\}"):
+        ProductName("{timestamp:%Y%m%d%H%M%S}_{exposure}")

@@ -147,6 +147,25 @@ def test_a_configuration_says_the_rest(tmp_path: Path) -> None:
         assert (wrong.exit_code, reason in wrong.stderr) == (2, True), wrong.output
 
 
+def test_products_keep_their_names_in_one_folder_and_are_no_exposures(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    write_curve(tmp_path / "r.npz")
+    for us, data in files_of(0).items():
+        (tmp_path / f"a/img_20260621090030-{us}.jpg").write_bytes(data)
+    named = (
+        '[{format: jpg, name: "img_{timestamp:%Y%m%d%H%M%S}-0", timezone: Etc/GMT-1},'
+        f" {{format: exr, output: {tmp_path}/elsewhere}}]"
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text(CONFIG.format(root=tmp_path).replace("[{format: png}]", named))
+    for sentence in ("merged", "stood already"):
+        command = ["merge", str(tmp_path / "a"), str(tmp_path / "a"), "-c", str(config)]
+        result = CliRunner().invoke(main, [*command, "--camera", "roof"])
+        assert (result.exit_code, sentence in result.stdout) == (0, True), result.output
+        made = sorted(path.name for path in (tmp_path / "a").iterdir())
+        assert made[:1] + made[-1:] == ["20260621090000_hdr.exr", "img_20260621100000-0.jpg"]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -178,6 +178,26 @@ def of_camera(settings: str) -> list[str]:
             "products[0].quality: is an option of jpg, not of png; remove it",
         ),
         (
+            'products: [{format: jpg, name: "{timestamp:%Y%m%d%H%M%S}_7"}]',
+            "products: '{timestamp:%Y%m%d%H%M%S}_7' is a name that an exposure may have, such as"
+            " 20101010101010_7.jpg; end it with other text, such as _0",
+        ),
+        (
+            'products: [{format: jpg, name: "a/{timestamp:%Y%m%d%H%M%S}"}]',
+            "products[0].name: 'a/{timestamp:%Y%m%d%H%M%S}': a file name holds no '/'; sub-folders"
+            " need no name here",
+        ),
+        (
+            'products: [{format: jpg, name: "{camera}_{timestamp:%Y%m%d}"}]',
+            "products[0].name: '{camera}_{timestamp:%Y%m%d}': the timestamp needs %H, %M and %S; a"
+            " complete template is '{timestamp:%Y%m%d%H%M%S}_{exposure}'",
+        ),
+        (
+            "products: [{format: jpg, timezone: Europe/Berlin}]",
+            "products[0].timezone: 'Europe/Berlin' changes its offset within the year: an hour of"
+            " names would come twice; write a fixed offset, such as Etc/GMT-1",
+        ),
+        (
             "products: [{format: jpg}, {format: jpg}]",
             "products: two of format jpg have one path; give one another name or output",
         ),
@@ -459,3 +479,22 @@ def test_an_age_without_a_unit_is_likely_one_of_days(tmp_path: Path) -> None:
     text = b"cameras: {r: {watch: /i, output: /o, retention: {exposures: {max_age: 30}}}}"
     with pytest.raises(ConfigError, match="did you mean 30d"):
         parse_config(text, "x", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [
+        ("/out/b", "camera b writes there too"),
+        ("/in/b/exr", "lies in the folder that camera b watches"),
+        ("/in/a", "'/in/a' is the watched folder itself"),
+    ],
+)
+def test_an_output_of_a_product_must_meet_no_other_folder(output: str, says: str) -> None:
+    text = f"""\
+cameras:
+  b: {{watch: /in/b, output: /out/b}}
+  a: {{watch: /in/a, output: /out/a, products: [{{format: jpg, output: {output}}}]}}
+"""
+    (problem,) = problems_of(text)
+    assert problem.startswith("asi.yaml:3: cameras.a.products[0].output: ")
+    assert says in problem

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from asi_watch.brackets import Exposure
 from asi_watch.cli import main
 from asi_watch.config import load_config
-from asi_watch.config.model import CameraConfig, LimitsConfig, RetentionConfig
+from asi_watch.config.model import CameraConfig, LimitsConfig, ProductConfig, RetentionConfig
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord, RejectedFile
 from asi_watch.live.retention import (
@@ -668,3 +668,22 @@ def test_products_that_are_missing_cut_or_others_are_found_and_named(
         assert record.products[0] in answer.output
     assert whole.products[0] not in answer.output
     assert "3 of 4" in answer.output
+
+
+def test_products_that_have_a_folder_of_their_own_go_too(archive: Archive) -> None:
+    other = archive.folder / "other"
+    named = ProductConfig(format="jpg", name="{timestamp:%Y%m%d%H%M%S}_0", output=other)
+    record = archive.bracket(40)
+    there = archive.folder / "out" / record.products[0]
+    moved = other / "2024/05/12" / there.name.replace("_hdr", "_0")
+    moved.parent.mkdir(parents=True)
+    there.rename(moved)
+    archive.change(record, products=(str(moved),))
+    outside = archive.write(".", "outside_0.jpg", 40)
+    archive.camera = archive.camera.model_copy(update={"products": (named,)})
+    assert archive.run("products", max_age=30 * DAY).files == 1
+    assert not moved.exists()
+    assert list(other.iterdir()) == []
+    archive.change(record, products=(str(outside),))
+    assert archive.run("products", max_age=30 * DAY).files == 0
+    assert outside.exists()
