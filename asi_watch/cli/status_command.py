@@ -78,6 +78,11 @@ def troubles_of(snapshot: dict[str, Any]) -> list[str]:
             found.append(f"{name}: products find no place: {camera['no_place']}")
         if camera.get("hanging"):
             found.append(f"{name}: {camera['hanging']}")
+        if camera.get("late_since"):
+            ago = span_text(camera["seen_age"], 0)
+            found.append(f"{name}: silent, late since {camera['late_since']}, last seen {ago} ago")
+        if camera.get("failing") is not None:
+            found.append(f"{name}: its brackets fail: {camera['failing']}")
         if camera.get("watching", "").startswith("watch folder"):
             found.append(f"{name}: {camera['watching']}")
     return found
@@ -94,6 +99,10 @@ def notes_of(snapshot: dict[str, Any]) -> list[str]:
     error = snapshot.get("reload_error")
     found = [f"the configuration was not reloaded: {error}"] if error else []
     for name, camera in snapshot.get("cameras", {}).items():
+        if error := camera.get("clock_error"):
+            side = "ahead of" if error > 0 else "behind"
+            text = f"the names are {span_text(abs(error), 0)} {side} this machine's clock"
+            found.append(f"{name}: {text}; is the camera's clock right, and `timezone`?")
         products = camera.get("products")
         if products and products["damaged"]:
             found.append(f"{name}: damaged products, such as {products['example']}")
@@ -125,7 +134,14 @@ def _progress(camera: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if exposure:
         ago = span_text(camera["last_exposure_age"], 0)
         text = f"{exposure['timestamp'].replace('T', ' ')}, {ago} ago"
+        text += _by_name(camera["last_exposure_age_by_name"])
+    if camera["late_since"]:
+        text += f"; late since {camera['late_since']}"
     yield "last exposure", text
+    if camera["last_product"]:
+        ago = span_text(camera["last_product_age"], 0)
+        text = f"{camera['last_product'].replace('T', ' ')}, {ago} ago"
+        yield "last product", text + _by_name(camera["last_product_age_by_name"])
     text = "none yet"
     if bracket:
         text = f"{bracket['slot'].replace('T', ' ')} {bracket['state']}"
@@ -141,6 +157,11 @@ def _progress(camera: dict[str, Any]) -> Iterator[tuple[str, str]]:
     parts = [f"{counts['published']} published ({counts['incomplete']} incomplete)"]
     parts += [f"{counts[k]} {w}" for k, w in _COUNTS.items() if counts.get(k) or k == "skipped"]
     yield "since start", ", ".join(parts)
+
+
+def _by_name(age: float) -> str:
+    """Say how old a file is by the time in its name, which is the camera's clock."""
+    return f" (by its name {span_text(age, 0)})" if age >= 0 else " (its name lies in the future)"
 
 
 def _state(camera: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -111,7 +111,7 @@ def dump_config(config: Config) -> str:
     ----------
     config : Config
     """
-    data = config.model_dump(mode="json")
+    data = config.model_dump(mode="json", by_alias=True)
     for name, camera in config.cameras.items():
         data["cameras"][name]["products"] = [product.dump() for product in camera.products]
     style: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}

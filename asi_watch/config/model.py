@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -248,6 +248,16 @@ class GeometryConfig(Section):
         return {key: value for key, value in found.items() if value is not None}
 
 
+class ExpectConfig(Section):
+    """How often exposures come; without it, that is learned."""
+
+    every: Annotated[v.Duration, v.within("1s", "24h")]
+    first: v.TimeOfDay = Field(default=time(0), alias="from")
+    """Time of day, in the clock of the file names."""
+    last: v.TimeOfDay = Field(default=time(0), alias="until")
+    """Equal to `from`: the whole day."""
+
+
 class RecalibrateConfig(Section):
     """When a new response curve is derived from recent brackets."""
 
@@ -358,6 +368,8 @@ class CameraConfig(Section):
     products: Annotated[tuple[ProductConfig, ...], Field(strict=False, min_length=1)] = (
         ProductConfig(format="jpg"),
     )
+    expect: ExpectConfig | None = None
+    """When exposures are missed; None: when the camera is silent for longer than usual."""
     recalibrate: RecalibrateConfig = RecalibrateConfig()
     retention: RetentionConfig = RetentionConfig()
 

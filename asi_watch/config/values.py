@@ -6,7 +6,7 @@ right and reaches the operator unchanged.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta, tzinfo
+from datetime import datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -252,6 +252,24 @@ Size: TypeAlias = Annotated[
     PlainValidator(_read_size),
     PlainSerializer(format_size),
     _described(f"^[0-9.]+ ?({'|'.join(_SIZE_UNITS)})$", "512MB", "50GB", "2GiB"),
+]
+
+
+def _read_time_of_day(value: Any) -> time:
+    if isinstance(value, time):
+        return value
+    try:
+        return datetime.strptime(str(value), "%H:%M").time()
+    except ValueError:
+        text = f"{shown(value)} is no time of day; write 05:00, in the clock of the file names"
+        raise refusal(text) from None
+
+
+TimeOfDay: TypeAlias = Annotated[
+    time,
+    PlainValidator(_read_time_of_day),
+    PlainSerializer(lambda at: f"{at:%H:%M}"),
+    _described("^[0-9]{1,2}:[0-9]{2}$", "05:00", "22:00"),
 ]
 
 

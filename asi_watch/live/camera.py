@@ -1,9 +1,10 @@
 """One camera in the running daemon: everything of it that the owner thread steers."""
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from asi_watch.live.disk import DiskGuard
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import MAX_ATTEMPTS, WAITS, WAITS_FOR_CURVE, Request, Retry
 from asi_watch.live.reporting import Reporting
+from asi_watch.live.silence import Silence
 from asi_watch.live.watching.intake import Intake
 from asi_watch.live.workers.merger import MemoryBudget, Merger
 from asi_watch.live.workers.pool import JobPool
@@ -77,6 +79,7 @@ class Camera:
         curves_dir = shared.state_dir / "curves" / self.name
         self._curves = CurvesInUse(config, ledger, curves_dir, shared.inbox, now)
         self._merger.use_curves(self._curves.curves)
+        self._silence = Silence(config, ledger, now, datetime.now(UTC))
         self._ticked_at = float("inf")
         self._folders_read: dict[str, int] = {}
         self._folders_skipped: dict[str, int] = {}
@@ -150,6 +153,8 @@ class Camera:
     def _read_done(self, message: msg.ReadDone, now: float) -> None:
         self._scheduler.read_ended()
         self._reporting.read_done(message)
+        if isinstance(message.outcome, msg.ReadOk):
+            self._silence.exposure_seen(message.outcome.exposure, now, datetime.now(UTC))
         self._execute(self._collector.read_done(message.slot, message.path, message.outcome, now))
         self._admit(self._scheduler.next_files())
 
@@ -213,6 +218,8 @@ class Camera:
         self._use_curves(self._curves.tick(now, may_calibrate=not paused))
         self._reporting.fault(self._curves.take_fault())
         self._reporting.hanging(self._shared.pool.hanging(self.name, now))
+        held = paused or self._intake.state.startswith("watch folder")
+        self._silence.tick(now, datetime.now(UTC), held=held)
         if now >= self._next_watermarks:
             self._next_watermarks = now + _WATERMARKS_EVERY
             self.write_watermarks()
@@ -280,6 +287,7 @@ class Camera:
             self._reporting.row_amended(record)
             return
         self._curves.bracket_over(record)
+        self._silence.bracket_over(record, time.monotonic(), datetime.now(UTC))
         self._reporting.bracket_over(record, command.next_try)
 
     def _merge(self, command: msg.MergeBracket) -> None:
@@ -319,6 +327,7 @@ class Camera:
             "no_place": self._no_place and self._no_place[1],
             "backlog": self._scheduler.backlog,
             **self._curves.snapshot(),
+            **self._silence.snapshot(time.monotonic(), datetime.now(UTC)),
             "counts": dict(self._collector.counters),
             **self._reporting.snapshot(),
         }

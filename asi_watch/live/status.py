@@ -119,6 +119,11 @@ def status_line(snapshot: dict[str, Any]) -> str:
         parts.append(f"nothing is published: {snapshot['blocked']}")
     for key, what in (("paused", "paused"), ("no_place", "products find no place")):
         parts += [f"{what}: {c[key]}" for c in cameras.values() if c.get(key)][:1]
+    silent = [f"{n} since {c['late_since']}" for n, c in cameras.items() if c.get("late_since")]
+    if silent:
+        parts.append(f"silent: {', '.join(silent)}")
+    if failing := [name for name, c in cameras.items() if c.get("failing") is not None]:
+        parts.append(f"brackets fail: {', '.join(failing)}")
     if missing:
         parts.append(f"watch folder missing: {', '.join(missing)}")
     if snapshot.get("reload_error"):

@@ -239,12 +239,29 @@ def test_status_shows_hostile_text_on_one_line(capsys: pytest.CaptureFixture[str
         "calibrating": False,
         "deleted_files": 0,
         "products": None,
-        "last_exposure": None,
+        "last_exposure": {"timestamp": HOSTILE},
+        "last_exposure_age": 60.0,
+        "last_exposure_age_by_name": 7260.0,
+        "late_since": "12:00",
+        "seen_age": 60.0,
+        "last_product": HOSTILE,
+        "last_product_age": 130.0,
+        "last_product_age_by_name": -4.0,
+        "failing": HOSTILE,
+        "clock_error": -7200,
         "last_error": {"at": "now", "what": HOSTILE},
     }
     top = {"version": "1", "pid": 1, "started_utc": "", "jobs_running": 0, "jobs_queued": 0}
     snapshot = {**top, "cameras": {"roof": camera}}
-    _show(snapshot, troubles_of(snapshot))
+    _show(snapshot, [*troubles_of(snapshot), *notes_of(snapshot)])
     out = capsys.readouterr().out
+    for said in (
+        "roof: silent, late since 12:00, last seen 60 s ago",
+        "roof: its brackets fail: a",
+        "60 s ago (by its name 2.0 h); late since 12:00",
+        "2.2 min ago (its name lies in the future)",
+        "the names are 2.0 h behind this machine's clock",
+    ):
+        assert said in out
     assert "a\\x1b[2J\\u202e\\udcff\\n2026 fine" in out
     assert all(line.isprintable() for line in out.splitlines())

@@ -99,6 +99,9 @@ def test_the_line_for_the_service_manager_says_what_is_wrong() -> None:
     assert line == "2 cameras, 6 brackets published; paused: full"
     line = status.status_line({"cameras": {"roof": {**camera, "no_place": "read-only"}}})
     assert "products find no place: read-only" in line
+    silent = {**camera, "late_since": "noon", "failing": "sizes differ"}
+    line = status.status_line({"cameras": {"roof": silent}})
+    assert line.endswith("silent: roof since noon; brackets fail: roof")
     line = status.status_line({"cameras": {}, "blocked": "disk full", "reload_error": "wrong"})
     assert "nothing is published: disk full" in line
     assert "not reloaded" in line

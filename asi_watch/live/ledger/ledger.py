@@ -296,6 +296,22 @@ class Ledger:
         rows.sort(key=lambda row: (row.slot, row.camera))
         return rows[max(0, len(rows) - most) :]
 
+    def slots(self, camera: str, since: datetime) -> list[datetime]:
+        """Return the slots of all rows of a camera from a time on, in no order.
+
+        Parameters
+        ----------
+        camera : str
+        since : datetime
+        """
+        # By an index that holds them: the rows themselves are large.
+        rows = self._all(
+            "SELECT slot FROM brackets INDEXED BY brackets_by_state WHERE camera = ?"
+            " AND state IN ('published', 'skipped', 'failed') AND slot >= ?",
+            (camera, since.isoformat()),
+        )
+        return self._readable(rows, lambda row: datetime.fromisoformat(row[0]))
+
     def cameras(self) -> list[str]:
         """Return the names of all cameras that have rows."""
         # From one to the next: the rows of a camera need not be looked through.
