@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import WITHOUT_CURVE
-from asi_watch.response_files import load_curve
+from asi_watch.response_files import load_curve, response_bytes
 from tests.integration.daemon import Site
 
 # A calibration runs at low priority: beside other tests it is given little.
@@ -97,3 +99,45 @@ def test_recalibration_swaps_the_curve_between_brackets_and_records_it(
     assert decision.present_residual is not None
     assert decision.base_id == load_curve(site.response()).curve_id
     assert site.response().read_bytes() == operators
+
+
+def test_an_operator_calibrates_pins_and_lets_go(make_site: Callable[..., Site]) -> None:
+    site = make_site(recalibrate={"every": "never", "brackets": 3})
+    operators = load_curve(site.response())
+    mine = site.folder / "mine.npz"
+    mine.write_bytes(response_bytes(operators.log_response * 1.05, {"channel_order": "BGR"}))
+    site.start()
+    for number in range(3):
+        site.take(number)
+        assert site.until_published(number).curve_id == operators.curve_id
+    tried = curve(site, "calibrate", "--dry-run")
+    assert tried.returncode == 0, tried.stderr
+    assert "calibrating from 3 brackets" in tried.stderr
+    assert "[3 brackets" in tried.stdout
+    assert "plot: " in tried.stdout
+    with Ledger(site.state, read_only=True) as ledger:
+        assert ledger.curves("roof") == []
+    pinned = curve(site, "pin", str(mine))
+    assert "is pinned" in pinned.stdout
+    mine.unlink()
+    site.take(3)
+    assert site.until_published(3).curve_id == pinned.stdout.split()[1]
+    assert "; pinned) " in site.run("status").stdout
+    site.stop()
+    site.start()
+    site.take(4)
+    assert site.until_published(4).curve_id == pinned.stdout.split()[1]
+    assert operators.curve_id in curve(site, "unpin").stdout
+    site.take(5)
+    assert site.until_published(5).curve_id == operators.curve_id
+    refused = curve(site, "rollback")
+    assert refused.returncode == 1
+    assert (
+        "recalibrate.every is never" in refused.stderr or "no other was adopted" in refused.stderr
+    )
+
+
+def curve(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `asi-watch curve` beside the daemon."""
+    command = [sys.executable, "-m", "asi_watch", "curve", *arguments, "-c", str(site.config)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=CALIBRATING, check=False)
