@@ -20,6 +20,7 @@ from asi_watch.errors import AsiWatchError
 # asi_watch/cli/<name>_command.py.
 _COMMANDS = {
     "run": "Watch the cameras and merge their brackets, in the foreground.",
+    "init": "Write a configuration for the pictures that lie in a folder.",
     "check": "Check a configuration file and print it with every default.",
     "doctor": "Find what needs doing on this machine, each with its remedy.",
     "status": "Show what the running daemon is doing.",

@@ -12,7 +12,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _MOST_FILES, _MOST_OF_A_FOLDER, _MOST_FOLDERS = 200, 50, 300
 _ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
 _FRAME_BRACKETS = 3
+_HEADER_BYTES = 1 << 18
 _SOME_FILES, _STEADY = 20, 120.0  # seconds
 # One slot may be odd, as after a clock was set back.
 _SOME, _MANY = 2, 0.25
@@ -56,11 +57,13 @@ class NewestFiles:
     misfits: tuple[str, ...]
     others: tuple[str, ...]
     """Files with extensions that are not among the camera's, and no products."""
+    untimed: Mapping[str, str] = field(default_factory=dict)
+    """Files whose exposure time their metadata do not tell, and why."""
 
     @property
     def count(self) -> int:
         """How many were looked at."""
-        return len(self.fitting) + len(self.misfits)
+        return len(self.fitting) + len(self.misfits) + len(self.untimed)
 
     def lines(self) -> Iterator[str]:
         """Say how the names are understood."""
@@ -95,6 +98,9 @@ class NewestFiles:
             known = f"files can be read of the kinds {', '.join(READABLE_EXTENSIONS)}"
             remedy = f"write [{suffix}]" if suffix in READABLE_EXTENSIONS else known
             yield ("extensions",), f"{text} {shown(self.others[0])!r}; {remedy}"
+        for path, reason in tuple(self.untimed.items())[:1]:
+            text = f"{len(self.untimed)} of the {self.count} newest files are left out, such as"
+            yield ("exposure_from",), f"{text} {shown(path)!r}: {reason}"
         for question in (_misfits, _labels, _dates, _exposures, _slots):
             yield from question(self)
 
@@ -104,11 +110,34 @@ def find_newest(camera: CameraConfig) -> NewestFiles:
     (names,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(camera.watch, camera)))
     wanted = {path: camera.wants(path.rpartition("/")[2]) for path in names or ()}
     parsed = {path: camera.pattern.parse(path) for path, ours in wanted.items() if ours}
-    fitting = [(path, name) for path, name in parsed.items() if name is not None]
-    fitting.sort(key=lambda item: item[1].timestamp, reverse=True)
+    fitting = {path: name for path, name in parsed.items() if name is not None}
+    untimed: dict[str, str] = {}
+    if camera.exposure_from != "name":
+        (stated,) = answered(_FRAMES_WITHIN, lambda: stated_times(camera.watch, fitting))
+        for path, name in tuple(fitting.items()):
+            try:
+                time = camera.exposure_times.of(name.exposure_us, (stated or {}).get(path))[1]
+                fitting[path] = name._replace(exposure_us=time)
+            except ValueError as error:
+                untimed[path] = str(error)
+                del fitting[path]
+    newest = sorted(fitting.items(), key=lambda item: item[1].timestamp, reverse=True)
     misfits = (path for path, name in parsed.items() if name is None)
     others = (path for path, ours in wanted.items() if not ours)
-    return NewestFiles(camera, tuple(fitting), tuple(misfits), tuple(others))
+    return NewestFiles(camera, tuple(newest), tuple(misfits), tuple(others), untimed)
+
+
+def stated_times(watch: Path, paths: Iterable[str]) -> dict[str, float]:
+    """Read the exposure times, in µs, that files state themselves, where they do."""
+    from asi_watch.images.metadata import read_metadata
+
+    found = {}
+    for path in paths:
+        with suppress(OSError), (watch / path).open("rb") as file:
+            time = read_metadata(file.read(_HEADER_BYTES)).exposure_us
+            if time is not None:
+                found[path] = time
+    return found
 
 
 def newest_names(watch: Path, camera: CameraConfig | None = None) -> Iterator[str]:

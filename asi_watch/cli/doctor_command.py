@@ -27,7 +27,7 @@ from asi_watch.config.document import ConfigError
 from asi_watch.config.loading import LoadedConfig, read_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.errors import AsiWatchError
-from asi_watch.files import answered, shown
+from asi_watch.files import answered, counted, shown
 
 if TYPE_CHECKING:
     from asi_watch.live.ledger.ledger import Ledger
@@ -88,7 +88,7 @@ def command(config_path: str, user: str | None, as_json: bool) -> None:
             place = f"{finding.check}: {finding.where}"
             click.secho(shown(f"{place}: {finding.text}"), fg="yellow")
             click.echo(f"    → {shown(finding.remedy)}")
-        click.echo(f"{len(findings)} findings" if findings else "nothing needs doing")
+        click.echo(counted(len(findings), "finding") if findings else "nothing needs doing")
     if findings:
         raise SystemExit(1)
 

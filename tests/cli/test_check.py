@@ -421,3 +421,11 @@ def test_a_staging_folder_on_another_file_system_is_refused(tmp_path: Path) -> N
     assert "cameras.roof.staging" in result.stderr
     assert "is on another file system than" in result.stderr
     assert check(place(tmp_path, [], staging="staging")).exit_code == 0
+
+
+def test_files_that_do_not_state_their_exposure_time_are_counted(tmp_path: Path) -> None:
+    names = ["20260621120000.png", "20260621120002.png"]
+    config = place(tmp_path, names, filename="{timestamp:%Y%m%d%H%M%S}", exposure_from="metadata")
+    (line,) = warnings_on("exposure_from", config)
+    assert line.startswith("2 of the 2 newest files are left out, such as '202606211200")
+    assert line.endswith("its metadata do not state its exposure time")
