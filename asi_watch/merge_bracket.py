@@ -29,7 +29,7 @@ from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.merging import Merge, merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
 from asi_watch.products.embed import camera_header, provenance_of_open_file
-from asi_watch.products.encode import Encoded, Product, encode_merge
+from asi_watch.products.encode import Product, encode_merge
 from asi_watch.products.provenance import (
     Provenance,
     ProvenanceError,
@@ -86,25 +86,10 @@ class MergePlan:
     threads: int = 2  # of one merge; see `open_merge`
     dry_run: bool = False  # look at what stands, and say what would be written
     geometry: Mapping[str, Scalar] = field(default_factory=dict)  # noted in the products
-    other_outputs: tuple[OutputFolder, ...] = ()  # of products that have a folder of their own
 
     def in_utc(self, slot: datetime) -> datetime:
         """Return a slot in UTC; an hour that comes twice is the first."""
         return slot.replace(tzinfo=self.timezone, fold=0).astimezone(UTC)
-
-    def place(self, target: str) -> tuple[OutputFolder, PurePosixPath]:
-        """Return the folder that a product goes below, and its path there.
-
-        Parameters
-        ----------
-        target : str
-            As `ProductSpec.target` gives it.
-        """
-        where = PurePosixPath(target)
-        for folder in self.other_outputs:
-            if where.is_relative_to(folder.path):
-                return folder, where.relative_to(folder.path)
-        return self.output, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +416,7 @@ class _Standing:
         exposures = (*bracket.exposures, *bracket.earlier)
         for spec in plan.products:
             target = _target(plan, bracket, spec)
-            found = _read_provenance(*plan.place(target))
+            found = _read_provenance(plan.output, target)
             if found is None:
                 continue
             if is_product_of(found, plan.camera, bracket.slot, exposures):
@@ -533,7 +518,7 @@ def _makes(algorithm: str, spec: ProductSpec) -> bool:
     return algorithm != "mertens" or spec.kind != "radiance"
 
 
-def _read_provenance(output: OutputFolder, target: PurePosixPath) -> Provenance | None:
+def _read_provenance(output: OutputFolder, target: str) -> Provenance | None:
     try:
         descriptor = output.open_file(target)
     except (OSError, ValueError):
@@ -577,13 +562,13 @@ def _publish(
                 missing.append(f"{spec.format}: {plain_reason(str(error))}")
                 continue
         encoded = time.monotonic()
-        _put(plan, target, made.data)
+        plan.output.publish(made.data, target)
         products.append(target)
         notes.update(dict.fromkeys(made.notes))
         encoding += encoded - started
         publishing += time.monotonic() - encoded
         if spec.latest and _is_newest(plan, spec, provenance):
-            _put(plan, spec.latest_target, made.data)
+            plan.output.publish(made.data, spec.latest_target)
     if not products:
         return Failed("permanent", "no product can be written: " + "; ".join(missing))
     steps = {"encode": round(encoding, 4), "publish": round(publishing, 4)}
@@ -617,14 +602,9 @@ def _encoded(
     return encode_merge(spec, composed.merge, composed.provenance, allocate=allocate, header=header)
 
 
-def _put(plan: MergePlan, target: str, data: Encoded) -> None:
-    output, where = plan.place(target)
-    output.publish(data, where)
-
-
 def _is_newest(plan: MergePlan, spec: ProductSpec, provenance: Provenance) -> bool:
     """Tell whether a product may be the latest: what another camera made is never replaced."""
-    found = _read_provenance(*plan.place(spec.latest_target))
+    found = _read_provenance(plan.output, spec.latest_target)
     return found is None or (
         found.camera == provenance.camera and found.slot_utc <= provenance.slot_utc
     )

@@ -228,7 +228,6 @@ def merge_archive(
         replace=force,
         memory_limit=_memory_of_one(count),
         threads=1 if count > 1 else usable_cores(),
-        other_outputs=tuple(OutputFolder(spec.output) for spec in products if spec.output),
         dry_run=run.dry_run,
     )
     merger = BracketMerger(plan, tuple(curves), rules.min_exposures, not leave_out_unreadable)

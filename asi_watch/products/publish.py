@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from asi_watch.errors import PublishError
@@ -62,12 +62,19 @@ class OutputFolder:
     staging : path-like, optional
         Where temporary files lie: relative to `path`, or a folder of the same file system.
         Default: beside their target.
+    others : sequence of path-like
+        More such folders: absolute targets below them go there.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, staging: str | os.PathLike[str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        staging: str | os.PathLike[str] | None = None,
+        others: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self.path = Path(path)
+        self._others = tuple(OutputFolder(other, staging=staging) for other in others)
         self._staging = None if staging is None else self.path / staging
         self._identity: tuple[int, int] | None = None
 
@@ -82,9 +89,19 @@ class OutputFolder:
         ----------
         data : bytes-like
         target : path-like
-            Relative to this folder; missing folders are made.
+            Relative to this folder, or below one of the others; missing folders are made.
         """
+        output, where = self._place(target)
+        output._publish(data, where)
+
+    def _place(self, target: str | os.PathLike[str]) -> tuple[OutputFolder, PurePath]:
         where = PurePath(target)
+        for other in self._others:
+            if where.is_relative_to(other.path):
+                return other, where.relative_to(other.path)
+        return self, where
+
+    def _publish(self, data: Buffer, where: PurePath) -> None:
         if where.is_absolute() or not where.parts or ".." in where.parts or "\0" in str(where):
             raise _refusal(self.path / where, f"is not a path below {shown(self.path)}")
         try:
@@ -105,17 +122,18 @@ class OutputFolder:
         Parameters
         ----------
         target : path-like
-            Relative to this folder.
+            As for `publish`.
         """
-        with self._opened(None) as held:
-            return held.open_file(target)[0]
+        output, where = self._place(target)
+        with output._opened(None) as held:
+            return held.open_file(where)[0]
 
     def sweep(self) -> int:
         """Remove temporary files that a killed process left behind; return how many.
 
         A file still being written is locked by its writer and stays. No link is followed.
         """
-        removed = 0
+        removed = sum(other.sweep() for other in self._others)
         for place in {self.path, self._staging or self.path}:
             try:
                 with (

@@ -55,12 +55,12 @@ class Merger:
         self._settings = settings
         self._root = os.fspath(settings.watch)
         staging = settings.staging or STAGING_NAME
-        self._outputs = [OutputFolder(path, staging=staging) for path in settings.outputs]
+        others = settings.outputs[1:]
+        self._output = OutputFolder(settings.output, staging=staging, others=others)
         self._plan = MergePlan(
             camera=settings.name,
             root=self._root,
-            output=self._outputs[0],
-            other_outputs=tuple(self._outputs[1:]),
+            output=self._output,
             settings=settings.merge_settings,
             products=tuple(product.spec for product in settings.products),
             timezone=settings.pattern.timezone,
@@ -78,8 +78,8 @@ class Merger:
     def clean_up(self) -> int:
         """Remove what a killed process left half-written; returns how many files were removed."""
         # A dead share must not keep the other cameras waiting; what is left then goes later.
-        swept = answered(_PATIENCE, *(output.sweep for output in self._outputs))
-        return sum(filter(None, swept))
+        (swept,) = answered(_PATIENCE, self._output.sweep)
+        return swept or 0
 
     def use_curves(self, curves: tuple[ResponseCurve, ...]) -> None:
         """Merge from now on with these curves, one for each number of channels."""
