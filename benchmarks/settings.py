@@ -6,19 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.config.model import MergeConfig, ToneConfig
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.merging import open_merge
 
-MERGE = MergeSettings(
-    algorithm="debevec_custom",
-    weight_type="triangle",
-    low_clip=5,
-    high_clip=250,
-    gamma=2.2,
-    lnE_range=None,
-    saturation=255,
-    apply_tonemapping=True,
-)
+MERGE = MergeConfig().settings(ToneConfig())
 
 
 def merge_frames(

@@ -62,6 +62,9 @@ def write_picture(
         table = remap_codes(settings.low_clip, settings.high_clip)
         level = fuse_exposures(frames, table)
         level /= np.float32(_MERTENS_WHITE)
+        # Without contrast or colour anywhere a saturated sun would be grey in a bright ring.
+        limit = min(settings.high_clip, saturated_from or 255)
+        level[(np.minimum.reduce(frames) >= limit).all(axis=2)] = 1.0
         np.clip(level, 0.0, 1.0, out=level)
     else:
         level = _debevec_level(frames, times, settings, log_response, saturated_from)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +22,6 @@ Floats = NDArray[np.float64]
 _FIRST_CELLS, _MOST_CELLS = 1 << 12, 1 << 16
 _KNOTS = 256
 _CELLS_PER_KNOT = _FIRST_CELLS // _KNOTS
-# How far a line may be from the tone curve, in 8-bit codes: with what a cell is wide, no code is
-# off by more than one.
-_LINE_TOLERANCE = 0.5
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
 _FOOT = 0.0031308  # of sRGB's transfer function, linear below
@@ -70,6 +67,10 @@ def scale_of(ln_radiance: NDArray[np.float32], validity: NDArray[np.uint8]) -> T
 
 class ToneCurve(ABC):
     """A display level for every ln E, rising, the same for all pixels."""
+
+    # How far a line may be from the curve, in 8-bit codes: with what a cell is wide, no code is off
+    # by more than one.
+    line_tolerance: ClassVar[float] = 0.5
 
     @abstractmethod
     def levels(self, ln_e: ArrayLike) -> Floats:
@@ -144,6 +145,7 @@ class PhotographicCurve(ToneCurve):
     middle: float
     white: float
     key: float
+    line_tolerance: ClassVar[float] = 1.5  # the bend at white, where no code must be exact
 
     def levels(self, ln_e: ArrayLike) -> Floats:
         """Display levels; see `ToneCurve.levels`."""
@@ -254,7 +256,10 @@ def picture_table(tables: BracketTables, curve: ToneCurve, dtype: np.dtype[Any])
         return _exact_table(curve, tables, maximum)
     levels = curve.levels(_middles(tables, count)) * maximum
     cells, knots = levels.astype(np.uint8), None
-    if count == _FIRST_CELLS and (knots := _lines(levels[:, :count])) is not None:
+    if (
+        count == _FIRST_CELLS
+        and (knots := _lines(levels[:, :count], curve.line_tolerance)) is not None
+    ):
         cells[:, :count] = _heights(knots) >> 8
     return CodeTable(_cell_sizes(tables, count)[0], cells, count, knots=knots)
 
@@ -274,7 +279,7 @@ def _exact_table(curve: ToneCurve, tables: BracketTables, maximum: int) -> CodeT
     return CodeTable(scale, cells.astype(dtype), count, edges=edges)
 
 
-def _lines(levels: Floats) -> NDArray[np.uint8] | None:
+def _lines(levels: Floats, tolerance: float) -> NDArray[np.uint8] | None:
     """Draw a line through each knot's cells, shape (3, 3, 256); None if one is too far off."""
     parts = levels.reshape(len(levels), _KNOTS, _CELLS_PER_KNOT)
     start = np.rint(parts[..., 0] * 256.0).astype(np.uint16)
@@ -283,7 +288,7 @@ def _lines(levels: Floats) -> NDArray[np.uint8] | None:
         return None
     lines = np.stack([start >> 8, start & 255, slope.astype(np.uint16)], axis=1).astype(np.uint8)
     far = np.abs(_heights(lines) / 256.0 - levels).max()
-    return lines if far <= _LINE_TOLERANCE else None
+    return lines if far <= tolerance else None
 
 
 def _heights(lines: NDArray[np.uint8]) -> NDArray[np.int64]:

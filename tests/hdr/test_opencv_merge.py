@@ -50,6 +50,7 @@ def test_mertens_is_opencvs_on_stretched_codes():
     table = remap_codes(5, 250)
     fused = cv2.createMergeMertens().process([table[f] for f in frames])
     wanted = (np.clip(fused / 1.5, 0, 1) * 255).astype(int)
+    wanted[(np.minimum.reduce(frames) >= 250).all(axis=2)] = 255
     picture = _merged("mertens", frames, TIMES).picture()
     assert np.abs(picture.astype(int) - wanted).max() <= 1
     with pytest.raises(ValueError, match="radiance"):
@@ -158,3 +159,11 @@ def test_rows_and_refusals():
         open_merge(settings(algorithm="mertens"), None, (4, 4)).picture()
     with pytest.raises(ValueError, match="channels"):
         open_merge(settings(algorithm="debevec"), curve(1), (4, 4, 3))
+
+
+def test_a_saturated_sun_is_white_in_a_fusion():
+    """It has neither contrast nor colour in any exposure: it was grey inside a bright ring."""
+    frames = shoot(TIMES, shape=(60, 60, 3))
+    for frame in frames:
+        frame[20:40, 20:40] = 255
+    assert (_merged("mertens", frames).picture()[20:40, 20:40] == 255).all()
