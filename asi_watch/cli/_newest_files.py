@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _MOST_FILES, _MOST_OF_A_FOLDER, _MOST_FOLDERS = 200, 50, 300
 _ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
 _FRAME_BRACKETS = 3
-_HEADER_BYTES = 1 << 18
 _SOME_FILES, _STEADY = 20, 120.0  # seconds
 # One slot may be odd, as after a clock was set back.
 _SOME, _MANY = 2, 0.25
@@ -123,18 +122,18 @@ def find_newest(camera: CameraConfig) -> NewestFiles:
                 del fitting[path]
     newest = sorted(fitting.items(), key=lambda item: item[1].timestamp, reverse=True)
     misfits = (path for path, name in parsed.items() if name is None)
-    others = (path for path, ours in wanted.items() if not ours)
+    others = (p for p, ours in wanted.items() if not (ours or camera.is_known(p)))
     return NewestFiles(camera, tuple(newest), tuple(misfits), tuple(others), untimed)
 
 
 def stated_times(watch: Path, paths: Iterable[str]) -> dict[str, float]:
     """Read the exposure times, in µs, that files state themselves, where they do."""
-    from asi_watch.images.metadata import read_metadata
+    from asi_watch.images import read_stated
 
     found = {}
     for path in paths:
-        with suppress(OSError), (watch / path).open("rb") as file:
-            time = read_metadata(file.read(_HEADER_BYTES)).exposure_us
+        with suppress(OSError):
+            time = read_stated(watch / path).exposure_us
             if time is not None:
                 found[path] = time
     return found
@@ -180,6 +179,8 @@ def _misfits(found: NewestFiles) -> Warnings:
 
 def _labels(found: NewestFiles) -> Warnings:
     camera = found.camera
+    if "{exposure}" not in camera.filename:
+        return
     if not camera.exposure_labels:
         names = [path for path, _ in found.fitting] + list(found.misfits)
         expected = camera.bracket.exposures
@@ -244,13 +245,16 @@ def _times_that_differ(
 ) -> Iterator[str]:
     times = {parsed.exposure_us for _, parsed in found.fitting}
     unit = naming.MICROSECONDS_PER_UNIT[found.camera.exposure_unit]
-    listed = {time for time in times if is_listed(time, expected)}
+    tolerance = found.camera.exposure_tolerance
+    listed = {time for time in times if is_listed(time, expected, tolerance)}
     if not listed:
         some = _listed(sorted(times)[:6])
         yield f"none of them is in the newest files' names, which say {some} µs"
     elif len(brackets) >= _SOME:
         counts = Counter(time for bracket in brackets for time in bracket)
-        never = [t / unit for t in expected if not any(is_listed(one, (t,)) for one in times)]
+        never = [
+            t / unit for t in expected if not any(is_listed(one, (t,), tolerance) for one in times)
+        ]
         extra = sorted(t / unit for t in times - listed if 2 * counts[t] >= len(brackets))
         if never:
             text = f"{_listed(never)} is in none of the {len(found.fitting)} newest names"

@@ -8,7 +8,7 @@ import click
 
 from asi_watch.cli import config_option
 from asi_watch.cli._options import span_text, state_folder
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
 from asi_watch.live.status import NotRunningError, is_stale, read_status
 
 _EPILOG = """\b
@@ -99,6 +99,9 @@ def notes_of(snapshot: dict[str, Any]) -> list[str]:
     error = snapshot.get("reload_error")
     found = [f"the configuration was not reloaded: {error}"] if error else []
     for name, camera in snapshot.get("cameras", {}).items():
+        if others := camera.get("not_taken"):
+            count = counted(others["files"], "file")
+            found.append(f"{name}: nothing takes {count}, such as {others['example']}: see check")
         if error := camera.get("clock_error"):
             side = "ahead of" if error > 0 else "behind"
             text = f"the names are {span_text(abs(error), 0)} {side} this machine's clock"

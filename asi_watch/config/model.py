@@ -413,7 +413,16 @@ class CameraConfig(Section):
             Without folders.
         """
         suffix = filename.rpartition(".")[2].lower()
-        return suffix in self.extensions and not (
+        return suffix in self.extensions and not self.is_known(filename)
+
+    def is_known(self, filename: str) -> bool:
+        """Tell whether it is for a reason that no exposure has this name.
+
+        Parameters
+        ----------
+        filename : str
+        """
+        return (
             naming.is_hidden(filename)
             or self.is_product(filename)
             or self.pattern.leaves_out(filename)

@@ -157,6 +157,9 @@ class ScanDone:
     seconds: float
     files: int
     first: bool
+    # Files of other kinds, and one of them, where there are no exposures at all.
+    not_taken: int = 0
+    example: str = ""
 
 
 @dataclass(frozen=True, slots=True)

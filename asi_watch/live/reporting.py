@@ -55,6 +55,8 @@ class Reporting:
         self._hanging_logged = False
         self._counts: dict[str, tuple[float, int]] = {}
         self._remarks: dict[str, float] = {}
+        self._not_taken: dict[str, Any] | None = None
+        self._misfits: dict[str, Any] | None = None
 
     def _event(self, level: int, message: str, **facts: object) -> None:
         event(log, level, message, camera=self._camera, **facts)
@@ -77,7 +79,11 @@ class Reporting:
         now : float
             Monotonic seconds.
         """
-        text = "file names do not fit the pattern, such files are ignored"
+        text = (
+            "file names do not fit the pattern, such files are ignored; `asi-watch check` says what"
+            " would take them"
+        )
+        self._misfits = {"files": (self._misfits or {"files": 0})["files"] + 1, "example": path}
         self._hourly(now, 1, text, "names", example=path, filename=self._template)
 
     def read_done(self, message: msg.ReadDone) -> None:
@@ -116,6 +122,15 @@ class Reporting:
         if message.first or message.files:
             level, seconds = logging.INFO if message.first else logging.DEBUG, message.seconds
             self._event(level, "scan done", files=message.files, seconds=round(seconds, 3))
+        text = (
+            "no file has an extension that is in extensions; `asi-watch check` says what to write"
+        )
+        if message.not_taken and text not in self._counts:
+            self._counts[text] = float("inf"), 0
+            self._event(logging.WARNING, text, files=message.not_taken, example=message.example)
+        self._not_taken = None
+        if message.not_taken:
+            self._not_taken = {"files": message.not_taken, "example": message.example}
 
     def events_dropped(self, count: int) -> None:
         """So many events were dropped because the inbox was full."""
@@ -288,6 +303,7 @@ class Reporting:
             latencies = dict(zip(("p50", "p95", "max"), found, strict=True))
         age = None if last.shown is None else round(time.monotonic() - last.seen_at, 1)
         return {
+            "not_taken": self._not_taken or (None if last.shown else self._misfits),
             "last_exposure": last.shown,
             "last_exposure_age": age,
             "last_bracket": self._last_bracket.shown,

@@ -15,6 +15,7 @@ from asi_watch.config import load_config
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import CurveDecision
 from asi_watch.response_files import response_bytes
+from tests.images.pictures import jpeg, mobotix, stating
 
 HOME = Path(__file__).parent.parent.parent
 FILES = [HOME / "config/asi-watch.yaml", *sorted((HOME / "config/examples").glob("*.yaml"))]
@@ -244,6 +245,32 @@ def test_a_folder_of_files_with_another_extension_is_noticed(tmp_path: Path) -> 
     assert line.startswith(f"{text}files can be read of the kinds jpg, ")
     config = place(tmp_path / "b", ["2026/20260621120000_80.jpe"])
     assert warnings_on("extensions", config)[0].endswith("_80.jpe'; write [jpe]")
+
+
+def test_metadata_that_state_no_usable_time_are_named(tmp_path: Path) -> None:
+    config = place(tmp_path, ["20260621120000_80.png"], exposure_from="metadata")
+    for time in (81, 200):
+        path = tmp_path / "in" / f"2026062112000{time % 10}_80.jpg"
+        path.write_bytes(stating(jpeg(), time))
+    lines = check(config).stderr
+    assert "1 of the 3 newest files fit" in lines
+    assert "exposed 80 µs" in lines
+    assert "exposure_from: 2 of the 3 newest files are left out, such as" in lines
+    assert "do not state its exposure time" in lines or "200 µs, its name 80 µs" in lines
+
+
+def test_names_without_an_exposure_are_read_with_their_metadata(tmp_path: Path) -> None:
+    more = {"exposure_from": "metadata", "filename": "{timestamp:%Y%m%d%H%M%S}"}
+    config = place(tmp_path, [], **more, bracket={"exposures": [80, 160], "min_exposures": 2})
+    (tmp_path / "in").mkdir()
+    for second, time in enumerate((81, 162)):
+        path = tmp_path / "in" / f"2026062112000{second}.jpg"
+        path.write_bytes(mobotix(jpeg(), str(time)))
+    lines = check(config).stderr
+    assert "2 of the 2 newest files fit" in lines
+    assert "exposed 80 µs" in lines
+    assert "exposed 160 µs" in lines
+    assert "exposure_from" not in lines
 
 
 def test_one_odd_bracket_contradicts_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.products import read_provenance
 from tests.hdr.brackets import merge_frames, settings
+from tests.images.pictures import mobotix
 from tests.integration.daemon import (
     EXPOSURES,
     SHORT,
@@ -75,6 +76,26 @@ def test_a_product_is_what_the_formula_says_and_tells_where_it_came_from(
         assert [s.exposure_us for s in provenance.sources] == EXPOSURES
         assert provenance.curve_id == row.curve_id
         assert provenance.complete
+
+
+def test_exposure_times_come_from_the_files_where_names_have_none(
+    make_site: Callable[..., Site],
+) -> None:
+    """Two files of a slot are told apart once read; one that states nothing is left out."""
+    site = make_site(filename="{timestamp:%Y%m%d%H%M%S}", exposure_from="metadata", bracket=SHORT)
+    site.start()
+    for number, without in ((0, None), (1, 2)):
+        for index, (exposure, data) in enumerate(zip(EXPOSURES, frames(), strict=True)):
+            name = f"{slot(number) + timedelta(seconds=index):%Y%m%d%H%M%S}.jpg"
+            stated = data if index == without else mobotix(data, str(round(1.01 * exposure)))
+            (site.watch / name).write_bytes(stated)
+    whole, lacking = site.until_published(0), site.until_published(1)
+    assert whole.complete
+    assert [e.nominal_us for e in whole.inputs] == EXPOSURES
+    assert [e.exposure_us for e in whole.inputs] == [round(1.01 * time) for time in EXPOSURES]
+    assert not lacking.complete
+    assert [r.reason for r in lacking.rejected] == ["its metadata do not state its exposure time"]
+    assert len(lacking.inputs) == len(EXPOSURES) - 1
 
 
 def test_folders_that_appear_while_running_are_watched(site: Site) -> None:

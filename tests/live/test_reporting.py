@@ -11,7 +11,7 @@ import pytest
 
 from asi_watch.brackets import Exposure, ExposureTimes
 from asi_watch.live.ledger.records import TAKEN, WITHOUT_CURVE, BracketRecord, RejectedFile
-from asi_watch.live.messages import ReadDone, ReadOk
+from asi_watch.live.messages import ReadDone, ReadOk, ScanDone
 from asi_watch.live.reporting import Reporting
 from asi_watch.live.workers.pool import Hanging
 from asi_watch.logs import LineFormatter
@@ -212,3 +212,17 @@ def test_the_age_of_the_last_exposure_is_shown() -> None:
     exposure = Exposure("a_80.jpg", SLOT, 80.0, 1, 2)
     reporting.read_done(ReadDone("roof", SLOT, "a_80.jpg", ReadOk(exposure)))
     assert 0 <= reporting.snapshot()["last_exposure_age"] < 5
+
+
+def test_files_that_nothing_takes_are_said_once_and_shown(caplog: pytest.LogCaptureFixture) -> None:
+    reporting = Reporting("roof", "x")
+    for _ in range(2):
+        reporting.scan_done(ScanDone("roof", 0.1, 0, True, 7, "06/a.tif"))
+    assert caplog.text.count("no file has an extension that is in extensions") == 1
+    assert reporting.snapshot()["not_taken"] == {"files": 7, "example": "06/a.tif"}
+    reporting.scan_done(ScanDone("roof", 0.1, 1, False))
+    assert reporting.snapshot()["not_taken"] is None
+    for path in ("a.jpg", "b.jpg"):
+        reporting.name_ignored(path, 0.0)
+    assert "what would take them" in caplog.text
+    assert reporting.snapshot()["not_taken"] == {"files": 2, "example": "b.jpg"}

@@ -69,6 +69,7 @@ class Intake:
         self._events_state = "starting"
         self._unwatched: list[str] = []
         self._limit_logged = False
+        self._others = (0, "")
         self._root_identity: tuple[int, int] | None = None
         self._roots_seen: set[tuple[int, int]] = set()
         self._lost: str | None = None
@@ -334,9 +335,11 @@ class Intake:
             pause = min(max(pause, _SCAN_SHARE * self._scan_took), _LONGEST_PAUSE)
         self._next_scan = now + pause
         self._counts["scans"] += 1
-        if files or starting:
+        others = scanner.not_taken()
+        if files or starting or others != self._others:
             first = starting and scanner.rooted
-            self._inbox.put(ScanDone(self._camera, self._scan_took, files, first))
+            self._inbox.put(ScanDone(self._camera, self._scan_took, files, first, *others))
+        self._others = others
 
     def _lookback(self, now: float) -> float:
         """Reach back to where files were last seen to come, however long the root was away."""

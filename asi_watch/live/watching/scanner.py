@@ -107,7 +107,8 @@ class FolderScanner:
 
     def __init__(self, camera: CameraConfig, watermarks: Mapping[str, int]) -> None:
         self._root = str(camera.watch)
-        self._wants: Callable[[str], bool] = camera.wants
+        self._camera = camera
+        self._others: dict[str, tuple[int, str]] = {}
         self._stable_ns = int(camera.stable_for.total_seconds() * 1e9)
         self._watermarks = dict(watermarks)
         self._folders: dict[str, _Folder] = {}
@@ -185,7 +186,7 @@ class FolderScanner:
 
     def forget_tree(self) -> None:
         """Look at everything again; folders at their watermark are not reported again."""
-        for known in (self._folders, self._hot, self._unsettled, self._queue):
+        for known in (self._folders, self._hot, self._unsettled, self._queue, self._others):
             known.clear()
 
     @property
@@ -202,6 +203,12 @@ class FolderScanner:
     def nothing_below_done(self) -> bool:
         """True when no folder below the root has ever been done."""
         return not any(self._watermarks)
+
+    def not_taken(self) -> tuple[int, str]:
+        """Count the files of other kinds, with an example, where nothing else was found."""
+        if not self._others or any(known.names for known in self._folders.values()):
+            return 0, ""
+        return sum(count for count, _ in self._others.values()), max(self._others.values())[1]
 
     @property
     def unreadable(self) -> int:
@@ -290,14 +297,20 @@ class FolderScanner:
         """List the wanted names, each with a key that tells it from its successors."""
         keys: dict[str, int] = {}
         subfolders: list[str] = []
+        others, example = 0, ""
         with os.scandir(where) as entries:
             for entry in entries:
                 name = entry.name
                 if entry.is_dir(follow_symlinks=False):
                     if not name.startswith("."):
                         subfolders.append(f"{folder}/{name}" if folder else name)
-                elif self._wants(name):
+                elif self._camera.wants(name):
                     keys[name] = hash(name) if self.remote else hash((name, entry.inode()))
+                elif not self._camera.is_known(name):
+                    others, example = others + 1, name
+        self._others[folder] = others, f"{folder}/{example}" if folder else example
+        if not others:
+            del self._others[folder]
         # The newest folders last, so that a stack takes them first.
         return keys, tuple(sorted(subfolders))
 
@@ -397,6 +410,7 @@ class FolderScanner:
         while pending:
             gone = pending.pop()
             known = self._folders.pop(gone, None)
+            self._others.pop(gone, None)
             self._hot.pop(gone, None)
             self._unsettled.pop(gone, None)
             pending += known.subfolders if known else ()

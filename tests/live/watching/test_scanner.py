@@ -130,6 +130,20 @@ def test_a_scan_reports_files_once(tmp_path: Path, scans: Scans) -> None:
     assert scans.full_pass() == {}
 
 
+def test_a_folder_that_holds_nothing_but_other_files_is_named(tmp_path: Path, scans: Scans) -> None:
+    (tmp_path / "06").mkdir()
+    for name in ("a.tif", "b.tif", ".hidden.tif", "20260621120000_hdr.tif"):
+        (tmp_path / "06" / name).touch()
+    scans.first()
+    assert scans.scanner.not_taken()[0] == 2
+    assert scans.scanner.not_taken()[1] in ("06/a.tif", "06/b.tif")
+    scans.start()
+    assert scans.scanner.not_taken() == (0, "")
+    (tmp_path / "20260621120000_80.jpg").touch()
+    scans.first()
+    assert scans.scanner.not_taken() == (0, "")
+
+
 def test_new_files_and_folders_are_found(tmp_path: Path, scans: Scans) -> None:
     put(tmp_path, "2026/06/21/09/a.jpg")
     scans.first()
