@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -45,6 +46,14 @@ several machines with the same folders, share the work.
     "--response",
     metavar="FILE",
     help="The camera's response curve. Without any, one is calibrated from DIR for this run.",
+)
+@click.option(
+    "--curves",
+    "history",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="The camera's curves over the years, as state_dir/curves/NAME keeps them: each bracket is"
+    " merged with the newest that was made before it.",
 )
 @click.option("--algorithm", type=click.Choice(_ALGORITHMS), help="[default: debevec_exact]")
 @click.option(
@@ -129,6 +138,7 @@ def command(
     round_to: timedelta | None,
     exposure_unit: str | None,
     response: str | None,
+    history: str | None,
     formats: tuple[str, ...],
     quality: int | None,
     min_exposures: int | None,
@@ -165,7 +175,7 @@ def command(
     if "sky_disc" in given:
         disc = given["sky_disc"]
         given["sky_disc"] = None if disc == "none" else as_sky_disc(disc)
-    products = _products(configured, formats, quality, Path(output))
+    products = _products(configured, formats, quality)
     # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
     mertens = configured is not None and configured.without_response == "mertens"
     try:
@@ -176,7 +186,7 @@ def command(
                 output,
                 rules=rules,
                 settings=settings,
-                curves=_curves(found, response),
+                curves=_curves(found, response, history),
                 products=products,
                 camera=configured.name if configured else None,
                 geometry=configured.geometry.values if configured else None,
@@ -213,7 +223,7 @@ def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettin
 
 
 def _products(
-    camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None, output: Path
+    camera: CameraConfig | None, formats: tuple[str, ...], quality: int | None
 ) -> list[ProductSpec]:
     if quality is not None and formats and "jpg" not in formats:
         raise click.UsageError("--quality is for --format jpg")
@@ -224,18 +234,20 @@ def _products(
     if camera is not None and not formats:
         configs = list(camera.products)
     better = {} if quality is None else {"quality": quality}
-    specs = [(c.model_copy(update=better) if c.format == "jpg" else c).spec for c in configs]
-    # An output of a product's own is the daemon's: here all lies below OUT.
-    return [
-        replace(spec, output=output.absolute() / spec.output.name) if spec.output else spec
-        for spec in specs
-    ]
+    return [(c.model_copy(update=better) if c.format == "jpg" else c).spec for c in configs]
 
 
-def _curves(found: tuple[CameraConfig, Config] | None, response: str | None) -> list[ResponseCurve]:
-    """Give the curve asked for, or those that the daemon uses."""
+def _curves(
+    found: tuple[CameraConfig, Config] | None, response: str | None, history: str | None
+) -> Sequence[ResponseCurve]:
+    """Give the curves asked for, or those that the daemon uses."""
+    from asi_watch.pipeline.curves import load_curve_history
     from asi_watch.response_files import load_curve
 
+    if response is not None and history is not None:
+        raise click.UsageError("give --response or --curves, not both")
+    if history is not None:
+        return load_curve_history(history)
     if response is not None:
         return [load_curve(response)]
     if found is None:

@@ -12,6 +12,7 @@ from asi_watch.cli._options import read_span, reads, stopped_by_signal
 from asi_watch.files import counted
 from asi_watch.simulator import simulation as sim
 from asi_watch.simulator.sensor import RESPONSES
+from asi_watch.simulator.styles import STYLES
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(sim.SimulatorSettings)}
 _STARTS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")
@@ -22,6 +23,7 @@ _EPILOG = """\b
 Examples:
   asi-watch simulate --out /tmp/roof --brackets 3
   asi-watch simulate --out /tmp/roof --brackets 200 --speed 20 --size 1024 --writer mixed
+  asi-watch simulate --out /tmp/roof --style mobotix --speed 10
 
 Ctrl-C stops after the file in work. With --truth the folder DIR-truth stands beside DIR:
 response.npz holds the true response curve, <slot>_truth.npz the true radiance (relative irradiance
@@ -59,9 +61,9 @@ _seconds = {"callback": reads(_read_seconds)}
 @_option("--speed", "Camera seconds per real second; inf does not wait.")
 @_option(
     "--exposures",
-    "Exposure times in µs, in the order they are taken.",
+    "Exposure times in µs, in the order they are taken, such as 80,160  [default: the style's].",
     "exposures_us",
-    default="80,160,320,640,1280",
+    default=None,
     metavar="LIST",
     callback=reads(_read_exposures),
 )
@@ -77,8 +79,13 @@ _seconds = {"callback": reads(_read_seconds)}
     default="2026-06-21 09:00:00",
     metavar="TIME",
 )
-@_option("--pattern", "File names, as `filename` in the configuration.")
-@_option("--folders", "Sub-folders, as for strftime.")
+@_option("--style", "Whose files these are like.", type=click.Choice(list(STYLES)))
+@_option(
+    "--pattern",
+    "File names, as `filename` in the configuration  [default: the style's].",
+    default=None,
+)
+@_option("--folders", "Sub-folders, as for strftime  [default: the style's].", default=None)
 @_option(
     "--writer",
     "How files are written: in one go, slowly in pieces, under another name first, or mixed.",

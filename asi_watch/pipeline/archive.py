@@ -32,7 +32,7 @@ from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
 from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.claims import Claims
-from asi_watch.pipeline.curves import _calibrate_found, _log_warnings
+from asi_watch.pipeline.curves import CurveHistory, _calibrate_found, _log_warnings
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.progress import progress
 from asi_watch.pipeline.run_report import ReportFile
@@ -182,8 +182,9 @@ def merge_archive(
     rules : ArchiveRules
     settings : MergeSettings
     curves : sequence of ResponseCurve
-        One for each number of channels. Without any, unless the algorithm is `mertens`, curves
-        are calibrated from the archive, in memory.
+        One for each number of channels, or a `CurveHistory`, from which each bracket takes those
+        of its time. Without any, unless the algorithm is `mertens`, curves are calibrated from the
+        archive, in memory.
     products : sequence of ProductSpec
     camera : str, optional
         Noted in the products; the folder's name by default.
@@ -213,8 +214,7 @@ def merge_archive(
         summary.calibrating, started = time.monotonic() - started, time.monotonic()
     summary.curve = curves[0] if curves else None
     _check_products(settings, curves, products)
-    lines = [f"bracket {b.slot}: {_missing(b.missing)}" for b in brackets if b.missing]
-    found._log_first(lines, "brackets with missing exposures")
+    _log_gaps(brackets)
     plan = MergePlan(
         camera=Path(root).resolve().name if camera is None else camera,
         root=root,
@@ -230,14 +230,20 @@ def merge_archive(
         threads=1 if count > 1 else usable_cores(),
         dry_run=run.dry_run,
     )
-    merger = BracketMerger(plan, tuple(curves), rules.min_exposures, not leave_out_unreadable)
+    merger = BracketMerger(plan, curves, rules.min_exposures, not leave_out_unreadable)
+    _count(summary, report, _merge_all(brackets, merger, count, executor, run.stop))
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _count(
+    summary: ArchiveSummary, report: ReportFile | None, outcomes: Iterator[BracketOutcome]
+) -> None:
     with report or nullcontext():
-        for outcome in _merge_all(brackets, merger, count, executor, run.stop):
+        for outcome in outcomes:
             summary._add(outcome)
             if report is not None:
                 report.add(outcome)
-    summary.seconds = time.monotonic() - started
-    return summary
 
 
 def _found(root: str, rules: ArchiveRules) -> tuple[list[ArchiveBracket], list[str]]:
@@ -252,6 +258,11 @@ def _memory_of_one(workers: int) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // max(1, workers)
 
 
+def _log_gaps(brackets: Sequence[ArchiveBracket]) -> None:
+    lines = [f"bracket {b.slot}: {_missing(b.missing)}" for b in brackets if b.missing]
+    found._log_first(lines, "brackets with missing exposures")
+
+
 def _missing(times_us: Sequence[float]) -> str:
     listed = ", ".join(f"{time:.12g}" for time in times_us)
     verb = "exposure of {} µs is" if len(times_us) == 1 else "exposures of {} µs are"
@@ -263,7 +274,7 @@ class BracketMerger:
     """Merges the brackets of one archive, in any thread."""
 
     plan: MergePlan
-    curves: tuple[ResponseCurve, ...]  # see `asi_watch.merge_bracket.merge_bracket`
+    curves: Sequence[ResponseCurve]  # see `merge_archive`
     min_exposures: int = 2
     # Refuse a bracket with an unreadable exposure, unless another file of the slot has the same
     # exposure time.
@@ -310,6 +321,9 @@ class BracketMerger:
             Unusable(path, (not self.plan.dry_run and self._damage(path, frames)) or reason)
             for path, reason in bracket.unusable
         ]
+        curves: Sequence[ResponseCurve] = self.curves
+        if isinstance(curves, CurveHistory):
+            curves = curves.at(self.plan.in_utc(bracket.slot))
         # As the daemon does: whether a file is superseded or damaged is known once it is read.
         chosen = {e.path for e in self._bracket(bracket, files, unreadable).exposures}
         spare = [e.path for e in files if not (e.path in chosen or self.plan.dry_run)]
@@ -317,7 +331,7 @@ class BracketMerger:
         unreadable += [Unusable(path, reason) for path, reason in reasons if reason]
         while True:
             asked = self._bracket(bracket, files, unreadable)
-            result = merge_bracket(self.plan, asked, frames, self.curves)
+            result = merge_bracket(self.plan, asked, frames, curves)
             if not (isinstance(result, Failed) and result.kind == "inputs"):
                 return result, unreadable
             unreadable += [Unusable(path, result.reason) for path in result.files]

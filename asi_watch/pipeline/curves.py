@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from asi_watch import calibrate_brackets as calibration
 from asi_watch import plots, response_files
 from asi_watch.calibrate_brackets import CalibratedCurve, CalibrationChoices
-from asi_watch.errors import BracketError
+from asi_watch.errors import BracketError, ResponseFileError
 from asi_watch.files import shown
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
 from asi_watch.pipeline import find_brackets as found
@@ -21,6 +21,8 @@ from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
 from asi_watch.products.publish import OutputFolder
 
 log = logging.getLogger(__name__)
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def save_response_curve(
@@ -73,6 +75,55 @@ def load_response_curve(path: str | Path) -> tuple[NDArray[np.float32], dict[str
     response, metadata = response_files.read_response_file(path)
     _judged(response, metadata, metadata["channel_order"], shown(path))
     return response, metadata
+
+
+class CurveHistory(tuple[ResponseCurve, ...]):
+    """Curves of one camera over the years, the newest first."""
+
+    def at(self, moment: datetime) -> tuple[ResponseCurve, ...]:
+        """Choose the curves that were in use at a moment: for each number of channels one.
+
+        Before the first was made, that one stands.
+
+        Parameters
+        ----------
+        moment : datetime
+            With a time zone.
+        """
+        chosen: dict[int, ResponseCurve] = {}
+        for curve in self:
+            if _made(curve) <= moment:
+                chosen.setdefault(curve.channels, curve)
+        for curve in reversed(self):
+            chosen.setdefault(curve.channels, curve)
+        return tuple(chosen.values())
+
+
+def load_curve_history(folder: str | Path) -> CurveHistory:
+    """Load all response files of a folder and its sub-folders; ResponseFileError if one is bad.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of one camera, such as ``curves/NAME`` in a daemon's `state_dir`.
+    """
+    curves = []
+    for path in sorted(Path(folder).rglob("*.npz")):
+        curves.append(response_files.load_curve(path))
+        if _made(curves[-1]) == _NEVER:
+            text = "does not say when it was made (timestamp_utc), so it has no place in a history"
+            raise ResponseFileError(f"{shown(path)}: {text}")
+    if not curves:
+        raise ResponseFileError(f"{shown(folder)}: no response files (.npz) there")
+    return CurveHistory(sorted(curves, key=_made, reverse=True))
+
+
+def _made(curve: ResponseCurve) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(curve.metadata.get("timestamp_utc")))
+    except ValueError:
+        return _NEVER
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
 def _judged(

@@ -11,6 +11,8 @@ RESPONSES = ("srgb", "gamma", "film", "linear")
 # Electrons in a full pixel and electrons of read noise: a small industrial sensor.
 FULL_WELL = 11_000.0
 READ_NOISE = 6.0
+# Codes of linear pictures without light, and of full pixels.
+BLACK, WHITE = 1024, 65_535
 # The noise tile is this much wider than the image, so that every frame takes another part of it.
 _NOISE_SPARE = 61
 _CODES = 65_536
@@ -86,7 +88,7 @@ class Camera:
         self._grain: NDArray[np.float32] | None = None
         # A pixel is full where the last channel saturates.
         full = float(np.exp(curve[255].max()))
-        electrons = FULL_WELL / full
+        electrons = self._electrons = FULL_WELL / full
         # Read noise is the shot noise of a constant number of electrons.
         self._offset = READ_NOISE**2 / electrons
         self._scale = (_CODES - 1) / math.sqrt(full * 1.05 + self._offset)
@@ -124,6 +126,23 @@ class Camera:
             for channel, values in enumerate(self._values):
                 picture[rows, :, channel] = values[codes[..., channel]]
         return picture
+
+    def expose_linear(
+        self, radiance: NDArray[np.float32], exposure_us: float
+    ) -> NDArray[np.uint16]:
+        """Take a picture whose codes rise with the light from `BLACK` on, (H, W, 3), uint16, BGR.
+
+        Parameters
+        ----------
+        radiance, exposure_us
+            As in `expose`.
+        """
+        electrons = radiance * np.float32(exposure_us / _MICROSECONDS_PER_MS * self._electrons)
+        if self._noise:
+            noise = self._rng.standard_normal(radiance.shape, dtype=np.float32)
+            electrons += noise * np.sqrt(electrons + np.float32(READ_NOISE**2))
+        codes = BLACK + electrons * np.float32((WHITE - BLACK) / FULL_WELL)
+        return np.asarray(np.rint(np.clip(codes, 0, WHITE)), np.uint16)
 
     def encode(self, picture: NDArray[np.uint8]) -> bytes:
         """Compress a picture as the camera does: baseline JPEG, 4:2:0.

@@ -15,11 +15,13 @@ from asi_watch.response_files import response_bytes
 from asi_watch.simulator.clouds import Weather
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import START, Sky
+from asi_watch.simulator.styles import STYLES
 
 # Threshold of the cumulus field, in standard deviations.
 CLOUD_COVER = {"clear": 9.0, "few": 1.1, "scattered": 0.5, "broken": -0.1}
 WRITERS = ("plain", "chunked", "rename", "mixed")
 # Of the time between two exposures, the share that a slow upload takes.
+_PROCESSED = -1.0  # stands for the exposure time of pictures that the camera itself makes
 _UPLOAD_SHARE, _LONGEST_PAUSE_S, _PIECES = 0.4, 0.2, 6
 
 
@@ -30,6 +32,7 @@ class Frame:
     taken: dt.datetime
     exposure_us: float
     data: bytes  # content of the image file
+    name: str = ""  # of the file
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class SimulatorSettings:
     brackets: int = 10  # 0: until stopped
     interval_s: float = 30.0
     speed: float = 1.0  # camera seconds per real second; `inf` does not wait at all
-    exposures_us: tuple[float, ...] = (80.0, 160.0, 320.0, 640.0, 1280.0)
+    style: str = "plain"  # whose files these are like, see `styles.STYLES`
+    exposures_us: tuple[float, ...] = ()  # none: those of the style; as the names say them
     settle_s: float = 1.0  # from one exposure of a bracket to the next
     size: int = 2048
     seed: int = 1
@@ -48,12 +52,16 @@ class SimulatorSettings:
     response: str = "film"
     quality: int = 90
     start: dt.datetime = START
-    pattern: str = "{timestamp:%Y%m%d%H%M%S}_{exposure}"
-    folders: str = "%Y/%m/%d/%H"
+    pattern: str = ""  # of names and sub-folders; empty: those of the style
+    folders: str = ""
     writer: str = "plain"
     truth: bool = False  # save the true response curve and each bracket's true radiance
 
     def __post_init__(self) -> None:
+        _require(self.style in STYLES, f"style is one of {', '.join(STYLES)}")
+        for name in ("exposures_us", "pattern", "folders"):
+            chosen = getattr(self, name) or getattr(STYLES[self.style], name)
+            object.__setattr__(self, name, chosen)
         times = self.exposures_us
         _require(self.brackets >= 0, f"brackets is 0 (endless) or more, not {self.brackets}")
         _require(self.seed >= 0, f"seed is 0 or more, not {self.seed}")
@@ -62,12 +70,13 @@ class SimulatorSettings:
             _require(0 < value < math.inf, f"{what} is a positive time, not {value:g} s")
         _require(self.clouds in CLOUD_COVER, f"clouds is one of {', '.join(CLOUD_COVER)}")
         _require(self.writer in WRITERS, f"writer is one of {', '.join(WRITERS)}")
-        _require(bool(times), "exposures: at least one exposure time is needed")
         _require(all(0 < t < math.inf for t in times), "exposures are positive numbers of µs")
         text = f"{len(times)} exposures {self.settle_s:g} s apart do not fit into an interval of "
         fits = (len(times) - 1) * self.settle_s < self.interval_s
         _require(fits, f"{text}{self.interval_s:g} s")
-        names = {NamePattern(self.pattern).format(self.start, us) for us in times}
+        if "{exposure}" in self.pattern:
+            NamePattern(self.pattern)
+        names = {self.name_of(us, n) for n, us in enumerate(times)}
         _require(len(names) == len(times), "exposures: two of them would have the same file name")
         folders = Path(self.start.strftime(self.folders))
         inside = not folders.is_absolute() and ".." not in folders.parts
@@ -78,6 +87,34 @@ class SimulatorSettings:
         """Where truth goes: beside the watched folder, never inside it."""
         out = self.out.absolute()
         return out.with_name(f"{out.name}-truth")
+
+    def name_of(self, exposure_us: float, number: int, bracket: int = 0) -> str:
+        """Name the file of an exposure.
+
+        Parameters
+        ----------
+        exposure_us : float
+        number, bracket : int
+            Its place in its bracket, and that one's among all.
+        """
+        style = STYLES[self.style]
+        texts = {us: label for label, us in style.labels.items()} | {_PROCESSED: style.processed}
+        text = texts.get(exposure_us, f"{exposure_us:.12g}")
+        try:
+            stem = self.pattern.format(timestamp=self.taken(number, bracket), exposure=text)
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"pattern: {{{error.args[0]}}} in it is unknown") from error
+        return stem + style.suffix
+
+    def taken(self, number: int, bracket: int = 0) -> dt.datetime:
+        """When an exposure of a bracket is taken, on the camera's clock.
+
+        Parameters
+        ----------
+        number, bracket : int
+            As in `name_of`.
+        """
+        return self.slot(bracket) + dt.timedelta(seconds=number * self.settle_s)
 
     def slot(self, bracket: int) -> dt.datetime:
         """When a bracket begins, on the camera's clock.
@@ -111,15 +148,18 @@ class RenderedSource:
 
     def bracket(self, number: int) -> list[Frame]:
         """Take the exposures of one bracket, by its number from 0."""
-        settings = self._settings
+        settings, style = self._settings, STYLES[self._settings.style]
         slot, frames = settings.slot(number), []
         for index, us in enumerate(settings.exposures_us):
-            taken = slot + dt.timedelta(seconds=index * settings.settle_s)
+            taken = settings.taken(index, number)
             radiance = self._sky.radiance((taken - settings.start).total_seconds())
             if settings.truth and index == len(settings.exposures_us) // 2:
                 np.savez(settings.truth_folder / f"{slot:%Y%m%d%H%M%S}_truth", radiance=radiance)
-            data = self._camera.encode(self._camera.expose(radiance, us))
-            frames.append(Frame(taken, us, data))
+            data = style.encode(self._camera, radiance, us * style.real, taken)
+            frames.append(Frame(taken, us, data, settings.name_of(us, index, number)))
+        if style.processed:
+            name = settings.name_of(_PROCESSED, index, number)
+            frames.append(Frame(taken, _PROCESSED, data, name))
         return frames
 
 
@@ -169,7 +209,6 @@ class _Writer:
 
     def __init__(self, settings: SimulatorSettings, stop: threading.Event) -> None:
         self._settings, self._stop = settings, stop
-        self._pattern = NamePattern(settings.pattern)
         self._began: float | None = None
         mixed = settings.writer == "mixed"
         self._kinds = itertools.cycle(WRITERS[:-1] if mixed else (settings.writer,))
@@ -190,8 +229,7 @@ class _Writer:
 
     def write(self, frame: Frame) -> None:
         """Put one frame into the folder."""
-        name = self._pattern.format(frame.taken, frame.exposure_us) + ".jpg"
-        path = self._settings.out / frame.taken.strftime(self._settings.folders) / name
+        path = self._settings.out / frame.taken.strftime(self._settings.folders) / frame.name
         write_file(path, frame.data, next(self._kinds), self._stop, self._pause_s)
 
 

@@ -247,3 +247,24 @@ def test_an_interrupt_ends_after_what_is_in_work_and_says_how_to_go_on(
     assert all(read_provenance(tmp_path / "b" / name) for name in made)
     again = merge(tmp_path / "a", "--response", str(tmp_path / "r.npz"), "--format", "png")
     assert again.stdout.startswith(f"{40 - len(made)} of 40 brackets merged")
+
+
+def test_a_run_that_is_killed_leaves_its_brackets_to_the_other(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a", 30)
+    write_curve(tmp_path / "r.npz")
+    words = ["merge", "a", "b", "--response", "r.npz", "--format", "png", "--workers", "2"]
+    command = [sys.executable, "-m", "asi_watch", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen(command, cwd=tmp_path, **pipes) as killed,
+        subprocess.Popen(command, cwd=tmp_path, **pipes) as other,
+    ):
+        while killed.poll() is None and len(products(tmp_path / "b")) < 5:
+            time.sleep(0.005)
+        killed.kill()
+        out, err = other.communicate(timeout=120)
+    assert other.returncode == 0, out + err
+    made = products(tmp_path / "b")
+    assert len(made) == 30
+    assert all(read_provenance(tmp_path / "b" / name) for name in made)
+    assert list((tmp_path / "b").rglob("*claims*")) == []

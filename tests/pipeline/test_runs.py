@@ -13,13 +13,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from asi_watch.hdr.merging import MergeSettings
-from asi_watch.pipeline import ArchiveRules, ArchiveSummary, RunChoices, merge_archive
+from asi_watch.pipeline import (
+    ArchiveRules,
+    ArchiveSummary,
+    RunChoices,
+    merge_archive,
+    save_response_curve,
+)
 from asi_watch.pipeline import archive as module
 from asi_watch.pipeline.claims import Claims
-from asi_watch.products import ProductSpec
+from asi_watch.pipeline.curves import load_curve_history
+from asi_watch.products import ProductSpec, read_provenance
+from asi_watch.response_files import load_curve
 from tests.pipeline.making import EXPOSURES, products, slot, true_curve, write_archive
 
 BRACKETS = 6
@@ -246,3 +255,25 @@ def test_few_brackets_wait_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPat
 
     merged(folder, executor=Counting({}))
     assert max(waiting) <= 2
+
+
+def test_each_bracket_is_merged_with_the_curve_of_its_time(folder: Path) -> None:
+    g, curves = true_curve().log_response, folder / "curves"
+    made = {"first": slot(1), "second": slot(3), "third": slot(9)}
+    for number, (name, time) in enumerate(made.items()):
+        metadata = {"timestamp_utc": f"{time:%Y-%m-%dT%H:%M:%SZ}"}
+        curve = g + np.float32(0.01 * number) * np.arange(256)[:, np.newaxis] / 255
+        save_response_curve(curves / f"{name}.npz", curve, metadata, save_plot=False)
+    ids = {name: load_curve(curves / f"{name}.npz").curve_id for name in made}
+    history = load_curve_history(curves)
+    assert [curve.curve_id for curve in history] == [ids[n] for n in ("third", "second", "first")]
+    summary = merged(folder, curves=history)
+    assert (summary.merged, summary.flawless) == (BRACKETS, True)
+    noted = [read_provenance(folder / "b" / name).curve_id for name in products(folder / "b")]
+    assert noted == [ids[n] for n in ("first",) * 3 + ("second",) * 3]
+    assert merged(folder, curves=history).stood == BRACKETS
+    save_response_curve(curves / "old.npz", g, {}, save_plot=False)
+    with pytest.raises(ValueError, match=r"old\.npz: does not say when it was made"):
+        load_curve_history(curves)
+    with pytest.raises(ValueError, match="no response files"):
+        load_curve_history(folder / "b")
