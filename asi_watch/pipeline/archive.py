@@ -186,10 +186,8 @@ def merge_archive(
         of its time. Without any, unless the algorithm is `mertens`, curves are calibrated from the
         archive, in memory.
     products : sequence of ProductSpec
-    camera : str, optional
-        Noted in the products; the folder's name by default.
-    geometry : mapping, optional
-        Noted in the products.
+    camera, geometry : str, mapping, optional
+        Noted in the products; the camera is the folder's name by default.
     workers : int, optional
         Threads; 0 merges in the calling thread, None takes one per core.
     executor : concurrent.futures.Executor, optional

@@ -262,6 +262,7 @@ def test_a_run_that_is_killed_leaves_its_brackets_to_the_other(tmp_path: Path) -
         while killed.poll() is None and len(products(tmp_path / "b")) < 5:
             time.sleep(0.005)
         killed.kill()
+        killed.wait()
         out, err = other.communicate(timeout=120)
     assert other.returncode == 0, out + err
     made = products(tmp_path / "b")

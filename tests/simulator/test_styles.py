@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -10,9 +12,52 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from click.testing import CliRunner
 
+from asi_watch.cli import main
+from asi_watch.products import read_provenance
 from asi_watch.simulator.sensor import BLACK, WHITE, Camera
+from asi_watch.simulator.simulation import SimulatorSettings, simulate
 from asi_watch.simulator.styles import STYLES
+
+MANUAL = Path(__file__).parents[2] / "docs" / "cameras.md"
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    text = MANUAL.read_text("utf-8")
+    yield from re.findall(r"<!-- simulate: (\S+) -->\n```yaml\n(.*?)```", text, re.DOTALL)
+
+
+def test_each_camera_of_the_manual_has_an_example() -> None:
+    listed = re.findall(r"^\| \[.*?\| `(\S+)` \|", MANUAL.read_text("utf-8"), re.MULTILINE)
+    assert [style for style, _ in examples()] == listed
+    assert set(listed) | {"plain"} <= set(STYLES)
+
+
+@pytest.mark.parametrize(("style", "example"), list(examples()))
+def test_the_manuals_configuration_reads_what_the_camera_writes(
+    tmp_path: Path, style: str, example: str
+) -> None:
+    watch, out = tmp_path / "roof", tmp_path / "out"
+    settings = SimulatorSettings(
+        watch, brackets=3, size=96, speed=float("inf"), style=style, truth=True
+    )
+    simulate(settings)
+    config = tmp_path / "asi-watch.yaml"
+    config.write_text(example.replace("/srv/asi", str(tmp_path)))
+    checked = CliRunner().invoke(main, ["check", "-c", str(config)])
+    assert checked.exit_code == 0, checked.output
+    assert "do not fit" not in checked.output
+    curve = str(settings.truth_folder / "response.npz")
+    words = ["merge", str(watch), str(out), "-c", str(config), "--response", curve]
+    result = CliRunner().invoke(main, [*words, "--workers", "0"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("3 of 3 brackets merged")
+    real = [us * STYLES[style].real for us in settings.exposures_us]
+    for product in out.rglob("*_hdr.jpg"):
+        made = read_provenance(product)
+        assert [s.exposure_us for s in made.sources] == pytest.approx(sorted(real), abs=1)
+        assert made.complete
 
 
 def written(style: str, exposure_us: float) -> bytes:
