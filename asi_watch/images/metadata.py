@@ -1,4 +1,4 @@
-"""What a camera says of an exposure inside the file: EXIF, or the comment that Mobotix writes."""
+"""What a camera says of an exposure inside the file: EXIF, a Mobotix comment, a FITS header."""
 
 import contextlib
 import re
@@ -7,13 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, jpeg_segments, png_chunks
+from asi_watch.images.headers import (
+    JPEG_MAGIC,
+    MOST_PARTS,
+    PNG_MAGIC,
+    HeaderError,
+    jpeg_segments,
+    png_chunks,
+)
 
 _APP1, _COMMENT = 0xE1, 0xFE
 _ORIENTATION, _EXIF_FOLDER, _EXPOSURE_TIME = 0x0112, 0x8769, 0x829A
 _RATIONAL = 5
 _NUMBERS = {3: "H", 4: "I", _RATIONAL: "I"}  # kinds of tags
 _MOST_TAGS = 512
+_FITS = re.compile(
+    rb"(?:EXPTIME |EXPOSURE)= *([0-9]{1,20}(?:\.[0-9]*)?(?:[EeDd][+-]?[0-9]{1,3})?) *(?:/|$)"
+)
+_CARD, _MOST_CARDS = 80, 3_600
 # In microseconds, as a whole number; the same comment holds the settings of the camera.
 _MOBOTIX = re.compile(rb"(?:^|[\s\0])EXP=([0-9]{1,9})(?![0-9.])")
 
@@ -27,13 +38,15 @@ class Metadata:
 
 
 def read_metadata(data: bytes) -> Metadata:
-    """Read what EXIF (JPEG, PNG) or a Mobotix comment states; never raises.
+    """Read what EXIF, a Mobotix comment or a FITS header states; never raises.
 
     Parameters
     ----------
     data : bytes
         The file, or its beginning.
     """
+    if data.startswith(b"SIMPLE  ="):
+        return Metadata(_fits_exposure_us(data))
     exposure_us, orientation = None, 1
     for block in _blocks(data):
         if block.startswith(b"Exif\0\0"):
@@ -59,6 +72,32 @@ def _blocks(data: bytes) -> Iterator[bytes]:
             for kind, payload in takewhile(lambda chunk: chunk[0] != b"IDAT", png_chunks(data)):
                 if kind == b"eXIf":
                     yield b"Exif\0\0" + payload
+        elif data[:4] in (b"II*\0", b"MM\0*"):
+            yield b"Exif\0\0" + data
+        elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            yield from _webp_exif(data)
+
+
+def _webp_exif(data: bytes) -> Iterator[bytes]:
+    at = 12
+    for _ in range(MOST_PARTS):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"EXIF":
+            yield b"Exif\0\0" + data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0")
+        at += 8 + size + size % 2
+        if at >= len(data):
+            return
+
+
+def _fits_exposure_us(data: bytes) -> float | None:
+    """Read EXPTIME or EXPOSURE, in seconds, of the first header of a FITS file."""
+    for at in range(0, min(len(data), _MOST_CARDS * _CARD), _CARD):
+        card = data[at : at + _CARD]
+        if card.startswith(b"END "):
+            return None
+        if match := _FITS.match(card):
+            return float(match[1].upper().replace(b"D", b"E")) * 1e6
+    return None
 
 
 def _tags(tiff: bytes) -> dict[int, tuple[int, int]]:

@@ -27,6 +27,13 @@ from tests.images.pictures import (
 )
 
 PLAIN = jpeg()
+STATING = {
+    "exif": stating(PLAIN, 80),
+    "mobotix": mobotix(PLAIN, "80"),
+    "tiff": pillow("RGB", "TIFF"),
+    "webp": pillow("RGB", "WEBP"),
+    "fits": b"SIMPLE  =".ljust(80) + b"EXPTIME = 2.0".ljust(80),
+}
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -43,6 +50,35 @@ def test_exif_of_a_png_and_of_another_writer_is_read() -> None:
     tags = Image.Exif()
     tags[0x8769] = {0x829A: IFDRational(1, 800)}
     assert read_metadata(pillow("RGB", exif=tags)).exposure_us == pytest.approx(1250)
+
+
+def test_exif_of_tiff_and_webp_is_read() -> None:
+    for order in "<>":
+        assert read_metadata(exif(1, 400, order)[6:]) == Metadata(2500.0, 6)
+    tags = Image.Exif()
+    tags[0x8769] = {0x829A: IFDRational(1, 400)}
+    assert read_metadata(pillow("RGB", "WEBP", exif=tags)).exposure_us == 2500
+    assert read_metadata(pillow("RGB", "WEBP")).exposure_us is None
+
+
+@pytest.mark.parametrize(
+    ("card", "exposure_us"),
+    [
+        ("EXPTIME =               0.0025 / seconds", 2500),
+        ("EXPOSURE= 2.5E-03", 2500),
+        ("EXPTIME = 1.D0", 1e6),
+        ("EXPTIME =                    2", 2e6),
+        ("EXPTIME = 0.0", 0),
+        ("EXPTIME = 1e999", float("inf")),
+        ("EXPTIME = 'long'", None),
+        ("EXPTIMES= 2.0", None),
+        ("COMMENT   EXPTIME = 2.0", None),
+    ],
+)
+def test_the_header_of_a_fits_file_is_read(card: str, exposure_us: float | None) -> None:
+    cards = ["SIMPLE  =                    T", "BITPIX  =  16", card, "END", "EXPTIME = 7.0"]
+    data = "".join(f"{one:80}" for one in cards).encode().ljust(2880)
+    assert read_metadata(data).exposure_us == exposure_us
 
 
 @pytest.mark.parametrize(
@@ -86,9 +122,9 @@ def test_a_folder_of_exif_that_names_itself_ends() -> None:
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=200), st.integers(0, 120), st.sampled_from(["exif", "mobotix"]))
+@given(st.binary(max_size=200), st.integers(0, 120), st.sampled_from(sorted(STATING)))
 def test_nothing_raises(noise: bytes, at: int, kind: str) -> None:
-    data = bytearray(stating(PLAIN, 80) if kind == "exif" else mobotix(PLAIN, "80"))
+    data = bytearray(STATING[kind])
     data[at : at + len(noise)] = noise
     read_metadata(bytes(data))
     read_metadata(bytes(data[:at]))
