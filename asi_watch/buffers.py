@@ -12,7 +12,12 @@ Allocate = Callable[[int], NDArray[np.uint8]]
 
 
 def fresh(nbytes: int) -> NDArray[np.uint8]:
-    """Allocate new memory, as a flat uint8 array of `nbytes`."""
+    """Allocate new memory, as a flat uint8 array.
+
+    Parameters
+    ----------
+    nbytes : int
+    """
     return np.empty(nbytes, np.uint8)
 
 
@@ -36,7 +41,12 @@ class BufferPool:
         return sum(buffer.nbytes for buffer in self._idle)
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
-        """Return a flat uint8 buffer of at least `nbytes`: the smallest idle one, or a new one."""
+        """Return a flat uint8 buffer of at least `nbytes`: the smallest idle one, or a new one.
+
+        Parameters
+        ----------
+        nbytes : int
+        """
         with self._lock:
             fitting = [i for i, buffer in enumerate(self._idle) if buffer.nbytes >= nbytes]
             if fitting:

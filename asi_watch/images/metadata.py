@@ -4,7 +4,7 @@ import contextlib
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from asi_watch.images.headers import (
@@ -47,17 +47,25 @@ def read_metadata(data: bytes) -> Metadata:
     """
     if data.startswith(b"SIMPLE  ="):
         return Metadata(_fits_exposure_us(data))
-    exposure_us, orientation = None, 1
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _exif(data)
+    found = Metadata()
     for block in _blocks(data):
         if block.startswith(b"Exif\0\0"):
-            tags = _tags(block[6:])
-            orientation = tags.get(_ORIENTATION, (1, 1))[0]
-            seconds, parts = tags.get(_EXPOSURE_TIME, (None, 1))
-            if seconds is not None:
-                exposure_us = seconds * 1_000_000 / parts if parts else 0.0
-        elif b"PRD=MOBOTIX" in block and exposure_us is None:
+            found = _exif(block[6:])
+        elif b"PRD=MOBOTIX" in block and found.exposure_us is None:
             match = _MOBOTIX.search(block)
-            exposure_us = float(match[1]) if match else None
+            found = replace(found, exposure_us=float(match[1]) if match else None)
+    return found
+
+
+def _exif(tiff: bytes) -> Metadata:
+    tags = _tags(tiff)
+    orientation = tags.get(_ORIENTATION, (1, 1))[0]
+    seconds, parts = tags.get(_EXPOSURE_TIME, (None, 1))
+    exposure_us = None
+    if seconds is not None:
+        exposure_us = seconds * 1_000_000 / parts if parts else 0.0
     return Metadata(exposure_us, orientation if 1 <= orientation <= 8 else 1)
 
 
@@ -72,8 +80,6 @@ def _blocks(data: bytes) -> Iterator[bytes]:
             for kind, payload in takewhile(lambda chunk: chunk[0] != b"IDAT", png_chunks(data)):
                 if kind == b"eXIf":
                     yield b"Exif\0\0" + payload
-        elif data[:4] in (b"II*\0", b"MM\0*"):
-            yield b"Exif\0\0" + data
         elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             yield from _webp_exif(data)
 
