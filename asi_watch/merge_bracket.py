@@ -603,11 +603,9 @@ def _encoded(
 
 
 def _is_newest(plan: MergePlan, spec: ProductSpec, provenance: Provenance) -> bool:
-    """Tell whether a product may be the latest: what another camera made is never replaced."""
+    """Tell whether a product may be the latest: a backlog replaces no newer one."""
     found = _read_provenance(plan.output, spec.latest_target)
-    return found is None or (
-        found.camera == provenance.camera and found.slot_utc <= provenance.slot_utc
-    )
+    return found is None or found.slot_utc <= provenance.slot_utc
 
 
 def _is_same(found: Provenance | None, provenance: Provenance) -> bool:
