@@ -6,7 +6,7 @@ that importing this module costs nothing and no global state is shared between t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -140,7 +140,7 @@ def save_calibration_report_plot(
 
 
 def save_drift_plot(
-    decisions: Sequence[tuple[str, str, float | None, float | None]],
+    decisions: Iterable[tuple[str, str, float | None, float | None]],
     camera: str,
     out_path: str | Path,
     dpi: int = 150,
@@ -149,13 +149,14 @@ def save_drift_plot(
 
     Parameters
     ----------
-    decisions : sequence of (str, str, float or None, float or None)
+    decisions : iterable of (str, str, float or None, float or None)
         UTC time in ISO format, verdict, residual and drift in stops.
     camera : str
         For the title.
     out_path : str or Path
     dpi : int
     """
+    decisions = list(decisions)
     figure = _figure(9.0, 6.0)
     above, below = figure.subplots(2, 1, sharex=True)
     kinds = {"adopted": ("tab:green", "o"), "rejected": ("tab:red", "x")}
@@ -167,8 +168,8 @@ def save_drift_plot(
         for axes, column in ((above, 3), (below, 2)):
             values = [np.nan if row[column] is None else row[column] for row in rows]
             axes.plot(times, np.array(values, np.float64), **style)
-    _dress(above, "drift (stops)", f"Curves of {shown(camera)}: from the curve in use")
-    _dress(below, "residual (stops)", "Left unexplained")
+    _dress(above, "drift (stops)", f"Curves of {shown(camera)}: drift from the first one")
+    _dress(below, "residual (stops)", "Left unexplained by the candidates")
     for axes in (above, below):
         axes.set_ylim(bottom=0.0)
     if decisions:

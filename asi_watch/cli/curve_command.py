@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
 from asi_watch.cli import _options as options
 from asi_watch.cli import config_option
+from asi_watch.errors import ResponseFileError
 from asi_watch.files import shown
+
+if TYPE_CHECKING:
+    from asi_watch.live.ledger.records import CurveDecision
 
 _TITLES = ("when (UTC)", "verdict", "curve", "channels", "residual", "codes", "drift", "why")
 _STYLES = {"adopted": "green", "pinned": "cyan", "rejected": "yellow", "withdrawn": "yellow"}
@@ -23,7 +30,7 @@ _plot_option = click.option(
     "--plot",
     metavar="PLOT",
     callback=options.reads(options.read_plot_name),
-    help="Draw drift and residuals over time; the suffix chooses the format (png, jpg, svg, pdf).",
+    help="Draw residuals and the drift from the first curve: a png, jpg, svg or pdf.",
 )
 
 
@@ -77,13 +84,26 @@ def list_(config_path: str, camera: str | None, plot: str | None) -> None:
     if plot is not None:
         from asi_watch.plots import save_drift_plot
 
-        points = [
-            (d.decided_utc, d.verdict, d.residual, d.drift)
-            for d in decisions
-            if d.residual is not None
-        ]
-        save_drift_plot(points, found.name, plot)
+        save_drift_plot(_points(decisions), found.name, plot)
         click.echo(f"plot in {shown(plot)}")
+
+
+def _points(
+    decisions: list[CurveDecision],
+) -> Iterator[tuple[str, str, float | None, float | None]]:
+    """Give time, verdict, residual, and the drift from the first curve whose file is there."""
+    from asi_watch.hdr.response import ResponseCurve, curve_drift
+    from asi_watch.response_files import load_curve
+
+    first: dict[int, ResponseCurve] = {}
+    for decision in decisions:
+        drift = None
+        with suppress(ResponseFileError):
+            if decision.verdict == "adopted":
+                curve = load_curve(decision.path)
+                drift = curve_drift(curve, first.setdefault(curve.channels, curve))
+        if drift is not None or decision.residual is not None:
+            yield decision.decided_utc, decision.verdict, decision.residual, drift
 
 
 @command.command()
@@ -102,18 +122,18 @@ def pin(config_path: str, curve: str, camera: str | None) -> None:
     _ask(config_path, "pin", camera, curve=str(Path(curve).resolve()) if is_file else curve)
 
 
-@command.command()
+@command.command("unpin")
 @config_option
 @_camera_option
-def unpin(config_path: str, camera: str | None) -> None:
+def _unpin(config_path: str, camera: str | None) -> None:
     """Let a pinned curve go: then the `response` file or the curve adopted last is used."""
     _ask(config_path, "unpin", camera)
 
 
-@command.command()
+@command.command("rollback")
 @config_option
 @_camera_option
-def rollback(config_path: str, camera: str | None) -> None:
+def _rollback(config_path: str, camera: str | None) -> None:
     """Withdraw the adopted curve in use: the one before it is used, or the `response` file.
 
     The next calibration may adopt another. Pin a curve where none shall be.

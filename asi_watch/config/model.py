@@ -256,6 +256,8 @@ class ExpectConfig(Section):
     """Time of day, in the clock of the file names."""
     last: v.TimeOfDay = Field(default=time(0), alias="until")
     """Equal to `from`: the whole day."""
+    sun_above: float | None = Field(default=None, ge=-90, le=90)
+    """Only while the sun stands higher than so many degrees; needs the camera's geometry."""
 
 
 class RecalibrateConfig(Section):
@@ -512,6 +514,10 @@ class CameraConfig(Section):
             found.append(("filename", str(error)))
         formats = [product.format for product in self.products]
         found += self._product_problems()
+        place = (self.geometry.latitude, self.geometry.longitude)
+        if self.expect and self.expect.sun_above is not None and None in place:
+            text = "give geometry.latitude and geometry.longitude, or say from and until"
+            found.append(("expect.sun_above", text))
         radiance = [f for f in formats if f in RADIANCE_FORMATS]
         if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
             text = "OpenCV's debevec gives no uncertainty; choose debevec_custom or debevec_exact"

@@ -187,7 +187,12 @@ class Camera:
         return answer
 
     def retry(self, which: Retry) -> list[datetime]:
-        """Merge brackets again; return their slots. LedgerError if that cannot be written."""
+        """Merge brackets again; return their slots. LedgerError if that cannot be written.
+
+        Parameters
+        ----------
+        which : Retry
+        """
         asked = self._ledger.ask_again(self.name, which)
         self._look_for_rows()
         return asked

@@ -10,13 +10,14 @@ import logging
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from math import asin, atan2, cos, degrees, radians, sin
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.brackets import Exposure
-from asi_watch.config.model import CameraConfig, ExpectConfig
+from asi_watch.config.model import CameraConfig
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import WAITS, BracketRecord
 from asi_watch.logs import event
@@ -90,24 +91,53 @@ class Rhythm:
         return self._slots[first:last] - centre
 
 
-def stated_patience(expect: ExpectConfig, at: datetime) -> float | None:
-    """Return what `Rhythm.patience` does, as the configuration states it.
+def sun_elevation(wall: datetime, latitude: float, longitude: float) -> float:
+    """Return how high the sun stands, in degrees, to about 0.1 (refraction left out).
 
     Parameters
     ----------
-    expect : ExpectConfig
+    wall : datetime
+        UTC.
+    latitude, longitude : float
+        Degrees, north and east positive.
+    """
+    days = (wall - datetime(2000, 1, 1, 12, tzinfo=UTC)).total_seconds() / _DAY
+    anomaly = radians(357.528 + 0.9856003 * days)
+    ecliptic = 280.46 + 0.9856474 * days + 1.915 * sin(anomaly) + 0.02 * sin(2 * anomaly)
+    along, tilt, north = radians(ecliptic), radians(23.439), radians(latitude)
+    declination = asin(sin(tilt) * sin(along))
+    right_ascension = atan2(cos(tilt) * sin(along), cos(along))
+    sidereal = radians(280.46061837 + 360.98564736629 * days + longitude)
+    hour_angle = sidereal - right_ascension
+    high = sin(north) * sin(declination) + cos(north) * cos(declination) * cos(hour_angle)
+    return degrees(asin(high))
+
+
+def stated_patience(camera: CameraConfig, at: datetime, wall: datetime) -> float | None:
+    """Return what `Rhythm.patience` does, as the configuration's `expect` states it.
+
+    Parameters
+    ----------
+    camera : CameraConfig
     at : datetime
         Naive, in the clock of the names.
+    wall : datetime
+        The same in UTC.
     """
-    first, last, now = expect.first, expect.last, at.time()
-    within = first <= now < last if first < last else now >= first or now < last
-    if not within:
+    expect, place = camera.expect, camera.geometry
+    if expect is None:
         return None
     patience = _INTERVALS * expect.every.total_seconds() + _EXTRA
-    begun = datetime.combine(at.date(), first)
-    begun -= timedelta(days=begun > at)
     # The first exposure of the day has its time as well.
-    return patience if first == last or (at - begun).total_seconds() > patience else None
+    for before in (timedelta(0), timedelta(seconds=patience)):
+        first, last, then = expect.first, expect.last, (at - before).time()
+        within = first <= then < last if first < last else then >= first or then < last
+        if within and expect.sun_above is not None:
+            where = (place.latitude or 0.0, place.longitude or 0.0)
+            within = sun_elevation(wall - before, *where) > expect.sun_above
+        if not within:
+            return None
+    return patience
 
 
 class Silence:
@@ -225,7 +255,7 @@ class Silence:
                 self._late_since = None
                 self._warn("camera is back", silent_for=f"{now - self._silent_at:.0f}s")
             return
-        patience = self._patience(self._names_now(wall))
+        patience = self._patience(wall)
         if patience is None or min(age, now - self._held_at) <= patience:
             return
         self._silent_at = self._seen_at
@@ -234,9 +264,10 @@ class Silence:
         text = "camera is silent: no exposure has come for longer than usual"
         self._warn(text, last_exposure_ago=f"{age:.0f}s", patience=f"{patience:.0f}s")
 
-    def _patience(self, at: datetime) -> float | None:
+    def _patience(self, wall: datetime) -> float | None:
+        at = self._names_now(wall)
         if self._camera.expect is not None:
-            return stated_patience(self._camera.expect, at)
+            return stated_patience(self._camera, at, wall)
         minute = at.replace(second=0, microsecond=0)
         if minute != self._minute:
             self._minute, self._usual = minute, self._rhythm.patience(minute)
@@ -279,7 +310,7 @@ class Silence:
         wall : datetime
             UTC.
         """
-        late, at = self._late_since, self._names_now(wall)
+        late = self._late_since
 
         def age(seen_at: float | None) -> float | None:
             return None if seen_at is None else round(now - seen_at, 1)
@@ -294,7 +325,7 @@ class Silence:
             "last_product": self._last_product and self._last_product.isoformat(),
             "last_product_age": age(self._published_at),
             "last_product_age_by_name": age_by_name(self._last_product),
-            "patience": self._patience(at),
+            "patience": self._patience(wall),
             "late_since": None if late is None else late.isoformat(timespec="seconds"),
             "failing": next(reversed(self._failed.values()), "") if self._failing else None,
             "clock_error": None if self._clock_error is None else round(self._clock_error),

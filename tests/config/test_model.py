@@ -256,6 +256,29 @@ def test_the_effective_configuration_means_the_same(camera: dict[str, Any]) -> N
     assert dump_config(config_of(dumped)) == dumped
 
 
+@pytest.mark.parametrize(
+    ("expect", "where"),
+    [
+        ("{every: 30s, from: noon}", "expect.from"),
+        ("{every: 30s, until: 25:00}", "expect.until"),
+        ("{from: 5:00}", "expect.every"),
+        ("{every: 30s, sun_above: 0}", "expect.sun_above"),
+    ],
+)
+def test_what_is_expected_must_make_sense(expect: str, where: str) -> None:
+    with pytest.raises(ConfigError, match=f"cameras.roof.{where}"):
+        config_of(f"cameras: {{roof: {{watch: /in, output: /out, expect: {expect}}}}}")
+
+
+def test_what_is_expected_is_dumped_as_it_is_written() -> None:
+    expect = "{every: 30s, from: 5:00, until: 22:30, sun_above: -3}"
+    place = "geometry: {latitude: 52, longitude: 13}"
+    text = f"cameras: {{roof: {{watch: /in, output: /out, {place}, expect: {expect}}}}}"
+    dumped = dump_config(config_of(text))
+    assert config_of(dumped) == config_of(text)
+    assert yaml.safe_load(dumped)["cameras"]["roof"]["expect"]["until"] == "22:30"
+
+
 # -- the manual ------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.config import parse_config
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import WAITS, BracketRecord
-from asi_watch.live.silence import Silence
+from asi_watch.live.silence import Silence, sun_elevation
 
 DAY = timedelta(days=1)
 START = datetime(2026, 3, 1)
@@ -179,13 +179,15 @@ def test_a_new_interval_is_learned_at_once(world: World) -> None:
     [
         ("{every: 60s}", ["00:03"]),
         ("{every: 10m, from: 05:00, until: 22:00}", ["05:30"]),
+        # On 1 March at 52° N, 13° E the middle of the sun rises at 06:00 UTC.
+        ("{every: 10m, sun_above: 0}", ["06:29", "06:30"]),
         ("{every: 10m, from: 22:00, until: 05:00}", ["00:30"]),
     ],
 )
 def test_what_is_stated_needs_no_learning(
     caplog: pytest.LogCaptureFixture, expect: str, late_at: list[str]
 ) -> None:
-    world = World(caplog, expect=expect)
+    world = World(caplog, expect=expect, geometry="{latitude: 52, longitude: 13}")
     while not world.warnings():
         world.pass_time(timedelta(minutes=1), 10.0)
         assert world.wall < START.replace(tzinfo=UTC) + DAY
@@ -234,3 +236,11 @@ def test_slots_come_from_an_index(tmp_path: Path) -> None:
             slot = START + number * EVERY
             ledger.record(BracketRecord("roof", slot, state))  # type: ignore[arg-type]
         assert sorted(ledger.slots("roof", START + EVERY)) == [START + n * EVERY for n in (1, 2, 3)]
+
+
+def test_the_sun_stands_where_it_should() -> None:
+    noon = datetime(2026, 6, 21, 12, 2, tzinfo=UTC)
+    assert sun_elevation(noon, 52, 0) == pytest.approx(90 - 52 + 23.44, abs=0.1)
+    assert sun_elevation(noon + DAY / 2, 52, 0) == pytest.approx(23.44 - (90 - 52), abs=0.1)
+    equinox = datetime(2026, 9, 23, 6, tzinfo=UTC)
+    assert sun_elevation(equinox, 0, 0) == pytest.approx(2, abs=1)

@@ -98,7 +98,7 @@ def _why_operators(
 ) -> str | None:
     """Say why the operator's file is used rather than the adopted curve; None if it is not."""
     if rival is None:
-        return "the response file: no other was adopted"
+        return "the response file: nothing was adopted"
     if camera.recalibrate.every is None:
         return "the response file: recalibrate.every is never"
     adopted_at = datetime.fromisoformat(rival.decided_utc).timestamp()

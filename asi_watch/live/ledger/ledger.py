@@ -140,7 +140,12 @@ class Ledger:
             self._pending.pop(key, None)
 
     def record_all(self, rows: Iterable[BracketRecord]) -> None:
-        """Write rows as they are, all or none; LedgerFullError if they cannot be written now."""
+        """Write rows as they are, all or none; LedgerFullError if they cannot be written now.
+
+        Parameters
+        ----------
+        rows : iterable of BracketRecord
+        """
         values = [records._to_row(records._bounded(row)) for row in rows]
         names = ", ".join(f":{name}" for name in _NAMES.split(", "))
         with self._transaction():
@@ -323,13 +328,22 @@ class Ledger:
         return self._readable(rows, _name)
 
     def last_change(self, camera: str) -> datetime | None:
-        """Return the UTC time at which a row of this camera was last written."""
+        """Return the UTC time at which a row of this camera was last written.
+
+        Parameters
+        ----------
+        camera : str
+        """
         return self._time("SELECT max(updated_utc) FROM brackets WHERE camera = ?", camera)
 
     def folder_watermarks(self, camera: str) -> dict[str, int]:
         """Return up to which modification time (ns) all files of a folder have rows.
 
         By folder, relative to the watch folder; empty before the first start with this camera.
+
+        Parameters
+        ----------
+        camera : str
         """
         rows = self._all("SELECT folder, mtime_ns FROM folders WHERE camera = ?", (camera,))
         return dict(self._readable(rows, _watermark))
@@ -373,6 +387,10 @@ class Ledger:
         """Note what became of a candidate curve, durably.
 
         LedgerFullError if that cannot be written now: then the curve is not to be used.
+
+        Parameters
+        ----------
+        decision : CurveDecision
         """
         row = asdict(replace(decision, decided_utc=decision.decided_utc or utc_now()))
         marks = ", ".join(f":{name}" for name in row)
@@ -439,7 +457,12 @@ class Ledger:
             self._db.execute("UPDATE requests SET answer = ? WHERE id = ?", (shown(text), number))
 
     def answer_to(self, number: int) -> tuple[str, bool | None]:
-        """Return what was said to a request, and whether it was granted: None while it is open."""
+        """Return what was said to a request, and whether it was granted: None while it is open.
+
+        Parameters
+        ----------
+        number : int
+        """
         rows = self._all("SELECT answer, ok FROM requests WHERE id = ?", (number,))
         answer, ok = rows[0] if rows else ("the request is gone", False)
         return answer or "", None if ok is None else bool(ok)
