@@ -191,7 +191,7 @@ def merge_archive(
     workers : int, optional
         Threads; 0 merges in the calling thread, None takes one per core.
     executor : concurrent.futures.Executor, optional
-        In place of threads: processes, or a cluster that sees the same folders.
+        In place of threads: processes, or a cluster that sees the same folders; `workers` of it.
     leave_out_unreadable : bool
         Merge what is left of a bracket with unreadable images; else it is refused.
     without_response : {"mertens", "refuse"}
