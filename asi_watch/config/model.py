@@ -427,7 +427,7 @@ class CameraConfig(Section):
         return (
             naming.is_hidden(filename)
             or self.is_product(filename)
-            or self.pattern.leaves_out(filename)
+            or (None in self.exposure_labels.values() and self.pattern.leaves_out(filename))
         )
 
     def is_product(self, filename: str) -> bool:

@@ -89,7 +89,8 @@ def test_the_comment_of_a_mobotix_camera_is_read(text: str, exposure_us: float |
 
 
 def test_other_comments_say_nothing() -> None:
-    assert read_metadata(with_segment(PLAIN, 0xFE, b"EXP=80\n")) == Metadata()
+    for text in (b"EXP=80\n", b"PRD=OTHER\nEXP=80\n"):
+        assert read_metadata(with_segment(PLAIN, 0xFE, text)) == Metadata()
     assert read_metadata(PLAIN) == Metadata()
 
 
