@@ -124,7 +124,7 @@ def _compare(
         if found.parameters.get(key) != now.get(key):
             yield f"{key}: {found.parameters.get(key)}, now {now.get(key)}"
     with TemporaryDirectory(prefix="asi-watch-") as folder:
-        made = _merge(found, camera, curves, folder, Path(product).suffix)
+        made = _merge(found, camera, curves, folder, Path(product))
         if isinstance(made, str):
             yield made
         elif made.read_bytes() != Path(product).read_bytes():
@@ -154,25 +154,31 @@ def _curves(found: Provenance, camera: CameraConfig, config: Config) -> list[Res
 
 
 def _merge(
-    found: Provenance, camera: CameraConfig, curves: list[ResponseCurve], folder: str, suffix: str
+    found: Provenance, camera: CameraConfig, curves: list[ResponseCurve], folder: str, product: Path
 ) -> Path | str:
     """Merge the bracket once more into a folder; the product's file, or why there is none."""
     from asi_watch.frames import Frames
     from asi_watch.merge_bracket import Bracket, MergePlan, Published, merge_bracket
     from asi_watch.products.publish import OutputFolder
 
-    products = tuple(p.spec for p in camera.products if p.spec.suffix == suffix)
-    if not products:
-        return f"the camera has no product {suffix} now"
+    specs = [p.spec for p in camera.products if p.spec.suffix == product.suffix]
+    own = [
+        s for s in specs if s.target(camera.name, "", found.slot, found.slot_utc) == product.name
+    ]
+    if not specs:
+        return f"the camera has no product {product.suffix} now"
+    # Into the folder alone, whatever place of its own it has.
+    spec = replace((own or specs)[0], output=None, latest=False)
     plan = MergePlan(
         camera=found.camera,
         root=os.fspath(camera.watch),
         output=OutputFolder(folder),
         settings=replace(camera.merge_settings, algorithm=found.algorithm),
-        products=products,
+        products=(spec,),
         timezone=camera.pattern.timezone,
         without_response="mertens",
         replace=True,
+        geometry=camera.geometry.values,
     )
     bracket = Bracket(
         slot=found.slot,
@@ -192,10 +198,15 @@ def _merge(
 def _exposures(found: Provenance, camera: CameraConfig) -> Iterator[Exposure]:
     """Give what the merge was given: also what it left out as contradicting."""
     from asi_watch.brackets import Exposure
+    from asi_watch.cli._newest_files import stated_times
 
     for s in found.sources:
-        yield Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns)
+        nominal = s.nominal_us or 0.0
+        yield Exposure(s.path, s.timestamp, s.exposure_us, s.size, s.mtime_ns, 0, nominal)
     for u in found.unusable:
         name = camera.pattern.parse(u.path) if u.is_contradicting else None
         if name is not None:
-            yield Exposure(u.path, name.timestamp, name.exposure_us, u.size or 0, u.mtime_ns or 0)
+            stated = stated_times(camera.watch, [u.path]).get(u.path)
+            time, nominal = camera.exposure_times.of(name.exposure_us, stated)
+            signature = u.size or 0, u.mtime_ns or 0
+            yield Exposure(u.path, name.timestamp, time, *signature, 0, nominal)
