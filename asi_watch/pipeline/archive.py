@@ -427,7 +427,7 @@ class _Run:
         claims: Claims,
         stop: threading.Event,
     ) -> None:
-        self._fresh, self._claimed_by_others = iter(brackets), deque[ArchiveBracket]()
+        self._fresh, self._left = iter(brackets), deque[ArchiveBracket]()
         self._merger, self._executor, self._claims, self._stop = merger, executor, claims, stop
         self._in_work: dict[Future[BracketOutcome], tuple[ArchiveBracket, bool]] = {}
 
@@ -439,14 +439,14 @@ class _Run:
                     self._submit(bracket, again=False)
                 if self._in_work:
                     yield from self._done()
-                elif self._claimed_by_others and not self._stop.is_set():
+                elif self._left and not self._stop.is_set():
                     self._stop.wait(_LOOK_AGAIN_AFTER)
                 else:
                     break
         finally:
             for future in self._in_work:
                 future.cancel()
-        for bracket in (*self._claimed_by_others, *self._fresh):
+        for bracket in (*self._left, *self._fresh):
             yield BracketOutcome(bracket.slot, missing=bracket.missing, skipped=True)
 
     def _next(self) -> ArchiveBracket | None:
@@ -456,22 +456,29 @@ class _Run:
         for bracket in self._fresh:
             if self._claims.take(_key(bracket)):
                 return bracket
-            self._claimed_by_others.append(bracket)
-        if self._claimed_by_others:
+            self._left.append(bracket)
+        if self._left:
             self._claims.free_those_of_dead_runs()
-        for _ in range(len(self._claimed_by_others)):
-            bracket = self._claimed_by_others.popleft()
+        for _ in range(len(self._left)):
+            bracket = self._left.popleft()
             # Where another run has done it meanwhile, its products are found to stand.
             if self._claims.take(_key(bracket)):
                 return bracket
-            self._claimed_by_others.append(bracket)
+            self._left.append(bracket)
         return None
 
     def _submit(self, bracket: ArchiveBracket, *, again: bool) -> None:
-        self._in_work[self._executor.submit(self._merger.merge, bracket)] = bracket, again
+        try:
+            self._in_work[self._executor.submit(self._merger.merge, bracket)] = bracket, again
+        except futures.BrokenExecutor as error:
+            if not self._stop.is_set():
+                log.error("no other bracket is begun, the executor is broken: %s", error)
+            self._stop.set()
+            self._claims.release(_key(bracket))
+            self._left.append(bracket)
 
     def _done(self) -> Iterator[BracketOutcome]:
-        timeout = _LOOK_AGAIN_AFTER if self._claimed_by_others else None
+        timeout = _LOOK_AGAIN_AFTER if self._left else None
         done, _ = futures.wait(self._in_work, timeout, futures.FIRST_COMPLETED)
         for future in done:
             bracket, again = self._in_work.pop(future)

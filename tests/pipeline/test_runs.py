@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -218,6 +219,15 @@ def test_any_executor_does(folder: Path) -> None:
     with ProcessPoolExecutor(2, context) as executor:
         summary = merged(folder, executor=executor)
     assert (summary.merged, summary.flawless) == (BRACKETS, True)
+
+
+def test_a_broken_executor_ends_the_run_and_the_next_one_goes_on(folder: Path) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        os.kill(executor.submit(os.getpid).result(), signal.SIGKILL)
+        first = merged(folder, executor=executor)
+    assert (first.merged, first.failures, first.skipped) == (0, [], BRACKETS)
+    assert leftovers(folder) == []
+    assert merged(folder).merged == BRACKETS
 
 
 class _Losing(Executor):
