@@ -214,7 +214,10 @@ class CurvesInUse:
             Monotonic time.
         may_calibrate : bool
         """
-        present = tuple(str(file.path) for file in self._files.values())
+        present = {
+            channels: (str(file.path), file.curve.provisional)
+            for channels, file in self._files.items()
+        }
         self._recalibration.tick(present, now, may_start=may_calibrate and self._needs_curve)
         return self._look_at_operators_file(now)
 

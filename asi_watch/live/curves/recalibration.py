@@ -1,15 +1,21 @@
 """When a camera's curve is calibrated, from which brackets, and the process that does it."""
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from asi_watch.calibrate_brackets import BracketFiles
 from asi_watch.config.model import CameraConfig
 from asi_watch.errors import AsiWatchError
-from asi_watch.live.curves.gate import CalibrationRequest, CalibrationVerdict, calibrate_candidate
+from asi_watch.live.curves.gate import (
+    FEWEST_BRACKETS,
+    CalibrationRequest,
+    CalibrationVerdict,
+    calibrate_candidate,
+)
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord
 from asi_watch.live.messages import CalibrationDone, Inbox
@@ -22,6 +28,12 @@ _TIME_LIMIT = 900.0
 # Without any curve a few brackets give a usable first one; it is judged again later.
 _BRACKETS_FOR_FIRST = 3
 _RETRY_AFTER = 60.0
+# A curve is made from brackets spread over the last days: so many times as many as are used are
+# to choose from, as the dark, the damaged and those whose files are gone are passed over.
+_SPREAD, _TO_CHOOSE_FROM = timedelta(days=2), 4
+_WHILE_PROVISIONAL = 900.0
+
+Present = Mapping[int, tuple[str, bool]]
 
 
 class Recalibration:
@@ -55,6 +67,7 @@ class Recalibration:
         self._first_due = float("inf") if only_operators else now
         self._may_be_first = True
         self._asked = False
+        self._started, self._turn = now, 0
 
     @property
     def running(self) -> bool:
@@ -81,16 +94,20 @@ class Recalibration:
     def _recent(self) -> list[BracketRecord]:
         """Return the brackets to calibrate from when an operator asks: published, or without."""
         name, wanted = self._camera.name, self._camera.recalibrate.brackets
-        published = self._ledger.recent_complete(name, wanted)
-        return published or self._ledger.recent_complete(name, wanted, without_curve=True)
+        return self._published() or self._ledger.recent_complete(name, wanted, without_curve=True)
 
-    def tick(self, present: tuple[str, ...], now: float, *, may_start: bool) -> None:
+    def _published(self) -> list[BracketRecord]:
+        """Return published brackets to choose from, spread over the last days."""
+        most = _TO_CHOOSE_FROM * max(self._camera.recalibrate.brackets, FEWEST_BRACKETS)
+        return self._ledger.recent_complete(self._camera.name, most, spread=_SPREAD)
+
+    def tick(self, present: Present, now: float, *, may_start: bool) -> None:
         """Start a calibration that is due; end one that takes too long.
 
         Parameters
         ----------
-        present : tuple of str
-            Files of the curves in use.
+        present : mapping of int to (str, bool)
+            For each number of channels the file of the curve in use, and whether it is provisional.
         now : float
             Monotonic time.
         may_start : bool
@@ -101,8 +118,12 @@ class Recalibration:
                 text = "calibration takes too long, ended"
                 event(log, logging.WARNING, text, camera=self._camera.name, seconds=_TIME_LIMIT)
                 self._kill()
-        elif may_start and (brackets := self._brackets_due(now)):
-            self._due = now + self._every
+            return
+        # A provisional curve is replaced as soon as better brackets are there.
+        if any(provisional for _, provisional in present.values()):
+            self._due = min(self._due, self._started + _WHILE_PROVISIONAL)
+        if may_start and (brackets := self._brackets_due(now)):
+            self._started, self._due = now, now + self._every
             self._first_due = now + _RETRY_AFTER
             self._deadline = now + _TIME_LIMIT
             manual, self._asked = self._asked, False
@@ -124,9 +145,18 @@ class Recalibration:
         if now < self._due:
             return []
         self._due = now + _RETRY_AFTER
-        return self._ledger.recent_complete(name, wanted)
+        return self._published()
 
-    def _start(self, brackets: list[BracketRecord], present: tuple[str, ...], manual: bool) -> None:
+    def _whose_turn(self, present: Present, brackets: list[BracketRecord]) -> int | None:
+        """Choose the number of channels to calibrate for; None: what most brackets have."""
+        if len(present) < 2 or any(bracket.lacks_curve for bracket in brackets):
+            return None
+        self._turn += 1
+        hasty = [channels for channels, (_, provisional) in present.items() if provisional]
+        turns = sorted(hasty or present)
+        return turns[self._turn % len(turns)]
+
+    def _start(self, brackets: list[BracketRecord], present: Present, manual: bool) -> None:
         camera, root = self._camera, self._camera.watch
         request = CalibrationRequest(
             camera=camera.name,
@@ -139,7 +169,9 @@ class Recalibration:
                 for bracket in brackets
             ),
             folder=str(self._folder),
-            present=present,
+            present=tuple(path for path, _ in present.values()),
+            channels=self._whose_turn(present, brackets),
+            most_brackets=camera.recalibrate.brackets,
             low_clip=camera.merge.low_clip,
             high_clip=camera.merge.high_clip,
             sky_disc=camera.calibration_disc,

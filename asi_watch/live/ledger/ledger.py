@@ -257,7 +257,12 @@ class Ledger:
             return waited.rowcount + self._db.execute(mark, values).rowcount
 
     def recent_complete(
-        self, camera: str, limit: int, *, without_curve: bool = False
+        self,
+        camera: str,
+        limit: int,
+        *,
+        without_curve: bool = False,
+        spread: timedelta = timedelta(0),
     ) -> list[BracketRecord]:
         """Return the newest complete brackets of a camera, newest first.
 
@@ -268,10 +273,21 @@ class Ledger:
         without_curve : bool
             Those that no curve fitted, among the camera's newest thousands of rows; otherwise
             those that are published.
+        spread : timedelta
+            Of published ones, an even share of those that lie so far back from the newest.
         """
         if not without_curve:
-            condition = "camera = ? AND state = 'published' AND complete = 1"
-            return self._select(f"{condition} ORDER BY slot DESC LIMIT ?", camera, limit)
+            condition = "camera = ?1 AND state = 'published' AND complete = 1"
+            newest = self._select(f"{condition} ORDER BY slot DESC LIMIT ?2", camera, limit)
+            if not spread or len(newest) < limit:
+                return newest
+            within = f"{condition} AND slot >= ?2"
+            counted = "ROW_NUMBER() OVER (ORDER BY slot DESC) AS number, COUNT(*) OVER () AS total"
+            rows = f"SELECT slot, {counted} FROM brackets WHERE {within}"
+            share = f"SELECT slot FROM ({rows}) WHERE (number - 1) % MAX(1, total / ?3) = 0"
+            since = (newest[0].slot - spread).isoformat()
+            every = f"{within} AND slot IN ({share}) ORDER BY slot DESC LIMIT ?3"
+            return self._select(every, camera, since, limit)
         return self._select(
             "camera = ?1 AND complete = 1 AND slot IN (SELECT slot FROM brackets WHERE camera = ?1"
             " ORDER BY slot DESC LIMIT ?2) AND ((state = 'failed' AND reason LIKE ?3)"
