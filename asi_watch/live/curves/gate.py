@@ -49,7 +49,7 @@ _HALVES = 0.03  # stops between the curves of the earlier and the later half
 # many brackets it may change more; and how far the median of all may be uncertain.
 _LIGHT, _STEADY_SHARE, _LIGHT_ERROR = 0.03, 0.7, 0.012
 _BETTER_SHARE = 0.75  # of the brackets, that must be predicted better
-_SAME, _FAR = 0.006, 0.08  # stops from the present curve: no change; another camera
+_SAME, _FAR = 0.006, 0.06  # stops from the present curve: no change; another camera
 _AGAIN_AFTER = timedelta(hours=18)
 _AGREES = 0.03  # stops, of a candidate and one of another day
 _FEW_CODES = 15
@@ -286,9 +286,10 @@ class _Candidate:
         if first == "rejected" or not lacks:
             return first, reason.replace("first curve", "in place of a provisional curve")
         before, now = _Evidence.of(present), self._evidence
-        if before is None or (
-            now.coverage >= before.coverage - _FEW_CODES
-            and (len(lacks), -now.coverage - _FEW_CODES) < (len(before.lacks()), -before.coverage)
+        lacked = len(before.lacks()) + 1 if before else 99
+        more = now.coverage - before.coverage if before else 0
+        if len(lacks) < lacked - 1 - (more < -_FEW_CODES) or (
+            len(lacks) < lacked and more > _FEW_CODES
         ):
             return "accepted", reason.replace("first curve", "better than the provisional curve")
         return "unchanged", f"the provisional curve is kept: {'; '.join(lacks)}"
@@ -345,11 +346,8 @@ class _Candidate:
         days = [str(day) for day in waiting.metadata.get("days", [])]
         if not days or evidence.stops_between(self._g, waiting.log_response) > _AGREES:
             return [now]
-        return (
-            [*days, now]
-            if _slot(self._evidence.first_slot) - _slot(days[-1]) >= _AGAIN_AFTER
-            else days
-        )
+        another_day = _slot(now) - _slot(days[-1]) >= _AGAIN_AFTER
+        return [*days, now] if another_day else days
 
     def _told(self, outcome: str, reason: str, *, provisional: bool) -> CalibrationVerdict:
         done, present, request = self._done, self._present, self._request
@@ -400,7 +398,7 @@ class _Candidate:
         before, now = (done.tone_scale(c.log_response) for c in (present, curve))
         if before is None or now is None:
             return curve
-        if present.tone_scale is not None:
+        if present.tone_scale is not None and not present.provisional:
             # Pictures stay as bright as they are, whatever brackets the new curve is made of.
             now = ToneScale(*present.tone_scale).carried(ToneScale(*before), ToneScale(*now))
         return ResponseCurve(curve.log_response, {**curve.metadata, "tone_scale": list(now)})

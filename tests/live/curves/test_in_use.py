@@ -420,7 +420,7 @@ def test_a_first_calibration_uses_the_brackets_that_no_curve_fits(place: Place) 
     curves.tick(3.0, may_calibrate=True)
     slots, present = place.started[0]
     assert slots == [NOON + n * STEP for n in (7, 6, 5)]
-    assert present == (str(place.folder / "adopted0.npz"),)
+    assert present == {3: (str(place.folder / "adopted0.npz"), False)}
     assert curves.calibration_done(done(curve_bytes(1, 1), place.folder / "grey.npz"))
     assert [c.channels for c in curves.curves] == [3, 1]
     assert place.ledger.curves("roof")[-1].channels == 1

@@ -103,16 +103,16 @@ def test_a_process_reports_why_there_is_no_curve_and_runs_no_upload(
     inbox = Inbox()
     ledger.record(replace(ROW, reason=WITHOUT_CURVE))
     one = make(ledger, inbox, recalibrate="{brackets: 1}")
-    one.tick((), 0.0, may_start=True)
+    one.tick({}, 0.0, may_start=True)
     assert one.running
     message = outcome(inbox)
     assert message.verdict is None
     assert "a_80.jpg" in message.reason
     one.finished()
     assert not one.running
-    one.tick((), 1.0, may_start=True)
+    one.tick({}, 1.0, may_start=True)
     assert not one.running
-    one.tick((), 100.0, may_start=True)
+    one.tick({}, 100.0, may_start=True)
     assert one.running
     one.stop()
     assert not (tmp_path / "ran").exists()
@@ -140,7 +140,7 @@ def test_a_process_that_dies_fails_or_hangs_is_reported(
     inbox = Inbox()
     ledger.record(ROW)
     one = make(ledger, inbox)
-    one.tick((), DAY, may_start=True)
+    one.tick({}, DAY, may_start=True)
     if how == "stopped":
         began = time.monotonic()
         one.stop()
@@ -148,9 +148,9 @@ def test_a_process_that_dies_fails_or_hangs_is_reported(
         assert not one.running
         return
     if how == "hangs":
-        one.tick((), DAY + 1.0, may_start=True)
+        one.tick({}, DAY + 1.0, may_start=True)
         assert one.running
-        one.tick((), DAY + 1000.0, may_start=True)
+        one.tick({}, DAY + 1000.0, may_start=True)
     message = outcome(inbox)
     one.finished()
     assert message.verdict is None
