@@ -19,6 +19,7 @@ from asi_watch.live.curves import gate
 from asi_watch.live.curves.gate import CalibrationRequest, CalibrationVerdict, calibrate_candidate
 from asi_watch.response_files import load_curve, response_bytes
 from benchmarks.gate import MORNING, Camera, Day, adversaries, camera_of, drifted, error, keep_curve
+from tests.hdr.brackets import settings
 from tests.pipeline.making import true_curve, write_archive
 
 
