@@ -29,7 +29,7 @@ _DIRECTIVES: Final[Mapping[str, str]] = {
 } | {"z": "(?P<z>Z|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])"}
 # What an exposure may be written as, by the unit of bare numbers: of µs, there are no parts.
 _WHOLE = "[0-9]{1,10}"
-_WITH_UNIT = rf"{_WHOLE}(?:\.[0-9]{{1,9}})?(?:[mu]?s|µs)"
+_WITH_UNIT = rf"{_WHOLE}(?:\.[0-9]{{1,9}}|[-_d]{_WHOLE})?(?:[mu]?s|µs)"
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "us": (_WHOLE, _WITH_UNIT),
     "ms": (rf"{_WHOLE}(?:\.[0-9]{{1,9}})?", _WITH_UNIT),
