@@ -413,15 +413,15 @@ def _samples(found: NewestFiles) -> Iterator[dict[float, Sample]]:
 _STAMP = re.compile(
     r"(?<![0-9])(?:19|20)[0-9]{2}(?P<day>[-_.]?)(?:0[1-9]|1[0-2])(?P=day)(?:0[1-9]|[12][0-9]|3[01])"
     r"(?P<between>[-_T. ]?)(?:[01][0-9]|2[0-3])(?P<hour>[-_:.]?)[0-5][0-9]"
-    r"(?P<minute>[-_:.]?)[0-5][0-9]"
-    r"(?:(?P<point>[.,])[0-9]{1,6})?(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?(?![0-9])"
+    r"(?P<minute>[-_:.]?)(?P<second>[0-5][0-9])"
+    r"(?P<point>[.,][0-9]{1,6})?(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?(?![0-9])"
 )
 _UNIT = r"[0-9]+(?:\.[0-9]+)?(?:[mu]?s|µs)"
 # In the order of trust. A fraction with `_` is one only behind a `_` of its own, as in `_1_500`.
 _SHAPES = (
-    ("unit", rf"(.*?)(?<![0-9.])({_UNIT})([^0-9]*)"),
+    ("unit", rf"(.*?)(?<![0-9])(?<![0-9]\.)({_UNIT})([^0-9]*)"),
     ("fraction", r"(.*?)(?<![0-9A-Za-z.])(1[-d][0-9]+|(?<=^_)1_[0-9]+)([^0-9]*)"),
-    ("number", r"(.*?)(?<![0-9.])([0-9]+(?:\.[0-9]+)?)([^0-9]*)"),
+    ("number", r"(.*?)(?<![0-9])(?<![0-9]\.)([0-9]+(?:\.[0-9]+)?)([^0-9]*)"),
     ("label", r"(.*?[-_.])([A-Za-z0-9]+)()"),
 )
 _MOST_LABELS = 16
@@ -449,33 +449,45 @@ def guess_names(paths: Collection[str]) -> NameGuess | None:
     """Find the template that most of the names follow; None where they hold no time of day."""
     stems = [path.rpartition("/")[2].rpartition(".")[0] for path in paths]
     found = [(stem, match) for stem in stems if (match := _STAMP.search(stem))]
-    kinds = Counter(_directives(match) for _, match in found)
-    if not kinds or len(found) < _MOST_NAMES * len(stems):
+    if not found or len(found) < _MOST_NAMES * len(stems):
         return None
+    # What follows the seconds may be an offset or a fraction of them; else it is the exposure.
+    ((offset, count),) = Counter(match["zone"] for _, match in found).most_common(1)
+    zones = (True, False) if offset and count >= _MOST_NAMES * len(found) else (False,)
+    guesses = [_guess(found, zone, point) for zone in zones for point in (True, False)]
+    return next((guess for guess in guesses if guess.kind != "none"), guesses[0])
+
+
+def _guess(found: Collection[tuple[str, re.Match[str]]], zone: bool, point: bool) -> NameGuess:
+    """Guess what most names say, whose stamps may end in an offset or in parts of a second."""
+    kinds = Counter(_directives(match, zone, point)[0] for _, match in found)
     ((directives, _),) = kinds.most_common(1)
-    parts = [
-        (stem[: match.start()], stem[match.end() :])
-        for stem, match in found
-        if _directives(match) == directives
-    ]
-    heads, tails = [head for head, _ in parts], [tail for _, tail in parts]
+    heads, tails = [], []
+    for stem, match in found:
+        own, end = _directives(match, zone, point)
+        if own == directives:
+            heads.append(stem[: match.start()])
+            tails.append(stem[end:])
     stamp = f"{{timestamp:{directives}}}"
-    zone = "%z" in directives
     (head, _), (tail, _) = (Counter(texts).most_common(1)[0] for texts in (heads, tails))
     for texts, form in ((tails, f"{_text(head)}{stamp}{{}}"), (heads, f"{{}}{stamp}{_text(tail)}")):
         if (exposure := _exposure(texts)) is not None:
             kind, before, tokens, after = exposure
             name = f"{_text(before)}{{exposure}}{_text(after)}"
             unit = _unit(kind, tokens)
-            return NameGuess(form.replace("{}", name), kind, tokens, unit, zone)
-    return NameGuess(f"{_text(head)}{stamp}{_text(tail)}", "none", (), "us", zone)
+            return NameGuess(form.replace("{}", name), kind, tokens, unit, "%z" in directives)
+    return NameGuess(f"{_text(head)}{stamp}{_text(tail)}", "none", (), "us", "%z" in directives)
 
 
-def _directives(match: re.Match[str]) -> str:
+def _directives(match: re.Match[str], zone: bool, point: bool) -> tuple[str, int]:
+    """Return the directives that a timestamp is written by, and where it ends."""
     day, between, hour, minute = match.group("day", "between", "hour", "minute")
-    text = f"%Y{day}%m{day}%d{between}%H{hour}%M{minute}%S"
-    text += f"{match['point']}%f" if match["point"] else ""
-    return text + ("%z" if match["zone"] else "")
+    text, end = f"%Y{day}%m{day}%d{between}%H{hour}%M{minute}%S", match.end("second")
+    if point and match["point"]:
+        text, end = f"{text}{match['point'][0]}%f", match.end("point")
+    if zone and match["zone"] and end == match.start("zone"):
+        text, end = f"{text}%z", match.end("zone")
+    return text, end
 
 
 def _text(literal: str) -> str:

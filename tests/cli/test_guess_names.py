@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asi_watch.cli._newest_files import guess_names
+from asi_watch.naming import NamePattern
 
 START = datetime(2026, 6, 21, 12)
 
@@ -38,6 +42,8 @@ def names_of(form: str, *exposures: str, brackets: int = 4) -> list[str]:
         ("image-%Y%m%d%H%M%S", ("",), "image-{timestamp:%Y%m%d%H%M%S}", "none", "us"),
         ("%Y%m%d%H%M%S.250_EXP", ("80", "160"), "{timestamp:%Y%m%d%H%M%S.%f}_{exposure}", "number", "us"),
         ("%Y%m%d%H%M%S_EXP_raw", ("80us", "160us"), "{timestamp:%Y%m%d%H%M%S}_{exposure}_raw", "unit", "us"),
+        ("%Y%m%d%H%M%S.EXP", ("80", "160"), "{timestamp:%Y%m%d%H%M%S}.{exposure}", "number", "us"),
+        ("%Y%m%d%H%M%S-EXP", ("1000", "0500"), "{timestamp:%Y%m%d%H%M%S}-{exposure}", "number", "us"),
         ("{a}%Y%m%d%H%M%S_EXP", ("80", "160"), "{{a}}{timestamp:%Y%m%d%H%M%S}_{exposure}", "number", "us"),
     ],
 )  # fmt: skip
@@ -59,3 +65,39 @@ def test_a_few_odd_names_change_nothing() -> None:
 @pytest.mark.parametrize("names", [[], ["a_80.jpg"], ["2026_80.jpg", "IMG_0001.jpg"]])
 def test_names_without_a_time_are_none(names: list[str]) -> None:
     assert guess_names(names) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=8), st.text(max_size=8), st.text(max_size=8))
+def test_whatever_names_there_are_the_template_can_be_used(
+    names: list[str], before: str, after: str
+) -> None:
+    plain = [text.replace("/", "") for text in (before, after)]
+    dated = [f"{plain[0]}2026062112{n:02d}00{plain[1]}{8 * n}.jpg" for n in range(9)]
+    for paths in (names, [*dated, *names], dated):
+        found = guess_names(paths)
+        if found is None or found.filename.startswith("."):
+            continue
+        labels = dict.fromkeys(found.tokens, 1.0) if found.kind == "label" else {}
+        needed = found.kind != "none"
+        with suppress(ValueError):  # such as a NUL, or a '.' in front: check says so
+            pattern = NamePattern(found.filename, found.unit, labels, exposure_needed=needed)
+            if paths is dated and found.kind == "number":
+                assert sum(pattern.parse(path) is not None for path in dated[1:]) >= 7
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.from_regex(r"\A[A-Za-z]{0,6}[-_]?\Z"),
+    st.sampled_from(["%Y%m%d%H%M%S", "%Y%m%d_%H%M%S", "%Y-%m-%dT%H-%M-%S", "%Y.%m.%d-%H.%M.%S"]),
+    st.from_regex(r"\A[-_][A-Za-z]{0,4}\Z"),
+    st.lists(st.integers(20, 99_999), min_size=2, max_size=7, unique=True),
+)
+def test_names_of_many_forms_are_read(
+    before: str, stamp: str, between: str, times: list[int]
+) -> None:
+    names = names_of(f"{before}{stamp}{between}EXP", *map(str, times))
+    found = guess_names(names)
+    assert found is not None
+    pattern = NamePattern(found.filename, found.unit)
+    assert {parsed.exposure_us for name in names if (parsed := pattern.parse(name))} == set(times)
