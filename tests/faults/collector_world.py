@@ -7,6 +7,7 @@ come, a merge may have put its product in place when the process dies.
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -192,8 +193,14 @@ class World:
             return Unchanged()
         if content.kind != "whole":
             return Unusable(content.kind, content.kind == "half", content.signature)
+        # Metadata that state another time for every file.
+        time = command.exposure_us * (1 + zlib.crc32(command.path.encode()) % 90 / 1000)
         exposure = Exposure(
-            command.path, command.timestamp, command.exposure_us, *content.signature
+            command.path,
+            command.timestamp,
+            time,
+            *content.signature,
+            nominal_us=command.exposure_us,
         )
         if command.absorb:
             self._absorb(command.slot, exposure)
@@ -201,10 +208,10 @@ class World:
 
     def _absorb(self, slot: datetime, exposure: Exposure) -> None:
         kept = self.kept.setdefault(slot, Kept())
-        if exposure.exposure_us in kept.summed:
+        if exposure.nominal_us in kept.summed:
             kept.spoiled = True
             return
-        kept.summed[exposure.exposure_us] = (exposure.path, exposure.signature)
+        kept.summed[exposure.nominal_us] = (exposure.path, exposure.signature)
         kept.absorbed.add((exposure.path, exposure.signature))
 
     def hear_read(self, index: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.camera import WRITERS, scene
 from tests.faults.tally import SAME, Tally
+from tests.images.pictures import mobotix
 from tests.integration.daemon import EXPOSURES, GRACE, Site, file_name, slot
 
 pytestmark = pytest.mark.integration
@@ -118,6 +119,36 @@ def test_the_same_of_slots_that_hold_two_brackets(make_site: Callable[..., Site]
     assert answer.returncode == 1, answer.stderr
     assert "2 slots held two brackets" in answer.stdout
     compare(site, batch)
+
+
+def test_the_same_of_exposure_times_that_only_the_files_state(
+    make_site: Callable[..., Site],
+) -> None:
+    """Some state nothing, or nonsense; some of these are damaged as well."""
+    site = make_site(
+        **settings("2s"), exposure_from="metadata", filename="{timestamp:%Y%m%d%H%M%S}"
+    )
+    dice = random.Random(9)
+    frames = [(number, index) for number in range(5) for index in range(5)]
+    dice.shuffle(frames)
+    odd = {(1, 0): "", (2, 4): "0", (3, 1): "5000000000", (3, 3): ""}
+    site.start()
+    for number, index in frames:
+        stated = f"{EXPOSURES[index] * dice.uniform(0.92, 1.08):.0f}"
+        data = mobotix(scene(number)[index], odd.get((number, index), stated))
+        data = data[:-300] if (number, index) == (3, 3) else data
+        folder = site.watch / f"{slot(number):%Y/%m/%d/%H}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{file_name(number, index).partition('_')[0]}.jpg").write_bytes(data)
+    rows = [site.until_published(number) for number in range(5)]
+    # Damage is tried once more, at the end of the grace.
+    assert [len(row.inputs) for row in rows] == [5, 4, 4, 3, 5]
+    assert site.stop() == 0
+    batch = site.folder / "batch"
+    answer = site.run("merge", str(site.watch), str(batch))
+    assert answer.returncode == 1, answer.stderr
+    assert "4 files cannot be used" in answer.stdout
+    assert compare(site, batch) == (20, 0)
 
 
 def test_what_a_merge_left_out_is_known_to_row_and_product(make_site: Callable[..., Site]) -> None:
