@@ -17,7 +17,7 @@ from asi_watch.files import open_regular, shown
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.merging import Merge, WeightedMerge
-from asi_watch.images import Frame, read_image
+from asi_watch.images import Frame, Levels, read_image
 
 _HEAD_BYTES = 1 << 18
 
@@ -33,12 +33,17 @@ class Frames:
         Folder that paths are relative to.
     buffers : BufferPool, optional
         Frames are decoded into its memory, which goes back to it.
+    linear : bool
+        Read what a linear camera writes: see `read_image`.
     """
 
-    def __init__(self, root: str, buffers: BufferPool | None = None) -> None:
+    def __init__(
+        self, root: str, buffers: BufferPool | None = None, *, linear: bool = False
+    ) -> None:
         self.buffers = buffers or BufferPool(0)
-        self._root = root
-        self._held: dict[str, tuple[tuple[int, int], NDArray[np.uint8]]] = {}
+        self._root, self._linear = root, linear
+        self._held: dict[str, tuple[tuple[int, int], NDArray[Any]]] = {}
+        self._levels: dict[str, Levels | None] = {}
         self._orientations: dict[str, int] = {}
         self._lock = threading.Lock()
         self._dropped = False
@@ -57,7 +62,8 @@ class Frames:
         path : str
             Relative to the root.
         """
-        return read_image(f"{self._root}/{path}", allocate=self.buffers.take)
+        options: dict[str, Any] = {"allocate": self.buffers.take, "linear": self._linear}
+        return read_image(f"{self._root}/{path}", **options)
 
     def hold(self, exposure: Exposure, frame: Frame) -> bool:
         """Keep the pixels of an exposure; False once the frames are dropped: they stay yours.
@@ -73,6 +79,7 @@ class Frames:
                 return False
             _, before = self._held.get(exposure.path, (None, None))
             self._held[exposure.path] = exposure.signature, frame.pixels
+            self._levels[exposure.path] = frame.levels
             self._orientations[exposure.path] = frame.metadata.orientation
         if before is not None:
             self.buffers.give(before)
@@ -98,7 +105,21 @@ class Frames:
             raise ImageError(path, "has changed since it was read")
         return head
 
-    def get(self, exposure: Exposure) -> NDArray[np.uint8]:
+    def levels(self, exposures: Sequence[Exposure]) -> Levels | None:
+        """Black and white level that the files state; BracketError if they differ.
+
+        Parameters
+        ----------
+        exposures : sequence of Exposure
+            All held once.
+        """
+        with self._lock:
+            found = {self._levels.get(exposure.path) for exposure in exposures}
+        if len(found) > 1:
+            raise BracketError("the exposures of one bracket state different levels of black")
+        return found.pop()
+
+    def get(self, exposure: Exposure) -> NDArray[Any]:
         """Return the pixels of an exposure, and keep them.
 
         ImageError if the file cannot be used, or is not the one whose signature `exposure` has.
@@ -118,16 +139,19 @@ class Frames:
         self.hold(exposure, frame)
         return frame.pixels
 
-    def get_all(self, exposures: Sequence[Exposure]) -> list[NDArray[np.uint8]]:
+    def get_all(self, exposures: Sequence[Exposure]) -> list[NDArray[Any]]:
         """Return the pixels of exposures; ImageError as `get`, BracketError if sizes differ.
 
         Parameters
         ----------
         exposures : sequence of Exposure
         """
-        images: list[NDArray[np.uint8]] = []
+        images: list[NDArray[Any]] = []
         for exposure in exposures:
             images.append(self.get(exposure))
+            if images[-1].dtype != images[0].dtype:
+                kinds = f"{images[-1].dtype} and {images[0].dtype}"
+                raise BracketError(f"exposures of one bracket have samples of two kinds: {kinds}")
             if images[-1].shape != images[0].shape:
                 mixed = images[-1].shape[2] != images[0].shape[2]
                 raise BracketError(
@@ -174,7 +198,7 @@ class Frames:
         self.keep_only(())
 
 
-def _size(pixels: NDArray[np.uint8]) -> str:
+def _size(pixels: NDArray[Any]) -> str:
     return f"{pixels.shape[1]}×{pixels.shape[0]}×{pixels.shape[2]} pixels"
 
 

@@ -13,10 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch import __version__
@@ -25,9 +24,11 @@ from asi_watch.buffers import Allocate
 from asi_watch.errors import BracketError, ImageError, PublishError
 from asi_watch.files import counted, shown
 from asi_watch.frames import BandedMerge, Frames
+from asi_watch.hdr.linear_merge import LinearMerge, completed
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.merging import Merge, merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.images import Levels
 from asi_watch.products.embed import camera_header, provenance_of_open_file
 from asi_watch.products.encode import Product, encode_merge
 from asi_watch.products.provenance import (
@@ -46,6 +47,7 @@ from asi_watch.products.spec import ProductSpec
 
 FailureKind = Literal["inputs", "output", "retry", "curve", "few", "taken", "permanent"]
 
+_LEVELS = ("sensor_black", "sensor_white")
 HAS_MORE = "the product that stands has more exposures"
 MADE_WITH_CURVE = (
     "the product that stands was made with a response curve, and none fits the exposures there are"
@@ -216,9 +218,10 @@ class Composed:
 def compose(
     plan: MergePlan,
     bracket: Bracket,
-    images: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[Any]],
     curves: Sequence[ResponseCurve] = (),
     notes: tuple[str, ...] = (),
+    levels: Levels | None = None,
 ) -> Composed:
     """Merge the images of a bracket, and say where the result comes from; else MergeRefusedError.
 
@@ -227,17 +230,26 @@ def compose(
     plan, bracket, curves
         As for `merge_bracket`.
     images : sequence of ndarray, shape (H, W, C), uint8, BGR
-        One per exposure of the bracket; left as they are while the result is used.
+        One per exposure of the bracket; left as they are while the result is used. Of a linear
+        camera also uint16 or float32.
     notes : tuple of str
         What is doubtful beyond what the merge finds.
+    levels : (float or None, float or None), optional
+        Black and white level as the files of a linear camera state them.
     """
     settings, curve = _how(plan, images[0].shape, curves)
     try:
-        log_response, scale = (
-            (None, None) if curve is None else (curve.log_response, curve.tone_scale)
-        )
+        merge: Merge
         shape, threads = images[0].shape, plan.threads
-        merge = open_merge(settings, log_response, shape, threads=threads, scale=scale)
+        if settings.sensor is not None:
+            sensor = completed(settings.sensor, levels, images[0].dtype)
+            settings = replace(settings, sensor=sensor)
+            merge = LinearMerge(settings, shape, threads)
+        else:
+            log_response, scale = (
+                (None, None) if curve is None else (curve.log_response, curve.tone_scale)
+            )
+            merge = open_merge(settings, log_response, shape, threads=threads, scale=scale)
         for exposure, pixels in zip(bracket.exposures, images, strict=True):
             # Handed over, not copied: nobody else writes to it.
             merge.add(pixels, exposure.exposure_us)
@@ -286,7 +298,8 @@ def _compose_files(
         room = _room_for_bands(plan, settings, curve, first, len(exposures))
         if room is None:
             images = frames.get_all(exposures)
-            return compose(plan, bracket, images, curves, frames.odd_orientations(exposures))
+            notes, levels = frames.odd_orientations(exposures), frames.levels(exposures)
+            return compose(plan, bracket, images, curves, notes, levels)
         assert curve is not None
         frames.keep_only(())
         shape = (first.shape[0], first.shape[1], first.shape[2])
@@ -307,7 +320,7 @@ def _room_for_bands(
     plan: MergePlan,
     settings: MergeSettings,
     curve: ResponseCurve | None,
-    first: NDArray[np.uint8],
+    first: NDArray[Any],
     count: int,
 ) -> int | None:
     """Bytes for the frames of one band; None where the whole frames fit into memory."""
@@ -315,7 +328,7 @@ def _room_for_bands(
     beside = max(_WHOLE[spec.kind] for spec in plan.products)
     if settings.maps_whole:
         beside += _MAPPED
-    needed = merge_memory(settings.algorithm, first.shape, count)
+    needed = merge_memory(settings.algorithm, first.shape, count, first.itemsize)
     if settings.is_weighted:
         copies = 2 if settings.deghost == "align" else 1
         needed = (copies * count + beside) * frame
@@ -345,7 +358,7 @@ def _how(
 ) -> tuple[MergeSettings, ResponseCurve | None]:
     """Choose algorithm and curve for images of a shape."""
     settings = plan.settings
-    if settings.algorithm == "mertens":
+    if settings.algorithm in ("mertens", "linear"):
         return settings, None
     curve = next((one for one in curves if one.channels == shape[2]), None)
     if curve is not None:
@@ -489,7 +502,10 @@ class _Standing:
         if self._renamed and self._plan.adopt_renamed:
             # A picture that was made for want of a curve may get its radiance now.
             return found.algorithm != "mertens" or not curves or wanted == "mertens"
-        if found.parameters != self._plan.settings.parameters():
+        asked = self._plan.settings.parameters()
+        # What the configuration leaves open came from the files, which are compared themselves.
+        left_open = {key: None for key in _LEVELS if key in asked and asked[key] is None}
+        if {**found.parameters, **left_open} != asked:
             return False
         if found.algorithm == wanted and found.curve_id is not None:
             return found.curve_id in {curve.curve_id for curve in curves}

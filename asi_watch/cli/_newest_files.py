@@ -364,7 +364,7 @@ def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> W
     merge = found.camera.merge
     alike = [b for b in brackets if len({sample.shape for sample in b.values()}) == 1]
     fitting = fits_high_clip([list(b.values()) for b in alike], merge.high_clip)
-    if fitting is not None and merge.algorithm != "mertens":
+    if fitting is not None and merge.needs_curve:
         text = f"{merge.high_clip} does not fit the newest images, which saturate at a lower code"
         yield ("merge", "high_clip"), f"{text}; write {fitting}"
     mixed = "the images differ in size or channels: such brackets cannot be merged"

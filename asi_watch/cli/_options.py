@@ -148,7 +148,7 @@ def curves_in_use(camera: CameraConfig, config: Config | None) -> Choice:
     from asi_watch.live.curves.in_use import Choice, choose_curves
     from asi_watch.live.ledger.ledger import FILE_NAME, Ledger
 
-    if camera.merge.algorithm == "mertens":
+    if not camera.merge.needs_curve:
         return Choice()
     call = partial(os.path.isfile, config.state_dir / FILE_NAME) if config else bool
     if config is None or not answered(_ANSWER_WITHIN, call)[0]:

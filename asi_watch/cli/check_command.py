@@ -119,7 +119,7 @@ def _may_be_read(path: Path | None) -> bool:
 
 
 def _curve_warnings(camera: CameraConfig, choice: Choice) -> Iterator[tuple[Way, str]]:
-    if camera.merge.algorithm == "mertens":
+    if not camera.merge.needs_curve:
         return
     if choice.fault is not None and not _may_be_read(camera.response):
         yield ("response",), choice.fault

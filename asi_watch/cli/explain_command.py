@@ -189,7 +189,9 @@ def _merge(
         revision=found.revision,
         folder="",
     )
-    done = merge_bracket(plan, bracket, Frames(plan.root), curves)
+    done = merge_bracket(
+        plan, bracket, Frames(plan.root, linear=plan.settings.sensor is not None), curves
+    )
     if not isinstance(done, Published):
         return f"cannot be merged again: {done.reason}"
     return Path(folder, done.products[0])

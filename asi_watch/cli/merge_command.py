@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asi_watch.products import ProductSpec
 
 _INTERRUPTED = 130
-_ALGORITHMS = ("debevec_exact", "debevec_custom", "debevec", "mertens")
+_ALGORITHMS = ("debevec_exact", "debevec_custom", "debevec", "mertens", "linear")
 _OPERATORS = ("photographic", "gamma", "reinhard", "drago", "mantiuk", "local")
 _FORMATS = ("jpg", "png", "jp2", "exr", "tiff", "hdr")
 _EPILOG = """\b
@@ -175,6 +175,8 @@ def command(
     if "sky_disc" in given:
         disc = given["sky_disc"]
         given["sky_disc"] = None if disc == "none" else as_sky_disc(disc)
+    if response == "linear":
+        given["algorithm"], response = "linear", None
     products = _products(configured, formats, quality)
     # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
     mertens = configured is not None and configured.without_response == "mertens"

@@ -106,10 +106,34 @@ class BracketConfig(Section):
         return self
 
 
+class SensorConfig(Section):
+    """What the codes of a linear camera mean."""
+
+    black: float | None = Field(default=None, ge=0)
+    """Code without light; None: as the file says, else 0."""
+    white: float | None = Field(default=None, gt=0)
+    """Lowest saturated code; None: as the file says, else the largest code."""
+    gain: float | None = Field(default=None, gt=0)
+    """Electrons per code; None: 15,000 electrons from black to white."""
+    read_noise: float = Field(default=5.0, ge=0)
+    """Electrons."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.white is not None and self.white <= (self.black or 0.0):
+            text = f"{self.white:g} must be larger than black, which is {self.black or 0:g}"
+            v.refuse_keys([("white", text)])
+        return self
+
+
 class MergeConfig(Section):
     """How the exposures of a bracket become one picture."""
 
-    algorithm: Literal["debevec_exact", "debevec_custom", "debevec", "mertens"] = "debevec_exact"
+    algorithm: Literal["debevec_exact", "debevec_custom", "debevec", "mertens", "linear"] = (
+        "debevec_exact"
+    )
+    sensor: SensorConfig = SensorConfig()
+    """Of `linear` alone, which `response: linear` chooses."""
     weight_type: Literal["triangle", "sine", "noise"] = "triangle"
     low_clip: int = Field(default=5, ge=0, le=254)
     high_clip: int = Field(default=250, ge=1, le=255)
@@ -121,6 +145,11 @@ class MergeConfig(Section):
     deghost: Literal["off", "weights", "align"] = "weights"
     """Clouds that moved: `weights`: the middle exposure counts; `align`: they are moved back."""
 
+    @property
+    def needs_curve(self) -> bool:
+        """True if exposures are merged through a response curve."""
+        return self.algorithm not in ("mertens", "linear")
+
     def settings(self, tone: ToneConfig) -> MergeSettings:
         """Give the same values for `asi_watch.hdr`.
 
@@ -131,10 +160,11 @@ class MergeConfig(Section):
         """
         # Imported here: reading a configuration must not wait for NumPy.
         from asi_watch.hdr.disc import as_sky_disc
-        from asi_watch.hdr.merge_settings import MergeSettings, Tone
+        from asi_watch.hdr.merge_settings import MergeSettings, Sensor, Tone
 
         values = {name: getattr(self, name) for name in type(self).model_fields}
         values["sky_disc"] = as_sky_disc(self.sky_disc)
+        values["sensor"] = Sensor(**self.sensor.model_dump())
         shown = tone.model_dump()
         values["gamma"], scale = shown.pop("gamma"), shown.pop("scale")
         if isinstance(scale, tuple):
@@ -505,6 +535,19 @@ class CameraConfig(Section):
         rest = {key: value for key, value in merge.items() if key not in ("gamma", "lnE_range")}
         return {**data, "merge": rest, "tone": tone}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _linear(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("response") != "linear":
+            return data
+        merge = data.get("merge") or {}
+        if not isinstance(merge, dict):
+            return data
+        if (algorithm := merge.get("algorithm", "linear")) != "linear":
+            text = f"{v.shown(algorithm)} does not go with `response: linear`; remove this key"
+            v.refuse_keys([("merge.algorithm", text)])
+        return {**data, "response": None, "merge": {**merge, "algorithm": "linear"}}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         found: list[tuple[str, str]] = []
@@ -522,6 +565,9 @@ class CameraConfig(Section):
         if self.merge.algorithm == "debevec" and any(p.uncertainty for p in self.products):
             text = "OpenCV's debevec gives no uncertainty; choose debevec_custom or debevec_exact"
             found.append(("merge.algorithm", text))
+        if self.merge.algorithm == "linear" and self.response is not None:
+            text = "a linear merge takes no response curve; write linear here or remove this key"
+            found.append(("response", text))
         wanted = [*radiance, *("a gain map" for product in self.products if product.gain_map)]
         if self.merge.algorithm == "mertens" and wanted:
             text = f"mertens gives no radiance for {' and '.join(wanted)}; choose debevec_custom"

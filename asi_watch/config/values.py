@@ -31,7 +31,10 @@ from asi_watch.naming import NamePattern, ProductName, changes_within_a_year, pa
 
 REFUSED: Final = "asi_watch_refused"
 """The type of pydantic errors whose text is already written for the operator."""
-READABLE_EXTENSIONS: Final = ("jpg", "jpeg", "jpe", "jfif", "png", "jp2")
+READABLE_EXTENSIONS: Final = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "jp2", "webp"),
+    *("tif", "tiff", "dng", "fits", "fit", "fts"),
+)
 _T = TypeVar("_T")
 Circle: TypeAlias = tuple[float, float, float]
 Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]

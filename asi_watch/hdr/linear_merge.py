@@ -13,12 +13,14 @@ also where the shorter exposures foretell that it nearly is: taking those whose 
 low would make the result too dark. Sums are float32; there are no tables, whatever the depth.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import (
     OVER,
     UNDER,
@@ -29,7 +31,7 @@ from asi_watch.hdr.merge_settings import (
     Shape,
 )
 from asi_watch.hdr.merging import Merge
-from asi_watch.hdr.tone import ToneScale, code_maximum
+from asi_watch.hdr.tone import ToneScale, code_maximum, scale_of
 
 Floats = NDArray[np.float32]
 
@@ -146,11 +148,6 @@ class LinearMerge(Merge):
         codes = (super()._sample(array).astype(np.float32) - self._black) * 255.0
         return np.asarray(np.clip(codes / (self._white - self._black), 0, 255), np.uint8)
 
-    def _bracket_scale(self, log_response: NDArray[np.float32]) -> ToneScale:
-        found = super()._bracket_scale(log_response)
-        shift = float(np.log(self._white - self._black))  # 8-bit codes are parts of white
-        return ToneScale(found.middle + shift, found.white + shift)
-
     def _high_clip(self) -> int:
         return _HIGH_CLIP
 
@@ -216,8 +213,17 @@ class LinearMerge(Merge):
         self._clear(out, first, 0)
 
     def _write_picture(self, out: NDArray[Any]) -> None:
-        self.bracket()  # before the threads: asked once, or refused
+        self.picture_rows(0, 1, out[:1])  # before the threads: asked once, or refused
         self._in_bands(lambda first, last: self.picture_rows(first, last, out[first:last]))
+
+    def _bracket_scale(self, _: Any) -> ToneScale:
+        whole = self.bracket()
+        disc = self._settings.sky_disc
+        samples = tuple(sample_frame(f, disc)[:, np.newaxis] for f in whole.frames)
+        found = scale_of(*self._ln_radiance(replace(whole, frames=samples), slice(None)))
+        # All is dark, and stays so.
+        middle = math.log((whole.white - whole.black) / max(whole.times)) - 1.0
+        return found or ToneScale(middle, middle + 3.0)
 
     def _blocks(self, first: int, last: int) -> list[slice]:
         step = max(1, _BLOCK // (self.shape[1] * self.shape[2]))
@@ -234,39 +240,28 @@ class LinearMerge(Merge):
         return np.log(value), validity
 
 
-def completed(sensor: Sensor, levels: tuple[float, float] | None, dtype: Any) -> Sensor:
+def completed(
+    sensor: Sensor, levels: tuple[float | None, float | None] | None, dtype: Any
+) -> Sensor:
     """Fill in what the configuration leaves open: from the file, else from the type of its codes.
 
     Parameters
     ----------
     sensor : Sensor
-    levels : (float, float) or None
+    levels : (float or None, float or None), or None
         Black and white as the file states them.
     dtype : dtype
         Of the pixels; ValueError where it has no largest code and nothing says what is white.
     """
-    integer = np.issubdtype(dtype, np.integer)
-    black = sensor.black if sensor.black is not None else levels[0] if levels else 0.0
-    white = sensor.white if sensor.white is not None else levels[1] if levels else None
-    if white is None and not integer:
-        raise ValueError("floating-point exposures do not say what is saturated: give linear.white")
-    return replace(
-        sensor, black=black, white=float(np.iinfo(dtype).max) if white is None else white
-    )
-
-
-def linear_memory(shape: tuple[int, ...], count: int, itemsize: int) -> int:
-    """Bytes of a linear merge and its largest result, the frames included.
-
-    Parameters
-    ----------
-    shape : (int, int, int)
-    count : int
-        Number of exposures.
-    itemsize : int
-        Bytes of one sample.
-    """
-    return int(np.prod(shape)) * (count * itemsize + 6)
+    stated_black, stated_white = levels or (None, None)
+    black = sensor.black if sensor.black is not None else stated_black or 0.0
+    white = sensor.white if sensor.white is not None else stated_white
+    if white is None and not np.issubdtype(dtype, np.integer):
+        raise ValueError(
+            "floating-point exposures do not say what is saturated: give merge.sensor.white"
+        )
+    white = float(np.iinfo(dtype).max) if white is None else white
+    return replace(sensor, black=black, white=white)
 
 
 def _linear_curve(channels: int) -> NDArray[np.float32]:

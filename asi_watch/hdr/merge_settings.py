@@ -131,6 +131,9 @@ class MergeSettings:
             raise ValueError(f"gamma must be above 0; got {self.gamma}")
         if not 1 <= self.saturation <= 255:
             raise ValueError(f"saturation is a code 1 … 255; got {self.saturation}")
+        # Of a linear merge alone; it needs one.
+        sensor = (self.sensor or Sensor()) if self.algorithm == "linear" else None
+        object.__setattr__(self, "sensor", sensor)
         if self.lnE_range is not None:
             low, high = self.lnE_range
             object.__setattr__(self, "lnE_range", (float(low), float(high)))
@@ -162,7 +165,8 @@ class MergeSettings:
         """Name what shaped a merge besides its algorithm, for the product's provenance."""
         low, high = self.lnE_range or (None, None)
         disc = {} if self.sky_disc is None else asdict(self.sky_disc)
-        deghost = {} if self.deghost == "off" else {"deghost": self.deghost}
+        off = self.deghost == "off" or self.sensor is not None
+        deghost = {} if off else {"deghost": self.deghost}
         # Version 0.1 knew `gamma` alone: its products are still recognised.
         tone = {} if self.tone.operator == "gamma" else asdict(self.tone)
         codes: dict[str, str | int | float | bool | None] = {

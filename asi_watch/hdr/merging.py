@@ -81,7 +81,7 @@ def open_merge(
     return merge
 
 
-def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
+def merge_memory(algorithm: str, shape: tuple[int, ...], count: int, itemsize: int = 1) -> int:
     """Estimate the bytes of a merge and its largest result, frames included, within a fifth.
 
     Parameters
@@ -92,8 +92,11 @@ def merge_memory(algorithm: str, shape: tuple[int, ...], count: int) -> int:
         (H, W) or (H, W, C).
     count : int
         Number of exposures.
+    itemsize : int
+        Bytes of one of their samples.
     """
     height, width, channels = _checked_shape(shape)
+    count *= itemsize
     per_pixel = {"debevec": (22 + count) * channels + 12, "mertens": 10 * channels + 33}
     # The weighted means: ln E in float32 and its validity.
     return height * width * (count * channels + per_pixel.get(algorithm, 5 * channels))

@@ -18,12 +18,12 @@ JP2_MAGIC = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 # Chunks, segments or boxes of one file: each costs time, and some need only a few bytes.
 MOST_PARTS = 20_000
 
+_DNG_VERSION = 0xC612
+
 _OTHERS = (
     (b"GIF8", "a GIF"),
-    (b"II*\x00", "a TIFF"),
-    (b"MM\x00*", "a TIFF"),
     (b"BM", "a BMP"),
-    (b"RIFF", "a RIFF (WebP, AVI) file"),
+    (b"RIFF", "a RIFF file (AVI, WAV)"),
     (b"\0\5\x16\7", "an AppleDouble file (what macOS notes about another file)"),
     (b"<", "text (HTML or XML)"),
 )
@@ -60,6 +60,7 @@ class Header:
     height: int
     width: int
     channels: int  # 1 (grey) or 3: what decoding will give, alpha left out
+    depth: int = 8  # bits per sample: 8, or 16 of a PNG
     progressive: bool = False  # a JPEG sent in several scans
 
 
@@ -93,7 +94,7 @@ def read_header(data: bytes) -> Header:
 
 def _checked(header: Header, depth: int) -> Header:
     """Return the header if exposures may have this depth and number of channels."""
-    if depth != 8:
+    if depth != header.depth:
         raise HeaderError(f"has {depth} bits per sample; exposures need 8")
     if header.channels not in (1, 3):
         kind = " (CMYK or YCCK)" if (header.container, header.channels) == ("jpeg", 4) else ""
@@ -151,7 +152,7 @@ def _jpeg_header(data: bytes) -> Header:
     depth, height, width, components = frame
     if not height and b"\xff\xdc" in data:
         raise HeaderError("gives its height behind its pixels, a rare kind that is not read")
-    return _checked(Header("jpeg", height, width, components, progressive), depth)
+    return _checked(Header("jpeg", height, width, components, progressive=progressive), depth)
 
 
 def _png_header(data: bytes) -> Header:
@@ -160,7 +161,25 @@ def _png_header(data: bytes) -> Header:
     length, kind, width, height, depth, colour = struct.unpack_from(">I4sIIBB", data, 8)
     if kind != b"IHDR" or length != 13 or colour not in _PNG_CHANNELS:
         raise HeaderError("has a broken PNG header")
-    return _checked(Header("png", height, width, _PNG_CHANNELS[colour]), depth)
+    bits = 16 if depth == 16 else 8
+    return _checked(Header("png", height, width, _PNG_CHANNELS[colour], bits), depth)
+
+
+def is_dng(data: bytes) -> bool:
+    """Tell whether a TIFF has the tag of DNG.
+
+    Parameters
+    ----------
+    data : bytes
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        entries = range(at + 2, at + 2 + 12 * count, 12)
+        return any(struct.unpack_from(f"{order}H", data, i)[0] == _DNG_VERSION for i in entries)
+    except struct.error:
+        return False
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,35 +1,37 @@
-"""PNG and JPEG 2000 read strictly, at a cost that is known before anything is decoded."""
+"""PNG, JPEG 2000, TIFF, WebP, DNG and FITS read strictly, at a cost that is bounded."""
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import sys
 import threading
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.images.headers import PNG_MAGIC, Header, HeaderError, jp2_boxes, png_chunks
-from asi_watch.images.jp2_child import REFUSED
+from asi_watch.images.decode_child import MISSING, REFUSED
+from asi_watch.images.headers import PNG_MAGIC, Header, HeaderError, is_dng, jp2_boxes, png_chunks
 
-_CHILD = Path(__file__).with_name("jp2_child.py")
-# Measured on 1 and 6 million pixels: the decoder takes 21 to 48 bytes for a pixel of three
-# channels, and 0.1 to 0.7 s of computing for a million.
-_MEMORY, _MEMORY_PER_SAMPLE, _MOST_MEMORY = 64 << 20, 16, 2 << 30
-_SECONDS, _PIXELS_PER_SECOND = 5, 500_000
-# A computer under load computes slowly; this ends what waits without computing.
-_PATIENCE = 10
+MOST_PIXELS = 64_000_000
+"""Of one exposure; what claims more is refused, undecoded."""
+Levels = tuple[float | None, float | None]
+"""Black and white as a file states them."""
+
+_CHILD = Path(__file__).with_name("decode_child.py")
+# Computing is limited more narrowly; this ends what waits without computing.
+_PATIENCE = 300
 # So many at once, whatever the number of threads: together they may take twice that memory.
 _TURN = threading.BoundedSemaphore(2)
 
 
-def decode_png(data: bytes, header: Header) -> NDArray[np.uint8]:
-    """Decode a PNG after checking all of its bytes, to (H, W, C) uint8 BGR or grey without alpha.
+def decode_png(data: bytes, header: Header) -> NDArray[Any]:
+    """Decode a PNG after checking all of its bytes, to (H, W, C) BGR or grey without alpha.
 
     HeaderError if it is incomplete or damaged.
 
@@ -48,12 +50,12 @@ def decode_png(data: bytes, header: Header) -> NDArray[np.uint8]:
         decoded = None
     if decoded is None:
         raise HeaderError("is damaged (the PNG does not decode)")
-    if decoded.dtype != np.uint8 or decoded.shape[:2] != (header.height, header.width):
+    if decoded.itemsize * 8 != header.depth or decoded.shape[:2] != (header.height, header.width):
         raise HeaderError("decodes to another size or depth than its header claims")
     channels = decoded.reshape(header.height, header.width, -1)
     if channels.shape[2] < header.channels:
         raise HeaderError("decodes to fewer channels than its header claims")
-    return np.ascontiguousarray(channels[:, :, : header.channels], np.uint8)
+    return np.ascontiguousarray(channels[:, :, : header.channels])
 
 
 def _plain_png(data: bytes, header: Header) -> bytes:
@@ -63,7 +65,7 @@ def _plain_png(data: bytes, header: Header) -> bytes:
     """
     inflate = zlib.decompressobj()
     # At most four channels, and bytes for the filters; interlacing has seven passes.
-    left = (header.width * 4 + 9) * (header.height + 8) + 64
+    left = (header.width * 4 * header.depth // 8 + 9) * (header.height + 8) + 64
     pieces = [PNG_MAGIC]
     for kind, payload in png_chunks(data):
         if kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
@@ -104,24 +106,66 @@ def decode_jp2(data: bytes, header: Header) -> NDArray[np.uint8]:
     stream = next(data[begin:behind] for kind, begin, behind in boxes if kind == b"jp2c")
     if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):  # which occurs nowhere within
         raise HeaderError("ends before its end mark", incomplete=True)
-    samples = header.height * header.width * header.channels
-    memory = min(_MEMORY + _MEMORY_PER_SAMPLE * samples, _MOST_MEMORY)
-    seconds = _SECONDS + header.height * header.width // _PIXELS_PER_SECOND
-    mode = "RGB" if header.channels == 3 else "L"
-    command = [sys.executable, "-I", str(_CHILD), mode, str(memory), str(seconds)]
-    options: dict[str, Any] = {"capture_output": True, "cwd": "/", "timeout": seconds * _PATIENCE}
+    pixels, _ = decode_in_child("jp2", data)
+    if pixels.shape != (header.height, header.width, header.channels):
+        raise HeaderError("decodes to another size than its header claims")
+    return pixels
+
+
+def kind_of(data: bytes) -> Literal["tiff", "dng", "webp", "fits"] | None:
+    """Recognise what only a process of its own decodes.
+
+    Parameters
+    ----------
+    data : bytes
+        HeaderError if it is recognised and known to be incomplete.
+    """
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return "dng" if is_dng(data) else "tiff"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        if len(data) < 8 + int.from_bytes(data[4:8], "little"):
+            raise HeaderError("ends before its end", incomplete=True)
+        return "webp"
+    return "fits" if data.startswith(b"SIMPLE  =") else None
+
+
+def decode_in_child(kind: str, data: bytes) -> tuple[NDArray[Any], Levels | None]:
+    """Decode a picture in a process with limits: its samples, (H, W, C), and its levels if stated.
+
+    HeaderError if it is refused or costs too much; OSError if no process can be started.
+
+    Parameters
+    ----------
+    kind : str
+        "jp2", or what `kind_of` found.
+    data : bytes
+        The whole file.
+    """
+    command = [sys.executable, "-I", str(_CHILD), kind, str(MOST_PIXELS)]
+    options: dict[str, Any] = {"capture_output": True, "cwd": "/", "timeout": _PATIENCE}
     try:
         with _TURN:
             done = subprocess.run(command, input=data, check=False, **options)
     except subprocess.TimeoutExpired:
-        raise HeaderError(f"takes longer to decode than {seconds * _PATIENCE} s") from None
+        raise HeaderError(f"takes longer to decode than {_PATIENCE} s") from None
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"no {kind.upper()}"]
+    if done.returncode == MISSING:
+        extra = {"dng": "raw"}.get(kind, kind)
+        text = f"is read with the package {said[0][:40]}: pip install 'asi-watch[{extra}]'"
+        raise HeaderError(f"{text}")
     if done.returncode == REFUSED:
-        reason = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no JPEG 2000"]
-        raise HeaderError(f"is damaged ({reason[0][:120]})")
-    if done.returncode or len(done.stdout) != samples:
+        if kind == "jp2":
+            raise HeaderError(f"is damaged ({said[0][:120]})")
+        # A file that is still being written ends too early in many ways.
         raise HeaderError(
-            f"cannot be decoded with {memory >> 20} MiB of memory and {seconds} s of computing"
+            f"is a {kind.upper()} that cannot be read: {said[0][:120]}", incomplete=True
         )
-    pixels = np.frombuffer(done.stdout, np.uint8)
-    shaped = pixels.reshape(header.height, header.width, header.channels)
-    return np.ascontiguousarray(shaped[:, :, ::-1])
+    try:
+        line, _, samples = done.stdout.partition(b"\n")
+        found = json.loads(line)
+        pixels = np.frombuffer(samples, found["dtype"]).reshape(found["shape"])
+    except ValueError:
+        raise HeaderError(
+            "cannot be decoded with the memory and time that its size justifies"
+        ) from None
+    return pixels, found["levels"] and tuple(found["levels"])

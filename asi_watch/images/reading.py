@@ -6,6 +6,7 @@ of cost: kind of file, size, header, end mark, and at last a decode that takes w
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,17 @@ from asi_watch.files import FileSignature, open_regular
 from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, read_header
 from asi_watch.images.jpeg import JpegPicture
 from asi_watch.images.metadata import Metadata, read_metadata
-from asi_watch.images.other_formats import decode_jp2, decode_png
+from asi_watch.images.other_formats import (
+    MOST_PIXELS,
+    Levels,
+    decode_in_child,
+    decode_jp2,
+    decode_png,
+    kind_of,
+)
 
 # How much a file may ask for before it is refused, undecoded.
-_MAX_BYTES, _MAX_PIXELS = 64 << 20, 64_000_000
+_MAX_BYTES = 64 << 20
 _TAIL_BYTES = _HEAD_BYTES = 65536
 
 
@@ -28,12 +36,17 @@ _TAIL_BYTES = _HEAD_BYTES = 65536
 class Frame:
     """One exposure, decoded."""
 
-    pixels: NDArray[np.uint8]  # BGR, or one channel for a grey image; as stored, never rotated
+    # BGR, or one channel for a grey image; as stored, never rotated. uint8, of a linear camera
+    # also uint16 or float32.
+    pixels: NDArray[Any]
     signature: FileSignature  # which content of the file this is
     metadata: Metadata  # its orientation is not applied
+    levels: Levels | None = None  # black and white, where the file states them
 
 
-def read_image(path: str | os.PathLike[str], *, allocate: Allocate = fresh) -> Frame:
+def read_image(
+    path: str | os.PathLike[str], *, allocate: Allocate = fresh, linear: bool = False
+) -> Frame:
     """Read one exposure, whole or not at all; ImageError says whether it may still be growing.
 
     Parameters
@@ -42,6 +55,8 @@ def read_image(path: str | os.PathLike[str], *, allocate: Allocate = fresh) -> F
         Names with undecodable bytes are fine.
     allocate : callable
         Gives the memory for the pixels, e.g. `BufferPool.take`.
+    linear : bool
+        16-bit and floating-point samples are read as well; otherwise they are refused.
     """
     name = os.fspath(path)
     if "\0" in name:
@@ -56,13 +71,16 @@ def read_image(path: str | os.PathLike[str], *, allocate: Allocate = fresh) -> F
         reason = f"cannot be read ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
     try:
-        pixels = _decode(data, allocate)
+        pixels, levels = _decode(data, allocate)
     except HeaderError as error:
         raise ImageError(name, str(error), may_recover=error.incomplete) from None
     except OSError as error:
         reason = f"cannot be decoded ({error.strerror or error})"
         raise ImageError(name, reason, may_recover=True) from error
-    return Frame(pixels, sign, read_metadata(data))
+    if pixels.dtype != np.uint8 and not linear:
+        text = f"has {8 * pixels.itemsize} bits per sample; more than 8 need `response: linear`"
+        raise ImageError(name, text)
+    return Frame(pixels, sign, read_metadata(data), levels)
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
@@ -100,16 +118,19 @@ def _read_bytes(name: str) -> tuple[bytes, FileSignature]:
     return data, after
 
 
-def _decode(data: bytes, allocate: Allocate) -> NDArray[np.uint8]:
+def _decode(data: bytes, allocate: Allocate) -> tuple[NDArray[Any], Levels | None]:
+    if (kind := kind_of(data)) is not None:
+        return decode_in_child(kind, data)
     header = read_header(data)
     claim = f"{header.width}×{header.height} pixels"
     if not header.height * header.width:
         raise HeaderError(f"claims a size of {claim}")
-    if header.height * header.width > _MAX_PIXELS:
-        raise HeaderError(f"claims {claim}; the limit is {_MAX_PIXELS} in all")
+    if header.height * header.width > MOST_PIXELS:
+        raise HeaderError(f"claims {claim}; the limit is {MOST_PIXELS} in all")
     if header.container == "jpeg":
-        return JpegPicture(data, header).decode(allocate)
-    return decode_png(data, header) if header.container == "png" else decode_jp2(data, header)
+        return JpegPicture(data, header).decode(allocate), None
+    decode = decode_png if header.container == "png" else decode_jp2
+    return decode(data, header), None
 
 
 def read_stated(path: str | os.PathLike[str]) -> Metadata:

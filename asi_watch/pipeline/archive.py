@@ -207,7 +207,7 @@ def merge_archive(
     all_brackets, doubts = _found(root, rules)
     brackets = [b for b in all_brackets if run.holds(b.slot)]
     summary, started = ArchiveSummary(len(brackets), doubts, dry_run=run.dry_run), time.monotonic()
-    if not curves and settings.algorithm != "mertens":
+    if not curves and settings.algorithm not in ("mertens", "linear"):
         curves = _calibrated(all_brackets, root, settings, force)
         summary.calibrating, started = time.monotonic() - started, time.monotonic()
     summary.curve = curves[0] if curves else None
@@ -291,7 +291,7 @@ class BracketMerger:
         if (reason := bracket.why_unusable(max(2, self.min_exposures))) is not None:
             return BracketOutcome(bracket.slot, error=BracketError(reason))
         files = [found._with_signature(exposure, self.plan.root) for exposure in bracket.files]
-        frames = Frames(self.plan.root, _buffers)
+        frames = Frames(self.plan.root, _buffers, linear=self.plan.settings.sensor is not None)
         try:
             result, unreadable = self._merge(bracket, files, frames)
         finally:

@@ -154,7 +154,7 @@ def test_levels_come_from_configuration_file_or_type_in_this_order() -> None:
     assert completed(Sensor(), None, np.dtype(np.uint16)) == Sensor(0.0, 65535.0)
     assert completed(Sensor(), (256, 4095), np.dtype(np.uint16)) == Sensor(256, 4095)
     assert completed(Sensor(10, 4000), (256, 4095), np.dtype(np.uint16)) == Sensor(10, 4000)
-    with pytest.raises(ValueError, match=r"give linear\.white"):
+    with pytest.raises(ValueError, match=r"give merge\.sensor\.white"):
         completed(Sensor(), None, np.dtype(np.float32))
     with pytest.raises(ValueError, match="gain > 0"):
         Sensor(gain=0.0)

@@ -103,8 +103,7 @@ ZOO: dict[str, Case] = {
     "text": (lambda: b"<html>404</html>", False, "text (HTML or XML)"),
     "gif": (lambda: pillow("P", "GIF"), False, "is a GIF"),
     "bmp": (lambda: pillow("RGB", "BMP"), False, "is a BMP"),
-    "tiff": (lambda: pillow("RGB", "TIFF"), False, "is a TIFF"),
-    "webp": (lambda: pillow("RGB", "WEBP"), False, "RIFF"),
+    "avi": (lambda: b"RIFF\x10\0\0\0AVI LIST", False, "RIFF"),
     "jpeg cut in the header": (lambda: jpeg()[:300], True, "ends inside the JPEG header"),
     "jpeg cut at half": (lambda: jpeg()[: len(jpeg()) // 2], *HALF),
     "jpeg without its last byte": (lambda: jpeg()[:-1], *HALF),
@@ -149,7 +148,7 @@ ZOO: dict[str, Case] = {
     "png of 16 bits": (
         lambda: png(sky().astype(np.uint16) * 257),
         False,
-        "16 bits per sample; exposures need 8",
+        "has 16 bits per sample; more than 8 need `response: linear`",
     ),
     "png of 1 bit": (lambda: pillow("1", "PNG"), False, "1 bits per sample"),
     "png whose stream ends early": (

@@ -145,7 +145,7 @@ def test_files_that_ask_for_too_much_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(tmp_path, jpeg())
-    limits = {"_MAX_PIXELS": 96 * 128, "_MAX_BYTES": path.stat().st_size}
+    limits = {"MOST_PIXELS": 96 * 128, "_MAX_BYTES": path.stat().st_size}
     for name, limit in limits.items():
         monkeypatch.setattr(f"asi_watch.images.reading.{name}", limit)
         assert read_image(path).pixels.size
@@ -285,7 +285,7 @@ def test_damaged_files_raise_nothing_but_image_errors(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("asi_watch.images.reading._MAX_PIXELS", 1_000_000)
+    monkeypatch.setattr("asi_watch.images.reading.MOST_PIXELS", 1_000_000)
     rng = np.random.default_rng(11)
     data = np.frombuffer(make(), np.uint8)
     path = tmp_path / "a.jpg"

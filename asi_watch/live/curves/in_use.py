@@ -141,7 +141,7 @@ def _decided(camera: str, decisions: list[CurveDecision]) -> tuple[_Decided, _De
 
 def response_fault(camera: CameraConfig) -> str | None:
     """Say why the operator's file cannot be used, None if it can, is missing, or is not needed."""
-    return None if camera.merge.algorithm == "mertens" else _operators_file(camera)[3]
+    return _operators_file(camera)[3] if camera.merge.needs_curve else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class CurvesInUse:
     ) -> None:
         self._camera, self._ledger, self._folder = camera, ledger, folder
         self._asked: _Asked | None = None
-        self._needs_curve = camera.merge.algorithm != "mertens"
+        self._needs_curve = camera.merge.needs_curve
         self._files: Mapping[int, CurveFile] = {}
         self.curves: tuple[ResponseCurve, ...] = ()
         """Those in use, most channels first; replaced whole."""

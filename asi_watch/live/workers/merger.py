@@ -71,8 +71,11 @@ class Merger:
             adopt_renamed=True,
         )
         self._budget = budget
-        self._held = _HeldFrames(self._root, budget, buffers)
+        self._held = _HeldFrames(
+            self._root, budget, buffers, linear=self._plan.settings.sensor is not None
+        )
         self._shape: tuple[int, ...] | None = None
+        self._itemsize = 1
         self._curves: tuple[ResponseCurve, ...] = ()
 
     def clean_up(self) -> int:
@@ -109,7 +112,7 @@ class Merger:
             # What could not be read at all was not judged: it is read again when next looked at.
             judged = None if isinstance(error.__cause__, OSError) else found
             return msg.Unusable(error.reason, error.may_recover, judged)
-        self._shape = frame.pixels.shape
+        self._shape, self._itemsize = frame.pixels.shape, frame.pixels.itemsize
         sign = frame.signature
         try:
             times = self._settings.exposure_times.of(
@@ -173,8 +176,10 @@ class Merger:
         """Bytes that a merge of so many exposures takes, of the size that was read last."""
         if self._shape is None:
             return 0
-        algorithms = {self._plan.settings.algorithm, *(() if self._curves else ("mertens",))}
-        return max(merge_memory(algorithm, self._shape, count) for algorithm in algorithms)
+        fallback = self._settings.merge.needs_curve and not self._curves
+        algorithms = {self._plan.settings.algorithm, *(("mertens",) if fallback else ())}
+        size = self._shape, count, self._itemsize
+        return max(merge_memory(algorithm, *size) for algorithm in algorithms)
 
     def _kept(self, outcome: Kept) -> msg.MergeOutcome:
         record = row_of_products(self._settings, outcome.found)
@@ -260,8 +265,11 @@ class MemoryBudget:
 class _HeldFrames:
     """One camera's decoded frames by slot, within the memory budget; for several threads."""
 
-    def __init__(self, root: str, budget: MemoryBudget, buffers: BufferPool) -> None:
+    def __init__(
+        self, root: str, budget: MemoryBudget, buffers: BufferPool, *, linear: bool
+    ) -> None:
         self._root, self._budget, self._buffers = root, budget, buffers
+        self._linear = linear
         self._slots: dict[datetime, Frames] = {}
         self._charged: dict[datetime, int] = {}
         self._lock = threading.Lock()
@@ -274,7 +282,10 @@ class _HeldFrames:
     def of(self, slot: datetime) -> Frames:
         """Give the frames of a slot; an empty store, which is not kept, where none are held."""
         with self._lock:
-            return self._slots.get(slot) or Frames(self._root, self._buffers)
+            return self._slots.get(slot) or self._new()
+
+    def _new(self) -> Frames:
+        return Frames(self._root, self._buffers, linear=self._linear)
 
     def hold(self, slot: datetime, exposure: Exposure, frame: Frame) -> bool:
         """Hold a frame for its bracket's merge; False if there is no room for it."""
@@ -289,7 +300,7 @@ class _HeldFrames:
                     return False
                 self._charged[slot] = held
             if frames is None:
-                frames = self._slots[slot] = Frames(self._root, self._buffers)
+                frames = self._slots[slot] = self._new()
             return frames.hold(exposure, frame)
 
     def drop(self, slot: datetime) -> None:
