@@ -356,7 +356,7 @@ def _whole_seconds(span: timedelta) -> timedelta:
 
 def frame_warnings(found: NewestFiles, curves: Mapping[int, ResponseCurve]) -> Warnings:
     """Compare the newest brackets with their exposure times, the curves and `merge.high_clip`."""
-    if not found.fitting:
+    if not found.fitting or found.camera.merge.algorithm == "linear":
         return
     from asi_watch.hdr.frame_checks import check_frames, fits_high_clip
 

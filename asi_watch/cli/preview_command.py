@@ -163,8 +163,10 @@ def _tile(
         products=tuple(p.spec for p in camera.products),
         without_response="mertens",
     )
-    images = [read_image(root / exposure.path).pixels for exposure in bracket.exposures]
-    composed = compose(plan, Bracket(bracket.slot, bracket.exposures), images, curves)
+    linear = plan.settings.sensor is not None
+    frames = [read_image(root / e.path, linear=linear) for e in bracket.exposures]
+    taken = Bracket(bracket.slot, bracket.exposures), [frame.pixels for frame in frames]
+    composed = compose(plan, *taken, curves, levels=frames[0].levels)
     label = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in change).replace(
         "None", "null"
     )

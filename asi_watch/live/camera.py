@@ -241,6 +241,7 @@ class Camera:
                 self._try_at = now + _TRY_EVERY
                 record = self._ledger.get(self.name, self._no_place[0])
                 if record is not None and record.state == "failed":
+                    self._reporting.taken_up(record)
                     self._execute(self._collector.resume(record, now))
                 else:
                     self._no_place = None

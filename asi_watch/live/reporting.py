@@ -47,6 +47,7 @@ class Reporting:
         self._camera, self._template, self._times = camera, template, times
         self.waiting = 0
         """How many brackets wait in the ledger for space or a curve."""
+        self._waits_for: str | None = None
         self._started = time.monotonic()
         self._latencies: deque[float] = deque(maxlen=_RECENT)
         self._last_error: dict[str, str] | None = None
@@ -160,7 +161,9 @@ class Reporting:
             Seconds until it is retried; None: never.
         """
         if _waits(record):
-            level = logging.DEBUG if self.waiting else logging.WARNING
+            # One of them is tried again every few seconds.
+            known = self.waiting or record.reason == self._waits_for
+            level, self._waits_for = logging.DEBUG if known else logging.WARNING, record.reason
             text = "brackets wait in the ledger"
             self._event(level, text, slot=record.slot, reason=record.reason)
             self.waiting += 1

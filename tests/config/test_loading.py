@@ -233,8 +233,21 @@ def of_camera(settings: str) -> list[str]:
          "which is one hour ahead of UTC (the sign is reversed)"),
         ("extensions: jpg", "extensions: 'jpg' is no list of extensions; write one such as [jpg, png]"),
         (
-            "extensions: [jpg, dng]",
-            "extensions: 'dng' cannot be read; known are jpg, jpeg, jpe, jfif, png, jp2",
+            "extensions: [jpg, cr2]",
+            "extensions: 'cr2' cannot be read; known are jpg, jpeg, jpe, jfif, png, jp2, webp, tif, "
+            "tiff, dng, fits, fit, fts",
+        ),
+        (
+            "response: linear\nmerge: {algorithm: mertens}",
+            "merge.algorithm: 'mertens' does not go with `response: linear`; remove this key",
+        ),
+        (
+            "response: /r.npz\nmerge: {algorithm: linear}",
+            "response: a linear merge takes no response curve; write linear here or remove this key",
+        ),
+        (
+            "merge: {sensor: {black: 300, white: 256}}",
+            "merge.sensor.white: 256 must be larger than black, which is 300",
         ),
         ("response: 5", "response: 5 is no path; write it in full, such as /srv/asi/roof"),
         ("response: ~/g.npz", "response: '~/g.npz': '~' is not replaced here; write the path in full"),

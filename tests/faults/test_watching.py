@@ -40,6 +40,7 @@ class Taken:
         deadline = time.monotonic() + PATIENCE
         while not reached():
             assert time.monotonic() < deadline, (self.intake.state, self.intake.facts())
+            self.intake.tick(time.monotonic())
             message = self.inbox.get(0.05)
             if isinstance(message, Found):
                 for file in message.files:

@@ -32,6 +32,7 @@ def main(folder: str, mode: Any = "auto", every: str = "60") -> None:
     told = 0.0
     # Until the other end of standard input is closed.
     while not select.select([sys.stdin], [], [], 0)[0]:
+        intake.tick(time.monotonic())
         message = inbox.get(0.05)
         dropped = inbox.take_dropped()
         if dropped:

@@ -45,7 +45,8 @@ def test_publishing_pauses_on_a_full_disk_and_goes_on_by_itself(site: Site) -> N
     site.until(lambda: site.status()["waiting_in_ledger"] == 1, "waiting")
     shown = site.run_until_answered("status").stdout
     assert "disk.keep_free" in shown
-    assert site.row(0) is None
+    row = site.row(0)
+    assert row is not None and row.state == "failed"
     assert not site.product(0).exists()
     site.configure()
     assert site.process is not None
