@@ -256,3 +256,12 @@ def test_a_package_that_is_missing_is_named(
     with pytest.raises(ImageError, match=r"rawpy: pip install 'asi-watch\[raw\]'") as caught:
         read(tmp_path, dng(mosaic()), "a.dng")
     assert not caught.value.may_recover
+
+
+def test_exposure_times_are_read_from_exif_and_from_fits(tmp_path: Path) -> None:
+    pytest.importorskip("astropy")
+    data = fits(deep(1)[:, :, 0], EXPTIME=0.00125)
+    assert read(tmp_path, data).metadata.exposure_us == pytest.approx(1250.0)
+    assert read(tmp_path, fits(deep(1)[:, :, 0])).metadata.exposure_us is None
+    found = read(tmp_path, tiff(deep(), extratags=[(33434, "2I", 1, (1, 800), True)])).metadata
+    assert found.exposure_us == pytest.approx(1250.0)
