@@ -355,17 +355,23 @@ def _space(
     camera: CameraConfig, ledger: Ledger, keep_free: int, facts: list[str]
 ) -> Iterator[Finding]:
     """Say how long the disk of the products lasts, by what the newest brackets took."""
+    from asi_watch.live.disk import free_bytes
+
     records = [r for r in ledger.history(camera=camera.name, limit=_ROWS) if r.products]
     span = records[-1].slot - records[0].slot if len(records) > 1 else timedelta(0)
     if span < timedelta(minutes=10):
         return
-    written = sum(_size(camera.output / path) for r in records for path in r.products)
+    places = (camera.place_of(path) for r in records for path in r.products)
+    written = sum(_size(root / path) for root, path in places)
     limits = [camera.retention.products]
     if _device(camera.watch) == _device(camera.output):
         written += sum(e.size for r in records for e in r.inputs)
         limits.append(camera.retention.exposures)
     a_day = written / (span / timedelta(days=1))
-    free = shutil.disk_usage(camera.output).free - keep_free
+    (free,) = answered(_ANSWER_WITHIN, partial(free_bytes, camera.output))
+    if free is None:
+        return
+    free -= keep_free
     days = free / a_day if a_day else float("inf")
     text = f"{free / 1e9:.0f} GB to go at {a_day / 1e9:.2g} GB a day: full in {days:.0f} days"
     facts.append(f"space: {camera.name}: {text}")
