@@ -103,7 +103,13 @@ def _examine(loaded: LoadedConfig, user: str | None) -> tuple[list[Finding], lis
         findings += _share(camera)
         findings += _clock(camera, examined)
         findings += _coverage(name, examined)
-    findings += [*_watch_limits(config), *_network_time(), *_unit(), *_daemon(config, facts)]
+    findings += [
+        *_watch_limits(config),
+        *_network_time(),
+        *_unit(),
+        *_opened(config),
+        *_daemon(config, facts),
+    ]
     try:
         findings += _from_ledger(config, facts)
     except (AsiWatchError, OSError) as error:
@@ -288,6 +294,19 @@ def _unit() -> Iterator[Finding]:
     if version and not version.endswith(f" {__version__}"):
         text = f"it starts {version}, and this is {__version__}"
         yield Finding("unit", str(unit), text, f"run {program} doctor, or install this version")
+
+
+def _opened(config: Config) -> Iterator[Finding]:
+    """Find outputs that the unit's drop-ins do not open: the service sees them read-only."""
+    unit = _unit_file()
+    drop_ins = sorted(unit.with_name(f"{_UNIT}.d").glob("*.conf")) if unit else []
+    lines = [line for file in drop_ins for line in file.read_text(errors="replace").splitlines()]
+    opened = [line.partition("=")[2].strip(' "-+') for line in lines if "ReadWritePaths=" in line]
+    for output in (output for camera in config.cameras.values() for output in camera.outputs):
+        if unit is not None and not any(output.is_relative_to(path) for path in opened if path):
+            text = "the service may not write there: no drop-in of the unit opens it"
+            remedy = f"sudo {sys.prefix}/share/asi-watch/install.sh --folders"
+            yield Finding("unit", str(output), text, remedy)
 
 
 def _output(*arguments: str) -> str:

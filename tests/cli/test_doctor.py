@@ -179,5 +179,11 @@ def test_an_installed_unit_of_another_version(
     program.chmod(0o755)
     (machine.folder / "asi-watch.service").write_text(f"[Service]\nExecStart={program} run\n")
     monkeypatch.setattr(doctor_command, "_UNIT_FOLDERS", (machine.folder,))
-    (one,) = machine.found("unit")
-    assert "asi-watch 0.0.9" in one["text"]
+    version, closed = machine.found("unit")
+    assert "asi-watch 0.0.9" in version["text"]
+    assert closed["where"] == str(machine.folder / "out")
+    assert closed["remedy"].endswith("install.sh --folders")
+    (machine.folder / "asi-watch.service.d").mkdir()
+    opened = f'[Service]\nReadWritePaths="{machine.folder}/out"\n'
+    (machine.folder / "asi-watch.service.d/10-camera-folders.conf").write_text(opened)
+    assert len(machine.found("unit")) == 1
