@@ -85,7 +85,8 @@ def _group_files_by_time(
     found.slot_length(round_ts_to)
     root = os.fspath(Path(directory))
     times = {path: found.parse_timestamp(path) for path in found.walk_images(root)}
-    found._log_nameless([path for path in times if times[path] is None], "timestamp")
+    nameless = [path for path in times if times[path] is None]
+    found.Nameless("timestamp", len(nameless), next(iter(nameless), "")).log()
     taken = {f"{root}/{path}": time for path, time in times.items() if time is not None}
     frame = pd.DataFrame(
         {

@@ -35,6 +35,7 @@ _YEARS = range(1970, 2262)  # what pandas can hold in nanoseconds
 
 _JITTER = timedelta(seconds=1)
 _LOOKED_AT = 20  # brackets
+_NAMES_HELD = 10_000
 _LENGTHS = [
     timedelta(seconds=unit * number)
     for unit in (1, 60)
@@ -53,8 +54,12 @@ def exposure_of_name(name: str) -> int | None:
         Folders before it are ignored.
     """
     base = name.rpartition("/")[2]
-    match, found = EXPOSURE_AT_END.search(base), _find_timestamp(base)
-    if match is None or (found is not None and match.start() < found[1]):
+    return _find_exposure(base, _find_timestamp(base))
+
+
+def _find_exposure(base: str, timestamp: tuple[datetime, int] | None) -> int | None:
+    match = EXPOSURE_AT_END.search(base)
+    if match is None or (timestamp is not None and match.start() < timestamp[1]):
         return None
     return int(match[1])
 
@@ -83,7 +88,7 @@ def parse_name(name: str) -> ParsedName | None:
     """
     base = name.rpartition("/")[2]
     found = None if is_hidden(base) else _find_timestamp(base)
-    exposure = exposure_of_name(base)
+    exposure = None if found is None else _find_exposure(base, found)
     if found is None or not exposure or _COPY.fullmatch(base, found[1]):
         return None
     return ParsedName(found[0], float(exposure))
@@ -92,10 +97,11 @@ def parse_name(name: str) -> ParsedName | None:
 def _find_timestamp(base: str) -> tuple[datetime, int] | None:
     """Return the timestamp and where it ends."""
     for match in _TIMESTAMP.finditer(base):
-        digits = match[1].replace("_", "")
-        month, day, hour, minute, second = (int(digits[i : i + 2]) for i in range(4, 14, 2))
+        digits = match[1].replace("_", "T")
         try:
-            moment = datetime(int(digits[:4]), month, day, hour, minute, second)
+            moment = datetime.fromisoformat(
+                digits if "T" in digits else f"{digits[:8]}T{digits[8:]}"
+            )
         except ValueError:
             continue
         if moment.year in _YEARS:
@@ -238,13 +244,18 @@ def find_brackets(
     root = os.fspath(directory)
     slots: dict[datetime, list[Exposure]] = {}
     unusable: dict[datetime, list[tuple[str, str]]] = {}
-    named = {
-        path: rules.parse(name)
-        for path in walk_images(root, rules.extensions)
-        if rules.wants(name := path.rpartition("/")[2])
-    }
-    for path, parsed in named.items():
+    nameless = Nameless("timestamp and exposure")
+    # Labels are seen in the first names: those of all files are much to hold.
+    some: dict[str, ParsedName | None] = {}
+    for path in walk_images(root, rules.extensions):
+        name = path.rpartition("/")[2]
+        if not rules.wants(name):
+            continue
+        parsed = rules.parse(name)
+        if len(some) < _NAMES_HELD:
+            some[path] = parsed
         if parsed is None:
+            nameless.add(path)
             continue
         slot = rules_of.slot_of(parsed.timestamp, rules.round_to, rules.offset)
         try:
@@ -254,11 +265,12 @@ def find_brackets(
             continue
         exposure = Exposure(path, parsed.timestamp, time, nominal_us=nominal)
         slots.setdefault(slot, []).append(exposure)
-    _log_nameless([path for path in named if named[path] is None], "timestamp and exposure")
-    brackets = [_bracket_of(slot, slots[slot], root) for slot in sorted(slots)]
-    brackets = [replace(b, unusable=tuple(unusable.get(b.slot, ()))) for b in brackets]
+    nameless.log()
+    brackets = [_bracket_of(slot, slots.pop(slot), root) for slot in sorted(slots)]
+    if unusable:
+        brackets = [replace(b, unusable=tuple(unusable.get(b.slot, ()))) for b in brackets]
     _log_superseded(brackets)
-    doubts = [*_doubts_of_slots(brackets, rules), *_labels_taken_for_times(named)]
+    doubts = [*_doubts_of_slots(brackets, rules), *_labels_taken_for_times(some)]
     if unusable:
         path, reason = next(iter(unusable.values()))[0]
         count = counted(sum(map(len, unusable.values())), "file")
@@ -422,11 +434,28 @@ def _clash(brackets: Sequence[ArchiveBracket]) -> str | None:
     return None
 
 
-def _log_nameless(paths: Sequence[str], what: str) -> None:
-    """Log how many files were skipped because their names lack something."""
-    if paths:
-        text = "%d files skipped: no %s in their names, e.g. %s"
-        log.warning(text, len(paths), what, shown(paths[0]))
+@dataclass(slots=True)
+class Nameless:
+    """Counts files whose names lack something."""
+
+    what: str
+    count: int = 0
+    example: str = ""
+
+    def add(self, path: str) -> None:
+        """Count one.
+
+        Parameters
+        ----------
+        path : str
+        """
+        self.count, self.example = self.count + 1, self.example or path
+
+    def log(self) -> None:
+        """Say how many were skipped, if there were any."""
+        if self.count:
+            text = "%d files skipped: no %s in their names, e.g. %s"
+            log.warning(text, self.count, self.what, shown(self.example))
 
 
 def _log_superseded(brackets: Sequence[ArchiveBracket]) -> None:

@@ -20,6 +20,7 @@ from asi_watch.simulator.sensor import BLACK, WHITE, Camera
 from asi_watch.simulator.simulation import SimulatorSettings, simulate
 from asi_watch.simulator.styles import STYLES
 
+_NEEDED = {"rpicam-raw": "rawpy", "indi-allsky-fits": "astropy"}
 MANUAL = Path(__file__).parents[2] / "docs" / "cameras.md"
 
 
@@ -39,6 +40,8 @@ def test_the_manuals_configuration_reads_what_the_camera_writes(
     tmp_path: Path, style: str, example: str
 ) -> None:
     watch, out = tmp_path / "roof", tmp_path / "out"
+    if style in _NEEDED:
+        pytest.importorskip(_NEEDED[style])
     settings = SimulatorSettings(
         watch, brackets=3, size=96, speed=float("inf"), style=style, truth=True
     )
@@ -48,8 +51,9 @@ def test_the_manuals_configuration_reads_what_the_camera_writes(
     checked = CliRunner().invoke(main, ["check", "-c", str(config)])
     assert checked.exit_code == 0, checked.output
     assert "do not fit" not in checked.output
-    curve = str(settings.truth_folder / "response.npz")
-    words = ["merge", str(watch), str(out), "-c", str(config), "--response", curve]
+    words = ["merge", str(watch), str(out), "-c", str(config)]
+    if "response: linear" not in example:
+        words += ["--response", str(settings.truth_folder / "response.npz")]
     result = CliRunner().invoke(main, [*words, "--workers", "0"])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("3 of 3 brackets merged")
