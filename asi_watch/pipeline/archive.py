@@ -34,8 +34,7 @@ from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.claims import Claims
 from asi_watch.pipeline.curves import CurveHistory, _calibrate_found, _log_warnings
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
-from asi_watch.pipeline.progress import progress
-from asi_watch.pipeline.run_report import ReportFile
+from asi_watch.pipeline.run_report import ReportFile, progress
 from asi_watch.processes import usable_cores
 from asi_watch.products.provenance import Unusable
 from asi_watch.products.publish import OutputFolder

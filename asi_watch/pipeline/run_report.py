@@ -1,16 +1,24 @@
-"""A table of what became of every bracket of an archive, written as the run goes on."""
+"""How far a run over an archive has come, and a table of what became of every bracket."""
 
 import csv
 import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asi_watch.files import shown
 
 if TYPE_CHECKING:
     from asi_watch.pipeline.archive import BracketOutcome
 
+log = logging.getLogger(__name__)
+
+_FIRST_LINE_AFTER, _NEXT_LINES_AFTER = 1.0, 10.0  # seconds
+_Step = TypeVar("_Step")
 _COLUMNS = ("slot", "state", "products", "missing_us", "left_out", "notes", "reason")
 
 
@@ -71,3 +79,40 @@ class ReportFile:
             )
             csv.writer(self._file).writerow(cells)
         self._rows += 1
+
+
+def progress(steps: Iterable[_Step], what: str, total: int) -> Iterator[_Step]:
+    """Pass on the steps of a run; show on standard error how many there were, and the time left.
+
+    Parameters
+    ----------
+    steps : iterable
+    what : str
+        Such as "merging".
+    total : int
+    """
+    if sys.stderr.isatty():
+        yield from _with_bar(steps, what, total)
+        return
+    started = time.monotonic()
+    due = started + _FIRST_LINE_AFTER
+    for done, step in enumerate(steps, start=1):
+        yield step
+        now = time.monotonic()
+        if now >= due and done < total:
+            due = now + _NEXT_LINES_AFTER
+            rate = done / (now - started)
+            left = (total - done) / rate
+            log.info("%s: %d of %d, %.1f per second, %.0f s left", what, done, total, rate, left)
+
+
+def _with_bar(steps: Iterable[_Step], what: str, total: int) -> Iterator[_Step]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        *(bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn()),
+        *(bars.TextColumn("{task.speed!s:.4} per s"), bars.TimeRemainingColumn()),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield from bar.track(steps, total, description=what)

@@ -13,7 +13,6 @@ import numpy as np
 
 from asi_watch.simulator.clouds import Clouds, Weather
 from asi_watch.simulator.lens import Floats, Lens, Sun, sun_at
-from asi_watch.simulator.surroundings import draw_surroundings
 
 START = dt.datetime(2026, 6, 21, 9, 0, 0)
 _SMALLEST, _LARGEST = 32, 8192
@@ -24,6 +23,11 @@ _DARKEST = np.float32(1e-5)
 _BAND = 64
 _ZENITH_BLUE = np.array([0.86, 0.46, 0.21], np.float32)
 _HORIZON_WHITE = np.array([1.12, 1.03, 0.90], np.float32)
+# How bright the whole scene is: the longest of 80…1280 µs shows the trees and the dark bases of the
+# clouds and loses their brightest rims, the shortest loses nothing but the sun.
+_BRIGHTNESS = np.float32(1.5)
+_STEPS = 4096  # of the skyline
+_TREE_GREEN = np.array([0.022, 0.050, 0.036], np.float32)
 _SUN_PEAK = 6.0e4
 # Half the sun's apparent diameter, widened by the blur of a small lens.
 _SUN_RADIUS_DEG = 0.30
@@ -68,7 +72,7 @@ class Sky:
         self._velocity = self._clouds.velocity()
         axis = np.arange(self._coarse.size, dtype=np.float32)
         self._grid = np.meshgrid(axis, axis)
-        self._openness, self._foreground = draw_surroundings(size, rng)
+        self._openness, self._foreground = _surroundings(size, rng)
         self._key: _Keyframe | None = None
 
     @property
@@ -180,3 +184,53 @@ def _add_sun(image: Floats, lens: Lens, sun: Sun) -> None:
     edge = np.clip((chi - _SUN_RADIUS_DEG) / (soft / 4), -50, 50)
     disc = np.float32(_SUN_PEAK) / (1 + np.exp(edge))
     image[rows, cols] += (aureole + disc)[..., np.newaxis] * sun.light
+
+
+def _surroundings(size: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw the surroundings: openness and foreground, each (size, size, 3), float32, BGR.
+
+    Openness is what reaches a pixel of the sky's light: `_BRIGHTNESS` at the zenith, less towards
+    the rim (vignetting), 0 behind trees and outside the circle. Foreground is the radiance of
+    trees and surround, to be added.
+    """
+    skyline, leaves = _tree_line(rng), _speckle(rng, size)
+    openness = np.empty((size, size, 3), np.float32)
+    foreground = np.empty_like(openness)
+    # In bands: the many fields that one needs are large at full size.
+    for top in range(0, size, _BAND):
+        rows = slice(top, min(top + _BAND, size))
+        lens = Lens(size, rows.start, rows.stop)
+        steps = lens.azimuth * np.float32(_STEPS / (2 * math.pi))
+        above = np.interp(steps, np.arange(_STEPS), skyline, period=_STEPS)
+        above -= 90 - np.degrees(lens.zenith)
+        trees = np.clip(above * lens.radius / 90 + 0.5, 0, 1)  # the edge one pixel soft
+        inside = np.clip((1 - lens.reach) * np.float32(lens.radius / 1.5), 0, 1)
+        vignette = inside * (1 - np.float32(0.28) * lens.reach**2.5)
+        openness[rows] = (vignette * (1 - trees))[..., np.newaxis]
+        foreground[rows] = (leaves[rows] * trees * vignette)[..., np.newaxis] * _TREE_GREEN
+        # The lens barrel is not quite black: a faint ring, then darkness.
+        ring = 0.010 * np.exp(np.minimum(1 - lens.reach, 0) / 0.012) * (lens.reach >= 1)
+        foreground[rows] += (ring + 0.0012)[..., np.newaxis]
+    return openness * _BRIGHTNESS, foreground * _BRIGHTNESS
+
+
+def _tree_line(rng: np.random.Generator) -> Floats:
+    """Elevation of the trees in degrees over azimuth: gentle hills with ragged crowns."""
+    frequency = np.fft.rfftfreq(_STEPS, 1 / _STEPS)
+    hills, crowns = np.zeros_like(frequency), np.zeros_like(frequency)
+    hills[1:12] = 1 / frequency[1:12]
+    crowns[30:1500] = frequency[30:1500] ** -0.85
+    lines = []
+    for shape in (hills, crowns):
+        phase = np.exp(2j * np.pi * rng.random(shape.size))
+        line = np.fft.irfft(shape * phase, _STEPS)
+        lines.append(line / line.std())
+    line = 3.0 + 1.6 * lines[0] + 0.75 * np.abs(lines[1])
+    return np.asarray(np.clip(line, 1.2, 11), np.float32)
+
+
+def _speckle(rng: np.random.Generator, size: int) -> Floats:
+    """Light and shade in the leaves."""
+    grain = rng.standard_normal((size, size), dtype=np.float32)
+    soft = cv2.GaussianBlur(grain, (0, 0), max(0.8, size / 900))
+    return np.asarray(np.clip(1 + 0.5 * soft / max(float(soft.std()), 1e-6), 0.2, 2.6), np.float32)
