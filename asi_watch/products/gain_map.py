@@ -29,7 +29,8 @@ GAIN_MAP_WHITE = "gain_map_log2_white"
 
 _OFFSET = 2.0**-12
 _STEP = 1024  # limits of the gain are whole multiples of 1/1024 stop
-_QUALITY = 95
+# Of the map: 2.4 times the bytes of the picture alone at its quality 95; 95 gives 3.1 times.
+_QUALITY = 90
 _ROWS = 64
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ISO = b"urn:iso:std:iso:ts:21496:-1\0"
