@@ -16,7 +16,7 @@ from asi_watch.images.headers import (
     png_chunks,
 )
 
-_APP1, _COMMENT = 0xE1, 0xFE
+_APP1, _COMMENT, _SCAN = 0xE1, 0xFE, 0xDA
 _ORIENTATION, _EXIF_FOLDER, _EXPOSURE_TIME = 0x0112, 0x8769, 0x829A
 _RATIONAL = 5
 _NUMBERS = {3: "H", 4: "I", _RATIONAL: "I"}  # kinds of tags
@@ -57,6 +57,21 @@ def read_metadata(data: bytes) -> Metadata:
             match = _MOBOTIX.search(block)
             found = replace(found, exposure_us=float(match[1]) if match else None)
     return found
+
+
+def may_state_more(head: bytes) -> bool:
+    """Tell whether metadata may lie behind the beginning of a file.
+
+    Parameters
+    ----------
+    head : bytes
+    """
+    if head.startswith(JPEG_MAGIC):
+        try:
+            return not any(marker == _SCAN for marker, _, _ in jpeg_segments(head))
+        except HeaderError as error:
+            return error.incomplete
+    return not (head.startswith(PNG_MAGIC) and b"IDAT" in head)
 
 
 def _exif(tiff: bytes) -> Metadata:

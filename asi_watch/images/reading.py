@@ -17,7 +17,7 @@ from asi_watch.errors import ImageError
 from asi_watch.files import FileSignature, open_regular
 from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, read_header
 from asi_watch.images.jpeg import JpegPicture
-from asi_watch.images.metadata import Metadata, read_metadata
+from asi_watch.images.metadata import Metadata, may_state_more, read_metadata
 from asi_watch.images.other_formats import (
     MOST_PIXELS,
     Levels,
@@ -144,7 +144,7 @@ def read_stated(path: str | os.PathLike[str]) -> Metadata:
     with os.fdopen(descriptor, "rb") as stream:
         head = stream.read(_HEAD_BYTES)
         found = read_metadata(head)
-        # Large blocks may push the exposure time out of the head.
-        if found.exposure_us is None and _HEAD_BYTES < status.st_size <= _MAX_BYTES:
+        more = _HEAD_BYTES < status.st_size <= _MAX_BYTES and may_state_more(head)
+        if found.exposure_us is None and more:
             found = read_metadata(head + stream.read(status.st_size))
     return found

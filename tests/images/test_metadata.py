@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from asi_watch.images import read_image, read_stated
-from asi_watch.images.metadata import Metadata, read_metadata
+from asi_watch.images.metadata import Metadata, may_state_more, read_metadata
 from tests.images.pictures import (
     chunk,
     exif,
@@ -111,6 +111,11 @@ def test_a_file_is_read_on_where_large_blocks_come_first(tmp_path: Path) -> None
     for _ in range(3):
         data = with_segment(data, 0xE2, bytes(65_000))
     assert read_stated(put(tmp_path, data)).exposure_us == 160
+    # Not for what lies behind the pixels.
+    large = np.random.default_rng(1).integers(0, 256, (300, 300, 3), np.uint8)
+    assert not may_state_more(jpeg(large)[:65536])
+    assert not may_state_more(png(large)[:65536])
+    assert may_state_more(data[:65536])
     with pytest.raises(OSError, match="a folder"):
         read_stated(tmp_path)
 
