@@ -136,7 +136,7 @@ def test_every_user_may_ask_for_the_status_and_is_refused_the_rest_with_a_remedy
             site.state.chmod(0o700)
             answer = as_nobody(site, "status")
             assert answer.exit_code == 1
-            assert "run this as the user of the service, or let others enter" in answer.output
+            assert "run this as the user of the service, or let others in" in answer.output
             refused_with_a_remedy(site)
         finally:
             assert site.stop() == 0
