@@ -171,7 +171,7 @@ def ask_daemon(
     seconds begins again with whatever the daemon says meanwhile.
     """
     from asi_watch.live.ledger.ledger import Ledger
-    from asi_watch.live.status import NotRunningError, read_status
+    from asi_watch.live.state_folder import NotRunningError, read_status
 
     with Ledger(state_dir, beside_daemon=True) as ledger:
         number = ledger.add_request(kind, camera, arguments)

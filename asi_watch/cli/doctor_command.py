@@ -321,7 +321,7 @@ def _output(*arguments: str) -> str:
 
 def _daemon(config: Config, facts: list[str]) -> Iterator[Finding]:
     from asi_watch.cli.status_command import notes_of, troubles_of
-    from asi_watch.live.status import NotRunningError, read_status
+    from asi_watch.live.state_folder import NotRunningError, read_status
 
     try:
         snapshot, _ = read_status(config.state_dir)

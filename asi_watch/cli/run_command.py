@@ -31,9 +31,9 @@ def command(config_path: str) -> None:
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.live.daemon import Daemon, restart_process
-    from asi_watch.live.lock import StateFolderError
     from asi_watch.live.messages import Reload
     from asi_watch.live.sdnotify import Notifier
+    from asi_watch.live.state_folder import StateFolderError
 
     # Products, curves, the ledger: for the service and its group.
     os.umask(0o027)

@@ -9,7 +9,7 @@ import click
 from asi_watch.cli import config_option
 from asi_watch.cli._options import span_text, state_folder
 from asi_watch.files import counted, shown
-from asi_watch.live.status import NotRunningError, is_stale, read_status
+from asi_watch.live.state_folder import NotRunningError, is_stale, read_status
 
 _EPILOG = """\b
 Examples:

@@ -30,11 +30,10 @@ from asi_watch.live.disk import DiskGuard, wait_for_room
 from asi_watch.live.ledger.ledger import LedgerError
 from asi_watch.live.ledger.rebuild import Backups, open_ledger
 from asi_watch.live.ledger.records import Request, Retry
-from asi_watch.live.lock import StateFolderError, StateLock
 from asi_watch.live.messages import FolderRead, Inbox, MergeDone, Message, Reload, Stop
 from asi_watch.live.retention import RetentionThread
 from asi_watch.live.sdnotify import Notifier
-from asi_watch.live.status import StatusFile, status_line
+from asi_watch.live.state_folder import StateFolderError, StateLock, StatusFile, status_line
 from asi_watch.live.workers.merger import MemoryBudget
 from asi_watch.live.workers.pool import JobPool
 from asi_watch.live.workers.quarantine import Quarantine

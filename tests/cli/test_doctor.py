@@ -15,7 +15,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.cli import doctor_command, main
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import BracketRecord
-from asi_watch.live.status import StatusFile
+from asi_watch.live.state_folder import StatusFile
 from asi_watch.response_files import response_bytes
 
 NOW = datetime.now(UTC).replace(tzinfo=None, microsecond=0)

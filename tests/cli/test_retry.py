@@ -22,7 +22,7 @@ from asi_watch.live.ledger.records import (
     RejectedFile,
     Request,
 )
-from asi_watch.live.status import StatusFile
+from asi_watch.live.state_folder import StatusFile
 
 NOON = datetime(2026, 6, 21, 12)
 HOSTILE = "a\x1b[2J\u202e\udcff\n2026 fine"

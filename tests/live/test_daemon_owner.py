@@ -15,9 +15,9 @@ from asi_watch.config import parse_config
 from asi_watch.config.model import Config
 from asi_watch.live.daemon import Daemon
 from asi_watch.live.ledger.ledger import Ledger
-from asi_watch.live.lock import StateFolderError
 from asi_watch.live.messages import Reload, Stop
 from asi_watch.live.sdnotify import Notifier
+from asi_watch.live.state_folder import StateFolderError
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`status.json`: who may read it, whose it is, and when it says that no daemon runs."""
+"""The lock, which one daemon alone can hold; and `status.json`: who reads it, what it says."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from typing import Any
 
 import pytest
 
-from asi_watch.live import status
-from asi_watch.live.status import STATUS_NAME, NotRunningError, StatusFile, read_status
+from asi_watch.live import state_folder
+from asi_watch.live.state_folder import (
+    LOCK_NAME,
+    STATUS_NAME,
+    AlreadyRunningError,
+    NotRunningError,
+    StateFolderError,
+    StateLock,
+    StatusFile,
+    read_status,
+    status_line,
+)
 
 
 def changed(state: Path, **changes: Any) -> None:
@@ -53,7 +63,7 @@ def test_no_file_a_stopped_daemon_and_rubbish_are_no_daemon(tmp_path: Path) -> N
 
 def test_a_dead_process_is_no_daemon_even_if_its_number_is_in_use(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from asi_watch.live.status import StatusFile;"
+        "import sys; from pathlib import Path; from asi_watch.live.state_folder import StatusFile;"
         "StatusFile(Path(sys.argv[1])).write({'at_utc': 'noon'})"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
@@ -72,7 +82,7 @@ def test_a_daemon_that_hangs_is_still_there_but_stale(tmp_path: Path) -> None:
     StatusFile(tmp_path).write({})
     make_old(tmp_path)
     _, age = read_status(tmp_path)
-    assert status.is_stale(age)
+    assert state_folder.is_stale(age)
 
 
 def test_a_full_disk_is_logged_once_and_ends_nothing(
@@ -95,13 +105,32 @@ def test_a_link_in_its_place_is_replaced_not_followed(tmp_path: Path) -> None:
 
 def test_the_line_for_the_service_manager_says_what_is_wrong() -> None:
     camera = {"counts": {"published": 3}, "watching": "events", "paused": None}
-    line = status.status_line({"cameras": {"roof": camera, "lab": {**camera, "paused": "full"}}})
+    line = status_line({"cameras": {"roof": camera, "lab": {**camera, "paused": "full"}}})
     assert line == "2 cameras, 6 brackets published; paused: full"
-    line = status.status_line({"cameras": {"roof": {**camera, "no_place": "read-only"}}})
+    line = status_line({"cameras": {"roof": {**camera, "no_place": "read-only"}}})
     assert "products find no place: read-only" in line
     silent = {**camera, "late_since": "noon", "failing": "sizes differ"}
-    line = status.status_line({"cameras": {"roof": silent}})
+    line = status_line({"cameras": {"roof": silent}})
     assert line.endswith("silent: roof since noon; brackets fail: roof")
-    line = status.status_line({"cameras": {}, "blocked": "disk full", "reload_error": "wrong"})
+    line = status_line({"cameras": {}, "blocked": "disk full", "reload_error": "wrong"})
     assert "nothing is published: disk full" in line
     assert "not reloaded" in line
+
+
+def test_a_second_daemon_is_refused_with_the_number_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).touch(0o666)
+    lock = StateLock(tmp_path)
+    with pytest.raises(AlreadyRunningError, match="in use by another asi-watch") as caught:
+        StateLock(tmp_path)
+    assert caught.value.exit_code == 3
+    assert (tmp_path / LOCK_NAME).stat().st_mode & 0o777 == 0o600
+    assert lock.is_in_place
+    (tmp_path / LOCK_NAME).unlink()
+    assert not lock.is_in_place
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateFolderError, match="gone") as caught:
+        StateLock(tmp_path / "gone")
+    assert caught.value.exit_code == 6
