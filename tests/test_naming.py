@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -445,3 +447,13 @@ def test_products_are_named_by_slot_camera_and_zone() -> None:
         named.stem(slot)
     with pytest.raises(ValueError, match=r"known are \{timestamp:\.\.\.\}, \{camera\}"):
         ProductName("{timestamp:%Y%m%d%H%M%S}_{exposure}")
+
+
+def test_the_examples_of_the_manual_fit() -> None:
+    text = (Path(__file__).parents[1] / "docs/configuration.md").read_text("utf-8")
+    rows = re.findall(r'^\| `([^`]+)` \| `"([^`]+)"`(?: with `(\w+): (\w+)`)? \|$', text, re.M)
+    assert len(rows) >= 6
+    for name, template, key, value in rows:
+        unit = value if key == "exposure_unit" else "us"
+        needed = key != "exposure_from"
+        assert NamePattern(template, unit, exposure_needed=needed).parse(name), name
