@@ -17,8 +17,8 @@ from asi_watch.images import looks_complete
 from asi_watch.products import ProductSpec, RadianceLayers, encode, encode_merge
 from asi_watch.products.gain_map import make_gain_map, read_gain_map, with_gain_map
 from asi_watch.products.read_back import ProductError, read_product
-from tests.hdr.brackets import TIMES, curve, shoot
 from tests.products.making import layers, picture, provenance
+from tests.skies import sky_bracket
 
 SHAPE = (120, 160, 3)
 
@@ -54,7 +54,7 @@ def test_what_was_written_is_read(
     assert found.provenance.camera == provenance().camera
 
 
-def sky() -> RadianceLayers:
+def scene_of_a_sun() -> RadianceLayers:
     """A smooth scene of 14 stops with a sun."""
     y, x = np.mgrid[:240, :320]
     sun = np.hypot(x - 200, y - 80)
@@ -74,7 +74,7 @@ def shown(scene: RadianceLayers, channels: int = 3) -> bytes:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_gain_map_gives_radiance_back_within_a_twentieth_of_a_stop(channels: int) -> None:
-    whole = sky()
+    whole = scene_of_a_sun()
     assert whole.validity is not None
     part = np.s_[:, :, :channels]
     scene = RadianceLayers(whole.ln_radiance[part].copy(), whole.validity[part].copy())
@@ -93,7 +93,7 @@ def test_a_gain_map_gives_radiance_back_within_a_twentieth_of_a_stop(channels: i
 
 def test_the_reference_decoder_reads_our_gain_map() -> None:
     imagecodecs: Any = pytest.importorskip("imagecodecs")
-    scene = sky()
+    scene = scene_of_a_sun()
     base = shown(scene)
     made = make_gain_map(base, scene)
     data = with_gain_map(base, made.jpeg)
@@ -106,9 +106,9 @@ def test_the_reference_decoder_reads_our_gain_map() -> None:
 
 @pytest.mark.parametrize("algorithm", ["debevec_exact", "debevec", "mertens"])
 def test_a_merge_with_a_gain_map_is_read_as_its_radiance(tmp_path: Path, algorithm: str) -> None:
-    frames = shoot(TIMES, shape=SHAPE)
-    merge = open_merge(MergeSettings(algorithm), curve(3), SHAPE)
-    for pixels, time in zip(frames, TIMES, strict=True):
+    sky = sky_bracket(160)
+    merge = open_merge(MergeSettings(algorithm), sky.log_response, (160, 160, 3))
+    for pixels, time in zip(sky.images, sky.exposures_us, strict=True):
         merge.add(pixels, time)
     spec = ProductSpec("jpg", gain_map=True, quality=98, subsampling="444")
     path = tmp_path / "a.jpg"
@@ -120,9 +120,8 @@ def test_a_merge_with_a_gain_map_is_read_as_its_radiance(tmp_path: Path, algorit
         return
     found, wanted = read_product(path), merge.radiance()
     stops = np.log2(found.radiance) - (wanted.ln_radiance / np.log(2) + np.log2(1000))
-    # OpenCV's picture of noise is far from its radiance: its map has many stops to tell.
-    tolerance = 0.3 if algorithm == "debevec" else 0.1
-    assert np.median(np.abs(stops[wanted.validity == 0])) < tolerance
+    # Of 160 pixels, noise is sharp: it costs more here than in a picture of full size.
+    assert np.median(np.abs(stops[wanted.validity == 0])) < 0.08
     assert np.array_equal(found.validity, wanted.validity)
 
 
