@@ -401,6 +401,8 @@ def _merge_all(
         for outcome in progress(run.outcomes(window), "merging", len(brackets)):
             _log_outcome(outcome, logged)
             yield outcome
+    if claims.freed:
+        merger.plan.output.sweep()
     for note, times in logged.items():
         if times > SHOWN:
             log.warning("and %s: %s", counted(times - SHOWN, "more bracket"), note)

@@ -39,6 +39,8 @@ class Claims:
         self._host = _this_boot()
         self._run = f"{self._host}.{os.getpid()}.{secrets.token_hex(4)}"
         self._mine = self._folder / f"{self._run}.run"
+        self.freed = 0
+        """Claims of dead runs that were removed: their temporary files lie there still."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._stay_alive, name="claims", daemon=True)
 
@@ -114,6 +116,7 @@ class Claims:
                     run = _read(claim)
                     if self._is_dead(self._folder / f"{run}.run" if run else claim):
                         claim.unlink(missing_ok=True)
+                        self.freed += 1
                 for run_file in self._folder.glob("*.run"):
                     if self._is_dead(run_file):
                         run_file.unlink(missing_ok=True)

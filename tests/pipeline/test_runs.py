@@ -120,6 +120,7 @@ def test_claims_of_a_dead_run_are_free(folder: Path, how: str) -> None:
         (claims / f"{name}.run").touch()
     if how == "silent":
         os.utime(claims / f"{name}.run", (1e9, 1e9))
+    (folder / "b" / f".asi-watch-{'0' * 16}.tmp").write_bytes(b"half a product")
     assert merged(folder).merged == BRACKETS
     assert leftovers(folder) == []
 
