@@ -37,7 +37,7 @@ def test_without_a_response_brackets_are_merged_by_mertens_until_one_is_calibrat
     site.until(lambda: "curve adopted" in site.log_text(), "calibrated", CALIBRATING)
     site.take(3)
     row = site.until_published(3)
-    assert row.algorithm == "debevec_custom"
+    assert row.algorithm == "debevec_exact"
     curve = load_curve(site.state / "curves" / "roof" / f"{row.curve_id}.npz")
     assert curve.curve_id == row.curve_id
     # What was a picture only, for want of a curve, has its radiance now.
@@ -63,7 +63,7 @@ def test_without_a_response_brackets_can_wait(make_site: Callable[..., Site]) ->
     site.take(2)
     site.until(lambda: "curve adopted" in site.log_text(), "calibrated", CALIBRATING)
     for number in range(3):
-        assert site.until_published(number).algorithm == "debevec_custom"
+        assert site.until_published(number).algorithm == "debevec_exact"
 
 
 def test_a_response_that_appears_later_is_taken(make_site: Callable[..., Site]) -> None:
