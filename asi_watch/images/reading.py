@@ -15,9 +15,9 @@ from asi_watch import files
 from asi_watch.buffers import Allocate, fresh
 from asi_watch.errors import ImageError
 from asi_watch.files import FileSignature, open_regular
-from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, read_header
+from asi_watch.images import headers
+from asi_watch.images.headers import JPEG_MAGIC, PNG_MAGIC, HeaderError, Metadata, read_header
 from asi_watch.images.jpeg import JpegPicture
-from asi_watch.images.metadata import Metadata, may_state_more, read_metadata
 from asi_watch.images.other_formats import (
     MOST_PIXELS,
     Levels,
@@ -80,7 +80,7 @@ def read_image(
     if pixels.dtype != np.uint8 and not linear:
         text = f"has {8 * pixels.itemsize} bits per sample; more than 8 need `response: linear`"
         raise ImageError(name, text)
-    return Frame(pixels, sign, read_metadata(data), levels)
+    return Frame(pixels, sign, headers.read_metadata(data), levels)
 
 
 def looks_complete(path: str | os.PathLike[str]) -> bool:
@@ -143,8 +143,8 @@ def read_stated(path: str | os.PathLike[str]) -> Metadata:
     descriptor, status = open_regular(path)
     with os.fdopen(descriptor, "rb") as stream:
         head = stream.read(_HEAD_BYTES)
-        found = read_metadata(head)
-        more = _HEAD_BYTES < status.st_size <= _MAX_BYTES and may_state_more(head)
+        found = headers.read_metadata(head)
+        more = _HEAD_BYTES < status.st_size <= _MAX_BYTES and headers.may_state_more(head)
         if found.exposure_us is None and more:
-            found = read_metadata(head + stream.read(status.st_size))
+            found = headers.read_metadata(head + stream.read(status.st_size))
     return found

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from asi_watch.images import read_image, read_stated
-from asi_watch.images.metadata import Metadata, may_state_more, read_metadata
+from asi_watch.images.headers import Metadata, may_state_more, read_metadata
 from tests.images.pictures import (
     chunk,
     exif,
