@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asi_watch.hdr.frame_checks import sample_frame
+from asi_watch.hdr.frame_checks import Findings, sample_frame
 from asi_watch.hdr.merge_settings import (
     OVER,
     UNDER,
@@ -41,6 +41,38 @@ _CLEAR = 3.0
 _BLOCK = 1 << 16  # samples merged at a time, to stay in the cache
 # Of the comparison of frames, which knows 8-bit codes.
 _HIGH_CLIP = 250
+# Samples at the largest code, and how far apart they are in a darker frame (a share of it), where
+# that is not light but saturation.
+_LEAST_PILED, _SPREAD = 24, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFindings(Findings):
+    """What a look at linear frames has found; `level` is the code at which they saturate."""
+
+    level: float | None = None  # where that is below the white that is stated
+
+    def notes(self, unit: str) -> tuple[str, ...]:
+        """Give one sentence per finding; see `Findings.notes`.
+
+        Parameters
+        ----------
+        unit : str
+        """
+        turned = self.curve_misfit is not None and self.curve_misfit < -0.9
+        plain = replace(self, white=None, curve_misfit=self.curve_misfit if turned else None)
+        notes = list(Findings.notes(plain, unit))
+        if self.curve_misfit is not None and not turned:
+            notes.append(
+                f"the codes are no linear measure of the light: {self.curve_misfit:+.2f} stops per"
+                " stop of exposure time; is merge.sensor.black right, and the camera's gamma 1?"
+            )
+        if self.level is not None:
+            notes.append(
+                f"the camera saturates at code {self.level:.12g}: such codes are flagged as"
+                f" over-exposed; set merge.sensor.white to {self.level:.12g}"
+            )
+        return tuple(notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +183,42 @@ class LinearMerge(Merge):
     def _high_clip(self) -> int:
         return _HIGH_CLIP
 
+    def findings(self) -> Findings:
+        """Frames that contradict their times (and are left out), and where they saturate."""
+        if self._findings is None:
+            found = super().findings()
+            level = self._piled_up()
+            if level is None and found.saturated_from is not None:
+                level = self._black + found.saturated_from / 255.0 * (self._white - self._black)
+            parts = found.contradictions, found.white, found.curve_misfit
+            self._findings = LinearFindings(*parts, level)
+        return self._findings
+
+    def _piled_up(self) -> float | None:
+        """The largest code, where samples of different light end at it, if that is below white.
+
+        Twelve bits written into sixteen saturate at a code that nothing else would tell from light.
+        """
+        order = sorted(range(len(self._times)), key=self._times.__getitem__)
+        samples = [sample_frame(self._frames[i], self._settings.sky_disc) for i in order]
+        top = max((float(sample.max()) for sample in samples), default=self._white)
+        if len(samples) < 2 or not self._black < top < self._white:
+            return None
+        piled = samples[-1] == top
+        if piled.sum() < _LEAST_PILED:
+            return None
+        for darker in samples[:-1]:
+            low, high = np.percentile(darker[piled], (20, 80))
+            if high < top and high - low > _SPREAD * (top - self._black):
+                return top
+        return None
+
     def bracket(self) -> LinearFrames:
         """Give the frames that are merged; white is where they are seen to saturate, if lower."""
         frames, times = self._used()
-        white, found = self._white, self.findings().saturated_from
-        if found is not None:
-            white = self._black + found / 255.0 * (self._white - self._black)
+        found = self.findings()
+        level = found.level if isinstance(found, LinearFindings) else None
+        white = self._white if level is None else level
         gain = self._sensor.gain_between(self._black, self._white)
         levels = self._black, white, gain, self._sensor.read_noise
         return LinearFrames(tuple(frames), tuple(times), *levels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -40,7 +42,10 @@ def frames(sensor: Sensor, seed: int = 1) -> list[NDArray[np.uint16]]:
     return taken
 
 
-def merge(sensor: Sensor, taken: list[NDArray[np.uint16]], **more: object) -> LinearMerge:
+def merge(
+    sensor: Sensor, taken: list[NDArray[np.uint16]], white: float | None = None, **more: object
+) -> LinearMerge:
+    sensor = sensor if white is None else replace(sensor, white=white)
     settings = MergeSettings("linear", sensor=sensor, **more)  # type: ignore[arg-type]
     merge = LinearMerge(settings, taken[0].shape, threads=2)  # type: ignore[arg-type]
     for pixels, time in zip(taken, TIMES, strict=True):
@@ -116,9 +121,24 @@ def test_a_white_below_the_stated_one_is_noticed() -> None:
     sensor = sensor_of(14)
     real = Sensor(sensor.black, 15_000.0, sensor.gain, sensor.read_noise)
     made = merge(sensor, frames(real))
-    assert made.findings().white is not None
+    (note,) = made.findings().notes("µs")
+    assert "saturates at code 15000" in note
+    assert "merge.sensor.white to 15000" in note
     shortest_is_white = frames(real)[0] >= 15_000
     assert (made.radiance().validity[shortest_is_white] == OVER).all()
+
+
+def test_twelve_bits_in_sixteen_saturate_where_they_pile_up() -> None:
+    sensor = sensor_of(12)
+    made = merge(Sensor(sensor.black, None, sensor.gain, 4.0), frames(sensor), white=65535.0)
+    assert made.bracket().white == sensor.white
+    over = made.radiance().validity == OVER
+    assert np.array_equal(over, frames(sensor)[0] >= 4095)
+    # Bright but not saturated: nothing is said.
+    random = np.random.default_rng(2)
+    scene = np.exp(random.uniform(-6.0, -0.1, SHAPE)) * 4000 / TIMES[-1]
+    dim = [random.poisson(scene * time).astype(np.uint16) for time in TIMES]
+    assert merge(Sensor(0.0, 65535.0, 1.0), dim).findings().notes("µs") == ()
 
 
 def test_an_exposure_with_a_false_time_is_named() -> None:
