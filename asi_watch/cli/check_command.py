@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from asi_watch.live.curves.in_use import Choice
 
 _ANSWER_WITHIN = 5.0
+
+
+_DECODERS = (("rawpy", "raw", ("dng",)), ("astropy", "fits", ("fits", "fit", "fts")))
 
 
 def _print_schema(context: click.Context, _option: object, wanted: bool) -> None:
@@ -86,7 +90,7 @@ def examine(config: Config) -> Examined:
     from asi_watch.cli._newest_files import find_newest, frame_warnings
 
     found = Examined(warnings=[*find_warnings(config), *_room_warnings(config)])
-    found.problems += _place_faults(config)
+    found.problems += [*_place_faults(config), *_reader_faults(config)]
     for name, camera in config.cameras.items():
         newest, choice = find_newest(camera), _choice(camera, config)
         found.newest[name], found.curves[name] = newest, choice
@@ -99,6 +103,16 @@ def examine(config: Config) -> Examined:
         found.lines += newest.lines()
         found.lines += [f"{name}: {line}" for line in _curve_lines(camera, choice)]
     return found
+
+
+def _reader_faults(config: Config) -> Iterator[tuple[Way, str]]:
+    """Find kinds of exposures whose decoder is not installed."""
+    for name, camera in config.cameras.items():
+        for package, extra, kinds in _DECODERS:
+            wanted = [kind for kind in camera.extensions if kind in kinds]
+            if wanted and find_spec(package) is None:
+                text = f"{wanted[0]} is read with {package}: pip install 'asi-watch[{extra}]'"
+                yield ("cameras", name, "extensions"), text
 
 
 # -- curves ----------------------------------------------------------------------------------

@@ -131,7 +131,8 @@ def _dng(data: bytes, most_pixels: int) -> _Decoded:
             _bound((raw.sizes.raw_height, raw.sizes.raw_width, 3), 2, most_pixels)
             raw.unpack()
         except rawpy.LibRawError as error:
-            raise ValueError(str(error)) from None
+            text = error.args[0] if error.args else b""
+            raise ValueError(text.decode() if isinstance(text, bytes) else str(text)) from None
         mosaic, white = raw.raw_image_visible, float(raw.white_level)
         blacks = [int(black) for black in raw.black_level_per_channel]
         if mosaic.ndim == 3:

@@ -21,6 +21,7 @@ JP2_MAGIC = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 # Chunks, segments or boxes of one file: each costs time, and some need only a few bytes.
 MOST_PARTS = 20_000
 
+_READ = "JPEG, PNG, JP2, WebP, TIFF, DNG and FITS"
 _DNG_VERSION = 0xC612
 
 _OTHERS = (
@@ -91,8 +92,8 @@ def read_header(data: bytes) -> Header:
     film = "a film, HEIC or AVIF" if data[4:8] == b"ftyp" else None
     other = next((name for magic, name in _OTHERS if data.startswith(magic)), film)
     if other:
-        raise HeaderError(f"is {other}, not a JPEG, PNG or JP2")
-    raise HeaderError("is not an image (content is no JPEG, PNG or JP2)")
+        raise HeaderError(f"is {other}, none of {_READ}")
+    raise HeaderError(f"is not an image (content is none of {_READ})")
 
 
 def _checked(header: Header, depth: int) -> Header:

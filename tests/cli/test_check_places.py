@@ -40,3 +40,15 @@ def test_a_disk_with_less_room_than_is_to_stay_free_is_a_warning(tmp_path: Path)
     assert "disk.keep_free: " in result.stderr
     assert "nothing is published" in result.stderr
     assert "disk.keep_free" not in check(tmp_path, more="disk: {keep_free: 2MiB}\n").stderr
+
+
+def test_a_decoder_that_is_not_installed_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "asi.yaml"
+    path.write_text("cameras: {roof: {watch: in, output: out, extensions: [fits, dng]}}\n")
+    monkeypatch.setattr("asi_watch.cli.check_command.find_spec", lambda package: None)
+    result = CliRunner().invoke(main, ["check", "-c", str(path)])
+    assert result.exit_code == 2
+    assert "roof.extensions: dng is read with rawpy: pip install 'asi-watch[raw]'" in result.stderr
+    assert "fits is read with astropy: pip install 'asi-watch[fits]'" in result.stderr
