@@ -18,6 +18,8 @@ ALL = (
     "tricks",
     "calibration",
     "accuracy",
+    "pictures",
+    "ghosts",
 )
 
 

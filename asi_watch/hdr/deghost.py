@@ -16,6 +16,8 @@ from asi_watch.hdr.lookup_tables import LANES, WeightedMean
 
 DIFFERENCE = 0.08
 """In ln E, beside the noise: of the curve, and of light that flickers."""
+SIGMAS = 0.7
+"""Standard deviations of the noise that agree: fewer cost a still sky more than 1 %."""
 JPEG_ERROR = 2.0
 """Standard deviation at edges, in codes."""
 # Codes below white of which JPEG makes too little beside a saturated sun: they state nothing.
@@ -72,7 +74,7 @@ def _ranges(mean: WeightedMean, ln_ratio: float) -> NDArray[np.uint8]:
         channel = min(lane, mean.log_response.shape[1] - 1)
         g, weights = mean.log_response[:, channel], mean.weights[:, channel]
         variance = mean.variance[:, channel] + (JPEG_ERROR * np.gradient(g)) ** 2
-        limit = DIFFERENCE + np.sqrt(variance[:, None] + variance[None, :])
+        limit = DIFFERENCE + SIGMAS * np.sqrt(variance[:, None] + variance[None, :])
         difference = g[None, :] - (g[:, None] + ln_ratio)
         # A saturated code says "at least", a dark one "at most".
         agrees = (difference <= limit) | (z <= mean.darkest)
