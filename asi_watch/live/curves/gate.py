@@ -49,7 +49,7 @@ _HALVES = 0.03  # stops between the curves of the earlier and the later half
 # many brackets it may change more; and how far the median of all may be uncertain.
 _LIGHT, _STEADY_SHARE, _LIGHT_ERROR = 0.03, 0.7, 0.012
 _BETTER_SHARE = 0.75  # of the brackets, that must be predicted better
-_SAME, _FAR = 0.006, 0.06  # stops from the present curve: no change; another camera
+_SAME, _FAR = 0.006, 0.05  # stops from the present curve: no change; another camera
 _AGAIN_AFTER = timedelta(hours=18)
 _AGREES = 0.03  # stops, of a candidate and one of another day
 _FEW_CODES = 15
