@@ -406,6 +406,7 @@ def _provenance(
         algorithm=settings.algorithm,
         parameters=settings.parameters(),
         curve_id=None if curve is None else curve.curve_id,
+        provisional=curve is not None and curve.provisional,
         expected=bracket.expected,
         complete=bracket.complete,
         revision=bracket.revision,

@@ -205,6 +205,16 @@ def test_half_floats_that_cannot_hold_the_night_are_noted(tmp_path: Path) -> Non
     assert place.provenance("exr").notes == result.notes
 
 
+def test_a_product_of_a_provisional_curve_says_so(tmp_path: Path) -> None:
+    place, curve = Place(tmp_path), true_curve()
+    place.merge(curve)
+    assert not place.provenance().provisional
+    assert "provisional" not in place.provenance().to_json()
+    other = np.float32(1.01) * curve.log_response
+    place.merge(ResponseCurve(other, {**curve.metadata, "provisional": True}))
+    assert place.provenance().provisional
+
+
 # --- what stands ----------------------------------------------------------------------------------
 
 

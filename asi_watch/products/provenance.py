@@ -120,6 +120,7 @@ class Provenance:
     pixels: Mapping[StrictStr, Scalar] = field(default_factory=dict)
     # Where the camera stands and how it looks, as far as the configuration says.
     geometry: Mapping[StrictStr, Scalar] = field(default_factory=dict)
+    provisional: StrictBool = False  # the curve tells too little, and is replaced as soon as may be
 
     @property
     def used(self) -> int:
@@ -146,8 +147,9 @@ class Provenance:
     def to_json(self) -> str:
         """One line of ASCII JSON; ValueError if it exceeds `MAX_PROVENANCE_BYTES`."""
         document = {MARKER: _SCHEMA_VERSION, "used": self.used, **asdict(self)}
-        if not self.geometry:
-            del document["geometry"]
+        for name in ("geometry", "provisional"):
+            if not document[name]:
+                del document[name]
         for file in (*document["sources"], *document["unusable"]):
             for optional in ("size", "mtime_ns", "nominal_us"):
                 if file.get(optional, 0) is None:

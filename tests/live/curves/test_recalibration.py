@@ -155,3 +155,24 @@ def test_a_process_that_dies_fails_or_hangs_is_reported(
     one.finished()
     assert message.verdict is None
     assert ("KeyError" if how == "fails" else "was ended") in message.reason
+
+
+def test_a_provisional_curve_is_replaced_soon_and_kinds_take_turns(ledger: Ledger) -> None:
+    ledger.record(ROW)
+    started: list[int | None] = []
+    one = make(ledger, Inbox(), recalibrate="{every: 10d}")
+    one._start = lambda brackets, present, _manual: started.append(  # type: ignore[method-assign]
+        one._whose_turn(present, brackets)
+    )
+    sound = {3: ("colour.npz", False), 1: ("grey.npz", False)}
+    one.tick(sound, 0.9 * DAY, may_start=True)
+    assert started == []
+    one.tick({3: ("colour.npz", True)}, 0.9 * DAY, may_start=True)
+    assert started == [None]
+    one.tick({3: ("colour.npz", True)}, 0.9 * DAY + 600, may_start=True)
+    assert started == [None]
+    for day in (20, 40, 60):
+        one.tick(sound, day * DAY, may_start=True)
+    assert sorted(map(str, started[1:3])) == ["1", "3"]
+    one.tick({**sound, 1: ("grey.npz", True)}, 80 * DAY, may_start=True)
+    assert started[-1] == 1

@@ -400,3 +400,18 @@ def test_decisions_on_curves_are_kept(tmp_path: Path) -> None:
         ledger.record_curve(first)
         ledger.record_curve(second)
         assert [c.curve_id for c in ledger.curves("roof")] == ["aa", "bb"]
+
+
+def test_complete_brackets_are_an_even_share_of_the_last_days(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for hour in range(96):
+            complete = hour % 2 == 0
+            slot = NOON + timedelta(hours=hour)
+            ledger.record(replace(RECORD, slot=slot, complete=complete))
+        newest = [r.slot for r in ledger.recent_complete("roof", 4)]
+        spread = [r.slot for r in ledger.recent_complete("roof", 6, spread=timedelta(days=2))]
+        few = ledger.recent_complete("roof", 60, spread=timedelta(days=2))
+    last = NOON + timedelta(hours=94)
+    assert newest == [last - timedelta(hours=2 * k) for k in range(4)]
+    assert spread == [last - timedelta(hours=8 * k) for k in range(6)]
+    assert len(few) == 48
