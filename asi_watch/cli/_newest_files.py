@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asi_watch.hdr.frame_checks import Sample
     from asi_watch.hdr.response import ResponseCurve
 
-_MOST_FILES, _MOST_OF_A_FOLDER, _MOST_FOLDERS = 200, 50, 300
+_MOST_FILES, _MOST_FOLDERS = 200, 300
 _ANSWER_WITHIN, _FRAMES_WITHIN = 5.0, 30.0
 _FRAME_BRACKETS = 3
 _SOME_FILES, _STEADY = 20, 120.0  # seconds
@@ -139,10 +139,12 @@ def stated_times(watch: Path, paths: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def newest_names(watch: Path, camera: CameraConfig | None = None) -> Iterator[str]:
+def newest_names(
+    watch: Path, camera: CameraConfig | None = None, most: int = _MOST_FILES
+) -> Iterator[str]:
     """Go through a bounded part of the folder, in falling order of names: dates come last."""
     is_product = naming.is_product_name if camera is None else camera.is_product
-    left, folders = _MOST_FILES, [""]
+    left, of_a_folder, folders = most, most // 4, [""]
     for _ in range(_MOST_FOLDERS):
         if not folders or not left:
             return
@@ -155,7 +157,7 @@ def newest_names(watch: Path, camera: CameraConfig | None = None) -> Iterator[st
         names = sorted(name for name in found if not naming.is_hidden(name))
         folders += [f"{below}{name}/" for name in names if found[name]]
         files = [n for n in reversed(names) if not found[n] and not is_product(n)]
-        for name in files[: min(left, _MOST_OF_A_FOLDER)]:
+        for name in files[: min(left, of_a_folder)]:
             left -= 1
             yield f"{below}{name}"
 

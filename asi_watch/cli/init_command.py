@@ -44,9 +44,11 @@ Examples:
   asi-watch init /srv/asi/roof --camera roof --camera-data camera_data.yaml -o roof.yaml --yes
 """
 _ANSWER_WITHIN = 30.0
-_HEADERS, _PICTURES = 100, 5
+# Enough to see days, where the newest files are of a night.
+_NAMES, _HEADERS, _PICTURES = 8000, 100, 5
 _ALIKE = 0.1  # exposure times of one step of the bracket, stated by the files, lie so close
 _USUAL = 0.8
+_ALONE = 10
 
 
 class InitError(AsiWatchError):
@@ -113,7 +115,7 @@ def command(
 
 def _draft(watch: Path, name: str) -> Draft:
     """Find out what the pictures of a folder tell."""
-    (paths,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(watch)))
+    (paths,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(watch, None, _NAMES)))
     kinds = Counter(path.rpartition(".")[2].lower() for path in paths or ())
     extensions = [kind for kind in READABLE_EXTENSIONS if kinds[kind]]
     pictures = [p for p in paths or () if p.rpartition(".")[2].lower() in extensions]
@@ -248,6 +250,7 @@ def _files(draft: Draft, pictures: Sequence[str], stated: dict[str, float]) -> l
 
 def _brackets(draft: Draft, files: list[Exposure]) -> None:
     """Find interval, offset and exposures of the brackets."""
+    files = _in_company(files)
     brackets = brackets_among(files)
     bracket: dict[str, Any] = {}
     steps = [b[0].timestamp - a[0].timestamp for a, b in pairwise(brackets)]
@@ -277,6 +280,22 @@ def _brackets(draft: Draft, files: list[Exposure]) -> None:
         f"seen: {counted(len(usual), 'exposure')} every {format_duration(interval)},"
         f" within {lasts.total_seconds():g} s"
     )
+
+
+def _in_company(files: list[Exposure]) -> list[Exposure]:
+    """Leave out exposure times that are taken alone, as a camera may do by night."""
+    moments = sorted((file.timestamp, file.exposure_us) for file in files)
+    gaps: dict[float, list[timedelta]] = {time: [] for _, time in moments}
+    for (before, one), (after, other) in pairwise(moments):
+        for time in (one, other):
+            gaps[time].append(after - before if one != other else timedelta.max)
+    # Each has two neighbours; the first and the last of a bracket one within it.
+    usual = {time: sorted(spans)[len(spans) // 4] for time, spans in gaps.items() if spans}
+    nearest = min(usual.values(), default=timedelta(0))
+    kept = {
+        time for time, gap in usual.items() if gap <= _ALONE * max(nearest, timedelta(seconds=1))
+    }
+    return [file for file in files if file.exposure_us in kept]
 
 
 def _plain(number: float) -> float | int:

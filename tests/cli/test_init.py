@@ -105,6 +105,20 @@ def test_mobotix_in_folders_by_month_day_and_hour(tmp_path: Path) -> None:
     works(tmp_path, config)
 
 
+def test_a_camera_that_takes_one_exposure_alone_by_night(tmp_path: Path) -> None:
+    def named(at: datetime, step: int) -> str:
+        return f"{at:%Y%m%d%H%M%S}_{times_of(step)}.jpg"
+
+    fill(tmp_path / "roof", named, brackets=20)
+    for minute in range(300):
+        at = START + timedelta(hours=9, minutes=minute)
+        (tmp_path / "roof" / f"{at:%Y%m%d%H%M%S}_80000.jpg").touch()
+    config = init(tmp_path)
+    roof = load_config(config).cameras["roof"]
+    assert roof.bracket.exposures == (80, 160, 320, 640, 1280)
+    assert roof.bracket.round_to == timedelta(seconds=30)
+
+
 def test_eye2sky(tmp_path: Path) -> None:
     fill(tmp_path / "roof", lambda at, step: f"{at:%Y%m%d_%H%M%S}_{times_of(step)}.jpg")
     config = init(tmp_path)
