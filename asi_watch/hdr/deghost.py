@@ -16,9 +16,9 @@ from asi_watch.hdr.lookup_tables import LANES, WeightedMean
 
 DIFFERENCE = 0.08
 """In ln E, beside the noise: of the curve, and of light that flickers."""
-SIGMAS = 0.7
+SIGMAS = 0.6
 """Standard deviations of the noise that agree: fewer cost a still sky more than 1 %."""
-JPEG_ERROR = 2.0
+JPEG_ERROR = 4.0
 """Standard deviation at edges, in codes."""
 # Codes below white of which JPEG makes too little beside a saturated sun: they state nothing.
 _BESIDE_WHITE = 32
