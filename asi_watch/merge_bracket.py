@@ -53,8 +53,9 @@ MADE_WITH_CURVE = (
     "the product that stands was made with a response curve, and none fits the exposures there are"
 )
 
-# What the largest result of a weighted merge takes, in sizes of a frame.
-_WHOLE = {"picture8": 1, "picture16": 2, "radiance": 5}
+# What making the largest product takes beside the frames, in sizes of a frame, as measured.
+_WHOLE = {"jpg": 2, "png": 6, "jp2": 10, "exr": 6, "tiff": 11, "hdr": 14}
+_WITH_GAIN_MAP, _FULL_EXR = 9, 15
 # ... and what a tone operator takes that needs the whole radiance map.
 _MAPPED = 24
 # Faults of the place that products are written to, which no bracket can help.
@@ -325,7 +326,7 @@ def _room_for_bands(
 ) -> int | None:
     """Bytes for the frames of one band; None where the whole frames fit into memory."""
     limit, frame = plan.memory_limit, first.nbytes
-    beside = max(_WHOLE[spec.kind] for spec in plan.products)
+    beside = max(_beside(spec) for spec in plan.products)
     if settings.maps_whole:
         beside += _MAPPED
     needed = merge_memory(settings.algorithm, first.shape, count, first.itemsize)
@@ -342,6 +343,13 @@ def _room_for_bands(
         )
         raise MergeRefusedError(Failed("permanent", reason))
     return limit - (beside + 1) * frame
+
+
+def _beside(spec: ProductSpec) -> int:
+    if spec.gain_map:
+        return _WITH_GAIN_MAP
+    full = spec.format == "exr" and (spec.pixel_type == "float" or spec.uncertainty)
+    return _FULL_EXR if full else _WHOLE[spec.format]
 
 
 def _unreadable(plan: MergePlan, error: ImageError) -> MergeRefusedError:

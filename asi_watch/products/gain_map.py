@@ -78,17 +78,15 @@ def make_gain_map(picture: bytes, layers: RadianceLayers) -> GainMap:
         raise ValueError(f"a picture of {codes.shape} has no radiance {layers.ln_radiance.shape}")
     layers.bounds()
     white = _white(codes, layers)
-    gain = np.empty(codes.shape, np.float32)
-    log_base = np.log2(_LINEAR + _OFFSET).astype(np.float32)
-    for rows, scene in _scene(layers, white):
-        scene += np.float32(_OFFSET)
-        np.log2(scene, out=gain[rows])
-        gain[rows] -= log_base[codes[rows]]
-    low = math.floor(float(gain.min()) * _STEP)
-    high = max(math.ceil(float(gain.max()) * _STEP), low + 1)
-    gain -= np.float32(low / _STEP)
-    gain *= np.float32(255 * _STEP / (high - low))
-    coded = np.rint(gain).astype(np.uint8)
+    # Twice over: the gain of the whole picture would take four times its memory.
+    ends = [(float(gain.min()), float(gain.max())) for _, gain in _gains(codes, layers, white)]
+    low = math.floor(min(least for least, _ in ends) * _STEP)
+    high = max(math.ceil(max(most for _, most in ends) * _STEP), low + 1)
+    coded = np.empty(codes.shape, np.uint8)
+    for rows, gain in _gains(codes, layers, white):
+        gain -= np.float32(low / _STEP)
+        gain *= np.float32(255 * _STEP / (high - low))
+        coded[rows] = np.rint(gain, out=gain)
     jpeg: bytes = simplejpeg.encode_jpeg(
         coded, _QUALITY, "GRAY" if grey else "BGR", "Gray" if grey else "444"
     )
@@ -114,15 +112,18 @@ def _white(codes: NDArray[np.uint8], layers: RadianceLayers) -> float:
     return round(float(np.median(stops)) + math.log2(RADIANCE_SCALE), 6)
 
 
-def _scene(
-    layers: RadianceLayers, log2_white: float
+def _gains(
+    codes: NDArray[np.uint8], layers: RadianceLayers, log2_white: float
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield the scene in linear light of the picture, in blocks of rows."""
-    ln = layers.ln_radiance
+    """Yield stops from the picture to the scene, in blocks of rows."""
+    ln, log_base = layers.ln_radiance, np.log2(_LINEAR + _OFFSET).astype(np.float32)
     shift = np.float32(math.log(RADIANCE_SCALE) - log2_white * math.log(2))
     for top in range(0, len(ln), _ROWS):
         block = ln[top : top + _ROWS] + shift
         np.exp(block, out=block)
+        block += np.float32(_OFFSET)
+        np.log2(block, out=block)
+        block -= log_base[codes[top : top + _ROWS]]
         yield slice(top, top + _ROWS), block
 
 

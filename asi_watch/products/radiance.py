@@ -68,10 +68,14 @@ def _exp(ln_value: float) -> float:
     return math.inf if ln_value > 700 else math.exp(ln_value) * RADIANCE_SCALE
 
 
+def _rows_of_block(ln: NDArray[np.float32]) -> int:
+    return max(1, int(_BLOCK_VALUES // (ln.shape[1] * ln.shape[2])))
+
+
 def _blocks(ln: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield radiance in cache-sized blocks of rows; the block's memory is used again."""
     height, width, channels = ln.shape
-    rows = max(1, _BLOCK_VALUES // (width * channels))
+    rows = _rows_of_block(ln)
     scratch = np.empty((rows, width, channels), np.float32)
     for top in range(0, height, rows):
         part = ln[top : top + rows]
@@ -184,15 +188,17 @@ def encode_tiff(spec: ProductSpec, layers: RadianceLayers, provenance: Provenanc
     import tifffile
 
     layers.bounds()
-    pixels: NDArray[np.float32] = np.empty(layers.ln_radiance.shape, np.float32)
-    for rows, block in _blocks(layers.ln_radiance):
-        pixels[rows] = block[:, :, ::-1]
+    ln = layers.ln_radiance
     mask = layers.validity if spec.validity else None
-    kind = "rgb" if pixels.shape[2] == 3 else "minisblack"
+    kind = "rgb" if ln.shape[2] == 3 else "minisblack"
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream) as file:
+        # Strip by strip: as one array, the picture would be copied twice.
         file.write(
-            _page(pixels),
+            (np.ascontiguousarray(_page(block[:, :, ::-1])) for _, block in _blocks(ln)),
+            shape=ln.shape if ln.shape[2] == 3 else ln.shape[:2],
+            dtype=np.float32,
+            rowsperstrip=_rows_of_block(ln),
             photometric=kind,
             description=_noted(provenance, "float", [] if mask is None else ["validity"]).to_json(),
             software=provenance.software.encode("ascii", "backslashreplace").decode(),

@@ -53,11 +53,12 @@ def read_product(path: str | os.PathLike[str]) -> ProductData:
                 raise ProductError(f"{name}: has {status.st_size} bytes, more than a product has")
             data = file.read()
         return _decoded(data, find_provenance(data[: 1 << 20]))
+    except ProductError:
+        raise
     except (OSError, ProvenanceError) as error:
         raise ProductError(f"{name}: {error}") from error
-    except (ValueError, KeyError, IndexError, RuntimeError, cv2.error) as error:
-        if isinstance(error, ProductError):
-            raise
+    # Libraries raise all kinds of errors for damaged files.
+    except Exception as error:
         raise ProductError(f"{name}: cannot be read as a radiance product ({error})") from error
 
 
