@@ -19,6 +19,7 @@ from asi_watch.files import shown
 if TYPE_CHECKING:
     from asi_watch.hdr.merge_settings import MergeSettings
     from asi_watch.hdr.response import ResponseCurve
+    from asi_watch.pipeline.archive import ArchiveSummary
     from asi_watch.products import ProductSpec
 
 _INTERRUPTED = 130
@@ -162,8 +163,6 @@ def command(
     interrupted.
     """
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli.curve_lines import radiance_hint
-    from asi_watch.hdr.disc import as_sky_disc
     from asi_watch.pipeline import RunChoices, merge_archive
 
     options.echo_log()
@@ -172,9 +171,6 @@ def command(
     rules = options.archive_rules(configured, round_to, exposure_unit, min_exposures)
     run_options = {name: merge_options.pop(name) for name in ("dry_run", "report")}
     given = {key: value for key, value in merge_options.items() if value is not None}
-    if "sky_disc" in given:
-        disc = given["sky_disc"]
-        given["sky_disc"] = None if disc == "none" else as_sky_disc(disc)
     if response == "linear":
         given["algorithm"], response = "linear", None
     products = _products(configured, formats, quality)
@@ -202,6 +198,13 @@ def command(
         raise
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    _finish(summary, settings, products)
+
+
+def _finish(summary: ArchiveSummary, settings: MergeSettings, products: list[ProductSpec]) -> None:
+    """Say what was done, and end in the exit code that says so."""
+    from asi_watch.cli.curve_lines import radiance_hint
+
     click.echo(summary.sentence())
     if summary.skipped:
         click.echo("the same command goes on with the brackets that are left", err=True)
@@ -216,7 +219,12 @@ def command(
 
 def _settings(camera: CameraConfig | None, given: dict[str, Any]) -> MergeSettings:
     """Change a camera's settings, or the defaults, by what the command line gives."""
+    from asi_watch.hdr.disc import as_sky_disc
+
     settings = camera.merge_settings if camera else MergeConfig().settings(ToneConfig())
+    if "sky_disc" in given:
+        disc = given["sky_disc"]
+        given["sky_disc"] = None if disc == "none" else as_sky_disc(disc)
     operator = given.pop("operator", None)
     if operator is None and {"gamma", "lnE_range"} & given.keys():
         operator = "gamma"  # the only one of version 0.1
