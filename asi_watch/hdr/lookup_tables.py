@@ -1,9 +1,10 @@
 """What a merge looks up by code: weights, their noise model, and the integer tables of a bracket.
 
-Weights: `triangle` is the hat of Debevec & Malik (SIGGRAPH 1997); `sine` is a raised cosine of
-the same support; `noise` is the inverse variance of ln E under a sensor model of shot, read and
-quantisation noise, the weighting that Kirk & Andersen (BMVC 2006), Granados et al. (CVPR 2010)
-and Hasinoff, Durand & Freeman (CVPR 2010) derive as the one of least variance.
+Weights: `triangle` is the hat of Debevec & Malik (SIGGRAPH 1997); `sine` is a raised cosine of the
+same support; `noise` is the inverse variance of ln E under a model of shot, read and quantisation
+noise and of JPEG, rolled off near white; without JPEG and roll-off it is the weighting that Kirk &
+Andersen (BMVC 2006), Granados et al. (CVPR 2010) and Hasinoff, Durand & Freeman (CVPR 2010) derive as
+the one of least variance.
 
 Σ w and Σ w (g − ln t) share one 64-bit word. Upper half: w (g − ln t − lowest) in fixed point.
 Lower half: w in fixed point, and above it two small counters, of the shortest exposures that are
@@ -29,6 +30,8 @@ LANES = 3
 # Of a small-pixel CMOS camera: electrons at code 255, and the standard deviation of the read-out.
 # Only their ratio moves the weights.
 FULL_WELL, READ_NOISE = 8000.0, 6.0
+_JPEG_ERROR = 2.0  # codes, of what JPEG adds to the noise of a code
+_ROLL_OFF = (160.0, 252.0)
 # A dozen electrons: darker codes count only where every exposure is as dark, and an even mean is
 # then as good. It keeps the range of the weights within what integer sums hold to 1e-4 in ln E.
 _SMALLEST_NOISE_WEIGHT = 1.0 / 2048.0
@@ -45,6 +48,12 @@ def _log_variance(log_response: ArrayLike) -> NDArray[np.float64]:
     sensor = (electrons + READ_NOISE**2) / electrons**2
     slope = np.gradient(g, axis=0)
     return np.asarray(sensor + slope**2 * (1.0 / 12.0), dtype=np.float64)
+
+
+def _roll_off(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 up to a code and softly down to 0 near white: noise and JPEG blur saturation there."""
+    x = np.clip((_ROLL_OFF[1] - z) / (_ROLL_OFF[1] - _ROLL_OFF[0]), 0.0, 1.0)
+    return np.asarray(x * x * (3.0 - 2.0 * x))
 
 
 def weight_table(weight_type: str, log_response: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -66,7 +75,9 @@ def weight_table(weight_type: str, log_response: ArrayLike | None = None) -> NDA
     elif weight_type == "noise":
         if log_response is None:
             raise ValueError("the weight 'noise' needs a response curve")
-        weights = 1.0 / _log_variance(log_response)
+        g = as_log_response(log_response).astype(np.float64)
+        jpeg = (_JPEG_ERROR * np.gradient(g, axis=0)) ** 2
+        weights = _roll_off(z)[:, np.newaxis] / (_log_variance(g) + jpeg)
         weights = np.maximum(weights / weights[1:255].max(axis=0), _SMALLEST_NOISE_WEIGHT)
     else:
         raise ValueError(f"weight_type is one of {', '.join(WEIGHT_TYPES)}; got {weight_type!r}")

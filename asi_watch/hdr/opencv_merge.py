@@ -8,6 +8,7 @@ functions for one picture, which give the same bits with any number of threads.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -64,7 +65,7 @@ def write_picture(
         level /= np.float32(_MERTENS_WHITE)
         # Without contrast or colour anywhere a saturated sun would be grey in a bright ring.
         limit = min(settings.high_clip, saturated_from or 255)
-        level[(np.minimum.reduce(frames) >= limit).all(axis=2)] = 1.0
+        level[(reduce(np.minimum, frames) >= limit).all(axis=2)] = 1.0
         np.clip(level, 0.0, 1.0, out=level)
     else:
         level = _debevec_level(frames, times, settings, log_response, saturated_from)

@@ -25,10 +25,13 @@ def test_every_weight_is_zero_at_the_ends_alone(name):
     assert (table[1:255] > 0).all()
 
 
-def test_noise_weight_is_inverse_variance():
-    table, variance = weight_table("noise", curve()), _log_variance(curve())
-    product = table[30:255] * variance[30:255]
-    np.testing.assert_allclose(product, np.broadcast_to(product[0], product.shape), rtol=1e-9)
+def test_noise_weight_is_inverse_variance_with_a_roll_off():
+    """Of shot, read and quantisation noise, and of two codes by JPEG."""
+    table, slope = weight_table("noise", curve()), np.gradient(curve().astype(float), axis=0)
+    product = table * (_log_variance(curve()) + (2 * slope) ** 2)
+    np.testing.assert_allclose(product[40:161], np.broadcast_to(product[100], (121, 3)), rtol=1e-9)
+    assert (np.diff(product[161:251], axis=0) < 0).all()
+    assert table[250].max() < 0.02
     assert table.max() == 1.0
 
 
