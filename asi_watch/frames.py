@@ -242,16 +242,16 @@ class BandedMerge(Merge):
         raise ValueError("a merge in bands takes no further exposures")
 
     def _write_picture(self, out: NDArray[Any]) -> None:
-        for rows, merge in self._bands():
-            merge.picture(out=out[rows])
+        for rows, inner, merge in self._bands():
+            out[rows] = merge.picture(out.dtype.type)[inner]
             del merge
 
     def radiance(self) -> Radiance:
         """Radiance map; see `Merge.radiance`."""
         ln, validity = np.empty(self.shape, np.float32), np.empty(self.shape, np.uint8)
-        for rows, merge in self._bands():
+        for rows, inner, merge in self._bands():
             part = merge.radiance()
-            ln[rows], validity[rows] = part.ln_radiance, part.validity
+            ln[rows], validity[rows] = part.ln_radiance[inner], part.validity[inner]
             del merge, part
         return Radiance(ln, validity)
 
@@ -260,23 +260,24 @@ class BandedMerge(Merge):
         height, width, channels = self.shape
         planes = np.empty((channels, height, width), np.float16)
         validity = np.empty((channels, height, width), np.uint8)
-        for rows, merge in self._bands():
+        for rows, inner, merge in self._bands():
             part = merge.radiance_half(factor)
             if part is None:
                 return None
-            planes[:, rows], validity[:, rows] = part.planes, part.validity
+            planes[:, rows], validity[:, rows] = part.planes[:, inner], part.validity[:, inner]
             del merge, part
         return HalfRadiance(planes, validity)
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Standard error of ln E; see `Merge.uncertainty`."""
         whole = np.empty(self.shape, np.float32)
-        for rows, merge in self._bands():
-            whole[rows] = merge.uncertainty()
+        for rows, inner, merge in self._bands():
+            whole[rows] = merge.uncertainty()[inner]
             del merge
         return whole
 
-    def _bands(self) -> Iterator[tuple[slice, Merge]]:
+    def _bands(self) -> Iterator[tuple[slice, slice, Merge]]:
+        """Rows, where they are in a merge of them and a row more on either side, and that merge."""
         height, row = self.shape[0], math.prod(self.shape[1:])
         count = max(16, min(height, self._memory // (row * len(self._exposures))))
         disc = self._settings.sky_disc
@@ -285,18 +286,19 @@ class BandedMerge(Merge):
         found, scale = replace(self.findings(), contradictions=()), self.scale()
         for first in range(0, height, count):
             rows = slice(first, min(first + count, height))
+            read = slice(max(first - 1, 0), min(rows.stop + 1, height))
             merge = WeightedMerge(
                 self._settings,
                 self._log_response,
-                (rows.stop - first, *self.shape[1:]),
+                (read.stop - read.start, *self.shape[1:]),
                 self._threads,
-                None if spans is None else spans[rows],
+                None if spans is None else spans[read],
             )
             for exposure, pixels in zip(self._exposures, self._read(self._exposures), strict=True):
-                merge.add(pixels[rows].copy(), exposure.exposure_us)
+                merge.add(pixels[read].copy(), exposure.exposure_us)
             merge.use_findings(found)
             merge.use_scale(scale)
-            yield rows, merge
+            yield rows, slice(first - read.start, rows.stop - read.start), merge
             del merge  # the caller does so too: two bands at once would be twice the memory
 
     def _read(self, exposures: Sequence[Exposure]) -> Iterator[Pixels]:

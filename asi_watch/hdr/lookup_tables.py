@@ -2,9 +2,9 @@
 
 Weights: `triangle` is the hat of Debevec & Malik (SIGGRAPH 1997); `sine` is a raised cosine of the
 same support; `noise` is the inverse variance of ln E under a model of shot, read and quantisation
-noise and of JPEG, rolled off near white; without JPEG and roll-off it is the weighting that Kirk &
-Andersen (BMVC 2006), Granados et al. (CVPR 2010) and Hasinoff, Durand & Freeman (CVPR 2010) derive as
-the one of least variance.
+noise and of JPEG, rolled off near white; without JPEG and roll-off it is what Kirk & Andersen
+(BMVC 2006), Granados et al. (CVPR 2010) and Hasinoff, Durand & Freeman (CVPR 2010) derive as the
+weighting of least variance.
 
 Σ w and Σ w (g − ln t) share one 64-bit word. Upper half: w (g − ln t − lowest) in fixed point.
 Lower half: w in fixed point, and above it two small counters, of the shortest exposures that are

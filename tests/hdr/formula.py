@@ -29,6 +29,8 @@ class ReferenceRadiance:
     ----------
     ln_radiance : ndarray, shape (H, W, C), float64
         ln E, in 1 / (unit of the exposure times).
+    shown : ndarray, shape (H, W, C), float64
+        ln E as pictures show it, where the rim of a saturated sun is as it is.
     validity : ndarray, shape (H, W, C), uint8
         0 valid, 1 under-exposed everywhere, 2 over-exposed everywhere.
     minimum, maximum : ndarray, shape (C,), float64
@@ -36,6 +38,7 @@ class ReferenceRadiance:
     """
 
     ln_radiance: NDArray[np.float64]
+    shown: NDArray[np.float64]
     validity: NDArray[np.uint8]
     minimum: NDArray[np.float64]
     maximum: NDArray[np.float64]
@@ -95,12 +98,28 @@ def reference_radiance(
     under = empty & (codes[np.argmin(ln_t)] <= dark)
     over = empty & (codes[np.argmax(ln_t)] >= bright)
     # Whatever a longer exposure shows where the shortest is saturated.
-    shortest = np.argmin(ln_t)
+    shortest = int(np.argmin(ln_t))
     saturated = (codes[shortest] >= bright) & (w[shortest] <= NO_WEIGHT)
+    shown = np.where(over | saturated, maximum, np.where(under, minimum, ln_e))
+    table = remap_codes(low_clip, high_clip) if remap else np.arange(256)
+    white = (table >= bright) & (weights[table].max(axis=1) <= NO_WEIGHT)
+    saturated = _with_rim(saturated, frames[shortest], int(np.argmax(white)))
     over, empty = over | saturated, empty | saturated
     ln_e = np.where(over, maximum, np.where(under, minimum, ln_e))
     validity = np.where(empty, np.where(under & ~over, 1, 2), 0).astype(np.uint8)
-    return ReferenceRadiance(ln_e, validity, minimum, maximum)
+    return ReferenceRadiance(ln_e, shown, validity, minimum, maximum)
+
+
+def _with_rim(
+    saturated: NDArray[np.bool_], codes: NDArray[np.uint8], bright: int
+) -> NDArray[np.bool_]:
+    """Add channels within 90 codes of a saturated one, and pixels within 35 beside them."""
+    some = saturated.any(axis=2)
+    near = np.zeros_like(some)
+    for row, column in zip(*np.nonzero(some), strict=True):
+        near[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = True
+    channel = some[..., np.newaxis] & (codes >= max(bright - 90, 1))
+    return saturated | channel | (near[..., np.newaxis] & (codes >= max(bright - 35, 1)))
 
 
 def reference_picture(
@@ -116,10 +135,10 @@ def reference_picture(
     -------
     ndarray, shape (H, W, C), uint8 or uint16
     """
-    out: NDArray[Any] = np.empty(radiance.ln_radiance.shape, dtype=dtype)
+    out: NDArray[Any] = np.empty(radiance.shown.shape, dtype=dtype)
     maximum = code_maximum(dtype)
     for c in range(out.shape[2]):
         black, white = lnE_range or (float(radiance.minimum[c]), float(radiance.maximum[c]))
         curve = GammaCurve(black, white, gamma)
-        out[..., c] = curve.codes(radiance.ln_radiance[..., c], maximum)
+        out[..., c] = curve.codes(radiance.shown[..., c], maximum)
     return out
