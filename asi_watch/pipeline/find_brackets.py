@@ -247,6 +247,7 @@ def find_brackets(
     nameless = Nameless("timestamp and exposure")
     # Labels are seen in the first names: those of all files are much to hold.
     some: dict[str, ParsedName | None] = {}
+    held: dict[float, float] = {}  # each exposure time once: there may be a million files
     for path in walk_images(root, rules.extensions):
         name = path.rpartition("/")[2]
         if not rules.wants(name):
@@ -263,6 +264,7 @@ def find_brackets(
         except ValueError as error:
             unusable.setdefault(slot, []).append((path, str(error)))
             continue
+        time, nominal = (held.setdefault(value, value) for value in (time, nominal))
         exposure = Exposure(path, parsed.timestamp, time, nominal_us=nominal)
         slots.setdefault(slot, []).append(exposure)
     nameless.log()
@@ -277,8 +279,8 @@ def find_brackets(
         doubts.append(f"{count} cannot be used, such as {shown(path)}: {reason}")
     for doubt in doubts:
         log.warning("%s", doubt)
-    expected = rules_of.ExpectedExposures(rules.expected, rules.times.tolerance)
-    return _with_expectation(brackets, expected), doubts
+    _judge(brackets, rules_of.ExpectedExposures(rules.expected, rules.times.tolerance))
+    return brackets, doubts
 
 
 def _stated_us(root: str, path: str, rules: ArchiveRules) -> float | None:
@@ -316,28 +318,23 @@ def _with_signature(exposure: Exposure, root: str) -> Exposure:
     return replace(exposure, size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
-def _with_expectation(
-    brackets: list[ArchiveBracket], expected: rules_of.ExpectedExposures
-) -> list[ArchiveBracket]:
+def _judge(brackets: list[ArchiveBracket], expected: rules_of.ExpectedExposures) -> None:
     """Say of each bracket whether it is complete, by the rule that the daemon goes by."""
-    judged: list[ArchiveBracket] = []
-    unknown: list[ArchiveBracket] = []
-    for bracket in brackets:
+    judged = 0
+    for number, bracket in enumerate(brackets):
         expected.observe(e.nominal_us for e in bracket.exposures)
-        unknown.append(bracket)
         count = expected.count()
         if count is None:
             continue
         # In hindsight the brackets before the rule was learned are judged by it too.
-        for one in unknown:
-            present = {e.nominal_us for e in one.exposures}
+        for at in range(judged, number + 1):
+            present = {e.nominal_us for e in brackets[at].exposures}
             # A bracket with other times besides belongs to another set of exposures.
             lacking = expected.lacking(present)
             missing = lacking if len(lacking) + len(present) == count else ()
             complete = expected.is_complete(present)
-            judged.append(replace(one, expected=count, complete=complete, missing=missing))
-        unknown.clear()
-    return judged + unknown
+            brackets[at] = replace(brackets[at], expected=count, complete=complete, missing=missing)
+        judged = number + 1
 
 
 # --- what names make doubtful ---------------------------------------------------------------------
