@@ -30,7 +30,7 @@ from asi_watch.cli._newest_files import (
 from asi_watch.config import camera_data
 from asi_watch.config.loading import parse_config
 from asi_watch.config.model import CameraConfig
-from asi_watch.config.values import READABLE_EXTENSIONS, format_duration
+from asi_watch.config.values import DEEP_EXTENSIONS, READABLE_EXTENSIONS, format_duration
 from asi_watch.errors import AsiWatchError, ImageError
 from asi_watch.files import answered, counted, shown
 from asi_watch.naming import MICROSECONDS_PER_UNIT
@@ -118,6 +118,8 @@ def _draft(watch: Path, name: str) -> Draft:
     (paths,) = answered(_ANSWER_WITHIN, lambda: list(newest_names(watch, None, _NAMES)))
     kinds = Counter(path.rpartition(".")[2].lower() for path in paths or ())
     extensions = [kind for kind in READABLE_EXTENSIONS if kinds[kind]]
+    # A camera may write raw files beside its pictures.
+    extensions = [k for k in extensions if k not in DEEP_EXTENSIONS] or extensions
     pictures = [p for p in paths or () if p.rpartition(".")[2].lower() in extensions]
     if not pictures:
         known = ", ".join(READABLE_EXTENSIONS)
@@ -133,6 +135,9 @@ def _draft(watch: Path, name: str) -> Draft:
     default = CameraConfig.model_fields["extensions"].default
     if not set(extensions) <= set(default):
         draft.values["extensions"] = extensions
+    if set(extensions) <= {"dng", "fits", "fit", "fts"}:
+        draft.values["response"] = "linear"
+        draft.notes["response"] = "what the codes of a linear camera mean is said by merge.sensor"
     stated = stated_times(watch, pictures[:_HEADERS])
     _exposures_of_names(draft, stated, pictures)
     _brackets(draft, _files(draft, pictures, stated))
@@ -311,6 +316,8 @@ def _zone(draft: Draft) -> None:
         draft.notes["timezone"] = "the names state their offset; slots are counted in this zone"
         return
     ahead = find_newest(_camera(draft)).ahead()
+    if ahead is not None and not timedelta(hours=-12) <= ahead <= timedelta(hours=14):
+        ahead = None  # copied since, without the times at which they were written
     hours = 0 if ahead is None else round(ahead / timedelta(hours=1))
     draft.values["timezone"] = f"Etc/GMT{-hours:+d}" if hours else "UTC"
     if ahead is None:

@@ -164,6 +164,7 @@ def command(
     """
     # Imported here: `--help` must not wait for OpenCV.
     from asi_watch.pipeline import RunChoices, merge_archive
+    from asi_watch.pipeline.find_brackets import LINEAR_EXTENSIONS
 
     options.echo_log()
     found = options.camera_of(config_path, camera)
@@ -173,6 +174,8 @@ def command(
     given = {key: value for key, value in merge_options.items() if value is not None}
     if response == "linear":
         given["algorithm"], response = "linear", None
+    if given.get("algorithm") == "linear" and configured is None:
+        rules = replace(rules, extensions=LINEAR_EXTENSIONS)
     products = _products(configured, formats, quality)
     # A run does not wait: what the daemon keeps waiting for a curve is named as not merged.
     mertens = configured is not None and configured.without_response == "mertens"

@@ -31,9 +31,11 @@ from asi_watch.naming import NamePattern, ProductName, changes_within_a_year, pa
 
 REFUSED: Final = "asi_watch_refused"
 """The type of pydantic errors whose text is already written for the operator."""
+DEEP_EXTENSIONS: Final = ("tif", "tiff", "dng", "fits", "fit", "fts")
+"""Of files that may lie beside rendered ones of the same exposure."""
 READABLE_EXTENSIONS: Final = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "jp2", "webp"),
-    *("tif", "tiff", "dng", "fits", "fit", "fts"),
+    *DEEP_EXTENSIONS,
 )
 _T = TypeVar("_T")
 Circle: TypeAlias = tuple[float, float, float]

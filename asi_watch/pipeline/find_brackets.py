@@ -17,13 +17,15 @@ from typing import Any
 
 from asi_watch import brackets as rules_of
 from asi_watch.brackets import Exposure
-from asi_watch.config.values import READABLE_EXTENSIONS, format_duration
+from asi_watch.config.values import DEEP_EXTENSIONS, READABLE_EXTENSIONS, format_duration
 from asi_watch.files import counted, shown
 from asi_watch.naming import ParsedName, is_hidden, is_product_name, unclear_labels
 
 log = logging.getLogger(__name__)
 
-IMAGE_EXTENSIONS = frozenset(READABLE_EXTENSIONS)
+# Where nothing is configured: a camera may write raw files beside its pictures.
+IMAGE_EXTENSIONS = frozenset(READABLE_EXTENSIONS) - frozenset(DEEP_EXTENSIONS)
+LINEAR_EXTENSIONS = frozenset({"png", *DEEP_EXTENSIONS})
 SHOWN = 6  # so many examples of one thing are logged
 EXPOSURE_AT_END = re.compile(r"_([0-9]{1,10})\.[^.]+$")
 

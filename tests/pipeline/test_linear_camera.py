@@ -23,6 +23,7 @@ from asi_watch.products import read_provenance
 from asi_watch.products.radiance import RADIANCE_SCALE
 from tests.images.pictures import png
 from tests.images.test_linear_formats import dng, fits
+from tests.skies import jpeg_bracket
 
 NOON = datetime(2026, 6, 21, 12)
 TIMES = (80, 320, 1280)
@@ -167,3 +168,26 @@ def test_a_linear_bracket_that_does_not_fit_is_refused_with_the_figure(tmp_path:
     failed: Any = merger.merge(MergeBracket(NOON, exposures, expected=3), 0.0)
     assert failed.kind == "permanent"
     assert "memory_budget" in failed.reason
+
+
+def test_raw_files_beside_pictures_are_left_to_a_camera_that_asks_for_them(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder, "fits")
+    for time, data in jpeg_bracket(SIZE).items():
+        (folder / f"20260621120000_{time}.jpg").write_bytes(data)
+    command = ["merge", str(folder), str(tmp_path / "out"), "--algorithm", "mertens"]
+    answer = CliRunner().invoke(main, command)
+    assert answer.exit_code == 0, answer.output
+    (product,) = (tmp_path / "out").rglob("*_hdr.jpg")
+    assert {Path(s.path).suffix for s in read_provenance(product).sources} == {".jpg"}
+    target = tmp_path / "c.yaml"
+    made = CliRunner().invoke(main, ["init", str(folder), "-o", str(target), "--yes"])
+    assert made.exit_code == 0, made.output
+    assert "extensions" not in target.read_text()
+    for picture in folder.glob("*.jpg"):
+        picture.unlink()
+    linear = tmp_path / "linear.yaml"
+    made = CliRunner().invoke(main, ["init", str(folder), "-o", str(linear), "--yes"])
+    assert made.exit_code == 0, made.output
+    assert "response: linear" in linear.read_text()
+    assert "extensions: [fits]" in linear.read_text()
