@@ -319,3 +319,13 @@ def test_the_manual_states_every_option_of_a_format() -> None:
         for name, default in options.items():
             written = yaml.safe_dump(default).split("\n")[0].replace("'", '"')
             assert f"`{name}: {written}`" in row
+
+
+def test_products_are_no_exposures_whatever_their_name() -> None:
+    text = (
+        'roof: {watch: /in, output: /in/out, products: [{format: jpg, name: "X{timestamp:%s}_0"}]}'
+    )
+    camera = config_of("cameras: {%s}" % (text % "%Y%m%d%H%M%S")).cameras["roof"]
+    names = ["20260621090000_80.jpg", "X20260621090000_0.jpg", "20260621090000_hdr.jpg"]
+    names += ["latest.jpg", ".20260621090000_80.jpg", "20260621090000_80.txt"]
+    assert [name for name in names if camera.wants(name)] == names[:1]
