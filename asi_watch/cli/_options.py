@@ -23,7 +23,7 @@ from rich.table import Table
 
 from asi_watch.config.document import MAX_BYTES, ConfigError
 from asi_watch.config.loading import load_config
-from asi_watch.config.model import CameraConfig, Config
+from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
 from asi_watch.config.values import parse_duration
 from asi_watch.files import answered, shown
 from asi_watch.logs import facts_of
@@ -266,6 +266,27 @@ def span_text(seconds: float, decimals: int) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.{decimals}f} s"
+
+
+def row(title: str, cells: Iterable[str]) -> str:
+    """Align one row of a table of channels."""
+    return f"{title:<24}" + "".join(f"{cell:>16}" for cell in cells)
+
+
+def names_row(channels: int) -> str:
+    """Give the head of a table of channels, in BGR order."""
+    return row("", ("blue", "green", "red") if channels == 3 else ("grey",) * channels)
+
+
+def radiance_hint(algorithm: str, formats: Iterable[str]) -> str | None:
+    """Say which algorithm would keep radiance linear; None where it is, or none is made."""
+    radiance = [name for name in formats if name in RADIANCE_FORMATS]
+    if algorithm != "debevec_custom" or not radiance:
+        return None
+    return (
+        f"radiance ({', '.join(radiance)}) by debevec_custom: codes are stretched between the clips"
+        " as in asi_core, which bends it by up to a tenth of a stop; debevec_exact keeps it linear"
+    )
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], *right: str) -> None:

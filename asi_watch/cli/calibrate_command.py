@@ -1,15 +1,23 @@
 """``asi-watch calibrate``: a camera's response curve from its brackets."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from math import isfinite
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asi_watch.cli import _options as options
 from asi_watch.errors import AsiWatchError
-from asi_watch.files import shown
+from asi_watch.files import counted, shown
+
+if TYPE_CHECKING:
+    from asi_watch.calibrate_brackets import CalibratedCurve
+    from asi_watch.hdr.calibration import CalibrationReport, ExposureCheck
 
 _EPILOG = """\b
 Examples:
@@ -19,6 +27,7 @@ Examples:
 """
 _TECHNIQUES = click.Choice(("flat", "random"))
 _WEIGHTS = click.Choice(("triangle", "sine"))
+_SUSPECTS_SHOWN = 20
 _ABOVE_ZERO = click.FloatRange(0, min_open=True)
 
 
@@ -83,7 +92,6 @@ def command(
     # The channels work side by side; more threads for each would only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imported here: `--help` must not wait for OpenCV.
-    from asi_watch.cli.curve_lines import report_lines, report_warnings
     from asi_watch.pipeline import CalibrationChoices, calibrate_archive, save_response_curve
 
     options.echo_log()
@@ -115,12 +123,69 @@ def command(
     if written:
         # Before anything is printed: whoever reads it may go away, as `head` does.
         save_response_curve(response, curve.log_response, dict(curve.metadata), save_plot=False)
-    for line in report_lines(done, curve.curve_id):
+    for line in _report_lines(done, curve.curve_id):
         click.echo(line)
-    for warning in report_warnings(done):
+    for warning in _report_warnings(done):
         click.echo(f"warning: {warning}", err=True)
     plot = f", plot in {shown(report)}" if report else ""
     if not written:
         click.echo(f"{shown(response)}: not written, see above; --force writes it{plot}", err=True)
         raise click.exceptions.Exit(1)
     click.echo(f"written to {shown(response)}{plot}")
+
+
+def _report_lines(done: CalibratedCurve, curve_id: str) -> Iterator[str]:
+    """Write the report on a calibration."""
+    report = done.calibration.report
+    text = f"curve {curve_id} from {counted(report.brackets, 'bracket')}, {report.samples} samples"
+    if done.rejected:
+        text += f"; {counted(len(done.rejected), 'bracket')} could not be used"
+    yield text + (f"; {counted(len(done.left_out), 'exposure')} left out" if done.left_out else "")
+    if (disc := done.disc) is not None:
+        yield f"inside the sky disc {disc.x:g},{disc.y:g},{disc.radius:g} (x, y, radius)"
+    yield f"method: {report.settings['method']}"
+    yield options.names_row(report.channels)
+    yield options.row("residual (stops)", map(_number, report.residual_stops))
+    counts = report.samples_per_code
+    yield options.row("codes with samples", (f"{sum(n > 0 for n in c)} of 256" for c in counts))
+    yield f"more than half a stop off: {100 * report.outlier_share:.1f} % of the observations"
+    yield from _exposure_lines(report)
+    yield "(residual: 1.4826 × the median distance from the curve, all observations alike)"
+
+
+def _exposure_lines(report: CalibrationReport) -> Iterator[str]:
+    times = sorted({check.exposure_time for check in report.exposures})
+    yield f"{'exposure (µs)':>14}{'brackets':>10}{'residual (stops)':>18}{'fits × stated':>15}"
+    for time in times:
+        checks = [c for c in report.exposures if c.exposure_time == time]
+        residuals = [v for c in checks for v in c.residual_stops if isfinite(v)]
+        factors = [c.time_factor for c in checks if isfinite(c.time_factor)]
+        factor = f"{median(factors):.3f}" if factors else "unknown"
+        residual = _number(median(residuals)) if residuals else "no samples"
+        yield f"{time:>14g}{len(checks):>10}{residual:>18}{factor:>15}"
+
+
+def _report_warnings(done: CalibratedCurve) -> Iterator[str]:
+    """Give the warnings of a calibration; false times are named with their files."""
+    report = done.calibration.report
+    suspects = report.suspected_times
+    for check in suspects[:_SUSPECTS_SHOWN]:
+        yield f"{_file(done, check)}: the stated exposure time of " + (
+            f"{check.exposure_time:.12g} µs cannot be true; the image fits"
+            f" {check.time_factor:.2f} times that"
+        )
+    if len(suspects) > _SUSPECTS_SHOWN:
+        yield f"and {len(suspects) - _SUSPECTS_SHOWN} more exposures like these"
+    for warning in report.warnings:
+        if not (suspects and warning.startswith("exposure time")):
+            yield warning
+
+
+def _file(done: CalibratedCurve, check: ExposureCheck) -> str:
+    files = done.used[check.bracket]
+    pairs = zip(files.paths, files.exposure_us, strict=True)
+    return shown(next((p for p, t in pairs if t == check.exposure_time), files.paths[0]))
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if isfinite(value) else "unknown"

@@ -150,13 +150,11 @@ def _curve_warnings(camera: CameraConfig, choice: Choice) -> Iterator[tuple[Way,
 
 def _curve_lines(camera: CameraConfig, choice: Choice) -> Iterator[str]:
     """Name the curves in use, and say what other settings would improve."""
-    from asi_watch.cli.curve_lines import radiance_hint
-
     for file in choice.files.values():
         provisional = ", provisional" if file.curve.metadata.get("provisional") else ""
         yield f"curve {file.curve.curve_id}{provisional} {shown(file.path)} ({file.why})"
     formats = [product.format for product in camera.products]
-    if (hint := radiance_hint(camera.merge.algorithm, formats)) is not None:
+    if (hint := options.radiance_hint(camera.merge.algorithm, formats)) is not None:
         yield hint
 
 

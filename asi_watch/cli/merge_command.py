@@ -206,15 +206,13 @@ def command(
 
 def _finish(summary: ArchiveSummary, settings: MergeSettings, products: list[ProductSpec]) -> None:
     """Say what was done, and end in the exit code that says so."""
-    from asi_watch.cli.curve_lines import radiance_hint
-
     click.echo(summary.sentence())
     if summary.skipped:
         click.echo("the same command goes on with the brackets that are left", err=True)
         raise click.exceptions.Exit(_INTERRUPTED)
     if summary.merged or summary.stood:
         written = [str(spec.format) for spec in products]
-        if (hint := radiance_hint(settings.algorithm, written)) is not None:
+        if (hint := options.radiance_hint(settings.algorithm, written)) is not None:
             click.echo(hint, err=True)
     if not summary.flawless:
         raise click.exceptions.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asi_watch.cli._options import read_plot_name, reads
+from asi_watch.cli._options import names_row, read_plot_name, reads, row
 from asi_watch.errors import ResponseFileError
 from asi_watch.files import shown
 
@@ -70,7 +70,6 @@ def show(file: str, plot: str | None) -> None:
 
 
 def _lines(file: str, curve: ResponseCurve) -> Iterator[str]:
-    from asi_watch.cli.curve_lines import names_row, row
 
     meta = curve.metadata
     yield f"{shown(file)}: curve {curve.curve_id}, stored as {meta['channel_order']}"
@@ -95,8 +94,6 @@ def _plain(value: Any) -> str:
 
 def _report(report: dict[str, Any]) -> Iterator[str]:
     """Show what a calibration said of itself, as far as it is what it should be."""
-    from asi_watch.cli.curve_lines import row
-
     settings, residuals = report.get("settings"), report.get("residual_stops")
     if isinstance(settings, dict) and isinstance(settings.get("method"), str):
         yield f"{'method':<24}{shown(settings['method'])}"
