@@ -201,19 +201,9 @@ def _reason(error: OSError) -> str:
 def _put(staging: int, folder: int, name: str, data: Buffer) -> None:
     """Write a file into an open folder: create, write, force, rename, force the folder."""
     temporary = f".asi-watch-{secrets.token_hex(8)}.tmp"
-    # Closed before it is renamed, else watchers would see the final name written to; a second
-    # descriptor keeps it locked meanwhile: see `sweep`.
-    descriptors = [os.open(temporary, _CREATE, 0o666, dir_fd=staging)]
     try:
-        descriptors.insert(0, os.open(temporary, _READ, dir_fd=staging))
-        # A file system without locks is no reason not to publish.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        rest = memoryview(data).cast("B")
-        while rest:
-            rest = rest[os.write(descriptors[1], rest) :]
-        os.fsync(descriptors[1])
-        os.close(descriptors.pop())
+        # Closed before it is renamed: else watchers would see a write to the final name.
+        _write(os.open(temporary, _CREATE, 0o666, dir_fd=staging), data)
         os.replace(temporary, name, src_dir_fd=staging, dst_dir_fd=folder)
     except BaseException:
         try:
@@ -222,10 +212,20 @@ def _put(staging: int, folder: int, name: str, data: Buffer) -> None:
             if error.errno != errno.ENOENT:
                 logger.warning("temporary file %s could not be removed: %s", temporary, error)
         raise
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
     fsync_folder(folder)
+
+
+def _write(descriptor: int, data: Buffer) -> None:
+    try:
+        # Locked until it is closed, see `sweep`; some file systems have no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sweep_one(folder: int, name: str) -> bool:
