@@ -167,9 +167,8 @@ def _tile(
     frames = [read_image(root / e.path, linear=linear) for e in bracket.exposures]
     taken = Bracket(bracket.slot, bracket.exposures), [frame.pixels for frame in frames]
     composed = compose(plan, *taken, curves, levels=frames[0].levels)
-    label = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in change).replace(
-        "None", "null"
-    )
+    named = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in change)
+    label = named.replace("None", "null").replace("False", "off")  # as the file has them
     if composed.fallback:
         label = f"{label}, by mertens for want of a curve".removeprefix(", ")
     picture = _small(composed.merge.picture(np.uint8))

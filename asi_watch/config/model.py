@@ -142,7 +142,7 @@ class MergeConfig(Section):
     """What is merged: column, row and radius in pixels; None: all of the picture."""
     contradiction: Literal["exclude", "warn"] = "exclude"
     """An exposure that contradicts its exposure time while the others agree: left out or not."""
-    deghost: Literal["off", "weights", "align"] = "weights"
+    deghost: v.Deghost = "weights"
     """Clouds that moved: `weights`: the middle exposure counts; `align`: they are moved back."""
 
     @property

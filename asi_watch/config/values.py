@@ -437,6 +437,11 @@ Workers: TypeAlias = Annotated[
     Annotated[int, Field(ge=1, le=256)] | Literal["auto"],
     _or_refuse(": write auto or a whole number of threads, 1…256"),
 ]
+# YAML reads a bare off as false.
+Deghost: TypeAlias = Annotated[
+    Literal["off", "weights", "align"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+]
 # YAML reads 420 as a number.
 Subsampling: TypeAlias = Annotated[
     Literal["420", "422", "444"] | None,

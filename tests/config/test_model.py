@@ -143,6 +143,12 @@ def test_with_labels_a_number_that_is_none_does_not_fit() -> None:
         assert camera_of(seconds).pattern.parse(f"20240621103008_{time}.jpg") is not None
 
 
+@pytest.mark.parametrize("written", ["off", '"off"', "weights"])
+def test_off_is_a_word(written: str) -> None:
+    """Though YAML reads it as false."""
+    assert camera_of(f"merge: {{deghost: {written}}}").merge.deghost == written.strip('"')
+
+
 def test_never_is_none() -> None:
     camera = camera_of("recalibrate: {every: never}")
     assert camera.recalibrate.every is None
