@@ -275,9 +275,9 @@ def judged(folder: Path, day: Day, seed: int, present: tuple[str, ...]) -> Calib
         return f"{type(failure).__name__}: {failure}"
 
 
-def run_adversaries(seeds: int, first: bool) -> dict[str, dict[str, object]]:
+def run_adversaries(seeds: range, first: bool) -> dict[str, dict[str, object]]:
     table: dict[str, dict[str, object]] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         camera = camera_of(seed)
         for name, day in adversaries(camera).items():
             row = table.setdefault(name, {"accepted": 0, "bad": 0, "provisional": 0, "said": ""})
@@ -285,16 +285,16 @@ def run_adversaries(seeds: int, first: bool) -> dict[str, dict[str, object]]:
                 folder = Path(place)
                 own = keep_curve(folder / "own.npz", camera)
                 verdict = judged(folder, day, seed, () if first else (own,))
+                said = verdict if isinstance(verdict, str) else verdict.reason
                 if isinstance(verdict, str) or not verdict.accepted:
-                    row["said"] = verdict if isinstance(verdict, str) else verdict.reason
+                    print(f"{name}, camera {seed}: kept; {said}", flush=True)
+                    row["said"] = said
                     continue
                 off = error(load_curve(verdict.path).log_response, camera)
-            row["provisional"] = int(row["provisional"]) + verdict.provisional
-            row["accepted"] = int(row["accepted"]) + 1
-            row["bad"] = int(row["bad"]) + (off > BAD and not verdict.provisional)
-            if off > BAD and not verdict.provisional:
-                row["said"] = f"BAD {off:.3f}: {verdict.reason}"
-                print(name, seed, row["said"], flush=True)
+            bad = off > BAD and not verdict.provisional
+            for key, more in (("accepted", 1), ("bad", bad), ("provisional", verdict.provisional)):
+                row[key] = int(str(row[key])) + more
+            print(f"{name}, camera {seed}: accepted, {off:.3f} stops off; {said}", flush=True)
     return table
 
 
@@ -307,11 +307,11 @@ def drifted(camera: Camera, stops: float, rng: np.random.Generator) -> Camera:
     return Camera(tuple(moved), camera.bend + scale * (other.bend - camera.bend))
 
 
-def run_drifts(count: int) -> dict[str, object]:
+def run_drifts(seeds: range) -> dict[str, object]:
     """Cameras that have drifted by 0.01 … 0.04 stops since the present curve was made."""
     tally = {"accepted": 0, "unchanged, within 0.03": 0, "rejected": 0}
     errors, said = [], []
-    for seed in range(count):
+    for seed in seeds:
         rng = np.random.default_rng(1000 + seed)
         old = camera_of(seed)
         camera = drifted(old, rng.uniform(0.01, 0.04), rng)
@@ -370,6 +370,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=6, help="cameras; 28 situations each")
     parser.add_argument("--drifts", type=int, default=100)
+    parser.add_argument("--begin", type=int, default=0, help="number of the first camera")
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--step", type=int, default=5)
     parser.add_argument("--first", action="store_true", help="without a present curve")
@@ -380,16 +381,17 @@ def main() -> None:
     gate._SAMPLES_PER_BRACKET = options.samples
     cv2.setNumThreads(1)
     results: dict[str, object] = {}
+    begin = options.begin
     start = time.monotonic()
     if options.seeds:
-        table = run_adversaries(options.seeds, options.first)
+        table = run_adversaries(range(begin, begin + options.seeds), options.first)
         results["adversaries"] = table
         print("| situation | accepted | bad | provisional | last said |\n|---|---|---|---|---|")
         for name, row in table.items():
             print(f"| {name} | " + " | ".join(str(v) for v in row.values()) + " |")
         print(f"bad: {sum(int(str(r['bad'])) for r in table.values())} of {28 * options.seeds}")
     if options.drifts:
-        results["drifts"] = run_drifts(options.drifts)
+        results["drifts"] = run_drifts(range(begin, begin + options.drifts))
         print(results["drifts"])
     if options.days:
         results["year"] = run_year(options.days, options.step)
