@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asi_watch.hdr.calibration import motion, sample_bracket
-from asi_watch.hdr.calibration.motion import follow, match_tones
-from asi_watch.hdr.calibration.sampling import _in_proportion, read_levels
+from asi_watch.hdr.calibration import sample_bracket, sampling
+from asi_watch.hdr.calibration.sampling import _in_proportion, follow, match_tones, read_levels
 from tests.hdr.calibration_scenes import TIMES, bracket
 
 
@@ -154,7 +153,7 @@ def test_followed_places_move_with_the_scene_and_stand_with_a_still_one():
 def test_flow_without_proof_moves_nothing(monkeypatch):
     images = bracket(np.random.default_rng(6), drift=5)
     places = np.array([[80.0, 60.0]], dtype=np.float32)
-    monkeypatch.setattr(motion, "_PROOF", 0.0)
+    monkeypatch.setattr(sampling, "_PROOF", 0.0)
     for _, track in follow(images, places):
         np.testing.assert_array_equal(track, places)
 

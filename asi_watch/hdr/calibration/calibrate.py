@@ -62,6 +62,8 @@ _JUDGED = (10, 245)
 _SLOPE_CODES = 8
 _PRIOR_COUNT = 3.0
 _FIXED = 1e9
+_JUDGING_PLACES = 10_000
+_STILL_PIXELS = 0.75
 _BGR = ("blue", "green", "red")
 
 
@@ -121,10 +123,10 @@ def calibrate_response(
         Threads to work in.
     """
     check_settings(smoothness, weight_type, low_clip, high_clip)
-    channels = sampled.common_channels(samples)
+    channels = _common_channels(samples)
     clips = low_clip, high_clip
     weight = weight_table(weight_type)[:, 0] * _WEIGHT_SCALES[weight_type]
-    used = sampled.thinned(samples, MOST_PLACES)
+    used = _thinned(samples, MOST_PLACES)
 
     def fit(of: Sequence[BracketSamples]) -> tuple[list[_Curve], str]:
         strength = _STRENGTH * (smoothness / _REFERENCE_SMOOTHNESS) ** 2
@@ -187,7 +189,7 @@ def response_residual(
         As in `calibrate_response`.
     """
     curve = np.asarray(log_response, dtype=np.float64)
-    channels = sampled.common_channels(samples)
+    channels = _common_channels(samples)
     if curve.shape != (CODES, channels):
         raise ValueError(f"a curve of shape {curve.shape} for samples of {channels} channels")
     values = []
@@ -249,9 +251,9 @@ def _fit_channel(
         codes = _table_of(samples, channel, clips, fine=False)
         return _Curve(fit_robust(codes, strength, ends), clips, fine=False)
     levels = _Curve(fit_robust(table, strength, ends), responsive, fine=True)
-    if not sampled.is_still(samples) or all(s.levels is None for s in samples):
+    if not _is_still(samples) or all(s.levels is None for s in samples):
         return levels
-    few = _table_of(sampled.thinned(samples), channel, responsive, fine=False)
+    few = _table_of(_thinned(samples), channel, responsive, fine=False)
     roughness = float(np.median(table.roughness[table.usable]))
     spread = reporting.channel_residuals(table, levels.g).spread()
     if spread < _EXPLAINED_STOPS and roughness < _WORTHWHILE * code_noise(few, levels.g):
@@ -272,7 +274,7 @@ def _best_predicting(
     (flare, a film's base); of scenes that moved the bare codes cannot judge, there the robust
     curves stand with straight ends.
     """
-    few = sampled.thinned(samples)
+    few = _thinned(samples)
     judges = [observe(few, channel, (0, CODES - 1), fine=False) for channel in range(len(robust))]
     straight, to_clip, to_white = [], [], []
     for curve, judge in zip(robust, judges, strict=True):
@@ -284,7 +286,7 @@ def _best_predicting(
         to_clip.append(replace(curve, g=_straight_on(ended, high)))
         to_white.append(replace(curve, g=_straight_on(ended, CODES - 2)))
     best, method = straight, "robust"
-    if not sampled.is_still(samples):
+    if not _is_still(samples):
         return best, method
     straight_error = error = _joint_error(best, judges, weight)
     for candidate, name, share in (
@@ -391,3 +393,29 @@ def _straight_on(curve: Vector, high_clip: int) -> Vector:
     longer = curve.copy()
     longer[high_clip:] = curve[high_clip] + slope * np.arange(CODES - high_clip)
     return longer
+
+
+def _common_channels(samples: Sequence[BracketSamples]) -> int:
+    """Number of channels of all brackets; ValueError if there is none, or they differ."""
+    if not samples:
+        raise ValueError("no bracket to calibrate from")
+    channels = {s.channels for s in samples}
+    if len(channels) != 1:
+        raise ValueError(f"brackets differ in their number of channels: {sorted(channels)}")
+    return channels.pop()
+
+
+def _thinned(
+    samples: Sequence[BracketSamples], places: int = _JUDGING_PLACES
+) -> list[BracketSamples]:
+    """Keep an even share of the places, at most so many."""
+    stride = -(-sum(s.count for s in samples) // places)
+    return [s.every(max(stride, 1)) for s in samples]
+
+
+def _is_still(samples: Sequence[BracketSamples]) -> bool:
+    """Tell whether nothing moved between exposures that are bright enough to tell."""
+    return all(
+        s.motion is None or bool((np.median(np.abs(s.motion), axis=0) < _STILL_PIXELS).all())
+        for s in samples
+    )

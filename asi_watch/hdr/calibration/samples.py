@@ -17,8 +17,6 @@ ANCHOR = CODES // 2  # where g is 0
 # Smallest rise of ln exposure from one code to the next: survives float32, is nothing in stops.
 SMALLEST_STEP = 1e-4
 WHITE = 253  # codes from here on are clipped in any picture
-_JUDGING_PLACES = 10_000
-_STILL_PIXELS = 0.75
 _CHUNK = 1 << 15
 
 Codes = NDArray[np.uint8]
@@ -132,32 +130,6 @@ def check_times(exposure_times: Vector) -> None:
         )
     if (np.diff(exposure_times) <= 0).any():
         raise ValueError(f"exposure times must ascend, none twice: {exposure_times.tolist()}")
-
-
-def common_channels(samples: Sequence[BracketSamples]) -> int:
-    """Number of channels of all brackets; ValueError if there is none, or they differ."""
-    if not samples:
-        raise ValueError("no bracket to calibrate from")
-    channels = {s.channels for s in samples}
-    if len(channels) != 1:
-        raise ValueError(f"brackets differ in their number of channels: {sorted(channels)}")
-    return channels.pop()
-
-
-def thinned(
-    samples: Sequence[BracketSamples], places: int = _JUDGING_PLACES
-) -> list[BracketSamples]:
-    """Keep an even share of the places, at most so many."""
-    stride = -(-sum(s.count for s in samples) // places)
-    return [s.every(max(stride, 1)) for s in samples]
-
-
-def is_still(samples: Sequence[BracketSamples]) -> bool:
-    """Tell whether nothing moved between exposures that are bright enough to tell."""
-    return all(
-        s.motion is None or bool((np.median(np.abs(s.motion), axis=0) < _STILL_PIXELS).all())
-        for s in samples
-    )
 
 
 @dataclass(frozen=True, eq=False)
