@@ -23,7 +23,6 @@ from asi_watch.hdr.calibration.estimate import (
     smoothness_matrix,
     solve_monotone,
 )
-from asi_watch.hdr.calibration.responsive_codes import black_and_white, responsive_range
 from asi_watch.hdr.calibration.samples import (
     ANCHOR,
     CODES,
@@ -33,7 +32,9 @@ from asi_watch.hdr.calibration.samples import (
     Floats,
     Observations,
     Vector,
+    black_and_white,
     observe,
+    responsive_range,
 )
 from asi_watch.hdr.calibration.sampling import MOST_PLACES
 from asi_watch.hdr.calibration.times import judge_times

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.calibration.estimate import CurveTables
-from asi_watch.hdr.calibration.responsive_codes import responsive_range
 from asi_watch.hdr.calibration.samples import (
     ANCHOR,
     CODES,
@@ -18,6 +17,7 @@ from asi_watch.hdr.calibration.samples import (
     Observations,
     Vector,
     observe,
+    responsive_range,
 )
 
 _LN2 = float(np.log(2.0))

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asi_watch.hdr.calibration.responsive_codes import white_codes
 from asi_watch.hdr.calibration.samples import (
     CODES,
     WHITE,
@@ -29,6 +28,7 @@ from asi_watch.hdr.calibration.samples import (
     Vector,
     check_times,
     each,
+    white_codes,
 )
 
 SampleTechnique = Literal["random", "histogram", "flat"]
