@@ -53,10 +53,7 @@ MADE_WITH_CURVE = (
     "the product that stands was made with a response curve, and none fits the exposures there are"
 )
 
-# What making the largest product takes beside the frames, in sizes of a frame, as measured.
-_WHOLE = {"jpg": 2, "png": 6, "jp2": 10, "exr": 6, "tiff": 11, "hdr": 14}
-_WITH_GAIN_MAP, _FULL_EXR = 9, 15
-# ... and what a tone operator takes that needs the whole radiance map.
+# What a tone operator takes beside the frames that needs the whole radiance map, in their size.
 _MAPPED = 24
 # Faults of the place that products are written to, which no bracket can help.
 _BLOCKED = {
@@ -326,7 +323,7 @@ def _room_for_bands(
 ) -> int | None:
     """Bytes for the frames of one band; None where the whole frames fit into memory."""
     limit, frame = plan.memory_limit, first.nbytes
-    beside = max(_beside(spec) for spec in plan.products)
+    beside = max(spec.memory for spec in plan.products)
     if settings.maps_whole:
         beside += _MAPPED
     needed = merge_memory(settings.algorithm, first.shape, count, first.itemsize)
@@ -343,13 +340,6 @@ def _room_for_bands(
         )
         raise MergeRefusedError(Failed("permanent", reason))
     return limit - (beside + 1) * frame
-
-
-def _beside(spec: ProductSpec) -> int:
-    if spec.gain_map:
-        return _WITH_GAIN_MAP
-    full = spec.format == "exr" and (spec.pixel_type == "float" or spec.uncertainty)
-    return _FULL_EXR if full else _WHOLE[spec.format]
 
 
 def _unreadable(plan: MergePlan, error: ImageError) -> MergeRefusedError:
@@ -488,7 +478,7 @@ class _Standing:
         first = next(iter(self.ours.values()), None)
         if first is None or not self._could_be_made_now(first, curves):
             return None
-        specs = [s for s in self._plan.products if _makes(first.algorithm, s)]
+        specs = [s for s in self._plan.products if s.made_by(first.algorithm)]
         targets = tuple(_target(self._plan, self._bracket, spec) for spec in specs)
         made = [self.ours.get(target) for target in targets]
         if not all(p is not None and self._same(p, first) for p in made):
@@ -538,11 +528,6 @@ def _target(plan: MergePlan, bracket: Bracket, spec: ProductSpec) -> str:
     return spec.target(plan.camera, folder, bracket.slot, plan.in_utc(bracket.slot))
 
 
-def _makes(algorithm: str, spec: ProductSpec) -> bool:
-    """Exposure fusion gives a picture but no radiance."""
-    return algorithm != "mertens" or spec.kind != "radiance"
-
-
 def _read_provenance(output: OutputFolder, target: str) -> Provenance | None:
     try:
         descriptor = output.open_file(target)
@@ -570,7 +555,7 @@ def _publish(
     notes = dict.fromkeys(provenance.notes)
     encoding = publishing = 0.0
     for spec in plan.products:
-        if not _makes(provenance.algorithm, spec):
+        if not spec.made_by(provenance.algorithm):
             continue
         target = _target(plan, bracket, spec)
         if not plan.replace and _is_same(standing.ours.get(target), provenance):

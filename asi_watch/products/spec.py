@@ -17,6 +17,7 @@ _KINDS: dict[str, Kind] = {"jpg": "picture8", "png": "picture16", "jp2": "pictur
 _SIDES = {"jpg": (1, 65500), "jp2": (32, 65535)}
 """Smallest and largest side in pixels that an encoder takes; jp2: six wavelet levels."""
 _ANY_SIDE = (1, 1_000_000)
+_MEMORY = {"jpg": 2, "png": 6, "jp2": 10, "exr": 6, "tiff": 11, "hdr": 14}
 
 _named = lru_cache(64)(ProductName)
 
@@ -58,6 +59,21 @@ class ProductSpec:
     def kind(self) -> Kind:
         """Which pixels it needs: picture8, picture16 or radiance."""
         return _KINDS.get(self.format, "radiance")
+
+    @property
+    def memory(self) -> int:
+        """What making it takes beside the frames of its bracket, in sizes of one, as measured."""
+        full = self.format == "exr" and (self.pixel_type == "float" or self.uncertainty)
+        return 9 if self.gain_map else 15 if full else _MEMORY[self.format]
+
+    def made_by(self, algorithm: str) -> bool:
+        """Tell whether an algorithm gives such a product: exposure fusion gives no radiance.
+
+        Parameters
+        ----------
+        algorithm : str
+        """
+        return algorithm != "mertens" or self.kind != "radiance"
 
     def target(self, camera: str, folder: str, slot: datetime, slot_utc: datetime) -> str:
         """Return where the product of a bracket lies: below the camera's output, or absolute.

@@ -375,7 +375,7 @@ def _targets(camera: CameraConfig, folder: str, one: Provenance) -> list[str]:
     return [
         spec.target(camera.name, folder, one.slot, one.slot_utc)
         for spec in specs
-        if one.algorithm != "mertens" or spec.kind != "radiance"
+        if spec.made_by(one.algorithm)
     ]
 
 
