@@ -191,3 +191,23 @@ def test_raw_files_beside_pictures_are_left_to_a_camera_that_asks_for_them(tmp_p
     assert made.exit_code == 0, made.output
     assert "response: linear" in linear.read_text()
     assert "extensions: [fits]" in linear.read_text()
+
+
+def test_levels_of_the_file_are_noted_and_what_stands_is_known_by_them(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    write(tmp_path / "in", "dng")
+    text = CONFIG.format(root=tmp_path, kind="dng").replace("black: 256, white: 4095, ", "")
+    (tmp_path / "c.yaml").write_text(text)
+    command = ["merge", f"{tmp_path}/in", f"{tmp_path}/once", "-c", f"{tmp_path}/c.yaml"]
+    for expected in ("merged", "already"):
+        answer = CliRunner().invoke(main, command)
+        assert answer.exit_code == 0, answer.output
+        assert expected in answer.output, answer.output
+    (product,) = (tmp_path / "once").rglob("*_hdr.jpg")
+    parameters = read_provenance(product).parameters
+    assert (parameters["sensor_black"], parameters["sensor_white"]) == (BLACK, WHITE)
+    stamp = product.stat().st_mtime_ns
+    (tmp_path / "c.yaml").write_text(text.replace("gain: 4", "gain: 5"))
+    assert CliRunner().invoke(main, command).exit_code == 0
+    (product,) = (tmp_path / "once").rglob("*_hdr.jpg")
+    assert product.stat().st_mtime_ns > stamp
