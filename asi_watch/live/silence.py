@@ -8,10 +8,12 @@ machine says.
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from math import asin, atan2, cos, degrees, radians, sin
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +55,12 @@ class Rhythm:
 
     Parameters
     ----------
-    slots : sequence of datetime
-        Naive, in the clock of the names.
+    slots : sequence of int
+        Seconds from 1970 on, in the clock of the names.
     """
 
-    def __init__(self, slots: list[datetime]) -> None:
-        self._slots = np.array(sorted(_seconds(slot) for slot in slots))
+    def __init__(self, slots: Sequence[int]) -> None:
+        self._slots = np.sort(np.array(slots, np.float64))
 
     def patience(self, at: datetime) -> float | None:
         """Return after how many seconds without a bracket something is wrong; None: never.
@@ -159,7 +161,9 @@ class Silence:
         self._rhythm = Rhythm([])
         self._minute: datetime | None = None
         self._usual: float | None = None
-        self._next_learn, self._next_look = now, now + _FIRST_LOOK
+        # Not all cameras at once: it takes some hundredths of a second.
+        self._next_learn = now + crc32(camera.name.encode()) % _FIRST_LOOK
+        self._next_look = now + _FIRST_LOOK
         self._seen_at: float | None = now if camera.expect else None
         self._held_at = float("-inf")
         # What the clock of the names adds to UTC; of the last exposure.

@@ -317,8 +317,10 @@ class Ledger:
         rows.sort(key=lambda row: (row.slot, row.camera))
         return rows[max(0, len(rows) - most) :]
 
-    def slots(self, camera: str, since: datetime) -> list[datetime]:
+    def slots(self, camera: str, since: datetime) -> list[int]:
         """Return the slots of all rows of a camera from a time on, in no order.
+
+        As seconds from 1970 on, in the clock of the names: they are tens of thousands.
 
         Parameters
         ----------
@@ -327,11 +329,12 @@ class Ledger:
         """
         # By an index that holds them: the rows themselves are large.
         rows = self._all(
-            "SELECT slot FROM brackets INDEXED BY brackets_by_state WHERE camera = ?"
+            "SELECT CAST(strftime('%s', slot) AS INTEGER) AS seconds FROM brackets"
+            " INDEXED BY brackets_by_state WHERE camera = ? AND seconds NOTNULL"
             " AND state IN ('published', 'skipped', 'failed') AND slot >= ?",
             (camera, since.isoformat()),
         )
-        return self._readable(rows, lambda row: datetime.fromisoformat(row[0]))
+        return [row[0] for row in rows]
 
     def cameras(self) -> list[str]:
         """Return the names of all cameras that have rows."""
