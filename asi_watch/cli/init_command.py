@@ -27,7 +27,7 @@ from asi_watch.cli._newest_files import (
     slot_offset,
     stated_times,
 )
-from asi_watch.config import camera_data
+from asi_watch.config import camera_section
 from asi_watch.config.loading import parse_config
 from asi_watch.config.model import CameraConfig
 from asi_watch.config.values import DEEP_EXTENSIONS, READABLE_EXTENSIONS, format_duration
@@ -353,7 +353,7 @@ def _disc(draft: Draft) -> SkyDisc | None:
 def _describe(draft: Draft, path: Path) -> None:
     """Leave to the camera's description what it says, unless the pictures say otherwise."""
     try:
-        described = camera_data.section_of(path)
+        described = camera_section.section_of(path)
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{path}: {error}", param_hint="--camera-data") from error
     draft.values["camera_data"] = str(path)

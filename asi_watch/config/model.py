@@ -21,7 +21,7 @@ from pydantic import (
 
 from asi_watch import naming
 from asi_watch.brackets import TOLERANCE, ExposureTimes
-from asi_watch.config import camera_data
+from asi_watch.config import camera_section
 from asi_watch.config import values as v
 from asi_watch.naming import ExposureUnit, NamePattern
 
@@ -407,16 +407,8 @@ class CameraConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_camera_data(cls, data: Any, info: ValidationInfo) -> Any:
-        if not isinstance(data, dict) or not isinstance(data.get("camera_data"), str):
-            return data
-        try:
-            path = v.read_path(data["camera_data"], info)
-            return camera_data.filled(data, camera_data.section_of(path))
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            v.refuse_keys([("camera_data", f"{data['camera_data']!r}: {reason}")])
-            raise
+    def _plain(cls, data: Any, info: ValidationInfo) -> Any:
+        return camera_section.plain(data, info) if isinstance(data, dict) else data
 
     @property
     def pattern(self) -> NamePattern:
@@ -517,36 +509,6 @@ class CameraConfig(Section):
         return ExposureTimes(
             self.exposure_from, self.exposure_tolerance, self.expected_exposures_us
         )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _tone_of_old(cls, data: Any) -> Any:
-        """Version 0.1 had two keys under `merge` for what pictures look like: they still do."""
-        merge = data.get("merge") if isinstance(data, dict) else None
-        if not isinstance(merge, dict):
-            return data
-        old = {key: merge[key] for key in ("gamma", "lnE_range") if key in merge}
-        if not old:
-            return data
-        if "tone" in data:
-            text = "is of version 0.1; write tone.gamma, and tone.scale: [low, high] for lnE_range"
-            v.refuse_keys([(f"merge.{name}", text) for name in old])
-        tone = {"operator": "gamma", "scale": old.pop("lnE_range", None) or "curve", **old}
-        rest = {key: value for key, value in merge.items() if key not in ("gamma", "lnE_range")}
-        return {**data, "merge": rest, "tone": tone}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _linear(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or data.get("response") != "linear":
-            return data
-        merge = data.get("merge") or {}
-        if not isinstance(merge, dict):
-            return data
-        if (algorithm := merge.get("algorithm", "linear")) != "linear":
-            text = f"{v.shown(algorithm)} does not go with `response: linear`; remove this key"
-            v.refuse_keys([("merge.algorithm", text)])
-        return {**data, "response": None, "merge": {**merge, "algorithm": "linear"}}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

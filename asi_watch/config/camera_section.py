@@ -1,4 +1,8 @@
-"""What asi_core's description of a camera (``camera_data/*.yaml``) gives to a configuration."""
+"""Keys of a camera's section that stand for others, put in their place before it is validated.
+
+Those are keys of version 0.1, ``response: linear``, and asi_core's description of a camera
+(``camera_data/*.yaml``).
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,9 +10,62 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationInfo
+
+from asi_watch.config import values as v
 
 _MAX_BYTES = 1 << 20
 _ZONE = re.compile(r"(?:GMT|UTC)(?:([+-])(\d{1,2}))?")
+
+
+def plain(data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    """Return a section that says itself what is meant.
+
+    Parameters
+    ----------
+    data : dict
+        As read; what is wrong with it is refused here or when it is validated.
+    info : ValidationInfo
+        Where relative paths count from.
+    """
+    for step in (_linear, _tone_of_old):
+        data = step(data) if isinstance(data.get("merge", {}), dict) else data
+    return _described(data, info)
+
+
+def _linear(data: dict[str, Any]) -> dict[str, Any]:
+    if data.get("response") != "linear":
+        return data
+    merge = data.get("merge", {})
+    if (algorithm := merge.get("algorithm", "linear")) != "linear":
+        text = f"{v.shown(algorithm)} does not go with `response: linear`; remove this key"
+        v.refuse_keys([("merge.algorithm", text)])
+    return {**data, "response": None, "merge": {**merge, "algorithm": "linear"}}
+
+
+def _tone_of_old(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 0.1 had two keys under `merge` for what pictures look like: they still do."""
+    merge = data.get("merge", {})
+    old = {key: merge[key] for key in ("gamma", "lnE_range") if key in merge}
+    if not old:
+        return data
+    if "tone" in data:
+        text = "is of version 0.1; write tone.gamma, and tone.scale: [low, high] for lnE_range"
+        v.refuse_keys([(f"merge.{name}", text) for name in old])
+    tone = {"operator": "gamma", "scale": old.pop("lnE_range", None) or "curve", **old}
+    rest = {key: value for key, value in merge.items() if key not in ("gamma", "lnE_range")}
+    return {**data, "merge": rest, "tone": tone}
+
+
+def _described(data: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    if not isinstance(data.get("camera_data"), str):
+        return data
+    try:
+        return _filled(data, section_of(v.read_path(data["camera_data"], info)))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        v.refuse_keys([("camera_data", f"{data['camera_data']!r}: {reason}")])
+        raise
 
 
 def section_of(path: Path) -> dict[str, Any]:
@@ -38,15 +95,10 @@ def section_of(path: Path) -> dict[str, Any]:
     return found
 
 
-def filled(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section with what was found where nothing is given.
-
-    Parameters
-    ----------
-    given, found : mapping
-    """
+def _filled(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with what was found where nothing is given."""
     both = {key: value for key, value in given.items() if isinstance(found.get(key), Mapping)}
-    inner = {k: filled(v, found[k]) for k, v in both.items() if isinstance(v, Mapping)}
+    inner = {k: _filled(v, found[k]) for k, v in both.items() if isinstance(v, Mapping)}
     return {**found, **given, **inner}
 
 
