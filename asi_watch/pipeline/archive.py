@@ -22,17 +22,15 @@ from typing import Any, Literal
 from asi_watch import errors
 from asi_watch.brackets import Exposure, chosen_files, why_superseded
 from asi_watch.buffers import BufferPool
-from asi_watch.calibrate_brackets import CalibrationChoices
 from asi_watch.errors import AsiWatchError, BracketError, ImageError
-from asi_watch.files import counted, open_regular, shown
+from asi_watch.files import counted, shown
 from asi_watch.frames import Frames
 from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.response import ResponseCurve
-from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.merge_bracket import Bracket, Failed, Kept, MergePlan, Published, merge_bracket
 from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.claims import Claims
-from asi_watch.pipeline.curves import CurveHistory, _calibrate_found, _log_warnings
+from asi_watch.pipeline.curves import CurveHistory, _calibrated_for
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
 from asi_watch.pipeline.run_report import ReportFile, progress
 from asi_watch.processes import usable_cores
@@ -207,7 +205,7 @@ def merge_archive(
     brackets = [b for b in all_brackets if run.holds(b.slot)]
     summary, started = ArchiveSummary(len(brackets), doubts, dry_run=run.dry_run), time.monotonic()
     if not curves and settings.algorithm not in ("mertens", "linear"):
-        curves = _calibrated(all_brackets, root, settings, force)
+        curves = _calibrated_for(all_brackets, root, settings, force)
         summary.calibrating, started = time.monotonic() - started, time.monotonic()
     summary.curve = curves[0] if curves else None
     _check_products(settings, curves, products)
@@ -536,64 +534,3 @@ def _check_products(
         )
     if settings.algorithm in ("debevec_custom", "debevec_exact") and not curves:
         raise ValueError(f"'{settings.algorithm}' needs a response curve")
-
-
-def _calibrated(
-    brackets: Sequence[ArchiveBracket], root: str, settings: MergeSettings, force: bool
-) -> list[ResponseCurve]:
-    """Calibrate from the archive itself: a curve for each number of channels that it has."""
-    log.warning(
-        "no response curve given: calibrating one from %s itself, for this run only", shown(root)
-    )
-    choices = CalibrationChoices(
-        sample_technique="flat",
-        low_clip=settings.low_clip,
-        high_clip=settings.high_clip,
-        seed=0,
-        sky_disc=settings.sky_disc or "auto",
-    )
-    curves: list[ResponseCurve] = []
-    failed: list[BracketError] = []
-    for group in _by_channels(brackets, root):
-        try:
-            done = _calibrate_found(group, root, choices)
-        except BracketError as error:
-            failed.append(error)
-            continue
-        _log_warnings(done, shown(root))
-        if done.calibration.report.fits or force:
-            curves.append(done.curve(shown(root)))
-            continue
-        text = "not merged: the curve calibrated from it cannot explain the images, see the"
-        advice = "warnings; give a response curve, or --force (force=True)"
-        failed.append(BracketError(f"{shown(root)}: {text} {advice}"))
-    if not curves:
-        raise failed[0]
-    for reason in failed:
-        log.warning("%s", reason)
-    return curves
-
-
-def _by_channels(brackets: Sequence[ArchiveBracket], root: str) -> list[list[ArchiveBracket]]:
-    """Part brackets by the channels of their images (grey by night), the most numerous first."""
-    groups: dict[int, list[ArchiveBracket]] = {}
-    for bracket in brackets:
-        groups.setdefault(_channels(f"{root}/{bracket.exposures[0].path}"), []).append(bracket)
-    unknown = groups.pop(0, [])
-    rising = sorted(groups.values(), key=len, reverse=True) or [[]]
-    rising[0].extend(unknown)
-    return rising
-
-
-def _channels(path: str) -> int:
-    """Read how many channels an image has from its beginning; 0 if that does not say."""
-    try:
-        descriptor, _ = open_regular(path)
-    except OSError:
-        return 0
-    try:
-        return read_header(os.pread(descriptor, 1 << 16, 0)).channels
-    except (OSError, HeaderError):
-        return 0
-    finally:
-        os.close(descriptor)

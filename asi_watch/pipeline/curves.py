@@ -14,8 +14,10 @@ from asi_watch import calibrate_brackets as calibration
 from asi_watch import plots, response_files
 from asi_watch.calibrate_brackets import CalibratedCurve, CalibrationChoices
 from asi_watch.errors import BracketError, ResponseFileError
-from asi_watch.files import shown
+from asi_watch.files import open_regular, shown
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.hdr.response import ChannelOrder, ResponseCurve, as_log_response, judge_curve
+from asi_watch.images.headers import HeaderError, read_header
 from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.find_brackets import ArchiveBracket, ArchiveRules
 from asi_watch.products.publish import OutputFolder
@@ -260,6 +262,67 @@ def _calibrate_found(
         for bracket in brackets
     ]
     return calibration.calibrate_brackets(files, choices, where=shown(root))
+
+
+def _calibrated_for(
+    brackets: Sequence[ArchiveBracket], root: str, settings: MergeSettings, force: bool
+) -> list[ResponseCurve]:
+    """Calibrate from the archive itself: a curve for each number of channels that it has."""
+    log.warning(
+        "no response curve given: calibrating one from %s itself, for this run only", shown(root)
+    )
+    choices = CalibrationChoices(
+        sample_technique="flat",
+        low_clip=settings.low_clip,
+        high_clip=settings.high_clip,
+        seed=0,
+        sky_disc=settings.sky_disc or "auto",
+    )
+    curves: list[ResponseCurve] = []
+    failed: list[BracketError] = []
+    for group in _by_channels(brackets, root):
+        try:
+            done = _calibrate_found(group, root, choices)
+        except BracketError as error:
+            failed.append(error)
+            continue
+        _log_warnings(done, shown(root))
+        if done.calibration.report.fits or force:
+            curves.append(done.curve(shown(root)))
+            continue
+        text = "not merged: the curve calibrated from it cannot explain the images, see the"
+        advice = "warnings; give a response curve, or --force (force=True)"
+        failed.append(BracketError(f"{shown(root)}: {text} {advice}"))
+    if not curves:
+        raise failed[0]
+    for reason in failed:
+        log.warning("%s", reason)
+    return curves
+
+
+def _by_channels(brackets: Sequence[ArchiveBracket], root: str) -> list[list[ArchiveBracket]]:
+    """Part brackets by the channels of their images (grey by night), the most numerous first."""
+    groups: dict[int, list[ArchiveBracket]] = {}
+    for bracket in brackets:
+        groups.setdefault(_channels(f"{root}/{bracket.exposures[0].path}"), []).append(bracket)
+    unknown = groups.pop(0, [])
+    rising = sorted(groups.values(), key=len, reverse=True) or [[]]
+    rising[0].extend(unknown)
+    return rising
+
+
+def _channels(path: str) -> int:
+    """Read how many channels an image has from its beginning; 0 if that does not say."""
+    try:
+        descriptor, _ = open_regular(path)
+    except OSError:
+        return 0
+    try:
+        return read_header(os.pread(descriptor, 1 << 16, 0)).channels
+    except (OSError, HeaderError):
+        return 0
+    finally:
+        os.close(descriptor)
 
 
 def get_lne_range(
