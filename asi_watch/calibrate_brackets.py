@@ -29,8 +29,8 @@ from asi_watch.hdr.calibration import (
 from asi_watch.hdr.calibration.evidence import codes_seen
 from asi_watch.hdr.disc import SkyDisc, agreed_disc, as_sky_disc, find_sky_disc
 from asi_watch.hdr.frame_checks import WHITE_MARGIN, fits_high_clip, sample_frame
-from asi_watch.hdr.merging import curve_scale
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.hdr.weighted_merge import curve_scale
 from asi_watch.images import read_image
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from asi_watch.errors import BracketError, ImageError
 from asi_watch.files import open_regular, shown
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, MergeSettings, Pixels, Radiance, Shape
-from asi_watch.hdr.merging import Merge, WeightedMerge
+from asi_watch.hdr.weighted_merge import Merge, WeightedMerge
 from asi_watch.images import Frame, Levels, read_image
 
 _HEAD_BYTES = 1 << 18

@@ -26,8 +26,9 @@ from asi_watch.files import counted, shown
 from asi_watch.frames import BandedMerge, Frames
 from asi_watch.hdr.linear_merge import LinearMerge, completed
 from asi_watch.hdr.merge_settings import MergeSettings
-from asi_watch.hdr.merging import Merge, merge_memory, open_merge
+from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.response import ResponseCurve
+from asi_watch.hdr.weighted_merge import Merge
 from asi_watch.images import Levels
 from asi_watch.products.embed import camera_header, provenance_of_open_file
 from asi_watch.products.encode import Product, encode_merge

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from asi_watch.hdr import engine
 from asi_watch.hdr.lookup_tables import weight_table
 from asi_watch.hdr.merge_settings import VALID, MergeSettings
-from asi_watch.hdr.merging import Merge, open_merge
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.weighted_merge import Merge
 from asi_watch.simulator.sensor import Camera
 from benchmarks.reporting import interleaved, median, save, show
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from asi_watch.hdr import engine
 from asi_watch.hdr.disc import SkyDisc
-from asi_watch.hdr.merging import Merge, open_merge
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.weighted_merge import Merge
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import Sky
 from benchmarks._peers import PEERS

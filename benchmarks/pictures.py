@@ -26,8 +26,9 @@ from asi_watch.hdr.calibration import calibrate_response, sample_bracket
 from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.frame_checks import sample_frame
 from asi_watch.hdr.merge_settings import MergeSettings, Tone
-from asi_watch.hdr.merging import bracket_scale, curve_scale, open_merge
+from asi_watch.hdr.merging import open_merge
 from asi_watch.hdr.tone import ToneScale
+from asi_watch.hdr.weighted_merge import bracket_scale, curve_scale
 from asi_watch.simulator.clouds import Weather
 from asi_watch.simulator.sensor import Camera
 from asi_watch.simulator.sky import Sky

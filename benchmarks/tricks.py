@@ -18,7 +18,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from asi_watch.hdr.merging import Merge, open_merge
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.weighted_merge import Merge
 from asi_watch.products import ProductSpec, RadianceLayers
 from asi_watch.products.encode import encode_jpeg
 from asi_watch.products.radiance import _planes

@@ -115,7 +115,7 @@ def test_frames_are_compared_once_for_all_products(
         threads.append(threading.current_thread())
         return frame_checks.check_frames(*args, **more)
 
-    monkeypatch.setattr("asi_watch.hdr.merging.check_frames", check)
+    monkeypatch.setattr("asi_watch.hdr.weighted_merge.check_frames", check)
     place = Place(tmp_path, ("jpg", "exr"), memory_limit=limit)
     assert isinstance(place.merge(true_curve()), Published)
     assert threads == [threading.current_thread()]

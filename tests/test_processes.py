@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from asi_watch.config.loading import parse_config
-from asi_watch.hdr import merging
+from asi_watch.hdr import weighted_merge
 from asi_watch.hdr.merging import open_merge
 from asi_watch.processes import merge_threads
 from asi_watch.products import ProductSpec
@@ -30,7 +30,7 @@ def test_one_core_starts_one_thread_everywhere(
         return ThreadPoolExecutor(threads, **names)
 
     encoding = importlib.import_module("asi_watch.products.encode")
-    for module in (encoding, merging):
+    for module in (encoding, weighted_merge):
         monkeypatch.setattr(module, "ThreadPoolExecutor", pool)
     config = parse_config(b"cameras: {roof: {watch: a, output: b}}", "x", tmp_path).config
 

@@ -30,8 +30,8 @@ from asi_watch.hdr.merge_settings import (
     Sensor,
     Shape,
 )
-from asi_watch.hdr.merging import Merge
 from asi_watch.hdr.tone import ToneScale, code_maximum, scale_of
+from asi_watch.hdr.weighted_merge import Merge
 
 Floats = NDArray[np.float32]
 

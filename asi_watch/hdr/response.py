@@ -49,7 +49,7 @@ class ResponseCurve:
 
     @property
     def tone_scale(self) -> tuple[float, float] | None:
-        """Scale of the brackets the curve was made of (`merging.curve_scale`); None: not known."""
+        """Scale of the brackets the curve was made of (`weighted_merge.curve_scale`), if known."""
         found = self.metadata.get("tone_scale")
         if not isinstance(found, list | tuple) or len(found) != 2:
             return None

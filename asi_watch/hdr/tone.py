@@ -1,4 +1,4 @@
-"""From ln E to the codes of a picture or to half floats: formulas, and tables made of them.
+"""From ln E to the codes of a picture or to half floats: formulas, tables, whole-map operators.
 
 The tables hold the output over x (see `lookup_tables.BracketTables`), so that no exp() or pow()
 runs per pixel.
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr.lookup_tables import BracketTables
-from asi_watch.hdr.merge_settings import UNDER
+from asi_watch.hdr.merge_settings import UNDER, MergeSettings, Radiance
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +25,8 @@ _KNOTS = 256
 _CELLS_PER_KNOT = _FIRST_CELLS // _KNOTS
 _CELLS_16 = 1 << 17
 _LARGEST_HALF = 65504.0
+# Of `local`: radius of the base layer, of the shorter side, and the steps of ln E that are edges.
+_BASE_RADIUS, _BASE_EDGE = 1 / 16, 0.5
 _FOOT = 0.0031308  # of sRGB's transfer function, linear below
 _WHITE_QUANTILE = 0.999
 _LEAST_SEEN = 300  # samples
@@ -44,8 +47,8 @@ class ToneScale(NamedTuple):
         Parameters
         ----------
         before, now : ToneScale
-            Of the same brackets (`merging.curve_scale`): seen through the curve that this scale
-            belongs to, and through the other.
+            Of the same brackets: seen through the curve that this scale belongs to, and through the
+            other.
         """
         shift, stretch = now.middle - before.middle, now.white - before.white
         return ToneScale(self.middle + shift, self.white + stretch)
@@ -348,3 +351,50 @@ def _half_table(tables: BracketTables, factor: float) -> CodeTable:
     cells[:, count:] |= HALF_MARK
     under = half_code(tables.minimum, factor) | np.uint16(HALF_MARK)
     return CodeTable(_cell_sizes(tables, count)[0], cells, count, under=under)
+
+
+def whole_levels(
+    radiance: Radiance, settings: MergeSettings, scale: ToneScale
+) -> NDArray[np.float32]:
+    """Map a radiance map to display levels 0 … 1, shape (H, W, C).
+
+    Parameters
+    ----------
+    radiance : Radiance
+    settings : MergeSettings
+        With `maps_whole`.
+    scale : ToneScale
+    """
+    ln = radiance.ln_radiance
+    if settings.sky_disc is not None:
+        # What is outside must not set the scale.
+        ln[~settings.sky_disc.mask(ln.shape)] = scale.middle
+    if settings.tone.operator == "local":
+        curve = PhotographicCurve(*scale, settings.tone.key)
+        return _local(ln, curve, settings.tone.detail)
+    light = np.exp(np.clip(ln - np.float32(scale.middle), -30, 30))
+    mapped = _mapping(settings).process(np.broadcast_to(light, (*ln.shape[:2], 3)).copy())
+    levels = np.nan_to_num(np.asarray(mapped, dtype=np.float32))[:, :, : ln.shape[2]]
+    return np.clip(levels, 0.0, 1.0)
+
+
+def _mapping(settings: MergeSettings) -> Any:
+    tone, gamma = settings.tone, settings.gamma
+    if tone.operator == "reinhard":
+        return cv2.createTonemapReinhard(gamma, light_adapt=tone.adaptation)
+    if tone.operator == "drago":
+        return cv2.createTonemapDrago(gamma, bias=tone.bias)
+    return cv2.createTonemapMantiuk(gamma, scale=tone.contrast)
+
+
+def _local(ln: NDArray[np.float32], curve: PhotographicCurve, detail: float) -> NDArray[np.float32]:
+    """Compress what a guided filter leaves (He, Sun, Tang 2010), and keep the rest as it is."""
+    grey = np.minimum(ln.mean(axis=2), np.float32(curve.white))
+    size = (2 * max(1, int(min(grey.shape) * _BASE_RADIUS)) + 1,) * 2
+    mean = cv2.blur(grey, size)
+    variance = cv2.blur(grey * grey, size) - mean * mean
+    slope = variance / (variance + np.float32(_BASE_EDGE**2))
+    base = np.asarray(cv2.blur(slope, size) * grey + cv2.blur(mean - slope * mean, size))
+    kept = np.log(np.maximum(curve.linear(base), np.float32(1e-6))) - grey
+    kept += np.float32(detail) * (grey - base)
+    return to_srgb(np.minimum(np.exp(ln + kept[:, :, np.newaxis]), np.float32(1.0)))

@@ -21,7 +21,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from asi_watch.buffers import Allocate, fresh
-from asi_watch.hdr.merging import Merge
+from asi_watch.hdr.weighted_merge import Merge
 from asi_watch.images.headers import jpeg_segments
 from asi_watch.processes import merge_threads
 from asi_watch.products import radiance as radiance_files

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asi_watch.hdr.merge_settings import MergeSettings
-from asi_watch.hdr.merging import Merge, open_merge
+from asi_watch.hdr.merging import open_merge
+from asi_watch.hdr.weighted_merge import Merge
 from tests.hdr.formula import ReferenceRadiance, reference_radiance
 
 TIMES = (80.0, 160.0, 320.0, 640.0, 1280.0)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asi_watch.hdr.merging import MergeSettings
+from asi_watch.hdr.merge_settings import MergeSettings
 from asi_watch.pipeline import (
     ArchiveRules,
     ArchiveSummary,

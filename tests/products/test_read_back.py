@@ -12,7 +12,8 @@ import simplejpeg
 from PIL import Image
 
 import asi_watch
-from asi_watch.hdr.merging import MergeSettings, open_merge
+from asi_watch.hdr.merge_settings import MergeSettings
+from asi_watch.hdr.merging import open_merge
 from asi_watch.images import looks_complete
 from asi_watch.products import ProductSpec, RadianceLayers, encode, encode_merge
 from asi_watch.products.gain_map import make_gain_map, read_gain_map, with_gain_map
