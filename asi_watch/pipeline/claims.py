@@ -49,7 +49,11 @@ class Claims:
             return self
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._mine.touch()
+            try:
+                self._mine.touch()
+            except FileNotFoundError:  # the last of other runs has just ended
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._mine.touch()
         except OSError as error:
             text = "%s: no claims can be made there (%s): another run would do the same work again"
             log.warning(text, shown(self._folder), error.strerror)
@@ -110,7 +114,7 @@ class Claims:
         """Remove what runs have left that died."""
         try:
             with (self._folder / "lock").open("a") as lock:
-                # One run at a time: else a claim that was just made anew could be removed.
+                # One run at a time: else a claim that was just made could be removed.
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for claim in self._folder.glob("*.claim"):
                     run = _read(claim)
