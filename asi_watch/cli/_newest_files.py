@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Literal
 
 from asi_watch import naming
 from asi_watch.brackets import Exposure, brackets_among, is_listed, slot_of
-from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig
-from asi_watch.config.values import READABLE_EXTENSIONS, format_duration
+from asi_watch.config.values import READABLE_EXTENSIONS, Way, format_duration
 from asi_watch.files import answered, counted, shown
 
 if TYPE_CHECKING:

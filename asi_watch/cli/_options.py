@@ -21,8 +21,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from asi_watch.config.document import MAX_BYTES, ConfigError
-from asi_watch.config.loading import load_config
+from asi_watch.config.loading import MAX_BYTES, ConfigError, load_config
 from asi_watch.config.model import RADIANCE_FORMATS, CameraConfig, Config
 from asi_watch.config.values import parse_duration
 from asi_watch.files import answered, shown

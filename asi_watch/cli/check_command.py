@@ -16,9 +16,9 @@ import click
 from asi_watch.cli import _options as options
 from asi_watch.cli import config_option
 from asi_watch.config.checks import find_warnings
-from asi_watch.config.document import ConfigError, Way
-from asi_watch.config.loading import config_schema, dump_config, read_config
+from asi_watch.config.loading import ConfigError, config_schema, dump_config, read_config
 from asi_watch.config.model import CameraConfig, Config
+from asi_watch.config.values import Way
 from asi_watch.errors import AsiWatchError
 from asi_watch.files import answered, folder_fault, shown
 

@@ -23,8 +23,7 @@ from asi_watch import __version__
 from asi_watch.cli import _options as options
 from asi_watch.cli import config_option
 from asi_watch.cli.check_command import Examined, examine
-from asi_watch.config.document import ConfigError
-from asi_watch.config.loading import LoadedConfig, read_config
+from asi_watch.config.loading import ConfigError, LoadedConfig, read_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.files import answered, counted, shown

@@ -16,8 +16,7 @@ import yaml
 from numpy.typing import NDArray
 
 from asi_watch.cli import _options as options
-from asi_watch.config.document import ConfigError
-from asi_watch.config.loading import dump_config, parse_config
+from asi_watch.config.loading import ConfigError, dump_config, parse_config
 from asi_watch.config.model import CameraConfig, Config
 from asi_watch.errors import AsiWatchError, BracketError
 from asi_watch.files import shown

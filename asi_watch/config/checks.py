@@ -8,9 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asi_watch.config.document import Way
 from asi_watch.config.model import CameraConfig, Config
-from asi_watch.config.values import format_duration
+from asi_watch.config.values import Way, format_duration
 from asi_watch.files import answered
 from asi_watch.naming import NamePattern, changes_within_a_year
 

@@ -38,6 +38,8 @@ READABLE_EXTENSIONS: Final = (
     *DEEP_EXTENSIONS,
 )
 _T = TypeVar("_T")
+Way: TypeAlias = tuple[str | int, ...]
+"""The keys and list positions that lead to a value."""
 Circle: TypeAlias = tuple[float, float, float]
 Exposures: TypeAlias = tuple[float, ...] | int | Literal["auto"]
 

@@ -19,8 +19,7 @@ from typing import Any
 
 from asi_watch import __version__
 from asi_watch.buffers import BufferPool
-from asi_watch.config.document import ConfigError
-from asi_watch.config.loading import read_config
+from asi_watch.config.loading import ConfigError, read_config
 from asi_watch.config.model import Config
 from asi_watch.errors import AsiWatchError
 from asi_watch.files import counted, folder_fault
