@@ -38,9 +38,9 @@ _plot_option = click.option(
 def command() -> None:
     """List, pin, roll back or calibrate the curves of a running camera.
 
-    Of each number of channels the first there is of: a pinned curve; the `response` file, if it is
-    newer than what was adopted or `recalibrate.every` is `never`; the curve adopted last; the
-    `response` file. `status` and `check` say which is in use, and why.
+    For each number of channels the first of these that exists is used: a pinned curve; the
+    `response` file, if it is newer than what was adopted or `recalibrate.every` is `never`; the
+    curve adopted last; the `response` file. `status` and `check` say which one, and why.
     """
 
 
