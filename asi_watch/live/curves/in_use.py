@@ -68,9 +68,9 @@ class Choice:
 def choose_curves(camera: CameraConfig, ledger: Ledger | None) -> Choice:
     """Choose the curves of a camera, whatever their files are like.
 
-    For each number of channels the first of these that exists: a pinned curve; the operator's file, if it is
-    newer than what was adopted, or ``recalibrate.every`` is ``never``; the curve adopted last and
-    not withdrawn; the operator's file.
+    For each number of channels the first of these that exists: a pinned curve; the operator's
+    file, if it is newer than what was adopted, or ``recalibrate.every`` is ``never``; the curve
+    adopted last and not withdrawn; the operator's file.
 
     Parameters
     ----------
