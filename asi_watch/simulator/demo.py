@@ -26,9 +26,6 @@ cameras:
     output: hdr
     without_response: wait          # the first brackets wait until a curve is calibrated from them
     bracket: {exposures: [80, 160, 320, 640, 1280]}
-    # One scale for all brackets, so that a day's pictures match: as `asi-watch response show`
-    # suggests it for this camera's curve.
-    merge: {lnE_range: [-13.0, -4.1], gamma: 2.4}
     products: [{format: jpg, quality: 95}, {format: exr}]
     recalibrate: {every: never, brackets: 3}
 """
