@@ -110,7 +110,7 @@ class MergeSettings:
     sky_disc: SkyDisc | None = None
     # Whether a frame that contradicts its time, while the others agree, is left out.
     contradiction: str = "exclude"
-    deghost: str = "off"  # of the weighted means, see `deghost` and `alignment`
+    deghost: str = "off"  # of the weighted means, see `deghost`
     sensor: Sensor | None = None  # of `linear`: what the codes mean
     tone: Tone = Tone()
 

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asi_watch.hdr import engine
-from asi_watch.hdr.alignment import Motion, aligned, cloud_motion
-from asi_watch.hdr.deghost import comparisons
+from asi_watch.hdr.deghost import Motion, aligned, cloud_motion, comparisons
 from asi_watch.hdr.disc import clear_outside
 from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
 from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables, weighted_mean
@@ -268,7 +267,7 @@ class Merge(ABC):
         return [self._frames[i] for i in used], [self._times[i] for i in used]
 
     def cloud_motion(self, seconds: Sequence[float]) -> tuple[float, float, float] | None:
-        """Velocity of the clouds, where exposures are aligned; see `alignment.cloud_motion`.
+        """Velocity of the clouds, where exposures are aligned; see `deghost.cloud_motion`.
 
         Parameters
         ----------
