@@ -14,7 +14,7 @@ from asi_watch.brackets import Exposure
 from asi_watch.buffers import BufferPool
 from asi_watch.errors import BracketError, ImageError
 from asi_watch.files import open_regular, shown
-from asi_watch.hdr.frame_checks import sample_frame
+from asi_watch.hdr.frame_checks import codec_error, fine_detail, sample_frame
 from asi_watch.hdr.merge_settings import HalfRadiance, MergeSettings, Pixels, Radiance, Shape
 from asi_watch.hdr.weighted_merge import Merge, WeightedMerge
 from asi_watch.images import Frame, Levels, read_image
@@ -231,11 +231,14 @@ class BandedMerge(Merge):
         super().__init__(settings, log_response, shape)
         self._source, self._memory, self._threads = frames, memory, threads
         self._times = [exposure.exposure_us for exposure in exposures]
-        self._samples = [
-            sample_frame(pixels, settings.sky_disc) for pixels in self._read(exposures)
-        ]
+        details = []
+        for pixels in self._read(exposures):
+            self._samples.append(sample_frame(pixels, settings.sky_disc))
+            details.append(fine_detail(pixels))
         excluded = {found.index for found in self.findings().excluded}
         self._exposures = [one for i, one in enumerate(exposures) if i not in excluded]
+        used = [one for i, one in enumerate(details) if i not in excluded]
+        self._codec_error = codec_error(used)
 
     def add(self, pixels: Pixels, exposure_time: float) -> None:
         """Refuse: the exposures were given at the beginning."""
@@ -296,7 +299,7 @@ class BandedMerge(Merge):
             )
             for exposure, pixels in zip(self._exposures, self._read(self._exposures), strict=True):
                 merge.add(pixels[read].copy(), exposure.exposure_us)
-            merge.use_findings(found)
+            merge.use_findings(found, self._codec_error)
             merge.use_scale(scale)
             yield rows, slice(first - read.start, rows.stop - read.start), merge
             del merge  # the caller does so too: two bands at once would be twice the memory

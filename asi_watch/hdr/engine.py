@@ -163,28 +163,32 @@ def merge_radiance(
 
 def merge_uncertainty(
     job: Job,
-    variance: NDArray[np.uint64],
-    scale: NDArray[np.float64],
+    tables: tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float64]],
+    shared: float,
     first: int,
     last: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Standard error of ln E of rows first:last, √(Σ w² σ²) / Σ w; inf where Σ w is 0.
+    """Standard error of ln E of rows first:last, √(Σ w² σ² + (c Σ w g′)²) / Σ w; inf without w.
 
     Parameters
     ----------
     job, first, last
-    variance, scale
+    tables
         From `variance_tables`.
+    shared : float
+        c, an error of codes that all exposures share.
     out : ndarray, shape (last − first, S), float32
     """
+    variance, scale, slopes = tables
     weight_mask = np.uint64((1 << job.tables.weight_bits) - 1)
     for rows, frames, words in _sums(job, first, last):
         target = out[rows.start - first : rows.stop - first]
         for lane in range(LANES):
             codes = [frame[:, lane::LANES] for frame in frames]
             squares = sum((variance[lane].take(z) for z in codes), np.uint64(0))
-            root = np.sqrt(np.asarray(squares, dtype=np.float64) / scale[lane])
+            common = shared * sum((slopes[lane].take(z) for z in codes), np.float64(0))
+            root = np.sqrt(np.asarray(squares, dtype=np.float64) / scale[lane] + common**2)
             weight = (words[:, lane::LANES] & weight_mask).astype(np.float64)
             infinite = np.full(weight.shape, np.inf)
             target[:, lane::LANES] = np.divide(root, weight, out=infinite, where=weight > 0)

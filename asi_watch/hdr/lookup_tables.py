@@ -223,8 +223,8 @@ def bracket_tables(mean: WeightedMean, times: tuple[float, ...]) -> BracketTable
 
 def variance_tables(
     mean: WeightedMean, tables: BracketTables
-) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-    """Tables (3, 256) of Σ w² σ² over the raw code, and the integers per unit of it in each lane.
+) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float64]]:
+    """Tables (3, 256) of Σ w² σ² over the raw code, integers per unit of it, and tables of w g′.
 
     Parameters
     ----------
@@ -234,7 +234,8 @@ def variance_tables(
     weights = (tables.words[0] & np.uint64((1 << tables.weight_bits) - 1)).astype(np.float64)
     squares = weights**2 * _lanes(mean.variance.T)
     scale = 2.0**62 / len(tables.words) / squares.max(axis=1)
-    return np.rint(squares * scale[:, None]).astype(np.uint64), scale
+    slopes = weights * _lanes(np.gradient(mean.log_response, axis=0).T)
+    return np.rint(squares * scale[:, None]).astype(np.uint64), scale, slopes
 
 
 def _numerator_scale(

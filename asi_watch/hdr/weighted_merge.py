@@ -22,7 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from asi_watch.hdr import engine
 from asi_watch.hdr.deghost import Motion, aligned, cloud_motion, comparisons
 from asi_watch.hdr.disc import clear_outside
-from asi_watch.hdr.frame_checks import Findings, Sample, check_frames, sample_frame
+from asi_watch.hdr.frame_checks import (
+    Findings,
+    Sample,
+    check_frames,
+    codec_error,
+    fine_detail,
+    sample_frame,
+)
 from asi_watch.hdr.lookup_tables import WeightedMean, bracket_tables, variance_tables, weighted_mean
 from asi_watch.hdr.merge_settings import (
     MAX_EXPOSURES,
@@ -365,15 +372,18 @@ class WeightedMerge(Merge):
             self._spans = spans
         self._prepared: tuple[Findings, WeightedMean, engine.Job] | None = None
         self._motions: list[Motion | None] = []
+        self._codec_error: float | None = None
 
-    def use_findings(self, findings: Findings) -> None:
+    def use_findings(self, findings: Findings, codec_error: float | None = None) -> None:
         """Take what is known of the whole frames, where the frames added are rows of them.
 
         Parameters
         ----------
         findings : Findings
+        codec_error : float, optional
+            See `frame_checks.codec_error`.
         """
-        self._findings = findings
+        self._findings, self._codec_error = findings, codec_error
 
     def picture_rows(self, first: int, last: int, out: NDArray[Any]) -> None:
         """Write rows of the picture; several threads may do this at once, each for its own rows.
@@ -441,16 +451,19 @@ class WeightedMerge(Merge):
         return HalfRadiance(planes.view(np.float16), validity)
 
     def uncertainty(self) -> NDArray[np.float32]:
-        """Standard error of ln E from the noise model, √(Σ w² σ²) / Σ w; inf where invalid.
+        """Standard error of ln E from noise and lossy compression; inf where invalid.
 
         Errors of g itself and clouds that moved between the exposures are not included.
         """
         mean, job = self._prepare()
-        table, scale = variance_tables(mean, job.tables)
+        tables = variance_tables(mean, job.tables)
+        shared = self._codec_error
+        if shared is None:
+            shared = codec_error([fine_detail(frame) for frame in self._used()[0]])
         out = np.empty(self.shape, dtype=np.float32)
 
         def band(first: int, last: int) -> None:
-            engine.merge_uncertainty(job, table, scale, first, last, _plane(out[first:last]))
+            engine.merge_uncertainty(job, tables, shared, first, last, _plane(out[first:last]))
             out[first:last][self._saturated(first, last)] = np.inf
             self._clear(out[first:last], first, np.inf)
 

@@ -24,6 +24,7 @@ from asi_watch.hdr.merging import merge_memory, open_merge
 from asi_watch.hdr.tone import GammaCurve, picture_table
 from tests.hdr.brackets import TIMES, by_formula, curve, merge_frames, opened, settings, shoot
 from tests.hdr.formula import reference_picture
+from tests.skies import sky_bracket
 
 KERNEL = merge_engine._kernel
 needs_kernel = pytest.mark.skipif(KERNEL is None, reason="the compiled kernel is not built")
@@ -566,3 +567,18 @@ def test_kernel_measures_its_planes():
             wrong = [*good[:index], value, *good[index + 1 :]]
             with pytest.raises((ValueError, TypeError)):
                 KERNEL.merge_half(*wrong)
+
+
+@pytest.mark.parametrize("jpeg", [False, True])
+def test_the_stated_error_covers_the_true_one(jpeg):
+    """With JPEG two thirds of it were missing: what all exposures share, no mean takes away."""
+    sky = sky_bracket(640, jpeg=jpeg)
+    merge = opened(
+        settings(algorithm="debevec_exact", sky_disc=SkyDisc(319.5, 319.5, 307)),
+        sky.images, sky.exposures_us, sky.log_response,
+    )  # fmt: skip
+    radiance, error = merge.radiance(), merge.uncertainty()
+    off = np.abs(radiance.ln_radiance - np.log(sky.radiance[0] / 1000))
+    sigmas = (off / error)[radiance.validity == VALID]
+    assert 0.63 < (sigmas < 1).mean() < 0.78
+    assert (sigmas < 2).mean() > 0.87
