@@ -41,10 +41,11 @@ Table = NDArray[np.floating]
 _MIDDLES = np.arange(CODES - 1) + 0.5
 _TOE, _SHOULDER, _SHOULDER_SHARE = 8.0, 16.0, 0.5
 _ORDER = 3
-_ROUNDS = 10
+_ROUNDS, _FAR_ROUNDS = 10, 25  # the more the prior weighs, the slower it settles
 _PREVIEW = 10_000  # places that all rounds but the last work on
 _OUTLIER = 2.5
 _LARGEST_CHANGE = 4.0
+_LARGEST_FAR_CHANGE = (-0.7, 0.7)  # of ln slope in a round: what is linearised there must hold
 _LARGEST_STEP = 1.5  # ln units from one code to the next, two stops
 _CODE_NOISE = 0.25  # variance of a level, codes²
 _ROUGHNESS_SHARE = 0.09
@@ -177,8 +178,9 @@ def fit_robust(table: Observations, strength: float, ends: Clips = (0, CODES - 1
     typical_share *= far**2
     steps = gamma_steps()
     scale = np.inf
-    for number in range(_ROUNDS):
-        data = preview if number < _ROUNDS - 1 else table
+    last = (_ROUNDS if far == 1.0 else _FAR_ROUNDS) - 1
+    for number in range(last + 1):
+        data = preview if number < last else table
         equations, scale = _accumulate(data, CurveTables.of_steps(steps), scale)
         shape = rows * _kink_weights(rows, steps) if kinks and number >= _SMOOTH_ROUNDS else rows
         matrix, vector = _shape_penalty(shape, steps)
@@ -186,11 +188,11 @@ def fit_robust(table: Observations, strength: float, ends: Clips = (0, CODES - 1
         weight = strength * len(data.codes) * (1.0 + doubt * scale**2)
         system = _anchored(equations.matrix + weight * (matrix + typical_share * pull))
         target = equations.vector + weight * (vector + typical_share * pulled)
-        if number < _ROUNDS - 1:  # the next round starts from rising steps anyway
-            curve = np.linalg.solve(system, target)
-        else:
-            curve = solve_monotone(system, target)
+        # The next round starts from rising steps anyway.
+        curve = (np.linalg.solve if number < last else solve_monotone)(system, target)
         changed = np.clip(np.diff(curve), steps / _LARGEST_CHANGE, steps * _LARGEST_CHANGE)
+        if far > 1.0:  # the prior decides, and it is one of the logarithm
+            changed = steps * np.exp(np.clip(np.diff(curve) / steps - 1.0, *_LARGEST_FAR_CHANGE))
         steps = np.clip(changed, SMALLEST_STEP, _LARGEST_STEP)
     curve = np.concatenate([[0.0], np.cumsum(steps)])
     return np.asarray(curve - curve[ANCHOR])
