@@ -236,6 +236,9 @@ def test_fits_in_the_ways_that_cameras_write_it(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path, fits(np.ascontiguousarray(rgb))).pixels, deep())
     single = grey[:, :, 0].astype(np.float32)
     assert np.array_equal(read(tmp_path, fits(single)).pixels[:, :, 0], single)
+    # An odd card is no damage.
+    data = fits(grey[:, :, 0], OBSERVER="x" * 20).replace(b"x" * 20, b"Zenith \xb0".ljust(20))
+    assert np.array_equal(read(tmp_path, data).pixels, grey)
     coloured = read(tmp_path, fits(mosaic(), BAYERPAT="RGGB"))
     assert coloured.pixels.shape == (64, 96, 3)
     with pytest.raises(ImageError, match="no numbers"):
