@@ -18,6 +18,7 @@ ALL = (
     "tricks",
     "calibration",
     "accuracy",
+    "gate",
     "pictures",
     "ghosts",
 )

@@ -50,6 +50,9 @@ _HALVES = 0.03  # stops between the curves of the earlier and the later half
 _LIGHT, _STEADY_SHARE, _LIGHT_ERROR = 0.03, 0.7, 0.012
 _BETTER_SHARE = 0.75  # of the brackets, that must be predicted better
 _SAME, _FAR = 0.006, 0.05  # stops from the present curve: no change; another camera
+# So near must a candidate be that leaves so much more unexplained than the present curve did when
+# it was adopted; what is less than the least is noise.
+_NEAR, _WORSE, _LEAST_RESIDUAL = 0.015, 1.5, 0.012
 _AGAIN_AFTER = timedelta(hours=18)
 _AGREES = 0.03  # stops, of a candidate and one of another day
 _FEW_CODES = 15
@@ -304,17 +307,22 @@ class _Candidate:
         facts = (
             f"{drift:.4f} stops from the present curve, {share:.0%} of brackets predicted better"
         )
+        far = _FAR
         if drift < _SAME:
             return "unchanged", facts
         if share < _BETTER_SHARE:
             return "unchanged", f"{facts} (at least {_BETTER_SHARE:.0%})"
-        if drift <= _FAR:
+        before, residual = _Evidence.of(present), self._evidence.residual
+        if before is not None and residual > _WORSE * max(before.residual, _LEAST_RESIDUAL):
+            far = _NEAR
+            facts += f", {residual:.4f} stops unexplained where it left {before.residual:.4f}"
+        if drift <= far:
             return "accepted", facts
         if self._request.manual:
             return "accepted", f"{facts}; asked for by the operator"
         days = self._days_waited()
         # A curve that was adopted on evidence is not given up as easily as a file of any origin.
-        if len(days) > (2 if _Evidence.of(present) else 1):
+        if len(days) > (2 if before else 1):
             return "accepted", f"{facts}; so said the brackets of {len(days)} days"
         return "again", f"{facts}: another camera, or false times; other days must tell the same"
 
