@@ -11,8 +11,7 @@ import pytest
 from asi_watch.hdr.disc import SkyDisc
 from asi_watch.hdr.lookup_tables import remap_codes
 from asi_watch.hdr.merge_settings import OVER, UNDER
-from asi_watch.hdr.merging import open_merge
-from asi_watch.hdr.opencv_merge import fuse_exposures
+from asi_watch.hdr.merging import fuse_exposures, open_merge
 from tests.hdr.brackets import TIMES, by_formula, curve, settings, shoot
 
 
