@@ -95,7 +95,7 @@ def test_hdr_knows_arrays_only() -> None:
 def test_the_house_stays_small() -> None:
     lines = {name: length(name) for name in modules()}
     assert len(lines) <= 120
-    assert sum(lines.values()) <= 27_000
+    assert sum(lines.values()) <= 30_500
     assert {name: count for name, count in lines.items() if count > 700} == {}
 
 

@@ -92,8 +92,9 @@ class Intake:
         event(log, level, message, camera=self._camera, **facts)
 
     def start(self) -> None:
-        """Begin watching and scanning with the next `tick`."""
+        """Begin watching and scanning, now: what comes after this is new, whatever its age."""
         self._due = float("-inf")
+        self.tick(self._monotonic())
 
     def tick(self, now: float) -> None:
         """Scan if that is due, in a thread: a folder that does not answer holds up nobody else.
