@@ -53,7 +53,8 @@ def test_a_tiny_file_cannot_cost_gigabytes(tmp_path: Path, hidden: bool) -> None
         read_image(path)
     assert not caught.value.may_recover
     after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    assert after < max(before, 600 << 10)  # KiB
+    # Of the largest child so far, in KiB.
+    assert after <= max(before, 600 << 10)
     assert time.monotonic() - started < 60
 
 

@@ -100,8 +100,9 @@ def inotifywait(folder: Path) -> Iterator[Seen]:
 
 def site_of(make_site: Callable[..., Site], **more: Any) -> Site:
     site = make_site(products=[NAMED], **more)
-    # The folder of the day is there, as when a watcher was started on it.
+    # Both folders are there, as when a watcher was started on them.
     (site.output / HOUR).mkdir(parents=True)
+    (site.output / ".asi-watch").mkdir(mode=0o700)
     return site
 
 

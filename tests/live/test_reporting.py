@@ -29,7 +29,8 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def lines(told: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     formatter = LineFormatter("logfmt")
-    return [(r.levelname, formatter.format(r)) for r in told.records]
+    own = (r for r in told.records if r.name.endswith("live.reporting"))
+    return [(r.levelname, formatter.format(r)) for r in own]
 
 
 def test_a_failure_is_one_line_that_says_what_comes_of_it(told: pytest.LogCaptureFixture) -> None:
