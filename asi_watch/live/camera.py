@@ -72,6 +72,7 @@ class Camera:
         self._reporting = Reporting(self.name, config.pattern.template, config.exposure_times)
         self._merger = Merger(config, shared.budget, shared.buffers)
         self._collector = Collector(config, ledger)
+        self._quarantine = shared.quarantine
         self._scheduler = Scheduler(
             config, shared.order, self._merger, shared.pool, shared.quarantine, shared.inbox
         )
@@ -288,7 +289,8 @@ class Camera:
 
     def _write(self, command: msg.WriteRecord) -> None:
         record = command.record
-        self._ledger.record(record)
+        with self._quarantine.other_work():
+            self._ledger.record(record)
         if command.amended:
             self._reporting.row_amended(record)
             return

@@ -55,6 +55,7 @@ class Task:
 
 
 _TASKS = TypeAdapter(list[Task])
+_OTHER_WORK = Task("", "", "", "writing a row")
 
 
 def task_of(camera: str, slot: datetime, what: str, files: Sequence[object]) -> Task:
@@ -170,6 +171,21 @@ class Quarantine:
             if alone and self._suspects.pop(task.key, None) is not None:
                 self._save()
 
+    @contextmanager
+    def other_work(self) -> Iterator[None]:
+        """Note that the owner thread works too: a death meanwhile may be that of its work."""
+        claim = object()
+        with self._changed:
+            self._running[claim] = _OTHER_WORK, False, time.monotonic()
+            self._note()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._running[claim]
+                self._note()
+                self._changed.notify_all()
+
     def _beside(self) -> list[bool]:
         """Whether they run alone, of all tasks that run and do not hang."""
         oldest = time.monotonic() - self._patience
@@ -193,7 +209,7 @@ class Quarantine:
         self._journal, self._place = journal, len(boot) + 1
 
     def _charge(self, running: list[Task]) -> None:
-        for found in running:
+        for found in (task for task in running if task.key):
             before = self._suspects.get(found.key)
             # Only what ran alone is surely at fault; a first time may be anybody's kill.
             deaths = before.deaths + (len(running) == 1) if before else 0
