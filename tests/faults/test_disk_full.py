@@ -69,6 +69,7 @@ def finish(site: Site) -> None:
     check(site, slots, min_exposures=3)
 
 
+@pytest.mark.soak
 def test_a_full_output_at_every_amount_of_room(
     make_site: Callable[..., Site], mounted: Callable[[Path], None]
 ) -> None:

@@ -103,7 +103,9 @@ def world(caplog: pytest.LogCaptureFixture) -> Iterator[World]:
     return World(caplog)
 
 
-@pytest.mark.parametrize(("days", "spread"), [(30, 0.0), (10, 45.0)])
+@pytest.mark.parametrize(
+    ("days", "spread"), [pytest.param(30, 0.0, marks=pytest.mark.soak), (7, 0.0), (10, 45.0)]
+)
 def test_nights_and_clouds_raise_no_alert_and_a_death_by_day_does(
     world: World, days: int, spread: float
 ) -> None:
