@@ -546,6 +546,12 @@ class CameraConfig(Section):
                 text = f"two of format {product.format} have one path; give one another name"
                 yield "products", f"{text} or output"
             seen.add(target)
+            latest = (product.output or self.output) / f"latest.{product.format}"
+            if product.latest and latest in seen:
+                text = f"two of format {product.format} would be {latest.name} of one folder"
+                yield "products", f"{text}; keep latest: true for one of them"
+            if product.latest:
+                seen.add(latest)
             with suppress(ValueError):
                 if self.pattern.parse(name) is not None:
                     text = f"{product.name!r} is a name that an exposure may have, such as {name}"

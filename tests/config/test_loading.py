@@ -202,6 +202,11 @@ def of_camera(settings: str) -> list[str]:
             "products: two of format jpg have one path; give one another name or output",
         ),
         (
+            'products: [{format: jpg, latest: true}, {format: jpg, latest: true, name: "{timestamp:%Y%m%d%H%M%S}_b"}]',
+            "products: two of format jpg would be latest.jpg of one folder; keep latest: true for"
+            " one of them",
+        ),
+        (
             "exposure_labels: {02: 500}",
             'exposure_labels.02: YAML reads the key 02 as int, not as text; write it as "02"',
         ),
