@@ -40,6 +40,14 @@ _LONGEST_REQUEST = 1000.0
 _T = TypeVar("_T")
 # A slot is a time of the camera's clock, without a zone.
 SLOT = click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"])
+slots_option = click.option(
+    "--slot",
+    "slots",
+    type=SLOT,
+    multiple=True,
+    metavar="TIME",
+    help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
+)
 
 
 def reads(read: Callable[[str], _T]) -> Callable[[Any, Any, str | None], _T | None]:

@@ -115,14 +115,7 @@ several machines with the same folders, share the work.
 )
 @click.option("--since", type=SLOT, metavar="TIME", help="Only slots from this one on.")
 @click.option("--until", type=SLOT, metavar="TIME", help="Only slots before this one.")
-@click.option(
-    "--slot",
-    "slots",
-    type=SLOT,
-    multiple=True,
-    metavar="TIME",
-    help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
-)
+@options.slots_option
 @click.option("--dry-run", is_flag=True, help="Say what would be merged, and write nothing.")
 @click.option(
     "--report",

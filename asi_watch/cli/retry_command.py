@@ -5,7 +5,7 @@ from datetime import datetime
 import click
 
 from asi_watch.cli import config_option
-from asi_watch.cli._options import SLOT, ask_daemon, check_camera
+from asi_watch.cli._options import SLOT, ask_daemon, check_camera, slots_option
 from asi_watch.config.loading import load_config
 from asi_watch.live.ledger.ledger import Ledger
 from asi_watch.live.ledger.records import Retry
@@ -22,14 +22,7 @@ Examples:
 @click.command(epilog=_EPILOG)
 @config_option
 @click.option("--camera", metavar="NAME", help="One camera alone.")
-@click.option(
-    "--slot",
-    "slots",
-    type=SLOT,
-    multiple=True,
-    metavar="TIME",
-    help="This bracket: 2026-06-21T12:00:30, in the clock of the file names. May be repeated.",
-)
+@slots_option
 @click.option("--all-failed", "failed", is_flag=True, help="All brackets that failed.")
 @click.option("--skipped", is_flag=True, help="All brackets that were skipped.")
 @click.option(
