@@ -43,7 +43,8 @@ def kernel_name() -> str:
 class Job:
     """A bracket ready to be merged."""
 
-    frames: Sequence[NDArray[np.uint8]]  # the exposures, each C-contiguous
+    frames: Sequence[NDArray[np.uint8]]  # the exposures by rising time, each C-contiguous
+    shortest: int  # how many of them, the first ones, have the shortest time
     channels: int
     tables: BracketTables  # in the order of the frames
     spans: NDArray[np.int32] | None  # first and last sample of each row that matter; None: all

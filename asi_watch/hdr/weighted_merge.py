@@ -208,8 +208,7 @@ class Merge(ABC):
         return self._own_scale[1]
 
     def _bracket_scale(self, log_response: NDArray[np.float32]) -> ToneScale:
-        excluded = {found.index for found in self.findings().excluded}
-        used = [i for i in range(len(self._times)) if i not in excluded]
+        used = self._used_indexes()
         samples, times = [self._samples[i] for i in used], [self._times[i] for i in used]
         found = bracket_scale(samples, times, log_response)
         if found is None:  # all is dark, and stays so: code 128 of the longest exposure is middle
@@ -265,12 +264,15 @@ class Merge(ABC):
             return GammaCurve(black, white, settings.display_gamma)
         return PhotographicCurve(*self.scale(), settings.tone.key)
 
+    def _used_indexes(self) -> list[int]:
+        excluded = {found.index for found in self.findings().excluded}
+        return [i for i in range(len(self._times)) if i not in excluded]
+
     def _used(self) -> tuple[list[Pixels], list[float]]:
         """Frames to be merged, without the excluded ones, and their times."""
         if not self._times:
             raise ValueError("no exposure was added")
-        excluded = {found.index for found in self.findings().excluded}
-        used = [i for i in range(len(self._times)) if i not in excluded]
+        used = self._used_indexes()
         return [self._frames[i] for i in used], [self._times[i] for i in used]
 
     def cloud_motion(self, seconds: Sequence[float]) -> tuple[float, float, float] | None:
@@ -496,7 +498,8 @@ class WeightedMerge(Merge):
                 frames, self._motions = aligned(frames, times, mean)
             compared = None if deghost == "off" else comparisons(mean, tuple(times))
             planes, channels = [_plane(f) for f in frames], self.shape[2]
-            job = engine.Job(planes, channels, tables, spans, compared)
+            shortest = times.count(times[0])
+            job = engine.Job(planes, shortest, channels, tables, spans, compared)
             prepared = self._prepared = findings, mean, job
         return prepared[1:]
 
@@ -506,11 +509,9 @@ class WeightedMerge(Merge):
         A longer one may show a code that is not, because JPEG blurs edges.
         """
         mean, job = self._prepare()
-        _, times = self._ordered()
-        frames = [frame.reshape(self.shape) for frame in job.frames]
         codes = (np.arange(256) >= mean.brightest) & (mean.weights == 0).all(axis=1)
         lowest = int(np.argmax(codes)) if codes.any() else 256
-        shortest = [f for f, time in zip(frames, times, strict=True) if time == min(times)]
+        shortest = [frame.reshape(self.shape) for frame in job.frames[: job.shortest]]
         # The sun is in few rows: the others cost little.
         top = max(first - 1, 0)
         lit = np.flatnonzero(_plane(shortest[0][top : last + 1]).max(axis=1) >= lowest)

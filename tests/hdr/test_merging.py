@@ -499,7 +499,10 @@ def test_vectors_are_named_and_bounded():
 def test_kernel_measures_its_buffers():
     which, ranges = np.array([[0, 1, 0, 0]], np.int32), np.zeros(3072, np.uint8)
     agreeing = (3, which, ranges, np.zeros((2, 3, 256), np.uint16))
-    outside = [np.array([row], np.int32) for row in ([1, 0, 0, 0], [0, 3, 0, 0], [0, 1, -1, 0])]
+    outside = [
+        np.array([row], np.int32)
+        for row in ([1, 0, 0, 0], [0, 0, 0, 0], [0, 3, 0, 0], [0, 1, -1, 0])
+    ]
     compared = [
         (2, *agreeing[1:]),
         (3, which[:, :3].copy(), *agreeing[2:]),

@@ -74,7 +74,7 @@ take_comparisons(views_t *views, job_t *job, PyObject *compare)
     }
     for (Py_ssize_t k = 0; k < count; k++) {
         const int32_t *one = job->which[k];
-        int fits = one[0] >= 0 && one[0] < job->count && one[1] >= 0 && one[1] <= MAX_REFERENCES;
+        int fits = one[0] >= 0 && one[0] < job->count && one[1] >= 1 && one[1] <= MAX_REFERENCES;
         for (int r = 0; fits && r < one[1]; r++) {
             fits = one[2 + r] >= 0 && one[2 + r] < job->count;
         }
