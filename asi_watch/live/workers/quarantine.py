@@ -148,7 +148,6 @@ class Quarantine:
         ----------
         task : Task
         """
-        claim = object()
         with self._changed:
             alone = task.key in self._suspects
             if alone:
@@ -158,15 +157,11 @@ class Quarantine:
                 self._want_alone -= 1
             else:
                 self._wait_until(lambda: not (self._want_alone or any(self._beside())))
-            self._running[claim] = task, alone, time.monotonic()
-            self._note()
+            claim = self._begin(task, alone)
         try:
             yield
         finally:
-            with self._changed:
-                del self._running[claim]
-                self._note()
-                self._changed.notify_all()
+            self._end(claim)
         with self._changed:
             if alone and self._suspects.pop(task.key, None) is not None:
                 self._save()
@@ -174,17 +169,24 @@ class Quarantine:
     @contextmanager
     def other_work(self) -> Iterator[None]:
         """Note that the owner thread works too: a death meanwhile may be that of its work."""
-        claim = object()
-        with self._changed:
-            self._running[claim] = _OTHER_WORK, False, time.monotonic()
-            self._note()
+        claim = self._begin(_OTHER_WORK, alone=False)
         try:
             yield
         finally:
-            with self._changed:
-                del self._running[claim]
-                self._note()
-                self._changed.notify_all()
+            self._end(claim)
+
+    def _begin(self, task: Task, alone: bool) -> object:
+        claim = object()
+        with self._changed:
+            self._running[claim] = task, alone, time.monotonic()
+            self._note()
+        return claim
+
+    def _end(self, claim: object) -> None:
+        with self._changed:
+            del self._running[claim]
+            self._note()
+            self._changed.notify_all()
 
     def _beside(self) -> list[bool]:
         """Whether they run alone, of all tasks that run and do not hang."""
