@@ -32,7 +32,7 @@ from asi_watch.pipeline import find_brackets as found
 from asi_watch.pipeline.claims import Claims
 from asi_watch.pipeline.curves import CurveHistory, _calibrated_for
 from asi_watch.pipeline.find_brackets import SHOWN, ArchiveBracket, ArchiveRules
-from asi_watch.pipeline.run_report import ReportFile, progress
+from asi_watch.pipeline.run_report import BracketOutcome, ReportFile, progress
 from asi_watch.processes import usable_cores
 from asi_watch.products.provenance import Unusable
 from asi_watch.products.publish import OutputFolder
@@ -42,29 +42,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_AFTER = 1.0  # seconds, for brackets that another run has claimed
 _buffers = BufferPool(1 << 30)  # shared by the threads of all runs in this process
-
-
-@dataclass(frozen=True, slots=True)
-class BracketOutcome:
-    """What became of one bracket."""
-
-    slot: datetime
-    products: tuple[Path, ...] = ()
-    left_out: tuple[Unusable, ...] = ()  # exposures: unreadable, or they contradict the others
-    stood: bool = False  # the products were there already
-    notes: tuple[str, ...] = ()  # what makes them doubtful, and which are missing
-    error: AsiWatchError | None = None  # why there are none
-    missing: tuple[float, ...] = ()  # exposure times, in µs, that complete brackets have
-    skipped: bool = False  # the run was interrupted before it
-
-    @property
-    def state(self) -> Literal["published", "stood", "failed", "skipped"]:
-        """What became of it in one word."""
-        if self.skipped:
-            return "skipped"
-        if self.error is not None:
-            return "failed"
-        return "stood" if self.stood else "published"
 
 
 @dataclass(slots=True)

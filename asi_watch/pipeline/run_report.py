@@ -1,4 +1,4 @@
-"""How far a run over an archive has come, and a table of what became of every bracket."""
+"""What became of every bracket of an archive, as a table, and how far the run has come."""
 
 import csv
 import json
@@ -6,20 +6,44 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from asi_watch.errors import AsiWatchError
 from asi_watch.files import shown
-
-if TYPE_CHECKING:
-    from asi_watch.pipeline.archive import BracketOutcome
+from asi_watch.products.provenance import Unusable
 
 log = logging.getLogger(__name__)
 
 _FIRST_LINE_AFTER, _NEXT_LINES_AFTER = 1.0, 10.0  # seconds
 _Step = TypeVar("_Step")
 _COLUMNS = ("slot", "state", "products", "missing_us", "left_out", "notes", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class BracketOutcome:
+    """What became of one bracket."""
+
+    slot: datetime
+    products: tuple[Path, ...] = ()
+    left_out: tuple[Unusable, ...] = ()  # exposures: unreadable, or they contradict the others
+    stood: bool = False  # the products were there already
+    notes: tuple[str, ...] = ()  # what makes them doubtful, and which are missing
+    error: AsiWatchError | None = None  # why there are none
+    missing: tuple[float, ...] = ()  # exposure times, in µs, that complete brackets have
+    skipped: bool = False  # the run was interrupted before it
+
+    @property
+    def state(self) -> Literal["published", "stood", "failed", "skipped"]:
+        """What became of it in one word."""
+        if self.skipped:
+            return "skipped"
+        if self.error is not None:
+            return "failed"
+        return "stood" if self.stood else "published"
 
 
 class ReportFile:
@@ -53,7 +77,7 @@ class ReportFile:
         self._file.close()
         self._part.replace(self._path)
 
-    def add(self, outcome: "BracketOutcome") -> None:
+    def add(self, outcome: BracketOutcome) -> None:
         """Write the row of one bracket.
 
         Parameters
