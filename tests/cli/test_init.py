@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,14 +127,16 @@ def test_eye2sky(tmp_path: Path) -> None:
     works(tmp_path, config)
 
 
-def test_labels_without_any_exposure_time(tmp_path: Path) -> None:
+def fill_with_labels(tmp_path: Path, **more: Any) -> tuple[str, ...]:
+    """Write files of an EKO camera; returns their labels by rising exposure time."""
     labels = ("11", "02", "0")
-    fill(
-        tmp_path / "roof",
-        lambda at, step: f"{at:%Y%m%d%H%M%S}_{labels[step]}.jpg",
-        (125, 500, 2000),
-        every=60,
-    )
+    names = (tmp_path / "roof", lambda at, step: f"{at:%Y%m%d%H%M%S}_{labels[step]}.jpg")
+    fill(*names, (125, 500, 2000), **more)
+    return labels
+
+
+def test_labels_without_any_exposure_time(tmp_path: Path) -> None:
+    labels = fill_with_labels(tmp_path, every=60)
     config = init(tmp_path)
     roof = load_config(config).cameras["roof"]
     times = [roof.exposure_labels[label] for label in labels]
@@ -144,13 +147,7 @@ def test_labels_without_any_exposure_time(tmp_path: Path) -> None:
 
 
 def test_labels_whose_files_state_the_times(tmp_path: Path) -> None:
-    labels = ("11", "02", "0")
-    fill(
-        tmp_path / "roof",
-        lambda at, step: f"{at:%Y%m%d%H%M%S}_{labels[step]}.jpg",
-        (125, 500, 2000),
-        stated=True,
-    )
+    fill_with_labels(tmp_path, stated=True)
     roof = load_config(init(tmp_path)).cameras["roof"]
     assert roof.exposure_labels["0"] == pytest.approx(2000, rel=0.03)
     assert roof.merge.algorithm != "mertens"
